@@ -1,0 +1,45 @@
+//! The interface between an environment and a learner.
+
+use std::time::Duration;
+
+use ltd_engine::CycleOutcome;
+
+/// An action and the time it took to choose it, which counts as part of the cycle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// Index into the environment's actions.
+    pub action: usize,
+    /// Time from observation to action.
+    pub elapsed: Duration,
+}
+
+/// What one step yields.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Reward of the action.
+    pub reward: f32,
+    /// The episode is over; call [`Env::reset`] before the next step.
+    pub terminated: bool,
+    /// The episode was cut by a limit that is no part of the decision process.
+    pub truncated: bool,
+    /// The cycle that ended with this step, if the environment runs cycles.
+    pub outcome: Option<CycleOutcome>,
+}
+
+/// A Markov decision process with a vector of numbers to see and a finite set of actions.
+pub trait Env {
+    /// Error of a failed cycle.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Length of an observation.
+    fn observation_len(&self) -> usize;
+
+    /// Number of actions.
+    fn n_actions(&self) -> usize;
+
+    /// Starts an episode and writes its first observation (`[observation_len]`).
+    fn reset(&mut self, observation: &mut [f32]) -> Result<(), Self::Error>;
+
+    /// Takes a decision and writes the next observation (the last one when the episode is over).
+    fn step(&mut self, decision: Decision, observation: &mut [f32]) -> Result<Step, Self::Error>;
+}

@@ -1,0 +1,1 @@
+//! Freezes the policies of a run into a verified policy package.

@@ -1,0 +1,1 @@
+//! PPO, stages, checkpoints and metrics: trains the two policies from measured tokens per second.

@@ -1,0 +1,7 @@
+//! Learning To Draft: a thin facade over the crates of this workspace.
+
+pub use ltd_engine as engine;
+pub use ltd_env as env;
+pub use ltd_export as export;
+pub use ltd_policy as policy;
+pub use ltd_train as train;
