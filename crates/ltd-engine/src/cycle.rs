@@ -1,54 +1,236 @@
-//! The draft-and-verify cycle.
+//! The draft-and-verify cycle: the one path that serving, evaluation and training share.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ltd_policy::CycleSummary;
+use tch::Tensor;
 
-use crate::{Controller, CycleOutcome, Result};
+use crate::model::{AttentionMask, LogitRows};
+use crate::session::Session;
+use crate::timing::timed;
+use crate::tree::{DraftTree, VerificationTree};
+use crate::{Controller, CycleOutcome, CycleTiming, Engine, Error, Result};
 
-/// A target and a draft model that work together.
-pub struct Engine {}
+const ROWS: i64 = 0;
 
-/// One sequence being generated: its tokens, caches and pending features.
-pub struct Session {}
+/// A cycle under way: its draft tree, what the next level needs, and its clock. Always a fresh value: nothing of
+/// one cycle can be seen in the next.
+pub struct CycleState {
+    tree: DraftTree,
+    /// Draft output of the last level's rows, `[rows, hidden]`.
+    hidden: Tensor,
+    /// Row of `hidden` from which each frontier node was proposed.
+    frontier_rows: Vec<i64>,
+    /// Tree rows (beyond the draft's stable cache) of each frontier node's ancestors.
+    frontier_ancestors: Vec<Vec<usize>>,
+    context_length: usize,
+    timing: CycleTiming,
+}
 
-/// A cycle under way: the draft tree so far and its clock.
-pub struct CycleState {}
+impl CycleState {
+    /// Draft forwards made after the root expansion.
+    pub fn draft_depth(&self) -> usize {
+        self.tree.depth()
+    }
+
+    /// The tree so far.
+    pub fn tree(&self) -> &DraftTree {
+        &self.tree
+    }
+
+    /// What a policy may see now.
+    pub fn summary(&self) -> CycleSummary<'_> {
+        CycleSummary {
+            scores: self.tree.scores(),
+            beam_width: self.tree.beam_width(),
+            draft_depth: self.tree.depth(),
+            context_length: self.context_length,
+        }
+    }
+
+    /// Makes a decision on the cycle's clock: the time `decide` takes counts as policy time.
+    pub fn decide<T>(&mut self, decide: impl FnOnce(&CycleSummary) -> T) -> T {
+        let start = Instant::now();
+        let decision = decide(&self.summary());
+        self.timing.policy += start.elapsed();
+        decision
+    }
+
+    /// Adds the time of a decision that was made elsewhere (by a trainer) to the policy time.
+    pub fn add_policy_time(&mut self, elapsed: Duration) {
+        self.timing.policy += elapsed;
+    }
+}
+
+/// The verified tree of a cycle, for dumps and inspection.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerifiedTree {
+    /// All candidates.
+    pub tree: DraftTree,
+    /// Those that were verified.
+    pub verification: VerificationTree,
+    /// Rows of the accepted path, root first.
+    pub accepted_rows: Vec<usize>,
+}
 
 impl Engine {
-    /// Deepest draft this engine's caches allow, `D <= 12`.
-    pub fn max_depth(&self) -> usize {
-        todo!()
-    }
-
-    /// Candidates kept per level, `W`.
-    pub fn beam_width(&self) -> usize {
-        todo!()
-    }
-
-    /// Runs the target (and the draft's stable cache) over a prompt and starts a sequence. Reuses the caches of
-    /// the session passed to `recycle`, if any.
-    pub fn prefill(&self, _prompt: &[u32], _recycle: Option<Session>) -> Result<Session> {
-        todo!()
-    }
-
     /// Starts a cycle: root expansion.
-    pub fn begin_cycle(&self, _session: &mut Session) -> Result<CycleState> {
-        todo!()
+    pub fn begin_cycle(&self, session: &mut Session) -> Result<CycleState> {
+        if session.is_full() {
+            return Err(Error::CacheFull { capacity: self.capacity() });
+        }
+        let features = session.features.take().ok_or(Error::NoFeatures)?;
+        let (expansion, draft) = timed(self.device, || {
+            let from = session.draft_cache.len() as usize + 1;
+            let following: Vec<u32> = session.tokens[from..].iter().copied().chain([session.root]).collect();
+            let hidden = self.draft_stable_rows(&following, &features, &mut session.draft_cache);
+            let hidden = hidden.narrow(ROWS, following.len() as i64 - 1, 1);
+            let level = self.draft.continuations(&hidden, self.beam_width())?;
+            check_numbers(&level.log_probs, 0)?;
+            Ok::<_, Error>((DraftTree::new(&level.log_probs, level.tokens), hidden))
+        });
+        let (tree, hidden) = expansion?;
+        Ok(CycleState {
+            frontier_rows: vec![0; tree.beam_width()],
+            frontier_ancestors: vec![Vec::new(); tree.beam_width()],
+            tree,
+            hidden,
+            context_length: session.context_length(),
+            timing: CycleTiming { draft, ..CycleTiming::default() },
+        })
     }
 
     /// Drafts one more level.
-    pub fn expand(&self, _session: &mut Session, _cycle: &mut CycleState) -> Result<()> {
-        todo!()
+    pub fn expand(&self, session: &mut Session, cycle: &mut CycleState) -> Result<()> {
+        if cycle.draft_depth() >= self.max_depth() {
+            return Err(Error::DepthLimit { depth: self.max_depth() });
+        }
+        let (expansion, elapsed) = timed(self.device, || self.expand_frontier(session, cycle));
+        cycle.timing.draft += elapsed;
+        expansion
     }
 
-    /// Verifies the best `size` candidates, commits what is accepted and ends the cycle.
-    pub fn verify(&self, _session: &mut Session, _cycle: CycleState, _size: usize) -> Result<CycleOutcome> {
-        todo!()
+    fn expand_frontier(&self, session: &Session, cycle: &mut CycleState) -> Result<()> {
+        let width = cycle.tree.beam_width();
+        let depth = cycle.tree.depth();
+        let first_row = depth * width;
+        let tokens: Vec<u32> = cycle.tree.frontier().iter().map(|&node| cycle.tree.tokens()[node]).collect();
+        let parents = Tensor::from_slice(&cycle.frontier_rows).to_device(self.device);
+        let hidden = cycle.hidden.index_select(ROWS, &parents);
+
+        // Each node sees the stable cache, its ancestors and itself.
+        let tree_rows = first_row + width;
+        let mut sees = vec![false; width * tree_rows];
+        for (row, ancestors) in cycle.frontier_ancestors.iter_mut().enumerate() {
+            ancestors.push(first_row + row);
+            for &ancestor in ancestors.iter() {
+                sees[row * tree_rows + ancestor] = true;
+            }
+        }
+        let stable = session.draft_cache.len();
+        let block = &self.draft.config().block;
+        let mask = AttentionMask::over_past(stable, &sees, tree_rows as i64, block, &hidden);
+        let position = (cycle.context_length + depth) as i64;
+        let positions = Tensor::full([width as i64], position, (tch::Kind::Int64, self.device));
+        let past = stable + first_row as i64;
+        let tokens = self.token_tensor(&tokens);
+        let hidden = self.draft.forward(&tokens, &hidden, &positions, &mask, &session.draft_cache, past);
+        let level = self.draft.continuations(&hidden, width)?;
+        check_numbers(&level.log_probs, depth + 1)?;
+
+        let level_start = cycle.tree.scores().len();
+        cycle.tree.push_level(&level.log_probs, &level.tokens);
+        let parent_rows: Vec<usize> =
+            cycle.tree.frontier().iter().map(|node| (node - level_start) / width).collect();
+        cycle.frontier_ancestors =
+            parent_rows.iter().map(|&row| cycle.frontier_ancestors[row].clone()).collect();
+        cycle.frontier_rows = parent_rows.iter().map(|&row| row as i64).collect();
+        cycle.hidden = hidden;
+        Ok(())
     }
 
-    /// One whole cycle under a controller: what serving, evaluation and the environments' counterpart run.
+    /// Verifies the best `size` candidates, commits what is accepted and ends the cycle. The size is cut to what
+    /// the cache has room for.
+    pub fn verify(&self, session: &mut Session, cycle: CycleState, size: usize) -> Result<CycleOutcome> {
+        self.verify_tree(session, cycle, size).map(|(outcome, _)| outcome)
+    }
+
+    /// [`Engine::verify`], and the tree that was verified.
+    pub fn verify_tree(
+        &self,
+        session: &mut Session,
+        cycle: CycleState,
+        size: usize,
+    ) -> Result<(CycleOutcome, VerifiedTree)> {
+        let room = self.capacity() - session.context_length() - 1;
+        let CycleState { tree, context_length, mut timing, .. } = cycle;
+        let (verified, elapsed) = timed(self.device, || {
+            let verification = tree.select(session.root, size.min(room));
+            let (accepted_rows, next_token) = self.verify_rows(session, &verification)?;
+            Ok::<_, Error>((verification, accepted_rows, next_token))
+        });
+        timing.verify = elapsed;
+        let (verification, accepted_rows, next_token) = verified?;
+        let accepted_ids: Vec<u32> = accepted_rows.iter().map(|&row| verification.tokens[row]).collect();
+        session.tokens.extend_from_slice(&accepted_ids);
+        session.root = next_token;
+        let outcome = CycleOutcome {
+            accepted_ids,
+            next_token,
+            draft_depth: tree.depth(),
+            verification_size: verification.selected.len(),
+            context_length,
+            timing,
+        };
+        Ok((outcome, VerifiedTree { tree, verification, accepted_rows }))
+    }
+
+    /// One target forward over the tree, greedy acceptance, commit of caches and features.
+    fn verify_rows(&self, session: &mut Session, verification: &VerificationTree) -> Result<(Vec<usize>, u32)> {
+        let rows = verification.rows() as i64;
+        let context = session.target_cache.len();
+        let positions: Vec<i64> = verification.depths.iter().map(|&depth| context + depth as i64).collect();
+        let block = &self.target.config().block;
+        let mask = if rows == 1 {
+            AttentionMask::Everything
+        } else {
+            AttentionMask::over_past(context, &verification.mask(), rows, block, self.target.embedding())
+        };
+        let output = self.target.forward(
+            &self.token_tensor(&verification.tokens),
+            &Tensor::from_slice(&positions).to_device(self.device),
+            &mask,
+            &session.target_cache,
+            LogitRows::All,
+        );
+        let (accepted, next_token) = verification.accept_greedy(&self.choices(&output.logits)?);
+        let kept: Vec<i64> = accepted.iter().map(|&row| row as i64).collect();
+        session.target_cache.commit(&kept);
+        let kept = Tensor::from_slice(&kept).to_device(self.device);
+        session.features = Some(output.features.index_select(ROWS, &kept));
+        Ok((accepted, next_token))
+    }
+
+    /// One whole cycle under a controller: what serving and evaluation run.
     pub fn run_cycle(&self, session: &mut Session, controller: &mut dyn Controller) -> Result<CycleOutcome> {
+        self.run_cycle_tree(session, controller).map(|(outcome, _)| outcome)
+    }
+
+    /// [`Engine::run_cycle`], and the tree that was verified.
+    pub fn run_cycle_tree(
+        &self,
+        session: &mut Session,
+        controller: &mut dyn Controller,
+    ) -> Result<(CycleOutcome, VerifiedTree)> {
+        let mut cycle = self.draft_cycle(session, controller)?;
+        let size = cycle.decide(|summary| controller.verification_size(summary));
+        let (outcome, tree) = self.verify_tree(session, cycle, size)?;
+        controller.observe(&outcome);
+        Ok((outcome, tree))
+    }
+
+    /// The drafting half of a cycle: root expansion, then levels while the controller goes on.
+    pub fn draft_cycle(&self, session: &mut Session, controller: &mut dyn Controller) -> Result<CycleState> {
         let mut cycle = self.begin_cycle(session)?;
         controller.begin_cycle();
         while cycle.draft_depth() < self.max_depth()
@@ -56,53 +238,10 @@ impl Engine {
         {
             self.expand(session, &mut cycle)?;
         }
-        let size = cycle.decide(|summary| controller.verification_size(summary));
-        let outcome = self.verify(session, cycle, size)?;
-        controller.observe(&outcome);
-        Ok(outcome)
-    }
-
-    /// One plain autoregressive step: appends the root and returns it with the time the step took.
-    pub fn autoregressive_step(&self, _session: &mut Session) -> Result<(u32, Duration)> {
-        todo!()
+        Ok(cycle)
     }
 }
 
-impl Session {
-    /// All tokens whose keys and values are cached: the prompt and what was appended since.
-    pub fn tokens(&self) -> &[u32] {
-        todo!()
-    }
-
-    /// The target's last token, not yet cached: root of the next draft tree.
-    pub fn root(&self) -> u32 {
-        todo!()
-    }
-
-    /// Whether the cache has room for one more token.
-    pub fn is_full(&self) -> bool {
-        todo!()
-    }
-}
-
-impl CycleState {
-    /// Draft forwards made after the root expansion.
-    pub fn draft_depth(&self) -> usize {
-        todo!()
-    }
-
-    /// What a policy may see now.
-    pub fn summary(&self) -> CycleSummary<'_> {
-        todo!()
-    }
-
-    /// Makes a decision on the cycle's clock: the time `decide` takes counts as policy time.
-    pub fn decide<T>(&mut self, _decide: impl FnOnce(&CycleSummary) -> T) -> T {
-        todo!()
-    }
-
-    /// Adds the time of a decision that was made elsewhere (by a trainer) to the policy time.
-    pub fn add_policy_time(&mut self, _elapsed: Duration) {
-        todo!()
-    }
+fn check_numbers(log_probs: &[f32], depth: usize) -> Result<()> {
+    if log_probs.iter().any(|value| value.is_nan()) { Err(Error::NotANumber { depth }) } else { Ok(()) }
 }

@@ -1,5 +1,7 @@
 //! Everything that can go wrong in the engine.
 
+use std::path::{Path, PathBuf};
+
 /// Result of an engine operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -7,14 +9,173 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// A model's `config.json` is not JSON of the expected form.
+    #[error("{}: not a model configuration: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where parsing stopped.
+        source: serde_json::Error,
+    },
+    /// A model's configuration holds a value this engine cannot run.
+    #[error("{}: {field} is {found}, expected {expected}", path.display())]
+    ModelConfig {
+        /// The file.
+        path: PathBuf,
+        /// Key in it.
+        field: &'static str,
+        /// What the engine supports.
+        expected: String,
+        /// What the file says.
+        found: String,
+    },
+    /// A safetensors file is truncated or malformed.
+    #[error("{}: not a complete safetensors file: {source}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: safetensors::SafeTensorError,
+    },
+    /// A model folder has no weights.
+    #[error("{}: no weights found: expected model.safetensors or model.safetensors.index.json", folder.display())]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Tensors that the model needs are not in its files.
+    #[error("{}: missing tensors: {}", folder.display(), names.join(", "))]
+    MissingTensors {
+        /// The model folder.
+        folder: PathBuf,
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// Tensors in the files that the model has no place for.
+    #[error("{}: tensors this architecture does not have: {}", folder.display(), names.join(", "))]
+    SurplusTensors {
+        /// The model folder.
+        folder: PathBuf,
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A tensor has another shape than the configuration implies.
+    #[error("{}: tensor {name} has shape {found:?}, expected {expected:?} from config.json", folder.display())]
+    TensorShape {
+        /// The model folder.
+        folder: PathBuf,
+        /// Tensor name.
+        name: String,
+        /// Shape implied by the configuration.
+        expected: Vec<i64>,
+        /// Shape in the file.
+        found: Vec<i64>,
+    },
+    /// The draft model was made for another target.
+    #[error("draft model {} does not fit target {}: {what} is {draft_value} in the draft and {target_value} in the target",
+        draft.display(), target.display())]
+    DraftMismatch {
+        /// Draft folder.
+        draft: PathBuf,
+        /// Target folder.
+        target: PathBuf,
+        /// The quantity that differs.
+        what: &'static str,
+        /// Its value in the draft.
+        draft_value: i64,
+        /// Its value in the target.
+        target_value: i64,
+    },
+    /// The draft's vocabulary map points outside the target's vocabulary.
+    #[error("{}: d2t maps draft token {draft_id} to {target_id}, outside the target's vocabulary of {vocabulary}", folder.display())]
+    VocabularyMap {
+        /// Draft folder.
+        folder: PathBuf,
+        /// Draft token.
+        draft_id: usize,
+        /// Mapped token.
+        target_id: i64,
+        /// Target vocabulary size.
+        vocabulary: i64,
+    },
+    /// An engine setting is impossible.
+    #[error("{field}: {problem}")]
+    Config {
+        /// Key of the engine configuration.
+        field: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// The requested device is not there.
+    #[error("device {device}: {problem}")]
+    Device {
+        /// The device as asked for.
+        device: String,
+        /// Why it cannot be used.
+        problem: String,
+    },
+    /// A prompt without tokens.
+    #[error("the prompt is empty: at least one token is needed")]
+    EmptyPrompt,
+    /// A prompt holds a token that the model does not know.
+    #[error("prompt token {token} at position {position} is outside the target's vocabulary of {vocabulary}")]
+    UnknownToken {
+        /// The token.
+        token: u32,
+        /// Where it stands.
+        position: usize,
+        /// Target vocabulary size.
+        vocabulary: usize,
+    },
     /// A prompt leaves no room for a new token.
-    #[error(
-        "prompt has {tokens} tokens, but the cache holds {capacity}: raise `max_length` or shorten the prompt"
-    )]
+    #[error("the prompt has {tokens} tokens, but the cache holds {capacity}: raise max_length or shorten the prompt")]
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,
         /// Positions of the cache.
         capacity: usize,
     },
+    /// Generation went past the cache.
+    #[error("the cache of {capacity} positions is full: raise max_length")]
+    CacheFull {
+        /// Positions of the cache.
+        capacity: usize,
+    },
+    /// A cycle was begun on a sequence that has no unread features: one is under way or was abandoned, or the
+    /// sequence was advanced by autoregressive steps.
+    #[error("no cycle can start here: one was begun and not verified, or autoregressive steps dropped the features")]
+    NoFeatures,
+    /// The draft tree is as deep as the caches allow.
+    #[error("draft depth {depth} is the engine's limit")]
+    DepthLimit {
+        /// The limit.
+        depth: usize,
+    },
+    /// The draft model produced scores that are not numbers.
+    #[error("the draft model produced a score that is not a number at draft depth {depth}")]
+    NotANumber {
+        /// Depth of the level.
+        depth: usize,
+    },
+    /// LibTorch refused an operation.
+    #[error("LibTorch: {0}")]
+    Torch(#[from] tch::TchError),
+    /// Prompt text, tokenizer or chat template.
+    #[error(transparent)]
+    Text(#[from] crate::text::TextError),
+}
+
+impl Error {
+    /// Wraps an I/O error with the path it concerns.
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
 }

@@ -1,11 +1,30 @@
 //! Target and draft models, KV caches, draft trees and the draft-and-verify cycle of EAGLE-3.
 
+mod config;
 mod controller;
 mod cycle;
+mod device;
+mod dtype_choice;
+mod engine;
 mod error;
+mod generate;
+mod kv_cache;
+mod model;
 mod outcome;
+mod session;
+pub mod text;
+mod timing;
+mod tree;
 
+pub use config::{EngineConfig, MAX_DEPTH};
 pub use controller::{Controller, Static};
-pub use cycle::{CycleState, Engine, Session};
+pub use cycle::{CycleState, VerifiedTree};
+pub use device::{Dtype, DtypeSetting};
+pub use dtype_choice::{DtypeChoice, DtypeTiming};
+pub use engine::Engine;
 pub use error::{Error, Result};
+pub use generate::{StopReason, StopRule};
+pub use model::{BlockConfig, DraftConfig, TargetConfig};
 pub use outcome::{CycleOutcome, CycleTiming};
+pub use session::Session;
+pub use tree::{DraftTree, VerificationTree};

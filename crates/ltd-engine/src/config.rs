@@ -1,0 +1,109 @@
+//! Engine settings.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::DtypeSetting;
+use crate::{Error, Result};
+
+/// Deepest draft the method uses (design: `D <= 12`).
+pub const MAX_DEPTH: usize = 12;
+
+/// Which models to run, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EngineConfig {
+    /// Hugging Face folder of the target model.
+    pub target: PathBuf,
+    /// Folder of the EAGLE-3 head, in the official layout.
+    pub draft: PathBuf,
+    /// `cpu`, `cuda` or `cuda:N`.
+    #[serde(default = "default_device")]
+    pub device: String,
+    /// Number type; `auto` measures which is fastest here.
+    #[serde(default)]
+    pub dtype: DtypeSetting,
+    /// Threads of LibTorch's CPU kernels; null leaves LibTorch's own choice, the physical cores.
+    #[serde(default)]
+    pub threads: Option<usize>,
+    /// Candidates kept per level, `W`.
+    #[serde(default = "default_beam_width")]
+    pub beam_width: usize,
+    /// Deepest draft that any controller may ask for, at most 12.
+    #[serde(default = "default_max_depth")]
+    pub max_depth: usize,
+    /// Positions of the caches: prompt and answer together. Null is the model's own limit, at most 2048.
+    #[serde(default)]
+    pub max_length: Option<usize>,
+}
+
+fn default_device() -> String {
+    "cpu".to_owned()
+}
+
+fn default_beam_width() -> usize {
+    10
+}
+
+fn default_max_depth() -> usize {
+    MAX_DEPTH
+}
+
+/// Cache positions when the configuration names none: enough for a chat answer, little memory.
+const DEFAULT_MAX_LENGTH: usize = 2048;
+
+impl EngineConfig {
+    /// Defaults for a pair of folders.
+    pub fn new(target: impl Into<PathBuf>, draft: impl Into<PathBuf>) -> Self {
+        Self {
+            target: target.into(),
+            draft: draft.into(),
+            device: default_device(),
+            dtype: DtypeSetting::default(),
+            threads: None,
+            beam_width: default_beam_width(),
+            max_depth: default_max_depth(),
+            max_length: None,
+        }
+    }
+
+    /// All impossible values, as `(key, problem)`.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if self.beam_width == 0 {
+            problems.push(("beam_width", "must be at least 1".to_owned()));
+        }
+        if self.max_depth > MAX_DEPTH {
+            problems.push(("max_depth", format!("is {}, must be at most {MAX_DEPTH}", self.max_depth)));
+        }
+        if self.threads == Some(0) {
+            problems.push(("threads", "must be at least 1, or null for LibTorch's own choice".to_owned()));
+        }
+        if self.max_length.is_some_and(|length| length < 2) {
+            problems.push(("max_length", "must be at least 2".to_owned()));
+        }
+        problems
+    }
+
+    /// Fails with the first impossible value.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.problems().into_iter().next() {
+            Some((field, problem)) => Err(Error::Config { field, problem }),
+            None => Ok(()),
+        }
+    }
+
+    /// Cache positions for a model that was trained for `max_positions`.
+    pub(crate) fn capacity(&self, max_positions: i64) -> Result<usize> {
+        let limit = max_positions as usize;
+        match self.max_length {
+            None => Ok(limit.min(DEFAULT_MAX_LENGTH)),
+            Some(length) if length <= limit => Ok(length),
+            Some(length) => Err(Error::Config {
+                field: "max_length",
+                problem: format!("is {length}, but the target was made for at most {limit} positions"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Devices and number types: from configuration to LibTorch.
+
+use serde::{Deserialize, Serialize};
+use tch::{Cuda, Device, Kind};
+
+use crate::{Error, Result};
+
+/// Number type of weights, caches and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit floats: bit-exact comparisons with plain decoding hold here.
+    F32,
+    /// 16-bit floats with the range of `f32`.
+    Bf16,
+    /// 16-bit floats with more digits and a small range.
+    F16,
+}
+
+/// Number type as configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DtypeSetting {
+    /// The fastest on this machine, by measurement, of those that keep the checkpoint's meaning.
+    #[default]
+    Auto,
+    /// [`Dtype::F32`].
+    F32,
+    /// [`Dtype::Bf16`].
+    Bf16,
+    /// [`Dtype::F16`].
+    F16,
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        })
+    }
+}
+
+impl std::str::FromStr for DtypeSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            "f16" => Ok(Self::F16),
+            other => Err(format!("`{other}` is no dtype: expected auto, f32, bf16 or f16")),
+        }
+    }
+}
+
+impl Dtype {
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+            Self::F16 => Kind::Half,
+        }
+    }
+
+    /// Types in which a checkpoint stored as `stored` computes the same function: its own, and wider ones.
+    /// (`bf16` weights do not fit the range of `f16`.)
+    pub(crate) fn meaning_preserving(stored: Kind) -> Vec<Self> {
+        match stored {
+            Kind::BFloat16 => vec![Self::Bf16, Self::F32],
+            Kind::Half => vec![Self::F16, Self::F32],
+            _ => vec![Self::F32],
+        }
+    }
+}
+
+impl DtypeSetting {
+    /// The type that was asked for by name, if one was.
+    pub(crate) fn fixed(self) -> Option<Dtype> {
+        match self {
+            Self::Auto => None,
+            Self::F32 => Some(Dtype::F32),
+            Self::Bf16 => Some(Dtype::Bf16),
+            Self::F16 => Some(Dtype::F16),
+        }
+    }
+}
+
+/// Resolves `cpu`, `cuda` or `cuda:N`; loads LibTorch's CUDA half first, which no binary links.
+pub(crate) fn resolve(name: &str) -> Result<Device> {
+    let error = |problem: String| Error::Device { device: name.to_owned(), problem };
+    let index = match name {
+        "cpu" => return Ok(Device::Cpu),
+        "cuda" => 0,
+        other => match other.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok()) {
+            Some(index) => index,
+            None => return Err(error("expected cpu, cuda or cuda:N".to_owned())),
+        },
+    };
+    load_cuda_library().map_err(|problem| error(format!("libtorch_cuda.so cannot be loaded: {problem}")))?;
+    let count = Cuda::device_count().max(0) as usize;
+    if !Cuda::is_available() || count == 0 {
+        return Err(error("LibTorch finds no CUDA device on this machine".to_owned()));
+    }
+    if index >= count {
+        return Err(error(format!("this machine has {count} CUDA device(s), numbered from 0")));
+    }
+    Ok(Device::Cuda(index))
+}
+
+/// `libtorch_cuda.so` registers its kernels when it is loaded; the linker drops it because nothing refers to it.
+#[expect(unsafe_code, reason = "loading a shared library runs its initialisers; this one is LibTorch's own")]
+fn load_cuda_library() -> std::result::Result<(), libloading::Error> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) }?;
+    // Kernels stay registered for the life of the process.
+    std::mem::forget(library);
+    Ok(())
+}
+
+/// Waits until the device has finished what was asked of it.
+pub(crate) fn synchronize(device: Device) {
+    if let Device::Cuda(index) = device {
+        Cuda::synchronize(index as i64);
+    }
+}

@@ -1,0 +1,204 @@
+//! A target and a draft model that work together.
+
+use std::time::Duration;
+
+use tch::{Device, Tensor};
+
+use crate::config::EngineConfig;
+use crate::device::{Dtype, resolve};
+use crate::dtype_choice::{DtypeChoice, choose_dtype};
+use crate::kv_cache::KvCache;
+use crate::model::{AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, stored_kind};
+use crate::session::Session;
+use crate::timing::timed;
+use crate::{Error, Result};
+
+/// The two models, on one device, with the limits under which they draft.
+pub struct Engine {
+    pub(crate) target: TargetModel,
+    pub(crate) draft: DraftModel,
+    pub(crate) device: Device,
+    dtype: DtypeChoice,
+    beam_width: usize,
+    max_depth: usize,
+    capacity: usize,
+}
+
+impl Engine {
+    /// Loads both models. Everything about the folders is checked before the first forward.
+    pub fn load(config: &EngineConfig) -> Result<Self> {
+        config.check()?;
+        let device = resolve(&config.device)?;
+        if let Some(threads) = config.threads {
+            tch::set_num_threads(threads as i32);
+        }
+        let target_config = TargetConfig::load(&config.target)?;
+        let draft_config = DraftConfig::load(&config.draft)?;
+        DraftModel::check_fit(&draft_config, &config.draft, &target_config, &config.target)?;
+        if config.beam_width as i64 > draft_config.draft_vocabulary {
+            let vocabulary = draft_config.draft_vocabulary;
+            let problem = format!("is {}, but the draft knows only {vocabulary} tokens", config.beam_width);
+            return Err(Error::Config { field: "beam_width", problem });
+        }
+        let capacity = config.capacity(target_config.max_positions)?;
+        let load = |dtype: Dtype| {
+            TargetModel::load(&config.target, target_config.clone(), capacity as i64, device, dtype.kind())
+        };
+        let (target, dtype) = match config.dtype.fixed() {
+            Some(dtype) => (load(dtype)?, DtypeChoice::fixed(dtype)),
+            None => choose_dtype(&Dtype::meaning_preserving(stored_kind(&config.target)?), device, load)?,
+        };
+        // Draft levels stand beyond the last position of the target.
+        let positions = (capacity + config.max_depth + 1) as i64;
+        let kind = dtype.chosen.kind();
+        let draft =
+            DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
+        let EngineConfig { beam_width, max_depth, .. } = *config;
+        Ok(Self { target, draft, device, dtype, beam_width, max_depth, capacity })
+    }
+
+    /// Deepest draft this engine's caches allow, `D <= 12`.
+    pub fn max_depth(&self) -> usize {
+        self.max_depth
+    }
+
+    /// Candidates kept per level, `W`.
+    pub fn beam_width(&self) -> usize {
+        self.beam_width
+    }
+
+    /// Positions of the caches.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// The number type in use, and the measurement that chose it.
+    pub fn dtype(&self) -> &DtypeChoice {
+        &self.dtype
+    }
+
+    /// Size of the target's vocabulary.
+    pub fn vocabulary(&self) -> usize {
+        self.target.config().vocabulary as usize
+    }
+
+    /// Runs the target over a prompt, and the draft over all of it but the last position, and starts a sequence.
+    /// The memory of a finished session can be passed on with `recycle`.
+    pub fn prefill(&self, prompt: &[u32], recycle: Option<Session>) -> Result<Session> {
+        self.check_prompt(prompt)?;
+        let (mut target_cache, mut draft_cache) = match recycle {
+            Some(session) => (session.target_cache, session.draft_cache),
+            None => self.new_caches(),
+        };
+        target_cache.clear();
+        draft_cache.clear();
+        let n = prompt.len() as i64;
+        let tokens = self.token_tensor(prompt);
+        let positions = self.positions(0, n);
+        let block = &self.target.config().block;
+        let mask = AttentionMask::causal(0, n, block, self.target.embedding());
+        let output = self.target.forward(&tokens, &positions, &mask, &target_cache, LogitRows::Last);
+        target_cache.advance(n);
+        let root = self.choices(&output.logits)?[0];
+        if n > 1 {
+            // Only the cache is wanted: the first tree grows from the last position.
+            let _ = self.draft_stable_rows(&prompt[1..], &output.features.narrow(0, 0, n - 1), &mut draft_cache);
+        }
+        Ok(Session {
+            tokens: prompt.to_vec(),
+            root,
+            target_cache,
+            draft_cache,
+            // A copy: a view would keep the features of the whole prompt alive.
+            features: Some(output.features.narrow(0, n - 1, 1).copy()),
+            capacity: self.capacity,
+        })
+    }
+
+    /// One plain autoregressive step: appends the root and returns it with the time that the step took. The session's features are
+    /// dropped, as the baseline has no use for them.
+    pub fn autoregressive_step(&self, session: &mut Session) -> Result<(u32, Duration)> {
+        if session.is_full() {
+            return Err(Error::CacheFull { capacity: self.capacity });
+        }
+        session.features = None;
+        let (next, elapsed) = timed(self.device, || {
+            let tokens = self.token_tensor(&[session.root]);
+            let positions = self.positions(session.target_cache.len(), 1);
+            let mask = AttentionMask::Everything;
+            let output = self.target.forward(&tokens, &positions, &mask, &session.target_cache, LogitRows::Last);
+            session.target_cache.advance(1);
+            self.choices(&output.logits)
+        });
+        let appended = std::mem::replace(&mut session.root, next?[0]);
+        session.tokens.push(appended);
+        Ok((appended, elapsed))
+    }
+
+    /// Features of all positions of a prompt, `[n, 3 * hidden]` row-major, with the row length. For inspection
+    /// and dumps: decoding keeps only what the draft has not read.
+    pub fn target_features(&self, prompt: &[u32]) -> Result<(Vec<f32>, usize)> {
+        self.check_prompt(prompt)?;
+        let (cache, _) = self.new_caches();
+        let n = prompt.len() as i64;
+        let mask = AttentionMask::causal(0, n, &self.target.config().block, self.target.embedding());
+        let tokens = self.token_tensor(prompt);
+        let output = self.target.forward(&tokens, &self.positions(0, n), &mask, &cache, LogitRows::Last);
+        let width = output.features.size()[1] as usize;
+        let flat = output.features.to_kind(tch::Kind::Float).to_device(Device::Cpu).view(-1);
+        Ok((Vec::try_from(flat)?, width))
+    }
+
+    /// Feeds newly accepted positions to the draft: `tokens[i]` follows the position of `features` row `i`. Their
+    /// keys and values become certain. Returns the layer's output, `[n, hidden]`.
+    pub(crate) fn draft_stable_rows(&self, tokens: &[u32], features: &Tensor, cache: &mut KvCache) -> Tensor {
+        let (past, n) = (cache.len(), tokens.len() as i64);
+        let hidden = self.draft.project(features);
+        let mask = AttentionMask::causal(past, n, &self.draft.config().block, &hidden);
+        let positions = self.positions(past, n);
+        let output = self.draft.forward(&self.token_tensor(tokens), &hidden, &positions, &mask, cache, past);
+        cache.advance(n);
+        output
+    }
+
+    /// The target's greedy choice for each row of logits.
+    pub(crate) fn choices(&self, logits: &Tensor) -> Result<Vec<u32>> {
+        let choices: Vec<i64> = Vec::try_from(logits.argmax(-1, false))?;
+        Ok(choices.into_iter().map(|token| token as u32).collect())
+    }
+
+    pub(crate) fn token_tensor(&self, tokens: &[u32]) -> Tensor {
+        let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
+        Tensor::from_slice(&tokens).to_device(self.device)
+    }
+
+    pub(crate) fn positions(&self, start: i64, count: i64) -> Tensor {
+        Tensor::arange_start(start, start + count, (tch::Kind::Int64, self.device))
+    }
+
+    fn new_caches(&self) -> (KvCache, KvCache) {
+        let kind = self.dtype.chosen.kind();
+        let target = self.target.config();
+        let draft = &self.draft.config().block;
+        let capacity = self.capacity as i64;
+        let tree_rows = (self.beam_width * self.max_depth) as i64;
+        (
+            KvCache::new(target.layers, target.block.kv_heads, capacity, target.block.head_dim, kind, self.device),
+            KvCache::new(1, draft.kv_heads, capacity + tree_rows, draft.head_dim, kind, self.device),
+        )
+    }
+
+    fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
+        let vocabulary = self.vocabulary();
+        if prompt.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        if prompt.len() >= self.capacity {
+            return Err(Error::PromptTooLong { tokens: prompt.len(), capacity: self.capacity });
+        }
+        match prompt.iter().position(|&token| token as usize >= vocabulary) {
+            Some(position) => Err(Error::UnknownToken { token: prompt[position], position, vocabulary }),
+            None => Ok(()),
+        }
+    }
+}

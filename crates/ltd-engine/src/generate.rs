@@ -1,0 +1,56 @@
+//! Where a generation ends, the same for plain and speculative decoding.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Session;
+
+/// Limits of one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StopRule {
+    /// Tokens to generate at most.
+    pub max_new_tokens: usize,
+    /// Tokens that end a sequence.
+    pub eos: Vec<u32>,
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// An end-of-sequence token was produced.
+    EndOfSequence,
+    /// The wanted number of tokens was produced.
+    MaxNewTokens,
+    /// The cache has no room for another token.
+    CacheFull,
+}
+
+impl StopRule {
+    /// Whether generation ends before the next cycle or step. Speculative decoding commits several tokens at once
+    /// and may run past the end: [`StopRule::output`] cuts what is beyond.
+    pub fn reached(&self, session: &Session, prompt_len: usize) -> Option<StopReason> {
+        let new = &session.tokens()[prompt_len..];
+        let within_limit = &new[..new.len().min(self.max_new_tokens)];
+        if within_limit.iter().any(|token| self.eos.contains(token)) {
+            Some(StopReason::EndOfSequence)
+        } else if new.len() >= self.max_new_tokens {
+            Some(StopReason::MaxNewTokens)
+        } else if self.eos.contains(&session.root()) {
+            Some(StopReason::EndOfSequence)
+        } else if session.is_full() {
+            Some(StopReason::CacheFull)
+        } else {
+            None
+        }
+    }
+
+    /// The new tokens of a generation that ended: up to the first end-of-sequence token (included) and the limit.
+    pub fn output(&self, session: &Session, prompt_len: usize) -> Vec<u32> {
+        let new = session.tokens()[prompt_len..].iter().copied().chain([session.root()]);
+        let mut output: Vec<u32> = new.take(self.max_new_tokens).collect();
+        if let Some(end) = output.iter().position(|token| self.eos.contains(token)) {
+            output.truncate(end + 1);
+        }
+        output
+    }
+}

@@ -1,0 +1,83 @@
+//! Preallocated keys and values, committed in place.
+
+use tch::{Device, Kind, Tensor};
+
+const POSITIONS: i64 = 3;
+
+/// Keys and values of all layers, `[layers, 2, kv_heads, capacity, head_dim]`, of which the first `len` positions
+/// are certain. Rows written beyond `len` are provisional until [`KvCache::commit`]; a failed forward therefore
+/// leaves nothing behind.
+pub(crate) struct KvCache {
+    data: Tensor,
+    layers: Vec<LayerCache>,
+    len: i64,
+}
+
+/// Views of one layer of a [`KvCache`], each `[kv_heads, capacity, head_dim]`.
+pub(crate) struct LayerCache {
+    keys: Tensor,
+    values: Tensor,
+}
+
+impl KvCache {
+    pub(crate) fn new(layers: i64, kv_heads: i64, capacity: i64, head_dim: i64, kind: Kind, device: Device) -> Self {
+        let data = Tensor::zeros([layers, 2, kv_heads, capacity, head_dim], (kind, device));
+        let layers =
+            (0..layers).map(|layer| LayerCache { keys: data.get(layer).get(0), values: data.get(layer).get(1) });
+        Self { layers: layers.collect(), len: 0, data }
+    }
+
+    /// Certain positions.
+    pub(crate) fn len(&self) -> i64 {
+        self.len
+    }
+
+    /// Forgets everything; the memory stays.
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Makes the next `count` provisional rows certain, as they stand.
+    pub(crate) fn advance(&mut self, count: i64) {
+        self.len += count;
+    }
+
+    /// Makes the provisional rows `rows` (ascending, relative to `len`) certain and drops the others. Two kernels,
+    /// whatever the number of layers.
+    pub(crate) fn commit(&mut self, rows: &[i64]) {
+        let count = rows.len() as i64;
+        if rows.iter().zip(0..).any(|(&row, place)| row != place) {
+            let from: Vec<i64> = rows.iter().map(|row| self.len + row).collect();
+            let from = Tensor::from_slice(&from).to_device(self.data.device());
+            let kept = self.data.index_select(POSITIONS, &from);
+            self.data.narrow(POSITIONS, self.len, count).copy_(&kept);
+        }
+        self.len += count;
+    }
+
+    pub(crate) fn layer(&self, layer: usize) -> &LayerCache {
+        &self.layers[layer]
+    }
+
+    /// The certain part, `[layers, 2, kv_heads, len, head_dim]`.
+    #[cfg(test)]
+    pub(crate) fn certain(&self) -> Tensor {
+        self.data.narrow(POSITIONS, 0, self.len)
+    }
+}
+
+impl LayerCache {
+    const ROWS: i64 = 1;
+
+    /// Writes `[kv_heads, n, head_dim]` keys and values at positions `at..at + n`.
+    pub(crate) fn write(&self, at: i64, keys: &Tensor, values: &Tensor) {
+        let n = keys.size()[1];
+        self.keys.narrow(Self::ROWS, at, n).copy_(keys);
+        self.values.narrow(Self::ROWS, at, n).copy_(values);
+    }
+
+    /// Keys and values of positions `0..end`, each `[kv_heads, end, head_dim]`.
+    pub(crate) fn read(&self, end: i64) -> (Tensor, Tensor) {
+        (self.keys.narrow(Self::ROWS, 0, end), self.values.narrow(Self::ROWS, 0, end))
+    }
+}

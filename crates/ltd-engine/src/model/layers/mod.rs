@@ -1,0 +1,11 @@
+//! Blocks that the target's layers and the draft's one layer share.
+
+mod attention;
+mod mlp;
+mod norm;
+mod rope;
+
+pub(crate) use attention::{Attention, AttentionMask};
+pub(crate) use mlp::Mlp;
+pub(crate) use norm::RmsNorm;
+pub(crate) use rope::RotaryTable;

@@ -1,0 +1,23 @@
+//! Root-mean-square norm.
+
+use tch::Tensor;
+
+use crate::Result;
+use crate::model::weights::Weights;
+
+/// `x / rms(x) * weight`.
+pub(crate) struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub(crate) fn load(weights: &mut Weights, name: &str, width: i64, eps: f64) -> Result<Self> {
+        Ok(Self { weight: weights.take(&format!("{name}.weight"), &[width])?, eps })
+    }
+
+    /// `[n, width] -> [n, width]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        x.rms_norm(self.weight.size(), Some(&self.weight), self.eps)
+    }
+}

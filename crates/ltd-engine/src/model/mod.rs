@@ -1,0 +1,13 @@
+//! Target and draft models.
+
+mod config;
+mod draft;
+mod layers;
+mod target;
+mod weights;
+
+pub use config::{BlockConfig, DraftConfig, TargetConfig};
+pub(crate) use draft::DraftModel;
+pub(crate) use target::{LogitRows, TargetModel};
+pub(crate) use layers::AttentionMask;
+pub(crate) use weights::{stored_kind, weight_files};

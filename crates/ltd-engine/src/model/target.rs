@@ -1,0 +1,128 @@
+//! Llama-architecture target: logits, and the features that the draft reads.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::config::TargetConfig;
+use super::layers::{Attention, AttentionMask, Mlp, RmsNorm, RotaryTable};
+use super::weights::Weights;
+use crate::Result;
+use crate::kv_cache::KvCache;
+
+const ROWS: i64 = 0;
+const COLUMNS: i64 = 1;
+
+/// The LLM whose output is preserved.
+pub(crate) struct TargetModel {
+    config: TargetConfig,
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    output: Tensor,
+    rotary: RotaryTable,
+}
+
+struct Layer {
+    input_norm: RmsNorm,
+    attention: Attention,
+    post_attention_norm: RmsNorm,
+    mlp: Mlp,
+}
+
+/// For which rows of a forward logits are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogitRows {
+    All,
+    Last,
+}
+
+/// What a target forward yields.
+pub(crate) struct TargetOutput {
+    /// `[n or 1, vocabulary]`.
+    pub(crate) logits: Tensor,
+    /// Inputs of the three feature layers, `[n, 3 * hidden]`.
+    pub(crate) features: Tensor,
+}
+
+impl TargetModel {
+    /// Loads the weights of a folder; `positions` bounds the sequence length.
+    pub(crate) fn load(
+        folder: &Path,
+        config: TargetConfig,
+        positions: i64,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
+        let mut weights = Weights::load(folder, device, kind)?;
+        let block = &config.block;
+        let embedding = weights.take("model.embed_tokens.weight", &[config.vocabulary, block.hidden])?;
+        let layers = (0..config.layers).map(|i| Layer::load(&mut weights, &format!("model.layers.{i}"), &config));
+        let layers = layers.collect::<Result<_>>()?;
+        let norm = RmsNorm::load(&mut weights, "model.norm", block.hidden, block.rms_norm_eps)?;
+        let output = if config.tied_embeddings {
+            weights.discard("lm_head.weight");
+            embedding.shallow_clone()
+        } else {
+            weights.take("lm_head.weight", &[config.vocabulary, block.hidden])?
+        };
+        weights.finish()?;
+        let rotary = RotaryTable::new(positions, block.head_dim, block.rope_theta, kind, device);
+        Ok(Self { config, embedding, layers, norm, output, rotary })
+    }
+
+    pub(crate) fn config(&self) -> &TargetConfig {
+        &self.config
+    }
+
+    pub(crate) fn embedding(&self) -> &Tensor {
+        &self.embedding
+    }
+
+    /// Runs the rows `tokens` at `positions` (both `[n]`, int64) on top of the certain part of the cache. Their
+    /// keys and values are provisional in the cache afterwards.
+    pub(crate) fn forward(
+        &self,
+        tokens: &Tensor,
+        positions: &Tensor,
+        mask: &AttentionMask,
+        cache: &KvCache,
+        logit_rows: LogitRows,
+    ) -> TargetOutput {
+        let rotation = self.rotary.at(positions);
+        let feature_layers = self.config.feature_layers();
+        let mut features = Vec::with_capacity(feature_layers.len());
+        let mut x = Tensor::embedding(&self.embedding, tokens, -1, false, false);
+        for (index, layer) in self.layers.iter().enumerate() {
+            if feature_layers.contains(&(index as i64)) {
+                features.push(x.shallow_clone());
+            }
+            let attended =
+                layer.attention.forward(&layer.input_norm.forward(&x), &rotation, mask, cache.layer(index), cache.len());
+            x = x + attended;
+            x = &x + layer.mlp.forward(&layer.post_attention_norm.forward(&x));
+        }
+        if logit_rows == LogitRows::Last {
+            x = x.narrow(ROWS, x.size()[0] - 1, 1);
+        }
+        TargetOutput {
+            logits: self.norm.forward(&x).linear(&self.output, None::<&Tensor>),
+            features: Tensor::cat(&features, COLUMNS),
+        }
+    }
+}
+
+impl Layer {
+    fn load(weights: &mut Weights, name: &str, config: &TargetConfig) -> Result<Self> {
+        let block = &config.block;
+        let norm = |weights: &mut Weights, norm: &str| {
+            RmsNorm::load(weights, &format!("{name}.{norm}"), block.hidden, block.rms_norm_eps)
+        };
+        Ok(Self {
+            input_norm: norm(weights, "input_layernorm")?,
+            attention: Attention::load(weights, &format!("{name}.self_attn"), block, block.hidden)?,
+            post_attention_norm: norm(weights, "post_attention_layernorm")?,
+            mlp: Mlp::load(weights, &format!("{name}.mlp"), block)?,
+        })
+    }
+}

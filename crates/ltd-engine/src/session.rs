@@ -1,0 +1,48 @@
+//! One sequence being generated.
+
+use tch::Tensor;
+
+use crate::kv_cache::KvCache;
+
+/// A sequence: its tokens, the caches of both models, and the features that the draft has not read yet.
+pub struct Session {
+    /// Tokens whose keys and values the target has cached.
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) root: u32,
+    pub(crate) target_cache: KvCache,
+    pub(crate) draft_cache: KvCache,
+    /// Features of the positions from the draft cache's end to the target cache's, `[rows, 3 * hidden]`.
+    pub(crate) features: Option<Tensor>,
+    pub(crate) capacity: usize,
+}
+
+impl Session {
+    /// All tokens whose keys and values are cached: the prompt and what was appended since.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// The target's last token, not yet cached: root of the next draft tree.
+    pub fn root(&self) -> u32 {
+        self.root
+    }
+
+    /// Cached tokens, `L`: the root's position.
+    pub fn context_length(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether the cache has no room for the root token.
+    pub fn is_full(&self) -> bool {
+        self.tokens.len() >= self.capacity
+    }
+
+    /// Features that the next root expansion will read, `[rows, 3 * hidden]` row-major, with the row length.
+    /// For inspection and dumps.
+    pub fn pending_features(&self) -> Option<(Vec<f32>, usize)> {
+        let features = self.features.as_ref()?;
+        let width = features.size()[1] as usize;
+        let flat = features.to_kind(tch::Kind::Float).to_device(tch::Device::Cpu).contiguous().view(-1);
+        Vec::try_from(flat).ok().map(|values| (values, width))
+    }
+}

@@ -1,0 +1,175 @@
+//! The draft tree and what is taken from it for verification: plain host data.
+
+/// Candidates proposed in one cycle, level after level. Candidate `i` belongs to group `i / W`: the `W` children
+/// of one parent, best first. The first group hangs below the root; each later level has `W` groups, one per
+/// frontier node, in frontier order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DraftTree {
+    beam_width: usize,
+    scores: Vec<f32>,
+    tokens: Vec<u32>,
+    /// Per group, 0 for the root, else 1 + the flat index of the parent candidate.
+    parents: Vec<usize>,
+    frontier: Vec<usize>,
+    depth: usize,
+}
+
+/// The candidates chosen for verification, with the root in front.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerificationTree {
+    /// Flat indices of the chosen candidates, ascending. Row `r` of the verification is candidate `r - 1` of these.
+    pub selected: Vec<usize>,
+    /// Tokens of all rows, root first.
+    pub tokens: Vec<u32>,
+    /// Row of each chosen candidate's parent (the root is row 0).
+    pub parent_rows: Vec<usize>,
+    /// Depth of each row in the tree, root 0: its position is the context length plus this.
+    pub depths: Vec<usize>,
+}
+
+impl DraftTree {
+    /// A tree with its first level: the `W` best continuations of the root, best first.
+    pub fn new(log_probs: &[f32], tokens: Vec<u32>) -> Self {
+        let beam_width = tokens.len();
+        Self {
+            beam_width,
+            scores: log_probs.iter().map(|&log_prob| at_most_zero(log_prob)).collect(),
+            tokens,
+            parents: vec![0],
+            frontier: (0..beam_width).collect(),
+            depth: 0,
+        }
+    }
+
+    /// Adds a level: the `W` best continuations of each frontier node (`[W, W]`, row-major), of which the best `W`
+    /// by score become the next frontier.
+    pub fn push_level(&mut self, log_probs: &[f32], tokens: &[u32]) {
+        let start = self.scores.len();
+        let width = self.beam_width;
+        for (&parent, row) in self.frontier.iter().zip(log_probs.chunks_exact(width)) {
+            let parent_score = self.scores[parent];
+            self.scores.extend(row.iter().map(|&log_prob| parent_score + at_most_zero(log_prob)));
+            self.parents.push(parent + 1);
+        }
+        self.tokens.extend_from_slice(tokens);
+        self.frontier = best(&self.scores, start, width);
+        self.depth += 1;
+    }
+
+    /// Candidates per level that are expanded, `W`.
+    pub fn beam_width(&self) -> usize {
+        self.beam_width
+    }
+
+    /// Draft forwards after the root expansion.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Cumulative log-probs of all candidates.
+    pub fn scores(&self) -> &[f32] {
+        &self.scores
+    }
+
+    /// Target-vocabulary tokens of all candidates.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Parent of each group of `W` candidates: 0 for the root, else 1 + the parent's flat index.
+    pub fn group_parents(&self) -> &[usize] {
+        &self.parents
+    }
+
+    /// Flat indices of the candidates that the next level would expand, best first.
+    pub fn frontier(&self) -> &[usize] {
+        &self.frontier
+    }
+
+    /// Flat index of a candidate's parent, `None` for the root.
+    pub fn parent(&self, candidate: usize) -> Option<usize> {
+        self.parents[candidate / self.beam_width].checked_sub(1)
+    }
+
+    /// The `size` best candidates by score (all, if there are fewer). Closed under parents: a parent scores at
+    /// least as much as its child and, at equal scores, stands before it.
+    pub fn select(&self, root: u32, size: usize) -> VerificationTree {
+        let mut selected = best(&self.scores, 0, size);
+        selected.sort_unstable();
+        let mut tokens = Vec::with_capacity(selected.len() + 1);
+        let mut depths = Vec::with_capacity(selected.len() + 1);
+        tokens.push(root);
+        depths.push(0);
+        let mut parent_rows = Vec::with_capacity(selected.len());
+        for &candidate in &selected {
+            let row = self.parent(candidate).map_or(0, |parent| {
+                1 + selected.binary_search(&parent).expect("invariant: the selection is closed under parents")
+            });
+            tokens.push(self.tokens[candidate]);
+            depths.push(depths[row] + 1);
+            parent_rows.push(row);
+        }
+        VerificationTree { selected, tokens, parent_rows, depths }
+    }
+}
+
+/// Rounding can make the log-prob of a certain token positive, and a score must not exceed its parent's. Adding
+/// zero turns `-0.0` into `0.0`, which a total order would tell apart.
+fn at_most_zero(log_prob: f32) -> f32 {
+    log_prob.min(0.0) + 0.0
+}
+
+/// Indices from `start` on of the `count` largest scores, best first, earlier first among equals.
+fn best(scores: &[f32], start: usize, count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (start..scores.len()).collect();
+    let by_score = |&a: &usize, &b: &usize| scores[b].total_cmp(&scores[a]).then(a.cmp(&b));
+    if count < order.len() {
+        if count == 0 {
+            return Vec::new();
+        }
+        order.select_nth_unstable_by(count - 1, by_score);
+        order.truncate(count);
+    }
+    order.sort_unstable_by(by_score);
+    order
+}
+
+impl VerificationTree {
+    /// Rows, root included.
+    pub fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Which rows each row sees among themselves: its ancestors and itself. Row-major, `rows * rows`.
+    pub fn mask(&self) -> Vec<bool> {
+        let rows = self.rows();
+        let mut mask = vec![false; rows * rows];
+        mask[0] = true;
+        for row in 1..rows {
+            let parent = self.parent_rows[row - 1];
+            let (above, this) = mask.split_at_mut(row * rows);
+            this[..rows].copy_from_slice(&above[parent * rows..][..rows]);
+            this[row] = true;
+        }
+        mask
+    }
+
+    /// Follows, from the root, the children that equal the target's own choice (`target_choice[row]`, one token
+    /// per row). Returns the rows of the path, root first, and the target's token after it.
+    pub fn accept_greedy(&self, target_choice: &[u32]) -> (Vec<usize>, u32) {
+        let mut path = vec![0];
+        let mut row = 0;
+        loop {
+            let choice = target_choice[row];
+            let child = (row + 1..self.rows())
+                .find(|&child| self.parent_rows[child - 1] == row && self.tokens[child] == choice);
+            match child {
+                Some(child) => {
+                    path.push(child);
+                    row = child;
+                }
+                None => return (path, choice),
+            }
+        }
+    }
+}

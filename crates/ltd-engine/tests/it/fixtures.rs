@@ -1,0 +1,70 @@
+//! Model folders and golden files.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use ltd_engine::{DtypeSetting, Engine, EngineConfig};
+use safetensors::{Dtype, SafeTensors};
+
+pub(crate) fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+pub(crate) fn tiny_config() -> EngineConfig {
+    let pair = workspace().join("tests/fixtures/tiny-pair");
+    EngineConfig { dtype: DtypeSetting::F32, ..EngineConfig::new(pair.join("target"), pair.join("draft")) }
+}
+
+/// The default pair in f32; its target folder is made by `scripts/setup`.
+pub(crate) fn default_config() -> EngineConfig {
+    let target = workspace().join("models/smollm2-135m-instruct");
+    assert!(target.is_dir(), "{} is missing: run scripts/setup", target.display());
+    let draft = workspace().join("assets/eagle3-smollm2-135m");
+    EngineConfig { dtype: DtypeSetting::F32, max_length: Some(1024), ..EngineConfig::new(target, draft) }
+}
+
+pub(crate) fn load(config: &EngineConfig) -> Engine {
+    Engine::load(config).expect("the engine loads")
+}
+
+/// One golden file: what the reference implementation computed (see `tests/fixtures/golden/README.md`).
+pub(crate) struct Golden {
+    ints: HashMap<String, Vec<i32>>,
+    floats: HashMap<String, Vec<f32>>,
+    metadata: HashMap<String, String>,
+}
+
+impl Golden {
+    pub(crate) fn read(name: &str) -> Self {
+        let path = workspace().join("tests/fixtures/golden").join(name).with_extension("safetensors");
+        let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let (_, header) = SafeTensors::read_metadata(&bytes).expect("a safetensors header");
+        let metadata = header.metadata().clone().expect("metadata");
+        let (mut ints, mut floats) = (HashMap::new(), HashMap::new());
+        for (name, view) in SafeTensors::deserialize(&bytes).expect("a safetensors file").iter() {
+            let words = view.data().chunks_exact(4).map(|word| <[u8; 4]>::try_from(word).expect("four bytes"));
+            match view.dtype() {
+                Dtype::I32 => _ = ints.insert(name.to_owned(), words.map(i32::from_le_bytes).collect()),
+                Dtype::F32 => _ = floats.insert(name.to_owned(), words.map(f32::from_le_bytes).collect()),
+                other => panic!("{name} has unexpected type {other:?}"),
+            }
+        }
+        Self { ints, floats, metadata }
+    }
+
+    pub(crate) fn setting(&self, name: &str) -> usize {
+        self.metadata[name].parse().expect("a number")
+    }
+
+    pub(crate) fn ids(&self, name: &str) -> Vec<u32> {
+        self.ints[name].iter().map(|&id| id as u32).collect()
+    }
+
+    pub(crate) fn indices(&self, cycle: usize, name: &str) -> Vec<usize> {
+        self.ints[&format!("cycle.{cycle}.{name}")].iter().map(|&index| index as usize).collect()
+    }
+
+    pub(crate) fn floats(&self, cycle: usize, name: &str) -> Option<&[f32]> {
+        self.floats.get(&format!("cycle.{cycle}.{name}")).map(Vec::as_slice)
+    }
+}

@@ -1,0 +1,156 @@
+//! The contract: greedy speculative output is the target's own output, token for token, in f32.
+
+use ltd_engine::{Controller, Engine, EngineConfig, Static, StopReason, StopRule};
+use ltd_policy::CycleSummary;
+use proptest::prelude::*;
+
+use crate::fixtures::{default_config, load, tiny_config};
+
+fn autoregressive(engine: &Engine, prompt: &[u32], stop: &StopRule) -> (Vec<u32>, StopReason) {
+    let mut session = engine.prefill(prompt, None).expect("prefill");
+    loop {
+        if let Some(reason) = stop.reached(&session, prompt.len()) {
+            return (stop.output(&session, prompt.len()), reason);
+        }
+        engine.autoregressive_step(&mut session).expect("step");
+    }
+}
+
+fn speculative(
+    engine: &Engine,
+    prompt: &[u32],
+    stop: &StopRule,
+    controller: &mut dyn Controller,
+) -> (Vec<u32>, StopReason) {
+    let mut session = engine.prefill(prompt, None).expect("prefill");
+    loop {
+        if let Some(reason) = stop.reached(&session, prompt.len()) {
+            return (stop.output(&session, prompt.len()), reason);
+        }
+        let before = session.context_length();
+        let outcome = engine.run_cycle(&mut session, controller).expect("cycle");
+        assert_eq!(session.context_length(), before + outcome.acceptance_length());
+        assert!(session.context_length() <= engine.capacity());
+    }
+}
+
+/// Another depth and size each cycle, from a small linear congruence: cycles of all shapes follow one another.
+struct Erratic {
+    state: u64,
+    depth: usize,
+}
+
+impl Erratic {
+    fn draw(&mut self, below: u64) -> usize {
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.state >> 33) % below) as usize
+    }
+}
+
+impl Controller for Erratic {
+    fn begin_cycle(&mut self) {
+        self.depth = self.draw(13);
+    }
+
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        summary.draft_depth < self.depth
+    }
+
+    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        1 + self.draw(summary.scores.len() as u64 + 20)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn static_trees_of_any_shape_are_lossless(
+        prompt in prop::collection::vec(4u32..260, 1..40),
+        depth in 0usize..=12,
+        size in 1usize..=1210,
+        beam_width in 1usize..=10,
+        max_new_tokens in 1usize..60,
+    ) {
+        let engine = load(&EngineConfig { beam_width, ..tiny_config() });
+        let stop = StopRule { max_new_tokens, eos: vec![2] };
+        let expected = autoregressive(&engine, &prompt, &stop);
+        let found = speculative(&engine, &prompt, &stop, &mut Static { depth, size });
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn trees_that_change_every_cycle_are_lossless_up_to_a_full_cache(
+        prompt in prop::collection::vec(4u32..260, 1..24),
+        seed in any::<u64>(),
+        room in 1usize..50,
+        // A token that occurs in the answer often ends it early.
+        eos in 4u32..260,
+    ) {
+        let max_length = Some(prompt.len() + room);
+        let engine = load(&EngineConfig { max_length, ..tiny_config() });
+        let stop = StopRule { max_new_tokens: 1000, eos: vec![2, eos] };
+        let expected = autoregressive(&engine, &prompt, &stop);
+        let found = speculative(&engine, &prompt, &stop, &mut Erratic { state: seed, depth: 0 });
+        prop_assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_full_cache_ends_both_ways_of_decoding_at_the_same_token() {
+    let engine = load(&EngineConfig { max_length: Some(30), ..tiny_config() });
+    let prompt: Vec<u32> = (100..110).collect();
+    let stop = StopRule { max_new_tokens: 1000, eos: Vec::new() };
+    let (expected, reason) = autoregressive(&engine, &prompt, &stop);
+    assert_eq!(reason, StopReason::CacheFull);
+    // 20 free positions, and one token after the last of them.
+    assert_eq!(expected.len(), 21);
+    assert_eq!(speculative(&engine, &prompt, &stop, &mut Static { depth: 7, size: 59 }), (expected, reason));
+}
+
+#[test]
+fn an_end_of_sequence_token_inside_an_accepted_path_ends_the_output_there() {
+    let engine = load(&tiny_config());
+    let prompt: Vec<u32> = "Once upon a time".bytes().map(|byte| u32::from(byte) + 4).collect();
+    let free = StopRule { max_new_tokens: 40, eos: Vec::new() };
+    let (answer, _) = autoregressive(&engine, &prompt, &free);
+    for &token in &answer {
+        let stop = StopRule { max_new_tokens: 40, eos: vec![token] };
+        let expected = autoregressive(&engine, &prompt, &stop);
+        assert_eq!(expected.1, StopReason::EndOfSequence);
+        assert_eq!(expected.0.iter().filter(|&&id| id == token).count(), 1);
+        assert_eq!(expected.0.last(), Some(&token));
+        assert_eq!(speculative(&engine, &prompt, &stop, &mut Static { depth: 5, size: 30 }), expected);
+    }
+}
+
+#[test]
+fn a_recycled_session_remembers_nothing() {
+    let engine = load(&tiny_config());
+    let (first, second): (Vec<u32>, Vec<u32>) = ((50..90).collect(), (120..140).collect());
+    let run = |mut session: ltd_engine::Session| {
+        let mut controller = Static { depth: 4, size: 20 };
+        for _ in 0..6 {
+            engine.run_cycle(&mut session, &mut controller).expect("cycle");
+        }
+        session
+    };
+    let fresh = run(engine.prefill(&second, None).expect("prefill"));
+    let used = run(engine.prefill(&first, None).expect("prefill"));
+    let recycled = run(engine.prefill(&second, Some(used)).expect("prefill"));
+    assert_eq!(recycled.tokens(), fresh.tokens());
+}
+
+#[test]
+fn the_default_pair_is_lossless() {
+    let engine = load(&default_config());
+    // "<|im_start|>user\nHello 123 world, def f(x):\n    return x+1 héllo<|im_end|>\n<|im_start|>assistant\n"
+    let prompt: Vec<u32> = vec![
+        1, 4093, 198, 19556, 216, 33, 34, 35, 905, 28, 753, 275, 24, 104, 727, 472, 1003, 1792, 27, 33, 294,
+        2756, 31394, 2, 198, 1, 520, 9531, 198,
+    ];
+    let stop = StopRule { max_new_tokens: 48, eos: vec![2] };
+    let expected = autoregressive(&engine, &prompt, &stop);
+    assert_eq!(speculative(&engine, &prompt, &stop, &mut Static { depth: 7, size: 59 }), expected);
+    assert_eq!(speculative(&engine, &prompt, &stop, &mut Erratic { state: 7, depth: 0 }), expected);
+}

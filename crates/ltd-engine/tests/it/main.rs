@@ -1,0 +1,6 @@
+//! Integration tests of the engine.
+
+mod fixtures;
+mod lossless;
+mod parity;
+mod tree;
