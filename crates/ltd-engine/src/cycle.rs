@@ -186,7 +186,11 @@ impl Engine {
     }
 
     /// One target forward over the tree, greedy acceptance, commit of caches and features.
-    fn verify_rows(&self, session: &mut Session, verification: &VerificationTree) -> Result<(Vec<usize>, u32)> {
+    fn verify_rows(
+        &self,
+        session: &mut Session,
+        verification: &VerificationTree,
+    ) -> Result<(Vec<usize>, u32)> {
         let rows = verification.rows() as i64;
         let context = session.target_cache.len();
         let positions: Vec<i64> = verification.depths.iter().map(|&depth| context + depth as i64).collect();

@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
+use crate::Result;
 use crate::device::Dtype;
 use crate::kv_cache::KvCache;
 use crate::model::{AttentionMask, LogitRows, TargetModel};
 use crate::timing::timed;
-use crate::Result;
 
 /// A number type and why it was chosen.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -85,8 +85,14 @@ pub(crate) fn choose_dtype(
 
 fn median_ms(model: &TargetModel, rows: i64, kind: Kind, device: Device) -> f64 {
     let config = model.config();
-    let mut cache =
-        KvCache::new(config.layers, config.block.kv_heads, CONTEXT + rows, config.block.head_dim, kind, device);
+    let mut cache = KvCache::new(
+        config.layers,
+        config.block.kv_heads,
+        CONTEXT + rows,
+        config.block.head_dim,
+        kind,
+        device,
+    );
     cache.advance(CONTEXT);
     let tokens = Tensor::zeros([rows], (Kind::Int64, device));
     let positions = Tensor::arange_start(CONTEXT, CONTEXT + rows, (Kind::Int64, device));

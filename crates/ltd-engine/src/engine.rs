@@ -8,7 +8,9 @@ use crate::config::EngineConfig;
 use crate::device::{Dtype, resolve};
 use crate::dtype_choice::{DtypeChoice, choose_dtype};
 use crate::kv_cache::KvCache;
-use crate::model::{AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, stored_kind};
+use crate::model::{
+    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, stored_kind,
+};
 use crate::session::Session;
 use crate::timing::timed;
 use crate::{Error, Result};
@@ -102,7 +104,8 @@ impl Engine {
         let root = self.choices(&output.logits)?[0];
         if n > 1 {
             // Only the cache is wanted: the first tree grows from the last position.
-            let _ = self.draft_stable_rows(&prompt[1..], &output.features.narrow(0, 0, n - 1), &mut draft_cache);
+            let _ =
+                self.draft_stable_rows(&prompt[1..], &output.features.narrow(0, 0, n - 1), &mut draft_cache);
         }
         Ok(Session {
             tokens: prompt.to_vec(),
@@ -126,7 +129,8 @@ impl Engine {
             let tokens = self.token_tensor(&[session.root]);
             let positions = self.positions(session.target_cache.len(), 1);
             let mask = AttentionMask::Everything;
-            let output = self.target.forward(&tokens, &positions, &mask, &session.target_cache, LogitRows::Last);
+            let output =
+                self.target.forward(&tokens, &positions, &mask, &session.target_cache, LogitRows::Last);
             session.target_cache.advance(1);
             self.choices(&output.logits)
         });
@@ -183,7 +187,14 @@ impl Engine {
         let capacity = self.capacity as i64;
         let tree_rows = (self.beam_width * self.max_depth) as i64;
         (
-            KvCache::new(target.layers, target.block.kv_heads, capacity, target.block.head_dim, kind, self.device),
+            KvCache::new(
+                target.layers,
+                target.block.kv_heads,
+                capacity,
+                target.block.head_dim,
+                kind,
+                self.device,
+            ),
             KvCache::new(1, draft.kv_heads, capacity + tree_rows, draft.head_dim, kind, self.device),
         )
     }

@@ -136,7 +136,9 @@ pub enum Error {
         vocabulary: usize,
     },
     /// A prompt leaves no room for a new token.
-    #[error("the prompt has {tokens} tokens, but the cache holds {capacity}: raise max_length or shorten the prompt")]
+    #[error(
+        "the prompt has {tokens} tokens, but the cache holds {capacity}: raise max_length or shorten the prompt"
+    )]
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,
@@ -151,7 +153,9 @@ pub enum Error {
     },
     /// A cycle was begun on a sequence that has no unread features: one is under way or was abandoned, or the
     /// sequence was advanced by autoregressive steps.
-    #[error("no cycle can start here: one was begun and not verified, or autoregressive steps dropped the features")]
+    #[error(
+        "no cycle can start here: one was begun and not verified, or autoregressive steps dropped the features"
+    )]
     NoFeatures,
     /// The draft tree is as deep as the caches allow.
     #[error("draft depth {depth} is the engine's limit")]

@@ -20,10 +20,17 @@ pub(crate) struct LayerCache {
 }
 
 impl KvCache {
-    pub(crate) fn new(layers: i64, kv_heads: i64, capacity: i64, head_dim: i64, kind: Kind, device: Device) -> Self {
+    pub(crate) fn new(
+        layers: i64,
+        kv_heads: i64,
+        capacity: i64,
+        head_dim: i64,
+        kind: Kind,
+        device: Device,
+    ) -> Self {
         let data = Tensor::zeros([layers, 2, kv_heads, capacity, head_dim], (kind, device));
-        let layers =
-            (0..layers).map(|layer| LayerCache { keys: data.get(layer).get(0), values: data.get(layer).get(1) });
+        let layers = (0..layers)
+            .map(|layer| LayerCache { keys: data.get(layer).get(0), values: data.get(layer).get(1) });
         Self { layers: layers.collect(), len: 0, data }
     }
 

@@ -1,5 +1,21 @@
 //! Observation layouts, action tables, the policy package and its evaluator: all that a server needs, no LibTorch.
 
+mod action;
+mod atomic_file;
+mod decider;
+mod error;
+mod frozen;
+mod mlp;
 mod observation;
+mod package;
 
-pub use observation::CycleSummary;
+pub use action::{DepthActions, DepthRule, SizeActions};
+pub use atomic_file::write_atomically;
+pub use decider::{DepthPolicy, SizePolicy};
+pub use error::{Error, Result};
+pub use frozen::{Actions, FrozenPolicy, PolicyKind, Probes};
+pub use mlp::{Linear, Mlp, Scratch, argmax};
+pub use observation::{CycleSummary, ObservationLayout, Segment, Source};
+pub use package::{
+    Choice, Expected, MANIFEST_FILE, Manifest, ModelIdentity, PolicyEntry, PolicyPackage, sha256_hex,
+};

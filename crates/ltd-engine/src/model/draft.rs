@@ -50,7 +50,8 @@ impl DraftModel {
         let mut weights = Weights::load(folder, device, kind)?;
         let block = &config.block;
         let hidden = block.hidden;
-        let norm = |weights: &mut Weights, name: &str| RmsNorm::load(weights, name, hidden, block.rms_norm_eps);
+        let norm =
+            |weights: &mut Weights, name: &str| RmsNorm::load(weights, name, hidden, block.rms_norm_eps);
         let fc = weights.take("fc.weight", &[hidden, 3 * config.target_hidden])?;
         let input_norm = norm(&mut weights, "midlayer.input_layernorm")?;
         let hidden_norm = norm(&mut weights, "midlayer.hidden_norm")?;
@@ -106,7 +107,8 @@ impl DraftModel {
         let embedded = Tensor::embedding(&self.embedding, tokens, -1, false, false);
         let input =
             Tensor::cat(&[self.input_norm.forward(&embedded), self.hidden_norm.forward(hidden)], COLUMNS);
-        let x = hidden + self.attention.forward(&input, &self.rotary.at(positions), mask, cache.layer(0), past);
+        let x =
+            hidden + self.attention.forward(&input, &self.rotary.at(positions), mask, cache.layer(0), past);
         &x + self.mlp.forward(&self.post_attention_norm.forward(&x))
     }
 
@@ -116,16 +118,24 @@ impl DraftModel {
         let (values, ids) = logits.topk(width as i64, COLUMNS, true, true);
         let log_probs = values - logits.logsumexp([COLUMNS], true);
         // Token ids below 2^24 are exact in f32, so that one tensor carries both.
-        let both: Vec<f32> = Vec::try_from(Tensor::cat(&[log_probs, ids.to_kind(Kind::Float)], COLUMNS).view(-1))?;
+        let both: Vec<f32> =
+            Vec::try_from(Tensor::cat(&[log_probs, ids.to_kind(Kind::Float)], COLUMNS).view(-1))?;
         let rows = both.chunks_exact(2 * width);
         Ok(Continuations {
             log_probs: rows.clone().flat_map(|row| row[..width].iter().copied()).collect(),
-            tokens: rows.flat_map(|row| row[width..].iter().map(|&id| self.target_ids[id as usize])).collect(),
+            tokens: rows
+                .flat_map(|row| row[width..].iter().map(|&id| self.target_ids[id as usize]))
+                .collect(),
         })
     }
 
     /// Fails unless this head was made for such a target.
-    pub(crate) fn check_fit(config: &DraftConfig, draft: &Path, target_config: &TargetConfig, target: &Path) -> Result<()> {
+    pub(crate) fn check_fit(
+        config: &DraftConfig,
+        draft: &Path,
+        target_config: &TargetConfig,
+        target: &Path,
+    ) -> Result<()> {
         let target_hidden = target_config.block.hidden;
         for (what, draft_value, target_value) in [
             ("hidden size read from the target", config.target_hidden, target_hidden),

@@ -57,7 +57,8 @@ impl TargetModel {
         let mut weights = Weights::load(folder, device, kind)?;
         let block = &config.block;
         let embedding = weights.take("model.embed_tokens.weight", &[config.vocabulary, block.hidden])?;
-        let layers = (0..config.layers).map(|i| Layer::load(&mut weights, &format!("model.layers.{i}"), &config));
+        let layers =
+            (0..config.layers).map(|i| Layer::load(&mut weights, &format!("model.layers.{i}"), &config));
         let layers = layers.collect::<Result<_>>()?;
         let norm = RmsNorm::load(&mut weights, "model.norm", block.hidden, block.rms_norm_eps)?;
         let output = if config.tied_embeddings {
@@ -97,8 +98,13 @@ impl TargetModel {
             if feature_layers.contains(&(index as i64)) {
                 features.push(x.shallow_clone());
             }
-            let attended =
-                layer.attention.forward(&layer.input_norm.forward(&x), &rotation, mask, cache.layer(index), cache.len());
+            let attended = layer.attention.forward(
+                &layer.input_norm.forward(&x),
+                &rotation,
+                mask,
+                cache.layer(index),
+                cache.len(),
+            );
             x = x + attended;
             x = &x + layer.mlp.forward(&layer.post_attention_norm.forward(&x));
         }

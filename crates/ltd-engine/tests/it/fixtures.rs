@@ -42,7 +42,8 @@ impl Golden {
         let metadata = header.metadata().clone().expect("metadata");
         let (mut ints, mut floats) = (HashMap::new(), HashMap::new());
         for (name, view) in SafeTensors::deserialize(&bytes).expect("a safetensors file").iter() {
-            let words = view.data().chunks_exact(4).map(|word| <[u8; 4]>::try_from(word).expect("four bytes"));
+            let words =
+                view.data().chunks_exact(4).map(|word| <[u8; 4]>::try_from(word).expect("four bytes"));
             match view.dtype() {
                 Dtype::I32 => _ = ints.insert(name.to_owned(), words.map(i32::from_le_bytes).collect()),
                 Dtype::F32 => _ = floats.insert(name.to_owned(), words.map(f32::from_le_bytes).collect()),

@@ -42,7 +42,8 @@ struct Erratic {
 
 impl Erratic {
     fn draw(&mut self, below: u64) -> usize {
-        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.state >> 33) % below) as usize
     }
 }

@@ -56,7 +56,10 @@ fn check_tree(golden: &Golden, cycle: usize, verified: &VerifiedTree) {
     let VerifiedTree { tree, verification, .. } = verified;
     assert_eq!(tree.scores().len(), expected_scores.len());
     for (index, (found, expected)) in tree.scores().iter().zip(expected_scores).enumerate() {
-        assert!((found - expected).abs() < SCORE_TOLERANCE, "cycle {cycle} candidate {index}: {found} {expected}");
+        assert!(
+            (found - expected).abs() < SCORE_TOLERANCE,
+            "cycle {cycle} candidate {index}: {found} {expected}"
+        );
     }
     let expected_tokens = golden.indices(cycle, "tokens");
     let differing: Vec<usize> = (0..expected_tokens.len())
@@ -69,7 +72,10 @@ fn check_tree(golden: &Golden, cycle: usize, verified: &VerifiedTree) {
         assert_eq!(verification.depths, golden.indices(cycle, "tree_positions"), "cycle {cycle}");
     }
     for index in differing {
-        assert!(is_tied(expected_scores, tree.scores(), index, tree.beam_width()), "cycle {cycle} candidate {index}");
+        assert!(
+            is_tied(expected_scores, tree.scores(), index, tree.beam_width()),
+            "cycle {cycle} candidate {index}"
+        );
     }
 }
 
@@ -92,7 +98,8 @@ fn default_trees_of_the_tiny_pair_equal_the_reference() {
 
 #[test]
 fn unusual_settings_of_the_tiny_pair_equal_the_reference() {
-    for name in ["tiny-beam4", "tiny-depth0", "tiny-depth1-size5", "tiny-depth12-size240", "tiny-depth3-all"] {
+    for name in ["tiny-beam4", "tiny-depth0", "tiny-depth1-size5", "tiny-depth12-size240", "tiny-depth3-all"]
+    {
         check(&Golden::read(name), tiny_config());
     }
 }

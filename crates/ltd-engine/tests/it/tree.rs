@@ -10,7 +10,9 @@ const ROOT: u32 = 7;
 /// A tree of random log-probs, coarse enough that equal scores are common.
 fn trees() -> impl Strategy<Value = DraftTree> {
     (1usize..=6, 0usize..=5).prop_flat_map(|(width, depth)| {
-        let level = move |count: usize| prop::collection::vec((0u8..6).prop_map(|step| -0.5 * f32::from(step)), count);
+        let level = move |count: usize| {
+            prop::collection::vec((0u8..6).prop_map(|step| -0.5 * f32::from(step)), count)
+        };
         (level(width), prop::collection::vec(level(width * width), depth)).prop_map(move |(first, levels)| {
             let tokens = |count: usize| (0..count as u32).collect::<Vec<_>>();
             let mut tree = DraftTree::new(&sorted(first, width), tokens(width));

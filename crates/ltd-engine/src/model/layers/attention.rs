@@ -24,8 +24,10 @@ impl AttentionMask {
     /// The mask of rows that all see `past` positions, and of the `new` ones after them what `sees` (row-major,
     /// one row of `new` flags each) says.
     pub(crate) fn over_past(past: i64, sees: &[bool], new: i64, config: &BlockConfig, like: &Tensor) -> Self {
-        let additive: Vec<f32> = sees.iter().map(|&sees| if sees { 0.0 } else { f32::NEG_INFINITY }).collect();
-        let among_new = Tensor::from_slice(&additive).view([-1, new]).to_device(like.device()).to_kind(like.kind());
+        let additive: Vec<f32> =
+            sees.iter().map(|&sees| if sees { 0.0 } else { f32::NEG_INFINITY }).collect();
+        let among_new =
+            Tensor::from_slice(&additive).view([-1, new]).to_device(like.device()).to_kind(like.kind());
         let everything = Tensor::zeros([among_new.size()[0], past], (like.kind(), like.device()));
         let mask = Tensor::cat(&[everything, among_new], 1);
         Self::Additive(mask.repeat([config.heads / config.kv_heads, 1]))
@@ -81,7 +83,12 @@ impl Attention {
 
         // Query heads that share a key head become rows of one problem: no copy of the cache per head.
         let group = heads / kv_heads;
-        let q = rotated.narrow(HEADS, 0, heads).transpose(ROWS, HEADS).reshape([1, kv_heads, group * n, head_dim]);
+        let q = rotated.narrow(HEADS, 0, heads).transpose(ROWS, HEADS).reshape([
+            1,
+            kv_heads,
+            group * n,
+            head_dim,
+        ]);
         let (keys, values) = cache.read(past + n);
         let mask = match mask {
             AttentionMask::Everything => None,

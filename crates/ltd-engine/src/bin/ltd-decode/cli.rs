@@ -1,0 +1,96 @@
+//! Command line of `ltd-decode`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, ValueEnum};
+use ltd_engine::{DtypeSetting, EngineConfig};
+
+/// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned policy.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Cli {
+    /// Hugging Face folder of the target model
+    #[arg(long, value_name = "DIR")]
+    target: PathBuf,
+    /// Folder of the EAGLE-3 head (official layout)
+    #[arg(long, value_name = "DIR")]
+    draft: PathBuf,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// auto (measured), f32, bf16 or f16
+    #[arg(long, default_value = "auto")]
+    dtype: DtypeSetting,
+    /// Threads of the CPU kernels [default: LibTorch's choice]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Candidates kept per level
+    #[arg(long, value_name = "W", default_value_t = 10)]
+    beam_width: usize,
+    /// Cache positions for prompt and answer together [default: the model's limit, at most 2048]
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+
+    /// How to decode
+    #[arg(long, value_enum)]
+    pub(crate) mode: Mode,
+    /// Draft forwards after the root expansion (mode static)
+    #[arg(long, value_name = "D", required_if_eq("mode", "static"))]
+    pub(crate) depth: Option<usize>,
+    /// Candidates to verify, root not counted (mode static)
+    #[arg(long, value_name = "V", required_if_eq("mode", "static"))]
+    pub(crate) size: Option<usize>,
+    /// Policy package (mode policy)
+    #[arg(long, value_name = "DIR", required_if_eq("mode", "policy"))]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// Tokens to generate at most, per prompt
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(crate) max_new_tokens: usize,
+    #[command(flatten)]
+    pub(crate) prompt: PromptArgs,
+
+    /// Print one JSON object per cycle and a last one with all new tokens and totals
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write every tree to a safetensors file, in the layout of the golden files (one prompt only)
+    #[arg(long, value_name = "FILE", conflicts_with = "questions")]
+    pub(crate) dump_trees: Option<PathBuf>,
+}
+
+/// Exactly one source of prompts.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct PromptArgs {
+    /// A user message, put through the chat template
+    pub(crate) text: Option<String>,
+    /// Question file (FastChat question.jsonl), one prompt per line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) questions: Option<PathBuf>,
+    /// Token ids separated by blanks: no template, no tokenizer
+    #[arg(long, value_name = "IDS")]
+    pub(crate) token_ids: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Plain autoregressive decoding
+    Ar,
+    /// Draft trees of a fixed depth and size
+    Static,
+    /// A policy package decides
+    Policy,
+}
+
+impl Cli {
+    pub(crate) fn engine_config(&self) -> EngineConfig {
+        EngineConfig {
+            device: self.device.clone(),
+            dtype: self.dtype,
+            threads: self.threads,
+            beam_width: self.beam_width,
+            max_length: self.max_length,
+            ..EngineConfig::new(&self.target, &self.draft)
+        }
+    }
+}

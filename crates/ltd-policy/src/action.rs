@@ -1,0 +1,116 @@
+//! What a policy can choose, and when it is asked.
+
+use serde::{Deserialize, Serialize};
+
+/// When the depth policy is asked, and between which depths it may stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DepthActions {
+    /// Draft forwards that are always made. 0 lets the policy verify the root's own candidates.
+    pub min_depth: usize,
+    /// Draft forwards at which drafting always ends, at most 12.
+    pub max_depth: usize,
+    /// Levels between decisions: 1 asks after each level.
+    pub decide_every: usize,
+}
+
+impl Default for DepthActions {
+    fn default() -> Self {
+        Self { min_depth: 0, max_depth: 12, decide_every: 1 }
+    }
+}
+
+/// What happens after a level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DepthRule {
+    /// Draft one more level, whatever the policy thinks.
+    Continue,
+    /// Drafting is over.
+    Stop,
+    /// Both are possible: ask.
+    Ask,
+}
+
+impl DepthActions {
+    /// Number of actions: 0 = stop, 1 = continue.
+    pub const COUNT: usize = 2;
+    /// Action that ends drafting.
+    pub const STOP: usize = 0;
+    /// Action that drafts one more level.
+    pub const CONTINUE: usize = 1;
+
+    /// What happens at a depth: the one rule of training, evaluation and serving. A policy is asked only where
+    /// both actions are possible, so that no forced action is ever learned from.
+    pub fn rule_at(&self, depth: usize) -> DepthRule {
+        if depth >= self.max_depth {
+            DepthRule::Stop
+        } else if depth >= self.min_depth && (depth - self.min_depth).is_multiple_of(self.decide_every) {
+            DepthRule::Ask
+        } else {
+            DepthRule::Continue
+        }
+    }
+
+    /// All impossible values, as `(key, problem)`.
+    pub fn problems(&self, depth_limit: usize) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        if self.max_depth == 0 || self.max_depth > depth_limit {
+            problems.push(("max_depth", format!("is {}, must be 1..={depth_limit}", self.max_depth)));
+        }
+        if self.min_depth >= self.max_depth {
+            let (min, max) = (self.min_depth, self.max_depth);
+            problems.push(("min_depth", format!("is {min}, must be below max_depth = {max}")));
+        }
+        if self.decide_every == 0 {
+            problems.push(("decide_every", "must be at least 1".to_owned()));
+        }
+        problems
+    }
+}
+
+/// The verification sizes among which the size policy chooses, ascending.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SizeActions {
+    /// Candidates to verify, per action.
+    pub sizes: Vec<usize>,
+}
+
+impl SizeActions {
+    /// What is impossible about the table, if anything.
+    pub fn problem(&self) -> Option<String> {
+        if self.sizes.len() < 2 {
+            return Some(format!("has {} sizes, must have at least 2", self.sizes.len()));
+        }
+        if self.sizes[0] == 0 || !self.sizes.is_sorted_by(|a, b| a < b) {
+            return Some(format!("is {:?}, must be strictly ascending and start at 1 or more", self.sizes));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_asked_only_where_both_actions_are_possible() {
+        let actions = DepthActions { min_depth: 2, max_depth: 9, decide_every: 3 };
+        let asked: Vec<usize> = (0..14).filter(|&depth| actions.rule_at(depth) == DepthRule::Ask).collect();
+        assert_eq!(asked, [2, 5, 8]);
+        assert!((0..2).all(|depth| actions.rule_at(depth) == DepthRule::Continue));
+        assert!((9..14).all(|depth| actions.rule_at(depth) == DepthRule::Stop));
+    }
+
+    #[test]
+    fn impossible_tables_are_named() {
+        let actions = DepthActions { min_depth: 13, max_depth: 13, decide_every: 0 };
+        let keys: Vec<_> = actions.problems(12).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["max_depth", "min_depth", "decide_every"]);
+        assert!(DepthActions::default().problems(12).is_empty());
+        for sizes in [vec![], vec![4], vec![0, 4], vec![8, 4], vec![4, 4]] {
+            assert!(SizeActions { sizes }.problem().is_some());
+        }
+        assert!(SizeActions { sizes: vec![4, 8] }.problem().is_none());
+    }
+}

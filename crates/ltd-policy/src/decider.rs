@@ -1,0 +1,78 @@
+//! Frozen policies that decide inside the decode loop.
+
+use crate::action::{DepthActions, DepthRule, SizeActions};
+use crate::frozen::{Actions, FrozenPolicy};
+use crate::mlp::{Mlp, Scratch, argmax};
+use crate::observation::{CycleSummary, ObservationLayout};
+
+/// A folded network with its buffers: deciding allocates nothing.
+#[derive(Debug, Clone)]
+struct Evaluator {
+    layout: ObservationLayout,
+    mlp: Mlp,
+    observation: Vec<f32>,
+    scratch: Scratch,
+}
+
+impl Evaluator {
+    fn new(policy: &FrozenPolicy) -> Self {
+        let layout = policy.layout().folded();
+        let mlp = policy.mlp().folded(policy.layout());
+        Self { observation: vec![0.0; layout.len()], scratch: mlp.scratch(), layout, mlp }
+    }
+
+    fn decide(&mut self, summary: &CycleSummary) -> usize {
+        self.layout.write_into(summary, &mut self.observation);
+        argmax(self.mlp.forward(&self.observation, &mut self.scratch))
+    }
+}
+
+/// Decides when to stop drafting.
+#[derive(Debug, Clone)]
+pub struct DepthPolicy {
+    evaluator: Evaluator,
+    actions: DepthActions,
+}
+
+/// Decides how many candidates to verify.
+#[derive(Debug, Clone)]
+pub struct SizePolicy {
+    evaluator: Evaluator,
+    actions: SizeActions,
+}
+
+impl DepthPolicy {
+    /// Readies a frozen policy, `None` if it is one for sizes.
+    pub fn new(policy: &FrozenPolicy) -> Option<Self> {
+        match policy.actions() {
+            Actions::Depth(actions) => Some(Self { evaluator: Evaluator::new(policy), actions: *actions }),
+            Actions::Size(_) => None,
+        }
+    }
+
+    /// Whether to draft one more level.
+    pub fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        match self.actions.rule_at(summary.draft_depth) {
+            DepthRule::Continue => true,
+            DepthRule::Stop => false,
+            DepthRule::Ask => self.evaluator.decide(summary) == DepthActions::CONTINUE,
+        }
+    }
+}
+
+impl SizePolicy {
+    /// Readies a frozen policy, `None` if it is one for depths.
+    pub fn new(policy: &FrozenPolicy) -> Option<Self> {
+        match policy.actions() {
+            Actions::Size(actions) => {
+                Some(Self { evaluator: Evaluator::new(policy), actions: actions.clone() })
+            }
+            Actions::Depth(_) => None,
+        }
+    }
+
+    /// Candidates to verify.
+    pub fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        self.actions.sizes[self.evaluator.decide(summary)]
+    }
+}

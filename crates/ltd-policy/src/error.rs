@@ -1,0 +1,87 @@
+//! Everything that can be wrong with a policy or a package.
+
+use std::path::{Path, PathBuf};
+
+/// Result of a policy operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A policy failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// A policy file is truncated or malformed.
+    #[error("{}: not a complete safetensors file: {source}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: safetensors::SafeTensorError,
+    },
+    /// JSON of the wrong form.
+    #[error("{}: {what} is not of the expected form: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Which part.
+        what: &'static str,
+        /// Where parsing stopped.
+        source: serde_json::Error,
+    },
+    /// A file of another format version.
+    #[error("{}: format version {found}, this program reads version {expected}", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Version this program reads.
+        expected: u32,
+        /// Version of the file.
+        found: u32,
+    },
+    /// A policy whose parts do not fit one another.
+    #[error("{}: {what} is {found}, expected {expected}", path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// Which quantity.
+        what: String,
+        /// Value it should have.
+        expected: String,
+        /// Value it has.
+        found: String,
+    },
+    /// A file of a package was changed after it was written.
+    #[error("{}: SHA-256 is {found}, the manifest says {expected}: the file is corrupt or was changed", path.display())]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// Sum in the manifest.
+        expected: String,
+        /// Sum of the file.
+        found: String,
+    },
+}
+
+impl Error {
+    /// Wraps an I/O error with the path it concerns.
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn mismatch(
+        path: &Path,
+        what: impl Into<String>,
+        expected: impl std::fmt::Display,
+        found: impl std::fmt::Display,
+    ) -> Self {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        Self::Mismatch { path: path.to_owned(), what: what.into(), expected, found }
+    }
+}

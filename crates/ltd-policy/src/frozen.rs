@@ -1,0 +1,320 @@
+//! A trained policy as one file.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use crate::action::{DepthActions, SizeActions};
+use crate::atomic_file::write_atomically;
+use crate::mlp::{Linear, Mlp};
+use crate::observation::ObservationLayout;
+use crate::{Error, Result};
+
+/// Version of the policy file.
+const FORMAT_VERSION: u32 = 1;
+/// Key of the JSON header among the file's metadata.
+const HEADER: &str = "policy";
+/// More layers than any policy has: a bound on what a file can ask for.
+const MAX_LAYERS: usize = 16;
+
+/// Which decision a policy makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyKind {
+    /// When to stop drafting.
+    Depth,
+    /// How many candidates to verify.
+    Size,
+}
+
+impl std::fmt::Display for PolicyKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Depth => "depth",
+            Self::Size => "size",
+        })
+    }
+}
+
+/// What a policy chooses among.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Actions {
+    /// Stop or continue.
+    Depth(DepthActions),
+    /// One of these sizes.
+    Size(SizeActions),
+}
+
+impl Actions {
+    /// The decision these actions belong to.
+    pub fn kind(&self) -> PolicyKind {
+        match self {
+            Self::Depth(_) => PolicyKind::Depth,
+            Self::Size(_) => PolicyKind::Size,
+        }
+    }
+
+    /// Number of actions.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Depth(_) => DepthActions::COUNT,
+            Self::Size(actions) => actions.sizes.len(),
+        }
+    }
+
+    fn problem(&self, depth_cap: usize) -> Option<String> {
+        match self {
+            Self::Depth(actions) => {
+                actions.problems(depth_cap).first().map(|(key, problem)| format!("{key} {problem}"))
+            }
+            Self::Size(actions) => actions.problem(),
+        }
+    }
+}
+
+/// Observations from the end of training with the logits the policy gave them: whoever copies a policy into another
+/// form can check the copy.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Probes {
+    /// `[n][observation]`.
+    pub observations: Vec<Vec<f32>>,
+    /// `[n][actions]`.
+    pub logits: Vec<Vec<f32>>,
+}
+
+/// A policy that no longer learns: what it sees, what it chooses among, its network, and probes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrozenPolicy {
+    layout: ObservationLayout,
+    actions: Actions,
+    mlp: Mlp,
+    probes: Probes,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format_version: u32,
+    kind: PolicyKind,
+    layout: ObservationLayout,
+    actions: Actions,
+}
+
+impl FrozenPolicy {
+    /// Freezes a network; the probes' logits are computed here.
+    ///
+    /// # Panics
+    /// If the network does not fit the layout or the actions.
+    pub fn new(layout: ObservationLayout, actions: Actions, mlp: Mlp, observations: Vec<Vec<f32>>) -> Self {
+        assert_eq!(mlp.inputs(), layout.len(), "network inputs and observation");
+        assert_eq!(mlp.outputs(), actions.count(), "network outputs and actions");
+        let mut scratch = mlp.scratch();
+        let logits =
+            observations.iter().map(|observation| mlp.forward(observation, &mut scratch).to_vec()).collect();
+        Self { layout, actions, mlp, probes: Probes { observations, logits } }
+    }
+
+    /// Which decision it makes.
+    pub fn kind(&self) -> PolicyKind {
+        self.actions.kind()
+    }
+
+    /// What it sees.
+    pub fn layout(&self) -> &ObservationLayout {
+        &self.layout
+    }
+
+    /// What it chooses among.
+    pub fn actions(&self) -> &Actions {
+        &self.actions
+    }
+
+    /// Its network, over the full observation.
+    pub fn mlp(&self) -> &Mlp {
+        &self.mlp
+    }
+
+    /// Its probes.
+    pub fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    /// The file's content.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+        let mut push = |name: String, shape: Vec<usize>, values: &[f32]| {
+            tensors.push((name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect()));
+        };
+        for (index, layer) in self.mlp.to_layers().iter().enumerate() {
+            push(format!("layers.{index}.weight"), vec![layer.outputs(), layer.inputs], &layer.weight);
+            push(format!("layers.{index}.bias"), vec![layer.outputs()], &layer.bias);
+        }
+        let Probes { observations, logits } = &self.probes;
+        push(
+            "probe.observations".into(),
+            vec![observations.len(), self.layout.len()],
+            &observations.concat(),
+        );
+        push("probe.logits".into(), vec![logits.len(), self.actions.count()], &logits.concat());
+        let header = Header {
+            format_version: FORMAT_VERSION,
+            kind: self.kind(),
+            layout: self.layout.clone(),
+            actions: self.actions.clone(),
+        };
+        let header = serde_json::to_string(&header).expect("invariant: the header is plain data");
+        let views = tensors.iter().map(|(name, shape, bytes)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+            (name, view.expect("invariant: shapes come from the layers"))
+        });
+        safetensors::serialize(views, Some(HashMap::from([(HEADER.to_owned(), header)])))
+            .expect("invariant: names are unique")
+    }
+
+    /// Writes the file: complete, or not at all.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        write_atomically(path, &self.to_bytes())
+    }
+
+    /// Reads a file and checks that its parts fit one another.
+    pub fn load(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        Self::from_bytes(&bytes, path)
+    }
+
+    /// [`FrozenPolicy::load`] of bytes already read; `path` is for messages.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
+        let broken = |source| Error::Safetensors { path: path.to_owned(), source };
+        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+        let file = SafeTensors::deserialize(bytes).map_err(broken)?;
+        let header = metadata.metadata().as_ref().and_then(|entries| entries.get(HEADER));
+        let header =
+            header.ok_or_else(|| Error::mismatch(path, "metadata", format!("a `{HEADER}` entry"), "none"))?;
+        let header = read_header(header, path)?;
+        let layers = read_layers(&file, path)?;
+        check(&header, &layers, path)?;
+        let observations = read_rows(&file, "probe.observations", header.layout.len(), path)?;
+        let logits = read_rows(&file, "probe.logits", header.actions.count(), path)?;
+        if observations.len() != logits.len() {
+            return Err(Error::mismatch(path, "rows of probe.logits", observations.len(), logits.len()));
+        }
+        let probes = Probes { observations, logits };
+        Ok(Self { layout: header.layout, actions: header.actions, mlp: Mlp::new(&layers), probes })
+    }
+}
+
+fn read_header(text: &str, path: &Path) -> Result<Header> {
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: u32,
+    }
+    let json = |source| Error::Json { path: path.to_owned(), what: "policy header", source };
+    // The version first: the rest may have another form in another version.
+    let Version { format_version: found } = serde_json::from_str(text).map_err(json)?;
+    if found != FORMAT_VERSION {
+        return Err(Error::Version { path: path.to_owned(), expected: FORMAT_VERSION, found });
+    }
+    serde_json::from_str(text).map_err(json)
+}
+
+fn read_layers(file: &SafeTensors, path: &Path) -> Result<Vec<Linear>> {
+    let count =
+        (0..=MAX_LAYERS).take_while(|index| file.tensor(&format!("layers.{index}.weight")).is_ok()).count();
+    if count == 0 || count > MAX_LAYERS {
+        return Err(Error::mismatch(path, "number of layers", format!("1..={MAX_LAYERS}"), count));
+    }
+    let mut layers: Vec<Linear> = Vec::with_capacity(count);
+    for index in 0..count {
+        let name = format!("layers.{index}.weight");
+        let (shape, weight) = read_tensor(file, &name, path)?;
+        let [outputs, inputs] = shape[..] else {
+            return Err(Error::mismatch(
+                path,
+                format!("shape of {name}"),
+                "[outputs, inputs]",
+                format!("{shape:?}"),
+            ));
+        };
+        if outputs == 0 || inputs == 0 {
+            return Err(Error::mismatch(
+                path,
+                format!("shape of {name}"),
+                "no empty axis",
+                format!("{shape:?}"),
+            ));
+        }
+        if let Some(above) = layers.last()
+            && above.outputs() != inputs
+        {
+            return Err(Error::mismatch(path, format!("columns of {name}"), above.outputs(), inputs));
+        }
+        let name = format!("layers.{index}.bias");
+        let (shape, bias) = read_tensor(file, &name, path)?;
+        if shape != [outputs] {
+            return Err(Error::mismatch(
+                path,
+                format!("shape of {name}"),
+                format!("[{outputs}]"),
+                format!("{shape:?}"),
+            ));
+        }
+        layers.push(Linear { weight, bias, inputs });
+    }
+    Ok(layers)
+}
+
+fn check(header: &Header, layers: &[Linear], path: &Path) -> Result<()> {
+    let Header { layout, actions, kind, .. } = header;
+    if *kind != actions.kind() {
+        return Err(Error::mismatch(path, "kind of the actions", kind, actions.kind()));
+    }
+    if !layout.is_contiguous() {
+        return Err(Error::mismatch(path, "layout", "segments one after another", "gaps or overlaps"));
+    }
+    if let Some(problem) = actions.problem(layout.depth_cap) {
+        return Err(Error::mismatch(path, "action table", "a possible one", problem));
+    }
+    let (inputs, outputs) = (layers[0].inputs, layers[layers.len() - 1].outputs());
+    if inputs != layout.len() {
+        return Err(Error::mismatch(path, "network inputs", layout.len(), inputs));
+    }
+    if outputs != actions.count() {
+        return Err(Error::mismatch(path, "network outputs", actions.count(), outputs));
+    }
+    Ok(())
+}
+
+fn read_rows(file: &SafeTensors, name: &str, width: usize, path: &Path) -> Result<Vec<Vec<f32>>> {
+    let (shape, values) = read_tensor(file, name, path)?;
+    if shape.len() != 2 || shape[1] != width {
+        return Err(Error::mismatch(
+            path,
+            format!("shape of {name}"),
+            format!("[n, {width}]"),
+            format!("{shape:?}"),
+        ));
+    }
+    Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
+}
+
+fn read_tensor(file: &SafeTensors, name: &str, path: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
+    let view = file.tensor(name).map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
+    if view.dtype() != Dtype::F32 {
+        return Err(Error::mismatch(path, format!("type of {name}"), "F32", format!("{:?}", view.dtype())));
+    }
+    let (words, _) = view.data().as_chunks::<4>();
+    let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(Error::mismatch(
+            path,
+            format!("values of {name}"),
+            "finite numbers",
+            "infinities or NaN",
+        ));
+    }
+    Ok((view.shape().to_vec(), values))
+}

@@ -1,0 +1,239 @@
+//! A small network evaluated inside the decode loop: a few microseconds, no allocation.
+
+use crate::observation::ObservationLayout;
+
+/// One layer as trained: `y = weight * x + bias`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Linear {
+    /// Row-major, `[outputs, inputs]`.
+    pub weight: Vec<f32>,
+    /// `[outputs]`.
+    pub bias: Vec<f32>,
+    /// Columns of `weight`.
+    pub inputs: usize,
+}
+
+impl Linear {
+    /// Rows of the weight.
+    pub fn outputs(&self) -> usize {
+        self.bias.len()
+    }
+}
+
+/// Linear layers with `ReLU` between them; the last one gives the logits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mlp {
+    layers: Vec<Layer>,
+}
+
+/// Working memory of a forward; made once, reused.
+#[derive(Debug, Clone)]
+pub struct Scratch {
+    activations: [Vec<f32>; 2],
+    nonzero: Vec<u32>,
+}
+
+/// One layer as evaluated.
+#[derive(Debug, Clone, PartialEq)]
+struct Layer {
+    /// Input-major, `[inputs, outputs]`: an input that is zero (padding, or cut off by `ReLU`) costs nothing, not
+    /// even the reading of its weights, which is what a decision in the middle of decoding waits for.
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+/// Inputs whose rows are read side by side, to keep several memory streams busy.
+const ROWS_AT_ONCE: usize = 4;
+
+impl Mlp {
+    /// Takes layers as trained.
+    ///
+    /// # Panics
+    /// If there is none, or if one does not fit the next: files are checked before this is called.
+    pub fn new(layers: &[Linear]) -> Self {
+        assert!(!layers.is_empty(), "a network needs a layer");
+        assert!(
+            layers.windows(2).all(|pair| pair[0].outputs() == pair[1].inputs),
+            "layers must fit one another"
+        );
+        Self { layers: layers.iter().map(Layer::new).collect() }
+    }
+
+    /// Numbers it reads.
+    pub fn inputs(&self) -> usize {
+        self.layers[0].inputs()
+    }
+
+    /// Numbers it gives.
+    pub fn outputs(&self) -> usize {
+        self.layers.last().expect("invariant: a network has a layer").bias.len()
+    }
+
+    /// The layers as trained, `[outputs, inputs]` weights.
+    pub fn to_layers(&self) -> Vec<Linear> {
+        self.layers.iter().map(Layer::to_linear).collect()
+    }
+
+    /// Working memory for this network.
+    pub fn scratch(&self) -> Scratch {
+        let widest = self.layers.iter().map(|layer| layer.bias.len().max(layer.inputs())).max().unwrap_or(0);
+        Scratch {
+            activations: [Vec::with_capacity(widest), Vec::with_capacity(widest)],
+            nonzero: Vec::with_capacity(widest),
+        }
+    }
+
+    /// The logits of an observation, `[inputs] -> [outputs]`.
+    ///
+    /// # Panics
+    /// If the observation has another length than [`Mlp::inputs`].
+    pub fn forward<'s>(&self, observation: &[f32], scratch: &'s mut Scratch) -> &'s [f32] {
+        assert_eq!(observation.len(), self.inputs(), "observation length");
+        let Scratch { activations: [current, next], nonzero } = scratch;
+        current.clear();
+        current.extend_from_slice(observation);
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.forward(current, next, nonzero);
+            if index + 1 < self.layers.len() {
+                for value in next.iter_mut() {
+                    *value = value.max(0.0);
+                }
+            }
+            std::mem::swap(current, next);
+        }
+        current
+    }
+
+    /// The same function of the folded observation: weights of inputs that always carry one number are added up.
+    pub(crate) fn folded(&self, layout: &ObservationLayout) -> Self {
+        let first = &self.layers[0];
+        let outputs = first.bias.len();
+        let mut weight = Vec::new();
+        for group in layout.folded_groups() {
+            let start = weight.len();
+            weight.resize(start + outputs, 0.0);
+            for input in group {
+                let row = &first.weight[input * outputs..][..outputs];
+                for (sum, value) in weight[start..].iter_mut().zip(row) {
+                    *sum += value;
+                }
+            }
+        }
+        let mut layers = vec![Layer { weight, bias: first.bias.clone() }];
+        layers.extend_from_slice(&self.layers[1..]);
+        Self { layers }
+    }
+}
+
+impl Layer {
+    fn new(linear: &Linear) -> Self {
+        let (inputs, outputs) = (linear.inputs, linear.outputs());
+        assert_eq!(linear.weight.len(), inputs * outputs, "weight size");
+        let mut weight = vec![0.0; inputs * outputs];
+        for output in 0..outputs {
+            for input in 0..inputs {
+                weight[input * outputs + output] = linear.weight[output * inputs + input];
+            }
+        }
+        Self { weight, bias: linear.bias.clone() }
+    }
+
+    fn to_linear(&self) -> Linear {
+        let (inputs, outputs) = (self.inputs(), self.bias.len());
+        let mut weight = vec![0.0; inputs * outputs];
+        for output in 0..outputs {
+            for input in 0..inputs {
+                weight[output * inputs + input] = self.weight[input * outputs + output];
+            }
+        }
+        Linear { weight, bias: self.bias.clone(), inputs }
+    }
+
+    fn inputs(&self) -> usize {
+        self.weight.len() / self.bias.len()
+    }
+
+    fn forward(&self, x: &[f32], y: &mut Vec<f32>, nonzero: &mut Vec<u32>) {
+        nonzero.clear();
+        nonzero.extend((0u32..).zip(x).filter(|(_, value)| **value != 0.0).map(|(input, _)| input));
+        y.clear();
+        y.extend_from_slice(&self.bias);
+        let outputs = y.len();
+        let row = |input: u32| &self.weight[input as usize * outputs..][..outputs];
+        let mut groups = nonzero.chunks_exact(ROWS_AT_ONCE);
+        for group in &mut groups {
+            let [a, b, c, d] = [group[0], group[1], group[2], group[3]];
+            let [xa, xb, xc, xd] = [a, b, c, d].map(|input| x[input as usize]);
+            let (wa, wb, wc, wd) = (row(a), row(b), row(c), row(d));
+            for output in 0..outputs {
+                y[output] += (xa * wa[output] + xb * wb[output]) + (xc * wc[output] + xd * wd[output]);
+            }
+        }
+        for &input in groups.remainder() {
+            let value = x[input as usize];
+            for (y, weight) in y.iter_mut().zip(row(input)) {
+                *y += value * weight;
+            }
+        }
+    }
+}
+
+/// Index of the largest logit, the first among equals.
+pub fn argmax(logits: &[f32]) -> usize {
+    let mut best = 0;
+    for (index, value) in logits.iter().enumerate() {
+        if *value > logits[best] {
+            best = index;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn dense(layers: &[Linear], observation: &[f32]) -> Vec<f32> {
+        let mut x: Vec<f64> = observation.iter().map(|&value| f64::from(value)).collect();
+        for (index, layer) in layers.iter().enumerate() {
+            x = (0..layer.outputs())
+                .map(|output| {
+                    let row = &layer.weight[output * layer.inputs..][..layer.inputs];
+                    let sum: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * x).sum();
+                    let y = sum + f64::from(layer.bias[output]);
+                    if index + 1 < layers.len() { y.max(0.0) } else { y }
+                })
+                .collect();
+        }
+        x.into_iter().map(|value| value as f32).collect()
+    }
+
+    fn layer(inputs: usize, outputs: usize) -> impl Strategy<Value = Linear> {
+        let numbers = |count| prop::collection::vec(-1.0f32..1.0, count);
+        (numbers(inputs * outputs), numbers(outputs)).prop_map(move |(weight, bias)| Linear {
+            weight,
+            bias,
+            inputs,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_forward_equals_the_dense_formula(
+            layers in (1usize..20, 1usize..20, 1usize..8).prop_flat_map(|(a, b, c)| (layer(a, b), layer(b, c))),
+            values in prop::collection::vec(prop_oneof![Just(0.0f32), -2.0f32..2.0], 20),
+        ) {
+            let layers = [layers.0, layers.1];
+            let mlp = Mlp::new(&layers);
+            let observation = &values[..mlp.inputs()];
+            let mut scratch = mlp.scratch();
+            // Twice: the scratch of one forward must not be seen in the next.
+            mlp.forward(&vec![1.0; mlp.inputs()], &mut scratch);
+            for (found, expected) in mlp.forward(observation, &mut scratch).iter().zip(dense(&layers, observation)) {
+                prop_assert!((found - expected).abs() < 1e-4, "{} {}", found, expected);
+            }
+            prop_assert_eq!(mlp.to_layers(), layers);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Policy files and packages: what is written is read back, and nothing broken is accepted.
+
+mod package;
+mod policy_file;
+mod synthetic;

@@ -1,0 +1,34 @@
+//! Policies with arbitrary weights.
+
+use ltd_policy::{Actions, DepthActions, FrozenPolicy, Linear, Mlp, ObservationLayout, SizeActions};
+
+pub(crate) fn mlp(widths: &[usize], seed: f32) -> Mlp {
+    let layers: Vec<Linear> = widths
+        .windows(2)
+        .map(|pair| {
+            let value = |index: usize| ((index as f32 + seed) * 0.618).sin() * 0.2;
+            Linear {
+                weight: (0..pair[0] * pair[1]).map(value).collect(),
+                bias: (0..pair[1]).map(|index| value(index + 7)).collect(),
+                inputs: pair[0],
+            }
+        })
+        .collect();
+    Mlp::new(&layers)
+}
+
+pub(crate) fn depth_policy() -> FrozenPolicy {
+    let layout = ObservationLayout::reference_depth(3, 4);
+    let probes = (0..4).map(|probe| vec![-0.5 * probe as f32; layout.len()]).collect();
+    let actions = Actions::Depth(DepthActions { min_depth: 0, max_depth: 4, decide_every: 1 });
+    let mlp = mlp(&[layout.len(), 8, 2], 1.0);
+    FrozenPolicy::new(layout, actions, mlp, probes)
+}
+
+pub(crate) fn size_policy() -> FrozenPolicy {
+    let layout = ObservationLayout::reference_size(3, 4);
+    let probes = (0..4).map(|probe| vec![-0.5 * probe as f32; layout.len()]).collect();
+    let actions = Actions::Size(SizeActions { sizes: vec![2, 5, 9] });
+    let mlp = mlp(&[layout.len(), 16, 8, 3], 2.0);
+    FrozenPolicy::new(layout, actions, mlp, probes)
+}
