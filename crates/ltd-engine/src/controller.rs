@@ -1,6 +1,6 @@
 //! Who decides how deep to draft and how many candidates to verify.
 
-use ltd_policy::CycleSummary;
+use ltd_policy::{Choice, CycleSummary, DepthPolicy, SizePolicy};
 
 use crate::CycleOutcome;
 
@@ -36,5 +36,55 @@ impl Controller for Static {
 
     fn verification_size(&mut self, _summary: &CycleSummary) -> usize {
         self.size
+    }
+}
+
+/// A pair of frozen policies; either may be a constant.
+#[derive(Debug, Clone)]
+pub struct Learned {
+    depth: DepthDecider,
+    size: SizeDecider,
+}
+
+#[derive(Debug, Clone)]
+enum DepthDecider {
+    Policy(Box<DepthPolicy>),
+    Constant(usize),
+}
+
+#[derive(Debug, Clone)]
+enum SizeDecider {
+    Policy(Box<SizePolicy>),
+    Constant(usize),
+}
+
+impl Learned {
+    /// Readies the choices of a package; `None` if a policy is there for the wrong decision.
+    pub fn new(depth: &Choice, size: &Choice) -> Option<Self> {
+        let depth = match depth {
+            Choice::Learned(policy) => DepthDecider::Policy(Box::new(DepthPolicy::new(policy)?)),
+            Choice::Constant(depth) => DepthDecider::Constant(*depth),
+        };
+        let size = match size {
+            Choice::Learned(policy) => SizeDecider::Policy(Box::new(SizePolicy::new(policy)?)),
+            Choice::Constant(size) => SizeDecider::Constant(*size),
+        };
+        Some(Self { depth, size })
+    }
+}
+
+impl Controller for Learned {
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        match &mut self.depth {
+            DepthDecider::Policy(policy) => policy.continue_drafting(summary),
+            DepthDecider::Constant(depth) => summary.draft_depth < *depth,
+        }
+    }
+
+    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        match &mut self.size {
+            SizeDecider::Policy(policy) => policy.verification_size(summary),
+            SizeDecider::Constant(size) => *size,
+        }
     }
 }

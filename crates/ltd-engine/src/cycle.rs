@@ -207,7 +207,7 @@ impl Engine {
             &session.target_cache,
             LogitRows::All,
         );
-        let (accepted, next_token) = verification.accept_greedy(&self.choices(&output.logits)?);
+        let (accepted, next_token) = verification.accept_greedy(&Self::choices(&output.logits)?);
         let kept: Vec<i64> = accepted.iter().map(|&row| row as i64).collect();
         session.target_cache.commit(&kept);
         let kept = Tensor::from_slice(&kept).to_device(self.device);

@@ -101,7 +101,7 @@ impl Engine {
         let mask = AttentionMask::causal(0, n, block, self.target.embedding());
         let output = self.target.forward(&tokens, &positions, &mask, &target_cache, LogitRows::Last);
         target_cache.advance(n);
-        let root = self.choices(&output.logits)?[0];
+        let root = Self::choices(&output.logits)?[0];
         if n > 1 {
             // Only the cache is wanted: the first tree grows from the last position.
             let _ =
@@ -132,7 +132,7 @@ impl Engine {
             let output =
                 self.target.forward(&tokens, &positions, &mask, &session.target_cache, LogitRows::Last);
             session.target_cache.advance(1);
-            self.choices(&output.logits)
+            Self::choices(&output.logits)
         });
         let appended = std::mem::replace(&mut session.root, next?[0]);
         session.tokens.push(appended);
@@ -166,7 +166,7 @@ impl Engine {
     }
 
     /// The target's greedy choice for each row of logits.
-    pub(crate) fn choices(&self, logits: &Tensor) -> Result<Vec<u32>> {
+    pub(crate) fn choices(logits: &Tensor) -> Result<Vec<u32>> {
         let choices: Vec<i64> = Vec::try_from(logits.argmax(-1, false))?;
         Ok(choices.into_iter().map(|token| token as u32).collect())
     }

@@ -65,12 +65,6 @@ impl KvCache {
     pub(crate) fn layer(&self, layer: usize) -> &LayerCache {
         &self.layers[layer]
     }
-
-    /// The certain part, `[layers, 2, kv_heads, len, head_dim]`.
-    #[cfg(test)]
-    pub(crate) fn certain(&self) -> Tensor {
-        self.data.narrow(POSITIONS, 0, self.len)
-    }
 }
 
 impl LayerCache {

@@ -162,11 +162,11 @@ impl Layer {
         let row = |input: u32| &self.weight[input as usize * outputs..][..outputs];
         let mut groups = nonzero.chunks_exact(ROWS_AT_ONCE);
         for group in &mut groups {
-            let [a, b, c, d] = [group[0], group[1], group[2], group[3]];
-            let [xa, xb, xc, xd] = [a, b, c, d].map(|input| x[input as usize]);
-            let (wa, wb, wc, wd) = (row(a), row(b), row(c), row(d));
-            for output in 0..outputs {
-                y[output] += (xa * wa[output] + xb * wb[output]) + (xc * wc[output] + xd * wd[output]);
+            let values: [f32; ROWS_AT_ONCE] = std::array::from_fn(|k| x[group[k] as usize]);
+            let rows: [&[f32]; ROWS_AT_ONCE] = std::array::from_fn(|k| row(group[k]));
+            for (output, y) in y.iter_mut().enumerate() {
+                let term = |k: usize| values[k] * rows[k][output];
+                *y += (term(0) + term(1)) + (term(2) + term(3));
             }
         }
         for &input in groups.remainder() {

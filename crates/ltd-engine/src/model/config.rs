@@ -93,7 +93,7 @@ impl TargetConfig {
         let raw = RawConfig::read(&path)?;
         raw.check_architecture(&path, "LlamaForCausalLM")?;
         // The feature layers must be distinct and have a layer after them.
-        raw.check(&path, "num_hidden_layers", raw.num_hidden_layers, "at least 6", |n| n >= 6)?;
+        check(&path, "num_hidden_layers", raw.num_hidden_layers, "at least 6", |n| n >= 6)?;
         Ok(Self {
             block: raw.block(&path)?,
             vocabulary: raw.vocab_size,
@@ -123,9 +123,9 @@ impl DraftConfig {
         let path = folder.join("config.json");
         let raw = RawConfig::read(&path)?;
         raw.check_architecture(&path, "LlamaForCausalLMEagle3")?;
-        raw.check(&path, "num_hidden_layers", raw.num_hidden_layers, "1", |n| n == 1)?;
+        check(&path, "num_hidden_layers", raw.num_hidden_layers, "1", |n| n == 1)?;
         let draft_vocabulary = raw.draft_vocab_size.unwrap_or(raw.vocab_size);
-        raw.check(&path, "draft_vocab_size", draft_vocabulary, "1..=vocab_size", |n| {
+        check(&path, "draft_vocab_size", draft_vocabulary, "1..=vocab_size", |n| {
             (1..=raw.vocab_size).contains(&n)
         })?;
         Ok(Self {
@@ -141,17 +141,6 @@ impl RawConfig {
     fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
-    }
-
-    fn check(
-        &self,
-        path: &Path,
-        field: &'static str,
-        value: i64,
-        expected: &str,
-        holds: impl Fn(i64) -> bool,
-    ) -> Result<()> {
-        if holds(value) { Ok(()) } else { Err(unsupported(path, field, expected, value.to_string())) }
     }
 
     fn check_architecture(&self, path: &Path, expected: &str) -> Result<()> {
@@ -170,14 +159,14 @@ impl RawConfig {
             ("num_attention_heads", self.num_attention_heads),
             ("max_position_embeddings", self.max_position_embeddings),
         ] {
-            self.check(path, field, value, "a positive number", |n| n > 0)?;
+            check(path, field, value, "a positive number", |n| n > 0)?;
         }
         let kv_heads = self.num_key_value_heads.unwrap_or(self.num_attention_heads);
-        self.check(path, "num_key_value_heads", kv_heads, "a divisor of num_attention_heads", |n| {
+        check(path, "num_key_value_heads", kv_heads, "a divisor of num_attention_heads", |n| {
             n > 0 && self.num_attention_heads % n == 0
         })?;
         let head_dim = self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads);
-        self.check(path, "head_dim", head_dim, "a positive even number", |n| n > 0 && n % 2 == 0)?;
+        check(path, "head_dim", head_dim, "a positive even number", |n| n > 0 && n % 2 == 0)?;
         if let Some(scaling) = self.rope_scaling.as_ref().filter(|value| !value.is_null()) {
             return Err(unsupported(path, "rope_scaling", "null", scaling.to_string()));
         }
@@ -200,6 +189,16 @@ impl RawConfig {
             rope_theta: self.rope_theta,
         })
     }
+}
+
+fn check(
+    path: &Path,
+    field: &'static str,
+    value: i64,
+    expected: &str,
+    holds: impl Fn(i64) -> bool,
+) -> Result<()> {
+    if holds(value) { Ok(()) } else { Err(unsupported(path, field, expected, value.to_string())) }
 }
 
 fn unsupported(path: &Path, field: &'static str, expected: &str, found: String) -> Error {

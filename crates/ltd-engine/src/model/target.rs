@@ -105,8 +105,9 @@ impl TargetModel {
                 cache.layer(index),
                 cache.len(),
             );
-            x = x + attended;
-            x = &x + layer.mlp.forward(&layer.post_attention_norm.forward(&x));
+            // Not in place: the features keep the old values.
+            let after_attention = &x + attended;
+            x = &after_attention + layer.mlp.forward(&layer.post_attention_norm.forward(&after_attention));
         }
         if logit_rows == LogitRows::Last {
             x = x.narrow(ROWS, x.size()[0] - 1, 1);

@@ -1,3 +1,10 @@
-//! placeholder
-#[derive(Debug, thiserror::Error)]
-pub enum TextError {}
+//! From text to tokens and back: tokenizer, chat template, question files.
+
+mod chat;
+mod error;
+mod questions;
+mod tokenizer;
+
+pub use error::TextError;
+pub use questions::{Prompt, Question, load_questions};
+pub use tokenizer::TextModel;

@@ -1,0 +1,20 @@
+//! Which models these are.
+
+use std::path::Path;
+
+use ltd_policy::ModelIdentity;
+use sha2::{Digest, Sha256};
+
+use crate::model::weight_files;
+use crate::{Error, Result};
+
+/// Names a model folder and sums up its configuration and weights.
+pub fn fingerprint(folder: &Path) -> Result<ModelIdentity> {
+    let mut hasher = Sha256::new();
+    for path in std::iter::once(folder.join("config.json")).chain(weight_files(folder)?) {
+        hasher.update(std::fs::read(&path).map_err(Error::io(&path))?);
+    }
+    let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
+    let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(ModelIdentity { name, sha256 })
+}
