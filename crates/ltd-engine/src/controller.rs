@@ -18,6 +18,14 @@ pub trait Controller {
 
     /// Called with the outcome of each cycle, outside its clock.
     fn observe(&mut self, _outcome: &CycleOutcome) {}
+
+    /// What later decisions depend on besides the summaries, for a checkpoint; null if nothing.
+    fn state(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
+    /// Returns to a saved state.
+    fn restore(&mut self, _state: &serde_json::Value) {}
 }
 
 /// A fixed depth and a fixed verification size.

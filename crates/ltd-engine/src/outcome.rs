@@ -20,6 +20,14 @@ impl CycleTiming {
     }
 }
 
+impl std::ops::AddAssign for CycleTiming {
+    fn add_assign(&mut self, other: Self) {
+        self.draft += other.draft;
+        self.policy += other.policy;
+        self.verify += other.verify;
+    }
+}
+
 /// The result of one draft-and-verify cycle.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CycleOutcome {

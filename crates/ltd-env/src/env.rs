@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use ltd_engine::CycleOutcome;
 
+use crate::Result;
+
 /// An action and the time it took to choose it, which counts as part of the cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
@@ -28,9 +30,6 @@ pub struct Step {
 
 /// A Markov decision process with a vector of numbers to see and a finite set of actions.
 pub trait Env {
-    /// Error of a failed cycle.
-    type Error: std::error::Error + Send + Sync + 'static;
-
     /// Length of an observation.
     fn observation_len(&self) -> usize;
 
@@ -38,8 +37,15 @@ pub trait Env {
     fn n_actions(&self) -> usize;
 
     /// Starts an episode and writes its first observation (`[observation_len]`).
-    fn reset(&mut self, observation: &mut [f32]) -> Result<(), Self::Error>;
+    fn reset(&mut self, observation: &mut [f32]) -> Result<()>;
 
-    /// Takes a decision and writes the next observation (the last one when the episode is over).
-    fn step(&mut self, decision: Decision, observation: &mut [f32]) -> Result<Step, Self::Error>;
+    /// Takes a decision. While the episode goes on, or when it was truncated, the next observation is written.
+    fn step(&mut self, decision: Decision, observation: &mut [f32]) -> Result<Step>;
+
+    /// Everything that the future depends on, for a checkpoint: where the prompts stand, the sequence so far, the
+    /// episode under way, random streams.
+    fn state(&self) -> serde_json::Value;
+
+    /// Returns to a saved state. If an episode was under way, its pending observation is written again.
+    fn restore(&mut self, state: serde_json::Value, observation: &mut [f32]) -> Result<()>;
 }

@@ -1,5 +1,26 @@
-//! The two decision processes, depth and size, over live draft-and-verify cycles.
+//! The two decision processes, depth and size, over draft-and-verify cycles.
 
+mod backend;
+mod counterpart;
+mod depth_env;
 mod env;
+mod episode;
+mod error;
+mod live;
+mod prompt_stream;
+mod random;
+mod reward;
+mod size_env;
+#[cfg(feature = "testing")]
+pub mod testing;
 
+pub use backend::{Cycle, CycleBackend};
+pub use counterpart::RandomDepth;
+pub use depth_env::DepthEnv;
 pub use env::{Decision, Env, Step};
+pub use error::{Error, Result};
+pub use live::LiveCycles;
+pub use prompt_stream::PromptStream;
+pub use random::stream;
+pub use reward::{Reward, RewardMeter};
+pub use size_env::SizeEnv;

@@ -49,6 +49,9 @@ pub(crate) struct Cli {
     pub(crate) max_new_tokens: usize,
     #[command(flatten)]
     pub(crate) prompt: PromptArgs,
+    /// Questions to answer at most
+    #[arg(long, value_name = "K", requires = "questions")]
+    pub(crate) limit: Option<usize>,
 
     /// Print one JSON object per cycle and a last one with all new tokens and totals
     #[arg(long)]
@@ -83,6 +86,10 @@ pub(crate) enum Mode {
 }
 
 impl Cli {
+    pub(crate) fn device(&self) -> &str {
+        &self.device
+    }
+
     pub(crate) fn engine_config(&self) -> EngineConfig {
         EngineConfig {
             device: self.device.clone(),

@@ -1,0 +1,95 @@
+//! What both environments do alike: an episode is a cycle.
+
+use std::time::Duration;
+
+use ltd_engine::Controller;
+use ltd_policy::ObservationLayout;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{Cycle, CycleBackend};
+use crate::env::Step;
+use crate::reward::RewardMeter;
+use crate::{Error, Result};
+
+/// Cycles one after another, with their counterpart, their reward, and the one under way.
+pub(crate) struct Episodes<B: CycleBackend> {
+    pub(crate) backend: B,
+    pub(crate) counterpart: Box<dyn Controller>,
+    pub(crate) layout: ObservationLayout,
+    reward: RewardMeter,
+    cycle: Option<B::Cycle>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    backend: serde_json::Value,
+    counterpart: serde_json::Value,
+    reward: RewardMeter,
+    /// Depth of the cycle under way, if there is one.
+    depth: Option<usize>,
+}
+
+impl<B: CycleBackend> Episodes<B> {
+    pub(crate) fn new(
+        backend: B,
+        counterpart: Box<dyn Controller>,
+        layout: ObservationLayout,
+        reward: RewardMeter,
+    ) -> Self {
+        Self { backend, counterpart, layout, reward, cycle: None }
+    }
+
+    pub(crate) fn begin(&mut self) -> Result<B::Cycle> {
+        let cycle = self.backend.begin()?;
+        self.counterpart.begin_cycle();
+        Ok(cycle)
+    }
+
+    /// Shows a cycle to the learner, on the cycle's clock, and waits for its decision.
+    pub(crate) fn show(&mut self, mut cycle: B::Cycle, observation: &mut [f32]) {
+        cycle.decide(|summary| self.layout.write_into(summary, observation));
+        self.cycle = Some(cycle);
+    }
+
+    /// The cycle that waits for a decision, with the time that the decision took.
+    pub(crate) fn take(&mut self, elapsed: Duration) -> Result<B::Cycle> {
+        let mut cycle = self.cycle.take().ok_or(Error::NoEpisode)?;
+        cycle.add_policy_time(elapsed);
+        Ok(cycle)
+    }
+
+    /// Verifies and pays.
+    pub(crate) fn finish(&mut self, cycle: B::Cycle, size: usize) -> Result<Step> {
+        let outcome = self.backend.verify(cycle, size)?;
+        self.counterpart.observe(&outcome);
+        let reward = self.reward.reward(&outcome);
+        Ok(Step { reward, terminated: true, truncated: false, outcome: Some(outcome) })
+    }
+
+    pub(crate) fn state(&self) -> serde_json::Value {
+        let state = State {
+            backend: self.backend.state(),
+            counterpart: self.counterpart.state(),
+            reward: self.reward.clone(),
+            depth: self.cycle.as_ref().map(|cycle| cycle.summary().draft_depth),
+        };
+        serde_json::to_value(state).expect("invariant: the state is plain data")
+    }
+
+    pub(crate) fn restore(&mut self, state: serde_json::Value, observation: &mut [f32]) -> Result<()> {
+        let state: State = serde_json::from_value(state)?;
+        self.backend.restore(state.backend)?;
+        self.counterpart.restore(&state.counterpart);
+        self.reward = state.reward;
+        self.cycle = None;
+        if let Some(depth) = state.depth {
+            // The same tokens grow the same tree; only its time is measured anew.
+            let mut cycle = self.backend.begin()?;
+            while cycle.summary().draft_depth < depth {
+                self.backend.expand(&mut cycle)?;
+            }
+            self.show(cycle, observation);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! The environments over real cycles of the tiny pair.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ltd_engine::{DtypeSetting, Engine, EngineConfig, Static, StopRule};
+use ltd_env::{Decision, DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, Reward, RewardMeter, SizeEnv};
+use ltd_policy::{DepthActions, ObservationLayout, SizeActions};
+
+fn engine() -> Rc<Engine> {
+    let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
+    let config = EngineConfig::new(pair.join("target"), pair.join("draft"));
+    Rc::new(Engine::load(&EngineConfig { dtype: DtypeSetting::F32, ..config }).expect("the engine loads"))
+}
+
+fn prompts() -> Vec<Vec<u32>> {
+    ["The cat sat", "Once upon a time", "In the beginning"]
+        .iter()
+        .map(|text| text.bytes().map(|byte| u32::from(byte) + 4).collect())
+        .collect()
+}
+
+fn cycles(engine: &Rc<Engine>, max_new_tokens: usize) -> LiveCycles {
+    let stop = StopRule { max_new_tokens, eos: vec![2] };
+    LiveCycles::new(Rc::clone(engine), PromptStream::new(prompts(), 1), stop)
+}
+
+fn size_env(engine: &Rc<Engine>) -> SizeEnv<LiveCycles> {
+    let counterpart = Box::new(RandomDepth::new(0..=12, 60, 9));
+    let actions = SizeActions { sizes: vec![4, 16, 60] };
+    let layout = ObservationLayout::reference_size(10, 12);
+    SizeEnv::new(cycles(engine, 24), counterpart, actions, layout, RewardMeter::new(Reward::Throughput))
+}
+
+fn choose(step: usize, count: usize) -> Decision {
+    Decision { action: (step * 7 + step / 3) % count, elapsed: Duration::from_micros(5) }
+}
+
+#[test]
+fn whatever_is_chosen_the_text_is_the_targets_own() {
+    let engine = engine();
+    let stop = StopRule { max_new_tokens: 24, eos: vec![2] };
+    let mut expected = std::collections::BTreeSet::new();
+    for prompt in prompts() {
+        let mut session = engine.prefill(&prompt, None).expect("prefill");
+        while stop.reached(&session, prompt.len()).is_none() {
+            engine.autoregressive_step(&mut session).expect("step");
+        }
+        expected.insert(stop.output(&session, prompt.len()));
+    }
+    let actions = DepthActions { min_depth: 0, max_depth: 12, decide_every: 1 };
+    let layout = ObservationLayout::reference_depth(10, 12);
+    let counterpart = Box::new(Static { depth: 0, size: 20 });
+    let meter = RewardMeter::new(Reward::Gain);
+    let mut env = DepthEnv::new(cycles(&engine, 24), counterpart, actions, layout, meter);
+    let mut observation = vec![0.0; env.observation_len()];
+    let mut answer: Vec<u32> = Vec::new();
+    let mut answers = 0;
+    env.reset(&mut observation).expect("reset");
+    for step in 0.. {
+        let Some(outcome) = env.step(choose(step, 2), &mut observation).expect("step").outcome else {
+            continue;
+        };
+        assert!(outcome.timing.policy >= Duration::from_micros(5) && outcome.timing.draft > Duration::ZERO);
+        answer.extend(&outcome.accepted_ids);
+        if answer.len() >= 24 || answer.contains(&2) || outcome.next_token == 2 {
+            answer.push(outcome.next_token);
+            answer.truncate(24);
+            if let Some(end) = answer.iter().position(|token| *token == 2) {
+                answer.truncate(end + 1);
+            }
+            assert!(expected.contains(&answer), "{answer:?}");
+            answer.clear();
+            answers += 1;
+            if answers == 6 {
+                break;
+            }
+        }
+        env.reset(&mut observation).expect("reset");
+    }
+}
+
+#[test]
+fn a_restored_live_environment_sees_what_the_first_one_sees() {
+    let engine = engine();
+    let mut env = size_env(&engine);
+    let mut observation = vec![0.0; env.observation_len()];
+    env.reset(&mut observation).expect("reset");
+    for step in 0..17 {
+        env.step(choose(step, 3), &mut observation).expect("step");
+        env.reset(&mut observation).expect("reset");
+    }
+    let mut restored = size_env(&engine);
+    let mut shown = vec![0.0; restored.observation_len()];
+    restored.restore(env.state(), &mut shown).expect("restored");
+    for step in 0..25 {
+        for (found, expected) in shown.iter().zip(&observation) {
+            assert!((found - expected).abs() < 1e-3, "step {step}: {found} {expected}");
+        }
+        let expected = env.step(choose(step, 3), &mut observation).expect("step").outcome.expect("outcome");
+        let found = restored.step(choose(step, 3), &mut shown).expect("step").outcome.expect("outcome");
+        assert_eq!(found.accepted_ids, expected.accepted_ids);
+        assert_eq!(found.draft_depth, expected.draft_depth);
+        env.reset(&mut observation).expect("reset");
+        restored.reset(&mut shown).expect("reset");
+    }
+}

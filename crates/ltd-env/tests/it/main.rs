@@ -1,0 +1,4 @@
+//! The decision processes: on scripted cycles, and on the tiny pair.
+
+mod live;
+mod scripted;

@@ -1,0 +1,188 @@
+//! Cycles whose every number is known.
+
+use std::time::Duration;
+
+use ltd_engine::{Controller, CycleOutcome, CycleTiming, Static};
+use ltd_env::{Cycle, CycleBackend, Decision, DepthEnv, Env, Error, Result, Reward, RewardMeter, SizeEnv};
+use ltd_policy::{CycleSummary, DepthActions, ObservationLayout, SizeActions};
+
+const WIDTH: usize = 2;
+const CAP: usize = 6;
+
+/// Cycle `n` scores its candidates `-n`, a level costs 10 ms, verification 20 ms, and `min(depth, size)` draft
+/// tokens are accepted.
+#[derive(Default)]
+struct Script {
+    begun: usize,
+    verified_sizes: Vec<usize>,
+}
+
+struct ScriptedCycle {
+    scores: Vec<f32>,
+    number: usize,
+    depth: usize,
+    policy: Duration,
+}
+
+impl Cycle for ScriptedCycle {
+    fn summary(&self) -> CycleSummary<'_> {
+        let (scores, draft_depth) = (&self.scores[..], self.depth);
+        CycleSummary { scores, beam_width: WIDTH, draft_depth, context_length: 100 }
+    }
+
+    fn add_policy_time(&mut self, elapsed: Duration) {
+        self.policy += elapsed;
+    }
+
+    // Clocks have no place in a script.
+    fn decide<T>(&mut self, decide: impl FnOnce(&CycleSummary) -> T) -> T {
+        decide(&self.summary())
+    }
+}
+
+impl CycleBackend for Script {
+    type Cycle = ScriptedCycle;
+
+    fn begin(&mut self) -> Result<ScriptedCycle> {
+        self.begun += 1;
+        let scores = vec![-(self.begun as f32); WIDTH];
+        Ok(ScriptedCycle { scores, number: self.begun, depth: 0, policy: Duration::ZERO })
+    }
+
+    fn expand(&mut self, cycle: &mut ScriptedCycle) -> Result<()> {
+        cycle.depth += 1;
+        cycle.scores.extend([-(cycle.number as f32); WIDTH * WIDTH]);
+        Ok(())
+    }
+
+    fn verify(&mut self, cycle: ScriptedCycle, size: usize) -> Result<CycleOutcome> {
+        self.verified_sizes.push(size);
+        let draft = Duration::from_millis(10 * cycle.depth as u64);
+        let timing = CycleTiming { draft, policy: cycle.policy, verify: Duration::from_millis(20) };
+        Ok(CycleOutcome {
+            accepted_ids: vec![0; 1 + cycle.depth.min(size)],
+            next_token: 0,
+            draft_depth: cycle.depth,
+            verification_size: size,
+            context_length: 100,
+            timing,
+        })
+    }
+
+    fn state(&self) -> serde_json::Value {
+        self.begun.into()
+    }
+
+    fn restore(&mut self, state: serde_json::Value) -> Result<()> {
+        // The cycle under way is begun again.
+        self.begun = serde_json::from_value::<usize>(state)? - 1;
+        Ok(())
+    }
+}
+
+fn depth_env(actions: DepthActions, reward: Reward) -> DepthEnv<Script> {
+    let layout = ObservationLayout::reference_depth(WIDTH, CAP);
+    let counterpart = Box::new(Static { depth: 0, size: 3 });
+    DepthEnv::new(Script::default(), counterpart, actions, layout, RewardMeter::new(reward))
+}
+
+fn size_env(counterpart: Box<dyn Controller>) -> SizeEnv<Script> {
+    let layout = ObservationLayout::reference_size(WIDTH, CAP);
+    let actions = SizeActions { sizes: vec![1, 2, 4] };
+    SizeEnv::new(Script::default(), counterpart, actions, layout, RewardMeter::new(Reward::Acceptance))
+}
+
+fn decide(action: usize) -> Decision {
+    Decision { action, elapsed: Duration::ZERO }
+}
+
+#[test]
+fn a_depth_episode_pays_at_its_end_only() {
+    let mut env = depth_env(DepthActions { min_depth: 0, max_depth: 6, decide_every: 1 }, Reward::Throughput);
+    let mut observation = vec![f32::NAN; env.observation_len()];
+    env.reset(&mut observation).expect("reset");
+    for _ in 0..2 {
+        let step = env.step(decide(DepthActions::CONTINUE), &mut observation).expect("step");
+        assert_eq!((step.reward, step.terminated, step.outcome), (0.0, false, None));
+    }
+    let late = Decision { action: DepthActions::STOP, elapsed: Duration::from_millis(10) };
+    let step = env.step(late, &mut observation).expect("step");
+    assert!(step.terminated);
+    // 3 tokens in 2 * 10 ms of drafting, 20 ms of verification and 10 ms of deciding: 0.6 per 10 ms.
+    assert!((step.reward - 0.6).abs() < 1e-6, "{}", step.reward);
+    assert!(matches!(env.step(decide(0), &mut observation), Err(Error::NoEpisode)));
+}
+
+#[test]
+fn decisions_are_asked_for_at_the_cadence_and_never_where_they_are_forced() {
+    let mut env = depth_env(DepthActions { min_depth: 1, max_depth: 6, decide_every: 2 }, Reward::Acceptance);
+    let mut observation = vec![0.0; env.observation_len()];
+    let mut asked = Vec::new();
+    env.reset(&mut observation).expect("reset");
+    let depth = loop {
+        asked.push((observation[observation.len() - 1] * 10.0).round());
+        let step = env.step(decide(DepthActions::CONTINUE), &mut observation).expect("step");
+        if let Some(outcome) = step.outcome {
+            break outcome.draft_depth;
+        }
+    };
+    assert_eq!(asked, [1.0, 3.0, 5.0]);
+    assert_eq!(depth, 6, "the table's maximum ends drafting by itself");
+}
+
+#[test]
+fn stale_scores_do_not_cross_cycles() {
+    let mut env = depth_env(DepthActions { min_depth: 0, max_depth: 6, decide_every: 1 }, Reward::Acceptance);
+    let mut observation = vec![0.0; env.observation_len()];
+    for cycle in 1..4 {
+        env.reset(&mut observation).expect("reset");
+        // Only the two candidates of the root level, then padding.
+        assert_eq!(observation[..4], [-(cycle as f32), -(cycle as f32), 0.0, 0.0]);
+        env.step(decide(DepthActions::CONTINUE), &mut observation).expect("step");
+        assert_eq!(observation[..4], [-(cycle as f32); 4]);
+        env.step(decide(DepthActions::STOP), &mut observation).expect("step");
+    }
+}
+
+#[test]
+fn a_size_episode_is_one_decision_on_the_counterparts_tree() {
+    let mut env = size_env(Box::new(Static { depth: 3, size: 99 }));
+    let mut observation = vec![f32::NAN; env.observation_len()];
+    for (action, size) in [(0, 1), (2, 4), (1, 2)] {
+        env.reset(&mut observation).expect("reset");
+        assert_eq!(observation.iter().filter(|value| **value < 0.0).count(), WIDTH + 3 * WIDTH * WIDTH);
+        let step = env.step(decide(action), &mut observation).expect("step");
+        let outcome = step.outcome.expect("an outcome");
+        assert_eq!((outcome.verification_size, outcome.draft_depth), (size, 3));
+        assert!((step.reward - (1.0 + 3.min(size) as f32)).abs() < 1e-6);
+    }
+    env.reset(&mut observation).expect("reset");
+    let error = env.step(decide(3), &mut observation).expect_err("no such action");
+    assert_eq!(error.to_string(), "action 3 was taken, but there are only 3");
+}
+
+#[test]
+fn a_counterpart_that_never_stops_is_cut_at_the_layouts_depth() {
+    let mut env = size_env(Box::new(Static { depth: usize::MAX, size: 1 }));
+    let mut observation = vec![0.0; env.observation_len()];
+    env.reset(&mut observation).expect("reset");
+    let step = env.step(decide(0), &mut observation).expect("step");
+    assert_eq!(step.outcome.expect("an outcome").draft_depth, CAP);
+}
+
+#[test]
+fn a_restored_environment_shows_the_pending_observation_and_goes_on() {
+    let actions = DepthActions { min_depth: 0, max_depth: 6, decide_every: 1 };
+    let mut env = depth_env(actions, Reward::Gain);
+    let mut observation = vec![0.0; env.observation_len()];
+    env.reset(&mut observation).expect("reset");
+    env.step(decide(DepthActions::STOP), &mut observation).expect("step");
+    env.reset(&mut observation).expect("reset");
+    env.step(decide(DepthActions::CONTINUE), &mut observation).expect("step");
+    let mut restored = depth_env(actions, Reward::Gain);
+    let mut shown = vec![0.0; restored.observation_len()];
+    restored.restore(env.state(), &mut shown).expect("restored");
+    assert_eq!(shown, observation);
+    let expected = env.step(decide(DepthActions::STOP), &mut observation).expect("step");
+    assert_eq!(restored.step(decide(DepthActions::STOP), &mut shown).expect("step"), expected);
+}
