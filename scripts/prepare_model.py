@@ -140,8 +140,11 @@ def build(gguf_path: Path, folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def mismatches(folder: Path, checksums: Path) -> list[str]:

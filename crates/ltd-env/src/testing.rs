@@ -1,4 +1,4 @@
-//! A trivial environment for tests of learners.
+//! Environments for tests of learners.
 
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +59,98 @@ impl Env for IdentityEnv {
         self.show(observation);
         let terminated = self.in_episode == self.episode_len;
         Ok(Step { reward, terminated, truncated: false, outcome: None })
+    }
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("invariant: the state is plain data")
+    }
+
+    fn restore(&mut self, state: serde_json::Value, observation: &mut [f32]) -> Result<()> {
+        *self = serde_json::from_value(state)?;
+        self.show(observation);
+        Ok(())
+    }
+}
+
+/// A bandit shaped like the size problem: "scores" of a tree as observation, a dozen sizes as actions, noisy reward
+/// with its peak at a size that depends on how fast the scores fall. One decision per episode.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ContextualBandit {
+    seed: u64,
+    shown: u64,
+}
+
+impl ContextualBandit {
+    const SCORES: usize = 40;
+    const SIZES: usize = 12;
+    const NOISE: f64 = 0.5;
+
+    /// A bandit whose contexts and noise come from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, shown: 0 }
+    }
+
+    /// How fast scores fall, and the noise of the reward, of the context shown.
+    fn context(&self) -> (f64, f64) {
+        use rand::Rng;
+        let mut random = stream(self.seed, &format!("bandit {}", self.shown));
+        (random.random(), random.random_range(-Self::NOISE..Self::NOISE))
+    }
+
+    /// Expected reward: the peak moves from the smallest to the largest size as scores fall more slowly.
+    fn expected(slope: f64, action: usize) -> f64 {
+        let best = (1.0 - slope) * (Self::SIZES - 1) as f64;
+        1.0 - ((action as f64 - best) / 4.0).powi(2)
+    }
+
+    fn mean_over_contexts(value: impl Fn(f64) -> f64) -> f64 {
+        const CONTEXTS: usize = 2_000;
+        (0..CONTEXTS).map(|index| value((index as f64 + 0.5) / CONTEXTS as f64)).sum::<f64>()
+            / CONTEXTS as f64
+    }
+
+    /// Mean reward of always taking one action.
+    pub fn mean_reward_of_constant(&self, action: usize) -> f64 {
+        Self::mean_over_contexts(|slope| Self::expected(slope, action))
+    }
+
+    /// Mean reward of the best action in each context.
+    pub fn mean_reward_of_optimum(&self) -> f64 {
+        let best =
+            |slope| (0..Self::SIZES).map(|action| Self::expected(slope, action)).fold(f64::MIN, f64::max);
+        Self::mean_over_contexts(best)
+    }
+
+    fn show(&self, observation: &mut [f32]) {
+        let (slope, _) = self.context();
+        for (rank, score) in observation.iter_mut().enumerate() {
+            *score = (-(0.2 + slope) * (1.0 + rank as f64).ln()) as f32;
+        }
+    }
+}
+
+impl Env for ContextualBandit {
+    fn observation_len(&self) -> usize {
+        Self::SCORES
+    }
+
+    fn n_actions(&self) -> usize {
+        Self::SIZES
+    }
+
+    fn reset(&mut self, observation: &mut [f32]) -> Result<()> {
+        self.show(observation);
+        Ok(())
+    }
+
+    fn step(&mut self, decision: Decision, _observation: &mut [f32]) -> Result<Step> {
+        if decision.action >= Self::SIZES {
+            return Err(Error::UnknownAction { action: decision.action, count: Self::SIZES });
+        }
+        let (slope, noise) = self.context();
+        self.shown += 1;
+        let reward = (Self::expected(slope, decision.action) + noise) as f32;
+        Ok(Step { reward, terminated: true, truncated: false, outcome: None })
     }
 
     fn state(&self) -> serde_json::Value {

@@ -1,0 +1,175 @@
+//! Rollouts: the policy acts, with the evaluator that will serve it.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use ltd_env::{Decision, Env, Step};
+use ltd_policy::{Mlp, Scratch};
+use ndarray::{Array1, Array2};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::actor_critic::ActorCritic;
+use super::config::PpoConfig;
+use super::gae::advantages_and_returns;
+use super::rollout_buffer::RolloutBuffer;
+
+/// Episodes over which rewards and lengths are averaged for the curves, as in Stable-Baselines3.
+const WINDOW: usize = 100;
+
+/// The step that is due, and the latest finished episodes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Episodes {
+    /// Reward of the episode under way.
+    reward: f64,
+    /// Its steps.
+    len: usize,
+    /// Rewards and lengths of the latest episodes.
+    window: VecDeque<(f64, usize)>,
+}
+
+impl Episodes {
+    fn note(&mut self, step: &Step) {
+        self.reward += f64::from(step.reward);
+        self.len += 1;
+        if step.terminated || step.truncated {
+            if self.window.len() == WINDOW {
+                self.window.pop_front();
+            }
+            self.window.push_back((self.reward, self.len));
+            (self.reward, self.len) = (0.0, 0);
+        }
+    }
+
+    /// Whether the step that is due is the first of its episode.
+    pub(crate) fn at_start(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Mean reward of the latest episodes, if there are any.
+    pub fn mean_reward(&self) -> Option<f64> {
+        self.mean(|(reward, _)| *reward)
+    }
+
+    /// Mean length of the latest episodes.
+    pub fn mean_len(&self) -> Option<f64> {
+        self.mean(|(_, len)| *len as f64)
+    }
+
+    fn mean(&self, value: impl Fn(&(f64, usize)) -> f64) -> Option<f64> {
+        let count = self.window.len();
+        (count > 0).then(|| self.window.iter().map(value).sum::<f64>() / count as f64)
+    }
+}
+
+/// Steps as they come, before values and advantages are known.
+pub struct Rollout {
+    observations: Vec<f32>,
+    actions: Vec<i64>,
+    rewards: Vec<f32>,
+    episode_starts: Vec<bool>,
+    /// Steps that a limit cut, with the observation that would have come next.
+    truncations: Vec<(usize, Vec<f32>)>,
+}
+
+impl Rollout {
+    /// Takes `n_steps` steps. `observation` is the pending one, and holds the next pending one afterwards; `observer`
+    /// sees each step.
+    pub(crate) fn collect(
+        env: &mut dyn Env,
+        mlp: &Mlp,
+        n_steps: usize,
+        observation: &mut [f32],
+        episodes: &mut Episodes,
+        random: &mut ChaCha8Rng,
+        observer: &mut dyn FnMut(usize, &Step),
+    ) -> ltd_env::Result<Self> {
+        let mut scratch = mlp.scratch();
+        let mut rollout = Self {
+            observations: Vec::with_capacity(n_steps * observation.len()),
+            actions: Vec::with_capacity(n_steps),
+            rewards: Vec::with_capacity(n_steps),
+            episode_starts: Vec::with_capacity(n_steps),
+            truncations: Vec::new(),
+        };
+        for index in 0..n_steps {
+            let start = Instant::now();
+            let action = sample(mlp, observation, &mut scratch, random);
+            let elapsed = start.elapsed();
+            rollout.observations.extend_from_slice(observation);
+            rollout.actions.push(action as i64);
+            rollout.episode_starts.push(episodes.at_start());
+            let step = env.step(Decision { action, elapsed }, observation)?;
+            rollout.rewards.push(step.reward);
+            episodes.note(&step);
+            if step.truncated && !step.terminated {
+                rollout.truncations.push((index, observation.to_vec()));
+            }
+            observer(action, &step);
+            if step.terminated || step.truncated {
+                env.reset(observation)?;
+            }
+        }
+        Ok(rollout)
+    }
+
+    /// Adds values, log-probabilities and advantages: one batch for all steps, as the networks did not change.
+    pub(crate) fn finish(
+        mut self,
+        config: &PpoConfig,
+        networks: &ActorCritic,
+        next_observation: &[f32],
+        next_is_start: bool,
+    ) -> RolloutBuffer {
+        let n_steps = self.actions.len();
+        let width = next_observation.len();
+        let rows = |values: &[f32]| Tensor::from_slice(values).view([-1, width as i64]);
+        let host = |tensor: Tensor| {
+            Vec::<f32>::try_from(tensor.to_kind(Kind::Float)).expect("invariant: a vector of f32 on the CPU")
+        };
+        let (values, log_probs, last_value) = tch::no_grad(|| {
+            let evaluation = networks.evaluate(&rows(&self.observations), &Tensor::from_slice(&self.actions));
+            let last_value = host(networks.values(&rows(next_observation)))[0];
+            for (step, observation) in &self.truncations {
+                // A limit is no end: what would have come is part of the reward.
+                self.rewards[*step] += config.gamma as f32 * host(networks.values(&rows(observation)))[0];
+            }
+            (host(evaluation.values), host(evaluation.log_probs), last_value)
+        });
+        let (advantages, returns) = advantages_and_returns(
+            &self.rewards,
+            &values,
+            &self.episode_starts,
+            last_value,
+            next_is_start,
+            config.gamma as f32,
+            config.gae_lambda as f32,
+        );
+        RolloutBuffer {
+            observations: Array2::from_shape_vec((n_steps, width), self.observations)
+                .expect("invariant: each step has one observation"),
+            actions: Array1::from_vec(self.actions),
+            values: Array1::from_vec(values),
+            log_probs: Array1::from_vec(log_probs),
+            advantages: Array1::from_vec(advantages),
+            returns: Array1::from_vec(returns),
+        }
+    }
+}
+
+/// An action drawn from the softmax of the logits.
+fn sample(mlp: &Mlp, observation: &[f32], scratch: &mut Scratch, random: &mut ChaCha8Rng) -> usize {
+    let logits = mlp.forward(observation, scratch);
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |logit: &f32| f64::from(logit - highest).exp();
+    let mut rest = random.random::<f64>() * logits.iter().map(weight).sum::<f64>();
+    for (action, logit) in logits.iter().enumerate() {
+        rest -= weight(logit);
+        if rest < 0.0 {
+            return action;
+        }
+    }
+    logits.len() - 1
+}

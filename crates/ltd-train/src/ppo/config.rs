@@ -1,0 +1,166 @@
+//! Hyper-parameters, with Stable-Baselines3's names.
+
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Problems;
+
+/// Hidden layers of the two networks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetArch {
+    /// Widths of the policy's hidden layers.
+    pub pi: Vec<usize>,
+    /// Widths of the value function's hidden layers.
+    pub vf: Vec<usize>,
+}
+
+/// How one policy learns. Every field has a default, that of [`PpoPreset::Quick`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PpoConfig {
+    /// Steps per rollout.
+    pub n_steps: usize,
+    /// Steps per gradient step; must divide `n_steps`.
+    pub batch_size: usize,
+    /// Passes over each rollout.
+    pub n_epochs: usize,
+    /// Discount per step.
+    pub gamma: f64,
+    /// Bias-variance trade-off of the advantages (arXiv 1506.02438); 1 is Monte Carlo, 0 is one-step.
+    pub gae_lambda: f64,
+    /// How far a probability ratio may move before its gradient is cut.
+    pub clip_range: f64,
+    /// Weight of the entropy bonus.
+    pub ent_coef: f64,
+    /// Weight of the value loss.
+    pub vf_coef: f64,
+    /// Largest norm of the gradient over all parameters.
+    pub max_grad_norm: f64,
+    /// Ends an update early when the policy moved this far (KL divergence, times 1.5); null never does.
+    pub target_kl: Option<f64>,
+    /// Whether advantages are standardised in each minibatch.
+    pub normalize_advantage: bool,
+    /// Highest step size of Adam.
+    pub learning_rate: f64,
+    /// Share of the stage over which the step size rises from 0 to `learning_rate`.
+    pub warmup_fraction: f64,
+    /// Whether the step size falls linearly to 0 after the warm-up; else it stays.
+    pub linear_decay: bool,
+    /// Adam's epsilon.
+    pub adam_eps: f64,
+    /// Hidden layers.
+    pub net_arch: NetArch,
+}
+
+/// A named set of hyper-parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PpoPreset {
+    /// For minutes of training: small networks, short rollouts.
+    Quick,
+    /// The paper's size policy (arXiv 2603.01639).
+    PaperSize,
+    /// The paper's depth policy.
+    PaperDepth,
+    /// The size policy of the official scripts, which differ from the paper.
+    OfficialSize,
+    /// The depth policy of the official scripts.
+    OfficialDepth,
+}
+
+impl Default for PpoConfig {
+    fn default() -> Self {
+        PpoPreset::Quick.config()
+    }
+}
+
+impl PpoPreset {
+    /// The hyper-parameters.
+    pub fn config(self) -> PpoConfig {
+        let paper = PpoConfig {
+            n_steps: 2048,
+            batch_size: 256,
+            n_epochs: 20,
+            gamma: 0.9,
+            gae_lambda: 0.95,
+            clip_range: 0.2,
+            ent_coef: 0.01,
+            vf_coef: 0.5,
+            max_grad_norm: 0.5,
+            target_kl: None,
+            normalize_advantage: true,
+            learning_rate: 1e-3,
+            warmup_fraction: 0.01,
+            linear_decay: true,
+            adam_eps: 1e-5,
+            net_arch: NetArch { pi: vec![1024, 256], vf: vec![1024, 256] },
+        };
+        let depth_arch = NetArch { pi: vec![1024], vf: vec![1024, 256] };
+        let official = |config: PpoConfig| PpoConfig {
+            n_steps: 128,
+            batch_size: 64,
+            n_epochs: 1,
+            learning_rate: 3e-4,
+            ..config
+        };
+        match self {
+            Self::PaperSize => paper,
+            Self::PaperDepth => PpoConfig { gamma: 0.999, net_arch: depth_arch, ..paper },
+            Self::OfficialSize => official(paper),
+            Self::OfficialDepth => official(Self::PaperDepth.config()),
+            // A few hundred cycles are all there is: small networks that generalise, and several passes over
+            // rollouts short enough for a dozen updates.
+            Self::Quick => PpoConfig {
+                n_steps: 128,
+                batch_size: 32,
+                n_epochs: 10,
+                gamma: 1.0,
+                learning_rate: 1e-3,
+                net_arch: NetArch { pi: vec![64], vf: vec![64] },
+                ..paper
+            },
+        }
+    }
+}
+
+impl PpoConfig {
+    /// Notes all impossible values.
+    pub fn validate(&self, path: &str, problems: &mut Problems) {
+        let mut check = |holds: bool, field: &str, problem: String| {
+            if !holds {
+                problems.add(format!("{path}.{field}"), problem);
+            }
+        };
+        check(self.n_steps >= 2, "n_steps", format!("is {}, must be at least 2", self.n_steps));
+        check(self.n_epochs >= 1, "n_epochs", "must be at least 1".to_owned());
+        // Standardising one advantage would divide by zero.
+        check(self.batch_size >= 2, "batch_size", format!("is {}, must be at least 2", self.batch_size));
+        check(
+            self.batch_size < 2 || self.n_steps.is_multiple_of(self.batch_size),
+            "batch_size",
+            format!("is {}, which does not divide n_steps = {}", self.batch_size, self.n_steps),
+        );
+        for (field, value, low, high) in [
+            ("gamma", self.gamma, 0.0, 1.0),
+            ("gae_lambda", self.gae_lambda, 0.0, 1.0),
+            ("warmup_fraction", self.warmup_fraction, 0.0, 0.5),
+        ] {
+            check((low..=high).contains(&value), field, format!("is {value}, must be within {low}..={high}"));
+        }
+        for (field, value) in [("ent_coef", self.ent_coef), ("vf_coef", self.vf_coef)] {
+            check(value >= 0.0 && value.is_finite(), field, format!("is {value}, must be at least 0"));
+        }
+        for (field, value) in [
+            ("clip_range", self.clip_range),
+            ("max_grad_norm", self.max_grad_norm),
+            ("learning_rate", self.learning_rate),
+            ("adam_eps", self.adam_eps),
+            ("target_kl", self.target_kl.unwrap_or(1.0)),
+        ] {
+            check(value > 0.0 && value.is_finite(), field, format!("is {value}, must be above 0"));
+        }
+        for (field, widths) in [("net_arch.pi", &self.net_arch.pi), ("net_arch.vf", &self.net_arch.vf)] {
+            check(!widths.contains(&0), field, format!("is {widths:?}, widths must be at least 1"));
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! What is wrong with a configuration, all at once.
+
+/// A list of problems, each with the path of the value at fault.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Problems(Vec<(String, String)>);
+
+impl Problems {
+    /// Notes a problem.
+    pub fn add(&mut self, path: impl Into<String>, problem: impl Into<String>) {
+        self.0.push((path.into(), problem.into()));
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        for (index, (path, problem)) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}  {path}: {problem}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,4 @@
+//! Integration tests of the trainer.
+
+mod learning;
+mod sb3;
