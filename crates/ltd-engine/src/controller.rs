@@ -1,6 +1,6 @@
 //! Who decides how deep to draft and how many candidates to verify.
 
-use ltd_policy::{Choice, CycleSummary, DepthPolicy, SizePolicy};
+use ltd_policy::{Choice, CycleSummary, DepthPolicy, PolicyPackage, SizePolicy};
 
 use crate::CycleOutcome;
 
@@ -67,6 +67,12 @@ enum SizeDecider {
 }
 
 impl Learned {
+    /// Readies a package, which was checked when it was loaded.
+    pub fn of_package(package: &PolicyPackage) -> Self {
+        Self::new(&package.depth, &package.size)
+            .expect("invariant: a package's policies are of the right kind")
+    }
+
     /// Readies the choices of a package; `None` if a policy is there for the wrong decision.
     pub fn new(depth: &Choice, size: &Choice) -> Option<Self> {
         let depth = match depth {

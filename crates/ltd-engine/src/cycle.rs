@@ -80,12 +80,17 @@ impl Engine {
             return Err(Error::CacheFull { capacity: self.capacity() });
         }
         let features = session.features.take().ok_or(Error::NoFeatures)?;
+        let mut forwards = Duration::ZERO;
         let (expansion, draft) = timed(self.device, || {
             let from = session.draft_cache.len() as usize + 1;
             let following: Vec<u32> = session.tokens[from..].iter().copied().chain([session.root]).collect();
-            let hidden = self.draft_stable_rows(&following, &features, &mut session.draft_cache);
-            let hidden = hidden.narrow(ROWS, following.len() as i64 - 1, 1);
-            let level = self.draft.continuations(&hidden, self.beam_width())?;
+            let (hidden, logits) = self.forward(&mut forwards, || {
+                let hidden = self.draft_stable_rows(&following, &features, &mut session.draft_cache);
+                let last = hidden.narrow(ROWS, following.len() as i64 - 1, 1);
+                let logits = self.draft.logits(&last);
+                (last, logits)
+            });
+            let level = self.draft.continuations(&logits, self.beam_width())?;
             check_numbers(&level.log_probs, 0)?;
             Ok::<_, Error>((DraftTree::new(&level.log_probs, level.tokens), hidden))
         });
@@ -96,7 +101,7 @@ impl Engine {
             tree,
             hidden,
             context_length: session.context_length(),
-            timing: CycleTiming { draft, ..CycleTiming::default() },
+            timing: CycleTiming { draft, forwards, ..CycleTiming::default() },
         })
     }
 
@@ -134,8 +139,12 @@ impl Engine {
         let positions = Tensor::full([width as i64], position, (tch::Kind::Int64, self.device));
         let past = stable + first_row as i64;
         let tokens = self.token_tensor(&tokens);
-        let hidden = self.draft.forward(&tokens, &hidden, &positions, &mask, &session.draft_cache, past);
-        let level = self.draft.continuations(&hidden, width)?;
+        let (hidden, logits) = self.forward(&mut cycle.timing.forwards, || {
+            let hidden = self.draft.forward(&tokens, &hidden, &positions, &mask, &session.draft_cache, past);
+            let logits = self.draft.logits(&hidden);
+            (hidden, logits)
+        });
+        let level = self.draft.continuations(&logits, width)?;
         check_numbers(&level.log_probs, depth + 1)?;
 
         let level_start = cycle.tree.scores().len();
@@ -164,12 +173,14 @@ impl Engine {
     ) -> Result<(CycleOutcome, VerifiedTree)> {
         let room = self.capacity() - session.context_length() - 1;
         let CycleState { tree, context_length, mut timing, .. } = cycle;
+        let mut forwards = Duration::ZERO;
         let (verified, elapsed) = timed(self.device, || {
             let verification = tree.select(session.root, size.min(room));
-            let (accepted_rows, next_token) = self.verify_rows(session, &verification)?;
+            let (accepted_rows, next_token) = self.verify_rows(session, &verification, &mut forwards)?;
             Ok::<_, Error>((verification, accepted_rows, next_token))
         });
         timing.verify = elapsed;
+        timing.forwards += forwards;
         let (verification, accepted_rows, next_token) = verified?;
         let accepted_ids: Vec<u32> = accepted_rows.iter().map(|&row| verification.tokens[row]).collect();
         session.tokens.extend_from_slice(&accepted_ids);
@@ -190,6 +201,7 @@ impl Engine {
         &self,
         session: &mut Session,
         verification: &VerificationTree,
+        forwards: &mut Duration,
     ) -> Result<(Vec<usize>, u32)> {
         let rows = verification.rows() as i64;
         let context = session.target_cache.len();
@@ -200,13 +212,11 @@ impl Engine {
         } else {
             AttentionMask::over_past(context, &verification.mask(), rows, block, self.target.embedding())
         };
-        let output = self.target.forward(
-            &self.token_tensor(&verification.tokens),
-            &Tensor::from_slice(&positions).to_device(self.device),
-            &mask,
-            &session.target_cache,
-            LogitRows::All,
-        );
+        let tokens = self.token_tensor(&verification.tokens);
+        let positions = Tensor::from_slice(&positions).to_device(self.device);
+        let output = self.forward(forwards, || {
+            self.target.forward(&tokens, &positions, &mask, &session.target_cache, LogitRows::All)
+        });
         let (accepted, next_token) = verification.accept_greedy(&Self::choices(&output.logits)?);
         let kept: Vec<i64> = accepted.iter().map(|&row| row as i64).collect();
         session.target_cache.commit(&kept);

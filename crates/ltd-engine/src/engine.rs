@@ -13,7 +13,7 @@ use crate::model::{
 };
 use crate::session::Session;
 use crate::timing::timed;
-use crate::{Error, Result};
+use crate::{Controller, CycleOutcome, CycleTiming, Error, Result};
 
 /// The two models, on one device, with the limits under which they draft.
 pub struct Engine {
@@ -24,6 +24,7 @@ pub struct Engine {
     beam_width: usize,
     max_depth: usize,
     capacity: usize,
+    profiling: bool,
 }
 
 impl Engine {
@@ -56,7 +57,13 @@ impl Engine {
         let draft =
             DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
         let EngineConfig { beam_width, max_depth, .. } = *config;
-        Ok(Self { target, draft, device, dtype, beam_width, max_depth, capacity })
+        Ok(Self { target, draft, device, dtype, beam_width, max_depth, capacity, profiling: false })
+    }
+
+    /// From now on, [`CycleTiming::forwards`] says how much of a cycle the model forwards take. Costs two more
+    /// synchronisations of the device per forward.
+    pub fn profile_forwards(&mut self) {
+        self.profiling = true;
     }
 
     /// Deepest draft this engine's caches allow, `D <= 12`.
@@ -118,14 +125,15 @@ impl Engine {
         })
     }
 
-    /// One plain autoregressive step: appends the root and returns it with the time that the step took. The session's features are
-    /// dropped, as the baseline has no use for them.
-    pub fn autoregressive_step(&self, session: &mut Session) -> Result<(u32, Duration)> {
+    /// One plain autoregressive step, in the form of a cycle that drafts and verifies nothing. The session's
+    /// features are dropped, as the baseline has no use for them.
+    pub fn autoregressive_step(&self, session: &mut Session) -> Result<CycleOutcome> {
         if session.is_full() {
             return Err(Error::CacheFull { capacity: self.capacity });
         }
         session.features = None;
-        let (next, elapsed) = timed(self.device, || {
+        let context_length = session.context_length();
+        let (choices, verify) = timed(self.device, || {
             let tokens = self.token_tensor(&[session.root]);
             let positions = self.positions(session.target_cache.len(), 1);
             let mask = AttentionMask::Everything;
@@ -134,9 +142,39 @@ impl Engine {
             session.target_cache.advance(1);
             Self::choices(&output.logits)
         });
-        let appended = std::mem::replace(&mut session.root, next?[0]);
+        let next_token = choices?[0];
+        let appended = std::mem::replace(&mut session.root, next_token);
         session.tokens.push(appended);
-        Ok((appended, elapsed))
+        Ok(CycleOutcome {
+            accepted_ids: vec![appended],
+            next_token,
+            draft_depth: 0,
+            verification_size: 0,
+            context_length,
+            timing: CycleTiming { verify, ..CycleTiming::default() },
+        })
+    }
+
+    /// One step of a generation: a cycle under a controller, or a plain autoregressive step without one.
+    pub fn step(
+        &self,
+        session: &mut Session,
+        controller: Option<&mut (dyn Controller + '_)>,
+    ) -> Result<CycleOutcome> {
+        match controller {
+            Some(controller) => self.run_cycle(session, controller),
+            None => self.autoregressive_step(session),
+        }
+    }
+
+    /// Runs a model forward; its time is added to `forwards` when profiling.
+    pub(crate) fn forward<T>(&self, forwards: &mut Duration, work: impl FnOnce() -> T) -> T {
+        if !self.profiling {
+            return work();
+        }
+        let (result, elapsed) = timed(self.device, work);
+        *forwards += elapsed;
+        result
     }
 
     /// Features of all positions of a prompt, `[n, 3 * hidden]` row-major, with the row length. For inspection
@@ -199,7 +237,8 @@ impl Engine {
         )
     }
 
-    fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
+    /// Fails if a prompt cannot be decoded: empty, longer than the cache, or with tokens the target does not know.
+    pub fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
         let vocabulary = self.vocabulary();
         if prompt.is_empty() {
             return Err(Error::EmptyPrompt);

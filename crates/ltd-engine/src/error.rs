@@ -178,6 +178,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether what the user gave (files, settings, prompts) is at fault, rather than the run.
+    pub fn is_usage(&self) -> bool {
+        !matches!(
+            self,
+            Self::CacheFull { .. }
+                | Self::NoFeatures
+                | Self::DepthLimit { .. }
+                | Self::NotANumber { .. }
+                | Self::Torch(_)
+        )
+    }
+
     /// Wraps an I/O error with the path it concerns.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }

@@ -11,6 +11,8 @@ pub struct CycleTiming {
     pub policy: Duration,
     /// Selection, target forward, acceptance and commit.
     pub verify: Duration,
+    /// The part of `draft` and `verify` that was spent inside model forwards; zero unless the engine profiles.
+    pub forwards: Duration,
 }
 
 impl CycleTiming {
@@ -25,6 +27,7 @@ impl std::ops::AddAssign for CycleTiming {
         self.draft += other.draft;
         self.policy += other.policy;
         self.verify += other.verify;
+        self.forwards += other.forwards;
     }
 }
 

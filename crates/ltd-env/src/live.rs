@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use ltd_engine::{CycleOutcome, CycleState, Engine, Session, StopRule};
+use ltd_engine::{CycleOutcome, CycleState, Engine, Session, Static, StopRule};
 use ltd_policy::CycleSummary;
 use serde::{Deserialize, Serialize};
 
@@ -17,16 +17,25 @@ pub struct LiveCycles {
     engine: Rc<Engine>,
     prompts: PromptStream,
     stop: StopRule,
-    session: Option<Session>,
+    generation: Option<Generation>,
+    /// Memory of the last finished generation.
+    recycled: Option<Session>,
+}
+
+/// A sequence under way.
+struct Generation {
+    session: Session,
     prompt_len: usize,
+    /// Depth and size of each cycle so far: repeating them gives the same caches, bit for bit, which a prefill of
+    /// the tokens would not.
+    cycles: Vec<(usize, usize)>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct LiveState {
     position: Position,
-    prompt_len: usize,
-    /// Tokens of the sequence so far; empty if none was begun.
-    tokens: Vec<u32>,
+    /// Cycles of the sequence under way; null if none was begun.
+    cycles: Option<Vec<(usize, usize)>>,
 }
 
 impl Cycle for CycleState {
@@ -42,21 +51,27 @@ impl Cycle for CycleState {
 impl LiveCycles {
     /// Cycles of `engine` over `prompts`.
     pub fn new(engine: Rc<Engine>, prompts: PromptStream, stop: StopRule) -> Self {
-        Self { engine, prompts, stop, session: None, prompt_len: 0 }
+        Self { engine, prompts, stop, generation: None, recycled: None }
     }
 
     /// The sequence to go on with: the present one, or the next prompt's.
-    fn session(&mut self) -> Result<&mut Session> {
-        let ended =
-            self.session.as_ref().is_none_or(|session| self.stop.reached(session, self.prompt_len).is_some());
-        let session = if ended {
+    fn generation(&mut self) -> Result<&mut Generation> {
+        let ended = self
+            .generation
+            .as_ref()
+            .is_none_or(|generation| self.stop.reached(&generation.session, generation.prompt_len).is_some());
+        if ended {
+            self.recycled =
+                self.generation.take().map(|generation| generation.session).or(self.recycled.take());
             let prompt = self.prompts.advance();
-            self.prompt_len = prompt.len();
-            self.engine.prefill(prompt, self.session.take())?
-        } else {
-            self.session.take().expect("invariant: a session that has not ended is there")
-        };
-        Ok(self.session.insert(session))
+            let session = self.engine.prefill(prompt, self.recycled.take())?;
+            self.generation = Some(Generation { session, prompt_len: prompt.len(), cycles: Vec::new() });
+        }
+        Ok(self.generation.as_mut().expect("invariant: a generation that ended was replaced"))
+    }
+
+    fn under_way(&mut self) -> &mut Generation {
+        self.generation.as_mut().expect("invariant: a cycle under way belongs to a generation")
     }
 }
 
@@ -65,32 +80,38 @@ impl CycleBackend for LiveCycles {
 
     fn begin(&mut self) -> Result<CycleState> {
         let engine = Rc::clone(&self.engine);
-        Ok(engine.begin_cycle(self.session()?)?)
+        Ok(engine.begin_cycle(&mut self.generation()?.session)?)
     }
 
     fn expand(&mut self, cycle: &mut CycleState) -> Result<()> {
-        let session = self.session.as_mut().expect("invariant: a cycle under way has a session");
-        Ok(self.engine.expand(session, cycle)?)
+        let engine = Rc::clone(&self.engine);
+        Ok(engine.expand(&mut self.under_way().session, cycle)?)
     }
 
     fn verify(&mut self, cycle: CycleState, size: usize) -> Result<CycleOutcome> {
-        let session = self.session.as_mut().expect("invariant: a cycle under way has a session");
-        Ok(self.engine.verify(session, cycle, size)?)
+        let engine = Rc::clone(&self.engine);
+        let generation = self.under_way();
+        let outcome = engine.verify(&mut generation.session, cycle, size)?;
+        generation.cycles.push((outcome.draft_depth, outcome.verification_size));
+        Ok(outcome)
     }
 
     fn state(&self) -> serde_json::Value {
-        let tokens = self.session.as_ref().map(|session| session.tokens().to_vec()).unwrap_or_default();
-        let state = LiveState { position: self.prompts.position(), prompt_len: self.prompt_len, tokens };
+        let cycles = self.generation.as_ref().map(|generation| generation.cycles.clone());
+        let state = LiveState { position: self.prompts.position(), cycles };
         serde_json::to_value(state).expect("invariant: the state is plain data")
     }
 
     fn restore(&mut self, state: serde_json::Value) -> Result<()> {
         let state: LiveState = serde_json::from_value(state)?;
         self.prompts.restore(state.position);
-        self.prompt_len = state.prompt_len;
-        self.session = None;
-        if !state.tokens.is_empty() {
-            self.session = Some(self.engine.prefill(&state.tokens, None)?);
+        self.generation = None;
+        if let (Some(cycles), Some(prompt)) = (state.cycles, self.prompts.current()) {
+            let mut session = self.engine.prefill(prompt, self.recycled.take())?;
+            for &(depth, size) in &cycles {
+                self.engine.run_cycle(&mut session, &mut Static { depth, size })?;
+            }
+            self.generation = Some(Generation { session, prompt_len: prompt.len(), cycles });
         }
         Ok(())
     }

@@ -44,6 +44,12 @@ impl PromptStream {
         &self.prompts[prompt]
     }
 
+    /// The prompt that [`PromptStream::advance`] gave last, if there is one in this epoch.
+    pub(crate) fn current(&self) -> Option<&[u32]> {
+        let prompt = *self.order.get(self.position.index.checked_sub(1)?)?;
+        Some(&self.prompts[prompt])
+    }
+
     pub(crate) fn position(&self) -> Position {
         self.position
     }

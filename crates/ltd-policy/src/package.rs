@@ -160,6 +160,20 @@ impl Manifest {
     pub fn load_policies(&self, folder: &Path) -> Result<(Choice, Choice)> {
         let depth = self.load_policy(&self.depth, PolicyKind::Depth, folder)?;
         let size = self.load_policy(&self.size, PolicyKind::Size, folder)?;
+        if let Choice::Learned(policy) = &size {
+            let deepest = match &depth {
+                Choice::Constant(depth) => *depth,
+                Choice::Learned(policy) => match policy.actions() {
+                    Actions::Depth(actions) => actions.max_depth,
+                    Actions::Size(_) => 0,
+                },
+            };
+            let cap = policy.layout().depth_cap;
+            if deepest > cap {
+                let expected = format!("at least {deepest}, as deep as the trees get");
+                return Err(Error::mismatch(folder, "depth cap of the size policy", expected, cap));
+            }
+        }
         Ok((depth, size))
     }
 

@@ -112,9 +112,14 @@ impl DraftModel {
         &x + self.mlp.forward(&self.post_attention_norm.forward(&x))
     }
 
-    /// The `width` most probable next tokens of each row of a layer output, with one transfer to the host.
-    pub(crate) fn continuations(&self, hidden: &Tensor, width: usize) -> Result<Continuations> {
-        let logits = self.norm.forward(hidden).linear(&self.output, None::<&Tensor>).to_kind(Kind::Float);
+    /// Scores of all draft tokens after each row of a layer output, `[n, hidden] -> [n, draft_vocabulary]`.
+    pub(crate) fn logits(&self, hidden: &Tensor) -> Tensor {
+        self.norm.forward(hidden).linear(&self.output, None::<&Tensor>)
+    }
+
+    /// The `width` most probable tokens of each row of logits, with one transfer to the host.
+    pub(crate) fn continuations(&self, logits: &Tensor, width: usize) -> Result<Continuations> {
+        let logits = logits.to_kind(Kind::Float);
         let (values, ids) = logits.topk(width as i64, COLUMNS, true, true);
         let log_probs = values - logits.logsumexp([COLUMNS], true);
         // Token ids below 2^24 are exact in f32, so that one tensor carries both.

@@ -95,9 +95,7 @@ fn a_restored_live_environment_sees_what_the_first_one_sees() {
     let mut shown = vec![0.0; restored.observation_len()];
     restored.restore(env.state(), &mut shown).expect("restored");
     for step in 0..25 {
-        for (found, expected) in shown.iter().zip(&observation) {
-            assert!((found - expected).abs() < 1e-3, "step {step}: {found} {expected}");
-        }
+        assert_eq!(shown, observation, "step {step}");
         let expected = env.step(choose(step, 3), &mut observation).expect("step").outcome.expect("outcome");
         let found = restored.step(choose(step, 3), &mut shown).expect("step").outcome.expect("outcome");
         assert_eq!(found.accepted_ids, expected.accepted_ids);

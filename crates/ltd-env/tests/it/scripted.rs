@@ -58,7 +58,8 @@ impl CycleBackend for Script {
     fn verify(&mut self, cycle: ScriptedCycle, size: usize) -> Result<CycleOutcome> {
         self.verified_sizes.push(size);
         let draft = Duration::from_millis(10 * cycle.depth as u64);
-        let timing = CycleTiming { draft, policy: cycle.policy, verify: Duration::from_millis(20) };
+        let verify = Duration::from_millis(20);
+        let timing = CycleTiming { draft, policy: cycle.policy, verify, ..CycleTiming::default() };
         Ok(CycleOutcome {
             accepted_ids: vec![0; 1 + cycle.depth.min(size)],
             next_token: 0,

@@ -70,9 +70,14 @@ fn a_package_is_read_back_as_it_was_written() {
 #[test]
 fn a_constant_needs_no_file() {
     let folder = tempfile::tempdir().expect("a folder");
-    write(folder.path(), Manifest { depth: PolicyEntry::Constant { value: 5 }, ..manifest() });
+    write(folder.path(), Manifest { depth: PolicyEntry::Constant { value: 4 }, ..manifest() });
     let package = PolicyPackage::load(folder.path()).expect("a package");
-    assert_eq!(package.depth, Choice::Constant(5));
+    assert_eq!(package.depth, Choice::Constant(4));
+
+    write(folder.path(), Manifest { depth: PolicyEntry::Constant { value: 5 }, ..manifest() });
+    let error =
+        PolicyPackage::load(folder.path()).expect_err("trees that the size policy cannot see").to_string();
+    assert!(error.contains("depth cap of the size policy is 4, expected at least 5"), "{error}");
 }
 
 #[test]

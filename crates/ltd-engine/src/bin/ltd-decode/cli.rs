@@ -24,9 +24,9 @@ pub(crate) struct Cli {
     /// Threads of the CPU kernels [default: LibTorch's choice]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Candidates kept per level
-    #[arg(long, value_name = "W", default_value_t = 10)]
-    beam_width: usize,
+    /// Candidates kept per level [default: the policy package's, else 10]
+    #[arg(long, value_name = "W")]
+    pub(crate) beam_width: Option<usize>,
     /// Cache positions for prompt and answer together [default: the model's limit, at most 2048]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
@@ -90,14 +90,16 @@ impl Cli {
         &self.device
     }
 
-    pub(crate) fn engine_config(&self) -> EngineConfig {
+    /// The engine's settings; `beam_width` is what a policy package asks for.
+    pub(crate) fn engine_config(&self, beam_width: Option<usize>) -> EngineConfig {
+        let defaults = EngineConfig::new(&self.target, &self.draft);
         EngineConfig {
             device: self.device.clone(),
             dtype: self.dtype,
             threads: self.threads,
-            beam_width: self.beam_width,
+            beam_width: self.beam_width.or(beam_width).unwrap_or(defaults.beam_width),
             max_length: self.max_length,
-            ..EngineConfig::new(&self.target, &self.draft)
+            ..defaults
         }
     }
 }

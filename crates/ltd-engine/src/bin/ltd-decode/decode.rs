@@ -1,8 +1,12 @@
 //! What the command does.
 
-use anyhow::{Context, Result};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
 use ltd_engine::text::{Prompt, Question, TextModel, load_questions};
-use ltd_engine::{Controller, CycleOutcome, CycleTiming, Engine, Learned, Session, Static, StopRule};
+use ltd_engine::{
+    Controller, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Session, Static, StopRule,
+};
 use ltd_policy::PolicyPackage;
 
 use crate::cli::{Cli, Mode, PromptArgs};
@@ -14,49 +18,107 @@ use crate::report::{Report, Totals};
 #[error(transparent)]
 pub(crate) struct UsageError(#[from] anyhow::Error);
 
+/// All that a run needs, checked.
+struct Job {
+    engine: Engine,
+    text: TextModel,
+    prompts: Vec<Prompt>,
+    /// Who steers; nobody in plain decoding.
+    controller: Option<Box<dyn Controller>>,
+}
+
 /// Runs the command.
 pub(crate) fn run(cli: &Cli) -> Result<()> {
-    // Everything that can be wrong with the input is looked at before a model runs.
-    let config = cli.engine_config();
-    let problems = config.problems();
-    if let Some((field, problem)) = problems.first() {
-        return Err(UsageError(anyhow::anyhow!("--{}: {problem}", field.replace('_', "-"))).into());
-    }
-    let text = TextModel::load(&config.target).map_err(|error| UsageError(error.into()))?;
-    let prompts = prompts(&cli.prompt, cli.limit, &text).map_err(UsageError)?;
-    let mut controller = controller(cli).map_err(UsageError)?;
-    let engine = Engine::load(&config).map_err(|error| UsageError(error.into()))?;
-    eprintln!("ltd-decode: {}, dtype {}", cli.device(), engine.dtype());
+    let mut job = prepare(cli).map_err(UsageError)?;
+    eprintln!("ltd-decode: {}, dtype {}", cli.device(), job.engine.dtype());
 
-    let stop = StopRule { max_new_tokens: cli.max_new_tokens, eos: text.eos().to_vec() };
-    let report = Report::new(cli.json, prompts.len());
+    let stop = StopRule { max_new_tokens: cli.max_new_tokens, eos: job.text.eos().to_vec() };
+    let report = Report::new(cli.json, job.prompts.len());
     let mut totals = Totals::default();
     let mut recycled = None;
-    for (index, prompt) in prompts.iter().enumerate() {
-        let context = || format!("prompt {}", prompt.id);
-        let mut session = engine.prefill(&prompt.ids, recycled.take()).with_context(context)?;
+    for (index, prompt) in job.prompts.iter().enumerate() {
+        let mut session = job.engine.prefill(&prompt.ids, recycled.take())?;
         let mut dump = cli.dump_trees.as_ref().map(|path| (path, TreeDump::default()));
         let mut answer = Totals::default();
         while stop.reached(&session, prompt.ids.len()).is_none() {
-            let outcome = match &mut controller {
-                None => autoregressive_cycle(&engine, &mut session)?,
-                Some(controller) => {
-                    let dump = dump.as_mut().map(|(_, dump)| dump);
-                    speculative_cycle(&engine, &mut session, controller.as_mut(), prompt, dump)?
+            let outcome = match (&mut job.controller, &mut dump) {
+                (Some(controller), Some((_, dump))) => {
+                    dumped_cycle(&job.engine, &mut session, controller.as_mut(), prompt, dump)?
                 }
+                (Some(controller), None) => job.engine.run_cycle(&mut session, controller.as_mut())?,
+                (None, _) => job.engine.autoregressive_step(&mut session)?,
             };
             report.cycle(index, &outcome)?;
             answer.add(&outcome);
         }
         let output = stop.output(&session, prompt.ids.len());
-        report.answer(index, prompt, &text.decode(&output)?, &output, &answer)?;
+        report.answer(index, prompt, &job.text.decode(&output)?, &output, &answer)?;
         totals.append(&answer, &output);
         if let Some((path, dump)) = dump {
-            dump.write(path, &session, &prompt.ids, &settings(cli, &engine))?;
+            dump.write(path, &session, &prompt.ids, &settings(cli, &job.engine))?;
         }
         recycled = Some(session);
     }
     report.total(&totals)
+}
+
+/// Everything that can be wrong with the input is looked at before a token is produced.
+fn prepare(cli: &Cli) -> Result<Job> {
+    let package = cli.policy.as_deref().filter(|_| cli.mode == Mode::Policy).map(load_package).transpose()?;
+    let beam_width = package.as_ref().map(|package| package.manifest.beam_width);
+    let config = cli.engine_config(beam_width);
+    if let Some((field, problem)) = config.problems().first() {
+        bail!("--{}: {problem}", field.replace('_', "-"));
+    }
+    let controller = controller(cli, package.as_ref(), &config)?;
+    let text = TextModel::load(&config.target)?;
+    let prompts = prompts(&cli.prompt, cli.limit, &text)?;
+    let engine = Engine::load(&config)?;
+    for prompt in &prompts {
+        engine.check_prompt(&prompt.ids).with_context(|| format!("prompt {}", prompt.id))?;
+    }
+    Ok(Job { engine, text, prompts, controller })
+}
+
+fn load_package(folder: &Path) -> Result<PolicyPackage> {
+    let package = PolicyPackage::load(folder)?;
+    let manifest = &package.manifest;
+    eprintln!(
+        "ltd-decode: policies of {} ({}), trained with {} and {} in {} on {}",
+        manifest.run,
+        manifest.stage,
+        manifest.target.name,
+        manifest.draft.name,
+        manifest.dtype,
+        manifest.device
+    );
+    Ok(package)
+}
+
+fn controller(
+    cli: &Cli,
+    package: Option<&PolicyPackage>,
+    config: &EngineConfig,
+) -> Result<Option<Box<dyn Controller>>> {
+    Ok(match cli.mode {
+        Mode::Ar if cli.dump_trees.is_some() => bail!("--dump-trees: plain decoding has no trees"),
+        Mode::Ar => None,
+        Mode::Static => {
+            let (depth, size) = (cli.depth.unwrap_or_default(), cli.size.unwrap_or_default());
+            if depth > MAX_DEPTH {
+                bail!("--depth: is {depth}, must be at most {MAX_DEPTH}");
+            }
+            Some(Box::new(Static { depth, size }))
+        }
+        Mode::Policy => {
+            let package = package.context("--policy: expected a folder")?;
+            let (found, expected) = (config.beam_width, package.manifest.beam_width);
+            if found != expected {
+                bail!("--beam-width: is {found}, but the policies were trained with {expected}");
+            }
+            Some(Box::new(Learned::of_package(package)))
+        }
+    })
 }
 
 fn prompts(args: &PromptArgs, limit: Option<usize>, text: &TextModel) -> Result<Vec<Prompt>> {
@@ -77,42 +139,13 @@ fn prompts(args: &PromptArgs, limit: Option<usize>, text: &TextModel) -> Result<
     Ok(single(ids))
 }
 
-/// Who steers; nobody in plain decoding.
-fn controller(cli: &Cli) -> Result<Option<Box<dyn Controller>>> {
-    Ok(match cli.mode {
-        Mode::Ar if cli.dump_trees.is_some() => anyhow::bail!("--dump-trees: plain decoding has no trees"),
-        Mode::Ar => None,
-        Mode::Static => {
-            let (depth, size) = (cli.depth.unwrap_or_default(), cli.size.unwrap_or_default());
-            if depth > ltd_engine::MAX_DEPTH {
-                anyhow::bail!("--depth: is {depth}, must be at most {}", ltd_engine::MAX_DEPTH);
-            }
-            Some(Box::new(Static { depth, size }))
-        }
-        Mode::Policy => {
-            let folder = cli.policy.as_deref().context("--policy: expected a folder")?;
-            let package = PolicyPackage::load(folder)?;
-            let (found, expected) = (cli.engine_config().beam_width, package.manifest.beam_width);
-            if found != expected {
-                anyhow::bail!(
-                    "--beam-width: is {found}, but {} was trained with {expected}",
-                    folder.display()
-                );
-            }
-            let learned = Learned::new(&package.depth, &package.size);
-            Some(Box::new(learned.context("the package's policies are for other decisions")?))
-        }
-    })
-}
-
-fn speculative_cycle(
+fn dumped_cycle(
     engine: &Engine,
     session: &mut Session,
     controller: &mut dyn Controller,
     prompt: &Prompt,
-    dump: Option<&mut TreeDump>,
+    dump: &mut TreeDump,
 ) -> Result<CycleOutcome> {
-    let Some(dump) = dump else { return Ok(engine.run_cycle(session, controller)?) };
     let first = session.context_length() == prompt.ids.len();
     // Before the first cycle the draft has read all but the prompt's last position.
     let features =
@@ -123,20 +156,6 @@ fn speculative_cycle(
     let (outcome, tree) = engine.run_cycle_tree(session, controller)?;
     dump.cycle(&outcome, &tree);
     Ok(outcome)
-}
-
-/// A plain step in the form of a cycle that drafts and verifies nothing.
-fn autoregressive_cycle(engine: &Engine, session: &mut Session) -> Result<CycleOutcome> {
-    let context_length = session.context_length();
-    let (token, elapsed) = engine.autoregressive_step(session)?;
-    Ok(CycleOutcome {
-        accepted_ids: vec![token],
-        next_token: session.root(),
-        draft_depth: 0,
-        verification_size: 0,
-        context_length,
-        timing: CycleTiming { verify: elapsed, ..CycleTiming::default() },
-    })
 }
 
 fn settings(cli: &Cli, engine: &Engine) -> Vec<(&'static str, String)> {

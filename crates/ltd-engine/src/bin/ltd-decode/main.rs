@@ -12,9 +12,16 @@ use clap::Parser;
 fn main() -> ExitCode {
     match decode::run(&cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads the output has seen enough (`ltd-decode ... | head`).
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ltd-decode: {error:#}");
             ExitCode::from(if error.is::<decode::UsageError>() { 2 } else { 1 })
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
