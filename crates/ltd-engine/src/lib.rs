@@ -27,6 +27,6 @@ pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use generate::{StopReason, StopRule};
 pub use model::{BlockConfig, DraftConfig, TargetConfig};
-pub use outcome::{CycleOutcome, CycleTiming};
+pub use outcome::{CycleOutcome, CycleStats, CycleTiming};
 pub use session::Session;
 pub use tree::{DraftTree, VerificationTree};

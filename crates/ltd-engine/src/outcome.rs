@@ -1,9 +1,12 @@
 //! What a cycle yields: plain records without tensors.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Wall-clock parts of one cycle, device synchronised at each boundary. Their sum is the cycle time `T`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CycleTiming {
     /// Draft forwards and tree growth.
     pub draft: Duration,
@@ -57,5 +60,148 @@ impl CycleOutcome {
     /// Tokens per second of this cycle, `tau / T`.
     pub fn throughput(&self) -> f64 {
         self.acceptance_length() as f64 / self.timing.total().as_secs_f64()
+    }
+}
+
+/// Sums and counts over cycles.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CycleStats {
+    /// Cycles.
+    pub cycles: usize,
+    /// Tokens they yielded.
+    pub tokens: usize,
+    /// Candidates they verified.
+    pub candidates: usize,
+    /// Where their time went.
+    pub timing: CycleTiming,
+    /// Sum of their context lengths.
+    pub context_lengths: usize,
+    /// Cycles by acceptance length.
+    pub acceptance_lengths: BTreeMap<usize, usize>,
+    /// Cycles by draft depth.
+    pub depths: BTreeMap<usize, usize>,
+    /// Cycles by verification size.
+    pub sizes: BTreeMap<usize, usize>,
+}
+
+impl CycleStats {
+    /// Adds a cycle.
+    pub fn add(&mut self, outcome: &CycleOutcome) {
+        let tokens = outcome.acceptance_length();
+        self.cycles += 1;
+        self.tokens += tokens;
+        self.candidates += outcome.verification_size;
+        self.timing += outcome.timing;
+        self.context_lengths += outcome.context_length;
+        *self.acceptance_lengths.entry(tokens).or_default() += 1;
+        *self.depths.entry(outcome.draft_depth).or_default() += 1;
+        *self.sizes.entry(outcome.verification_size).or_default() += 1;
+    }
+
+    /// Adds the cycles of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        self.cycles += other.cycles;
+        self.tokens += other.tokens;
+        self.candidates += other.candidates;
+        self.timing += other.timing;
+        self.context_lengths += other.context_lengths;
+        for (counts, others) in [
+            (&mut self.acceptance_lengths, &other.acceptance_lengths),
+            (&mut self.depths, &other.depths),
+            (&mut self.sizes, &other.sizes),
+        ] {
+            for (value, count) in others {
+                *counts.entry(*value).or_default() += count;
+            }
+        }
+    }
+
+    /// `sum(tau) / sum(T)`, 0 without cycles.
+    pub fn tokens_per_second(&self) -> f64 {
+        ratio(self.tokens as f64, self.timing.total().as_secs_f64())
+    }
+
+    /// Mean acceptance length.
+    pub fn acceptance_length(&self) -> f64 {
+        self.mean(self.tokens)
+    }
+
+    /// Accepted draft tokens per verified candidate.
+    pub fn acceptance_rate(&self) -> f64 {
+        ratio((self.tokens - self.cycles) as f64, self.candidates as f64)
+    }
+
+    /// Mean draft depth.
+    pub fn mean_depth(&self) -> f64 {
+        self.mean(self.depths.iter().map(|(depth, count)| depth * count).sum())
+    }
+
+    /// Mean verification size.
+    pub fn mean_size(&self) -> f64 {
+        self.mean(self.candidates)
+    }
+
+    /// Mean context length.
+    pub fn mean_context_length(&self) -> f64 {
+        self.mean(self.context_lengths)
+    }
+
+    /// Mean of a part of the time per cycle, in milliseconds.
+    pub fn mean_ms(&self, part: Duration) -> f64 {
+        ratio(part.as_secs_f64() * 1e3, self.cycles as f64)
+    }
+
+    /// A part of the time as a share of all of it.
+    pub fn share(&self, part: Duration) -> f64 {
+        ratio(part.as_secs_f64(), self.timing.total().as_secs_f64())
+    }
+
+    /// Share of the cycles that accepted at least 1, 2, ... draft tokens.
+    pub fn acceptance_per_depth(&self) -> Vec<f64> {
+        let deepest = self.acceptance_lengths.keys().next_back().copied().unwrap_or(1);
+        let shares = (1..deepest).map(|accepted| {
+            let cycles: usize = self.acceptance_lengths.range(accepted + 1..).map(|(_, count)| count).sum();
+            self.mean(cycles)
+        });
+        shares.collect()
+    }
+
+    fn mean(&self, sum: usize) -> f64 {
+        ratio(sum as f64, self.cycles as f64)
+    }
+}
+
+fn ratio(numerator: f64, denominator: f64) -> f64 {
+    if denominator > 0.0 { numerator / denominator } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(tokens: usize, depth: usize, size: usize, ms: u64) -> CycleOutcome {
+        CycleOutcome {
+            accepted_ids: vec![0; tokens],
+            next_token: 0,
+            draft_depth: depth,
+            verification_size: size,
+            context_length: 10,
+            timing: CycleTiming { verify: Duration::from_millis(ms), ..CycleTiming::default() },
+        }
+    }
+
+    #[test]
+    fn statistics_are_ratios_of_sums() {
+        let (mut stats, mut second) = (CycleStats::default(), CycleStats::default());
+        assert_eq!(stats.tokens_per_second(), 0.0);
+        stats.add(&outcome(1, 2, 4, 100));
+        second.add(&outcome(4, 5, 8, 300));
+        second.add(&outcome(4, 5, 12, 100));
+        stats.merge(&second);
+        assert_eq!((stats.tokens_per_second(), stats.acceptance_length()), (18.0, 3.0));
+        assert_eq!((stats.mean_depth(), stats.mean_size(), stats.acceptance_rate()), (4.0, 8.0, 0.25));
+        assert_eq!(stats.acceptance_per_depth(), vec![2.0 / 3.0; 3]);
+        assert_eq!((stats.mean_ms(stats.timing.verify), stats.share(stats.timing.draft)), (500.0 / 3.0, 0.0));
+        assert_eq!(stats.depths, BTreeMap::from([(2, 1), (5, 2)]));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::problem::Problems;
+use crate::config::Problems;
 
 /// Result of a training operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -19,6 +19,14 @@ pub enum Error {
         /// All that is wrong with it.
         problems: Problems,
     },
+    /// The configuration file could not be read.
+    #[error("{}: {source}", path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
     /// A file or folder could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -26,6 +34,24 @@ pub enum Error {
         path: PathBuf,
         /// What the operating system says.
         source: std::io::Error,
+    },
+    /// The folder of a run cannot be used.
+    #[error("run folder {}: {problem}", path.display())]
+    RunFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A prompt cannot be decoded.
+    #[error("{}: question {id}: {source}", file.display())]
+    Prompt {
+        /// The question file.
+        file: PathBuf,
+        /// The question.
+        id: String,
+        /// What is wrong with it.
+        source: Box<ltd_engine::Error>,
     },
     /// A checkpoint is damaged or belongs to another run.
     #[error("{}: not a checkpoint of this run: {problem}", path.display())]
@@ -47,6 +73,9 @@ pub enum Error {
     /// A policy file.
     #[error(transparent)]
     Policy(#[from] ltd_policy::Error),
+    /// Ctrl-C cannot be listened for.
+    #[error("signals cannot be handled: {0}")]
+    Signal(#[source] ctrlc::Error),
     /// LibTorch refused an operation.
     #[error("LibTorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -55,6 +84,15 @@ pub enum Error {
 impl Error {
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Config { .. } | Self::Text(_))
+        match self {
+            Self::Config { .. }
+            | Self::ConfigFile { .. }
+            | Self::RunFolder { .. }
+            | Self::Prompt { .. }
+            | Self::Checkpoint { .. }
+            | Self::Text(_) => true,
+            Self::Engine(error) => error.is_usage(),
+            _ => false,
+        }
     }
 }

@@ -1,8 +1,25 @@
 //! PPO, stages, checkpoints and metrics: trains the two policies from measured tokens per second.
 
+mod cli;
+mod config;
 mod error;
+mod evaluate;
+mod interrupt;
+pub mod metrics;
+mod plan;
 pub mod ppo;
-mod problem;
+mod progress;
+mod prompts;
+mod run;
+mod trainer;
 
+pub use cli::Cli;
+pub use config::{
+    DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, Preset, Problems, PromptSet, PromptSets,
+    RoundStage, SizeConfig, SizeStage, StagesConfig, StaticSetting, TrainConfig,
+};
 pub use error::{Error, Result};
-pub use problem::Problems;
+pub use interrupt::{EXIT_CODE as INTERRUPTED_EXIT_CODE, Interrupt};
+pub use plan::{Counterpart, Stage};
+pub use progress::{Progress, Task};
+pub use trainer::{Ending, Trainer};

@@ -43,16 +43,16 @@ impl Adam {
     }
 
     /// Moments by name, for a checkpoint.
-    pub(crate) fn named_tensors(&self) -> Vec<(String, &Tensor)> {
-        let named = |name: &'static str, tensors: &'_ [Tensor]| {
+    pub(crate) fn named_tensors(&self) -> Vec<(String, Tensor)> {
+        let named = |name: &'static str, tensors: &[Tensor]| {
+            let tensors = tensors.iter().enumerate();
             tensors
-                .iter()
-                .enumerate()
-                .map(move |(index, _)| format!("adam.{name}.{index}"))
+                .map(|(index, tensor)| (format!("adam.{name}.{index}"), tensor.shallow_clone()))
                 .collect::<Vec<_>>()
         };
-        let first = named("first", &self.first).into_iter().zip(&self.first);
-        first.chain(named("second", &self.second).into_iter().zip(&self.second)).collect()
+        let mut all = named("first", &self.first);
+        all.extend(named("second", &self.second));
+        all
     }
 
     pub(crate) fn set_steps(&mut self, steps: i64) {

@@ -65,8 +65,16 @@ impl Episodes {
 }
 
 /// Steps as they come, before values and advantages are known.
-pub struct Rollout {
-    observations: Vec<f32>,
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Rollout {
+    /// `[steps, observation]`, row-major.
+    pub(crate) observations: Vec<f32>,
+    pub(crate) steps: Steps,
+}
+
+/// A rollout but for its observations.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Steps {
     actions: Vec<i64>,
     rewards: Vec<f32>,
     episode_starts: Vec<bool>,
@@ -75,73 +83,70 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    /// Takes `n_steps` steps. `observation` is the pending one, and holds the next pending one afterwards; `observer`
-    /// sees each step.
-    pub(crate) fn collect(
+    /// Steps taken so far.
+    pub(crate) fn len(&self) -> usize {
+        self.steps.actions.len()
+    }
+
+    /// Takes one step. `observation` is the pending one, and holds the next pending one afterwards.
+    pub(crate) fn step(
+        &mut self,
         env: &mut dyn Env,
         mlp: &Mlp,
-        n_steps: usize,
+        scratch: &mut Scratch,
         observation: &mut [f32],
         episodes: &mut Episodes,
         random: &mut ChaCha8Rng,
-        observer: &mut dyn FnMut(usize, &Step),
-    ) -> ltd_env::Result<Self> {
-        let mut scratch = mlp.scratch();
-        let mut rollout = Self {
-            observations: Vec::with_capacity(n_steps * observation.len()),
-            actions: Vec::with_capacity(n_steps),
-            rewards: Vec::with_capacity(n_steps),
-            episode_starts: Vec::with_capacity(n_steps),
-            truncations: Vec::new(),
-        };
-        for index in 0..n_steps {
-            let start = Instant::now();
-            let action = sample(mlp, observation, &mut scratch, random);
-            let elapsed = start.elapsed();
-            rollout.observations.extend_from_slice(observation);
-            rollout.actions.push(action as i64);
-            rollout.episode_starts.push(episodes.at_start());
-            let step = env.step(Decision { action, elapsed }, observation)?;
-            rollout.rewards.push(step.reward);
-            episodes.note(&step);
-            if step.truncated && !step.terminated {
-                rollout.truncations.push((index, observation.to_vec()));
-            }
-            observer(action, &step);
-            if step.terminated || step.truncated {
-                env.reset(observation)?;
-            }
+    ) -> ltd_env::Result<Step> {
+        let start = Instant::now();
+        let action = sample(mlp, observation, scratch, random);
+        let elapsed = start.elapsed();
+        let seen = observation.to_vec();
+        let starts_episode = episodes.at_start();
+        let step = env.step(Decision { action, elapsed }, observation)?;
+        if step.truncated && !step.terminated {
+            self.steps.truncations.push((self.len(), observation.to_vec()));
         }
-        Ok(rollout)
+        if step.terminated || step.truncated {
+            env.reset(observation)?;
+        }
+        // Noted only now: a step that failed left nothing behind.
+        self.observations.extend_from_slice(&seen);
+        self.steps.actions.push(action as i64);
+        self.steps.episode_starts.push(starts_episode);
+        self.steps.rewards.push(step.reward);
+        episodes.note(&step);
+        Ok(step)
     }
 
     /// Adds values, log-probabilities and advantages: one batch for all steps, as the networks did not change.
     pub(crate) fn finish(
-        mut self,
+        self,
         config: &PpoConfig,
         networks: &ActorCritic,
         next_observation: &[f32],
         next_is_start: bool,
     ) -> RolloutBuffer {
-        let n_steps = self.actions.len();
+        let Steps { actions, mut rewards, episode_starts, truncations } = self.steps;
+        let n_steps = actions.len();
         let width = next_observation.len();
         let rows = |values: &[f32]| Tensor::from_slice(values).view([-1, width as i64]);
         let host = |tensor: Tensor| {
             Vec::<f32>::try_from(tensor.to_kind(Kind::Float)).expect("invariant: a vector of f32 on the CPU")
         };
         let (values, log_probs, last_value) = tch::no_grad(|| {
-            let evaluation = networks.evaluate(&rows(&self.observations), &Tensor::from_slice(&self.actions));
+            let evaluation = networks.evaluate(&rows(&self.observations), &Tensor::from_slice(&actions));
             let last_value = host(networks.values(&rows(next_observation)))[0];
-            for (step, observation) in &self.truncations {
+            for (step, observation) in &truncations {
                 // A limit is no end: what would have come is part of the reward.
-                self.rewards[*step] += config.gamma as f32 * host(networks.values(&rows(observation)))[0];
+                rewards[*step] += config.gamma as f32 * host(networks.values(&rows(observation)))[0];
             }
             (host(evaluation.values), host(evaluation.log_probs), last_value)
         });
         let (advantages, returns) = advantages_and_returns(
-            &self.rewards,
+            &rewards,
             &values,
-            &self.episode_starts,
+            &episode_starts,
             last_value,
             next_is_start,
             config.gamma as f32,
@@ -150,7 +155,7 @@ impl Rollout {
         RolloutBuffer {
             observations: Array2::from_shape_vec((n_steps, width), self.observations)
                 .expect("invariant: each step has one observation"),
-            actions: Array1::from_vec(self.actions),
+            actions: Array1::from_vec(actions),
             values: Array1::from_vec(values),
             log_probs: Array1::from_vec(log_probs),
             advantages: Array1::from_vec(advantages),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::problem::Problems;
+use crate::config::Problems;
 
 /// Hidden layers of the two networks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,9 +14,9 @@ pub struct NetArch {
     pub vf: Vec<usize>,
 }
 
-/// How one policy learns. Every field has a default, that of [`PpoPreset::Quick`].
+/// How one policy learns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct PpoConfig {
     /// Steps per rollout.
     pub n_steps: usize,
@@ -52,36 +52,15 @@ pub struct PpoConfig {
     pub net_arch: NetArch,
 }
 
-/// A named set of hyper-parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PpoPreset {
-    /// For minutes of training: small networks, short rollouts.
-    Quick,
-    /// The paper's size policy (arXiv 2603.01639).
-    PaperSize,
-    /// The paper's depth policy.
-    PaperDepth,
-    /// The size policy of the official scripts, which differ from the paper.
-    OfficialSize,
-    /// The depth policy of the official scripts.
-    OfficialDepth,
-}
-
 impl Default for PpoConfig {
+    /// The values of the preset `quick`. A few hundred cycles are all there is: small networks that generalise, and
+    /// several passes over rollouts short enough for a dozen updates.
     fn default() -> Self {
-        PpoPreset::Quick.config()
-    }
-}
-
-impl PpoPreset {
-    /// The hyper-parameters.
-    pub fn config(self) -> PpoConfig {
-        let paper = PpoConfig {
-            n_steps: 2048,
-            batch_size: 256,
-            n_epochs: 20,
-            gamma: 0.9,
+        Self {
+            n_steps: 128,
+            batch_size: 32,
+            n_epochs: 10,
+            gamma: 1.0,
             gae_lambda: 0.95,
             clip_range: 0.2,
             ent_coef: 0.01,
@@ -93,32 +72,7 @@ impl PpoPreset {
             warmup_fraction: 0.01,
             linear_decay: true,
             adam_eps: 1e-5,
-            net_arch: NetArch { pi: vec![1024, 256], vf: vec![1024, 256] },
-        };
-        let depth_arch = NetArch { pi: vec![1024], vf: vec![1024, 256] };
-        let official = |config: PpoConfig| PpoConfig {
-            n_steps: 128,
-            batch_size: 64,
-            n_epochs: 1,
-            learning_rate: 3e-4,
-            ..config
-        };
-        match self {
-            Self::PaperSize => paper,
-            Self::PaperDepth => PpoConfig { gamma: 0.999, net_arch: depth_arch, ..paper },
-            Self::OfficialSize => official(paper),
-            Self::OfficialDepth => official(Self::PaperDepth.config()),
-            // A few hundred cycles are all there is: small networks that generalise, and several passes over
-            // rollouts short enough for a dozen updates.
-            Self::Quick => PpoConfig {
-                n_steps: 128,
-                batch_size: 32,
-                n_epochs: 10,
-                gamma: 1.0,
-                learning_rate: 1e-3,
-                net_arch: NetArch { pi: vec![64], vf: vec![64] },
-                ..paper
-            },
+            net_arch: NetArch { pi: vec![64], vf: vec![64] },
         }
     }
 }

@@ -1,24 +1,18 @@
-//! A policy that learns: networks, optimiser, random streams and counters, all of which a checkpoint keeps.
-
-use std::collections::HashMap;
-use std::path::Path;
+//! A policy that learns: networks, optimiser, random streams and counters, all of which a snapshot keeps.
 
 use ltd_env::{Env, Step, stream};
-use ltd_policy::{Mlp, write_atomically};
+use ltd_policy::{Mlp, Scratch};
 use rand_chacha::ChaCha8Rng;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::actor_critic::ActorCritic;
 use super::adam::Adam;
-use super::collect::{Episodes, Rollout};
+use super::collect::{Episodes, Rollout, Steps};
 use super::config::PpoConfig;
 use super::rollout_buffer::RolloutBuffer;
 use super::schedule::learning_rate;
 use super::update::{UpdateStats, random_orders, update};
-use crate::{Error, Result};
 
 /// PPO for one policy.
 pub struct Learner {
@@ -29,16 +23,29 @@ pub struct Learner {
     minibatches: ChaCha8Rng,
     episodes: Episodes,
     observation: Vec<f32>,
-    timesteps: usize,
+    /// The rollout under way: an interruption may come in the middle of one.
+    rollout: Rollout,
+    /// The policy as it acts, made anew after each update.
+    acting: Option<(Mlp, Scratch)>,
+    updated_timesteps: usize,
     epochs: usize,
     begun: bool,
 }
 
-/// What is saved besides tensors.
+/// All that a learner's future depends on, the environment apart.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Tensors by name.
+    pub tensors: Vec<(String, Tensor)>,
+    /// Everything else.
+    pub counters: serde_json::Value,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Counters {
     episodes: Episodes,
-    timesteps: usize,
+    rollout: Steps,
+    updated_timesteps: usize,
     epochs: usize,
     adam_steps: i64,
     begun: bool,
@@ -47,7 +54,7 @@ struct Counters {
     minibatches: String,
 }
 
-const COUNTERS: &str = "counters";
+const ROLLOUT_OBSERVATIONS: &str = "rollout.observations";
 
 impl Learner {
     /// Fresh networks for an environment's observations and actions. `name` tells the streams of several learners
@@ -62,21 +69,13 @@ impl Learner {
             minibatches: stream(seed, &format!("{name} minibatches")),
             episodes: Episodes::default(),
             observation: vec![0.0; observation_len],
-            timesteps: 0,
+            rollout: Rollout::default(),
+            acting: None,
+            updated_timesteps: 0,
             epochs: 0,
             begun: false,
             config,
         }
-    }
-
-    /// Continues from another learner's networks, with fresh optimiser, counters and streams.
-    pub fn start_from(&self, other: &Learner) {
-        tch::no_grad(|| {
-            for (parameter, source) in self.networks.parameters().iter_mut().zip(other.networks.parameters())
-            {
-                parameter.copy_(&source);
-            }
-        });
     }
 
     /// Hyper-parameters.
@@ -84,9 +83,14 @@ impl Learner {
         &self.config
     }
 
-    /// Steps taken.
+    /// The policy and the value function.
+    pub fn networks(&self) -> &ActorCritic {
+        &self.networks
+    }
+
+    /// Steps taken, those of an unfinished rollout included.
     pub fn timesteps(&self) -> usize {
-        self.timesteps
+        self.updated_timesteps + self.rollout.len()
     }
 
     /// Epochs made, which Stable-Baselines3 calls updates.
@@ -114,21 +118,34 @@ impl Learner {
         &mut self.observation
     }
 
-    /// Takes one rollout.
+    /// Takes steps until the rollout is full, or until `interrupted` says so after a step: then there is no buffer,
+    /// and the next call goes on with the same rollout. `observer` sees each step.
     pub fn collect(
         &mut self,
         env: &mut dyn Env,
-        observer: &mut dyn FnMut(usize, &Step),
-    ) -> ltd_env::Result<RolloutBuffer> {
+        observer: &mut dyn FnMut(&Step),
+        interrupted: &dyn Fn() -> bool,
+    ) -> ltd_env::Result<Option<RolloutBuffer>> {
         if !self.begun {
             env.reset(&mut self.observation)?;
             self.begun = true;
         }
-        let mlp = self.mlp();
-        let Self { config, observation, episodes, actions, networks, .. } = self;
-        let rollout = Rollout::collect(env, &mlp, config.n_steps, observation, episodes, actions, observer)?;
-        self.timesteps += config.n_steps;
-        Ok(rollout.finish(config, networks, observation, episodes.at_start()))
+        let Self { observation, episodes, actions, networks, rollout, .. } = self;
+        let (mlp, scratch) = self.acting.get_or_insert_with(|| {
+            let mlp = networks.to_mlp();
+            let scratch = mlp.scratch();
+            (mlp, scratch)
+        });
+        while rollout.len() < self.config.n_steps {
+            let step = rollout.step(env, mlp, scratch, observation, episodes, actions)?;
+            observer(&step);
+            if interrupted() && rollout.len() < self.config.n_steps {
+                return Ok(None);
+            }
+        }
+        let rollout = std::mem::take(rollout);
+        self.updated_timesteps += rollout.len();
+        Ok(Some(rollout.finish(&self.config, networks, observation, episodes.at_start())))
     }
 
     /// Learns from a rollout; `progress` is the share of the stage that is over.
@@ -137,79 +154,78 @@ impl Learner {
         let orders = random_orders(buffer, &mut self.minibatches);
         let stats = update(&self.config, &self.networks, &mut self.adam, buffer, rate, orders);
         self.epochs += stats.epochs;
+        self.acting = None;
         stats
     }
 
-    /// Writes everything but the environment: complete, or not at all.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    /// Everything but the environment.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut tensors = self.networks.named_parameters();
+        tensors.extend(self.adam.named_tensors());
+        let observations = Tensor::from_slice(&self.rollout.observations);
+        tensors.push((ROLLOUT_OBSERVATIONS.to_owned(), observations));
         let counters = Counters {
             episodes: self.episodes.clone(),
-            timesteps: self.timesteps,
+            rollout: self.rollout.steps.clone(),
+            updated_timesteps: self.updated_timesteps,
             epochs: self.epochs,
             adam_steps: self.adam.steps(),
             begun: self.begun,
             actions: self.actions.get_word_pos().to_string(),
             minibatches: self.minibatches.get_word_pos().to_string(),
         };
-        let counters = serde_json::to_string(&counters).expect("invariant: counters are plain data");
-        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = self
-            .tensors()
-            .into_iter()
-            .map(|(name, tensor)| {
-                let values: Vec<f32> = Vec::try_from(tensor.detach().contiguous().view(-1))
-                    .expect("invariant: parameters are f32 on the CPU");
-                let shape = tensor.size().iter().map(|&size| size as usize).collect();
-                (name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect())
-            })
-            .collect();
-        let views = tensors.iter().map(|(name, shape, bytes)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-            (name, view.expect("invariant: shapes come from the tensors"))
-        });
-        let bytes = safetensors::serialize(views, Some(HashMap::from([(COUNTERS.to_owned(), counters)])))
-            .expect("invariant: names are unique");
-        Ok(write_atomically(path, &bytes)?)
+        let counters = serde_json::to_value(counters).expect("invariant: counters are plain data");
+        Snapshot { tensors, counters }
     }
 
-    /// Reads what [`Learner::save`] wrote into a learner of the same shape.
-    pub fn load(&mut self, path: &Path) -> Result<()> {
-        let broken = |problem: String| Error::Checkpoint { path: path.to_owned(), problem };
-        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
-        let counters = metadata.metadata().as_ref().and_then(|entries| entries.get(COUNTERS));
-        let counters = counters.ok_or_else(|| broken("has no counters".to_owned()))?;
-        let counters: Counters = serde_json::from_str(counters).map_err(|error| broken(error.to_string()))?;
-        let position =
-            |text: &str| text.parse().map_err(|_| broken(format!("`{text}` is no stream position")));
-        let (actions, minibatches) = (position(&counters.actions)?, position(&counters.minibatches)?);
-        let file = SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
-        for (name, mut tensor) in self.tensors() {
-            let view = file.tensor(&name).map_err(|error| broken(error.to_string()))?;
-            let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
-            if view.dtype() != Dtype::F32 || shape != tensor.size() {
-                let expected = tensor.size();
-                return Err(broken(format!(
-                    "{name} has shape {shape:?}, this configuration needs {expected:?}"
-                )));
-            }
-            let values = Tensor::f_from_data_size(view.data(), &shape, tch::Kind::Float)?;
-            tch::no_grad(|| tensor.copy_(&values));
+    /// Returns to a snapshot of a learner of the same shape. On an error, which says what does not fit, the learner
+    /// is of no further use.
+    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), String> {
+        let counters: Counters =
+            serde_json::from_value(snapshot.counters.clone()).map_err(|error| error.to_string())?;
+        let position = |text: &str| text.parse().map_err(|_| format!("`{text}` is no stream position"));
+        self.actions.set_word_pos(position(&counters.actions)?);
+        self.minibatches.set_word_pos(position(&counters.minibatches)?);
+        copy(&snapshot.tensors, self.networks.named_parameters())?;
+        copy(&snapshot.tensors, self.adam.named_tensors())?;
+        let observations = Vec::<f32>::try_from(find(&snapshot.tensors, ROLLOUT_OBSERVATIONS)?);
+        let rollout = Rollout {
+            observations: observations.map_err(|error| error.to_string())?,
+            steps: counters.rollout,
+        };
+        if rollout.observations.len() != rollout.len() * self.observation.len() {
+            return Err(format!("{ROLLOUT_OBSERVATIONS} does not fit {} steps", rollout.len()));
         }
+        self.rollout = rollout;
         self.adam.set_steps(counters.adam_steps);
-        self.actions.set_word_pos(actions);
-        self.minibatches.set_word_pos(minibatches);
         self.episodes = counters.episodes;
-        self.timesteps = counters.timesteps;
+        self.updated_timesteps = counters.updated_timesteps;
         self.epochs = counters.epochs;
         self.begun = counters.begun;
+        self.acting = None;
         Ok(())
     }
 
-    fn tensors(&self) -> Vec<(String, Tensor)> {
-        let mut tensors = self.networks.named_parameters();
-        tensors.extend(
-            self.adam.named_tensors().into_iter().map(|(name, tensor)| (name, tensor.shallow_clone())),
-        );
-        tensors
+    /// Takes over the networks of a snapshot; optimiser, counters and streams stay fresh.
+    pub fn start_from(&mut self, tensors: &[(String, Tensor)]) -> Result<(), String> {
+        self.acting = None;
+        copy(tensors, self.networks.named_parameters())
     }
+}
+
+fn find<'t>(tensors: &'t [(String, Tensor)], name: &str) -> Result<&'t Tensor, String> {
+    let found = tensors.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor);
+    found.ok_or_else(|| format!("{name} is missing"))
+}
+
+fn copy(from: &[(String, Tensor)], into: Vec<(String, Tensor)>) -> Result<(), String> {
+    for (name, mut tensor) in into {
+        let source = find(from, &name)?;
+        let (found, expected) = (source.size(), tensor.size());
+        if found != expected {
+            return Err(format!("{name} has shape {found:?}, this configuration needs {expected:?}"));
+        }
+        tch::no_grad(|| tensor.copy_(source));
+    }
+    Ok(())
 }

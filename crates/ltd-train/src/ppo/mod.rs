@@ -12,10 +12,10 @@ mod update;
 
 pub use actor_critic::{ActorCritic, Evaluation};
 pub use adam::Adam;
-pub use collect::{Episodes, Rollout};
-pub use config::{NetArch, PpoConfig, PpoPreset};
+pub use collect::Episodes;
+pub use config::{NetArch, PpoConfig};
 pub use gae::advantages_and_returns;
-pub use learner::Learner;
+pub use learner::{Learner, Snapshot};
 pub use rollout_buffer::{Minibatch, RolloutBuffer};
 pub use schedule::learning_rate;
 pub use update::{LossTerms, UpdateStats, ppo_loss, update};

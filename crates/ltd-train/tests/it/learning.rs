@@ -1,5 +1,7 @@
 //! PPO learns, repeats itself exactly, and goes on where it was saved.
 
+use std::cell::Cell;
+
 use ltd_env::testing::{ContextualBandit, IdentityEnv};
 use ltd_env::{Decision, Env};
 use ltd_policy::argmax;
@@ -13,7 +15,7 @@ fn train(env: &mut dyn Env, config: PpoConfig, timesteps: usize, seed: u64) -> L
 
 fn iterate(learner: &mut Learner, env: &mut dyn Env, until: usize, total: usize) {
     while learner.timesteps() < until {
-        let buffer = learner.collect(env, &mut |_, _| ()).expect("a rollout");
+        let buffer = learner.collect(env, &mut |_| (), &|| false).expect("steps").expect("a whole rollout");
         let progress = learner.timesteps() as f64 / total as f64;
         learner.update(&buffer, progress);
     }
@@ -70,42 +72,39 @@ fn the_same_seed_gives_the_same_policy_and_another_seed_another() {
 }
 
 #[test]
-fn a_resumed_learner_ends_where_an_uninterrupted_one_does() {
+fn a_learner_that_was_interrupted_at_any_step_ends_where_an_uninterrupted_one_does() {
     let total = 1_024;
     let mut env = IdentityEnv::new(4, 5, 1);
     let mut uninterrupted = Learner::new(4, 4, config(), 5, "test");
     iterate(&mut uninterrupted, &mut env, total, total);
 
-    let folder = std::env::temp_dir().join(format!("ltd-resume-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let path = folder.join("learner.safetensors");
-    let mut env = IdentityEnv::new(4, 5, 1);
-    let mut first = Learner::new(4, 4, config(), 5, "test");
-    iterate(&mut first, &mut env, total / 2, total);
-    first.save(&path).expect("saved");
-    let state = env.state();
+    // In the middle of a rollout, after its last step, and before anything.
+    for stop_after in [300, 512, 0] {
+        let mut env = IdentityEnv::new(4, 5, 1);
+        let mut first = Learner::new(4, 4, config(), 5, "test");
+        iterate(&mut first, &mut env, stop_after / 128 * 128, total);
+        if stop_after % 128 > 0 {
+            let steps = Cell::new(stop_after / 128 * 128);
+            let stopped =
+                first.collect(&mut env, &mut |_| steps.set(steps.get() + 1), &|| steps.get() == stop_after);
+            assert!(stopped.expect("steps").is_none());
+        }
+        assert_eq!(first.timesteps(), stop_after);
+        let (snapshot, state) = (first.snapshot(), env.state());
 
-    let mut env = IdentityEnv::new(4, 5, 1);
-    let mut second = Learner::new(4, 4, config(), 999, "test");
-    // Another seed made it; everything must come from the checkpoint but the streams' keys.
-    let mut resumed = Learner::new(4, 4, config(), 5, "test");
-    for learner in [&mut second, &mut resumed] {
-        learner.load(&path).expect("loaded");
+        let mut env = IdentityEnv::new(4, 5, 1);
+        let mut resumed = Learner::new(4, 4, config(), 5, "test");
+        resumed.restore(&snapshot).expect("restored");
+        env.restore(state, resumed.pending_observation()).expect("restored");
+        iterate(&mut resumed, &mut env, total, total);
+        assert_eq!(resumed.mlp(), uninterrupted.mlp());
+        assert_eq!(resumed.episodes(), uninterrupted.episodes());
     }
-    env.restore(state, resumed.pending_observation()).expect("restored");
-    iterate(&mut resumed, &mut env, total, total);
-    assert_eq!(resumed.mlp(), uninterrupted.mlp());
-    assert_eq!(resumed.episodes(), uninterrupted.episodes());
-    assert_eq!(second.mlp(), first.mlp());
+}
 
-    let bytes = std::fs::read(&path).expect("the checkpoint");
-    for end in [0, 7, 100, bytes.len() / 2, bytes.len() - 1] {
-        std::fs::write(&path, &bytes[..end]).expect("written");
-        let error = second.load(&path).expect_err("truncated").to_string();
-        assert!(error.contains("learner.safetensors: not a checkpoint of this run"), "{error}");
-    }
-    std::fs::write(&path, &bytes).expect("written");
-    let error = Learner::new(4, 7, config(), 5, "test").load(&path).expect_err("other shape").to_string();
-    assert!(error.contains("policy.1.weight has shape [4, 32], this configuration needs [7, 32]"), "{error}");
-    std::fs::remove_dir_all(folder).expect("removed");
+#[test]
+fn a_snapshot_of_another_shape_is_refused_with_what_differs() {
+    let snapshot = Learner::new(4, 4, config(), 5, "test").snapshot();
+    let error = Learner::new(4, 7, config(), 5, "test").restore(&snapshot).expect_err("another shape");
+    assert_eq!(error, "policy.1.weight has shape [4, 32], this configuration needs [7, 32]");
 }

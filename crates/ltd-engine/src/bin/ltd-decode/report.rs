@@ -5,51 +5,40 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ltd_engine::text::Prompt;
-use ltd_engine::{CycleOutcome, CycleTiming};
+use ltd_engine::{CycleOutcome, CycleStats};
 use serde_json::{Value, json};
 
-/// Sums over cycles.
+/// Cycles and tokens of one answer, or of all.
 #[derive(Default)]
 pub(crate) struct Totals {
-    cycles: usize,
-    tokens: usize,
-    timing: CycleTiming,
+    stats: CycleStats,
     output_ids: Vec<u32>,
 }
 
 impl Totals {
     pub(crate) fn add(&mut self, outcome: &CycleOutcome) {
-        self.cycles += 1;
-        self.tokens += outcome.acceptance_length();
-        self.timing += outcome.timing;
+        self.stats.add(outcome);
     }
 
-    /// Adds the sums of a finished answer.
+    /// Adds a finished answer.
     pub(crate) fn append(&mut self, answer: &Totals, output_ids: &[u32]) {
-        self.cycles += answer.cycles;
-        self.tokens += answer.tokens;
-        self.timing += answer.timing;
+        self.stats.merge(&answer.stats);
         self.output_ids.extend_from_slice(output_ids);
     }
 
-    fn tokens_per_second(&self) -> f64 {
-        let seconds = self.timing.total().as_secs_f64();
-        if seconds > 0.0 { self.tokens as f64 / seconds } else { 0.0 }
-    }
-
-    fn acceptance_length(&self) -> f64 {
-        self.tokens as f64 / self.cycles.max(1) as f64
-    }
-
     fn json(&self, output_ids: &[u32]) -> Value {
+        let CycleStats { cycles, tokens, timing, .. } = &self.stats;
         json!({
             "output_ids": output_ids,
-            "cycles": self.cycles,
-            "tokens_per_second": self.tokens_per_second(),
-            "acceptance_length": self.acceptance_length(),
-            "draft_ms": milliseconds(self.timing.draft),
-            "verify_ms": milliseconds(self.timing.verify),
-            "policy_ms": milliseconds(self.timing.policy),
+            "cycles": cycles,
+            "tokens": tokens,
+            "tokens_per_second": self.stats.tokens_per_second(),
+            "acceptance_length": self.stats.acceptance_length(),
+            "mean_depth": self.stats.mean_depth(),
+            "mean_size": self.stats.mean_size(),
+            "draft_ms": milliseconds(timing.draft),
+            "verify_ms": milliseconds(timing.verify),
+            "policy_ms": milliseconds(timing.policy),
         })
     }
 }
@@ -112,18 +101,18 @@ impl Report {
         if self.json {
             return print(&totals.json(&totals.output_ids));
         }
-        let total = totals.timing.total().as_secs_f64().max(f64::MIN_POSITIVE);
-        let share = |part: Duration| 100.0 * part.as_secs_f64() / total;
+        let stats = &totals.stats;
+        let percent = |part: Duration| 100.0 * stats.share(part);
         eprintln!(
             "ltd-decode: {} tokens in {} cycles, {:.1} tokens/s, acceptance length {:.2}, \
              draft {:.0} %, verify {:.0} %, policy {:.1} %",
             totals.output_ids.len(),
-            totals.cycles,
-            totals.tokens_per_second(),
-            totals.acceptance_length(),
-            share(totals.timing.draft),
-            share(totals.timing.verify),
-            share(totals.timing.policy),
+            stats.cycles,
+            stats.tokens_per_second(),
+            stats.acceptance_length(),
+            percent(stats.timing.draft),
+            percent(stats.timing.verify),
+            percent(stats.timing.policy),
         );
         Ok(())
     }

@@ -14,6 +14,20 @@ impl Problems {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Whether the value at `path`, or one that it is part of, is at fault already.
+    fn covers(&self, path: &str) -> bool {
+        self.0.iter().any(|(known, _)| {
+            let rest = path.strip_prefix(known.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    }
+
+    /// Adds the problems of `others` that do not follow from those known.
+    pub(super) fn add_independent(&mut self, others: Self) {
+        let new: Vec<_> = others.0.into_iter().filter(|(path, _)| !self.covers(path)).collect();
+        self.0.extend(new);
+    }
 }
 
 impl std::fmt::Display for Problems {

@@ -1,0 +1,107 @@
+//! Command line of `ltd-train`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::interrupt::EXIT_CODE;
+use crate::run::timestamp;
+use crate::{Ending, Error, Interrupt, Progress, Result, TrainConfig, Trainer};
+
+/// Train the two policies of speculative decoding from measured tokens per second.
+///
+/// A run leaves its curves, checkpoints, policies and a final comparison in its folder. Watch it with
+/// `tensorboard --logdir runs`, freeze it with `ltd-export`.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// Configuration of a new run
+    #[arg(long, value_name = "FILE", required_unless_present = "resume")]
+    config: Option<PathBuf>,
+    /// Change a value of the configuration, e.g. `--set size.ppo.learning_rate=3e-4`; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE", requires = "config")]
+    overrides: Vec<String>,
+    /// Folder of the new run [default: runs/<name of the configuration>-<time>]
+    #[arg(long, value_name = "DIR", requires = "config")]
+    run_dir: Option<PathBuf>,
+    /// Go on with an interrupted run
+    #[arg(long, value_name = "RUN", conflicts_with = "config")]
+    resume: Option<PathBuf>,
+    /// Check the configuration and print the plan, then stop
+    #[arg(long, requires = "config")]
+    dry_run: bool,
+}
+
+impl Cli {
+    /// Runs the command and says how the program should end.
+    pub fn run(&self) -> ExitCode {
+        match self.execute() {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("ltd-train: {error}");
+                ExitCode::from(if error.is_usage() { 2 } else { 1 })
+            }
+        }
+    }
+
+    fn execute(&self) -> Result<ExitCode> {
+        let (folder, config) = match (&self.resume, &self.config) {
+            (Some(run), _) => (run.clone(), None),
+            (None, Some(file)) => {
+                let config = TrainConfig::load(file, &self.overrides)?;
+                if self.dry_run {
+                    print!("{}", describe(&config));
+                    return Ok(ExitCode::SUCCESS);
+                }
+                (self.run_dir.clone().unwrap_or_else(|| default_folder(file)), Some(config))
+            }
+            (None, None) => unreachable!("clap asks for one of both"),
+        };
+        let interrupt = Interrupt::listen().map_err(Error::Signal)?;
+        let progress = Progress::detect();
+        let mut trainer = match config {
+            Some(config) => {
+                progress.say(&format!("run folder {0}; curves: tensorboard --logdir {0}", folder.display()));
+                Trainer::create(config, &folder, progress, interrupt)?
+            }
+            None => Trainer::resume(&folder, progress, interrupt)?,
+        };
+        Ok(match trainer.learn()? {
+            Ending::Finished { summary } => {
+                println!("\n{summary}");
+                let folder = folder.display();
+                progress.say(&format!("freeze the policies: ltd-export --run {folder} --out policies"));
+                ExitCode::SUCCESS
+            }
+            Ending::Interrupted { place } => {
+                let folder = folder.display();
+                progress.say(&format!("interrupted at {place}; go on with: ltd-train --resume {folder}"));
+                ExitCode::from(EXIT_CODE)
+            }
+        })
+    }
+}
+
+fn default_folder(config: &Path) -> PathBuf {
+    let name = config.file_stem().unwrap_or_default().to_string_lossy();
+    Path::new("runs").join(format!("{name}-{}", timestamp()))
+}
+
+/// The plan of a configuration, then all its values.
+fn describe(config: &TrainConfig) -> String {
+    let mut text = String::from("stages:\n");
+    let mut line = |line: std::fmt::Arguments| text.extend([line.to_string().as_str(), "\n"]);
+    for stage in config.plan() {
+        let limit = stage
+            .max_time
+            .map_or_else(String::new, |limit| format!(", at most {:.1} min", limit.as_secs_f64() / 60.0));
+        line(format_args!(
+            "  {:<10} {} steps{limit}, against {}",
+            stage.name, stage.total_timesteps, stage.counterpart
+        ));
+    }
+    let points = config.evaluation.grid.settings(config.engine.beam_width).len();
+    line(format_args!("then the best of {points} constants is sought, and all contenders are compared\n"));
+    text + &serde_json::to_string_pretty(config).expect("invariant: a configuration is plain data") + "\n"
+}

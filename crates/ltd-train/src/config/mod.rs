@@ -1,0 +1,206 @@
+//! What a run is told: one JSON file, merged over a preset, checked as a whole.
+
+mod parse;
+mod preset;
+mod problem;
+mod validate;
+
+use std::path::PathBuf;
+
+use ltd_engine::EngineConfig;
+use ltd_env::Reward;
+use ltd_policy::{DepthActions, PolicyKind, SizeActions};
+use serde::{Deserialize, Serialize};
+
+pub use preset::Preset;
+pub use problem::Problems;
+
+use crate::ppo::PpoConfig;
+
+/// A training run. Keys that the file leaves out have the preset's values; unknown keys are errors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Where the values come from that the file does not name: `quick` (default), `paper` or `official`.
+    pub preset: Preset,
+    /// Seed of all random streams.
+    pub seed: u64,
+    /// The models and how they run. `target` and `draft` are required.
+    pub engine: EngineConfig,
+    /// Prompts to learn from and to measure on; required.
+    pub prompts: PromptSets,
+    /// Tokens generated per training prompt at most.
+    pub max_new_tokens: usize,
+    /// What a cycle is worth: `throughput` (the paper's), `acceptance`, `time` or `gain`.
+    pub reward: Reward,
+    /// The depth policy.
+    pub depth: DepthConfig,
+    /// The size policy.
+    pub size: SizeConfig,
+    /// What is trained, in which order, for how long.
+    pub stages: StagesConfig,
+    /// What policies are compared with.
+    pub evaluation: EvaluationConfig,
+}
+
+/// The three sets of prompts. Training and measuring must not share prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptSets {
+    /// Prompts of the training environments.
+    pub train: PromptSet,
+    /// Prompts on which checkpoints and the best constant are chosen.
+    pub validation: PromptSet,
+    /// Prompts of the final comparison.
+    pub evaluation: PromptSet,
+}
+
+/// Some lines of a question file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptSet {
+    /// Question file in FastChat's `question.jsonl` form (`turns`, or `token_ids`), relative to the working folder.
+    pub file: PathBuf,
+    /// Questions to pass over.
+    #[serde(default)]
+    pub skip: usize,
+    /// Questions to use; null uses all that follow.
+    #[serde(default)]
+    pub take: Option<usize>,
+}
+
+/// The depth policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DepthConfig {
+    /// Between which depths it may stop, and how often it is asked.
+    pub actions: DepthActions,
+    /// How it learns.
+    pub ppo: PpoConfig,
+}
+
+/// The size policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SizeConfig {
+    /// Verification sizes to choose among, ascending.
+    pub sizes: SizeActions,
+    /// How it learns.
+    pub ppo: PpoConfig,
+}
+
+/// The stages of a run, in this order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StagesConfig {
+    /// The size policy alone, on trees whose depth is drawn anew for each cycle; null leaves the stage out.
+    pub size: Option<SizeStage>,
+    /// The depth policy alone, at a fixed verification size; null leaves the stage out.
+    pub depth: Option<DepthStage>,
+    /// How often `round` is gone through.
+    pub rounds: usize,
+    /// Stages in which one policy learns against the other, which is frozen.
+    pub round: Vec<RoundStage>,
+    /// Snapshots per stage, evenly spaced, among which the fastest on the validation prompts is kept.
+    pub candidates: usize,
+}
+
+/// First stage of a size policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SizeStage {
+    /// Decisions to learn from.
+    pub total_timesteps: usize,
+    /// Ends the stage early after this time; null never does.
+    pub max_minutes: Option<f64>,
+    /// Depths that are drawn.
+    pub random_depth: DepthRange,
+}
+
+/// An inclusive range of draft depths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DepthRange {
+    /// Least depth.
+    pub min: usize,
+    /// Greatest depth.
+    pub max: usize,
+}
+
+/// First stage of a depth policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DepthStage {
+    /// Decisions to learn from.
+    pub total_timesteps: usize,
+    /// Ends the stage early after this time; null never does.
+    pub max_minutes: Option<f64>,
+    /// Candidates verified in each cycle.
+    pub verification_size: usize,
+}
+
+/// A stage of a round.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoundStage {
+    /// The policy that learns: `size` or `depth`.
+    pub train: PolicyKind,
+    /// Decisions to learn from.
+    pub total_timesteps: usize,
+    /// Ends the stage early after this time; null never does.
+    #[serde(default)]
+    pub max_minutes: Option<f64>,
+}
+
+/// How policies are measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Tokens generated per prompt at most.
+    pub max_new_tokens: usize,
+    /// EAGLE-3's own setting, the contender `eagle-default`; also stands in for a policy that has no stage.
+    pub default: StaticSetting,
+    /// Settings among which the contender `best-constant` is sought, on the validation prompts.
+    pub grid: Grid,
+    /// Ends each measurement on the validation prompts after this time, at a prompt's end; null uses all prompts.
+    pub validation_max_minutes: Option<f64>,
+    /// Ends the final comparison after this time, at a prompt's end; null uses all prompts.
+    pub max_minutes: Option<f64>,
+}
+
+/// A constant draft depth and verification size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticSetting {
+    /// Draft forwards after the root expansion.
+    pub depth: usize,
+    /// Candidates to verify, the root not counted.
+    pub size: usize,
+}
+
+/// All pairs of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grid {
+    /// Draft depths.
+    pub depths: Vec<usize>,
+    /// Verification sizes.
+    pub sizes: Vec<usize>,
+}
+
+impl Grid {
+    /// All pairs that differ: sizes beyond what a depth's tree holds are all the same tree, and stand once.
+    pub fn settings(&self, beam_width: usize) -> Vec<StaticSetting> {
+        let mut settings = Vec::new();
+        for &depth in &self.depths {
+            let nodes = beam_width + depth * beam_width * beam_width;
+            for &size in &self.sizes {
+                let setting = StaticSetting { depth, size: size.min(nodes) };
+                if !settings.contains(&setting) {
+                    settings.push(setting);
+                }
+            }
+        }
+        settings
+    }
+}

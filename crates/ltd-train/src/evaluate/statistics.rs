@@ -1,0 +1,62 @@
+//! How sure a measured throughput is.
+
+use ltd_engine::CycleStats;
+use ltd_env::stream;
+use rand::Rng;
+
+const RESAMPLES: usize = 1000;
+
+/// The 95 % interval of `sum(tau) / sum(T)` over prompts (percentile bootstrap, 1000 resamples, fixed stream).
+pub(crate) fn interval(prompts: &[CycleStats]) -> (f64, f64) {
+    let pairs: Vec<(f64, f64)> =
+        prompts.iter().map(|stats| (stats.tokens as f64, stats.timing.total().as_secs_f64())).collect();
+    let mut random = stream(0, "bootstrap");
+    let mut rates: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let (mut tokens, mut seconds) = (0.0, 0.0);
+            for _ in 0..pairs.len() {
+                let (more_tokens, more_seconds) = pairs[random.random_range(0..pairs.len())];
+                tokens += more_tokens;
+                seconds += more_seconds;
+            }
+            if seconds > 0.0 { tokens / seconds } else { 0.0 }
+        })
+        .collect();
+    rates.sort_unstable_by(f64::total_cmp);
+    (rates[RESAMPLES / 40], rates[RESAMPLES - 1 - RESAMPLES / 40])
+}
+
+/// First quartile, median and third quartile of values (nearest rank).
+pub(crate) fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_unstable_by(f64::total_cmp);
+    [1, 2, 3].map(|quarter| values[(values.len() - 1) * quarter / 4])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ltd_engine::CycleTiming;
+
+    use super::*;
+
+    fn prompt(tokens: usize, milliseconds: u64) -> CycleStats {
+        let timing = CycleTiming { verify: Duration::from_millis(milliseconds), ..CycleTiming::default() };
+        CycleStats { tokens, timing, ..CycleStats::default() }
+    }
+
+    #[test]
+    fn equal_prompts_leave_no_doubt_and_different_ones_do() {
+        let (low, high) = interval(&vec![prompt(10, 100); 8]);
+        assert!((low - 100.0).abs() < 1e-9 && (high - 100.0).abs() < 1e-9);
+        let mixed = [prompt(10, 100), prompt(20, 100), prompt(30, 100), prompt(40, 100)];
+        let (low, high) = interval(&mixed);
+        assert!((100.0..200.0).contains(&low) && (300.0..=400.0).contains(&high), "{low} {high}");
+    }
+
+    #[test]
+    fn quartiles_are_values_of_the_sample() {
+        assert_eq!(quartiles(vec![5.0, 1.0, 3.0, 2.0, 4.0]), [2.0, 3.0, 4.0]);
+        assert_eq!(quartiles(vec![7.0]), [7.0; 3]);
+    }
+}

@@ -1,0 +1,9 @@
+//! A run's folder and what it says of where it came from.
+
+mod folder;
+mod provenance;
+mod tensor_file;
+
+pub(crate) use folder::{RunFolder, StageFolder};
+pub(crate) use provenance::{Provenance, timestamp};
+pub(crate) use tensor_file::TensorFile;

@@ -1,0 +1,130 @@
+//! Where a run's figures come from.
+
+use std::path::Path;
+use std::process::Command;
+
+use ltd_engine::{DtypeChoice, Engine, fingerprint};
+use ltd_policy::{ModelIdentity, write_atomically};
+use serde::{Deserialize, Serialize};
+
+use crate::config::TrainConfig;
+use crate::{Error, Result};
+
+/// Program, source revision, machine and models of a run.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Provenance {
+    /// Program and version.
+    pub(crate) program: String,
+    /// Command line.
+    pub(crate) command: Vec<String>,
+    /// Time of the start, seconds since 1970.
+    pub(crate) started_unix: u64,
+    /// Commit of the working folder's repository, with `-dirty` if it has changes; null outside a repository.
+    pub(crate) git_revision: Option<String>,
+    /// CPU, cores and memory.
+    pub(crate) machine: Machine,
+    /// `cpu`, `cuda` or `cuda:N`.
+    pub(crate) device: String,
+    /// Number type and the measurement that chose it.
+    pub(crate) dtype: DtypeChoice,
+    /// Threads of LibTorch's CPU kernels.
+    pub(crate) threads: i32,
+    pub(crate) target: ModelIdentity,
+    pub(crate) draft: ModelIdentity,
+    pub(crate) seed: u64,
+}
+
+/// The machine, as far as the system tells.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) cpu: Option<String>,
+    pub(crate) cores: usize,
+    pub(crate) memory_gib: Option<u64>,
+}
+
+impl Provenance {
+    pub(crate) fn collect(config: &TrainConfig, engine: &Engine) -> Result<Self> {
+        Ok(Self {
+            program: format!("ltd-train {}", env!("CARGO_PKG_VERSION")),
+            command: std::env::args().collect(),
+            started_unix: unix_time(),
+            git_revision: git_revision(),
+            machine: Machine::read(),
+            device: config.engine.device.clone(),
+            dtype: engine.dtype().clone(),
+            threads: tch::get_num_threads(),
+            target: fingerprint(&config.engine.target)?,
+            draft: fingerprint(&config.engine.draft)?,
+            seed: config.seed,
+        })
+    }
+
+    /// Target and draft of the run whose record `path` is.
+    pub(crate) fn read_models(path: &Path) -> Result<(ModelIdentity, ModelIdentity)> {
+        #[derive(Deserialize)]
+        struct Models {
+            target: ModelIdentity,
+            draft: ModelIdentity,
+        }
+        let text =
+            std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let Models { target, draft } = serde_json::from_str(&text)
+            .map_err(|error| Error::Checkpoint { path: path.to_owned(), problem: error.to_string() })?;
+        Ok((target, draft))
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("invariant: plain data") + "\n";
+        Ok(write_atomically(path, text.as_bytes())?)
+    }
+
+    /// Device and CPU in words.
+    pub(crate) fn device_text(&self) -> String {
+        let cpu = self.machine.cpu.as_deref().unwrap_or("unknown CPU");
+        format!("{} ({cpu}, {} cores)", self.device, self.machine.cores)
+    }
+}
+
+impl Machine {
+    fn read() -> Self {
+        let value = |file: &str, key: &str| {
+            let text = std::fs::read_to_string(file).ok()?;
+            let line = text.lines().find(|line| line.starts_with(key))?;
+            line.split_once(':').map(|(_, value)| value.trim().to_owned())
+        };
+        let memory_kib = value("/proc/meminfo", "MemTotal")
+            .and_then(|text| text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()));
+        Self {
+            cpu: value("/proc/cpuinfo", "model name"),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_gib: memory_kib.map(|kib| kib >> 20),
+        }
+    }
+}
+
+/// The present time in UTC, `20260131-235959`.
+pub(crate) fn timestamp() -> String {
+    let now = time::OffsetDateTime::now_utc();
+    let (date, clock) = (now.date(), now.time());
+    format!(
+        "{:04}{:02}{:02}-{:02}{:02}{:02}",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        clock.hour(),
+        clock.minute(),
+        clock.second()
+    )
+}
+
+fn unix_time() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |elapsed| elapsed.as_secs())
+}
+
+fn git_revision() -> Option<String> {
+    let output =
+        Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).output();
+    let output = output.ok().filter(|output| output.status.success())?;
+    String::from_utf8(output.stdout).ok().map(|text| text.trim().to_owned())
+}

@@ -1,0 +1,188 @@
+//! A run from its configuration to two policies: stages, checkpoints, validation, the final comparison.
+
+mod checkpoint;
+mod environment;
+mod finale;
+mod pair;
+mod stage;
+mod validate;
+
+use std::path::Path;
+use std::rc::Rc;
+
+use ltd_engine::text::TextModel;
+use ltd_engine::{Engine, StopRule};
+use ltd_policy::ModelIdentity;
+
+use checkpoint::Checkpoint;
+use pair::Pair;
+
+use crate::config::TrainConfig;
+use crate::evaluate::Arena;
+use crate::interrupt::Interrupt;
+use crate::metrics::{self, Record};
+use crate::plan::Stage;
+use crate::progress::Progress;
+use crate::prompts::Prompts;
+use crate::run::{Provenance, RunFolder};
+use crate::{Error, Result};
+
+/// A run under way.
+pub struct Trainer {
+    config: TrainConfig,
+    plan: Vec<Stage>,
+    run: RunFolder,
+    provenance: Provenance,
+    engine: Rc<Engine>,
+    eos: Vec<u32>,
+    prompts: Prompts,
+    progress: Progress,
+    interrupt: Interrupt,
+    /// Policies as the last finished stage left them.
+    pair: Pair,
+    checkpoint: Checkpoint,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// With a comparison, as Markdown.
+    Finished {
+        /// The comparison.
+        summary: String,
+    },
+    /// By an interrupt; the run can be resumed.
+    Interrupted {
+        /// Where it stands, in words.
+        place: String,
+    },
+}
+
+/// A part of a run is over, or the user wants to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Done,
+    Interrupted,
+}
+
+impl Trainer {
+    /// Starts a run in a new folder.
+    pub fn create(
+        config: TrainConfig,
+        folder: &Path,
+        progress: Progress,
+        interrupt: Interrupt,
+    ) -> Result<Self> {
+        let run = RunFolder::create(folder, &config)?;
+        Self::prepare(config, run, Checkpoint::default(), progress, interrupt)
+    }
+
+    /// Goes on with a run that was interrupted.
+    pub fn resume(folder: &Path, progress: Progress, interrupt: Interrupt) -> Result<Self> {
+        let (run, config) = RunFolder::open(folder)?;
+        let checkpoint = Checkpoint::read(&run)?;
+        let earlier =
+            run.provenance().is_file().then(|| Provenance::read_models(&run.provenance())).transpose()?;
+        let trainer = Self::prepare(config, run, checkpoint, progress, interrupt)?;
+        if let Some((target, draft)) = earlier {
+            trainer.check_model("target", &target, &trainer.provenance.target)?;
+            trainer.check_model("draft", &draft, &trainer.provenance.draft)?;
+        }
+        Ok(trainer)
+    }
+
+    fn prepare(
+        config: TrainConfig,
+        run: RunFolder,
+        checkpoint: Checkpoint,
+        progress: Progress,
+        interrupt: Interrupt,
+    ) -> Result<Self> {
+        let text = TextModel::load(&config.engine.target)?;
+        let engine = Engine::load(&config.engine)?;
+        let prompts = Prompts::load(&config.prompts, &text, &engine)?;
+        let provenance = Provenance::collect(&config, &engine)?;
+        progress.say(&format!("{}, dtype {}", provenance.device_text(), engine.dtype()));
+        let plan = config.plan();
+        let pair = match checkpoint.finished_stages.checked_sub(1).and_then(|last| plan.get(last)) {
+            Some(last) => Pair::load(&run.stage(last))?,
+            None => Pair::constant(config.evaluation.default),
+        };
+        let trainer = Self {
+            plan,
+            run,
+            provenance,
+            engine: Rc::new(engine),
+            eos: text.eos().to_vec(),
+            prompts,
+            progress,
+            interrupt,
+            pair,
+            checkpoint,
+            config,
+        };
+        if trainer.run.provenance().is_file() {
+            trainer.rewind_metrics()?;
+        } else {
+            trainer.provenance.write(&trainer.run.provenance())?;
+        }
+        Ok(trainer)
+    }
+
+    /// Runs what is left of the run.
+    pub fn learn(&mut self) -> Result<Ending> {
+        while self.checkpoint.finished_stages < self.plan.len() {
+            if self.run_stage()? == Flow::Interrupted {
+                return Ok(self.interrupted());
+            }
+        }
+        match self.compare()? {
+            Some(summary) => Ok(Ending::Finished { summary }),
+            None => Ok(self.interrupted()),
+        }
+    }
+
+    fn interrupted(&self) -> Ending {
+        let place = match self.plan.get(self.checkpoint.finished_stages) {
+            Some(stage) => {
+                let done = self.checkpoint.under_way.as_ref().map_or(0, |state| state.timesteps);
+                format!("stage {}, {done} of {} steps", stage.name, stage.total_timesteps)
+            }
+            None => "the final comparison".to_owned(),
+        };
+        Ending::Interrupted { place }
+    }
+
+    fn arena(&self) -> Arena<'_> {
+        let stop = StopRule { max_new_tokens: self.config.evaluation.max_new_tokens, eos: self.eos.clone() };
+        Arena { engine: &self.engine, stop, interrupt: &self.interrupt, progress: self.progress }
+    }
+
+    fn check_model(&self, what: &str, expected: &ModelIdentity, found: &ModelIdentity) -> Result<()> {
+        if expected == found {
+            return Ok(());
+        }
+        let path = self.run.path().to_owned();
+        let problem = format!(
+            "was begun with another {what}: {} (SHA-256 {}), now {} ({})",
+            expected.name, expected.sha256, found.name, found.sha256
+        );
+        Err(Error::RunFolder { path, problem })
+    }
+
+    /// Drops the records of steps that will be taken again.
+    fn rewind_metrics(&self) -> Result<()> {
+        let finished = &self.plan[..self.checkpoint.finished_stages.min(self.plan.len())];
+        let current = self.plan.get(self.checkpoint.finished_stages).map(|stage| stage.name.as_str());
+        let reached = self.checkpoint.under_way.as_ref().map_or(0, |state| state.timesteps);
+        metrics::rewind(&self.run.metrics(), |record: &Record| {
+            if record.stage.is_empty() {
+                record.timesteps <= self.checkpoint.finished_timesteps
+            } else if Some(record.stage.as_str()) == current {
+                record.timesteps <= reached
+            } else {
+                finished.iter().any(|stage| stage.name == record.stage)
+            }
+        })
+    }
+}

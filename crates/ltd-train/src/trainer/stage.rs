@@ -1,0 +1,200 @@
+//! One stage: rollouts, updates, snapshots.
+
+use std::time::{Duration, Instant};
+
+use ltd_engine::CycleStats;
+use ltd_env::{Env, Step};
+use ltd_policy::{Choice, FrozenPolicy, PolicyKind};
+
+use super::checkpoint::StageState;
+use super::{Flow, Trainer};
+use crate::metrics::{Metrics, rollout_record};
+use crate::plan::Stage;
+use crate::ppo::{Learner, RolloutBuffer};
+use crate::progress::Task;
+use crate::run::{StageFolder, TensorFile};
+use crate::{Error, Result};
+
+/// Time between checkpoints.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+/// Observations kept with a frozen policy, to check copies of it.
+const PROBES: usize = 32;
+/// Among the snapshots, the policy that a stage began with.
+const INCUMBENT: &str = "incumbent";
+
+impl Trainer {
+    /// Runs the stage that is due, from wherever it stands.
+    pub(super) fn run_stage(&mut self) -> Result<Flow> {
+        let stage = self.plan[self.checkpoint.finished_stages].clone();
+        let folder = self.run.stage(&stage);
+        folder.create()?;
+        let trained = self.checkpoint.under_way.as_ref().is_some_and(|state| state.trained);
+        if !trained {
+            let mut training = Training::begin(self, &stage, &folder)?;
+            let flow = training.run()?;
+            training.save(flow == Flow::Done)?;
+            if flow == Flow::Interrupted {
+                return Ok(Flow::Interrupted);
+            }
+        }
+        self.validate(&stage, &folder)
+    }
+}
+
+/// A stage while it trains.
+struct Training<'t> {
+    trainer: &'t mut Trainer,
+    stage: &'t Stage,
+    folder: &'t StageFolder,
+    learner: Learner,
+    env: Box<dyn Env>,
+    /// Cycles of the rollout under way.
+    cycles: CycleStats,
+    candidates: Vec<String>,
+    /// Time the stage took before this process.
+    earlier: Duration,
+    started: Instant,
+}
+
+impl<'t> Training<'t> {
+    /// Readies a stage: anew, or where its checkpoint left it.
+    fn begin(trainer: &'t mut Trainer, stage: &'t Stage, folder: &'t StageFolder) -> Result<Self> {
+        let mut env = trainer.environment(stage);
+        let (ppo, seed) = (trainer.ppo(stage.kind).clone(), trainer.config.seed);
+        let mut learner = Learner::new(env.observation_len(), env.n_actions(), ppo, seed, &stage.name);
+        let (mut cycles, mut candidates, mut earlier) = (CycleStats::default(), Vec::new(), Duration::ZERO);
+        if let Some(state) = &trainer.checkpoint.under_way {
+            state.restore(&mut learner, &trainer.run)?;
+            env.restore(state.env.clone(), learner.pending_observation())?;
+            cycles = state.cycles.clone();
+            candidates.clone_from(&state.candidates);
+            earlier = Duration::from_secs_f64(state.seconds);
+        } else if let Some(incumbent) = trainer.incumbent(stage)? {
+            learner
+                .start_from(&incumbent.networks)
+                .map_err(|problem| Error::Checkpoint { path: incumbent.path, problem })?;
+            TensorFile { tensors: incumbent.networks, state: serde_json::Value::Null }
+                .write(&folder.candidate_networks(INCUMBENT))?;
+            incumbent.policy.save(&folder.candidate_policy(INCUMBENT))?;
+            candidates.push(INCUMBENT.to_owned());
+        }
+        let started = Instant::now();
+        Ok(Self { trainer, stage, folder, learner, env, cycles, candidates, earlier, started })
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.earlier + self.started.elapsed()
+    }
+
+    /// The share of the stage that is over, by steps or by time, whichever is more.
+    fn share(&self) -> f64 {
+        share(self.stage, self.learner.timesteps(), self.elapsed())
+    }
+
+    fn run(&mut self) -> Result<Flow> {
+        let mut metrics = Metrics::open(&self.trainer.run.metrics(), self.folder.path())?;
+        let mut task = self.trainer.progress.task(&self.stage.name, self.stage.total_timesteps);
+        let mut last_checkpoint = Instant::now();
+        let mut progress = self.share();
+        let at_start = progress;
+        while progress < 1.0 {
+            let Some(buffer) = self.collect(&mut task, at_start)? else { return Ok(Flow::Interrupted) };
+            progress = self.share();
+            let update = self.learner.update(&buffer, progress.min(1.0));
+            let cycles = std::mem::take(&mut self.cycles);
+            let record = rollout_record(&self.stage.name, &self.learner, &cycles, &update, self.elapsed());
+            metrics.write(&record)?;
+            self.keep_candidate(progress, &buffer)?;
+            if last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL {
+                self.save(false)?;
+                last_checkpoint = Instant::now();
+            }
+            if progress < 1.0 && self.trainer.interrupt.requested() {
+                return Ok(Flow::Interrupted);
+            }
+        }
+        task.finish(&format!(
+            "{} steps, mean reward {:.3}",
+            self.learner.timesteps(),
+            self.learner.episodes().mean_reward().unwrap_or(f64::NAN)
+        ));
+        Ok(Flow::Done)
+    }
+
+    /// One rollout, shown as it goes.
+    fn collect(&mut self, task: &mut Task, at_start: f64) -> Result<Option<RolloutBuffer>> {
+        let interrupt = self.trainer.interrupt.clone();
+        let (stage, earlier, started) = (self.stage, self.earlier, self.started);
+        let mut timesteps = self.learner.timesteps();
+        let reward = self.learner.episodes().mean_reward();
+        let reward = reward.map_or_else(String::new, |reward| format!("reward {reward:.3}  "));
+        let cycles = &mut self.cycles;
+        let mut observer = |step: &Step| {
+            timesteps += 1;
+            if let Some(outcome) = &step.outcome {
+                cycles.add(outcome);
+            }
+            let share = share(stage, timesteps, earlier + started.elapsed()).min(1.0);
+            let message = format!("{reward}{:.1} tokens/s", cycles.tokens_per_second());
+            task.update(timesteps, (share - at_start) / (1.0 - at_start), &message);
+        };
+        Ok(self.learner.collect(self.env.as_mut(), &mut observer, &|| interrupt.requested())?)
+    }
+
+    /// Keeps a snapshot each time another part of the stage is over.
+    fn keep_candidate(&mut self, progress: f64, buffer: &RolloutBuffer) -> Result<()> {
+        let parts = self.trainer.config.stages.candidates;
+        let part = ((progress.min(1.0) * parts as f64 + 1e-9).floor() as usize).to_string();
+        if part == "0" || self.candidates.contains(&part) {
+            return Ok(());
+        }
+        let stride = buffer.len().div_ceil(PROBES);
+        let probes = (0..buffer.len()).step_by(stride).map(|row| buffer.observations.row(row).to_vec());
+        let (layout, actions) = (self.trainer.layout(self.stage.kind), self.trainer.actions(self.stage.kind));
+        let policy = FrozenPolicy::new(layout, actions, self.learner.mlp(), probes.collect());
+        policy.save(&self.folder.candidate_policy(&part))?;
+        let tensors = self.learner.networks().named_parameters();
+        TensorFile { tensors, state: serde_json::Value::Null }
+            .write(&self.folder.candidate_networks(&part))?;
+        self.candidates.push(part);
+        Ok(())
+    }
+
+    /// Writes the run's checkpoint.
+    fn save(&mut self, trained: bool) -> Result<()> {
+        let (env, seconds) = (self.env.state(), self.elapsed().as_secs_f64());
+        let (cycles, candidates) = (self.cycles.clone(), self.candidates.clone());
+        let state = StageState::new(&self.learner, env, cycles, seconds, candidates, trained);
+        self.trainer.checkpoint.under_way = Some(state);
+        self.trainer.checkpoint.write(&self.trainer.run)
+    }
+}
+
+fn share(stage: &Stage, timesteps: usize, elapsed: Duration) -> f64 {
+    let by_steps = timesteps as f64 / stage.total_timesteps as f64;
+    let by_time = stage.max_time.map_or(0.0, |limit| elapsed.as_secs_f64() / limit.as_secs_f64());
+    by_steps.max(by_time)
+}
+
+/// A policy that goes on learning in another stage.
+struct Incumbent {
+    policy: FrozenPolicy,
+    networks: Vec<(String, tch::Tensor)>,
+    path: std::path::PathBuf,
+}
+
+impl Trainer {
+    /// The policy that a stage goes on with, if an earlier one left any.
+    fn incumbent(&self, stage: &Stage) -> Result<Option<Incumbent>> {
+        let choice = match stage.kind {
+            PolicyKind::Depth => &self.pair.depth,
+            PolicyKind::Size => &self.pair.size,
+        };
+        let finished = &self.plan[..self.checkpoint.finished_stages];
+        let last = finished.iter().rev().find(|finished| finished.kind == stage.kind);
+        let (Choice::Learned(policy), Some(last)) = (choice, last) else { return Ok(None) };
+        let path = self.run.stage(last).networks();
+        let networks = TensorFile::read(&path)?.tensors;
+        Ok(Some(Incumbent { policy: policy.clone(), networks, path }))
+    }
+}

@@ -1,0 +1,117 @@
+//! After a stage: measure its snapshots, keep the fastest, describe the pair.
+
+use std::path::Path;
+
+use ltd_policy::{Expected, FrozenPolicy, Manifest, write_atomically};
+
+use super::pair::Pair;
+use super::{Flow, Trainer};
+use crate::evaluate::{Contender, Measurement, interval};
+use crate::metrics::{Metrics, tags, validation_record};
+use crate::plan::Stage;
+use crate::run::StageFolder;
+use crate::{Error, Result};
+
+impl Trainer {
+    /// Measures the snapshots of a stage and keeps the fastest.
+    pub(super) fn validate(&mut self, stage: &Stage, folder: &StageFolder) -> Result<Flow> {
+        let state = self.checkpoint.under_way.as_ref().expect("invariant: a trained stage is under way");
+        let (names, timesteps) = (state.candidates.clone(), state.timesteps);
+        let mut pairs = Vec::new();
+        for name in &names {
+            pairs.push(self.pair.with(FrozenPolicy::load(&folder.candidate_policy(name))?));
+        }
+        let mut contenders: Vec<Contender> =
+            names.iter().zip(&pairs).map(|(name, pair)| Contender::new(name, pair.controller())).collect();
+        let minutes = self.config.evaluation.validation_max_minutes;
+        let task = format!("{} validation", stage.name);
+        let measured = self.arena().measure(&task, &mut contenders, &self.prompts.validation, minutes)?;
+        let Some(measured) = measured else { return Ok(Flow::Interrupted) };
+        let best = fastest(&measured);
+        let total = measured[best].total();
+        self.progress.say(&format!(
+            "{}  kept snapshot {} of {}: {:.1} tokens/s, acceptance length {:.2}, depth {:.1}, size {:.1}",
+            stage.name,
+            names[best],
+            names.join(", "),
+            total.tokens_per_second(),
+            total.acceptance_length(),
+            total.mean_depth(),
+            total.mean_size(),
+        ));
+        copy(&folder.candidate_networks(&names[best]), &folder.networks())?;
+        let manifest = self.manifest(&pairs[best], folder, &stage.name, &measured[best])?;
+        write_atomically(&folder.manifest(), manifest.to_json().as_bytes())?;
+
+        self.pair = pairs.swap_remove(best);
+        self.checkpoint.finished_stages += 1;
+        self.checkpoint.finished_timesteps += timesteps;
+        self.checkpoint.under_way = None;
+        self.checkpoint.write(&self.run)?;
+        for name in &names {
+            for path in [folder.candidate_policy(name), folder.candidate_networks(name)] {
+                std::fs::remove_file(&path).map_err(|source| Error::Io { path, source })?;
+            }
+        }
+        let mut metrics = Metrics::open(&self.run.metrics(), self.run.path())?;
+        metrics.write(&validation_record(
+            self.checkpoint.finished_timesteps,
+            &[
+                (tags::EVAL_TOKENS_PER_SECOND, total.tokens_per_second()),
+                (tags::EVAL_ACCEPTANCE_LENGTH, total.acceptance_length()),
+            ],
+        ))?;
+        Ok(Flow::Done)
+    }
+
+    /// Writes a pair into a stage's folder and describes it.
+    fn manifest(
+        &self,
+        pair: &Pair,
+        folder: &StageFolder,
+        stage: &str,
+        measured: &Measurement,
+    ) -> Result<Manifest> {
+        let [depth, size] = pair.save(folder, measured)?;
+        let total = measured.total();
+        let (low, high) = interval(&measured.prompts);
+        let run = self.run.path();
+        Ok(Manifest {
+            format_version: Manifest::VERSION,
+            created_by: self.provenance.program.clone(),
+            run: run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned(),
+            stage: stage.to_owned(),
+            seed: self.config.seed,
+            compat: None,
+            beam_width: self.engine.beam_width(),
+            depth_cap: self.engine.max_depth(),
+            target: self.provenance.target.clone(),
+            draft: self.provenance.draft.clone(),
+            dtype: self.engine.dtype().chosen.to_string(),
+            device: self.provenance.device_text(),
+            latency_table_sha256: None,
+            objective: self.config.reward.to_string(),
+            expected: Some(Expected {
+                tokens_per_second: total.tokens_per_second(),
+                low,
+                high,
+                prompts: measured.prompts.len(),
+            }),
+            acceptance_per_depth: total.acceptance_per_depth(),
+            depth,
+            size,
+            files: std::collections::BTreeMap::new(),
+        })
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let bytes = std::fs::read(from).map_err(|source| Error::Io { path: from.to_owned(), source })?;
+    Ok(write_atomically(to, &bytes)?)
+}
+
+/// Which contender has the highest throughput, the first among equals.
+pub(super) fn fastest(measurements: &[Measurement]) -> usize {
+    let rate = |index: usize| measurements[index].total().tokens_per_second();
+    (1..measurements.len()).fold(0, |best, index| if rate(index) > rate(best) { index } else { best })
+}
