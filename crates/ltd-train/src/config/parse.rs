@@ -7,6 +7,7 @@ use serde_path_to_error::Segment;
 
 use super::{Preset, Problems, TrainConfig};
 use crate::{Error, Result};
+use ltd_engine::EngineConfig;
 
 /// More problems than a configuration has values: ends the search for them in any case.
 const MOST_PROBLEMS: usize = 200;
@@ -59,7 +60,7 @@ impl TrainConfig {
 fn placeholders() -> Value {
     let prompts = json!({ "file": "", "skip": 0, "take": null });
     json!({
-        "engine": { "target": "", "draft": "" },
+        "engine": EngineConfig::new("", ""),
         "prompts": { "train": prompts, "validation": prompts, "evaluation": prompts },
     })
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use tensorboard_rs::summary_writer::SummaryWriter;
 
 use super::Record;
+use crate::run::unix_time;
 use crate::{Error, Result};
 
 /// An event file.
@@ -18,6 +20,15 @@ impl Events {
         let io = |source| Error::Io { path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(io)?;
         tempfile::tempfile_in(folder).map_err(io)?;
+        // It names files by second and process, and writes over one of the same name.
+        while std::fs::read_dir(folder).map_err(io)?.flatten().any(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with(&format!("events.out.tfevents.{:010}", unix_time()))
+        }) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
         Ok(Self(SummaryWriter::new(folder)))
     }
 

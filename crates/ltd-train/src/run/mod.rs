@@ -5,5 +5,5 @@ mod provenance;
 mod tensor_file;
 
 pub(crate) use folder::{RunFolder, StageFolder};
-pub(crate) use provenance::{Provenance, timestamp};
+pub(crate) use provenance::{Provenance, timestamp, unix_time};
 pub(crate) use tensor_file::TensorFile;

@@ -117,7 +117,8 @@ pub(crate) fn timestamp() -> String {
     )
 }
 
-fn unix_time() -> u64 {
+/// Seconds since 1970.
+pub(crate) fn unix_time() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |elapsed| elapsed.as_secs())
 }

@@ -8,7 +8,7 @@ use super::pair::Pair;
 use super::validate::fastest;
 use crate::config::StaticSetting;
 use crate::evaluate::{Comparison, Contender, GridPoint, Measurement, Summary};
-use crate::metrics::{Metrics, tags, validation_record};
+use crate::metrics::{tags, validation_record};
 use crate::{Error, Result};
 
 /// The outcome of the selection: `selected.json`.
@@ -151,10 +151,9 @@ impl Trainer {
         Ok(Some((best, points.collect())))
     }
 
-    fn write_final_curves(&self, summary: &Summary) -> Result<()> {
+    fn write_final_curves(&mut self, summary: &Summary) -> Result<()> {
         let policy = &summary.contenders[3];
-        let mut metrics = Metrics::open(&self.run.metrics(), self.run.path())?;
-        metrics.write(&validation_record(
+        self.curves.write(&validation_record(
             self.checkpoint.finished_timesteps,
             &[
                 (tags::EVAL_SPEEDUP, policy.speedup),

@@ -20,7 +20,7 @@ use pair::Pair;
 use crate::config::TrainConfig;
 use crate::evaluate::Arena;
 use crate::interrupt::Interrupt;
-use crate::metrics::{self, Record};
+use crate::metrics::{self, Metrics, Record};
 use crate::plan::Stage;
 use crate::progress::Progress;
 use crate::prompts::Prompts;
@@ -41,6 +41,8 @@ pub struct Trainer {
     /// Policies as the last finished stage left them.
     pair: Pair,
     checkpoint: Checkpoint,
+    /// Curves of the whole run; each stage has its own.
+    curves: Metrics,
 }
 
 /// How a run ended.
@@ -108,8 +110,14 @@ impl Trainer {
             Some(last) => Pair::load(&run.stage(last))?,
             None => Pair::constant(config.evaluation.default),
         };
-        let trainer = Self {
+        if run.provenance().is_file() {
+            rewind_metrics(&run, &plan, &checkpoint)?;
+        } else {
+            provenance.write(&run.provenance())?;
+        }
+        Ok(Self {
             plan,
+            curves: Metrics::open(&run.metrics(), run.path())?,
             run,
             provenance,
             engine: Rc::new(engine),
@@ -120,13 +128,7 @@ impl Trainer {
             pair,
             checkpoint,
             config,
-        };
-        if trainer.run.provenance().is_file() {
-            trainer.rewind_metrics()?;
-        } else {
-            trainer.provenance.write(&trainer.run.provenance())?;
-        }
-        Ok(trainer)
+        })
     }
 
     /// Runs what is left of the run.
@@ -169,20 +171,20 @@ impl Trainer {
         );
         Err(Error::RunFolder { path, problem })
     }
+}
 
-    /// Drops the records of steps that will be taken again.
-    fn rewind_metrics(&self) -> Result<()> {
-        let finished = &self.plan[..self.checkpoint.finished_stages.min(self.plan.len())];
-        let current = self.plan.get(self.checkpoint.finished_stages).map(|stage| stage.name.as_str());
-        let reached = self.checkpoint.under_way.as_ref().map_or(0, |state| state.timesteps);
-        metrics::rewind(&self.run.metrics(), |record: &Record| {
-            if record.stage.is_empty() {
-                record.timesteps <= self.checkpoint.finished_timesteps
-            } else if Some(record.stage.as_str()) == current {
-                record.timesteps <= reached
-            } else {
-                finished.iter().any(|stage| stage.name == record.stage)
-            }
-        })
-    }
+/// Drops the records of steps that will be taken again.
+fn rewind_metrics(run: &RunFolder, plan: &[Stage], checkpoint: &Checkpoint) -> Result<()> {
+    let (finished, rest) = plan.split_at(checkpoint.finished_stages.min(plan.len()));
+    let current = rest.first().map(|stage| stage.name.as_str());
+    let reached = checkpoint.under_way.as_ref().map_or(0, |state| state.timesteps);
+    metrics::rewind(&run.metrics(), |record: &Record| {
+        if record.stage.is_empty() {
+            record.timesteps <= checkpoint.finished_timesteps
+        } else if Some(record.stage.as_str()) == current {
+            record.timesteps <= reached
+        } else {
+            finished.iter().any(|stage| stage.name == record.stage)
+        }
+    })
 }

@@ -7,7 +7,7 @@ use ltd_policy::{Expected, FrozenPolicy, Manifest, write_atomically};
 use super::pair::Pair;
 use super::{Flow, Trainer};
 use crate::evaluate::{Contender, Measurement, interval};
-use crate::metrics::{Metrics, tags, validation_record};
+use crate::metrics::{tags, validation_record};
 use crate::plan::Stage;
 use crate::run::StageFolder;
 use crate::{Error, Result};
@@ -53,8 +53,7 @@ impl Trainer {
                 std::fs::remove_file(&path).map_err(|source| Error::Io { path, source })?;
             }
         }
-        let mut metrics = Metrics::open(&self.run.metrics(), self.run.path())?;
-        metrics.write(&validation_record(
+        self.curves.write(&validation_record(
             self.checkpoint.finished_timesteps,
             &[
                 (tags::EVAL_TOKENS_PER_SECOND, total.tokens_per_second()),

@@ -1,4 +1,7 @@
 //! Integration tests of the trainer.
 
+mod config;
 mod learning;
+mod run;
 mod sb3;
+mod tiny;

@@ -1,0 +1,75 @@
+//! Everything that can go wrong in an export.
+
+use std::path::PathBuf;
+
+/// Result of an export.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An export failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The folder is no run, or has no policies yet.
+    #[error("run {}: {problem}", path.display())]
+    Run {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The package cannot go where it was asked for.
+    #[error("{}: {problem}", path.display())]
+    Out {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+    /// A written form of a policy computes something else than the policy did in training.
+    #[error(
+        "{form} of the {policy} policy gives {found} where training gave {expected} (probe {probe}, action {action}): nothing was written"
+    )]
+    Mismatch {
+        /// The form: safetensors or `TorchScript`.
+        form: &'static str,
+        /// Which policy.
+        policy: String,
+        /// Index of the probe observation.
+        probe: usize,
+        /// Index of the action.
+        action: usize,
+        /// Logit stored in training.
+        expected: f32,
+        /// Logit computed now.
+        found: f32,
+    },
+    /// A policy without probe observations.
+    #[error(
+        "the {policy} policy has no probe observations, so that no copy of it can be checked: nothing was written"
+    )]
+    NoProbes {
+        /// Which policy.
+        policy: String,
+    },
+    /// A file could not be written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// A policy file or manifest.
+    #[error(transparent)]
+    Policy(#[from] ltd_policy::Error),
+    /// LibTorch refused an operation.
+    #[error("LibTorch: {0}")]
+    Torch(#[from] tch::TchError),
+}
+
+impl Error {
+    /// Whether the user's input, rather than the export, is at fault: exit code 2 instead of 1.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Run { .. } | Self::Out { .. } | Self::Policy(_))
+    }
+}

@@ -1,0 +1,151 @@
+//! From a run's stage to a package: written beside its place, checked in every form, then moved there.
+
+use std::path::{Path, PathBuf};
+
+use ltd_policy::{
+    Choice, FrozenPolicy, MANIFEST_FILE, Manifest, PolicyPackage, Probes, sha256_hex, write_atomically,
+};
+use serde::Deserialize;
+
+use crate::torchscript;
+use crate::{Error, Result};
+
+/// What a stage's folder holds.
+const STAGE_MANIFEST: &str = "stage.json";
+/// Logits may differ by this much, relative to the largest of their probe: sums in another order, in f32.
+const TOLERANCE: f32 = 1e-4;
+
+/// What was exported.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Export {
+    /// The package's manifest.
+    pub manifest: Manifest,
+    /// Probe observations that each learned policy was checked on.
+    pub probes: usize,
+}
+
+/// Freezes the policies of `stage` (the one that the run selected, if none is named) into the new folder `out`.
+pub fn export(run: &Path, stage: Option<&str>, out: &Path) -> Result<Export> {
+    let source = find_stage(run, stage)?;
+    let manifest = Manifest::load(&source.join(STAGE_MANIFEST))?;
+    let (depth, size) = manifest.load_policies(&source)?;
+    let occupied = out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) || out.is_file();
+    if occupied {
+        let problem = "exists and is not empty: choose another --out, or remove it".to_owned();
+        return Err(Error::Out { path: out.to_owned(), problem });
+    }
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let unusable = |error: std::io::Error| Error::Out { path: out.to_owned(), problem: error.to_string() };
+    std::fs::create_dir_all(parent).map_err(unusable)?;
+    let folder = tempfile::Builder::new().prefix(".exporting-").tempdir_in(parent).map_err(unusable)?;
+    let export = write_package(manifest, &[&depth, &size], folder.path())?;
+    publish(folder, out).map_err(unusable)?;
+    Ok(export)
+}
+
+/// The folder of a stage.
+fn find_stage(run: &Path, stage: Option<&str>) -> Result<PathBuf> {
+    #[derive(Deserialize)]
+    struct Selected {
+        stage: String,
+    }
+    let fail = |problem: String| Error::Run { path: run.to_owned(), problem };
+    let stages = run.join("stages");
+    let mut finished: Vec<String> = stages
+        .read_dir()
+        .map_err(|error| fail(format!("is no run: stages: {error}")))?
+        .flatten()
+        .filter(|entry| entry.path().join(STAGE_MANIFEST).is_file())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    finished.sort();
+    if finished.is_empty() {
+        return Err(fail("has no finished stage yet".to_owned()));
+    }
+    let listed = finished.join(", ");
+    let name = if let Some(name) = stage {
+        name.to_owned()
+    } else {
+        let text = std::fs::read_to_string(run.join("selected.json"))
+            .map_err(|_| fail(format!("is not finished: name the stage to export with --stage: {listed}")))?;
+        let selected: Selected =
+            serde_json::from_str(&text).map_err(|error| fail(format!("selected.json: {error}")))?;
+        selected.stage
+    };
+    if finished.contains(&name) {
+        Ok(stages.join(name))
+    } else {
+        Err(fail(format!("has no finished stage {name}: expected one of {listed}")))
+    }
+}
+
+/// Writes every form of every learned policy, checks it, and writes the manifest last.
+fn write_package(mut manifest: Manifest, choices: &[&Choice], folder: &Path) -> Result<Export> {
+    let mut checked = 0;
+    manifest.files.clear();
+    for choice in choices {
+        let Choice::Learned(policy) = choice else { continue };
+        let kind = policy.kind().to_string();
+        let Probes { observations, logits } = policy.probes();
+        if observations.is_empty() {
+            return Err(Error::NoProbes { policy: kind });
+        }
+        checked = observations.len();
+
+        let file = format!("{kind}.safetensors");
+        policy.save(&folder.join(&file))?;
+        let reread = FrozenPolicy::load(&folder.join(&file))?;
+        let mut scratch = reread.mlp().scratch();
+        let found: Vec<Vec<f32>> =
+            observations.iter().map(|row| reread.mlp().forward(row, &mut scratch).to_vec()).collect();
+        compare("safetensors form", &kind, logits, &found)?;
+        note(&mut manifest, folder, file)?;
+
+        let file = format!("{kind}.torchscript.pt");
+        torchscript::write(policy.mlp(), &folder.join(&file))?;
+        compare("TorchScript form", &kind, logits, &torchscript::logits(&folder.join(&file), observations)?)?;
+        note(&mut manifest, folder, file)?;
+    }
+    write_atomically(&folder.join(MANIFEST_FILE), manifest.to_json().as_bytes())?;
+    // What a server will do.
+    PolicyPackage::load(folder)?;
+    Ok(Export { manifest, probes: checked })
+}
+
+fn note(manifest: &mut Manifest, folder: &Path, file: String) -> Result<()> {
+    let path = folder.join(&file);
+    let bytes = std::fs::read(&path).map_err(|source| Error::Io { path, source })?;
+    manifest.files.insert(file, sha256_hex(&bytes));
+    Ok(())
+}
+
+/// Fails at the first logit that is not what training gave.
+fn compare(form: &'static str, policy: &str, expected: &[Vec<f32>], found: &[Vec<f32>]) -> Result<()> {
+    for (probe, (expected, found)) in expected.iter().zip(found).enumerate() {
+        let scale = expected.iter().fold(1.0f32, |largest, logit| largest.max(logit.abs()));
+        for (action, (&expected, &found)) in expected.iter().zip(found).enumerate() {
+            let near = (expected - found).abs() <= TOLERANCE * scale;
+            if !near {
+                let policy = policy.to_owned();
+                return Err(Error::Mismatch { form, policy, probe, action, expected, found });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves a finished folder to its place.
+fn publish(folder: tempfile::TempDir, out: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+    }
+    // An empty folder is in the way of nothing but the renaming.
+    if out.is_dir() {
+        std::fs::remove_dir(out)?;
+    }
+    std::fs::rename(folder.path(), out)?;
+    let _ = folder.keep();
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! `ltd-export`: freezes the policies of a run.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    ltd_export::Cli::parse().run()
+}

@@ -1,0 +1,44 @@
+//! A policy as `TorchScript`, for servers that run LibTorch or PyTorch.
+
+use std::path::Path;
+
+use ltd_policy::{Linear, Mlp};
+use tch::{CModule, Kind, Tensor};
+
+use crate::Result;
+
+const ROWS: i64 = 0;
+
+/// Writes a module whose `forward` maps observations `[n, observation]` to logits `[n, actions]`.
+pub(crate) fn write(mlp: &Mlp, path: &Path) -> Result<()> {
+    let layers: Vec<(Tensor, Tensor)> = mlp
+        .to_layers()
+        .into_iter()
+        .map(|Linear { weight, bias, inputs }| {
+            (Tensor::from_slice(&weight).view([-1, inputs as i64]), Tensor::from_slice(&bias))
+        })
+        .collect();
+    // Two rows: a single one could be specialised on.
+    let example = Tensor::zeros([2, mlp.inputs() as i64], (Kind::Float, tch::Device::Cpu));
+    let mut forward = |inputs: &[Tensor]| {
+        let mut x = inputs[0].shallow_clone();
+        for (index, (weight, bias)) in layers.iter().enumerate() {
+            x = x.linear(weight, Some(bias));
+            if index + 1 < layers.len() {
+                x = x.relu();
+            }
+        }
+        vec![x]
+    };
+    let module = tch::no_grad(|| CModule::create_by_tracing("Policy", "forward", &[example], &mut forward))?;
+    module.save(path)?;
+    Ok(())
+}
+
+/// The logits that a written module gives to observations.
+pub(crate) fn logits(path: &Path, observations: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+    let module = CModule::load(path)?;
+    let rows: Vec<Tensor> = observations.iter().map(|row| Tensor::from_slice(row)).collect();
+    let logits = module.forward_ts(&[Tensor::stack(&rows, ROWS)])?;
+    Ok(Vec::<Vec<f32>>::try_from(logits)?)
+}

@@ -1,0 +1,164 @@
+//! A configuration is right, or all that is wrong with it is said at once.
+
+use std::path::{Path, PathBuf};
+
+use ltd_policy::PolicyKind;
+use ltd_train::{Counterpart, Preset, TrainConfig};
+use serde_json::{Value, json};
+
+use crate::tiny::{config, questions};
+
+fn parse(value: &Value, overrides: &[&str]) -> Result<TrainConfig, String> {
+    let overrides: Vec<String> = overrides.iter().map(|text| (*text).to_owned()).collect();
+    TrainConfig::parse(&value.to_string(), Path::new("test.json"), &overrides)
+        .map_err(|error| error.to_string())
+}
+
+/// The lines of the message after the file's name.
+fn problems(value: &Value, overrides: &[&str]) -> Vec<String> {
+    let message = parse(value, overrides).expect_err("problems");
+    let mut lines = message.lines();
+    assert_eq!(lines.next(), Some("test.json:"));
+    lines.map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn what_the_file_leaves_out_comes_from_the_preset() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let base = config(folder.path());
+    let quick = parse(&base, &[]).expect("a configuration");
+    assert_eq!((quick.preset, quick.size.ppo.clone()), (Preset::Quick, Preset::Quick.ppo(PolicyKind::Size)));
+
+    let mut paper = json!({ "preset": "paper", "stages": { "depth": { "verification_size": 50 } } });
+    for key in ["engine", "prompts"] {
+        paper[key] = base[key].clone();
+    }
+    paper["engine"]["max_depth"] = json!(12);
+    let paper = parse(&paper, &["size.ppo.learning_rate=5e-4", "reward=gain"]).expect("a configuration");
+    let stages = &paper.stages;
+    let (size, depth) = (stages.size.as_ref().expect("a stage"), stages.depth.as_ref().expect("a stage"));
+    assert_eq!(
+        (size.total_timesteps, depth.total_timesteps, depth.verification_size),
+        (100_000, 1_000_000, 50)
+    );
+    assert_eq!(paper.size.sizes.sizes, (1..=12).map(|step| step * 20).collect::<Vec<_>>());
+    assert_eq!((paper.size.ppo.n_steps, paper.size.ppo.learning_rate), (2048, 5e-4));
+    assert_eq!((paper.size.ppo.gamma, paper.depth.ppo.gamma), (0.9, 0.999));
+    assert_eq!(
+        (paper.depth.ppo.net_arch.pi.as_slice(), paper.depth.ppo.net_arch.vf.as_slice()),
+        (&[1024][..], &[1024, 256][..])
+    );
+    let kinds: Vec<_> = paper.plan().into_iter().map(|stage| stage.name).collect();
+    assert_eq!(kinds, ["01-size", "02-depth", "03-size", "04-depth", "05-size"]);
+    assert_eq!(paper.plan()[1].counterpart, Counterpart::FixedSize(50));
+}
+
+#[test]
+fn a_written_configuration_is_read_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = parse(&config(folder.path()), &[]).expect("a configuration");
+    let second = parse(&serde_json::to_value(&first).expect("plain data"), &[]).expect("a configuration");
+    assert_eq!(first, second);
+}
+
+#[test]
+fn every_problem_is_reported_with_its_path() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut broken = config(folder.path());
+    broken["sede"] = json!(1);
+    broken["engine"]["beam_width"] = json!("ten");
+    broken["engine"]["dtype"] = json!("int8");
+    broken["engine"].as_object_mut().expect("an object").remove("draft");
+    broken["prompts"]["train"]["skipp"] = json!(1);
+    broken["prompts"]["validation"]["file"] = json!("nowhere.jsonl");
+    broken["max_new_tokens"] = json!(0);
+    broken["reward"] = json!("speed");
+    broken["depth"] = json!({ "actions": { "min_depth": 9, "max_depth": 3, "decide_every": 0 }, "ppo": { "clip_range": -0.1 } });
+    broken["size"] =
+        json!({ "sizes": [8, 4], "ppo": { "batch_size": 48, "gamma": 1.5, "net_arch": { "pi": [0] } } });
+    broken["stages"]["size"]["random_depth"] = json!({ "min": 3, "max": 99 });
+    broken["stages"]["round"] = json!([{ "train": "width", "total_timesteps": 5 }, { "train": "size" }]);
+    broken["evaluation"]["grid"]["depths"] = json!([]);
+    let found = problems(&broken, &["depth.ppo.n_steps=1", "seed.x=3", "nonsense"]);
+    for expected in [
+        "seed: invalid type: map, expected u64",
+        "--set nonsense: expected path=value",
+        "sede: unknown key, expected one of `preset`, `seed`",
+        "engine.beam_width: invalid type: string \"ten\", expected usize",
+        "engine.dtype: unknown variant `int8`, expected one of `auto`, `f32`, `bf16`, `f16`",
+        "engine.draft: is missing, and has no default",
+        "prompts.train.skipp: unknown key, expected one of `file`, `skip`, `take`",
+        "prompts.validation: nowhere.jsonl: No such file",
+        "max_new_tokens: must be at least 1",
+        "reward: unknown variant `speed`, expected one of `throughput`, `acceptance`, `time`, `gain`",
+        "depth.actions.min_depth: is 9, must be below max_depth = 3",
+        "depth.actions.decide_every: must be at least 1",
+        "depth.ppo.clip_range: is -0.1, must be above 0",
+        "depth.ppo.n_steps: is 1, must be at least 2",
+        "size.sizes: is [8, 4], must be strictly ascending",
+        "size.ppo.batch_size: is 48, which does not divide n_steps = 128",
+        "size.ppo.gamma: is 1.5, must be within 0..=1",
+        "size.ppo.net_arch.pi: is [0], widths must be at least 1",
+        "stages.size.random_depth.max: is 99, must be at most engine.max_depth = 6",
+        "stages.round[0].train: unknown variant `width`, expected `depth` or `size`",
+        "stages.round[1].total_timesteps: is missing, and has no default",
+        "evaluation.grid.depths: is empty",
+    ] {
+        assert!(
+            found.iter().any(|line| line.starts_with(expected)),
+            "{expected}\nnot in\n{}",
+            found.join("\n")
+        );
+    }
+    // Nothing that merely follows from another problem.
+    assert!(!found.iter().any(|line| line.starts_with("engine.draft: `` is no model folder")), "{found:?}");
+}
+
+#[test]
+fn prompts_that_are_learned_from_are_not_measured_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut shared = config(folder.path());
+    let file = questions(folder.path());
+    shared["prompts"]["train"] = json!({ "file": file, "skip": 0, "take": 3 });
+    shared["prompts"]["validation"] = json!({ "file": file, "skip": 2, "take": 1 });
+    let found = problems(&shared, &[]);
+    assert!(found[0].starts_with("prompts.validation: shares questions 2..3 of"), "{found:?}");
+
+    let mut few = config(folder.path());
+    few["prompts"]["evaluation"]["take"] = json!(100);
+    assert!(problems(&few, &[])[0].contains("too few for 100"), "{:?}", problems(&few, &[]));
+    std::fs::write(&file, "{\"token_ids\": [5, 6]}\n{\"turns\": 3}\n").expect("written");
+    assert!(problems(&few, &[])[0].contains("questions.jsonl:2: invalid type"));
+}
+
+#[test]
+fn text_that_is_no_configuration_is_refused() {
+    for (text, message) in
+        [("{", "(file): not JSON: EOF"), ("[]", "(file): expected a JSON object, found a list")]
+    {
+        let error = TrainConfig::parse(text, Path::new("test.json"), &[]).expect_err("no configuration");
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(error.is_usage());
+    }
+    let error = TrainConfig::load(&PathBuf::from("missing.json"), &[]).expect_err("no file");
+    assert!(error.to_string().starts_with("missing.json: No such file") && error.is_usage(), "{error}");
+}
+
+#[test]
+fn every_committed_configuration_is_sound() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for entry in std::fs::read_dir(workspace.join("configs")).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        // Paths in them are relative to the workspace.
+        let text = std::fs::read_to_string(&path).expect("a file");
+        let mut value: Value = serde_json::from_str(&text).expect("JSON");
+        let absolute = |place: &mut Value| *place = json!(workspace.join(place.as_str().expect("a path")));
+        for key in ["target", "draft"] {
+            absolute(&mut value["engine"][key]);
+        }
+        for set in ["train", "validation", "evaluation"] {
+            absolute(&mut value["prompts"][set]["file"]);
+        }
+        parse(&value, &[]).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}

@@ -1,0 +1,195 @@
+//! Whole runs on the tiny pair.
+
+use std::path::Path;
+use std::time::Duration;
+
+use ltd_policy::{Choice, Manifest, PolicyEntry};
+use ltd_train::{Ending, Interrupt, Progress, TrainConfig, Trainer, metrics::tags};
+use serde_json::{Value, json};
+
+use crate::tiny::config;
+
+fn parse(value: &Value) -> TrainConfig {
+    TrainConfig::parse(&value.to_string(), Path::new("test.json"), &[]).expect("a configuration")
+}
+
+fn finish(value: &Value, folder: &Path) -> String {
+    let trainer = Trainer::create(parse(value), folder, Progress::Silent, Interrupt::default());
+    match trainer.expect("a run").learn().expect("it finishes") {
+        Ending::Finished { summary } => summary,
+        Ending::Interrupted { place } => panic!("interrupted at {place}"),
+    }
+}
+
+fn records(run: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
+    text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
+}
+
+#[test]
+fn a_run_leaves_policies_curves_and_a_comparison() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = folder.path().join("run");
+    let summary = finish(&config(folder.path()), &run);
+
+    let json: Value =
+        serde_json::from_str(&std::fs::read_to_string(run.join("summary.json")).expect("summary"))
+            .expect("JSON");
+    let contenders = json["contenders"].as_array().expect("contenders");
+    let names: Vec<_> = contenders.iter().map(|row| row["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["ar", "eagle-default", "best-constant", "policy"]);
+    for row in contenders {
+        assert!(summary.contains(row["name"].as_str().expect("a name")), "{summary}");
+        assert!(
+            row["tokens_per_second"].as_f64() > Some(0.0) && row["speedup"].as_f64() > Some(0.0),
+            "{row}"
+        );
+        let shares = ["draft_share", "verify_share", "policy_share"];
+        let sum: f64 = shares.iter().map(|share| row[share].as_f64().expect("a share")).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "{row}");
+        // The contract, once more: in f32 every contender writes what the target writes.
+        assert_eq!(row["same_output"], json!(2), "{row}");
+    }
+    assert_eq!(contenders[1]["mean_depth"], json!(4.0));
+    assert_eq!(std::fs::read_to_string(run.join("summary.md")).expect("summary"), summary);
+    let grid = json["grid"].as_array().expect("the grid");
+    assert_eq!(grid.len(), 4, "depths 0 and 2, sizes 4 and 16; at depth 0 there are 10 candidates");
+
+    for (stage, learned) in
+        [("01-size", "size"), ("02-depth", "depth"), ("03-size", "size"), ("04-depth", "depth")]
+    {
+        let path = run.join("stages").join(stage);
+        let manifest = Manifest::load(&path.join("stage.json")).expect("a manifest");
+        let (depth, size) = manifest.load_policies(&path).expect("policies");
+        let learned = if learned == "size" { size } else { depth };
+        assert!(matches!(learned, Choice::Learned(_)), "{stage}");
+        let left: Vec<_> = std::fs::read_dir(&path).expect("the folder").flatten().collect();
+        assert!(!left.iter().any(|entry| entry.file_name().to_string_lossy().starts_with("candidate")));
+    }
+    let manifest = Manifest::load(&run.join("stages/01-size/stage.json")).expect("a manifest");
+    assert_eq!(manifest.depth, PolicyEntry::Constant { value: 4 });
+    assert_eq!((manifest.objective.as_str(), manifest.dtype.as_str()), ("acceptance", "f32"));
+
+    let records = records(&run);
+    let last = records.iter().rfind(|record| record["stage"] == "02-depth").expect("a record");
+    assert_eq!(last["timesteps"], json!(256));
+    for tag in tags::ALL {
+        let somewhere = records
+            .iter()
+            .any(|record| record["values"].get(tag).is_some() || record["histograms"].get(tag).is_some());
+        assert!(somewhere, "{tag} is never recorded");
+    }
+    let again = Trainer::resume(&run, Progress::Silent, Interrupt::default()).expect("a run").learn();
+    assert_eq!(again.expect("a finished run"), Ending::Finished { summary });
+    let error = Trainer::create(parse(&config(folder.path())), &run, Progress::Silent, Interrupt::default());
+    let error = error.err().expect("a folder in use").to_string();
+    assert!(error.contains("holds a run already: resume it with --resume"), "{error}");
+}
+
+#[test]
+fn a_run_that_is_interrupted_again_and_again_ends_like_an_uninterrupted_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut value = config(folder.path());
+    value["stages"]["rounds"] = json!(0);
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    finish(&value, &whole);
+
+    let mut interruptions = 0;
+    loop {
+        let interrupt = Interrupt::default();
+        let after = interrupt.clone();
+        let delay = Duration::from_millis(200 * (1 + interruptions));
+        let trainer = if interruptions == 0 {
+            Trainer::create(parse(&value), &broken, Progress::Silent, interrupt)
+        } else {
+            Trainer::resume(&broken, Progress::Silent, interrupt)
+        };
+        let mut trainer = trainer.expect("a run");
+        std::thread::spawn(move || {
+            std::thread::sleep(delay);
+            after.request();
+        });
+        match trainer.learn().expect("it runs") {
+            Ending::Finished { .. } => break,
+            Ending::Interrupted { .. } => interruptions += 1,
+        }
+        assert!(interruptions < 60, "it does not get on");
+    }
+    assert!(interruptions > 1, "it was interrupted {interruptions} times only");
+    for file in ["01-size/size.safetensors", "02-depth/depth.safetensors", "02-depth/networks.safetensors"] {
+        let read = |run: &Path| std::fs::read(run.join("stages").join(file)).expect("a file");
+        assert!(read(&whole) == read(&broken), "{file} differs after {interruptions} interruptions");
+    }
+    // Curves have no gap and no doublet, and equal values where these do not depend on the clock.
+    let curve = |run: &Path| -> Vec<(Value, Value, Value, Value)> {
+        let picked = records(run).into_iter().filter(|record| record["stage"] != "").map(|record| {
+            let values = &record["values"];
+            let tag = |tag: &str| values[tag].clone();
+            (
+                record["stage"].clone(),
+                record["timesteps"].clone(),
+                tag(tags::LOSS),
+                tag(tags::ACCEPTANCE_LENGTH),
+            )
+        });
+        picked.collect()
+    };
+    assert_eq!(curve(&whole), curve(&broken));
+}
+
+#[test]
+fn a_damaged_checkpoint_and_another_model_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut value = config(folder.path());
+    let run = folder.path().join("run");
+    let interrupt = Interrupt::default();
+    interrupt.request();
+    let mut trainer = Trainer::create(parse(&value), &run, Progress::Silent, interrupt).expect("a run");
+    assert!(matches!(trainer.learn(), Ok(Ending::Interrupted { .. })));
+    let resume = || {
+        let error = Trainer::resume(&run, Progress::Silent, Interrupt::default()).err().expect("an error");
+        assert!(error.is_usage());
+        error.to_string()
+    };
+    let checkpoint = run.join("checkpoint.safetensors");
+    let bytes = std::fs::read(&checkpoint).expect("a checkpoint");
+    std::fs::write(&checkpoint, &bytes[..bytes.len() / 2]).expect("written");
+    assert!(resume().contains("checkpoint.safetensors: not a checkpoint of this run"));
+    std::fs::write(&checkpoint, &bytes).expect("written");
+
+    let provenance = run.join("run.json");
+    let text = std::fs::read_to_string(&provenance).expect("provenance");
+    let mut changed: Value = serde_json::from_str(&text).expect("JSON");
+    changed["draft"]["sha256"] = json!("0");
+    std::fs::write(&provenance, changed.to_string()).expect("written");
+    assert!(resume().contains("was begun with another draft"));
+    std::fs::write(&provenance, text).expect("written");
+
+    value["size"] = json!({ "sizes": [4, 8] });
+    std::fs::write(run.join("config.json"), value.to_string()).expect("written");
+    let error = Trainer::resume(&run, Progress::Silent, Interrupt::default()).expect("it loads").learn();
+    let error = error.expect_err("networks of another shape").to_string();
+    assert!(
+        error.contains("policy.1.weight has shape [10, 64], this configuration needs [2, 64]"),
+        "{error}"
+    );
+
+    assert!(
+        Trainer::resume(folder.path(), Progress::Silent, Interrupt::default())
+            .err()
+            .expect("no run")
+            .to_string()
+            .contains("is no run: it has no config.json")
+    );
+}
+
+#[test]
+fn the_documentation_defines_exactly_the_recorded_tags() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let text = std::fs::read_to_string(path).expect("docs/metrics.md");
+    let documented: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `").and_then(|rest| rest.split_once('`')).map(|(tag, _)| tag))
+        .collect();
+    assert_eq!(documented, tags::ALL);
+}
