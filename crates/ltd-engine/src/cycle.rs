@@ -259,3 +259,53 @@ impl Engine {
 fn check_numbers(log_probs: &[f32], depth: usize) -> Result<()> {
     if log_probs.iter().any(|value| value.is_nan()) { Err(Error::NotANumber { depth }) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{DtypeSetting, EngineConfig, Static};
+
+    /// Keys and values of the same position, computed in batches of other shapes.
+    const TOLERANCE: f64 = 1e-4;
+
+    fn engine() -> Engine {
+        let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
+        let config = EngineConfig::new(pair.join("target"), pair.join("draft"));
+        Engine::load(&EngineConfig { dtype: DtypeSetting::F32, ..config }).expect("the engine loads")
+    }
+
+    fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+        (a - b).abs().max().double_value(&[])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn caches_after_cycles_equal_those_of_a_plain_forward(
+            prompt in prop::collection::vec(4u32..260, 1..30),
+            shapes in prop::collection::vec((0usize..=12, 1usize..=300), 1..6),
+        ) {
+            let engine = engine();
+            let mut session = engine.prefill(&prompt, None).expect("prefill");
+            for (depth, size) in shapes {
+                engine.run_cycle(&mut session, &mut Static { depth, size }).expect("a cycle");
+            }
+            let plain = engine.prefill(session.tokens(), None).expect("prefill");
+            prop_assert_eq!(plain.root(), session.root());
+            let (found, expected) = (session.target_cache.certain(), plain.target_cache.certain());
+            prop_assert_eq!(found.size(), expected.size());
+            let difference = largest_difference(&found, &expected);
+            prop_assert!(difference < TOLERANCE, "target: {}", difference);
+            // The draft has not read what the last cycle accepted.
+            let read = session.draft_cache.len();
+            let expected = plain.draft_cache.certain().narrow(3, 0, read);
+            let difference = largest_difference(&session.draft_cache.certain(), &expected);
+            prop_assert!(difference < TOLERANCE, "draft: {}", difference);
+        }
+    }
+}

@@ -62,6 +62,12 @@ impl KvCache {
         self.len += count;
     }
 
+    /// The certain part, `[layers, 2, kv_heads, len, head_dim]`.
+    #[cfg(test)]
+    pub(crate) fn certain(&self) -> Tensor {
+        self.data.narrow(POSITIONS, 0, self.len)
+    }
+
     pub(crate) fn layer(&self, layer: usize) -> &LayerCache {
         &self.layers[layer]
     }
@@ -80,5 +86,31 @@ impl LayerCache {
     /// Keys and values of positions `0..end`, each `[kv_heads, end, head_dim]`.
     pub(crate) fn read(&self, end: i64) -> (Tensor, Tensor) {
         (self.keys.narrow(Self::ROWS, 0, end), self.values.narrow(Self::ROWS, 0, end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_commit_keeps_the_rows_it_is_given_in_order(
+            len in 0i64..6,
+            kept in prop::collection::btree_set(0i64..8, 1..8),
+        ) {
+            let mut cache = KvCache::new(2, 3, 16, 4, Kind::Float, Device::Cpu);
+            let content = Tensor::arange(2 * 2 * 3 * 16 * 4, (Kind::Float, Device::Cpu)).view([2, 2, 3, 16, 4]);
+            cache.data.copy_(&content);
+            cache.advance(len);
+            let rows: Vec<i64> = kept.into_iter().collect();
+            let places: Vec<i64> = (0..len).chain(rows.iter().map(|row| len + row)).collect();
+            cache.commit(&rows);
+            let expected = content.index_select(POSITIONS, &Tensor::from_slice(&places));
+            prop_assert_eq!(cache.certain(), expected);
+        }
     }
 }

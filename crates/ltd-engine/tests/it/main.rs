@@ -1,5 +1,6 @@
 //! Integration tests of the engine.
 
+mod bad_input;
 mod fixtures;
 mod lossless;
 mod parity;

@@ -6,6 +6,7 @@ use ltd_policy::{PolicyKind, write_atomically};
 
 use crate::config::TrainConfig;
 use crate::plan::Stage;
+use crate::run::Provenance;
 use crate::{Error, Result};
 
 /// The folder of a run. All that the run leaves is in it.
@@ -16,31 +17,36 @@ pub(crate) struct RunFolder {
 
 impl RunFolder {
     const CONFIG: &'static str = "config.json";
+    /// Written last when a run begins: what makes a folder a run.
+    const PROVENANCE: &'static str = "run.json";
 
-    /// Makes a new run's folder and writes its resolved configuration.
-    pub(crate) fn create(path: &Path, config: &TrainConfig) -> Result<Self> {
+    /// The folder of a run that is to begin: it can be made, and holds no run yet.
+    pub(crate) fn reserve(path: &Path) -> Result<Self> {
         let unusable = |problem: String| Error::RunFolder { path: path.to_owned(), problem };
-        if path.join(Self::CONFIG).exists() {
+        if path.join(Self::PROVENANCE).exists() {
             let problem = "holds a run already: resume it with --resume, or choose another --run-dir";
             return Err(unusable(problem.to_owned()));
         }
         std::fs::create_dir_all(path).map_err(|error| unusable(format!("cannot be made: {error}")))?;
-        let run = Self { path: path.to_owned() };
+        tempfile::tempfile_in(path).map_err(|error| unusable(format!("cannot be written to: {error}")))?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// Begins the run: writes its resolved configuration and where it comes from.
+    pub(crate) fn begin(&self, config: &TrainConfig, provenance: &Provenance) -> Result<()> {
         let text =
             serde_json::to_string_pretty(config).expect("invariant: a configuration is plain data") + "\n";
-        write_atomically(&run.path.join(Self::CONFIG), text.as_bytes())
-            .map_err(|error| unusable(error.to_string()))?;
-        Ok(run)
+        write_atomically(&self.path.join(Self::CONFIG), text.as_bytes())?;
+        provenance.write(&self.provenance())
     }
 
     /// Opens the folder of a run that was begun.
     pub(crate) fn open(path: &Path) -> Result<(Self, TrainConfig)> {
-        let config = path.join(Self::CONFIG);
-        if !config.is_file() {
-            let problem = format!("is no run: it has no {}", Self::CONFIG);
+        if !path.join(Self::PROVENANCE).is_file() {
+            let problem = format!("is no run: it has no {}", Self::PROVENANCE);
             return Err(Error::RunFolder { path: path.to_owned(), problem });
         }
-        Ok((Self { path: path.to_owned() }, TrainConfig::load(&config, &[])?))
+        Ok((Self { path: path.to_owned() }, TrainConfig::load(&path.join(Self::CONFIG), &[])?))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -49,7 +55,7 @@ impl RunFolder {
 
     /// Machine, revision, models: where the run came from.
     pub(crate) fn provenance(&self) -> PathBuf {
-        self.path.join("run.json")
+        self.path.join(Self::PROVENANCE)
     }
 
     /// All that a resumed run needs.

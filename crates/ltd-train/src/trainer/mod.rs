@@ -75,21 +75,22 @@ impl Trainer {
         progress: Progress,
         interrupt: Interrupt,
     ) -> Result<Self> {
-        let run = RunFolder::create(folder, &config)?;
-        Self::prepare(config, run, Checkpoint::default(), progress, interrupt)
+        let run = RunFolder::reserve(folder)?;
+        let trainer = Self::prepare(config, run, Checkpoint::default(), progress, interrupt)?;
+        // Last: an attempt that failed so far leaves no run behind.
+        trainer.run.begin(&trainer.config, &trainer.provenance)?;
+        Ok(trainer)
     }
 
     /// Goes on with a run that was interrupted.
     pub fn resume(folder: &Path, progress: Progress, interrupt: Interrupt) -> Result<Self> {
         let (run, config) = RunFolder::open(folder)?;
         let checkpoint = Checkpoint::read(&run)?;
-        let earlier =
-            run.provenance().is_file().then(|| Provenance::read_models(&run.provenance())).transpose()?;
+        let (target, draft) = Provenance::read_models(&run.provenance())?;
+        rewind_metrics(&run, &config.plan(), &checkpoint)?;
         let trainer = Self::prepare(config, run, checkpoint, progress, interrupt)?;
-        if let Some((target, draft)) = earlier {
-            trainer.check_model("target", &target, &trainer.provenance.target)?;
-            trainer.check_model("draft", &draft, &trainer.provenance.draft)?;
-        }
+        trainer.check_model("target", &target, &trainer.provenance.target)?;
+        trainer.check_model("draft", &draft, &trainer.provenance.draft)?;
         Ok(trainer)
     }
 
@@ -110,11 +111,6 @@ impl Trainer {
             Some(last) => Pair::load(&run.stage(last))?,
             None => Pair::constant(config.evaluation.default),
         };
-        if run.provenance().is_file() {
-            rewind_metrics(&run, &plan, &checkpoint)?;
-        } else {
-            provenance.write(&run.provenance())?;
-        }
         Ok(Self {
             plan,
             curves: Metrics::open(&run.metrics(), run.path())?,

@@ -97,7 +97,8 @@ impl<'t> Training<'t> {
         let mut last_checkpoint = Instant::now();
         let mut progress = self.share();
         let at_start = progress;
-        while progress < 1.0 {
+        // At least one rollout: there must be something to keep.
+        while progress < 1.0 || self.candidates.iter().all(|candidate| candidate == INCUMBENT) {
             let Some(buffer) = self.collect(&mut task, at_start)? else { return Ok(Flow::Interrupted) };
             progress = self.share();
             let update = self.learner.update(&buffer, progress.min(1.0));

@@ -179,7 +179,7 @@ fn a_damaged_checkpoint_and_another_model_are_refused() {
             .err()
             .expect("no run")
             .to_string()
-            .contains("is no run: it has no config.json")
+            .contains("is no run: it has no run.json")
     );
 }
 

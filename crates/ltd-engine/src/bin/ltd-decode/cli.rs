@@ -7,7 +7,7 @@ use ltd_engine::{DtypeSetting, EngineConfig};
 
 /// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned policy.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "ltd-decode", version, about)]
 pub(crate) struct Cli {
     /// Hugging Face folder of the target model
     #[arg(long, value_name = "DIR")]

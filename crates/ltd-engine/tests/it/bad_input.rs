@@ -1,0 +1,278 @@
+//! Whatever is wrong with a model folder, a setting or a prompt is named before a token is produced.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use ltd_engine::text::TextModel;
+use ltd_engine::{DtypeSetting, Engine, EngineConfig, Error, Static};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::fixtures::{load, tiny_config};
+
+/// A tensor's name, and its new type and shape, or nothing to drop it.
+type Change<'a> = (&'a str, Option<(Dtype, Vec<usize>)>);
+
+/// A copy of the tiny pair that may be broken.
+struct Pair {
+    folder: tempfile::TempDir,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = tiny_config();
+        for (name, source) in [("target", &config.target), ("draft", &config.draft)] {
+            let copy = folder.path().join(name);
+            std::fs::create_dir(&copy).expect("a folder");
+            for entry in source.read_dir().expect("the fixture") {
+                let entry = entry.expect("an entry");
+                std::fs::copy(entry.path(), copy.join(entry.file_name())).expect("a copy");
+            }
+        }
+        Self { folder }
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.folder.path().join(file)
+    }
+
+    fn config(&self) -> EngineConfig {
+        let config = EngineConfig::new(self.path("target"), self.path("draft"));
+        EngineConfig { dtype: DtypeSetting::F32, ..config }
+    }
+
+    /// The message of the error that loading gives.
+    fn refusal(&self) -> String {
+        refusal(&self.config())
+    }
+
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let path = self.path(file);
+        let text = std::fs::read_to_string(&path).expect("text");
+        assert!(text.contains(from), "{text}");
+        std::fs::write(path, text.replacen(from, to, 1)).expect("written");
+    }
+
+    /// Rewrites a weight file with some tensors changed: `None` drops one, a new name adds one.
+    fn change_tensors(&self, file: &str, changes: &[Change]) {
+        let path = self.path(file);
+        let bytes = std::fs::read(&path).expect("weights");
+        let old = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        let mut tensors: HashMap<String, (Dtype, Vec<usize>, Vec<u8>)> = old
+            .iter()
+            .map(|(name, view)| {
+                (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
+            })
+            .collect();
+        for (name, change) in changes {
+            tensors.remove(*name);
+            if let Some((dtype, shape)) = change {
+                let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+                tensors.insert((*name).to_owned(), (*dtype, shape.clone(), vec![1; bytes]));
+            }
+        }
+        let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
+            (name, TensorView::new(*dtype, shape.clone(), bytes).expect("a tensor"))
+        });
+        std::fs::write(path, safetensors::serialize(views, None).expect("a file")).expect("written");
+    }
+}
+
+fn refusal(config: &EngineConfig) -> String {
+    let error = Engine::load(config).err().expect("it is refused");
+    assert!(error.is_usage(), "{error}");
+    error.to_string()
+}
+
+fn assert_names(message: &str, parts: &[&str]) {
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+}
+
+#[test]
+fn missing_files_and_folders_are_named() {
+    let config = EngineConfig::new("nowhere", tiny_config().draft);
+    assert_names(&refusal(&config), &["nowhere/config.json: No such file"]);
+    let pair = Pair::new();
+    std::fs::remove_file(pair.path("draft/model.safetensors")).expect("removed");
+    assert_names(&pair.refusal(), &["draft: no weights found: expected model.safetensors"]);
+    let pair = Pair::new();
+    std::fs::remove_file(pair.path("target/model.safetensors")).expect("removed");
+    assert_names(&pair.refusal(), &["target/model.safetensors: No such file"]);
+}
+
+#[test]
+fn truncated_and_garbled_files_are_named() {
+    for file in ["target/model.safetensors", "draft/model.safetensors"] {
+        let pair = Pair::new();
+        let bytes = std::fs::read(pair.path(file)).expect("weights");
+        for end in [0, 5, 1000, bytes.len() - 1] {
+            std::fs::write(pair.path(file), &bytes[..end]).expect("written");
+            assert_names(&pair.refusal(), &[file, "not a complete safetensors file"]);
+        }
+    }
+    for file in ["target/config.json", "draft/config.json", "target/model.safetensors.index.json"] {
+        let pair = Pair::new();
+        std::fs::write(pair.path(file), "{\"hidden_size\": ").expect("written");
+        assert_names(&pair.refusal(), &[file, "EOF while parsing"]);
+    }
+}
+
+#[test]
+fn tensors_that_are_missing_surplus_or_of_another_shape_are_named() {
+    let pair = Pair::new();
+    let lost = ["norm.weight", "midlayer.mlp.up_proj.weight"];
+    pair.change_tensors("draft/model.safetensors", &lost.map(|name| (name, None)));
+    assert_names(&pair.refusal(), &["draft: missing tensors", lost[0], lost[1]]);
+
+    let pair = Pair::new();
+    pair.change_tensors("draft/model.safetensors", &[("midlayer.extra.weight", Some((Dtype::F32, vec![2])))]);
+    assert_names(&pair.refusal(), &["draft: tensors this architecture does not have: midlayer.extra.weight"]);
+
+    let pair = Pair::new();
+    pair.change_tensors("draft/model.safetensors", &[("fc.weight", Some((Dtype::F32, vec![96, 5])))]);
+    assert_names(&pair.refusal(), &["tensor fc.weight has shape [96, 5], expected [96, 288]"]);
+
+    let pair = Pair::new();
+    pair.edit("target/config.json", "\"num_hidden_layers\": 8", "\"num_hidden_layers\": 9");
+    assert_names(&pair.refusal(), &["target: missing tensors: model.layers.8."]);
+}
+
+#[test]
+fn models_that_the_engine_cannot_run_are_named_with_what_it_can() {
+    for (file, from, to, message) in [
+        (
+            "target/config.json",
+            "LlamaForCausalLM",
+            "GPT2LMHeadModel",
+            "architectures is GPT2LMHeadModel, expected LlamaForCausalLM",
+        ),
+        (
+            "target/config.json",
+            "\"num_attention_heads\": ",
+            "\"num_attention_heads\": -",
+            "num_attention_heads is -",
+        ),
+        ("target/config.json", "\"silu\"", "\"gelu\"", "hidden_act is gelu, expected silu"),
+        ("target/config.json", "\"hidden_size\"", "\"hidden_sice\"", "missing field `hidden_size`"),
+        (
+            "draft/config.json",
+            "\"num_hidden_layers\": 1",
+            "\"num_hidden_layers\": 2",
+            "num_hidden_layers is 2, expected 1",
+        ),
+        (
+            "draft/config.json",
+            "\"draft_vocab_size\": 128",
+            "\"draft_vocab_size\": 999",
+            "draft_vocab_size is 999, expected 1..=vocab_size",
+        ),
+    ] {
+        let pair = Pair::new();
+        pair.edit(file, from, to);
+        assert_names(&pair.refusal(), &[file, message]);
+    }
+}
+
+#[test]
+fn a_draft_for_another_target_is_refused() {
+    for (from, to, message) in [
+        (
+            "\"vocab_size\": 260",
+            "\"vocab_size\": 300",
+            "vocabulary is 300 in the draft and 260 in the target",
+        ),
+        (
+            "\"hidden_size\": 96",
+            "\"hidden_size\": 96, \"target_hidden_size\": 128",
+            "hidden size read from the target is 128 in the draft and 96 in the target",
+        ),
+    ] {
+        let pair = Pair::new();
+        pair.edit("draft/config.json", from, to);
+        assert_names(&pair.refusal(), &["draft model", "does not fit target", message]);
+    }
+    // A vocabulary map that points outside the target's vocabulary.
+    let pair = Pair::new();
+    pair.change_tensors("draft/model.safetensors", &[("d2t", Some((Dtype::I64, vec![127])))]);
+    assert_names(&pair.refusal(), &["tensor d2t has shape [127], expected [128]"]);
+    pair.change_tensors("draft/model.safetensors", &[("d2t", Some((Dtype::I64, vec![128])))]);
+    assert_names(&pair.refusal(), &["d2t maps draft token 0 to ", "outside the target's vocabulary of 260"]);
+}
+
+#[test]
+fn impossible_settings_are_named() {
+    let config = tiny_config();
+    for (config, message) in [
+        (EngineConfig { beam_width: 0, ..config.clone() }, "beam_width: must be at least 1"),
+        (
+            EngineConfig { beam_width: 129, ..config.clone() },
+            "beam_width: is 129, but the draft knows only 128 tokens",
+        ),
+        (EngineConfig { max_depth: 13, ..config.clone() }, "max_depth: is 13, must be at most 12"),
+        (EngineConfig { threads: Some(0), ..config.clone() }, "threads: must be at least 1"),
+        (EngineConfig { max_length: Some(1), ..config.clone() }, "max_length: must be at least 2"),
+        (
+            EngineConfig { max_length: Some(1 << 20), ..config.clone() },
+            "max_length: is 1048576, but the target was made for at most",
+        ),
+        (
+            EngineConfig { device: "tpu".to_owned(), ..config.clone() },
+            "device tpu: expected cpu, cuda or cuda:N",
+        ),
+    ] {
+        assert_names(&refusal(&config), &[message]);
+    }
+}
+
+#[test]
+fn cuda_without_a_device_is_refused() {
+    if tch::Cuda::is_available() {
+        return;
+    }
+    let config = EngineConfig { device: "cuda".to_owned(), ..tiny_config() };
+    assert_names(&refusal(&config), &["device cuda: "]);
+}
+
+#[test]
+fn prompts_that_cannot_be_decoded_are_refused() {
+    let engine = load(&EngineConfig { max_length: Some(10), ..tiny_config() });
+    for (prompt, message) in [
+        (vec![], "the prompt is empty"),
+        (
+            vec![5; 10],
+            "the prompt has 10 tokens, but the cache holds 10: raise max_length or shorten the prompt",
+        ),
+        (vec![5, 260], "prompt token 260 at position 1 is outside the target's vocabulary of 260"),
+    ] {
+        let error = engine.prefill(&prompt, None).err().expect("refused").to_string();
+        assert_names(&error, &[message]);
+        assert_eq!(engine.check_prompt(&prompt).expect_err("refused").to_string(), error);
+    }
+}
+
+#[test]
+fn cycles_out_of_turn_are_errors() {
+    let engine = load(&EngineConfig { max_length: Some(8), max_depth: 1, ..tiny_config() });
+    let mut session = engine.prefill(&[5, 6, 7], None).expect("prefill");
+    let mut cycle = engine.begin_cycle(&mut session).expect("a cycle");
+    assert!(matches!(engine.begin_cycle(&mut session), Err(Error::NoFeatures)));
+    engine.expand(&mut session, &mut cycle).expect("a level");
+    assert!(matches!(engine.expand(&mut session, &mut cycle), Err(Error::DepthLimit { depth: 1 })));
+    engine.verify(&mut session, cycle, 4).expect("verified");
+    while !session.is_full() {
+        engine.run_cycle(&mut session, &mut Static { depth: 1, size: 4 }).expect("a cycle");
+    }
+    assert!(matches!(engine.begin_cycle(&mut session), Err(Error::CacheFull { capacity: 8 })));
+    assert!(matches!(engine.autoregressive_step(&mut session), Err(Error::CacheFull { capacity: 8 })));
+}
+
+#[test]
+fn a_tokenizer_that_is_broken_is_named() {
+    let pair = Pair::new();
+    let target: &Path = &pair.path("target");
+    assert!(!TextModel::load(target).expect("token ids only").has_tokenizer());
+    std::fs::write(target.join("tokenizer.json"), "{").expect("written");
+    let error = TextModel::load(target).err().expect("refused").to_string();
+    assert_names(&error, &["target/tokenizer.json: "]);
+}

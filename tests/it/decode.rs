@@ -1,0 +1,127 @@
+//! `ltd-decode` on both pairs.
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::command::{TINY, questions, stdout, text, workspace};
+
+fn lines(output: &str) -> Vec<Value> {
+    output.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().expect("a list").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+}
+
+fn tiny(arguments: &[&str]) -> String {
+    stdout("ltd-decode", &[&TINY[..], arguments].concat())
+}
+
+struct Golden(Vec<u8>);
+
+impl Golden {
+    fn read(name: &str) -> Self {
+        let path = workspace().join("tests/fixtures/golden").join(name);
+        Self(std::fs::read(path).expect("the fixture"))
+    }
+
+    fn ints(&self, name: &str) -> Vec<u32> {
+        let file = SafeTensors::deserialize(&self.0).expect("a file");
+        let words = file.tensor(name).expect("a tensor").data().to_vec();
+        words.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().expect("four bytes"))).collect()
+    }
+
+    fn prompt(&self) -> String {
+        self.ints("prompt_ids").iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[test]
+fn cycles_and_output_are_the_references() {
+    let golden = Golden::read("tiny-default-1.safetensors");
+    let (prompt, expected) = (golden.prompt(), golden.ints("ids"));
+    let prompt_len = golden.ints("prompt_ids").len();
+    let count = (expected.len() - prompt_len).to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let dump = folder.path().join("trees.safetensors");
+    let output = tiny(&[
+        "--mode",
+        "static",
+        "--depth",
+        "7",
+        "--size",
+        "59",
+        "--max-new-tokens",
+        &count,
+        "--token-ids",
+        &prompt,
+        "--json",
+        "--dump-trees",
+        text(&dump),
+    ]);
+    let lines = lines(&output);
+    let (total, cycles) = lines.split_last().expect("lines");
+    assert_eq!(ids(&total["output_ids"]), expected[prompt_len..]);
+    let emitted: Vec<u32> = cycles.iter().flat_map(|cycle| ids(&cycle["accepted_ids"])).collect();
+    assert_eq!(emitted, expected[prompt_len..]);
+    for (index, cycle) in cycles.iter().enumerate() {
+        let accepted = ids(&cycle["accepted_ids"]);
+        assert_eq!(cycle["root"], accepted[0]);
+        assert_eq!(cycle["tau"], accepted.len());
+        assert_eq!((&cycle["draft_depth"], &cycle["verification_size"]), (&Value::from(7), &Value::from(59)));
+        assert_eq!(accepted.len(), golden.ints(&format!("cycle.{index}.accepted")).len());
+        assert!(["draft_ms", "verify_ms", "policy_ms"].iter().all(|key| cycle[key].as_f64() >= Some(0.0)));
+    }
+    // The dump has the layout of the golden file.
+    let dumped = Golden(std::fs::read(&dump).expect("the dump"));
+    let names = |golden: &Golden| {
+        let file = SafeTensors::deserialize(&golden.0).expect("a file");
+        let mut names: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    let expected_names: Vec<String> = names(&golden).into_iter().filter(|name| name != "ar_ids").collect();
+    assert_eq!(names(&dumped), expected_names);
+    for name in
+        ["ids", "cycle.0.parents", "cycle.3.selected", "cycle.3.parent_rows", "cycle.5.tree_positions"]
+    {
+        assert_eq!(dumped.ints(name), golden.ints(name), "{name}");
+    }
+}
+
+#[test]
+fn plain_decoding_is_the_references() {
+    let golden = Golden::read("tiny-default-0.safetensors");
+    let expected = golden.ints("ar_ids")[golden.ints("prompt_ids").len()..].to_vec();
+    let count = expected.len().to_string();
+    let output =
+        tiny(&["--mode", "ar", "--max-new-tokens", &count, "--token-ids", &golden.prompt(), "--json"]);
+    assert_eq!(ids(&lines(&output).pop().expect("lines")["output_ids"]), expected);
+}
+
+#[test]
+fn question_files_are_answered_one_by_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = questions(folder.path());
+    let arguments = ["--questions", text(&file), "--limit", "3", "--max-new-tokens", "20", "--json"];
+    let plain = lines(&tiny(&[&["--mode", "ar"], &arguments[..]].concat()));
+    let trees =
+        lines(&tiny(&[&["--mode", "static", "--depth", "3", "--size", "12"], &arguments[..]].concat()));
+    let answers = |lines: &[Value]| -> Vec<Vec<u32>> {
+        lines.iter().filter_map(|line| line.get("output_ids")).map(ids).collect()
+    };
+    assert_eq!(answers(&plain), answers(&trees));
+    assert_eq!(answers(&plain).len(), 4, "three answers and the total");
+}
+
+#[test]
+fn the_default_pair_answers_in_words_and_both_ways_alike() {
+    let say = |mode: &[&str]| {
+        let pair = ["--target", "models/smollm2-135m-instruct", "--draft", "assets/eagle3-smollm2-135m"];
+        let rest = ["--dtype", "f32", "--max-new-tokens", "24", "What is the capital of France?"];
+        stdout("ltd-decode", &[&pair[..], mode, &rest[..]].concat())
+    };
+    let plain = say(&["--mode", "ar"]);
+    assert!(plain.contains("Paris"), "{plain}");
+    assert_eq!(say(&["--mode", "static", "--depth", "5", "--size", "30"]), plain);
+}

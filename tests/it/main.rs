@@ -1,0 +1,6 @@
+//! End-to-end tests of the command lines.
+
+mod bad_input;
+mod command;
+mod decode;
+mod path;
