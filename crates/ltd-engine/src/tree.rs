@@ -154,13 +154,16 @@ impl VerificationTree {
         mask
     }
 
-    /// Follows, from the root, the children that equal the target's own choice (`target_choice[row]`, one token
-    /// per row). Returns the rows of the path, root first, and the target's token after it.
-    pub fn accept_greedy(&self, target_choice: &[u32]) -> (Vec<usize>, u32) {
+    /// Follows, from the root, the children that equal the target's own choice after their parent's row, for which
+    /// `target_choice` is asked. Returns the rows of the path, root first, and the target's token after it.
+    pub fn accept_greedy<E>(
+        &self,
+        mut target_choice: impl FnMut(usize) -> Result<u32, E>,
+    ) -> Result<(Vec<usize>, u32), E> {
         let mut path = vec![0];
         let mut row = 0;
         loop {
-            let choice = target_choice[row];
+            let choice = target_choice(row)?;
             let child = (row + 1..self.rows())
                 .find(|&child| self.parent_rows[child - 1] == row && self.tokens[child] == choice);
             match child {
@@ -168,7 +171,7 @@ impl VerificationTree {
                     path.push(child);
                     row = child;
                 }
-                None => return (path, choice),
+                None => return Ok((path, choice)),
             }
         }
     }

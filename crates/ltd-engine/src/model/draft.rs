@@ -119,9 +119,8 @@ impl DraftModel {
 
     /// The `width` most probable tokens of each row of logits, with one transfer to the host.
     pub(crate) fn continuations(&self, logits: &Tensor, width: usize) -> Result<Continuations> {
-        let logits = logits.to_kind(Kind::Float);
-        let (values, ids) = logits.topk(width as i64, COLUMNS, true, true);
-        let log_probs = values - logits.logsumexp([COLUMNS], true);
+        let (log_probs, ids) =
+            logits.log_softmax(COLUMNS, Kind::Float).topk(width as i64, COLUMNS, true, true);
         // Token ids below 2^24 are exact in f32, so that one tensor carries both.
         let both: Vec<f32> =
             Vec::try_from(Tensor::cat(&[log_probs, ids.to_kind(Kind::Float)], COLUMNS).view(-1))?;

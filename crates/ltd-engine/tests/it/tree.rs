@@ -90,7 +90,8 @@ proptest! {
         tree in trees(), size in 0usize..250, choices in prop::collection::vec(0u32..40, 251)
     ) {
         let verification = tree.select(ROOT, size);
-        let (path, next) = verification.accept_greedy(&choices);
+        let accepted = verification.accept_greedy(|row| Ok::<_, std::convert::Infallible>(choices[row]));
+        let (path, next) = accepted.expect("nothing can fail");
         prop_assert_eq!(path[0], 0);
         for pair in path.windows(2) {
             prop_assert_eq!(verification.parent_rows[pair[1] - 1], pair[0]);
