@@ -1,4 +1,4 @@
-//! Measuring ways to decode against each other: same process, same prompts, prompt by prompt in turn.
+//! Measuring ways to decode against each other: same process, same prompts, in turns of a few tokens.
 
 mod statistics;
 mod summary;
@@ -19,7 +19,9 @@ use crate::interrupt::Interrupt;
 use crate::progress::Progress;
 
 /// Tokens that each contender decodes before anything is measured.
-const WARM_UP_TOKENS: usize = 12;
+const WARM_UP_TOKENS: usize = 8;
+/// Tokens that a contender produces before the next one's turn.
+const TOKENS_PER_TURN: usize = 8;
 
 /// A way to decode.
 pub(crate) struct Contender {
@@ -107,6 +109,19 @@ pub(crate) struct Arena<'a> {
     pub(crate) progress: Progress,
 }
 
+/// A contender's answer to one prompt.
+struct Answer {
+    stats: CycleStats,
+    output: Vec<u32>,
+}
+
+/// An answer under way.
+struct Decoding {
+    session: Session,
+    stats: CycleStats,
+    finished: bool,
+}
+
 impl Arena<'_> {
     /// Lets all contenders decode all prompts, or as many as fit in `max_minutes` (two at least). Nothing if it was
     /// interrupted.
@@ -121,34 +136,29 @@ impl Arena<'_> {
         let named =
             |contender: &Contender| Measurement { name: contender.name.clone(), ..Measurement::default() };
         let mut measurements: Vec<Measurement> = contenders.iter().map(named).collect();
-        let mut task = self.progress.task(task, prompts.len() * contenders.len());
-        let mut recycled = None;
-        self.warm_up(contenders, &prompts[0], &mut recycled)?;
+        let mut memory: Vec<Option<Session>> = contenders.iter().map(|_| None).collect();
+        let mut task = self.progress.task(task, prompts.len());
+        let warm_up = StopRule { max_new_tokens: WARM_UP_TOKENS, eos: Vec::new() };
+        if self.race(contenders, &prompts[0], &warm_up, &mut memory)?.is_none() {
+            return Ok(None);
+        }
         let limit = max_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
         let start = Instant::now();
         for (index, prompt) in prompts.iter().enumerate() {
-            let over = limit.is_some_and(|limit| start.elapsed() > limit);
-            if over && index >= LEAST_PROMPTS {
+            if index >= LEAST_PROMPTS && limit.is_some_and(|limit| start.elapsed() > limit) {
                 break;
             }
-            let mut outputs = vec![Vec::new(); contenders.len()];
-            for turn in 0..contenders.len() {
-                if self.interrupt.requested() {
-                    return Ok(None);
-                }
-                // Another one goes first each time: none always decodes after the slowest.
-                let who = (turn + index) % contenders.len();
-                let (stats, output) = self.decode(&mut contenders[who], prompt, &self.stop, &mut recycled)?;
-                measurements[who].prompts.push(stats);
-                outputs[who] = output;
-                let done = index * contenders.len() + turn + 1;
-                let by_count = done as f64 / (prompts.len() * contenders.len()) as f64;
-                let by_time = limit.map_or(0.0, |limit| start.elapsed().as_secs_f64() / limit.as_secs_f64());
-                task.update(done, by_count.max(by_time).min(1.0), &contenders[who].name);
+            let Some(answers) = self.race(contenders, prompt, &self.stop, &mut memory)? else {
+                return Ok(None);
+            };
+            let reference = answers[0].output.clone();
+            for (measurement, Answer { stats, output }) in measurements.iter_mut().zip(answers) {
+                measurement.prompts.push(stats);
+                measurement.same_output += usize::from(output == reference);
             }
-            for (measurement, output) in measurements.iter_mut().zip(&outputs) {
-                measurement.same_output += usize::from(*output == outputs[0]);
-            }
+            let by_count = (index + 1) as f64 / prompts.len() as f64;
+            let by_time = limit.map_or(0.0, |limit| start.elapsed().as_secs_f64() / limit.as_secs_f64());
+            task.update(index + 1, by_count.max(by_time).min(1.0), "prompts");
         }
         for (measurement, contender) in measurements.iter_mut().zip(contenders) {
             if let Some(watched) = &contender.controller {
@@ -161,34 +171,57 @@ impl Arena<'_> {
         Ok(Some(measurements))
     }
 
-    fn warm_up(
+    /// All contenders answer one prompt, a few tokens each in turn: what disturbs the machine for a second disturbs
+    /// all of them alike. Statistics and output of each; nothing if it was interrupted.
+    fn race(
         &self,
         contenders: &mut [Contender],
         prompt: &Prompt,
-        recycled: &mut Option<Session>,
-    ) -> Result<()> {
-        let stop = StopRule { max_new_tokens: WARM_UP_TOKENS, eos: Vec::new() };
-        for contender in contenders {
-            self.decode(contender, prompt, &stop, recycled)?;
+        stop: &StopRule,
+        memory: &mut [Option<Session>],
+    ) -> Result<Option<Vec<Answer>>> {
+        let mut answers = Vec::with_capacity(contenders.len());
+        for memory in memory.iter_mut() {
+            let session = self.engine.prefill(&prompt.ids, memory.take())?;
+            answers.push(Decoding { session, stats: CycleStats::default(), finished: false });
         }
-        Ok(())
+        let mut first = 0;
+        while answers.iter().any(|answer| !answer.finished) {
+            for turn in 0..contenders.len() {
+                if self.interrupt.requested() {
+                    return Ok(None);
+                }
+                // Another one goes first each time: none always runs after the slowest.
+                let who = (first + turn) % contenders.len();
+                self.advance(&mut contenders[who], &mut answers[who], prompt.ids.len(), stop)?;
+            }
+            first += 1;
+        }
+        let finished = answers.into_iter().zip(memory).map(|(answer, memory)| {
+            let output = stop.output(&answer.session, prompt.ids.len());
+            *memory = Some(answer.session);
+            Answer { stats: answer.stats, output }
+        });
+        Ok(Some(finished.collect()))
     }
 
-    fn decode(
+    /// One contender's turn.
+    fn advance(
         &self,
         contender: &mut Contender,
-        prompt: &Prompt,
+        answer: &mut Decoding,
+        prompt_len: usize,
         stop: &StopRule,
-        recycled: &mut Option<Session>,
-    ) -> Result<(CycleStats, Vec<u32>)> {
-        let mut session = self.engine.prefill(&prompt.ids, recycled.take())?;
-        let mut stats = CycleStats::default();
-        while stop.reached(&session, prompt.ids.len()).is_none() {
-            let controller = contender.controller.as_mut().map(|watched| watched as &mut dyn Controller);
-            stats.add(&self.engine.step(&mut session, controller)?);
+    ) -> Result<()> {
+        let goal = answer.stats.tokens + TOKENS_PER_TURN;
+        while answer.stats.tokens < goal && !answer.finished {
+            if stop.reached(&answer.session, prompt_len).is_some() {
+                answer.finished = true;
+            } else {
+                let controller = contender.controller.as_mut().map(|watched| watched as &mut dyn Controller);
+                answer.stats.add(&self.engine.step(&mut answer.session, controller)?);
+            }
         }
-        let output = stop.output(&session, prompt.ids.len());
-        *recycled = Some(session);
-        Ok((stats, output))
+        Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! After all stages: which pair is fastest, which constant is its strongest opponent, and how all compare.
 
+use std::time::Instant;
+
 use ltd_policy::write_atomically;
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +112,8 @@ impl Trainer {
     /// the better half decodes further ones, until a few are left that decode all.
     fn search_grid(&self) -> Result<Option<(StaticSetting, Vec<GridPoint>)>> {
         let settings = self.config.evaluation.grid.settings(self.engine.beam_width());
-        let minutes = self.config.evaluation.validation_max_minutes;
+        let limit = self.config.evaluation.validation_max_minutes;
+        let start = Instant::now();
         let mut field: Vec<(StaticSetting, Measurement)> =
             settings.into_iter().map(|setting| (setting, Measurement::default())).collect();
         let mut eliminated: Vec<(StaticSetting, Measurement)> = Vec::new();
@@ -124,7 +127,8 @@ impl Trainer {
                     Contender::constant(format!("depth {}, size {}", setting.depth, setting.size), *setting)
                 })
                 .collect();
-            let Some(measured) = self.arena().measure("constants", &mut contenders, now, minutes)? else {
+            let rest = limit.map(|minutes| (minutes - start.elapsed().as_secs_f64() / 60.0).max(0.0));
+            let Some(measured) = self.arena().measure("constants", &mut contenders, now, rest)? else {
                 return Ok(None);
             };
             for ((_, sum), more) in field.iter_mut().zip(measured) {
