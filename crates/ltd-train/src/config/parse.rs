@@ -36,18 +36,19 @@ impl TrainConfig {
                 return Err(fail(problems));
             }
         };
+        let named = overrides.iter().rev().find_map(|text| text.strip_prefix("preset="));
+        if let (Some(name), Some(entries)) = (named, written.as_object_mut()) {
+            entries.insert("preset".to_owned(), name.into());
+        }
+        let preset = written.get("preset").and_then(|name| serde_json::from_value(name.clone()).ok());
+        // A preset that does not exist is reported with everything else.
+        let defaults = preset.unwrap_or_default().to_json();
+        let mut merged = merge(defaults.clone(), written);
         for text in overrides {
-            if let Err(problem) = set(&mut written, text) {
+            if let Err(problem) = set(&mut merged, text) {
                 problems.add(format!("--set {text}"), problem);
             }
         }
-        let preset = written.get("preset").map_or_else(
-            || Ok(Preset::default()),
-            |name| serde_json::from_value(name.clone()).map_err(|error| error.to_string()),
-        );
-        // A preset that does not exist is reported with everything else.
-        let defaults = preset.unwrap_or_default().to_json();
-        let merged = merge(defaults.clone(), written);
         let (config, text_problems) = parse_all(merged, &merge(defaults, placeholders()));
         problems.add_independent(text_problems);
         let Some(config) = config else { return Err(fail(problems)) };
@@ -84,7 +85,7 @@ fn set(config: &mut Value, text: &str) -> Result<(), String> {
                 let item = key.parse::<usize>().ok().and_then(|index| items.get_mut(index));
                 item.ok_or_else(|| format!("`{key}` is no index into a list of {count}"))?
             }
-            // A preset's value that the file does not spell out, or one that has no parts.
+            // What is null may be spelt out.
             Value::Null => {
                 *place = json!({ key: null });
                 &mut place[key]

@@ -54,6 +54,22 @@ fn what_the_file_leaves_out_comes_from_the_preset() {
 }
 
 #[test]
+fn an_override_reaches_every_value_of_the_preset_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut base = config(folder.path());
+    base["stages"].as_object_mut().expect("an object").remove("round");
+    let overrides =
+        ["stages.round.1.total_timesteps=77", "stages.round.1.max_minutes=0.5", "engine.threads=1", "seed=9"];
+    let found = parse(&base, &overrides).expect("a configuration");
+    assert_eq!((found.stages.round[1].total_timesteps, found.stages.round[1].max_minutes), (77, Some(0.5)));
+    assert_eq!((found.engine.threads, found.seed), (Some(1), 9));
+    let paper = parse(&base, &["preset=paper", "engine.max_depth=12"]).expect("a configuration");
+    assert_eq!((paper.preset, paper.stages.round.len()), (Preset::Paper, 3));
+    let error = problems(&base, &["stages.round.9.train=size"]);
+    assert!(error[0].contains("`9` is no index into a list of 2"), "{error:?}");
+}
+
+#[test]
 fn a_written_configuration_is_read_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = parse(&config(folder.path()), &[]).expect("a configuration");
@@ -81,7 +97,7 @@ fn every_problem_is_reported_with_its_path() {
     broken["evaluation"]["grid"]["depths"] = json!([]);
     let found = problems(&broken, &["depth.ppo.n_steps=1", "seed.x=3", "nonsense"]);
     for expected in [
-        "seed: invalid type: map, expected u64",
+        "--set seed.x=3: `x` cannot be set inside a number",
         "--set nonsense: expected path=value",
         "sede: unknown key, expected one of `preset`, `seed`",
         "engine.beam_width: invalid type: string \"ten\", expected usize",
