@@ -40,7 +40,8 @@ impl TrainConfig {
         if let (Some(name), Some(entries)) = (named, written.as_object_mut()) {
             entries.insert("preset".to_owned(), name.into());
         }
-        let preset = written.get("preset").and_then(|name| serde_json::from_value(name.clone()).ok());
+        let preset: Option<Preset> =
+            written.get("preset").and_then(|name| serde_json::from_value(name.clone()).ok());
         // A preset that does not exist is reported with everything else.
         let defaults = preset.unwrap_or_default().to_json();
         let mut merged = merge(defaults.clone(), written);
