@@ -22,7 +22,7 @@ pub struct Cli {
     /// Change a value of the configuration, e.g. `--set size.ppo.learning_rate=3e-4`; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE", requires = "config")]
     overrides: Vec<String>,
-    /// Folder of the new run [default: runs/<name of the configuration>-<time>]
+    /// Folder of the new run [default: runs/CONFIG-TIME]
     #[arg(long, value_name = "DIR", requires = "config")]
     run_dir: Option<PathBuf>,
     /// Go on with an interrupted run

@@ -59,7 +59,7 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         }
         recycled = Some(session);
     }
-    report.total(&totals)
+    report.total(&totals, job.engine.dtype())
 }
 
 /// Everything that can be wrong with the input is looked at before a token is produced.

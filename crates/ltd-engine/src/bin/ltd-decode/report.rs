@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ltd_engine::text::Prompt;
-use ltd_engine::{CycleOutcome, CycleStats};
+use ltd_engine::{CycleOutcome, CycleStats, DtypeChoice};
 use serde_json::{Value, json};
 
 /// Cycles and tokens of one answer, or of all.
@@ -97,9 +97,11 @@ impl Report {
         Ok(())
     }
 
-    pub(crate) fn total(&self, totals: &Totals) -> Result<()> {
+    pub(crate) fn total(&self, totals: &Totals, dtype: &DtypeChoice) -> Result<()> {
         if self.json {
-            return print(&totals.json(&totals.output_ids));
+            let mut line = totals.json(&totals.output_ids);
+            line["dtype"] = json!(dtype);
+            return print(&line);
         }
         let stats = &totals.stats;
         let percent = |part: Duration| 100.0 * stats.share(part);
