@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::config::{DraftConfig, TargetConfig};
-use super::layers::{Attention, AttentionMask, Mlp, RmsNorm, RotaryTable};
+use super::layers::{Attention, AttentionMask, Linear, Mlp, RmsNorm, RotaryTable};
 use super::weights::Weights;
 use crate::kv_cache::KvCache;
 use crate::{Error, Result};
@@ -16,14 +16,14 @@ const COLUMNS: i64 = 1;
 pub(crate) struct DraftModel {
     config: DraftConfig,
     embedding: Tensor,
-    fc: Tensor,
+    fc: Linear,
     input_norm: RmsNorm,
     hidden_norm: RmsNorm,
     attention: Attention,
     post_attention_norm: RmsNorm,
     mlp: Mlp,
     norm: RmsNorm,
-    output: Tensor,
+    output: Linear,
     rotary: RotaryTable,
     /// Target token of each draft token.
     target_ids: Vec<u32>,
@@ -70,14 +70,14 @@ impl DraftModel {
         let rotary = RotaryTable::new(positions, block.head_dim, block.rope_theta, kind, device);
         Ok(Self {
             embedding,
-            fc,
+            fc: Linear::new(fc),
             input_norm,
             hidden_norm,
             attention,
             post_attention_norm,
             mlp,
             norm: final_norm,
-            output,
+            output: Linear::new(output),
             rotary,
             target_ids,
             config,
@@ -90,7 +90,7 @@ impl DraftModel {
 
     /// Projects the target's features to the draft's residual stream: `[n, 3 * target_hidden] -> [n, hidden]`.
     pub(crate) fn project(&self, features: &Tensor) -> Tensor {
-        features.linear(&self.fc, None::<&Tensor>)
+        self.fc.forward(features)
     }
 
     /// Runs rows of `tokens` and `hidden` (`[n]`, `[n, hidden]`) at `positions`, with `past` cached rows before
@@ -107,14 +107,14 @@ impl DraftModel {
         let embedded = Tensor::embedding(&self.embedding, tokens, -1, false, false);
         let input =
             Tensor::cat(&[self.input_norm.forward(&embedded), self.hidden_norm.forward(hidden)], COLUMNS);
-        let x =
-            hidden + self.attention.forward(&input, &self.rotary.at(positions), mask, cache.layer(0), past);
-        &x + self.mlp.forward(&self.post_attention_norm.forward(&x))
+        let rotation = self.rotary.at(positions);
+        let x = self.attention.forward(&input, hidden, &rotation, mask, cache.layer(0), past);
+        self.mlp.forward(&self.post_attention_norm.forward(&x), &x)
     }
 
     /// Scores of all draft tokens after each row of a layer output, `[n, hidden] -> [n, draft_vocabulary]`.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Tensor {
-        self.norm.forward(hidden).linear(&self.output, None::<&Tensor>)
+        self.output.forward(&self.norm.forward(hidden))
     }
 
     /// The `width` most probable tokens of each row of logits, with one transfer to the host.

@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::config::TargetConfig;
-use super::layers::{Attention, AttentionMask, Mlp, RmsNorm, RotaryTable};
+use super::layers::{Attention, AttentionMask, Linear, Mlp, RmsNorm, RotaryTable};
 use super::weights::Weights;
 use crate::Result;
 use crate::kv_cache::KvCache;
@@ -19,7 +19,7 @@ pub(crate) struct TargetModel {
     embedding: Tensor,
     layers: Vec<Layer>,
     norm: RmsNorm,
-    output: Tensor,
+    output: Linear,
     rotary: RotaryTable,
 }
 
@@ -68,6 +68,7 @@ impl TargetModel {
             weights.take("lm_head.weight", &[config.vocabulary, block.hidden])?
         };
         weights.finish()?;
+        let output = Linear::new(output);
         let rotary = RotaryTable::new(positions, block.head_dim, block.rope_theta, kind, device);
         Ok(Self { config, embedding, layers, norm, output, rotary })
     }
@@ -98,22 +99,22 @@ impl TargetModel {
             if feature_layers.contains(&(index as i64)) {
                 features.push(x.shallow_clone());
             }
+            // Nothing in place: the features keep the old values.
             let attended = layer.attention.forward(
                 &layer.input_norm.forward(&x),
+                &x,
                 &rotation,
                 mask,
                 cache.layer(index),
                 cache.len(),
             );
-            // Not in place: the features keep the old values.
-            let after_attention = &x + attended;
-            x = &after_attention + layer.mlp.forward(&layer.post_attention_norm.forward(&after_attention));
+            x = layer.mlp.forward(&layer.post_attention_norm.forward(&attended), &attended);
         }
         if logit_rows == LogitRows::Last {
             x = x.narrow(ROWS, x.size()[0] - 1, 1);
         }
         TargetOutput {
-            logits: self.norm.forward(&x).linear(&self.output, None::<&Tensor>),
+            logits: self.output.forward(&self.norm.forward(&x)),
             features: Tensor::cat(&features, COLUMNS),
         }
     }

@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::linear::Linear;
 use super::rope::Rotation;
 use crate::Result;
 use crate::kv_cache::LayerCache;
@@ -45,8 +46,8 @@ impl AttentionMask {
 
 /// Projections of one attention layer; q, k and v packed in one product.
 pub(crate) struct Attention {
-    qkv: Tensor,
-    output: Tensor,
+    qkv: Linear,
+    output: Linear,
     heads: i64,
     kv_heads: i64,
     head_dim: i64,
@@ -60,14 +61,16 @@ impl Attention {
         let k = weights.take(&format!("{name}.k_proj.weight"), &[kv_heads * head_dim, input])?;
         let v = weights.take(&format!("{name}.v_proj.weight"), &[kv_heads * head_dim, input])?;
         let output = weights.take(&format!("{name}.o_proj.weight"), &[hidden, heads * head_dim])?;
-        Ok(Self { qkv: Tensor::f_cat(&[q, k, v], 0)?, output, heads, kv_heads, head_dim })
+        let qkv = Linear::new(Tensor::f_cat(&[q, k, v], 0)?);
+        Ok(Self { qkv, output: Linear::new(output), heads, kv_heads, head_dim })
     }
 
-    /// `[n, input] -> [n, hidden]`. Writes the rows' keys and values at `past..past + n` of the cache and attends
+    /// `residual + attention(x)`, `[n, input] -> [n, hidden]`. Writes the rows' keys and values at `past..past + n` of the cache and attends
     /// to `0..past + n` under the mask.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
+        residual: &Tensor,
         rotation: &Rotation,
         mask: &AttentionMask,
         cache: &LayerCache,
@@ -75,7 +78,7 @@ impl Attention {
     ) -> Tensor {
         let n = x.size()[0];
         let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
-        let qkv = x.linear(&self.qkv, None::<&Tensor>).view([n, heads + 2 * kv_heads, head_dim]);
+        let qkv = self.qkv.forward(x).view([n, heads + 2 * kv_heads, head_dim]);
         let rotated = rotation.apply(&qkv.narrow(HEADS, 0, heads + kv_heads));
         let k = rotated.narrow(HEADS, heads, kv_heads).transpose(ROWS, HEADS);
         let v = qkv.narrow(HEADS, heads + kv_heads, kv_heads).transpose(ROWS, HEADS);
@@ -105,6 +108,6 @@ impl Attention {
             false,
         );
         let attended = attended.view([heads, n, head_dim]).transpose(0, 1).reshape([n, heads * head_dim]);
-        attended.linear(&self.output, None::<&Tensor>)
+        self.output.forward_plus(&attended, residual)
     }
 }

@@ -2,33 +2,34 @@
 
 use tch::Tensor;
 
+use super::linear::Linear;
 use crate::Result;
 use crate::model::config::BlockConfig;
 use crate::model::weights::Weights;
 
-const COLUMNS: i64 = 1;
-
-/// `down(silu(gate(x)) * up(x))`, gate and up packed in one product.
+/// `down(silu(gate(x)) * up(x))`. Gate and up stay apart: each takes its part of the formula along where it is computed.
 pub(crate) struct Mlp {
-    gate_up: Tensor,
-    down: Tensor,
-    intermediate: i64,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
 }
 
 impl Mlp {
     pub(crate) fn load(weights: &mut Weights, name: &str, config: &BlockConfig) -> Result<Self> {
         let BlockConfig { hidden, intermediate, .. } = *config;
-        let gate = weights.take(&format!("{name}.gate_proj.weight"), &[intermediate, hidden])?;
-        let up = weights.take(&format!("{name}.up_proj.weight"), &[intermediate, hidden])?;
-        let down = weights.take(&format!("{name}.down_proj.weight"), &[hidden, intermediate])?;
-        Ok(Self { gate_up: Tensor::f_cat(&[gate, up], 0)?, down, intermediate })
+        let mut take = |part: &str, shape: [i64; 2]| {
+            weights.take(&format!("{name}.{part}.weight"), &shape).map(Linear::new)
+        };
+        Ok(Self {
+            gate: take("gate_proj", [intermediate, hidden])?,
+            up: take("up_proj", [intermediate, hidden])?,
+            down: take("down_proj", [hidden, intermediate])?,
+        })
     }
 
-    /// `[n, hidden] -> [n, hidden]`.
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let gate_up = x.linear(&self.gate_up, None::<&Tensor>);
-        let gate = gate_up.narrow(COLUMNS, 0, self.intermediate);
-        let up = gate_up.narrow(COLUMNS, self.intermediate, self.intermediate);
-        (gate.silu() * up).linear(&self.down, None::<&Tensor>)
+    /// `residual + mlp(x)`, `[n, hidden] -> [n, hidden]`.
+    pub(crate) fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        let gate = self.gate.forward_silu(x);
+        self.down.forward_plus(&self.up.forward_times(x, &gate), residual)
     }
 }

@@ -1,11 +1,14 @@
 //! Blocks that the target's layers and the draft's one layer share.
 
 mod attention;
+mod linear;
 mod mlp;
 mod norm;
+mod packed;
 mod rope;
 
 pub(crate) use attention::{Attention, AttentionMask};
+pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
 pub(crate) use rope::RotaryTable;
