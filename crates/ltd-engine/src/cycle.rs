@@ -133,14 +133,12 @@ impl Engine {
             }
         }
         let stable = session.draft_cache.len();
-        let block = &self.draft.config().block;
-        let mask = AttentionMask::over_past(stable, &sees, tree_rows as i64, block, &hidden);
-        let position = (cycle.context_length + depth) as i64;
-        let positions = Tensor::full([width as i64], position, (tch::Kind::Int64, self.device));
+        let mask = AttentionMask::tree(stable, sees);
+        let positions = vec![(cycle.context_length + depth) as i64; width];
         let past = stable + first_row as i64;
         let tokens = self.token_tensor(&tokens);
         let (hidden, logits) = self.forward(&mut cycle.timing.forwards, || {
-            let hidden = self.draft.forward(&tokens, &hidden, &positions, &mask, &session.draft_cache, past);
+            let hidden = self.draft.forward(&tokens, &hidden, &positions, mask, &session.draft_cache, past);
             let logits = self.draft.logits(&hidden);
             (hidden, logits)
         });
@@ -203,19 +201,12 @@ impl Engine {
         verification: &VerificationTree,
         forwards: &mut Duration,
     ) -> Result<(Vec<usize>, u32)> {
-        let rows = verification.rows() as i64;
         let context = session.target_cache.len();
         let positions: Vec<i64> = verification.depths.iter().map(|&depth| context + depth as i64).collect();
-        let block = &self.target.config().block;
-        let mask = if rows == 1 {
-            AttentionMask::Everything
-        } else {
-            AttentionMask::over_past(context, &verification.mask(), rows, block, self.target.embedding())
-        };
+        let mask = AttentionMask::tree(context, verification.mask());
         let tokens = self.token_tensor(&verification.tokens);
-        let positions = Tensor::from_slice(&positions).to_device(self.device);
         let output = self.forward(forwards, || {
-            self.target.forward(&tokens, &positions, &mask, &session.target_cache, LogitRows::All)
+            self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All)
         });
         let (accepted, next_token) = if self.device == Device::Cpu {
             // Only the rows of the path are looked at: the argmax of all would take as long as half a layer.

@@ -95,12 +95,12 @@ fn median_ms(model: &TargetModel, rows: i64, kind: Kind, device: Device) -> f64 
     );
     cache.advance(CONTEXT);
     let tokens = Tensor::zeros([rows], (Kind::Int64, device));
-    let positions = Tensor::arange_start(CONTEXT, CONTEXT + rows, (Kind::Int64, device));
-    let mask = AttentionMask::causal(CONTEXT, rows, &config.block, model.embedding());
-    let mut times: Vec<Duration> = (0..WARM_UP + REPEATS)
-        .map(|_| timed(device, || model.forward(&tokens, &positions, &mask, &cache, LogitRows::All)).1)
-        .skip(WARM_UP)
-        .collect();
+    let positions: Vec<i64> = (CONTEXT..CONTEXT + rows).collect();
+    let forward = |model: &TargetModel| {
+        model.forward(&tokens, &positions, AttentionMask::causal(CONTEXT, rows), &cache, LogitRows::All)
+    };
+    let mut times: Vec<Duration> =
+        (0..WARM_UP + REPEATS).map(|_| timed(device, || forward(model)).1).skip(WARM_UP).collect();
     times.sort_unstable();
     times[REPEATS / 2].as_secs_f64() * 1e3
 }

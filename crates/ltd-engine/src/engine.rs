@@ -103,10 +103,9 @@ impl Engine {
         draft_cache.clear();
         let n = prompt.len() as i64;
         let tokens = self.token_tensor(prompt);
-        let positions = self.positions(0, n);
-        let block = &self.target.config().block;
-        let mask = AttentionMask::causal(0, n, block, self.target.embedding());
-        let output = self.target.forward(&tokens, &positions, &mask, &target_cache, LogitRows::Last);
+        let positions = positions(0, n);
+        let mask = AttentionMask::causal(0, n);
+        let output = self.target.forward(&tokens, &positions, mask, &target_cache, LogitRows::Last);
         target_cache.advance(n);
         let root = Self::choices(&output.logits)?[0];
         if n > 1 {
@@ -135,10 +134,10 @@ impl Engine {
         let context_length = session.context_length();
         let (choices, verify) = timed(self.device, || {
             let tokens = self.token_tensor(&[session.root]);
-            let positions = self.positions(session.target_cache.len(), 1);
-            let mask = AttentionMask::Everything;
+            let positions = positions(session.target_cache.len(), 1);
+            let mask = AttentionMask::causal(session.target_cache.len(), 1);
             let output =
-                self.target.forward(&tokens, &positions, &mask, &session.target_cache, LogitRows::Last);
+                self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::Last);
             session.target_cache.advance(1);
             Self::choices(&output.logits)
         });
@@ -183,9 +182,9 @@ impl Engine {
         self.check_prompt(prompt)?;
         let (cache, _) = self.new_caches();
         let n = prompt.len() as i64;
-        let mask = AttentionMask::causal(0, n, &self.target.config().block, self.target.embedding());
+        let mask = AttentionMask::causal(0, n);
         let tokens = self.token_tensor(prompt);
-        let output = self.target.forward(&tokens, &self.positions(0, n), &mask, &cache, LogitRows::Last);
+        let output = self.target.forward(&tokens, &positions(0, n), mask, &cache, LogitRows::Last);
         let width = output.features.size()[1] as usize;
         let flat = output.features.to_kind(Kind::Float).to_device(Device::Cpu).view(-1);
         Ok((Vec::try_from(flat)?, width))
@@ -196,9 +195,9 @@ impl Engine {
     pub(crate) fn draft_stable_rows(&self, tokens: &[u32], features: &Tensor, cache: &mut KvCache) -> Tensor {
         let (past, n) = (cache.len(), tokens.len() as i64);
         let hidden = self.draft.project(features);
-        let mask = AttentionMask::causal(past, n, &self.draft.config().block, &hidden);
-        let positions = self.positions(past, n);
-        let output = self.draft.forward(&self.token_tensor(tokens), &hidden, &positions, &mask, cache, past);
+        let mask = AttentionMask::causal(past, n);
+        let positions = positions(past, n);
+        let output = self.draft.forward(&self.token_tensor(tokens), &hidden, &positions, mask, cache, past);
         cache.advance(n);
         output
     }
@@ -218,10 +217,6 @@ impl Engine {
     pub(crate) fn token_tensor(&self, tokens: &[u32]) -> Tensor {
         let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
         Tensor::from_slice(&tokens).to_device(self.device)
-    }
-
-    pub(crate) fn positions(&self, start: i64, count: i64) -> Tensor {
-        Tensor::arange_start(start, start + count, (Kind::Int64, self.device))
     }
 
     fn new_caches(&self) -> (KvCache, KvCache) {
@@ -257,4 +252,8 @@ impl Engine {
             None => Ok(()),
         }
     }
+}
+
+fn positions(start: i64, count: i64) -> Vec<i64> {
+    (start..start + count).collect()
 }

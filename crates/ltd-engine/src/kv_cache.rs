@@ -68,6 +68,12 @@ impl KvCache {
         self.data.narrow(POSITIONS, 0, self.len)
     }
 
+    /// Writes the first positions of all layers.
+    #[cfg(test)]
+    pub(crate) fn fill(&self, content: &Tensor) {
+        self.data.narrow(POSITIONS, 0, content.size()[POSITIONS as usize]).copy_(content);
+    }
+
     pub(crate) fn layer(&self, layer: usize) -> &LayerCache {
         &self.layers[layer]
     }
@@ -81,6 +87,11 @@ impl LayerCache {
         let n = keys.size()[1];
         self.keys.narrow(Self::ROWS, at, n).copy_(keys);
         self.values.narrow(Self::ROWS, at, n).copy_(values);
+    }
+
+    /// Keys and values of all positions, each `[kv_heads, capacity, head_dim]`.
+    pub(crate) fn whole(&self) -> (&Tensor, &Tensor) {
+        (&self.keys, &self.values)
     }
 
     /// Keys and values of positions `0..end`, each `[kv_heads, end, head_dim]`.

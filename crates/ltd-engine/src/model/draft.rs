@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::config::{DraftConfig, TargetConfig};
-use super::layers::{Attention, AttentionMask, Linear, Mlp, RmsNorm, RotaryTable};
+use super::layers::{Attention, AttentionMask, AttentionPlan, Linear, Mlp, RmsNorm, RotaryTable};
 use super::weights::Weights;
 use crate::kv_cache::KvCache;
 use crate::{Error, Result};
@@ -67,7 +67,7 @@ impl DraftModel {
         };
         let target_ids = target_ids(folder, &config, &mut weights)?;
         weights.finish()?;
-        let rotary = RotaryTable::new(positions, block.head_dim, block.rope_theta, kind, device);
+        let rotary = RotaryTable::new(positions, block.head_dim, block.rope_theta);
         Ok(Self {
             embedding,
             fc: Linear::new(fc),
@@ -99,16 +99,16 @@ impl DraftModel {
         &self,
         tokens: &Tensor,
         hidden: &Tensor,
-        positions: &Tensor,
-        mask: &AttentionMask,
+        positions: &[i64],
+        mask: AttentionMask,
         cache: &KvCache,
         past: i64,
     ) -> Tensor {
         let embedded = Tensor::embedding(&self.embedding, tokens, -1, false, false);
         let input =
             Tensor::cat(&[self.input_norm.forward(&embedded), self.hidden_norm.forward(hidden)], COLUMNS);
-        let rotation = self.rotary.at(positions);
-        let x = self.attention.forward(&input, hidden, &rotation, mask, cache.layer(0), past);
+        let plan = AttentionPlan::new(&self.rotary, positions, past, mask, &self.config.block, &input);
+        let x = self.attention.forward(&input, hidden, &plan, cache.layer(0));
         self.mlp.forward(&self.post_attention_norm.forward(&x), &x)
     }
 

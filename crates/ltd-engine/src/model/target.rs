@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::config::TargetConfig;
-use super::layers::{Attention, AttentionMask, Linear, Mlp, RmsNorm, RotaryTable};
+use super::layers::{Attention, AttentionMask, AttentionPlan, Linear, Mlp, RmsNorm, RotaryTable};
 use super::weights::Weights;
 use crate::Result;
 use crate::kv_cache::KvCache;
@@ -69,7 +69,7 @@ impl TargetModel {
         };
         weights.finish()?;
         let output = Linear::new(output);
-        let rotary = RotaryTable::new(positions, block.head_dim, block.rope_theta, kind, device);
+        let rotary = RotaryTable::new(positions, block.head_dim, block.rope_theta);
         Ok(Self { config, embedding, layers, norm, output, rotary })
     }
 
@@ -81,33 +81,27 @@ impl TargetModel {
         &self.embedding
     }
 
-    /// Runs the rows `tokens` at `positions` (both `[n]`, int64) on top of the certain part of the cache. Their
-    /// keys and values are provisional in the cache afterwards.
+    /// Runs the rows `tokens` (`[n]`, int64) at `positions` on top of the certain part of the cache. Their keys and
+    /// values are provisional in the cache afterwards.
     pub(crate) fn forward(
         &self,
         tokens: &Tensor,
-        positions: &Tensor,
-        mask: &AttentionMask,
+        positions: &[i64],
+        mask: AttentionMask,
         cache: &KvCache,
         logit_rows: LogitRows,
     ) -> TargetOutput {
-        let rotation = self.rotary.at(positions);
         let feature_layers = self.config.feature_layers();
         let mut features = Vec::with_capacity(feature_layers.len());
         let mut x = Tensor::embedding(&self.embedding, tokens, -1, false, false);
+        let plan = AttentionPlan::new(&self.rotary, positions, cache.len(), mask, &self.config.block, &x);
         for (index, layer) in self.layers.iter().enumerate() {
             if feature_layers.contains(&(index as i64)) {
                 features.push(x.shallow_clone());
             }
             // Nothing in place: the features keep the old values.
-            let attended = layer.attention.forward(
-                &layer.input_norm.forward(&x),
-                &x,
-                &rotation,
-                mask,
-                cache.layer(index),
-                cache.len(),
-            );
+            let attended =
+                layer.attention.forward(&layer.input_norm.forward(&x), &x, &plan, cache.layer(index));
             x = layer.mlp.forward(&layer.post_attention_norm.forward(&attended), &attended);
         }
         if logit_rows == LogitRows::Last {

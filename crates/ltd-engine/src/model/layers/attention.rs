@@ -2,8 +2,9 @@
 
 use tch::Tensor;
 
+use super::host::{self, Heads, Visibility};
 use super::linear::Linear;
-use super::rope::Rotation;
+use super::rope::{RotaryTable, Rotation, RotationTensors};
 use crate::Result;
 use crate::kv_cache::LayerCache;
 use crate::model::config::BlockConfig;
@@ -12,35 +13,68 @@ use crate::model::weights::Weights;
 const ROWS: i64 = 0;
 const HEADS: i64 = 1;
 
-/// Which cached positions each row may see.
-pub(crate) enum AttentionMask {
-    /// One row that sees everything up to itself.
-    Everything,
-    /// `[group * n, past + new]` in the model's dtype: 0 where a row may look, minus infinity where not; repeated
-    /// for the `group` query heads that share a key head.
-    Additive(Tensor),
+/// Which cached positions each row of a forward may see.
+#[derive(Debug, Clone)]
+pub(crate) struct AttentionMask {
+    /// Positions that all rows see.
+    everywhere: i64,
+    /// Row-major, for the positions after those: one row of flags each. Absent if all rows see all.
+    sees: Option<Vec<bool>>,
 }
 
 impl AttentionMask {
-    /// The mask of rows that all see `past` positions, and of the `new` ones after them what `sees` (row-major,
-    /// one row of `new` flags each) says.
-    pub(crate) fn over_past(past: i64, sees: &[bool], new: i64, config: &BlockConfig, like: &Tensor) -> Self {
-        let additive: Vec<f32> =
-            sees.iter().map(|&sees| if sees { 0.0 } else { f32::NEG_INFINITY }).collect();
-        let among_new =
-            Tensor::from_slice(&additive).view([-1, new]).to_device(like.device()).to_kind(like.kind());
-        let everything = Tensor::zeros([among_new.size()[0], past], (like.kind(), like.device()));
-        let mask = Tensor::cat(&[everything, among_new], 1);
-        Self::Additive(mask.repeat([config.heads / config.kv_heads, 1]))
+    /// Rows that all see `everywhere` positions, and of those after them what `sees` says.
+    pub(crate) fn tree(everywhere: i64, sees: Vec<bool>) -> Self {
+        Self { everywhere, sees: Some(sees) }
     }
 
-    /// The mask of `n` new positions in sequence.
-    pub(crate) fn causal(past: i64, n: i64, config: &BlockConfig, like: &Tensor) -> Self {
+    /// `n` new positions in sequence, after `past` others.
+    pub(crate) fn causal(past: i64, n: i64) -> Self {
         if n == 1 {
-            return Self::Everything;
+            return Self { everywhere: past + 1, sees: None };
         }
-        let sees: Vec<bool> = (0..n * n).map(|i| i % n <= i / n).collect();
-        Self::over_past(past, &sees, n, config, like)
+        Self::tree(past, (0..n * n).map(|i| i % n <= i / n).collect())
+    }
+
+    /// 0 where a row may look and minus infinity where not, `[group * n, positions]`: repeated for the `group` query
+    /// heads that share a key head.
+    fn additive(&self, rows: i64, group: i64, like: &Tensor) -> Option<Tensor> {
+        let flags = self.sees.as_ref()?;
+        let additive: Vec<f32> =
+            flags.iter().map(|&sees| if sees { 0.0 } else { f32::NEG_INFINITY }).collect();
+        let among_new =
+            Tensor::from_slice(&additive).view([rows, -1]).to_device(like.device()).to_kind(like.kind());
+        let seen = Tensor::zeros([rows, self.everywhere], (like.kind(), like.device()));
+        Some(Tensor::cat(&[seen, among_new], 1).repeat([group, 1]))
+    }
+}
+
+/// Where the rows of a forward stand and what they see: the same for all layers.
+pub(crate) struct AttentionPlan {
+    past: i64,
+    rotation: Rotation,
+    mask: AttentionMask,
+    /// The same for devices other than the CPU.
+    tensors: Option<(RotationTensors, Option<Tensor>)>,
+}
+
+impl AttentionPlan {
+    /// Rows at `positions` with `past` cached rows before them; `x` is of the device and type of the model.
+    pub(crate) fn new(
+        rotary: &RotaryTable,
+        positions: &[i64],
+        past: i64,
+        mask: AttentionMask,
+        config: &BlockConfig,
+        x: &Tensor,
+    ) -> Self {
+        let rotation = rotary.at(positions);
+        let on_host = host::supports(x.device(), x.kind()) && host::supports_head_dim(config.head_dim);
+        let tensors = (!on_host).then(|| {
+            let group = config.heads / config.kv_heads;
+            (rotation.to_tensors(x.kind(), x.device()), mask.additive(positions.len() as i64, group, x))
+        });
+        Self { past, rotation, mask, tensors }
     }
 }
 
@@ -65,20 +99,49 @@ impl Attention {
         Ok(Self { qkv, output: Linear::new(output), heads, kv_heads, head_dim })
     }
 
-    /// `residual + attention(x)`, `[n, input] -> [n, hidden]`. Writes the rows' keys and values at `past..past + n` of the cache and attends
-    /// to `0..past + n` under the mask.
+    /// `residual + attention(x)`, `[n, input] -> [n, hidden]`. Writes the rows' keys and values into the cache, after
+    /// those that the plan says are there, and attends to both.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         residual: &Tensor,
-        rotation: &Rotation,
-        mask: &AttentionMask,
+        plan: &AttentionPlan,
         cache: &LayerCache,
-        past: i64,
     ) -> Tensor {
-        let n = x.size()[0];
+        let qkv = self.qkv.forward(x);
+        let attended = match &plan.tensors {
+            None => self.attend_on_host(&qkv, plan, cache),
+            Some((rotation, mask)) => self.attend(&qkv, rotation, mask.as_ref(), plan.past, cache),
+        };
+        self.output.forward_plus(&attended, residual)
+    }
+
+    fn attend_on_host(&self, qkv: &Tensor, plan: &AttentionPlan, cache: &LayerCache) -> Tensor {
+        let (keys, values) = cache.whole();
+        let heads = Heads {
+            queries: self.heads as usize,
+            keys: self.kv_heads as usize,
+            width: self.head_dim as usize,
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+        };
+        let visibility =
+            Visibility { everywhere: plan.mask.everywhere as usize, sees: plan.mask.sees.as_deref() };
+        let Rotation { cos, sin, .. } = &plan.rotation;
+        host::attend(qkv, heads, None, cos, sin, keys, values, plan.past as usize, visibility)
+    }
+
+    /// With LibTorch's own kernels.
+    fn attend(
+        &self,
+        qkv: &Tensor,
+        rotation: &RotationTensors,
+        mask: Option<&Tensor>,
+        past: i64,
+        cache: &LayerCache,
+    ) -> Tensor {
+        let n = qkv.size()[0];
         let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
-        let qkv = self.qkv.forward(x).view([n, heads + 2 * kv_heads, head_dim]);
+        let qkv = qkv.view([n, heads + 2 * kv_heads, head_dim]);
         let rotated = rotation.apply(&qkv.narrow(HEADS, 0, heads + kv_heads));
         let k = rotated.narrow(HEADS, heads, kv_heads).transpose(ROWS, HEADS);
         let v = qkv.narrow(HEADS, heads + kv_heads, kv_heads).transpose(ROWS, HEADS);
@@ -86,28 +149,84 @@ impl Attention {
 
         // Query heads that share a key head become rows of one problem: no copy of the cache per head.
         let group = heads / kv_heads;
-        let q = rotated.narrow(HEADS, 0, heads).transpose(ROWS, HEADS).reshape([
-            1,
-            kv_heads,
-            group * n,
-            head_dim,
-        ]);
+        let q = rotated.narrow(HEADS, 0, heads).transpose(ROWS, HEADS);
+        let q = q.reshape([1, kv_heads, group * n, head_dim]);
         let (keys, values) = cache.read(past + n);
-        let mask = match mask {
-            AttentionMask::Everything => None,
-            AttentionMask::Additive(mask) => Some(mask),
+        let (keys, values) = (keys.unsqueeze(0), values.unsqueeze(0));
+        let attended =
+            Tensor::scaled_dot_product_attention(&q, &keys, &values, mask, 0.0, false, None, false);
+        attended.view([heads, n, head_dim]).transpose(0, 1).reshape([n, heads * head_dim])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tch::{Device, Kind};
+
+    use super::*;
+    use crate::kv_cache::KvCache;
+
+    fn case(heads: (i64, i64, i64), rows: i64, past: i64, kind: Kind, sees: Option<Vec<bool>>) -> f64 {
+        let (kv_heads, group, head_dim) = heads;
+        let config = BlockConfig {
+            hidden: 1,
+            intermediate: 1,
+            heads: kv_heads * group,
+            kv_heads,
+            head_dim,
+            rms_norm_eps: 1e-5,
+            rope_theta: 1e4,
         };
-        let attended = Tensor::scaled_dot_product_attention(
-            &q,
-            &keys.unsqueeze(0),
-            &values.unsqueeze(0),
-            mask,
-            0.0,
-            false,
-            None,
-            false,
-        );
-        let attended = attended.view([heads, n, head_dim]).transpose(0, 1).reshape([n, heads * head_dim]);
-        self.output.forward_plus(&attended, residual)
+        let options = (Kind::Float, Device::Cpu);
+        let random = |shape: &[i64]| Tensor::randn(shape, options).to_kind(kind);
+        let weight = || Linear::new(Tensor::zeros([1, 1], options));
+        let attention =
+            Attention { qkv: weight(), output: weight(), heads: config.heads, kv_heads, head_dim };
+        let qkv = random(&[rows, (config.heads + 2 * kv_heads) * head_dim]);
+        let cached = random(&[1, 2, kv_heads, past + rows + 3, head_dim]);
+        let mask = AttentionMask { everywhere: if sees.is_some() { past } else { past + rows }, sees };
+        // Positions of a tree: several rows share one.
+        let positions: Vec<i64> = (0..rows).map(|row| past + row / 2).collect();
+        let rotary = RotaryTable::new(past + rows, head_dim, 1e4);
+        let results = [true, false].map(|on_host| {
+            let mut cache = KvCache::new(1, kv_heads, past + rows + 3, head_dim, kind, Device::Cpu);
+            cache.fill(&cached);
+            let mut plan = AttentionPlan::new(&rotary, &positions, past, mask.clone(), &config, &qkv);
+            let result = if on_host {
+                attention.attend_on_host(&qkv, &plan, cache.layer(0))
+            } else {
+                let tensors = plan.rotation.to_tensors(kind, Device::Cpu);
+                let additive = plan.mask.additive(rows, group, &qkv);
+                plan.tensors = None;
+                attention.attend(&qkv, &tensors, additive.as_ref(), past, cache.layer(0))
+            };
+            cache.advance(past + rows);
+            (result.to_kind(Kind::Float), cache.certain().to_kind(Kind::Float))
+        });
+        let [(host, host_cache), (plain, plain_cache)] = results;
+        let difference = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+        difference(&host, &plain).max(difference(&host_cache, &plain_cache))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn the_hosts_kernel_equals_libtorchs(
+            kv_heads in 1i64..4, group in 1i64..5, vectors in 1i64..9,
+            rows in 1i64..40, past in 0i64..100, flags in prop::collection::vec(any::<bool>(), 1600),
+            masked in any::<bool>(),
+        ) {
+            let sees = (masked && rows > 1).then(|| {
+                // Each row sees itself at least.
+                (0..(rows * rows) as usize).map(|i| flags[i] || i as i64 % rows == i as i64 / rows).collect()
+            });
+            let heads = (kv_heads, group, 16 * vectors);
+            let difference = case(heads, rows, past, Kind::Float, sees.clone());
+            prop_assert!(difference < 2e-5, "f32: {}", difference);
+            let difference = case(heads, rows, past, Kind::BFloat16, sees);
+            prop_assert!(difference < 0.06, "bf16: {}", difference);
+        }
     }
 }

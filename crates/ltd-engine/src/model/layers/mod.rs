@@ -1,13 +1,14 @@
 //! Blocks that the target's layers and the draft's one layer share.
 
 mod attention;
+mod host;
 mod linear;
 mod mlp;
 mod norm;
 mod packed;
 mod rope;
 
-pub(crate) use attention::{Attention, AttentionMask};
+pub(crate) use attention::{Attention, AttentionMask, AttentionPlan};
 pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;

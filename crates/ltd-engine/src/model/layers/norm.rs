@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::host;
 use crate::Result;
 use crate::model::weights::Weights;
 
@@ -18,6 +19,10 @@ impl RmsNorm {
 
     /// `[n, width] -> [n, width]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.rms_norm(self.weight.size(), Some(&self.weight), self.eps)
+        if host::supports(x.device(), x.kind()) {
+            host::rms_norm(x, &self.weight, self.eps)
+        } else {
+            x.rms_norm(self.weight.size(), Some(&self.weight), self.eps)
+        }
     }
 }

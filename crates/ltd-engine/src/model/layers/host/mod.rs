@@ -1,0 +1,51 @@
+//! Kernels for the CPU, for what LibTorch is slow at: between two matrix products of a layer there are a dozen small
+//! operations, whose overhead is as long as the products themselves when there are few rows, and its attention does not
+//! know trees. Everything is computed in f32, whatever the tensors' type.
+#![expect(
+    unsafe_code,
+    reason = "reads and writes the memory of tensors, and calls the OpenMP runtime of LibTorch"
+)]
+#![expect(
+    clippy::inline_always,
+    reason = "a kernel is compiled once per instruction set, which must reach all that it calls"
+)]
+
+mod attention;
+mod element;
+mod norm;
+mod parallel;
+mod simd;
+
+pub(super) use attention::{Heads, Visibility, attend};
+pub(super) use norm::rms_norm;
+
+use tch::{Device, Kind, Tensor};
+
+/// Whether these kernels can work on such tensors.
+pub(super) fn supports(device: Device, kind: Kind) -> bool {
+    device == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half)
+}
+
+/// Whether [`attend`] can work on heads of such a width: whole vectors.
+pub(super) fn supports_head_dim(head_dim: i64) -> bool {
+    (head_dim as usize).is_multiple_of(simd::LANES)
+}
+
+/// The elements of a contiguous tensor.
+///
+/// # Safety
+/// The tensor must be of the type `T`, on the CPU, and not be written to while the slice lives.
+unsafe fn elements<T>(tensor: &Tensor) -> &[T] {
+    debug_assert!(tensor.is_contiguous());
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), tensor.numel()) }
+}
+
+/// [`elements`], to write them.
+///
+/// # Safety
+/// As for [`elements`], and nothing else may look at the tensor while the slice lives.
+#[expect(clippy::mut_from_ref, reason = "a tensor is a handle: its memory is not behind the reference")]
+unsafe fn elements_mut<T>(tensor: &Tensor) -> &mut [T] {
+    debug_assert!(tensor.is_contiguous());
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<T>(), tensor.numel()) }
+}

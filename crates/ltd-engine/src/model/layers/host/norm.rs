@@ -1,0 +1,90 @@
+//! Root-mean-square norm of rows.
+
+use tch::Tensor;
+
+use super::element::{Element, with_element};
+use super::simd::{Kernel, LANES, Vector, dispatch, multiply_add, sum};
+use super::{elements, elements_mut, parallel};
+
+/// Numbers from which on the rows are shared among threads.
+const WORTH_SHARING: usize = 1 << 15;
+
+/// `x / rms(x) * weight` of each row, `[n, width] -> [n, width]`.
+pub(in super::super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
+    let x = x.contiguous();
+    let result = x.empty_like();
+    with_element!(x.kind(), T => {
+        let width = weight.numel();
+        // The result is new, and of x's type like the weight.
+        let (input, output) = unsafe { (elements::<T>(&x), elements_mut::<T>(&result)) };
+        let rows = input.len() / width;
+        let weight = unsafe { elements::<T>(weight) };
+        let kernel = Norm { input, output: output.as_mut_ptr() as usize, weight, eps: eps as f32 };
+        let blocks = if input.len() < WORTH_SHARING { 1 } else { rows.min(8) };
+        parallel::for_each(blocks, &|block| {
+            for row in rows * block / blocks..rows * (block + 1) / blocks {
+                dispatch(&kernel, row);
+            }
+        });
+    });
+    result
+}
+
+struct Norm<'t, T> {
+    input: &'t [T],
+    /// Address of the result, whose rows no two items share.
+    output: usize,
+    weight: &'t [T],
+    eps: f32,
+}
+
+impl<T: Element> Kernel for Norm<'_, T> {
+    #[inline(always)]
+    fn run<const FUSED: bool>(&self, row: usize) {
+        let width = self.weight.len();
+        let input = &self.input[row * width..][..width];
+        let output =
+            unsafe { std::slice::from_raw_parts_mut((self.output as *mut T).add(row * width), width) };
+        let factor = inverse_rms::<FUSED, T>(input, self.eps);
+        for ((output, input), weight) in output.iter_mut().zip(input).zip(self.weight) {
+            *output = T::from_f32(input.to_f32() * factor * weight.to_f32());
+        }
+    }
+}
+
+/// `1 / sqrt(mean(x^2) + eps)`.
+#[inline(always)]
+pub(super) fn inverse_rms<const FUSED: bool, T: Element>(input: &[T], eps: f32) -> f32 {
+    let mut squares: Vector = [0.0; LANES];
+    let chunks = input.chunks_exact(LANES);
+    let rest: f32 = chunks.remainder().iter().map(|value| value.to_f32() * value.to_f32()).sum();
+    for chunk in chunks {
+        for (square, value) in squares.iter_mut().zip(chunk) {
+            *square = multiply_add::<FUSED>(value.to_f32(), value.to_f32(), *square);
+        }
+    }
+    1.0 / ((sum(squares) + rest) / input.len() as f32 + eps).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn rows_are_normed_as_libtorch_does() {
+        for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 0.02), (Kind::Half, 3e-3)] {
+            for (rows, width) in [(1, 576), (3, 40), (7, 17), (200, 576)] {
+                let x = Tensor::randn([rows, width], (Kind::Float, Device::Cpu)).to_kind(kind) * 3;
+                let weight = Tensor::rand([width], (Kind::Float, Device::Cpu)).to_kind(kind);
+                let expected =
+                    x.to_kind(Kind::Float).rms_norm([width], Some(&weight.to_kind(Kind::Float)), 1e-5);
+                let found = rms_norm(&x, &weight, 1e-5);
+                assert_eq!(found.kind(), kind);
+                let error = (found.to_kind(Kind::Float) - expected).abs().max().double_value(&[]);
+                assert!(error < tolerance, "{kind:?} {rows} x {width}: {error}");
+            }
+        }
+    }
+}
