@@ -265,31 +265,32 @@ impl<T: Element> Kernel for Attention<'_, '_, T> {
         let rows = ROWS_PER_ITEM.min(shared.rows - first);
         let group = shared.heads.queries / shared.heads.keys;
         let stride = shared.blocks() * BLOCK;
-        SCORES.with_borrow_mut(|scores| {
-            scores.resize(rows * group * stride, 0.0);
-            let query =
-                |index: usize| unsafe { shared.query(first + index / group, head * group + index % group) };
-            let count = rows * group;
-            for start in (0..count).step_by(QUERIES) {
+        let count = rows * group;
+        // Not `with_borrow_mut`: a closure handed to it is compiled without this kernel's instructions.
+        let mut scores = SCORES.take();
+        scores.resize(count * stride, 0.0);
+        for start in (0..count).step_by(QUERIES) {
+            let mut picked = [0; QUERIES];
+            let mut queries: [&[f32]; QUERIES] = [&[]; QUERIES];
+            for k in 0..QUERIES {
                 // The last ones are repeated to make four.
-                let picked: [usize; QUERIES] = std::array::from_fn(|k| (start + k).min(count - 1));
-                let queries = picked.map(query);
-                self.scores::<FUSED>(
-                    head,
-                    &queries.each_ref().map(|query| &**query),
-                    &picked,
-                    scores,
-                    stride,
-                );
+                picked[k] = (start + k).min(count - 1);
+                queries[k] =
+                    unsafe { shared.query(first + picked[k] / group, head * group + picked[k] % group) };
             }
-            for index in 0..count {
-                self.softmax::<FUSED>(first + index / group, &mut scores[index * stride..][..stride]);
+            self.scores::<FUSED>(head, &queries, &picked, &mut scores, stride);
+        }
+        for index in 0..count {
+            self.softmax::<FUSED>(first + index / group, &mut scores[index * stride..][..stride]);
+        }
+        for start in (0..count).step_by(QUERIES) {
+            let mut picked = [0; QUERIES];
+            for k in 0..QUERIES {
+                picked[k] = (start + k).min(count - 1);
             }
-            for start in (0..count).step_by(QUERIES) {
-                let picked: [usize; QUERIES] = std::array::from_fn(|k| (start + k).min(count - 1));
-                self.weigh::<FUSED>(head, first, &picked, scores, stride);
-            }
-        });
+            self.weigh::<FUSED>(head, first, &picked, &scores, stride);
+        }
+        SCORES.set(scores);
     }
 }
 
@@ -394,12 +395,17 @@ impl<T: Element> Attention<'_, '_, T> {
         let Heads { queries, keys, width, .. } = shared.heads;
         let group = queries / keys;
         let mut sums = [[[0.0f32; LANES]; VECTORS]; QUERIES];
-        let weights: [&[f32]; QUERIES] = picked.map(|index| &scores[index * stride..][..stride]);
+        let mut weights: [&[f32]; QUERIES] = [&[]; QUERIES];
+        for k in 0..QUERIES {
+            weights[k] = &scores[picked[k] * stride..][..stride];
+        }
         for position in 0..shared.total() {
             let value = unsafe { shared.cached(shared.value_cache, head, position) };
-            let value: [Vector; VECTORS] = std::array::from_fn(|vector| {
-                std::array::from_fn(|lane| value[start + vector * LANES + lane].to_f32())
-            });
+            let input = &value[start..start + VECTORS * LANES];
+            let mut value = [[0.0f32; LANES]; VECTORS];
+            for (value, input) in value.as_flattened_mut().iter_mut().zip(input) {
+                *value = input.to_f32();
+            }
             for (sums, weights) in sums.iter_mut().zip(weights) {
                 let weight = weights[position];
                 for (sums, value) in sums.iter_mut().zip(&value) {
