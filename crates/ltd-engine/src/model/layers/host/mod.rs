@@ -26,11 +26,6 @@ pub(super) fn supports(device: Device, kind: Kind) -> bool {
     device == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16 | Kind::Half)
 }
 
-/// Whether [`attend`] can work on heads of such a width: whole vectors.
-pub(super) fn supports_head_dim(head_dim: i64) -> bool {
-    (head_dim as usize).is_multiple_of(simd::LANES)
-}
-
 /// The elements of a contiguous tensor.
 ///
 /// # Safety
