@@ -9,7 +9,7 @@ use crate::device::{Dtype, resolve};
 use crate::dtype_choice::{DtypeChoice, choose_dtype};
 use crate::kv_cache::KvCache;
 use crate::model::{
-    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, stored_kind,
+    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, argmax, stored_kind,
 };
 use crate::session::Session;
 use crate::timing::timed;
@@ -204,9 +204,7 @@ impl Engine {
 
     /// The target's greedy choice for each row of logits.
     pub(crate) fn choices(logits: &Tensor) -> Result<Vec<u32>> {
-        // In f32, which is exact: LibTorch's argmax of bf16 takes six times as long on a CPU.
-        let choices: Vec<i64> = Vec::try_from(logits.to_kind(Kind::Float).argmax(-1, false))?;
-        Ok(choices.into_iter().map(|token| token as u32).collect())
+        argmax(logits)
     }
 
     /// The target's greedy choice for one row of logits.

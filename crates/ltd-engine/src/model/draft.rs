@@ -5,7 +5,9 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::config::{DraftConfig, TargetConfig};
-use super::layers::{Attention, AttentionMask, AttentionPlan, Linear, Mlp, RmsNorm, RotaryTable};
+use super::layers::{
+    Attention, AttentionMask, AttentionPlan, Linear, Mlp, RmsNorm, RotaryTable, top_log_probs,
+};
 use super::weights::Weights;
 use crate::kv_cache::KvCache;
 use crate::{Error, Result};
@@ -119,17 +121,10 @@ impl DraftModel {
 
     /// The `width` most probable tokens of each row of logits, with one transfer to the host.
     pub(crate) fn continuations(&self, logits: &Tensor, width: usize) -> Result<Continuations> {
-        let (log_probs, ids) =
-            logits.log_softmax(COLUMNS, Kind::Float).topk(width as i64, COLUMNS, true, true);
-        // Token ids below 2^24 are exact in f32, so that one tensor carries both.
-        let both: Vec<f32> =
-            Vec::try_from(Tensor::cat(&[log_probs, ids.to_kind(Kind::Float)], COLUMNS).view(-1))?;
-        let rows = both.chunks_exact(2 * width);
+        let (log_probs, ids) = top_log_probs(logits, width)?;
         Ok(Continuations {
-            log_probs: rows.clone().flat_map(|row| row[..width].iter().copied()).collect(),
-            tokens: rows
-                .flat_map(|row| row[width..].iter().map(|&id| self.target_ids[id as usize]))
-                .collect(),
+            log_probs,
+            tokens: ids.into_iter().map(|id| self.target_ids[id as usize]).collect(),
         })
     }
 

@@ -7,9 +7,12 @@ mod mlp;
 mod norm;
 mod packed;
 mod rope;
+mod top;
 
 pub(crate) use attention::{Attention, AttentionMask, AttentionPlan};
 pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
 pub(crate) use rope::RotaryTable;
+pub(crate) use top::argmax;
+pub(super) use top::top_log_probs;

@@ -15,9 +15,11 @@ mod element;
 mod norm;
 mod parallel;
 mod simd;
+mod top;
 
 pub(super) use attention::{Heads, Visibility, attend};
 pub(super) use norm::rms_norm;
+pub(super) use top::{argmax, top_log_probs};
 
 use tch::{Device, Kind, Tensor};
 

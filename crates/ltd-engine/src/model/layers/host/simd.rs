@@ -63,7 +63,8 @@ pub(super) fn sum(vector: Vector) -> f32 {
     sums[0]
 }
 
-/// `exp` of numbers at most 0, within 2 units in the last place; 0 for what is too small (Cephes' method).
+/// `exp` of numbers at most 0, within 2 units in the last place; 0 for what is too small, NaN for NaN (Cephes'
+/// method).
 #[inline(always)]
 pub(super) fn exp<const FUSED: bool>(x: f32) -> f32 {
     const LOWEST: f32 = -87.0;
@@ -73,7 +74,8 @@ pub(super) fn exp<const FUSED: bool>(x: f32) -> f32 {
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     const COEFFICIENTS: [f32; 6] =
         [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
-    let clamped = x.max(LOWEST);
+    // Not `max`, which would turn NaN into a number.
+    let clamped = if x < LOWEST { LOWEST } else { x };
     let whole = multiply_add::<FUSED>(clamped, std::f32::consts::LOG2_E, TO_WHOLE) - TO_WHOLE;
     let rest = multiply_add::<FUSED>(whole, -LN_2_HIGH, clamped);
     let rest = multiply_add::<FUSED>(whole, -LN_2_LOW, rest);
@@ -116,6 +118,7 @@ mod tests {
             (exp::<false>(0.0), exp::<false>(-1e30), exp::<false>(f32::NEG_INFINITY)),
             (1.0, 0.0, 0.0)
         );
+        assert!(exp::<false>(f32::NAN).is_nan());
     }
 
     #[test]

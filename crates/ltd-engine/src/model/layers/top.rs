@@ -1,0 +1,33 @@
+//! What is taken from logits: the best tokens, and how probable they are.
+
+use tch::{Kind, Tensor};
+
+use super::host;
+use crate::Result;
+
+const COLUMNS: i64 = 1;
+
+/// The `width` most probable entries of each row of `[n, vocabulary]`: log-probs and indices, `[n, width]` row-major,
+/// best first within a row, with one transfer to the host.
+pub(in crate::model) fn top_log_probs(logits: &Tensor, width: usize) -> Result<(Vec<f32>, Vec<u32>)> {
+    if host::supports(logits.device(), logits.kind()) {
+        return Ok(host::top_log_probs(logits, width));
+    }
+    let (log_probs, ids) = logits.log_softmax(COLUMNS, Kind::Float).topk(width as i64, COLUMNS, true, true);
+    // Ids below 2^24 are exact in f32, so that one tensor carries both.
+    let both: Vec<f32> =
+        Vec::try_from(Tensor::cat(&[log_probs, ids.to_kind(Kind::Float)], COLUMNS).view(-1))?;
+    let rows = both.chunks_exact(2 * width);
+    let log_probs = rows.clone().flat_map(|row| row[..width].iter().copied()).collect();
+    let ids = rows.flat_map(|row| row[width..].iter().map(|&id| id as u32)).collect();
+    Ok((log_probs, ids))
+}
+
+/// Index of the largest entry of each row of `[n, vocabulary]`.
+pub(crate) fn argmax(logits: &Tensor) -> Result<Vec<u32>> {
+    if host::supports(logits.device(), logits.kind()) {
+        return Ok(host::argmax(logits));
+    }
+    let choices: Vec<i64> = Vec::try_from(logits.argmax(-1, false))?;
+    Ok(choices.into_iter().map(|token| token as u32).collect())
+}
