@@ -254,7 +254,7 @@ impl Engine {
     }
 }
 
-fn check_numbers(log_probs: &[f32], depth: usize) -> Result<()> {
+pub(crate) fn check_numbers(log_probs: &[f32], depth: usize) -> Result<()> {
     if log_probs.iter().any(|value| value.is_nan()) { Err(Error::NotANumber { depth }) } else { Ok(()) }
 }
 

@@ -217,23 +217,20 @@ impl Engine {
         Tensor::from_slice(&tokens).to_device(self.device)
     }
 
-    fn new_caches(&self) -> (KvCache, KvCache) {
-        let kind = self.dtype.chosen.kind();
+    pub(crate) fn new_caches(&self) -> (KvCache, KvCache) {
         let target = self.target.config();
-        let draft = &self.draft.config().block;
+        let block = &target.block;
+        let kind = self.dtype.chosen.kind();
         let capacity = self.capacity as i64;
-        let tree_rows = (self.beam_width * self.max_depth) as i64;
-        (
-            KvCache::new(
-                target.layers,
-                target.block.kv_heads,
-                capacity,
-                target.block.head_dim,
-                kind,
-                self.device,
-            ),
-            KvCache::new(1, draft.kv_heads, capacity + tree_rows, draft.head_dim, kind, self.device),
-        )
+        let target_cache =
+            KvCache::new(target.layers, block.kv_heads, capacity, block.head_dim, kind, self.device);
+        (target_cache, self.draft_cache(self.capacity + self.beam_width * self.max_depth))
+    }
+
+    /// A cache of the draft for some rows.
+    pub(crate) fn draft_cache(&self, rows: usize) -> KvCache {
+        let block = &self.draft.config().block;
+        KvCache::new(1, block.kv_heads, rows as i64, block.head_dim, self.dtype.chosen.kind(), self.device)
     }
 
     /// Fails if a prompt cannot be decoded: empty, longer than the cache, or with tokens the target does not know.

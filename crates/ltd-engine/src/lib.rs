@@ -12,6 +12,7 @@ mod generate;
 mod kv_cache;
 mod model;
 mod outcome;
+mod positions;
 mod session;
 pub mod text;
 mod timing;
