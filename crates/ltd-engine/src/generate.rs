@@ -44,6 +44,13 @@ impl StopRule {
         }
     }
 
+    /// How many of the new tokens can be the root of a cycle: those before which generation has not ended. `room` is
+    /// the number of new tokens that the cache has room for.
+    pub fn roots(&self, new: &[u32], room: usize) -> usize {
+        let before_end = new.iter().take_while(|token| !self.eos.contains(token)).count();
+        before_end.min(self.max_new_tokens).min(room)
+    }
+
     /// The new tokens of a generation that ended: up to the first end-of-sequence token (included) and the limit.
     pub fn output(&self, session: &Session, prompt_len: usize) -> Vec<u32> {
         let new = session.tokens()[prompt_len..].iter().copied().chain([session.root()]);

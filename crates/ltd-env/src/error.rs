@@ -10,6 +10,25 @@ pub enum Error {
     /// A cycle failed.
     #[error(transparent)]
     Engine(#[from] ltd_engine::Error),
+    /// A file could not be read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A policy file or latency table could not be read or written.
+    #[error(transparent)]
+    Policy(#[from] ltd_policy::Error),
+    /// A trace is damaged, or not the one that is needed.
+    #[error("{path}: {problem}", path = path.display())]
+    Trace {
+        /// The trace, or a file of it.
+        path: std::path::PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A saved state is not one of this environment.
     #[error("the saved environment state is not of the expected form: {0}")]
     State(#[from] serde_json::Error),
@@ -24,4 +43,11 @@ pub enum Error {
         /// Number of actions.
         count: usize,
     },
+}
+
+impl Error {
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
 }

@@ -13,6 +13,7 @@ mod reward;
 mod size_env;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod trace;
 
 pub use backend::{Cycle, CycleBackend};
 pub use counterpart::RandomDepth;

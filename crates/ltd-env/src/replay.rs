@@ -1,0 +1,171 @@
+//! Cycles from a trace and a latency table: the same trees, the same outcomes, and the time they would take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ltd_engine::{CycleOutcome, CycleTiming};
+use ltd_policy::{CycleSummary, DecisionCost, LatencyModel};
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{Cycle, CycleBackend};
+use crate::prompt_stream::{Order, Position};
+use crate::trace::{Trace, TracedPosition, TracedSequence};
+use crate::{Error, Result};
+
+/// What a cycle costs: the table's times, and those of the decisions.
+#[derive(Debug, Clone)]
+pub struct Costs {
+    /// Milliseconds of the parts of a cycle.
+    pub model: LatencyModel,
+    /// Microseconds of the decisions.
+    pub decision: DecisionCost,
+}
+
+impl Costs {
+    /// Time of a cycle of depth `depth` and size `size` after `context_length` tokens, of which the draft has not
+    /// read the last `rows`. The depth is decided after each level.
+    pub fn timing(&self, depth: usize, size: usize, context_length: usize, rows: usize) -> CycleTiming {
+        let (model, context) = (&self.model, context_length);
+        let draft = model.root_ms(rows, context) + model.levels_ms(depth, context);
+        let policy = self.decision.depth_us * (depth + 1) as f64 + self.decision.size_us;
+        CycleTiming {
+            draft: Duration::from_secs_f64(draft * 1e-3),
+            policy: Duration::from_secs_f64(policy * 1e-6),
+            verify: Duration::from_secs_f64(model.verify_ms(size, context) * 1e-3),
+            forwards: Duration::ZERO,
+        }
+    }
+}
+
+/// Replays recorded prompts one after another, in an order that is drawn anew for each epoch. Deterministic: the
+/// time of a decision is the table's, whatever the learner took.
+pub struct ReplayCycles {
+    trace: Arc<Trace>,
+    costs: Costs,
+    order: Order,
+    place: Option<Place>,
+}
+
+/// Where a sequence stands.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Place {
+    sequence: usize,
+    position: usize,
+    /// Rows that the draft has not read: what the last cycle accepted.
+    rows: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ReplayState {
+    order: Position,
+    place: Option<Place>,
+}
+
+/// A recorded cycle under way.
+pub struct ReplayCycle {
+    scores: Vec<f32>,
+    beam_width: usize,
+    depth: usize,
+    context_length: usize,
+}
+
+impl Cycle for ReplayCycle {
+    fn summary(&self) -> CycleSummary<'_> {
+        CycleSummary {
+            scores: &self.scores,
+            beam_width: self.beam_width,
+            draft_depth: self.depth,
+            context_length: self.context_length,
+        }
+    }
+
+    /// Nothing: decisions have the time of the table.
+    fn add_policy_time(&mut self, _elapsed: Duration) {}
+}
+
+impl ReplayCycles {
+    /// Cycles over the sequences of a trace that have a position.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn new(trace: Arc<Trace>, costs: Costs, seed: u64) -> Result<Self> {
+        if trace.positions() == 0 {
+            return Err(Error::EmptyTrace);
+        }
+        let order = Order::new(trace.sequences.len(), seed);
+        Ok(Self { trace, costs, order, place: None })
+    }
+
+    fn sequence(&self, place: Place) -> &TracedSequence {
+        &self.trace.sequences[place.sequence]
+    }
+
+    fn under_way(&self) -> Result<(Place, TracedPosition<'_>)> {
+        let place = self.place.ok_or(Error::NoEpisode)?;
+        Ok((place, self.sequence(place).position(place.position)))
+    }
+}
+
+impl CycleBackend for ReplayCycles {
+    type Cycle = ReplayCycle;
+
+    fn begin(&mut self) -> Result<ReplayCycle> {
+        let place = loop {
+            match self.place {
+                Some(place) if place.position < self.sequence(place).len() => break place,
+                _ => self.place = Some(Place { sequence: self.order.advance(), position: 0, rows: 1 }),
+            }
+        };
+        let header = &self.trace.header;
+        let mut scores = Vec::with_capacity(header.scores_per_position());
+        scores.resize(header.beam_width, 0.0);
+        let position = self.sequence(place).position(place.position);
+        position.write_scores(0, &mut scores);
+        let context_length = position.context_length;
+        Ok(ReplayCycle { scores, beam_width: header.beam_width, depth: 0, context_length })
+    }
+
+    fn expand(&mut self, cycle: &mut ReplayCycle) -> Result<()> {
+        let (_, position) = self.under_way()?;
+        if cycle.depth >= self.trace.header.depth {
+            return Err(ltd_engine::Error::DepthLimit { depth: self.trace.header.depth }.into());
+        }
+        let from = cycle.scores.len();
+        cycle.scores.resize(from + cycle.beam_width * cycle.beam_width, 0.0);
+        position.write_scores(from, &mut cycle.scores);
+        cycle.depth += 1;
+        Ok(())
+    }
+
+    fn verify(&mut self, cycle: ReplayCycle, size: usize) -> Result<CycleOutcome> {
+        let (place, position) = self.under_way()?;
+        let room = self.trace.header.capacity - position.context_length - 1;
+        let size = size.min(room).min(cycle.scores.len());
+        let accepted = position.accepted(cycle.depth, size);
+        let root = position.context_length;
+        let tokens = &self.sequence(place).tokens;
+        let outcome = CycleOutcome {
+            accepted_ids: tokens[root..=root + accepted].to_vec(),
+            next_token: tokens[root + accepted + 1],
+            draft_depth: cycle.depth,
+            verification_size: size,
+            context_length: root,
+            timing: self.costs.timing(cycle.depth, size, root, place.rows),
+        };
+        let rows = accepted + 1;
+        self.place = Some(Place { position: place.position + rows, rows, ..place });
+        Ok(outcome)
+    }
+
+    fn state(&self) -> serde_json::Value {
+        let state = ReplayState { order: self.order.position(), place: self.place };
+        serde_json::to_value(state).expect("invariant: the state is plain data")
+    }
+
+    fn restore(&mut self, state: serde_json::Value) -> Result<()> {
+        let state: ReplayState = serde_json::from_value(state)?;
+        self.order.restore(state.order);
+        self.place = state.place.filter(|place| place.sequence < self.trace.sequences.len());
+        Ok(())
+    }
+}

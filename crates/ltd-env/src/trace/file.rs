@@ -1,0 +1,291 @@
+//! Traces on disk: a header, and shards of checksummed chunks, one per sequence.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use half::f16;
+use ltd_policy::write_atomically;
+
+use super::{TRACE_VERSION, TraceHeader, TracedSequence};
+use crate::{Error, Result};
+
+const HEADER_FILE: &str = "trace.json";
+const MAGIC: [u8; 4] = *b"LTDT";
+/// Magic, length of the payload, checksum of the payload.
+const PREFIX: usize = 12;
+/// A shard is closed when it is longer.
+const SHARD_BYTES: u64 = 30 << 20;
+
+/// A trace in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trace {
+    /// What all sequences have in common.
+    pub header: TraceHeader,
+    /// By number of the prompt.
+    pub sequences: Vec<TracedSequence>,
+    /// Shards whose last chunk was cut off, as an interruption leaves it, and was passed over.
+    pub truncated: Vec<PathBuf>,
+}
+
+impl Trace {
+    /// Reads a trace.
+    ///
+    /// # Errors
+    /// If the header or a chunk is damaged. A chunk that is cut off at the end of a shard is passed over.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let header = read_header(folder)?;
+        let (mut sequences, mut truncated) = (Vec::new(), Vec::new());
+        for path in shards(folder) {
+            let complete = read_shard(&path, &header, &mut |sequence| sequences.push(sequence))?;
+            if complete.is_some() {
+                truncated.push(path);
+            }
+        }
+        sequences.sort_by_key(|sequence| sequence.prompt);
+        let twice = sequences.windows(2).find(|pair| pair[0].prompt == pair[1].prompt);
+        if let Some(pair) = twice {
+            let problem = format!("prompt {} was recorded twice", pair[0].prompt);
+            return Err(Error::Trace { path: folder.to_owned(), problem });
+        }
+        Ok(Self { header, sequences, truncated })
+    }
+
+    /// Positions of all sequences.
+    pub fn positions(&self) -> usize {
+        self.sequences.iter().map(TracedSequence::len).sum()
+    }
+}
+
+/// Appends sequences to a trace. Whatever happens, what was appended before stays readable.
+pub struct TraceWriter {
+    folder: PathBuf,
+    header: TraceHeader,
+    file: File,
+    shard: usize,
+    recorded: BTreeSet<u32>,
+    bytes: u64,
+}
+
+impl TraceWriter {
+    /// Starts a trace, or goes on with one: a chunk that is cut off is removed.
+    ///
+    /// # Errors
+    /// If the folder holds a trace with another header, or cannot be written.
+    pub fn open(folder: &Path, header: TraceHeader) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let path = folder.join(HEADER_FILE);
+        if path.exists() {
+            let found = read_header(folder)?;
+            if let Some((field, found, wanted)) = found.differences(&header).into_iter().next() {
+                let problem =
+                    format!("is a trace whose {field} is {found}, not {wanted}: choose another folder");
+                return Err(Error::Trace { path: folder.to_owned(), problem });
+            }
+        } else {
+            let text = serde_json::to_string_pretty(&header).expect("invariant: a header is plain data");
+            write_atomically(&path, text.as_bytes())?;
+        }
+        let mut recorded = BTreeSet::new();
+        let mut bytes = 0;
+        let existing = shards(folder);
+        for path in &existing {
+            if let Some(end) =
+                read_shard(path, &header, &mut |sequence| _ = recorded.insert(sequence.prompt))?
+            {
+                let file = OpenOptions::new().write(true).open(path).map_err(Error::io(path))?;
+                file.set_len(end).map_err(Error::io(path))?;
+            }
+            bytes += path.metadata().map_err(Error::io(path))?.len();
+        }
+        let shard = existing.len().saturating_sub(1);
+        let file = append_to(folder, shard)?;
+        Ok(Self { folder: folder.to_owned(), header, file, shard, recorded, bytes })
+    }
+
+    /// Prompts whose sequences are complete.
+    pub fn recorded(&self) -> &BTreeSet<u32> {
+        &self.recorded
+    }
+
+    /// Size of the trace.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Appends a sequence.
+    pub fn append(&mut self, sequence: &TracedSequence) -> Result<()> {
+        let payload = encode(sequence);
+        let mut chunk = Vec::with_capacity(PREFIX + payload.len());
+        chunk.extend_from_slice(&MAGIC);
+        chunk.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+        chunk.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
+        chunk.extend_from_slice(&payload);
+        let path = shard_path(&self.folder, self.shard);
+        let write = |file: &mut File| -> std::io::Result<u64> {
+            file.write_all(&chunk)?;
+            file.sync_data()?;
+            file.seek(SeekFrom::End(0))
+        };
+        let length = write(&mut self.file).map_err(Error::io(&path))?;
+        self.bytes += chunk.len() as u64;
+        self.recorded.insert(sequence.prompt);
+        if length > SHARD_BYTES {
+            self.shard += 1;
+            self.file = append_to(&self.folder, self.shard)?;
+        }
+        Ok(())
+    }
+
+    /// Appends all sequences of other traces of the same models that are not there yet.
+    pub fn merge(&mut self, other: &Trace) -> Result<usize> {
+        if let Some((field, theirs, ours)) = other.header.differences(&self.header).into_iter().next() {
+            let problem = format!("cannot take over a trace whose {field} is {theirs}, not {ours}");
+            return Err(Error::Trace { path: self.folder.clone(), problem });
+        }
+        let new: Vec<_> =
+            other.sequences.iter().filter(|sequence| !self.recorded.contains(&sequence.prompt)).collect();
+        for sequence in &new {
+            self.append(sequence)?;
+        }
+        Ok(new.len())
+    }
+}
+
+fn read_header(folder: &Path) -> Result<TraceHeader> {
+    let path = folder.join(HEADER_FILE);
+    let text = std::fs::read(&path).map_err(Error::io(&path))?;
+    let error = |problem: String| Error::Trace { path: path.clone(), problem };
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|problem| error(format!("is no header: {problem}")))?;
+    // Before anything else: another version may have other fields.
+    let version = value["version"].as_u64();
+    if version != Some(u64::from(TRACE_VERSION)) {
+        let found = value["version"].to_string();
+        return Err(error(format!("has version {found}, this program reads version {TRACE_VERSION}")));
+    }
+    serde_json::from_value(value).map_err(|problem| error(format!("is no header: {problem}")))
+}
+
+fn shard_path(folder: &Path, shard: usize) -> PathBuf {
+    folder.join(format!("shard-{shard:05}.bin"))
+}
+
+fn append_to(folder: &Path, shard: usize) -> Result<File> {
+    let path = shard_path(folder, shard);
+    OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))
+}
+
+/// Shards in order: they are numbered without a gap.
+fn shards(folder: &Path) -> Vec<PathBuf> {
+    let mut shards = Vec::new();
+    loop {
+        let path = shard_path(folder, shards.len());
+        if !path.exists() {
+            return shards;
+        }
+        shards.push(path);
+    }
+}
+
+/// Reads all complete chunks; says where the last one ends if something is cut off after it.
+fn read_shard(
+    path: &Path,
+    header: &TraceHeader,
+    visit: &mut dyn FnMut(TracedSequence),
+) -> Result<Option<u64>> {
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(Error::io(path))?;
+    let mut at = 0;
+    while at < bytes.len() {
+        let damaged = |what: &str| Error::Trace {
+            path: path.to_owned(),
+            problem: format!("the chunk at byte {at} {what}"),
+        };
+        let rest = &bytes[at..];
+        let present = &MAGIC[..rest.len().min(MAGIC.len())];
+        if !rest.starts_with(present) {
+            return Err(damaged("does not begin as one should"));
+        }
+        let number = |offset: usize| {
+            let bytes = rest.get(offset..offset + 4)?;
+            Some(u32::from_le_bytes(bytes.try_into().expect("invariant: four bytes")))
+        };
+        let (Some(length), Some(checksum)) = (number(4), number(8)) else { return Ok(Some(at as u64)) };
+        let Some(payload) = rest.get(PREFIX..PREFIX + length as usize) else { return Ok(Some(at as u64)) };
+        if crc32fast::hash(payload) != checksum {
+            return Err(damaged("does not match its checksum"));
+        }
+        let sequence = decode(payload, header).ok_or_else(|| damaged("does not fit the header"))?;
+        visit(sequence);
+        at += PREFIX + payload.len();
+    }
+    Ok(None)
+}
+
+fn encode(sequence: &TracedSequence) -> Vec<u8> {
+    let numbers = [
+        sequence.prompt,
+        sequence.prompt_len as u32,
+        sequence.tokens.len() as u32,
+        sequence.len() as u32,
+        sequence.ranks.len() as u32,
+    ];
+    let mut payload = Vec::new();
+    for number in numbers.iter().chain(&sequence.tokens) {
+        payload.extend_from_slice(&number.to_le_bytes());
+    }
+    payload.extend_from_slice(&sequence.path_lens);
+    for rank in &sequence.ranks {
+        payload.extend_from_slice(&rank.to_le_bytes());
+    }
+    for score in &sequence.scores {
+        payload.extend_from_slice(&score.to_bits().to_le_bytes());
+    }
+    payload
+}
+
+/// A reader of little-endian numbers.
+struct Bytes<'b>(&'b [u8]);
+
+impl<'b> Bytes<'b> {
+    fn take(&mut self, count: usize) -> Option<&'b [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
+    }
+
+    fn u16s(&mut self, count: usize) -> Option<impl Iterator<Item = u16> + use<'b>> {
+        let pairs = self.take(count.checked_mul(2)?)?.as_chunks::<2>().0;
+        Some(pairs.iter().map(|pair| u16::from_le_bytes(*pair)))
+    }
+}
+
+fn decode(payload: &[u8], header: &TraceHeader) -> Option<TracedSequence> {
+    let mut bytes = Bytes(payload);
+    let prompt = bytes.u32()?;
+    let [prompt_len, tokens, positions, rank_count] =
+        [bytes.u32()?, bytes.u32()?, bytes.u32()?, bytes.u32()?].map(|number| number as usize);
+    let tokens: Vec<u32> = (0..tokens).map(|_| bytes.u32()).collect::<Option<_>>()?;
+    let path_lens = bytes.take(positions)?.to_vec();
+    let mut starts = vec![0];
+    for &len in &path_lens {
+        let ranks: usize = (0..=header.depth).map(|depth| usize::from(len).min(depth + 1)).sum();
+        starts.push(starts.last()? + ranks);
+    }
+    if *starts.last()? != rank_count || prompt_len + positions > tokens.len() {
+        return None;
+    }
+    let ranks = bytes.u16s(rank_count)?.collect();
+    let scores_per_position = header.scores_per_position();
+    let scores = bytes.u16s(positions * scores_per_position)?.map(f16::from_bits).collect();
+    if !bytes.0.is_empty() {
+        return None;
+    }
+    Some(TracedSequence { prompt, prompt_len, tokens, scores_per_position, scores, starts, ranks, path_lens })
+}

@@ -1,0 +1,67 @@
+//! Recorded trees: what a draft proposes at every position of greedy continuations, whatever the hardware.
+//!
+//! At temperature 0 the target's continuation does not depend on what was drafted. One full-depth tree per position
+//! therefore tells the outcome of every depth and size: a node of the continuation is accepted if its level was
+//! drafted and its rank by score, among the levels drafted, is below the size.
+
+mod file;
+mod record;
+mod sequence;
+
+use std::path::PathBuf;
+
+use ltd_policy::ModelIdentity;
+use serde::{Deserialize, Serialize};
+
+pub use file::{Trace, TraceWriter};
+pub use record::record_sequence;
+pub use sequence::{TracedPosition, TracedSequence};
+
+/// Version of the folder's layout; see `docs/trace-format.md`.
+pub const TRACE_VERSION: u32 = 1;
+
+/// What all sequences of a trace have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceHeader {
+    /// [`TRACE_VERSION`].
+    pub version: u32,
+    /// The target that wrote the continuations.
+    pub target: ModelIdentity,
+    /// The draft whose trees these are.
+    pub draft: ModelIdentity,
+    /// Number type of the recording.
+    pub dtype: String,
+    /// Candidates kept per level, `W`.
+    pub beam_width: usize,
+    /// Levels beyond the root expansion, `D`.
+    pub depth: usize,
+    /// Tokens generated per prompt at most.
+    pub max_new_tokens: usize,
+    /// Positions of the caches.
+    pub capacity: usize,
+    /// Tokens that end a sequence.
+    pub eos: Vec<u32>,
+    /// File of the prompts.
+    pub questions: PathBuf,
+    /// SHA-256 of that file.
+    pub questions_sha256: String,
+}
+
+impl TraceHeader {
+    /// Scores per position: `W + D * W * W`.
+    pub fn scores_per_position(&self) -> usize {
+        self.beam_width + self.depth * self.beam_width * self.beam_width
+    }
+
+    /// What differs from another header, as `(field, here, there)`.
+    pub fn differences(&self, other: &Self) -> Vec<(String, String, String)> {
+        let fields = |header: &Self| match serde_json::to_value(header) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            _ => unreachable!("invariant: a header is an object"),
+        };
+        let other = fields(other);
+        let differing = fields(self).into_iter().filter(|(name, value)| other[name] != *value);
+        differing.map(|(name, value)| (name.clone(), value.to_string(), other[&name].to_string())).collect()
+    }
+}
