@@ -35,6 +35,24 @@ pub enum Error {
         /// Where parsing stopped.
         source: serde_json::Error,
     },
+    /// JSON of the right form up to one field.
+    #[error("{}: {field}: {source}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A latency table that cannot be used.
+    #[error("{}: latency table: {problems}", path.display())]
+    LatencyTable {
+        /// The file.
+        path: PathBuf,
+        /// What is impossible or missing, each with its field.
+        problems: String,
+    },
     /// A file of another format version.
     #[error("{}: format version {found}, this program reads version {expected}", path.display())]
     Version {

@@ -5,6 +5,7 @@ mod atomic_file;
 mod decider;
 mod error;
 mod frozen;
+mod latency;
 mod mlp;
 mod observation;
 mod package;
@@ -14,6 +15,9 @@ pub use atomic_file::write_atomically;
 pub use decider::{DepthPolicy, SizePolicy};
 pub use error::{Error, Result};
 pub use frozen::{Actions, FrozenPolicy, PolicyKind, Probes};
+pub use latency::{
+    DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,
+};
 pub use mlp::{Linear, Mlp, Scratch, argmax};
 pub use observation::{CycleSummary, ObservationLayout, Segment, Source};
 pub use package::{

@@ -1,0 +1,226 @@
+//! What is wrong with a latency table, or missing from it.
+
+use super::{LatencyTable, Surface, quantile};
+use crate::action::{DepthActions, SizeActions};
+
+/// Measurements that a median needs to mean something.
+const MIN_SAMPLES: usize = 3;
+/// More than any verification or depth is: a bound on what a file can ask for.
+const MAX_COUNT: usize = 4096;
+/// More work that took less than this share of the time was not measured, but disturbed.
+const LEAST_SHARE: f64 = 2.0 / 3.0;
+/// Statistics are those of the samples up to the rounding of numbers in text.
+const ROUNDING: f64 = 1e-3;
+
+impl LatencyTable {
+    /// Everything impossible in the table, each naming its field; empty if it can be used.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.version != Self::VERSION {
+            problems.push(format!("version: is {}, must be {}", self.version, Self::VERSION));
+        }
+        if self.identity.beam_width == 0 {
+            problems.push("identity.beam_width: must be at least 1".to_owned());
+        }
+        for (name, surface, least) in
+            [("root", &self.root, 2), ("level", &self.level, 1), ("verify", &self.verify, 2)]
+        {
+            let found = surface.problems(least);
+            problems.extend(found.into_iter().map(|problem| format!("{name}: {problem}")));
+        }
+        for (name, us) in [("depth_us", self.decision.depth_us), ("size_us", self.decision.size_us)] {
+            if !(us.is_finite() && us >= 0.0) {
+                problems.push(format!("decision.{name}: is {us}, must be a number of at least 0"));
+            }
+        }
+        if let Some(error) = self.held_out_error {
+            for (name, value) in [("median", error.median), ("p90", error.p90)] {
+                if !(value.is_finite() && value >= 0.0) {
+                    problems
+                        .push(format!("held_out_error.{name}: is {value}, must be a number of at least 0"));
+                }
+            }
+        }
+        problems
+    }
+
+    /// What these actions need and the table lacks: costs are never extrapolated. Empty if nothing is missing.
+    ///
+    /// Sizes are compared after the cut to what a tree holds: `W + D * W * W` candidates.
+    pub fn covers(&self, depths: &DepthActions, sizes: &SizeActions, max_context: usize) -> Vec<String> {
+        let width = self.identity.beam_width;
+        let held = |depth: usize, size: usize| size.min(width + depth * width * width);
+        let smallest = sizes.sizes.iter().map(|&size| held(depths.min_depth, size)).min().unwrap_or(1);
+        let largest = sizes.sizes.iter().map(|&size| held(depths.max_depth, size)).max().unwrap_or(1);
+        let deepest = depths.max_depth;
+        let mut missing = Vec::new();
+        for (name, surface, least, most, what) in [
+            ("root", &self.root, 1, deepest + 1, "accepted rows"),
+            ("level", &self.level, 1, deepest, "depths"),
+            ("verify", &self.verify, smallest, largest, "verification sizes"),
+        ] {
+            let (counts, contexts) = (surface.counts(), surface.contexts());
+            let (Some(first), Some(last), Some(&context)) = (counts.first(), counts.last(), contexts.last())
+            else {
+                missing.push(format!("{name}: has no points"));
+                continue;
+            };
+            if *first > least || *last < most {
+                missing
+                    .push(format!("{name}: {what} {least} to {most} are needed, {first} to {last} measured"));
+            }
+            if context < max_context {
+                missing.push(format!(
+                    "{name}: context lengths up to {max_context} are needed, up to {context} measured"
+                ));
+            }
+        }
+        missing
+    }
+}
+
+impl Surface {
+    fn problems(&self, least_counts: usize) -> Vec<String> {
+        let mut problems = Vec::new();
+        let (counts, contexts) = (self.counts(), self.contexts());
+        if self.points.is_empty() {
+            return vec!["has no points".to_owned()];
+        }
+        if counts.len() < least_counts {
+            problems.push(format!("has {} counts, must have at least {least_counts}", counts.len()));
+        }
+        if counts[0] == 0 || counts[counts.len() - 1] > MAX_COUNT {
+            problems.push(format!(
+                "counts are {} to {}, must be within 1 to {MAX_COUNT}",
+                counts[0],
+                counts[counts.len() - 1]
+            ));
+        }
+        for point in &self.points {
+            let at = format!("at count {}, context {}", point.count, point.context);
+            if point.samples.len() < MIN_SAMPLES {
+                let samples = point.samples.len();
+                problems.push(format!("{at}: has {samples} samples, must have at least {MIN_SAMPLES}"));
+            } else if let Some(bad) = point.samples.iter().find(|ms| !(ms.is_finite() && **ms > 0.0)) {
+                problems.push(format!("{at}: a sample is {bad}, must be a positive number of milliseconds"));
+            } else {
+                let claimed =
+                    [("low", point.low, 0.25), ("median", point.median, 0.5), ("high", point.high, 0.75)];
+                for (name, found, q) in claimed {
+                    let expected = quantile(&point.samples, q);
+                    let agrees = (found - expected).abs() <= ROUNDING * expected;
+                    if !agrees {
+                        problems.push(format!("{at}: {name} is {found}, but the samples give {expected}"));
+                    }
+                }
+            }
+        }
+        // Each comparison below reads the whole grid.
+        if self.points.len() != counts.len() * contexts.len() || !self.is_distinct() {
+            problems.push(format!(
+                "has {} points, must have each of {} counts at each of {} context lengths once",
+                self.points.len(),
+                counts.len(),
+                contexts.len()
+            ));
+        }
+        if problems.is_empty() {
+            problems.extend(self.disturbance());
+        }
+        problems
+    }
+
+    fn is_distinct(&self) -> bool {
+        let mut places: Vec<_> = self.points.iter().map(|point| (point.count, point.context)).collect();
+        places.sort_unstable();
+        places.windows(2).all(|pair| pair[0] != pair[1])
+    }
+
+    /// The worst case of more work in less time.
+    fn disturbance(&self) -> Option<String> {
+        let pairs = self.points.iter().flat_map(|less| self.points.iter().map(move |more| (less, more)));
+        let (less, more) = pairs
+            .filter(|(less, more)| less.count <= more.count && less.context <= more.context)
+            .min_by(|a, b| (a.1.median / a.0.median).total_cmp(&(b.1.median / b.0.median)))?;
+        (more.median < LEAST_SHARE * less.median).then(|| {
+            format!(
+                "count {} at context {} took {:.3} ms and count {} at context {} {:.3} ms: \
+                 more work cannot be that much faster, measure again on a quiet machine",
+                less.count, less.context, less.median, more.count, more.context, more.median
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{surface, table};
+    use super::*;
+    use crate::latency::GridPoint;
+
+    fn problem_of(change: impl FnOnce(&mut LatencyTable)) -> String {
+        let mut table = table();
+        change(&mut table);
+        let problems = table.problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems.into_iter().next().unwrap()
+    }
+
+    #[test]
+    fn impossible_tables_are_named() {
+        assert!(table().problems().is_empty());
+        let found = problem_of(|t| t.root.points.clear());
+        assert_eq!(found, "root: has no points");
+        let found = problem_of(|t| t.verify.points[1].samples[0] = f32::NAN);
+        assert!(found.contains("verify: at count 40, context 100: a sample is NaN"), "{found}");
+        let found = problem_of(|t| t.level.points[0].samples[2] = 0.0);
+        assert!(found.contains("level: at count 1, context 100: a sample is 0"), "{found}");
+        let found = problem_of(|t| t.level.points[0].samples.truncate(2));
+        assert!(found.contains("has 2 samples, must have at least 3"), "{found}");
+        let found = problem_of(|t| t.level.points[0].median = f64::NAN);
+        assert!(found.contains("median is NaN, but the samples give 2.1"), "{found}");
+        let found = problem_of(|t| _ = t.verify.points.pop());
+        assert!(found.contains("has 5 points, must have each of 3 counts at each of 2 context"), "{found}");
+        let found = problem_of(|t| t.verify.points[1] = t.verify.points[0].clone());
+        assert!(found.contains("once"), "{found}");
+        let found = problem_of(|t| t.verify = surface(&[4], &[100], |_, _| 1.0));
+        assert!(found.contains("verify: has 1 counts, must have at least 2"), "{found}");
+        let found = problem_of(|t| t.verify = surface(&[1, 1_000_000], &[100], |_, _| 1.0));
+        assert!(found.contains("must be within 1 to 4096"), "{found}");
+        let found = problem_of(|t| t.decision.size_us = f64::INFINITY);
+        assert!(found.starts_with("decision.size_us: is inf"), "{found}");
+        let found = problem_of(|t| t.identity.beam_width = 0);
+        assert!(found.starts_with("identity.beam_width"), "{found}");
+    }
+
+    #[test]
+    fn more_work_in_half_the_time_is_nonsense_and_a_little_noise_is_not() {
+        let with = |share: f32| {
+            let mut table = table();
+            let first = table.verify.points[0].samples[1];
+            table.verify.points[1] = GridPoint::new(40, 100, vec![first * share; 3]);
+            table.problems()
+        };
+        assert!(with(0.5)[0].contains("verify: count 1 at context 100 took 21.3"), "{:?}", with(0.5));
+        assert!(with(0.9).is_empty(), "{:?}", with(0.9));
+    }
+
+    #[test]
+    fn what_the_actions_need_and_the_table_lacks_is_named() {
+        let sizes = SizeActions { sizes: vec![4, 240] };
+        let depths = DepthActions::default();
+        assert!(table().covers(&depths, &sizes, 500).is_empty());
+        let missing = table().covers(&depths, &SizeActions { sizes: vec![4, 300] }, 501);
+        assert_eq!(missing.len(), 4, "{missing:?}");
+        assert!(
+            missing.contains(&"verify: verification sizes 4 to 300 are needed, 1 to 240 measured".to_owned())
+        );
+        assert!(missing[0].contains("root: context lengths up to 501 are needed, up to 500"), "{missing:?}");
+        let shallow = LatencyTable { level: surface(&[1, 5], &[500], |_, _| 2.0), ..table() };
+        let missing = shallow.covers(&depths, &sizes, 500);
+        assert_eq!(missing, ["level: depths 1 to 12 are needed, 1 to 5 measured"]);
+        // A shallow tree holds fewer candidates than the largest size.
+        let depths = DepthActions { min_depth: 0, max_depth: 2, decide_every: 1 };
+        assert!(table().covers(&depths, &SizeActions { sizes: vec![4, 300] }, 500).is_empty());
+    }
+}

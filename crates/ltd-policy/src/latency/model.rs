@@ -1,0 +1,167 @@
+//! Look-ups in a latency table: a few nanoseconds each, nothing allocated.
+
+use super::isotonic::make_grid_non_decreasing;
+use super::{LatencyTable, Surface};
+
+/// A latency table readied for look-ups.
+///
+/// Times are the medians, made non-decreasing in the count and in the context length, linear between grid points and
+/// constant beyond them: whether the grid reaches far enough is [`LatencyTable::covers`]'s question.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatencyModel {
+    root: Times,
+    level: Times,
+    /// Times of all levels up to a depth, from depth 0.
+    levels: Times,
+    verify: Times,
+}
+
+/// Milliseconds by every count from 0 and by the grid's context lengths.
+#[derive(Debug, Clone, PartialEq)]
+struct Times {
+    contexts: Vec<f64>,
+    /// `[counts][contexts]`.
+    ms: Vec<f64>,
+}
+
+impl LatencyModel {
+    pub(super) fn new(table: &LatencyTable) -> Self {
+        let level = Times::new(&table.level);
+        Self {
+            root: Times::new(&table.root),
+            levels: level.summed(),
+            level,
+            verify: Times::new(&table.verify),
+        }
+    }
+
+    /// Root expansion that reads `rows` newly accepted rows, in milliseconds.
+    pub fn root_ms(&self, rows: usize, context: usize) -> f64 {
+        self.root.at(rows, context)
+    }
+
+    /// The draft level that makes the tree `depth` deep, from 1.
+    pub fn level_ms(&self, depth: usize, context: usize) -> f64 {
+        self.level.at(depth, context)
+    }
+
+    /// All draft levels of a tree of this depth: `level_ms(1) + ... + level_ms(depth)`.
+    pub fn levels_ms(&self, depth: usize, context: usize) -> f64 {
+        self.levels.at(depth, context)
+    }
+
+    /// Verification of `size` candidates, from their selection to the commit.
+    pub fn verify_ms(&self, size: usize, context: usize) -> f64 {
+        self.verify.at(size, context)
+    }
+
+    /// A whole cycle without its decisions. `rows` is the acceptance length of the cycle before.
+    pub fn cycle_ms(&self, depth: usize, size: usize, context: usize, rows: usize) -> f64 {
+        self.root_ms(rows, context) + self.levels_ms(depth, context) + self.verify_ms(size, context)
+    }
+}
+
+impl Times {
+    fn new(surface: &Surface) -> Self {
+        let (counts, contexts) = (surface.counts(), surface.contexts());
+        let mut grid: Vec<f64> = counts
+            .iter()
+            .flat_map(|&count| contexts.iter().map(move |&context| (count, context)))
+            .map(|at| {
+                let point = surface.points.iter().find(|point| (point.count, point.context) == at);
+                point.expect("invariant: a table without problems has the whole grid").median
+            })
+            .collect();
+        make_grid_non_decreasing(&mut grid, contexts.len());
+        let last = *counts.last().expect("invariant: a table without problems has points");
+        let ms = (0..=last).flat_map(|count| {
+            let above = counts.partition_point(|&point| point < count);
+            let below = if counts[above] == count { above } else { above.saturating_sub(1) };
+            let width = (counts[above] - counts[below]).max(1) as f64;
+            let part = (count.max(counts[below]) - counts[below]) as f64 / width;
+            let row = |index: usize| &grid[index * contexts.len()..][..contexts.len()];
+            row(below).iter().zip(row(above)).map(|(a, b)| a + part * (b - a)).collect::<Vec<_>>()
+        });
+        let ms = ms.collect();
+        Self { contexts: contexts.into_iter().map(|context| context as f64).collect(), ms }
+    }
+
+    /// Sums over counts `1..=n`, for each `n` from 0.
+    fn summed(&self) -> Self {
+        let columns = self.contexts.len();
+        let mut ms = self.ms.clone();
+        ms[..columns].fill(0.0);
+        for index in columns..ms.len() {
+            ms[index] += ms[index - columns];
+        }
+        Self { contexts: self.contexts.clone(), ms }
+    }
+
+    fn at(&self, count: usize, context: usize) -> f64 {
+        let columns = self.contexts.len();
+        let last = self.ms.len() / columns - 1;
+        let row = &self.ms[count.min(last) * columns..][..columns];
+        let context = context as f64;
+        let above = self.contexts.iter().take_while(|&&point| point < context).count();
+        if above == 0 {
+            return row[0];
+        }
+        if above == columns {
+            return row[columns - 1];
+        }
+        let (start, end) = (self.contexts[above - 1], self.contexts[above]);
+        row[above - 1] + (context - start) / (end - start) * (row[above] - row[above - 1])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{surface, table};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn near(found: f64, expected: f64) -> bool {
+        (found - expected).abs() < 1e-4 * expected.abs().max(1.0)
+    }
+
+    #[test]
+    fn times_are_linear_between_grid_points_and_constant_beyond() {
+        let model = table().model();
+        assert!(near(model.verify_ms(40, 100), 33.0));
+        assert!(near(model.verify_ms(140, 300), 65.0));
+        assert!(near(model.root_ms(4, 200), 1.6));
+        assert!(near(model.level_ms(6, 100), 2.16));
+        assert!(near(model.verify_ms(1, 0), model.verify_ms(1, 100)));
+        assert!(near(model.verify_ms(240, 9000), model.verify_ms(240, 500)));
+        assert!(near(model.verify_ms(999, 100), model.verify_ms(240, 100)));
+        assert_eq!(model.levels_ms(0, 100), 0.0);
+    }
+
+    #[test]
+    fn a_cycle_is_the_sum_of_its_parts() {
+        let model = table().model();
+        for (depth, size, context, rows) in [(0, 4, 17, 1), (3, 60, 250, 4), (12, 240, 800, 13)] {
+            let levels: f64 = (1..=depth).map(|level| model.level_ms(level, context)).sum();
+            let parts = model.root_ms(rows, context) + levels + model.verify_ms(size, context);
+            assert!(near(model.cycle_ms(depth, size, context, rows), parts));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn times_never_decrease_whatever_the_noise(
+            noise in prop::collection::vec(0.8f64..1.2, 12),
+            from in (0usize..300, 0usize..900),
+            step in (0usize..300, 0usize..900),
+        ) {
+            let verify = surface(&[1, 8, 60, 200], &[50, 300, 700], |size, context| {
+                let place = size as usize * 7 + context as usize;
+                (10.0 + 0.1 * size + 0.005 * context) * noise[place % 12]
+            });
+            let model = LatencyTable { verify, ..table() }.model();
+            let before = model.verify_ms(from.0, from.1);
+            let after = model.verify_ms(from.0 + step.0, from.1 + step.1);
+            prop_assert!(after >= before - 1e-9, "{} then {}", before, after);
+        }
+    }
+}
