@@ -48,6 +48,11 @@ impl CycleState {
         }
     }
 
+    /// Where the time went so far.
+    pub fn timing(&self) -> CycleTiming {
+        self.timing
+    }
+
     /// Makes a decision on the cycle's clock: the time `decide` takes counts as policy time.
     pub fn decide<T>(&mut self, decide: impl FnOnce(&CycleSummary) -> T) -> T {
         let start = Instant::now();

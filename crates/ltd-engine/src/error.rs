@@ -145,6 +145,16 @@ pub enum Error {
         /// Positions of the cache.
         capacity: usize,
     },
+    /// A rehearsal has no such place.
+    #[error("a rehearsal of {known} tokens cannot be at {context} tokens with {rows} unread rows")]
+    Rehearsal {
+        /// Tokens wanted.
+        context: usize,
+        /// Rows wanted.
+        rows: usize,
+        /// Tokens there are.
+        known: usize,
+    },
     /// Generation went past the cache.
     #[error("the cache of {capacity} positions is full: raise max_length")]
     CacheFull {

@@ -44,6 +44,11 @@ impl KvCache {
         self.len = 0;
     }
 
+    /// Takes the first `len` positions for certain, whatever they hold.
+    pub(crate) fn set_len(&mut self, len: i64) {
+        self.len = len;
+    }
+
     /// Makes the next `count` provisional rows certain, as they stand.
     pub(crate) fn advance(&mut self, count: i64) {
         self.len += count;

@@ -29,6 +29,9 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// A trace without a position cannot be replayed.
+    #[error("the trace has no position to replay")]
+    EmptyTrace,
     /// A saved state is not one of this environment.
     #[error("the saved environment state is not of the expected form: {0}")]
     State(#[from] serde_json::Error),

@@ -5,20 +5,65 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::stream;
 
-/// An endless, shuffled, resumable sequence over a set of prompts.
+/// Numbers `0..count` without end, each once per epoch, in an order that is drawn anew; resumable.
 #[derive(Debug, Clone)]
-pub struct PromptStream {
-    prompts: Vec<Vec<u32>>,
+pub(crate) struct Order {
     seed: u64,
     position: Position,
-    order: Vec<usize>,
+    numbers: Vec<usize>,
 }
 
-/// Where a stream stands.
+/// Where an order stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Position {
     epoch: u64,
     index: usize,
+}
+
+impl Order {
+    /// An order of at least one number.
+    pub(crate) fn new(count: usize, seed: u64) -> Self {
+        assert!(count > 0, "an order needs a number");
+        let mut order = Self { seed, position: Position::default(), numbers: (0..count).collect() };
+        order.shuffle();
+        order
+    }
+
+    /// The next number.
+    pub(crate) fn advance(&mut self) -> usize {
+        if self.position.index == self.numbers.len() {
+            self.position = Position { epoch: self.position.epoch + 1, index: 0 };
+            self.shuffle();
+        }
+        self.position.index += 1;
+        self.numbers[self.position.index - 1]
+    }
+
+    /// The number that [`Order::advance`] gave last, if there is one in this epoch.
+    pub(crate) fn current(&self) -> Option<usize> {
+        self.numbers.get(self.position.index.checked_sub(1)?).copied()
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.position
+    }
+
+    pub(crate) fn restore(&mut self, position: Position) {
+        self.position = Position { index: position.index.min(self.numbers.len()), ..position };
+        self.shuffle();
+    }
+
+    fn shuffle(&mut self) {
+        self.numbers.sort_unstable();
+        self.numbers.shuffle(&mut stream(self.seed, &format!("prompts of epoch {}", self.position.epoch)));
+    }
+}
+
+/// An endless, shuffled, resumable sequence over a set of prompts.
+#[derive(Debug, Clone)]
+pub struct PromptStream {
+    prompts: Vec<Vec<u32>>,
+    order: Order,
 }
 
 impl PromptStream {
@@ -27,41 +72,26 @@ impl PromptStream {
     /// # Panics
     /// If there is no prompt.
     pub fn new(prompts: Vec<Vec<u32>>, seed: u64) -> Self {
-        assert!(!prompts.is_empty(), "a stream needs a prompt");
-        let mut stream = Self { prompts, seed, position: Position::default(), order: Vec::new() };
-        stream.shuffle();
-        stream
+        let order = Order::new(prompts.len(), seed);
+        Self { prompts, order }
     }
 
     /// The next prompt.
     pub(crate) fn advance(&mut self) -> &[u32] {
-        if self.position.index == self.order.len() {
-            self.position = Position { epoch: self.position.epoch + 1, index: 0 };
-            self.shuffle();
-        }
-        let prompt = self.order[self.position.index];
-        self.position.index += 1;
-        &self.prompts[prompt]
+        &self.prompts[self.order.advance()]
     }
 
     /// The prompt that [`PromptStream::advance`] gave last, if there is one in this epoch.
     pub(crate) fn current(&self) -> Option<&[u32]> {
-        let prompt = *self.order.get(self.position.index.checked_sub(1)?)?;
-        Some(&self.prompts[prompt])
+        self.order.current().map(|prompt| self.prompts[prompt].as_slice())
     }
 
     pub(crate) fn position(&self) -> Position {
-        self.position
+        self.order.position()
     }
 
     pub(crate) fn restore(&mut self, position: Position) {
-        self.position = Position { index: position.index.min(self.prompts.len()), ..position };
-        self.shuffle();
-    }
-
-    fn shuffle(&mut self) {
-        self.order = (0..self.prompts.len()).collect();
-        self.order.shuffle(&mut stream(self.seed, &format!("prompts of epoch {}", self.position.epoch)));
+        self.order.restore(position);
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{Cycle, CycleBackend};
 use crate::prompt_stream::{Order, Position};
-use crate::trace::{Trace, TracedPosition, TracedSequence};
+use crate::trace::{Trace, TraceHeader, TracedPosition, TracedSequence};
 use crate::{Error, Result};
 
 /// What a cycle costs: the table's times, and those of the decisions.
@@ -61,7 +61,15 @@ struct ReplayState {
     place: Option<Place>,
 }
 
-/// A recorded cycle under way.
+/// A recorded cycle under way, at a known position: what [`ReplayCycles`] and [`crate::oracle::replay`] share.
+pub(crate) struct Replayed<'s> {
+    header: &'s TraceHeader,
+    position: TracedPosition<'s>,
+    cycle: ReplayCycle,
+}
+
+/// The part of a recorded cycle that a policy sees.
+#[derive(Default)]
 pub struct ReplayCycle {
     scores: Vec<f32>,
     beam_width: usize,
@@ -83,6 +91,49 @@ impl Cycle for ReplayCycle {
     fn add_policy_time(&mut self, _elapsed: Duration) {}
 }
 
+impl<'s> Replayed<'s> {
+    /// A cycle after its root expansion.
+    pub(crate) fn new(header: &'s TraceHeader, position: TracedPosition<'s>) -> Self {
+        let mut scores = Vec::with_capacity(header.scores_per_position());
+        scores.resize(header.beam_width, 0.0);
+        position.write_scores(0, &mut scores);
+        let context_length = position.context_length;
+        let cycle = ReplayCycle { scores, beam_width: header.beam_width, depth: 0, context_length };
+        Self { header, position, cycle }
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.cycle.depth
+    }
+
+    pub(crate) fn summary(&self) -> CycleSummary<'_> {
+        self.cycle.summary()
+    }
+
+    pub(crate) fn expand(&mut self) {
+        let from = self.cycle.scores.len();
+        self.cycle.scores.resize(from + self.header.beam_width * self.header.beam_width, 0.0);
+        self.position.write_scores(from, &mut self.cycle.scores);
+        self.cycle.depth += 1;
+    }
+
+    /// Ends the cycle. `tokens` are those of its sequence, `rows` those that the draft had not read.
+    pub(crate) fn verify(&self, tokens: &[u32], costs: &Costs, rows: usize, size: usize) -> CycleOutcome {
+        let Self { header, position, cycle } = self;
+        let root = position.context_length;
+        let size = size.min(header.capacity - root - 1).min(cycle.scores.len());
+        let accepted = position.accepted(cycle.depth, size);
+        CycleOutcome {
+            accepted_ids: tokens[root..=root + accepted].to_vec(),
+            next_token: tokens[root + accepted + 1],
+            draft_depth: cycle.depth,
+            verification_size: size,
+            context_length: root,
+            timing: costs.timing(cycle.depth, size, root, rows),
+        }
+    }
+}
+
 impl ReplayCycles {
     /// Cycles over the sequences of a trace that have a position.
     ///
@@ -100,9 +151,11 @@ impl ReplayCycles {
         &self.trace.sequences[place.sequence]
     }
 
-    fn under_way(&self) -> Result<(Place, TracedPosition<'_>)> {
+    /// The cycle under way, with its position.
+    fn resume(&self, cycle: ReplayCycle) -> Result<(Place, Replayed<'_>)> {
         let place = self.place.ok_or(Error::NoEpisode)?;
-        Ok((place, self.sequence(place).position(place.position)))
+        let position = self.sequence(place).position(place.position);
+        Ok((place, Replayed { header: &self.trace.header, position, cycle }))
     }
 }
 
@@ -116,43 +169,23 @@ impl CycleBackend for ReplayCycles {
                 _ => self.place = Some(Place { sequence: self.order.advance(), position: 0, rows: 1 }),
             }
         };
-        let header = &self.trace.header;
-        let mut scores = Vec::with_capacity(header.scores_per_position());
-        scores.resize(header.beam_width, 0.0);
-        let position = self.sequence(place).position(place.position);
-        position.write_scores(0, &mut scores);
-        let context_length = position.context_length;
-        Ok(ReplayCycle { scores, beam_width: header.beam_width, depth: 0, context_length })
+        Ok(Replayed::new(&self.trace.header, self.sequence(place).position(place.position)).cycle)
     }
 
     fn expand(&mut self, cycle: &mut ReplayCycle) -> Result<()> {
-        let (_, position) = self.under_way()?;
         if cycle.depth >= self.trace.header.depth {
             return Err(ltd_engine::Error::DepthLimit { depth: self.trace.header.depth }.into());
         }
-        let from = cycle.scores.len();
-        cycle.scores.resize(from + cycle.beam_width * cycle.beam_width, 0.0);
-        position.write_scores(from, &mut cycle.scores);
-        cycle.depth += 1;
+        let (_, mut replayed) = self.resume(std::mem::take(cycle))?;
+        replayed.expand();
+        *cycle = replayed.cycle;
         Ok(())
     }
 
     fn verify(&mut self, cycle: ReplayCycle, size: usize) -> Result<CycleOutcome> {
-        let (place, position) = self.under_way()?;
-        let room = self.trace.header.capacity - position.context_length - 1;
-        let size = size.min(room).min(cycle.scores.len());
-        let accepted = position.accepted(cycle.depth, size);
-        let root = position.context_length;
-        let tokens = &self.sequence(place).tokens;
-        let outcome = CycleOutcome {
-            accepted_ids: tokens[root..=root + accepted].to_vec(),
-            next_token: tokens[root + accepted + 1],
-            draft_depth: cycle.depth,
-            verification_size: size,
-            context_length: root,
-            timing: self.costs.timing(cycle.depth, size, root, place.rows),
-        };
-        let rows = accepted + 1;
+        let (place, replayed) = self.resume(cycle)?;
+        let outcome = replayed.verify(&self.sequence(place).tokens, &self.costs, place.rows, size);
+        let rows = outcome.acceptance_length();
         self.place = Some(Place { position: place.position + rows, rows, ..place });
         Ok(outcome)
     }

@@ -8,20 +8,20 @@ use ltd_engine::{DtypeSetting, Engine, EngineConfig, Static, StopRule};
 use ltd_env::{Decision, DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, Reward, RewardMeter, SizeEnv};
 use ltd_policy::{DepthActions, ObservationLayout, SizeActions};
 
-fn engine() -> Rc<Engine> {
+pub(crate) fn engine() -> Rc<Engine> {
     let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
     let config = EngineConfig::new(pair.join("target"), pair.join("draft"));
     Rc::new(Engine::load(&EngineConfig { dtype: DtypeSetting::F32, ..config }).expect("the engine loads"))
 }
 
-fn prompts() -> Vec<Vec<u32>> {
+pub(crate) fn prompts() -> Vec<Vec<u32>> {
     ["The cat sat", "Once upon a time", "In the beginning"]
         .iter()
         .map(|text| text.bytes().map(|byte| u32::from(byte) + 4).collect())
         .collect()
 }
 
-fn cycles(engine: &Rc<Engine>, max_new_tokens: usize) -> LiveCycles {
+pub(crate) fn cycles(engine: &Rc<Engine>, max_new_tokens: usize) -> LiveCycles {
     let stop = StopRule { max_new_tokens, eos: vec![2] };
     LiveCycles::new(Rc::clone(engine), PromptStream::new(prompts(), 1), stop)
 }
@@ -33,7 +33,7 @@ fn size_env(engine: &Rc<Engine>) -> SizeEnv<LiveCycles> {
     SizeEnv::new(cycles(engine, 24), counterpart, actions, layout, RewardMeter::new(Reward::Throughput))
 }
 
-fn choose(step: usize, count: usize) -> Decision {
+pub(crate) fn choose(step: usize, count: usize) -> Decision {
     Decision { action: (step * 7 + step / 3) % count, elapsed: Duration::from_micros(5) }
 }
 

@@ -1,0 +1,44 @@
+//! Cycles whose cost is wanted and not their text.
+
+use tch::Tensor;
+
+use crate::{Engine, Error, Result, Session};
+
+/// A sequence at which a cycle of any context length can begin, again and again. What the caches hold are keys and
+/// values of some tokens: the cost of a cycle is real, its text is not.
+pub struct Rehearsal {
+    session: Session,
+    tokens: Vec<u32>,
+}
+
+impl Engine {
+    /// Readies a rehearsal that is as long as `tokens`.
+    pub fn rehearsal(&self, tokens: Vec<u32>) -> Result<Rehearsal> {
+        Ok(Rehearsal { session: self.prefill(&tokens, None)?, tokens })
+    }
+}
+
+impl Rehearsal {
+    /// The sequence with `context` tokens, of which the draft has not read the last `rows`, as after a cycle that
+    /// accepted so many.
+    ///
+    /// # Errors
+    /// If the rehearsal is shorter, or there are no `rows` rows to read.
+    pub fn at(&mut self, engine: &Engine, context: usize, rows: usize) -> Result<&mut Session> {
+        let known = self.tokens.len();
+        if context > known || rows == 0 || rows > context {
+            return Err(Error::Rehearsal { context, rows, known });
+        }
+        let session = &mut self.session;
+        session.tokens.clear();
+        session.tokens.extend_from_slice(&self.tokens[..context]);
+        session.root = self.tokens[context % known];
+        session.target_cache.set_len(context as i64);
+        // A row of the draft belongs to a position and the token after it.
+        session.draft_cache.set_len((context - rows) as i64);
+        let width = 3 * engine.target.config().block.hidden;
+        let options = (engine.dtype().chosen.kind(), engine.device);
+        session.features = Some(Tensor::zeros([rows as i64, width], options));
+        Ok(session)
+    }
+}

@@ -1,0 +1,200 @@
+//! Measuring what the parts of a cycle cost on this machine. The text has no part in it: random tokens suffice.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ltd_engine::{Engine, Rehearsal};
+use ltd_policy::{GridPoint, HeldOutError, LatencyModel, Surface};
+use rand::Rng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use crate::Result;
+use crate::random::stream;
+
+/// What is measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatencyPlan {
+    /// Draft depths up to this.
+    pub max_depth: usize,
+    /// Verification sizes of the grid, ascending.
+    pub sizes: Vec<usize>,
+    /// Context lengths of the grid, ascending.
+    pub contexts: Vec<usize>,
+    /// Measured cycles per size and context length.
+    pub repeats: usize,
+    /// Live cycles of random depth, size and context length that the table is checked against.
+    pub held_out: usize,
+    /// Seed of the tokens and of the order.
+    pub seed: u64,
+}
+
+/// The surfaces of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// Root expansion by rows read.
+    pub root: Surface,
+    /// A draft level by depth.
+    pub level: Surface,
+    /// Verification by size.
+    pub verify: Surface,
+}
+
+/// Cycles before the first that counts.
+const WARM_UP: usize = 3;
+
+/// One measured cycle.
+#[derive(Debug, Clone)]
+struct Sample {
+    context: usize,
+    rows: usize,
+    root: Duration,
+    levels: Vec<Duration>,
+    size: usize,
+    verify: Duration,
+}
+
+/// Runs the cycles of a plan in random order and sums them up. `progress` is told after each cycle.
+pub fn measure(engine: &Engine, plan: &LatencyPlan, progress: &mut dyn FnMut()) -> Result<Measured> {
+    let mut random = stream(plan.seed, "latency");
+    let mut rehearsal = rehearsal(engine, plan, &mut random)?;
+    let mut settings = plan.settings(engine.beam_width(), &mut random);
+    let warm_up: Vec<Setting> = settings.iter().copied().take(WARM_UP).collect();
+    settings.splice(0..0, warm_up);
+    let mut samples = Vec::with_capacity(settings.len());
+    for setting in settings {
+        samples.push(sample(engine, &mut rehearsal, setting)?);
+        progress();
+    }
+    samples.drain(..WARM_UP);
+    Ok(summarise(&samples))
+}
+
+/// Relative error of a table against cycles of random depth, size, context length and unread rows.
+pub fn held_out_error(
+    engine: &Engine,
+    plan: &LatencyPlan,
+    model: &LatencyModel,
+    progress: &mut dyn FnMut(),
+) -> Result<HeldOutError> {
+    let mut random = stream(plan.seed, "latency held out");
+    let mut rehearsal = rehearsal(engine, plan, &mut random)?;
+    let (shortest, longest) = (plan.contexts[0], plan.contexts[plan.contexts.len() - 1]);
+    let (smallest, largest) = (plan.sizes[0], plan.sizes[plan.sizes.len() - 1]);
+    let mut errors = Vec::with_capacity(plan.held_out);
+    for number in 0..plan.held_out + WARM_UP {
+        let size = random.random_range(smallest..=largest);
+        let least = plan.least_depth(size, engine.beam_width());
+        let setting = Setting {
+            context: random.random_range(shortest..=longest),
+            rows: random.random_range(1..=plan.max_depth + 1),
+            depth: random.random_range(least..=plan.max_depth),
+            size,
+        };
+        let sample = sample(engine, &mut rehearsal, setting)?;
+        let levels: Duration = sample.levels.iter().sum();
+        let measured = (sample.root + levels + sample.verify).as_secs_f64() * 1e3;
+        let predicted = model.cycle_ms(setting.depth, sample.size, setting.context, setting.rows);
+        if number >= WARM_UP {
+            errors.push((predicted - measured).abs() / measured);
+        }
+        progress();
+    }
+    errors.sort_unstable_by(f64::total_cmp);
+    let quantile = |q: f64| errors[((errors.len() - 1) as f64 * q).round() as usize];
+    Ok(HeldOutError { median: quantile(0.5), p90: quantile(0.9), cycles: errors.len() })
+}
+
+/// One cycle to measure.
+#[derive(Debug, Clone, Copy)]
+struct Setting {
+    context: usize,
+    rows: usize,
+    depth: usize,
+    size: usize,
+}
+
+impl LatencyPlan {
+    /// All cycles that [`measure`] and [`held_out_error`] will tell progress of.
+    pub fn cycles(&self) -> usize {
+        self.contexts.len() * self.sizes.len() * self.repeats + self.held_out + 2 * WARM_UP
+    }
+
+    /// Depth from which on a tree holds so many candidates.
+    fn least_depth(&self, size: usize, width: usize) -> usize {
+        size.saturating_sub(width).div_ceil(width * width).min(self.max_depth)
+    }
+
+    /// The cycles in random order. Numbers of unread rows come equally often at each context length, and every other
+    /// cycle is as deep as can be, so that the deep levels have enough samples.
+    fn settings(&self, width: usize, random: &mut ChaCha8Rng) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        for &context in &self.contexts {
+            for number in 0..self.sizes.len() * self.repeats {
+                let size = self.sizes[number % self.sizes.len()];
+                let least = self.least_depth(size, width);
+                let deepest = random.random::<bool>();
+                let depth =
+                    if deepest { self.max_depth } else { random.random_range(least..=self.max_depth) };
+                settings.push(Setting { context, rows: number % (self.max_depth + 1) + 1, depth, size });
+            }
+        }
+        settings.shuffle(random);
+        settings
+    }
+}
+
+/// A sequence of random tokens that reaches the longest context length.
+fn rehearsal(engine: &Engine, plan: &LatencyPlan, random: &mut ChaCha8Rng) -> Result<Rehearsal> {
+    let longest = plan.contexts.iter().copied().max().unwrap_or(1);
+    let tokens: Vec<u32> = (0..longest).map(|_| random.random_range(0..engine.vocabulary() as u32)).collect();
+    Ok(engine.rehearsal(tokens)?)
+}
+
+/// Runs one cycle.
+fn sample(engine: &Engine, rehearsal: &mut Rehearsal, setting: Setting) -> Result<Sample> {
+    let Setting { context, rows, depth, size } = setting;
+    let session = rehearsal.at(engine, context, rows)?;
+    let mut cycle = engine.begin_cycle(session)?;
+    let root = cycle.timing().draft;
+    let mut levels = Vec::with_capacity(depth);
+    for _ in 0..depth {
+        let before = cycle.timing().draft;
+        engine.expand(session, &mut cycle)?;
+        levels.push(cycle.timing().draft.saturating_sub(before));
+    }
+    let outcome = engine.verify(session, cycle, size)?;
+    let size = outcome.verification_size;
+    Ok(Sample { context, rows, root, levels, size, verify: outcome.timing.verify })
+}
+
+fn summarise(samples: &[Sample]) -> Measured {
+    let (mut root, mut level, mut verify) = (Grid::default(), Grid::default(), Grid::default());
+    for sample in samples {
+        root.add(sample.rows, sample.context, sample.root);
+        verify.add(sample.size, sample.context, sample.verify);
+        for (depth, elapsed) in (1..).zip(&sample.levels) {
+            level.add(depth, sample.context, *elapsed);
+        }
+    }
+    Measured { root: root.surface(), level: level.surface(), verify: verify.surface() }
+}
+
+/// Samples in milliseconds by count and context length.
+#[derive(Default)]
+struct Grid(BTreeMap<(usize, usize), Vec<f32>>);
+
+impl Grid {
+    fn add(&mut self, count: usize, context: usize, elapsed: Duration) {
+        self.0.entry((count, context)).or_default().push(elapsed.as_secs_f32() * 1e3);
+    }
+
+    fn surface(self) -> Surface {
+        let points = self.0.into_iter();
+        Surface {
+            points: points
+                .map(|((count, context), samples)| GridPoint::new(count, context, samples))
+                .collect(),
+        }
+    }
+}

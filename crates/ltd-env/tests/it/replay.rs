@@ -1,0 +1,365 @@
+//! Recorded cycles are the live ones.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ltd_engine::{DtypeSetting, Engine, Static, StopRule, fingerprint};
+use ltd_env::latency::{LatencyPlan, held_out_error, measure};
+use ltd_env::oracle::{self, Choices};
+use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
+use ltd_env::{Costs, DepthEnv, Env, LiveCycles, PromptStream, ReplayCycles, Reward, RewardMeter, SizeEnv};
+use ltd_policy::{
+    DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, ObservationLayout, SizeActions,
+    Surface,
+};
+
+use crate::live::{choose, cycles, engine, prompts};
+
+const DEPTH: usize = 12;
+
+fn header(engine: &Engine, max_new_tokens: usize) -> TraceHeader {
+    let pair = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
+    TraceHeader {
+        version: TRACE_VERSION,
+        target: fingerprint(&pair.join("target")).expect("a fingerprint"),
+        draft: fingerprint(&pair.join("draft")).expect("a fingerprint"),
+        dtype: "f32".into(),
+        beam_width: engine.beam_width(),
+        depth: DEPTH,
+        max_new_tokens,
+        capacity: engine.capacity(),
+        eos: vec![2],
+        questions: "prompts.jsonl".into(),
+        questions_sha256: String::new(),
+    }
+}
+
+fn record(engine: &Engine, folder: &std::path::Path, max_new_tokens: usize) -> Trace {
+    let stop = StopRule { max_new_tokens, eos: vec![2] };
+    let mut writer = TraceWriter::open(folder, header(engine, max_new_tokens)).expect("a trace");
+    for (number, prompt) in (0..).zip(prompts()) {
+        if !writer.recorded().contains(&number) {
+            let sequence = record_sequence(engine, number, &prompt, &stop, DEPTH, 4).expect("a recording");
+            writer.append(&sequence).expect("it is written");
+        }
+    }
+    Trace::read(folder).expect("it is read")
+}
+
+/// Costs of a machine of our own: what matters here is that they differ.
+fn costs() -> Costs {
+    let surface = |counts: &[usize], ms: &dyn Fn(f64, f64) -> f64| {
+        let points = [8, 400].into_iter().flat_map(|context| {
+            counts.iter().map(move |&count| {
+                GridPoint::new(count, context, vec![ms(count as f64, context as f64) as f32; 3])
+            })
+        });
+        Surface { points: points.collect() }
+    };
+    let table = LatencyTable {
+        version: LatencyTable::VERSION,
+        identity: LatencyIdentity {
+            target: String::new(),
+            draft: String::new(),
+            dtype: "f32".into(),
+            device: "cpu".into(),
+            driver: None,
+            threads: 1,
+            machine: "test".into(),
+            beam_width: 10,
+        },
+        root: surface(&[1, 13], &|rows, context| 1.0 + 0.1 * rows + 0.001 * context),
+        level: surface(&[1, 12], &|_, context| 1.0 + 0.001 * context),
+        verify: surface(&[1, 40, 240], &|size, context| 9.0 + 0.1 * size + 0.01 * context),
+        decision: DecisionCost { depth_us: 10.0, size_us: 20.0 },
+        held_out_error: None,
+    };
+    assert!(table.problems().is_empty(), "{:?}", table.problems());
+    Costs { model: table.model(), decision: table.decision }
+}
+
+fn replayed(trace: &Trace) -> ReplayCycles {
+    ReplayCycles::new(Arc::new(trace.clone()), costs(), 1).expect("positions")
+}
+
+/// Drives two environments with the same actions: the same cycles must come, and the same be seen.
+fn compare(live: &mut dyn Env, replay: &mut dyn Env, actions: usize, steps: usize) {
+    let mut seen = [vec![0.0; live.observation_len()], vec![0.0; replay.observation_len()]];
+    live.reset(&mut seen[0]).expect("reset");
+    replay.reset(&mut seen[1]).expect("reset");
+    for number in 0..steps {
+        for (live, replay) in seen[0].iter().zip(&seen[1]) {
+            // Scores are recorded in half precision.
+            assert!((live - replay).abs() <= 2e-3 + 1e-3 * live.abs(), "{live} {replay}");
+        }
+        let decision = choose(number, actions);
+        let [live_step, replay_step] =
+            [live.step(decision, &mut seen[0]), replay.step(decision, &mut seen[1])]
+                .map(|step| step.expect("step"));
+        assert_eq!(live_step.terminated, replay_step.terminated);
+        if let (Some(live), Some(replay)) = (live_step.outcome, replay_step.outcome) {
+            let parts = |outcome: &ltd_engine::CycleOutcome| {
+                (
+                    outcome.accepted_ids.clone(),
+                    outcome.next_token,
+                    outcome.draft_depth,
+                    outcome.verification_size,
+                )
+            };
+            assert_eq!(parts(&live), parts(&replay));
+            assert_eq!(live.context_length, replay.context_length);
+        }
+        if live_step.terminated {
+            live.reset(&mut seen[0]).expect("reset");
+            replay.reset(&mut seen[1]).expect("reset");
+        }
+    }
+}
+
+#[test]
+fn the_same_actions_meet_the_same_cycles() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = record(&engine, folder.path(), 24);
+    let actions = DepthActions { min_depth: 0, max_depth: DEPTH, decide_every: 1 };
+    let layout = ObservationLayout::reference_depth(10, DEPTH);
+    let meter = || RewardMeter::new(Reward::Gain);
+    let static_size = || Box::new(Static { depth: 0, size: 20 });
+    let mut live = DepthEnv::new(cycles(&engine, 24), static_size(), actions, layout.clone(), meter());
+    let mut replay = DepthEnv::new(replayed(&trace), static_size(), actions, layout, meter());
+    compare(&mut live, &mut replay, 2, 300);
+
+    let sizes = SizeActions { sizes: vec![1, 4, 16, 60, 240] };
+    let layout = ObservationLayout::reference_size(10, DEPTH);
+    for depth in [0, 3, DEPTH] {
+        let fixed = || Box::new(Static { depth, size: 1 });
+        let mut live = SizeEnv::new(cycles(&engine, 24), fixed(), sizes.clone(), layout.clone(), meter());
+        let mut replay = SizeEnv::new(replayed(&trace), fixed(), sizes.clone(), layout.clone(), meter());
+        compare(&mut live, &mut replay, 5, 60);
+    }
+}
+
+#[test]
+fn a_full_cache_ends_both_alike() {
+    let pair = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
+    let config = ltd_engine::EngineConfig {
+        dtype: DtypeSetting::F32,
+        max_length: Some(40),
+        ..ltd_engine::EngineConfig::new(pair.join("target"), pair.join("draft"))
+    };
+    let engine = Rc::new(Engine::load(&config).expect("the engine loads"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = record(&engine, folder.path(), 1000);
+    let stop = StopRule { max_new_tokens: 1000, eos: vec![2] };
+    let live = LiveCycles::new(Rc::clone(&engine), PromptStream::new(prompts(), 1), stop);
+    let actions = DepthActions { min_depth: 0, max_depth: DEPTH, decide_every: 1 };
+    let layout = ObservationLayout::reference_depth(10, DEPTH);
+    let controller = || Box::new(Static { depth: 0, size: 60 });
+    let meter = || RewardMeter::new(Reward::Throughput);
+    let mut live = DepthEnv::new(live, controller(), actions, layout.clone(), meter());
+    let mut replay = DepthEnv::new(replayed(&trace), controller(), actions, layout, meter());
+    compare(&mut live, &mut replay, 2, 200);
+}
+
+#[test]
+fn a_replay_is_deterministic_and_goes_on_from_its_state() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = record(&engine, folder.path(), 24);
+    let environment = || {
+        let sizes = SizeActions { sizes: vec![4, 16, 60] };
+        let layout = ObservationLayout::reference_size(10, DEPTH);
+        let counterpart = Box::new(ltd_env::RandomDepth::new(0..=DEPTH, 60, 9));
+        SizeEnv::new(replayed(&trace), counterpart, sizes, layout, RewardMeter::new(Reward::Gain))
+    };
+    let run = |env: &mut dyn Env, observation: &mut Vec<f32>, steps: std::ops::Range<usize>| -> Vec<f32> {
+        steps
+            .map(|step| {
+                let reward = env.step(choose(step, 3), observation).expect("step").reward;
+                env.reset(observation).expect("reset");
+                reward
+            })
+            .collect()
+    };
+    let (mut env, mut observation) = (environment(), vec![0.0; 1268]);
+    env.reset(&mut observation).expect("reset");
+    run(&mut env, &mut observation, 0..20);
+    let state = env.state();
+    let expected = run(&mut env, &mut observation, 20..60);
+    let mut restored = environment();
+    let mut again = vec![0.0; 1268];
+    restored.restore(state, &mut again).expect("restore");
+    assert_eq!(run(&mut restored, &mut again, 20..60), expected);
+    assert_eq!(observation, again);
+}
+
+#[test]
+fn nothing_beats_foresight_and_constants_are_replays() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (trace, costs) = (record(&engine, folder.path(), 12), costs());
+    let choices = Choices { depths: vec![0, 1, 3, 6], sizes: vec![2, 8, 30] };
+    let constants = oracle::constants(&trace, &costs, &choices);
+    for constant in &constants {
+        let mut controller = Static { depth: constant.depth, size: constant.size };
+        let stats = oracle::replay(&trace, &costs, &mut controller, &mut |_| ());
+        let relative = stats.tokens_per_second() / constant.tokens_per_second - 1.0;
+        assert!(relative.abs() < 1e-6, "{constant:?} {relative}");
+    }
+    let best = oracle::best(&constants).tokens_per_second;
+    let ceiling = oracle::clairvoyant(&trace, &costs, &choices);
+    assert!(ceiling > best, "{ceiling} {best}");
+    // With one choice there is nothing to foresee.
+    let only = Choices { depths: vec![3], sizes: vec![8] };
+    let constant = oracle::best(&oracle::constants(&trace, &costs, &only)).tokens_per_second;
+    assert!((oracle::clairvoyant(&trace, &costs, &only) / constant - 1.0).abs() < 1e-6);
+    assert!((brute_force(&trace, &costs, &choices) / ceiling - 1.0).abs() < 1e-6);
+}
+
+/// The best of all sequences of choices, one by one.
+fn brute_force(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
+    /// All `(tokens, seconds)` that are reachable from a position.
+    fn ways(
+        trace: &Trace,
+        costs: &Costs,
+        choices: &Choices,
+        sequence: usize,
+        at: usize,
+        rows: usize,
+    ) -> Vec<(usize, f64)> {
+        let traced = &trace.sequences[sequence];
+        if at >= traced.len() {
+            return vec![(0, 0.0)];
+        }
+        let position = traced.position(at);
+        let mut found: Vec<(usize, f64)> = Vec::new();
+        for (depth, size) in choices.pairs() {
+            let tokens = position.accepted(depth, size) + 1;
+            let size = size.min(10 + 100 * depth);
+            let seconds = costs.timing(depth, size, position.context_length, rows).total().as_secs_f64();
+            for (more, later) in ways(trace, costs, choices, sequence, at + tokens, tokens) {
+                found.push((tokens + more, seconds + later));
+            }
+        }
+        // Of equal tokens only the fastest can be part of an optimum.
+        found.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        found.dedup_by_key(|way| way.0);
+        found
+    }
+    let mut all = vec![(0usize, 0.0f64)];
+    for sequence in 0..trace.sequences.len() {
+        let ways = ways(trace, costs, choices, sequence, 0, 1);
+        let mut sums: Vec<(usize, f64)> = all
+            .iter()
+            .flat_map(|(tokens, seconds)| ways.iter().map(move |way| (tokens + way.0, seconds + way.1)))
+            .collect();
+        sums.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        sums.dedup_by_key(|way| way.0);
+        all = sums;
+    }
+    all.iter().map(|(tokens, seconds)| *tokens as f64 / seconds).fold(0.0, f64::max)
+}
+
+#[test]
+fn an_interrupted_recording_goes_on_and_damage_is_named() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let complete = record(&engine, folder.path(), 8);
+    let shard = folder.path().join("shard-00000.bin");
+    let bytes = std::fs::read(&shard).expect("a shard");
+
+    std::fs::write(&shard, &bytes[..bytes.len() - 7]).expect("cut off");
+    let cut = Trace::read(folder.path()).expect("what is complete can be read");
+    assert_eq!((cut.sequences.len(), cut.truncated), (complete.sequences.len() - 1, vec![shard.clone()]));
+    assert_eq!(record(&engine, folder.path(), 8), complete);
+    assert_eq!(std::fs::read(&shard).expect("a shard"), bytes);
+
+    let error = |problem: &str| {
+        let error = Trace::read(folder.path()).expect_err(problem).to_string();
+        assert!(error.contains(problem), "{error}");
+    };
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    std::fs::write(&shard, &flipped).expect("a flipped bit");
+    error("does not match its checksum");
+    std::fs::write(&shard, [&bytes[..], b"garbage garbage"].concat()).expect("garbage");
+    error("does not begin as one should");
+    std::fs::write(&shard, [&bytes[..], &bytes[..]].concat()).expect("twice");
+    error("was recorded twice");
+    std::fs::write(&shard, &bytes).expect("as it was");
+
+    let other = TraceHeader { beam_width: 4, ..header(&engine, 8) };
+    let refused = TraceWriter::open(folder.path(), other).err().expect("another beam width").to_string();
+    assert!(refused.contains("is a trace whose beam_width is 10, not 4"), "{refused}");
+    let path = folder.path().join("trace.json");
+    let text = std::fs::read_to_string(&path).expect("a header");
+    std::fs::write(&path, text.replace("\"version\": 1", "\"version\": 9")).expect("written");
+    error("has version 9, this program reads version 1");
+    std::fs::write(&path, "{").expect("written");
+    error("is no header");
+}
+
+#[test]
+fn traces_of_disjoint_prompts_merge() {
+    let engine = engine();
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let complete = record(&engine, folders[0].path(), 8);
+    let mut part = complete.clone();
+    part.sequences.truncate(1);
+    let mut writer = TraceWriter::open(folders[1].path(), complete.header.clone()).expect("a trace");
+    assert_eq!(writer.merge(&part).expect("merged"), 1);
+    assert_eq!(writer.merge(&complete).expect("merged"), complete.sequences.len() - 1);
+    assert_eq!(Trace::read(folders[1].path()).expect("it is read"), complete);
+    let other = Trace { header: TraceHeader { depth: 3, ..complete.header.clone() }, ..complete };
+    assert!(writer.merge(&other).is_err());
+}
+
+#[test]
+fn a_measured_table_can_be_used() {
+    let engine = engine();
+    let plan = LatencyPlan {
+        max_depth: 4,
+        sizes: vec![1, 20, 60],
+        contexts: vec![20, 100],
+        repeats: 7,
+        held_out: 10,
+        seed: 3,
+    };
+    let mut cycles = 0;
+    let mut count = || cycles += 1;
+    let measured = measure(&engine, &plan, &mut count).expect("measured");
+    let table = LatencyTable {
+        root: measured.root,
+        level: measured.level,
+        verify: measured.verify,
+        ..{
+            let identity = LatencyIdentity {
+                target: String::new(),
+                draft: String::new(),
+                dtype: "f32".into(),
+                device: "cpu".into(),
+                driver: None,
+                threads: 1,
+                machine: "test".into(),
+                beam_width: 10,
+            };
+            LatencyTable {
+                version: LatencyTable::VERSION,
+                identity,
+                root: Surface::default(),
+                level: Surface::default(),
+                verify: Surface::default(),
+                decision: DecisionCost::default(),
+                held_out_error: None,
+            }
+        }
+    };
+    assert_eq!(table.verify.counts(), [1, 20, 60]);
+    assert_eq!((table.root.counts(), table.level.counts()), ((1..=5).collect(), (1..=4).collect()));
+    assert_eq!(table.verify.contexts(), [20, 100]);
+    assert!(table.verify.points.iter().all(|point| point.median > 0.0 && point.samples.len() == 7));
+    let error = held_out_error(&engine, &plan, &table.model(), &mut count).expect("compared");
+    assert_eq!(error.cycles, 10);
+    assert!(error.median >= 0.0 && error.p90 >= error.median);
+    assert_eq!(cycles, plan.cycles());
+}
