@@ -18,6 +18,7 @@ pub use config::{
     DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, Preset, Problems, PromptSet, PromptSets,
     RoundStage, SizeConfig, SizeStage, StagesConfig, StaticSetting, TrainConfig,
 };
+pub use ctrlc::Error as SignalError;
 pub use error::{Error, Result};
 pub use interrupt::{EXIT_CODE as INTERRUPTED_EXIT_CODE, Interrupt};
 pub use plan::{Counterpart, Stage};

@@ -1,0 +1,120 @@
+//! Command line of `ltd-trace`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{Result, latency, oracle, record};
+
+/// Record draft trees once, measure costs anywhere, and learn what policies could gain.
+///
+/// What the trees contain does not depend on the hardware, and what cycles cost does not depend on the text: a trace
+/// and a latency table together replay any policy on any machine.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Decode prompts greedily and record the draft tree at every position
+    Record(RecordArgs),
+    /// Measure what the parts of a cycle cost on this machine
+    Latency(LatencyArgs),
+    /// Tell what constants, foresight and policies reach on a trace at the costs of a table
+    Oracle(OracleArgs),
+    /// Collect the sequences of several traces of the same models in one
+    Merge(MergeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecordArgs {
+    /// Configuration of a training run: models, dtype, beam width, deepest draft, length of answers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Change a value of the configuration, e.g. `--set max_new_tokens=64`; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Prompts, in FastChat's question.jsonl form
+    #[arg(long, value_name = "FILE")]
+    pub(crate) questions: PathBuf,
+    /// Prompts to pass over
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) skip: usize,
+    /// Prompts to record [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Positions whose trees grow at the same time
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) batch: u16,
+    /// Folder of the trace; an interrupted recording goes on
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LatencyArgs {
+    /// Configuration of a training run: models, dtype, device, action tables
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Change a value of the configuration, e.g. `--set engine.threads=1`; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Measured cycles per verification size and context length
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(3..))]
+    pub(crate) repeats: u16,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OracleArgs {
+    /// Folder of a trace; may be repeated, for instance one per task
+    #[arg(long = "trace", value_name = "DIR", required = true)]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Latency table of the machine
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latency: PathBuf,
+    /// Policy package to replay; may be repeated
+    #[arg(long = "policy", value_name = "DIR")]
+    pub(crate) policies: Vec<PathBuf>,
+    /// Print JSON in place of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// Traces to take sequences from
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Folder of the trace to make or to add to
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+}
+
+impl Cli {
+    /// Runs the command and says how the program should end.
+    pub fn run(&self) -> ExitCode {
+        match self.execute() {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("ltd-trace: {error}");
+                ExitCode::from(if error.is_usage() { 2 } else { 1 })
+            }
+        }
+    }
+
+    fn execute(&self) -> Result<ExitCode> {
+        match &self.command {
+            Command::Record(args) => record::record(args),
+            Command::Latency(args) => latency::latency(args).map(|()| ExitCode::SUCCESS),
+            Command::Oracle(args) => oracle::oracle(args).map(|()| ExitCode::SUCCESS),
+            Command::Merge(args) => record::merge(args).map(|()| ExitCode::SUCCESS),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Everything that can go wrong.
+
+use std::path::PathBuf;
+
+/// Result of a command.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failure.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What was asked for cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// The process has a signal handler already.
+    #[error("cannot listen for Ctrl-C: {0}")]
+    Signal(#[from] ltd_train::SignalError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ltd_train::Error),
+    /// A trace or a replay.
+    #[error(transparent)]
+    Env(#[from] ltd_env::Error),
+    /// A model.
+    #[error(transparent)]
+    Engine(#[from] ltd_engine::Error),
+    /// Prompts.
+    #[error(transparent)]
+    Text(#[from] ltd_engine::text::TextError),
+    /// A latency table or a policy package.
+    #[error(transparent)]
+    Policy(#[from] ltd_policy::Error),
+}
+
+impl Error {
+    /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Usage(_) | Self::Text(_) | Self::Policy(_) => true,
+            Self::Config(error) => error.is_usage(),
+            Self::Env(error) => matches!(error, ltd_env::Error::Trace { .. } | ltd_env::Error::EmptyTrace),
+            Self::Engine(error) => error.is_usage(),
+            Self::Io { .. } | Self::Signal(_) => false,
+        }
+    }
+}

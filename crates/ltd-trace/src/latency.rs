@@ -1,0 +1,180 @@
+//! `ltd-trace latency`.
+
+use ltd_engine::{Engine, Learned, fingerprint};
+use ltd_env::latency::{LatencyPlan, held_out_error, measure};
+use ltd_policy::{
+    Actions, Choice, DecisionCost, FrozenPolicy, LatencyIdentity, LatencyTable, Linear, Mlp,
+    ObservationLayout, PolicyKind, SizeActions,
+};
+use ltd_train::{Progress, TrainConfig};
+
+use crate::cli::LatencyArgs;
+use crate::{Error, Result, machine};
+
+/// Context lengths of the grid.
+const CONTEXTS: usize = 4;
+/// Shortest context length of the grid: no prompt in a chat template is shorter.
+const SHORTEST: usize = 32;
+/// Sizes of the grid besides those of the action tables.
+const SIZES: [usize; 6] = [1, 4, 8, 16, 32, 64];
+const HELD_OUT: usize = 60;
+/// Cycles per kind of decision.
+const DECISION_CYCLES: usize = 40;
+
+pub(crate) fn latency(args: &LatencyArgs) -> Result<()> {
+    let config = TrainConfig::load(&args.config, &args.overrides)?;
+    let engine = Engine::load(&config.engine)?;
+    let plan = plan(&config, &engine, usize::from(args.repeats))?;
+    let progress = Progress::detect();
+    let mut task = progress.task("latency", plan.cycles());
+    let mut done = 0;
+    let mut tick = || {
+        done += 1;
+        task.update(done, done as f64 / plan.cycles() as f64, "cycles");
+    };
+    let measured = measure(&engine, &plan, &mut tick)?;
+    let mut table = LatencyTable {
+        version: LatencyTable::VERSION,
+        identity: LatencyIdentity {
+            target: fingerprint(&config.engine.target)?.sha256,
+            draft: fingerprint(&config.engine.draft)?.sha256,
+            dtype: engine.dtype().chosen.to_string(),
+            device: config.engine.device.clone(),
+            driver: machine::driver(&config.engine.device),
+            threads: tch::get_num_threads().max(1) as usize,
+            machine: machine::name(&config.engine.device),
+            beam_width: engine.beam_width(),
+        },
+        root: measured.root,
+        level: measured.level,
+        verify: measured.verify,
+        decision: decision_cost(&config, &engine, &plan)?,
+        held_out_error: None,
+    };
+    let problems = table.problems();
+    if !problems.is_empty() {
+        return Err(Error::Usage(format!("what was measured makes no sense: {}", problems.join("; "))));
+    }
+    table.held_out_error = Some(held_out_error(&engine, &plan, &table.model(), &mut tick)?);
+    table.write(&args.out)?;
+    task.finish(&format!("written to {}", args.out.display()));
+    println!("{}", describe(&table, &plan));
+    Ok(())
+}
+
+/// The grid that the action tables need.
+fn plan(config: &TrainConfig, engine: &Engine, repeats: usize) -> Result<LatencyPlan> {
+    let evaluation = &config.evaluation;
+    let depths =
+        evaluation.grid.depths.iter().chain([&config.depth.actions.max_depth, &evaluation.default.depth]);
+    let max_depth = depths.copied().max().unwrap_or(1).clamp(1, engine.max_depth());
+    let width = engine.beam_width();
+    let largest = width + max_depth * width * width;
+    let sizes =
+        config.size.sizes.sizes.iter().chain(&evaluation.grid.sizes).chain([&evaluation.default.size]);
+    let mut sizes: Vec<usize> =
+        sizes.copied().chain(SIZES).map(|size| size.min(largest)).filter(|&size| size > 0).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let room = sizes[sizes.len() - 1] + max_depth + 2;
+    let longest = engine.capacity().saturating_sub(room);
+    if longest <= SHORTEST {
+        let capacity = engine.capacity();
+        return Err(Error::Usage(format!(
+            "engine.max_length: {capacity} positions leave no room to measure trees of {room}"
+        )));
+    }
+    // Evenly spaced: the costs of attention grow with the length.
+    let contexts = (0..CONTEXTS).map(|step| SHORTEST + (longest - SHORTEST) * step / (CONTEXTS - 1));
+    Ok(LatencyPlan {
+        max_depth,
+        sizes,
+        contexts: contexts.collect(),
+        repeats,
+        held_out: HELD_OUT,
+        seed: config.seed,
+    })
+}
+
+/// Time of the decisions of networks of the configured shape, inside cycles, where their weights are cold.
+fn decision_cost(config: &TrainConfig, engine: &Engine, plan: &LatencyPlan) -> Result<DecisionCost> {
+    let (width, cap) = (engine.beam_width(), engine.max_depth());
+    let layouts =
+        [ObservationLayout::reference_depth(width, cap), ObservationLayout::reference_size(width, cap)];
+    let [depth_layout, size_layout] = layouts;
+    let depth = network(depth_layout.len(), &config.depth.ppo.net_arch.pi, 2);
+    let depth = FrozenPolicy::new(depth_layout, Actions::Depth(config.depth.actions), depth, Vec::new());
+    let sizes: &SizeActions = &config.size.sizes;
+    let size = network(size_layout.len(), &config.size.ppo.net_arch.pi, sizes.sizes.len());
+    let size = FrozenPolicy::new(size_layout, Actions::Size(sizes.clone()), size, Vec::new());
+    let tree = plan.max_depth.min(4);
+    let cost = |kind: PolicyKind| -> Result<f64> {
+        let (depth, size) = match kind {
+            PolicyKind::Depth => (Choice::Learned(depth.clone()), Choice::Constant(16)),
+            PolicyKind::Size => (Choice::Constant(tree), Choice::Learned(size.clone())),
+        };
+        let mut controller = Learned::new(&depth, &size).expect("invariant: policies of the right kind");
+        let tokens = (0..plan.contexts[1]).map(|index| (index % engine.vocabulary()) as u32).collect();
+        let mut rehearsal = engine.rehearsal(tokens)?;
+        let mut microseconds = Vec::with_capacity(DECISION_CYCLES);
+        for _ in 0..DECISION_CYCLES {
+            let session = rehearsal.at(engine, plan.contexts[0], 1)?;
+            let outcome = engine.run_cycle(session, &mut controller)?;
+            let decisions = match kind {
+                PolicyKind::Depth => (outcome.draft_depth + 1).min(config.depth.actions.max_depth),
+                PolicyKind::Size => 1,
+            };
+            microseconds.push(outcome.timing.policy.as_secs_f64() * 1e6 / decisions as f64);
+        }
+        microseconds.sort_unstable_by(f64::total_cmp);
+        Ok(microseconds[microseconds.len() / 2])
+    };
+    Ok(DecisionCost { depth_us: cost(PolicyKind::Depth)?, size_us: cost(PolicyKind::Size)? })
+}
+
+/// A network of a shape; what its weights are does not matter for its time, but zeros would be skipped.
+fn network(inputs: usize, hidden: &[usize], outputs: usize) -> Mlp {
+    let widths: Vec<usize> = [inputs].into_iter().chain(hidden.iter().copied()).chain([outputs]).collect();
+    let layers: Vec<Linear> = widths
+        .windows(2)
+        .map(|pair| Linear {
+            weight: vec![0.01; pair[0] * pair[1]],
+            bias: vec![0.0; pair[1]],
+            inputs: pair[0],
+        })
+        .collect();
+    Mlp::new(&layers)
+}
+
+fn describe(table: &LatencyTable, plan: &LatencyPlan) -> String {
+    let (identity, model) = (&table.identity, table.model());
+    let context = plan.contexts[1];
+    let most_rows = plan.max_depth + 1;
+    let mut lines = vec![
+        format!(
+            "{} ({}), {}, {} threads; milliseconds at context length {context}\n",
+            identity.device, identity.machine, identity.dtype, identity.threads
+        ),
+        "| verification size | verify ms |\n| --- | --- |".to_owned(),
+    ];
+    lines
+        .extend(plan.sizes.iter().map(|&size| format!("| {size} | {:.2} |", model.verify_ms(size, context))));
+    lines.push(format!(
+        "\nroot expansion {:.2} (1 row) to {:.2} ({most_rows} rows), a draft level {:.2} to {:.2}",
+        model.root_ms(1, context),
+        model.root_ms(most_rows, context),
+        model.level_ms(1, context),
+        model.level_ms(plan.max_depth, context)
+    ));
+    let DecisionCost { depth_us, size_us } = table.decision;
+    lines.push(format!("decisions: depth {depth_us:.0} us, size {size_us:.0} us"));
+    lines.extend(table.held_out_error.map(|error| {
+        format!(
+            "error on {} live cycles of random depth, size and length: median {:.1} %, 90th percentile {:.1} %",
+            error.cycles,
+            error.median * 100.0,
+            error.p90 * 100.0
+        )
+    }));
+    lines.join("\n")
+}

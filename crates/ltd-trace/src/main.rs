@@ -1,0 +1,9 @@
+//! `ltd-trace`: records draft trees, measures what cycles cost, and tells what policies could gain.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    ltd_trace::Cli::parse().run()
+}
