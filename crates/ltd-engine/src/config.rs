@@ -21,6 +21,10 @@ pub struct EngineConfig {
     /// `cpu`, `cuda` or `cuda:N`.
     #[serde(default = "default_device")]
     pub device: String,
+    /// Several devices, over which the target's layers are split in this order, in equal shares of the weights; the draft
+    /// is on the last one. Takes the place of `device`, which must be left out then.
+    #[serde(default)]
+    pub devices: Vec<String>,
     /// Number type; `auto` measures which is fastest here.
     #[serde(default)]
     pub dtype: DtypeSetting,
@@ -60,12 +64,21 @@ impl EngineConfig {
             target: target.into(),
             draft: draft.into(),
             device: default_device(),
+            devices: Vec::new(),
             dtype: DtypeSetting::default(),
             threads: None,
             beam_width: default_beam_width(),
             max_depth: default_max_depth(),
             max_length: None,
         }
+    }
+
+    /// Names of the devices in use, in order.
+    pub fn device_names(&self) -> Vec<&str> {
+        if self.devices.is_empty() {
+            return vec![&self.device];
+        }
+        self.devices.iter().map(String::as_str).collect()
     }
 
     /// All impossible values, as `(key, problem)`.
@@ -76,6 +89,12 @@ impl EngineConfig {
         }
         if self.max_depth > MAX_DEPTH {
             problems.push(("max_depth", format!("is {}, must be at most {MAX_DEPTH}", self.max_depth)));
+        }
+        if !self.devices.is_empty() && self.device != default_device() {
+            problems.push((
+                "devices",
+                format!("takes the place of device, which is {}: leave one out", self.device),
+            ));
         }
         if self.threads == Some(0) {
             problems.push(("threads", "must be at least 1, or null for LibTorch's own choice".to_owned()));

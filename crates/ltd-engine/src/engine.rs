@@ -15,10 +15,11 @@ use crate::session::Session;
 use crate::timing::timed;
 use crate::{Controller, CycleOutcome, CycleTiming, Error, Result};
 
-/// The two models, on one device, with the limits under which they draft.
+/// The two models with the limits under which they draft.
 pub struct Engine {
     pub(crate) target: TargetModel,
     pub(crate) draft: DraftModel,
+    /// Where the target's last layer is, and the draft.
     pub(crate) device: Device,
     dtype: DtypeChoice,
     beam_width: usize,
@@ -31,7 +32,8 @@ impl Engine {
     /// Loads both models. Everything about the folders is checked before the first forward.
     pub fn load(config: &EngineConfig) -> Result<Self> {
         config.check()?;
-        let device = resolve(&config.device)?;
+        let devices = config.device_names().into_iter().map(resolve).collect::<Result<Vec<_>>>()?;
+        let device = devices[devices.len() - 1];
         if let Some(threads) = config.threads {
             tch::set_num_threads(threads as i32);
         }
@@ -44,15 +46,22 @@ impl Engine {
             return Err(Error::Config { field: "beam_width", problem });
         }
         let capacity = config.capacity(target_config.max_positions)?;
+        target_config.check_window(&config.target, capacity)?;
+        if devices.len() as i64 > target_config.layers {
+            let problem =
+                format!("are {}, but the target has only {} layers", devices.len(), target_config.layers);
+            return Err(Error::Config { field: "devices", problem });
+        }
+        // Draft levels stand beyond the last position of the target.
+        let positions = (capacity + config.max_depth + 1) as i64;
+        draft_config.check_length(&config.draft, positions)?;
         let load = |dtype: Dtype| {
-            TargetModel::load(&config.target, target_config.clone(), capacity as i64, device, dtype.kind())
+            TargetModel::load(&config.target, target_config.clone(), capacity as i64, &devices, dtype.kind())
         };
         let (target, dtype) = match config.dtype.fixed() {
             Some(dtype) => (load(dtype)?, DtypeChoice::fixed(dtype)),
             None => choose_dtype(&Dtype::meaning_preserving(stored_kind(&config.target)?), device, load)?,
         };
-        // Draft levels stand beyond the last position of the target.
-        let positions = (capacity + config.max_depth + 1) as i64;
         let kind = dtype.chosen.kind();
         let draft =
             DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
@@ -104,7 +113,7 @@ impl Engine {
         let n = prompt.len() as i64;
         let tokens = self.token_tensor(prompt);
         let positions = positions(0, n);
-        let mask = AttentionMask::causal(0, n);
+        let mask = &AttentionMask::causal(0, n);
         let output = self.target.forward(&tokens, &positions, mask, &target_cache, LogitRows::Last);
         target_cache.advance(n);
         let root = Self::choices(&output.logits)?[0];
@@ -135,7 +144,7 @@ impl Engine {
         let (choices, verify) = timed(self.device, || {
             let tokens = self.token_tensor(&[session.root]);
             let positions = positions(session.target_cache.len(), 1);
-            let mask = AttentionMask::causal(session.target_cache.len(), 1);
+            let mask = &AttentionMask::causal(session.target_cache.len(), 1);
             let output =
                 self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::Last);
             session.target_cache.advance(1);
@@ -182,7 +191,7 @@ impl Engine {
         self.check_prompt(prompt)?;
         let (cache, _) = self.new_caches();
         let n = prompt.len() as i64;
-        let mask = AttentionMask::causal(0, n);
+        let mask = &AttentionMask::causal(0, n);
         let tokens = self.token_tensor(prompt);
         let output = self.target.forward(&tokens, &positions(0, n), mask, &cache, LogitRows::Last);
         let width = output.features.size()[1] as usize;
@@ -195,7 +204,7 @@ impl Engine {
     pub(crate) fn draft_stable_rows(&self, tokens: &[u32], features: &Tensor, cache: &mut KvCache) -> Tensor {
         let (past, n) = (cache.len(), tokens.len() as i64);
         let hidden = self.draft.project(features);
-        let mask = AttentionMask::causal(past, n);
+        let mask = &AttentionMask::causal(past, n);
         let positions = positions(past, n);
         let output = self.draft.forward(&self.token_tensor(tokens), &hidden, &positions, mask, cache, past);
         cache.advance(n);
@@ -221,21 +230,12 @@ impl Engine {
 
     fn new_caches(&self) -> (KvCache, KvCache) {
         let kind = self.dtype.chosen.kind();
-        let target = self.target.config();
         let draft = &self.draft.config().block;
         let capacity = self.capacity as i64;
         let tree_rows = (self.beam_width * self.max_depth) as i64;
-        (
-            KvCache::new(
-                target.layers,
-                target.block.kv_heads,
-                capacity,
-                target.block.head_dim,
-                kind,
-                self.device,
-            ),
-            KvCache::new(1, draft.kv_heads, capacity + tree_rows, draft.head_dim, kind, self.device),
-        )
+        let draft_cache =
+            KvCache::new(1, draft.kv_heads, capacity + tree_rows, draft.head_dim, kind, self.device);
+        (self.target.new_cache(capacity), draft_cache)
     }
 
     /// Fails if a prompt cannot be decoded: empty, longer than the cache, or with tokens the target does not know.

@@ -26,7 +26,7 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use generate::{StopReason, StopRule};
-pub use model::{BlockConfig, DraftConfig, TargetConfig};
+pub use model::{BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig};
 pub use outcome::{CycleOutcome, CycleStats, CycleTiming};
 pub use session::Session;
 pub use tree::{DraftTree, VerificationTree};

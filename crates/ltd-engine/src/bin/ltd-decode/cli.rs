@@ -15,9 +15,9 @@ pub(crate) struct Cli {
     /// Folder of the EAGLE-3 head (official layout)
     #[arg(long, value_name = "DIR")]
     draft: PathBuf,
-    /// cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    /// cpu, cuda or cuda:N; several, separated by commas, share the target's layers
+    #[arg(long, default_value = "cpu", value_delimiter = ',')]
+    device: Vec<String>,
     /// auto (measured), f32, bf16 or f16
     #[arg(long, default_value = "auto")]
     dtype: DtypeSetting,
@@ -86,15 +86,15 @@ pub(crate) enum Mode {
 }
 
 impl Cli {
-    pub(crate) fn device(&self) -> &str {
-        &self.device
+    pub(crate) fn device(&self) -> String {
+        self.device.join(", ")
     }
 
     /// The engine's settings; `beam_width` is what a policy package asks for.
     pub(crate) fn engine_config(&self, beam_width: Option<usize>) -> EngineConfig {
         let defaults = EngineConfig::new(&self.target, &self.draft);
         EngineConfig {
-            device: self.device.clone(),
+            devices: self.device.clone(),
             dtype: self.dtype,
             threads: self.threads,
             beam_width: self.beam_width.or(beam_width).unwrap_or(defaults.beam_width),

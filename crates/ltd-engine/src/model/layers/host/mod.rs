@@ -16,7 +16,7 @@ mod norm;
 mod parallel;
 mod simd;
 
-pub(super) use attention::{Heads, Visibility, attend};
+pub(super) use attention::{HeadNorms, Heads, Visibility, attend};
 pub(super) use norm::rms_norm;
 
 use tch::{Device, Kind, Tensor};
