@@ -188,7 +188,7 @@ fn target_ids(folder: &Path, config: &DraftConfig, weights: &mut Weights) -> Res
     }
     let offsets: Vec<i64> = Vec::try_from(weights.take("d2t", &[count])?.to_kind(Kind::Int64))?;
     let map = offsets.iter().enumerate().map(|(draft_id, offset)| {
-        let target_id = draft_id as i64 + offset;
+        let target_id = (draft_id as i64).saturating_add(*offset);
         if (0..config.vocabulary).contains(&target_id) {
             Ok(target_id as u32)
         } else {

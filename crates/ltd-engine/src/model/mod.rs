@@ -4,6 +4,8 @@ mod config;
 mod draft;
 #[cfg(test)]
 mod families;
+#[cfg(test)]
+mod heads;
 mod layers;
 mod split;
 mod target;

@@ -3,6 +3,7 @@
 mod files;
 mod pickle;
 mod safetensors_file;
+mod torch_archive;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 use safetensors_file::SafetensorsFile;
+use torch_archive::TorchArchive;
 
 pub(crate) use files::weight_files;
 
@@ -19,18 +21,55 @@ pub(crate) use files::weight_files;
 /// memory; [`Weights::finish`] reports what was missing or left over.
 pub(crate) struct Weights {
     folder: PathBuf,
-    tensors: BTreeMap<String, Stored>,
+    /// Each with the file that it is in.
+    tensors: BTreeMap<String, Rc<WeightFile>>,
     missing: Vec<String>,
     device: Device,
     kind: Kind,
 }
 
-/// Where a tensor is.
-enum Stored {
-    /// Under its name in a file.
-    File(Rc<SafetensorsFile>),
-    /// Already in memory: pickled checkpoints are read as a whole.
-    Memory(Tensor),
+/// One weight file, of which tensors are read when they are wanted.
+enum WeightFile {
+    Safetensors(SafetensorsFile),
+    Torch(TorchArchive),
+}
+
+impl WeightFile {
+    fn open(path: &Path) -> Result<Self> {
+        Ok(if files::is_pickle(path) {
+            Self::Torch(TorchArchive::open(path)?)
+        } else {
+            Self::Safetensors(SafetensorsFile::open(path)?)
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Safetensors(file) => file.names(),
+            Self::Torch(file) => file.names(),
+        }
+    }
+
+    fn sizes(&self) -> Vec<(usize, Kind)> {
+        match self {
+            Self::Safetensors(file) => file.sizes(),
+            Self::Torch(file) => file.sizes(),
+        }
+    }
+
+    fn shape(&self, name: &str) -> Vec<i64> {
+        match self {
+            Self::Safetensors(file) => file.shape(name),
+            Self::Torch(file) => file.shape(name),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Tensor> {
+        match self {
+            Self::Safetensors(file) => file.read(name),
+            Self::Torch(file) => file.read(name),
+        }
+    }
 }
 
 impl Weights {
@@ -39,13 +78,8 @@ impl Weights {
     pub(crate) fn open(folder: &Path, kind: Kind) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for path in weight_files(folder)? {
-            if files::is_pickle(&path) {
-                let stored = pickle::read(&path)?.into_iter();
-                tensors.extend(stored.map(|(name, tensor)| (name, Stored::Memory(tensor))));
-            } else {
-                let file = Rc::new(SafetensorsFile::open(&path)?);
-                tensors.extend(file.names().into_iter().map(|name| (name, Stored::File(Rc::clone(&file)))));
-            }
+            let file = Rc::new(WeightFile::open(&path)?);
+            tensors.extend(file.names().into_iter().map(|name| (name, Rc::clone(&file))));
         }
         Ok(Self { folder: folder.to_owned(), tensors, missing: Vec::new(), device: Device::Cpu, kind })
     }
@@ -68,14 +102,11 @@ impl Weights {
     /// Takes a tensor of a known shape. A missing one is noted for [`Weights::finish`] and replaced by zeros, so
     /// that all missing names are reported at once.
     pub(crate) fn take(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
-        let Some(stored) = self.tensors.remove(name) else {
+        let Some(file) = self.tensors.remove(name) else {
             self.missing.push(name.to_owned());
             return Ok(Tensor::zeros(shape, (self.kind, self.device)));
         };
-        let found = match &stored {
-            Stored::File(file) => file.shape(name),
-            Stored::Memory(tensor) => tensor.size(),
-        };
+        let found = file.shape(name);
         if found != shape {
             return Err(Error::TensorShape {
                 folder: self.folder.clone(),
@@ -84,10 +115,7 @@ impl Weights {
                 found,
             });
         }
-        let tensor = match stored {
-            Stored::File(file) => file.read(name)?,
-            Stored::Memory(tensor) => tensor,
-        };
+        let tensor = file.read(name)?;
         let kind = if tensor.is_floating_point() { self.kind } else { tensor.kind() };
         Ok(tensor.f_to_device(self.device)?.f_to_kind(kind)?)
     }
@@ -121,15 +149,11 @@ impl Weights {
 pub(crate) fn stored_kind(folder: &Path) -> Result<Kind> {
     let mut largest = (0, Kind::Float);
     for path in weight_files(folder)? {
-        let found = if files::is_pickle(&path) {
-            let tensors = pickle::read(&path)?.into_iter();
-            tensors.map(|(_, tensor)| (tensor.numel(), tensor.kind())).collect()
-        } else {
-            SafetensorsFile::open(&path)?.sizes()
-        };
-        let floats =
-            found.into_iter().filter(|(_, kind)| matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16));
-        largest = floats.fold(largest, |largest, found| if found.0 > largest.0 { found } else { largest });
+        for (size, kind) in WeightFile::open(&path)?.sizes() {
+            if size > largest.0 && matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16) {
+                largest = (size, kind);
+            }
+        }
     }
     Ok(largest.1)
 }
