@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::device::DtypeSetting;
+use crate::text::ChatConfig;
 use crate::{Error, Result};
 
 /// Deepest draft the method uses (design: `D <= 12`).
@@ -40,6 +41,9 @@ pub struct EngineConfig {
     /// Positions of the caches: prompt and answer together. Null is the model's own limit, at most 2048.
     #[serde(default)]
     pub max_length: Option<usize>,
+    /// How messages become prompts.
+    #[serde(default)]
+    pub chat: ChatConfig,
 }
 
 fn default_device() -> String {
@@ -70,6 +74,7 @@ impl EngineConfig {
             beam_width: default_beam_width(),
             max_depth: default_max_depth(),
             max_length: None,
+            chat: ChatConfig::default(),
         }
     }
 

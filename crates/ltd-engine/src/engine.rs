@@ -12,6 +12,7 @@ use crate::model::{
     AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, stored_kind,
 };
 use crate::session::Session;
+use crate::text::TextModel;
 use crate::timing::timed;
 use crate::{Controller, CycleOutcome, CycleTiming, Error, Result};
 
@@ -236,6 +237,26 @@ impl Engine {
         let draft_cache =
             KvCache::new(1, draft.kv_heads, capacity + tree_rows, draft.head_dim, kind, self.device);
         (self.target.new_cache(capacity), draft_cache)
+    }
+
+    /// Fails if a tokenizer is not that of these models: it lacks tokens that the head proposes or that end an answer, or
+    /// has more than the target.
+    pub fn check_text(&self, text: &TextModel) -> Result<()> {
+        let mismatch = |tokens, problem| {
+            Err(Error::TokenizerMismatch { target: text.folder().to_owned(), tokens, problem })
+        };
+        let vocabulary = self.vocabulary();
+        let tokens = text.size().unwrap_or(vocabulary);
+        if tokens > vocabulary {
+            return mismatch(tokens, format!("the target's vocabulary is {vocabulary}"));
+        }
+        if let Some(token) = self.draft.largest_token().filter(|&token| token as usize >= tokens) {
+            return mismatch(tokens, format!("the draft model proposes token {token}"));
+        }
+        match text.eos().iter().find(|&&token| token as usize >= vocabulary) {
+            Some(token) => mismatch(tokens, format!("token {token} is to end an answer")),
+            None => Ok(()),
+        }
     }
 
     /// Fails if a prompt cannot be decoded: empty, longer than the cache, or with tokens the target does not know.

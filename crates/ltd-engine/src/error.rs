@@ -132,6 +132,16 @@ pub enum Error {
         /// Target vocabulary size.
         vocabulary: i64,
     },
+    /// The target's tokenizer does not have a token that a model works with, or has one that the target does not.
+    #[error("{}: the tokenizer has {tokens} tokens, but {problem}", target.display())]
+    TokenizerMismatch {
+        /// Target folder.
+        target: PathBuf,
+        /// Size of the tokenizer.
+        tokens: usize,
+        /// What does not fit.
+        problem: String,
+    },
     /// An engine setting is impossible.
     #[error("{field}: {problem}")]
     Config {

@@ -89,6 +89,13 @@ impl DraftModel {
         })
     }
 
+    /// The largest target token that a head with a vocabulary of its own proposes. (A head with all of the target's has
+    /// the padding of its vocabulary too.)
+    pub(crate) fn largest_token(&self) -> Option<u32> {
+        let own = self.config.draft_vocabulary < self.config.vocabulary;
+        self.target_ids.iter().copied().max().filter(|_| own)
+    }
+
     pub(crate) fn config(&self) -> &DraftConfig {
         &self.config
     }

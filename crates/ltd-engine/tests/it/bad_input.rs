@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use ltd_engine::text::TextModel;
+use ltd_engine::text::{BuiltinTemplate, ChatConfig, Question, TextModel};
 use ltd_engine::{DtypeSetting, Engine, EngineConfig, Error, Static};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -400,4 +400,61 @@ fn a_tokenizer_that_is_broken_is_named() {
     std::fs::write(target.join("tokenizer.json"), "{").expect("written");
     let error = TextModel::load(target).err().expect("refused").to_string();
     assert_names(&error, &["target/tokenizer.json: "]);
+}
+
+/// A tokenizer of so many words, and the files that go with it.
+fn write_tokenizer(target: &Path, words: usize) {
+    let vocabulary: serde_json::Map<String, serde_json::Value> =
+        (0..words).map(|id| (format!("w{id}"), id.into())).collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "w0" },
+    });
+    std::fs::write(target.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+    std::fs::write(target.join("tokenizer_config.json"), "{}").expect("written");
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let pair = Pair::new();
+    let engine = load(&pair.config());
+    let target: &Path = &pair.path("target");
+    let chat = ChatConfig { template: Some(BuiltinTemplate::Vicuna), ..ChatConfig::default() };
+    let check = |words| {
+        write_tokenizer(target, words);
+        engine.check_text(&TextModel::with_chat(target, &chat).expect("a tokenizer"))
+    };
+    check(260).expect("the tokenizer of this vocabulary");
+    for (words, problem) in [
+        (261, "the tokenizer has 261 tokens, but the target's vocabulary is 260"),
+        (100, "the tokenizer has 100 tokens, but the draft model proposes token "),
+    ] {
+        let error = check(words).expect_err("refused");
+        assert!(error.is_usage());
+        assert_names(&error.to_string(), &["target: ", problem]);
+    }
+    write_tokenizer(target, 260);
+    std::fs::write(target.join("generation_config.json"), "{\"eos_token_id\": [2, 300]}").expect("written");
+    let text = TextModel::with_chat(target, &chat).expect("a tokenizer");
+    let error = engine.check_text(&text).expect_err("refused").to_string();
+    assert_names(&error, &["token 300 is to end an answer"]);
+    // Without a template of its own or a built-in one there are no prompts.
+    let error = TextModel::load(target).err().expect("refused").to_string();
+    assert_names(&error, &["target: no chat template", "chat.template: vicuna"]);
+}
+
+#[test]
+fn a_legacy_tokenizer_is_named_with_the_command_that_converts_it() {
+    let pair = Pair::new();
+    let target: &Path = &pair.path("target");
+    std::fs::write(target.join("tokenizer.model"), "").expect("written");
+    let text = TextModel::load(target).expect("token ids only");
+    let question =
+        Question { id: "7".to_owned(), category: None, turns: vec!["hi".to_owned()], token_ids: None };
+    let error = text.prompts(&[question], Path::new("q.jsonl")).expect_err("refused").to_string();
+    assert_names(
+        &error,
+        &["q.jsonl: question 7 is text", "no tokenizer.json: convert its tokenizer.model", "save_pretrained"],
+    );
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
+use ltd_engine::text::{BuiltinTemplate, ChatConfig};
 use ltd_engine::{DtypeSetting, EngineConfig};
 
 /// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned policy.
@@ -30,6 +31,12 @@ pub(crate) struct Cli {
     /// Cache positions for prompt and answer together [default: the model's limit, at most 2048]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
+    /// Built-in chat template in place of the target's own: vicuna
+    #[arg(long, value_name = "NAME")]
+    chat_template: Option<BuiltinTemplate>,
+    /// Whether the target thinks before it answers, if its template asks (Qwen3) [default: the template's]
+    #[arg(long, value_name = "BOOL")]
+    enable_thinking: Option<bool>,
 
     /// How to decode
     #[arg(long, value_enum)]
@@ -99,6 +106,7 @@ impl Cli {
             threads: self.threads,
             beam_width: self.beam_width.or(beam_width).unwrap_or(defaults.beam_width),
             max_length: self.max_length,
+            chat: ChatConfig { template: self.chat_template, enable_thinking: self.enable_thinking },
             ..defaults
         }
     }
