@@ -31,7 +31,7 @@ fn decoding_refuses_what_it_cannot_do() {
         (vec!["--mode", "ar", "--token-ids", "5 x"], "--token-ids: expected numbers, found `5 x`"),
         (vec!["--mode", "ar", "--token-ids", ""], "the prompt is empty"),
         (vec!["--mode", "ar", "--token-ids", "5 999"], "prompt token 999 at position 1"),
-        (vec!["--mode", "ar", "hello"], "no tokenizer.json, so text cannot be read: pass --token-ids"),
+        (vec!["--mode", "ar", "hello"], "text cannot be read (pass --token-ids instead), as "),
         (vec!["--mode", "ar", "--questions", "missing.jsonl"], "missing.jsonl: No such file"),
         (vec!["--mode", "ar", "--questions", text(&broken)], "broken.jsonl:2: EOF"),
         (vec!["--mode", "ar", "--questions", text(&words)], "words.jsonl: question 1 is text"),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::device::DtypeSetting;
+use crate::text::ChatConfig;
 use crate::{Error, Result};
 
 /// Deepest draft the method uses (design: `D <= 12`).
@@ -21,6 +22,10 @@ pub struct EngineConfig {
     /// `cpu`, `cuda` or `cuda:N`.
     #[serde(default = "default_device")]
     pub device: String,
+    /// Several devices, over which the target's layers are split in this order, in equal shares of the weights; the draft
+    /// is on the last one. Takes the place of `device`, which must be left out then.
+    #[serde(default)]
+    pub devices: Vec<String>,
     /// Number type; `auto` measures which is fastest here.
     #[serde(default)]
     pub dtype: DtypeSetting,
@@ -36,6 +41,9 @@ pub struct EngineConfig {
     /// Positions of the caches: prompt and answer together. Null is the model's own limit, at most 2048.
     #[serde(default)]
     pub max_length: Option<usize>,
+    /// How messages become prompts.
+    #[serde(default)]
+    pub chat: ChatConfig,
 }
 
 fn default_device() -> String {
@@ -60,12 +68,22 @@ impl EngineConfig {
             target: target.into(),
             draft: draft.into(),
             device: default_device(),
+            devices: Vec::new(),
             dtype: DtypeSetting::default(),
             threads: None,
             beam_width: default_beam_width(),
             max_depth: default_max_depth(),
             max_length: None,
+            chat: ChatConfig::default(),
         }
+    }
+
+    /// Names of the devices in use, in order.
+    pub fn device_names(&self) -> Vec<&str> {
+        if self.devices.is_empty() {
+            return vec![&self.device];
+        }
+        self.devices.iter().map(String::as_str).collect()
     }
 
     /// All impossible values, as `(key, problem)`.
@@ -76,6 +94,12 @@ impl EngineConfig {
         }
         if self.max_depth > MAX_DEPTH {
             problems.push(("max_depth", format!("is {}, must be at most {MAX_DEPTH}", self.max_depth)));
+        }
+        if !self.devices.is_empty() && self.device != default_device() {
+            problems.push((
+                "devices",
+                format!("takes the place of device, which is {}: leave one out", self.device),
+            ));
         }
         if self.threads == Some(0) {
             problems.push(("threads", "must be at least 1, or null for LibTorch's own choice".to_owned()));

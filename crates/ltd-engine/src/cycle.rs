@@ -138,7 +138,7 @@ impl Engine {
             }
         }
         let stable = session.draft_cache.len();
-        let mask = AttentionMask::tree(stable, sees);
+        let mask = &AttentionMask::tree(stable, sees);
         let positions = vec![(cycle.context_length + depth) as i64; width];
         let past = stable + first_row as i64;
         let tokens = self.token_tensor(&tokens);
@@ -208,7 +208,7 @@ impl Engine {
     ) -> Result<(Vec<usize>, u32)> {
         let context = session.target_cache.len();
         let positions: Vec<i64> = verification.depths.iter().map(|&depth| context + depth as i64).collect();
-        let mask = AttentionMask::tree(context, verification.mask());
+        let mask = &AttentionMask::tree(context, verification.mask());
         let tokens = self.token_tensor(&verification.tokens);
         let output = self.forward(forwards, || {
             self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All)

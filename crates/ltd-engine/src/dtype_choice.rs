@@ -8,7 +8,6 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 use crate::device::Dtype;
-use crate::kv_cache::KvCache;
 use crate::model::{AttentionMask, LogitRows, TargetModel};
 use crate::timing::timed;
 
@@ -71,8 +70,8 @@ pub(crate) fn choose_dtype(
     let mut best: Option<(f64, TargetModel, Dtype)> = None;
     for &dtype in candidates {
         let model = load(dtype)?;
-        let one_row_ms = median_ms(&model, FEW_ROWS, dtype.kind(), device);
-        let sixteen_rows_ms = median_ms(&model, MORE_ROWS, dtype.kind(), device);
+        let one_row_ms = median_ms(&model, FEW_ROWS, device);
+        let sixteen_rows_ms = median_ms(&model, MORE_ROWS, device);
         measured.push(DtypeTiming { dtype, one_row_ms, sixteen_rows_ms });
         let cost = one_row_ms * sixteen_rows_ms;
         if best.as_ref().is_none_or(|(least, _, _)| cost < *least) {
@@ -83,21 +82,13 @@ pub(crate) fn choose_dtype(
     Ok((model, DtypeChoice { chosen, measured }))
 }
 
-fn median_ms(model: &TargetModel, rows: i64, kind: Kind, device: Device) -> f64 {
-    let config = model.config();
-    let mut cache = KvCache::new(
-        config.layers,
-        config.block.kv_heads,
-        CONTEXT + rows,
-        config.block.head_dim,
-        kind,
-        device,
-    );
+fn median_ms(model: &TargetModel, rows: i64, device: Device) -> f64 {
+    let mut cache = model.new_cache(CONTEXT + rows);
     cache.advance(CONTEXT);
     let tokens = Tensor::zeros([rows], (Kind::Int64, device));
     let positions: Vec<i64> = (CONTEXT..CONTEXT + rows).collect();
     let forward = |model: &TargetModel| {
-        model.forward(&tokens, &positions, AttentionMask::causal(CONTEXT, rows), &cache, LogitRows::All)
+        model.forward(&tokens, &positions, &AttentionMask::causal(CONTEXT, rows), &cache, LogitRows::All)
     };
     let mut times: Vec<Duration> =
         (0..WARM_UP + REPEATS).map(|_| timed(device, || forward(model)).1).skip(WARM_UP).collect();

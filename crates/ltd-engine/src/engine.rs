@@ -12,13 +12,15 @@ use crate::model::{
     AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, argmax, stored_kind,
 };
 use crate::session::Session;
+use crate::text::TextModel;
 use crate::timing::timed;
 use crate::{Controller, CycleOutcome, CycleTiming, Error, Result};
 
-/// The two models, on one device, with the limits under which they draft.
+/// The two models with the limits under which they draft.
 pub struct Engine {
     pub(crate) target: TargetModel,
     pub(crate) draft: DraftModel,
+    /// Where the target's last layer is, and the draft.
     pub(crate) device: Device,
     dtype: DtypeChoice,
     beam_width: usize,
@@ -31,7 +33,8 @@ impl Engine {
     /// Loads both models. Everything about the folders is checked before the first forward.
     pub fn load(config: &EngineConfig) -> Result<Self> {
         config.check()?;
-        let device = resolve(&config.device)?;
+        let devices = config.device_names().into_iter().map(resolve).collect::<Result<Vec<_>>>()?;
+        let device = devices[devices.len() - 1];
         if let Some(threads) = config.threads {
             tch::set_num_threads(threads as i32);
         }
@@ -44,15 +47,22 @@ impl Engine {
             return Err(Error::Config { field: "beam_width", problem });
         }
         let capacity = config.capacity(target_config.max_positions)?;
+        target_config.check_window(&config.target, capacity)?;
+        if devices.len() as i64 > target_config.layers {
+            let problem =
+                format!("are {}, but the target has only {} layers", devices.len(), target_config.layers);
+            return Err(Error::Config { field: "devices", problem });
+        }
+        // Draft levels stand beyond the last position of the target.
+        let positions = (capacity + config.max_depth + 1) as i64;
+        draft_config.check_length(&config.draft, positions)?;
         let load = |dtype: Dtype| {
-            TargetModel::load(&config.target, target_config.clone(), capacity as i64, device, dtype.kind())
+            TargetModel::load(&config.target, target_config.clone(), capacity as i64, &devices, dtype.kind())
         };
         let (target, dtype) = match config.dtype.fixed() {
             Some(dtype) => (load(dtype)?, DtypeChoice::fixed(dtype)),
             None => choose_dtype(&Dtype::meaning_preserving(stored_kind(&config.target)?), device, load)?,
         };
-        // Draft levels stand beyond the last position of the target.
-        let positions = (capacity + config.max_depth + 1) as i64;
         let kind = dtype.chosen.kind();
         let draft =
             DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
@@ -104,7 +114,7 @@ impl Engine {
         let n = prompt.len() as i64;
         let tokens = self.token_tensor(prompt);
         let positions = positions(0, n);
-        let mask = AttentionMask::causal(0, n);
+        let mask = &AttentionMask::causal(0, n);
         let output = self.target.forward(&tokens, &positions, mask, &target_cache, LogitRows::Last);
         target_cache.advance(n);
         let root = Self::choices(&output.logits)?[0];
@@ -135,7 +145,7 @@ impl Engine {
         let (choices, verify) = timed(self.device, || {
             let tokens = self.token_tensor(&[session.root]);
             let positions = positions(session.target_cache.len(), 1);
-            let mask = AttentionMask::causal(session.target_cache.len(), 1);
+            let mask = &AttentionMask::causal(session.target_cache.len(), 1);
             let output =
                 self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::Last);
             session.target_cache.advance(1);
@@ -182,7 +192,7 @@ impl Engine {
         self.check_prompt(prompt)?;
         let (cache, _) = self.new_caches();
         let n = prompt.len() as i64;
-        let mask = AttentionMask::causal(0, n);
+        let mask = &AttentionMask::causal(0, n);
         let tokens = self.token_tensor(prompt);
         let output = self.target.forward(&tokens, &positions(0, n), mask, &cache, LogitRows::Last);
         let width = output.features.size()[1] as usize;
@@ -195,7 +205,7 @@ impl Engine {
     pub(crate) fn draft_stable_rows(&self, tokens: &[u32], features: &Tensor, cache: &mut KvCache) -> Tensor {
         let (past, n) = (cache.len(), tokens.len() as i64);
         let hidden = self.draft.project(features);
-        let mask = AttentionMask::causal(past, n);
+        let mask = &AttentionMask::causal(past, n);
         let positions = positions(past, n);
         let output = self.draft.forward(&self.token_tensor(tokens), &hidden, &positions, mask, cache, past);
         cache.advance(n);
@@ -218,19 +228,35 @@ impl Engine {
     }
 
     pub(crate) fn new_caches(&self) -> (KvCache, KvCache) {
-        let target = self.target.config();
-        let block = &target.block;
-        let kind = self.dtype.chosen.kind();
-        let capacity = self.capacity as i64;
-        let target_cache =
-            KvCache::new(target.layers, block.kv_heads, capacity, block.head_dim, kind, self.device);
+        let target_cache = self.target.new_cache(self.capacity as i64);
         (target_cache, self.draft_cache(self.capacity + self.beam_width * self.max_depth))
     }
 
     /// A cache of the draft for some rows.
     pub(crate) fn draft_cache(&self, rows: usize) -> KvCache {
         let block = &self.draft.config().block;
-        KvCache::new(1, block.kv_heads, rows as i64, block.head_dim, self.dtype.chosen.kind(), self.device)
+        let kind = self.dtype.chosen.kind();
+        KvCache::new(1, block.kv_heads, rows as i64, block.head_dim, kind, self.device)
+    }
+
+    /// Fails if a tokenizer is not that of these models: it lacks tokens that the head proposes or that end an answer, or
+    /// has more than the target.
+    pub fn check_text(&self, text: &TextModel) -> Result<()> {
+        let mismatch = |tokens, problem| {
+            Err(Error::TokenizerMismatch { target: text.folder().to_owned(), tokens, problem })
+        };
+        let vocabulary = self.vocabulary();
+        let tokens = text.size().unwrap_or(vocabulary);
+        if tokens > vocabulary {
+            return mismatch(tokens, format!("the target's vocabulary is {vocabulary}"));
+        }
+        if let Some(token) = self.draft.largest_token().filter(|&token| token as usize >= tokens) {
+            return mismatch(tokens, format!("the draft model proposes token {token}"));
+        }
+        match text.eos().iter().find(|&&token| token as usize >= vocabulary) {
+            Some(token) => mismatch(tokens, format!("token {token} is to end an answer")),
+            None => Ok(()),
+        }
     }
 
     /// Fails if a prompt cannot be decoded: empty, longer than the cache, or with tokens the target does not know.

@@ -46,10 +46,36 @@ pub enum Error {
         source: safetensors::SafeTensorError,
     },
     /// A model folder has no weights.
-    #[error("{}: no weights found: expected model.safetensors or model.safetensors.index.json", folder.display())]
+    #[error("{}: no weights found: expected model.safetensors or pytorch_model.bin, or the index of their shards", folder.display())]
     NoWeights {
         /// The folder.
         folder: PathBuf,
+    },
+    /// An index names a file that is not there.
+    #[error("{}: names {file}, which is not in the folder", index.display())]
+    MissingShard {
+        /// The index.
+        index: PathBuf,
+        /// The file it names.
+        file: String,
+    },
+    /// A pickled checkpoint is truncated, of an old form, or holds something else than tensors.
+    #[error("{}: not a checkpoint of tensors only: {problem}", path.display())]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A tensor is stored in a type that no supported model has.
+    #[error("{}: tensor {name} has type {found}, expected F32, BF16 or F16", path.display())]
+    TensorType {
+        /// The file.
+        path: PathBuf,
+        /// Tensor name.
+        name: String,
+        /// Its type.
+        found: String,
     },
     /// Tensors that the model needs are not in its files.
     #[error("{}: missing tensors: {}", folder.display(), names.join(", "))]
@@ -105,6 +131,16 @@ pub enum Error {
         target_id: i64,
         /// Target vocabulary size.
         vocabulary: i64,
+    },
+    /// The target's tokenizer does not have a token that a model works with, or has one that the target does not.
+    #[error("{}: the tokenizer has {tokens} tokens, but {problem}", target.display())]
+    TokenizerMismatch {
+        /// Target folder.
+        target: PathBuf,
+        /// Size of the tokenizer.
+        tokens: usize,
+        /// What does not fit.
+        problem: String,
     },
     /// An engine setting is impossible.
     #[error("{field}: {problem}")]

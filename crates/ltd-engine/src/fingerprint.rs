@@ -1,5 +1,6 @@
 //! Which models these are.
 
+use std::fs::File;
 use std::path::Path;
 
 use ltd_policy::ModelIdentity;
@@ -12,7 +13,8 @@ use crate::{Error, Result};
 pub fn fingerprint(folder: &Path) -> Result<ModelIdentity> {
     let mut hasher = Sha256::new();
     for path in std::iter::once(folder.join("config.json")).chain(weight_files(folder)?) {
-        hasher.update(std::fs::read(&path).map_err(Error::io(&path))?);
+        let mut file = File::open(&path).map_err(Error::io(&path))?;
+        std::io::copy(&mut file, &mut hasher).map_err(Error::io(&path))?;
     }
     let name = folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
     let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();

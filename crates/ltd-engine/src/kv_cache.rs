@@ -4,11 +4,11 @@ use tch::{Device, Kind, Tensor};
 
 const POSITIONS: i64 = 3;
 
-/// Keys and values of all layers, `[layers, 2, kv_heads, capacity, head_dim]`, of which the first `len` positions
-/// are certain. Rows written beyond `len` are provisional until [`KvCache::commit`]; a failed forward therefore
-/// leaves nothing behind.
+/// Keys and values of all layers, of which the first `len` positions are certain. Rows written beyond `len` are
+/// provisional until [`KvCache::commit`]; a failed forward therefore leaves nothing behind.
 pub(crate) struct KvCache {
-    data: Tensor,
+    /// One per device, each `[layers, 2, kv_heads, capacity, head_dim]`.
+    parts: Vec<Tensor>,
     layers: Vec<LayerCache>,
     len: i64,
 }
@@ -20,6 +20,7 @@ pub(crate) struct LayerCache {
 }
 
 impl KvCache {
+    /// A cache on one device.
     pub(crate) fn new(
         layers: i64,
         kv_heads: i64,
@@ -28,10 +29,25 @@ impl KvCache {
         kind: Kind,
         device: Device,
     ) -> Self {
-        let data = Tensor::zeros([layers, 2, kv_heads, capacity, head_dim], (kind, device));
-        let layers = (0..layers)
-            .map(|layer| LayerCache { keys: data.get(layer).get(0), values: data.get(layer).get(1) });
-        Self { layers: layers.collect(), len: 0, data }
+        Self::split([(device, layers)], kv_heads, capacity, head_dim, kind)
+    }
+
+    /// A cache whose layers are on several devices: so many on each.
+    pub(crate) fn split(
+        devices: impl IntoIterator<Item = (Device, i64)>,
+        kv_heads: i64,
+        capacity: i64,
+        head_dim: i64,
+        kind: Kind,
+    ) -> Self {
+        let part =
+            |(device, layers)| Tensor::zeros([layers, 2, kv_heads, capacity, head_dim], (kind, device));
+        let parts: Vec<Tensor> = devices.into_iter().map(part).collect();
+        let layers = parts.iter().flat_map(|part| {
+            (0..part.size()[0])
+                .map(|layer| LayerCache { keys: part.get(layer).get(0), values: part.get(layer).get(1) })
+        });
+        Self { layers: layers.collect(), len: 0, parts }
     }
 
     /// Certain positions.
@@ -54,15 +70,17 @@ impl KvCache {
         self.len += count;
     }
 
-    /// Makes the provisional rows `rows` (ascending, relative to `len`) certain and drops the others. Two kernels,
-    /// whatever the number of layers.
+    /// Makes the provisional rows `rows` (ascending, relative to `len`) certain and drops the others. Two kernels
+    /// per device, whatever the number of layers.
     pub(crate) fn commit(&mut self, rows: &[i64]) {
         let count = rows.len() as i64;
         if rows.iter().zip(0..).any(|(&row, place)| row != place) {
             let from: Vec<i64> = rows.iter().map(|row| self.len + row).collect();
-            let from = Tensor::from_slice(&from).to_device(self.data.device());
-            let kept = self.data.index_select(POSITIONS, &from);
-            self.data.narrow(POSITIONS, self.len, count).copy_(&kept);
+            let from = Tensor::from_slice(&from);
+            for part in &self.parts {
+                let kept = part.index_select(POSITIONS, &from.to_device(part.device()));
+                part.narrow(POSITIONS, self.len, count).copy_(&kept);
+            }
         }
         self.len += count;
     }
@@ -70,13 +88,18 @@ impl KvCache {
     /// The certain part, `[layers, 2, kv_heads, len, head_dim]`.
     #[cfg(test)]
     pub(crate) fn certain(&self) -> Tensor {
-        self.data.narrow(POSITIONS, 0, self.len)
+        let parts: Vec<Tensor> = self
+            .parts
+            .iter()
+            .map(|part| part.narrow(POSITIONS, 0, self.len).to_device(Device::Cpu))
+            .collect();
+        Tensor::cat(&parts, 0)
     }
 
-    /// Writes the first positions of all layers.
+    /// Writes the first positions of all layers, which are on one device.
     #[cfg(test)]
     pub(crate) fn fill(&self, content: &Tensor) {
-        self.data.narrow(POSITIONS, 0, content.size()[POSITIONS as usize]).copy_(content);
+        self.parts[0].narrow(POSITIONS, 0, content.size()[POSITIONS as usize]).copy_(content);
     }
 
     pub(crate) fn layer(&self, layer: usize) -> &LayerCache {
@@ -120,7 +143,7 @@ mod tests {
         ) {
             let mut cache = KvCache::new(2, 3, 16, 4, Kind::Float, Device::Cpu);
             let content = Tensor::arange(2 * 2 * 3 * 16 * 4, (Kind::Float, Device::Cpu)).view([2, 2, 3, 16, 4]);
-            cache.data.copy_(&content);
+            cache.fill(&content);
             cache.advance(len);
             let rows: Vec<i64> = kept.into_iter().collect();
             let places: Vec<i64> = (0..len).chain(rows.iter().map(|row| len + row)).collect();

@@ -28,7 +28,7 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use generate::{StopReason, StopRule};
-pub use model::{BlockConfig, DraftConfig, TargetConfig};
+pub use model::{BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig};
 pub use outcome::{CycleOutcome, CycleStats, CycleTiming};
 pub use rehearsal::Rehearsal;
 pub use session::Session;

@@ -69,7 +69,7 @@ impl Engine {
                 let positions: Vec<i64> = (past..past + n).collect();
                 let mask = AttentionMask::causal(past, n);
                 let tokens = self.token_tensor(chunk);
-                let output = self.target.forward(&tokens, &positions, mask, &cache, LogitRows::Last);
+                let output = self.target.forward(&tokens, &positions, &mask, &cache, LogitRows::Last);
                 cache.advance(n);
                 output.features
             })
@@ -130,7 +130,7 @@ impl Engine {
             let input = hidden.index_select(ROWS, &Tensor::from_slice(&parents).to_device(self.device));
             let mask = AttentionMask::tree(first as i64, sees);
             let frontier_tokens = self.token_tensor(&frontier_tokens);
-            hidden = self.draft.forward(&frontier_tokens, &input, &positions, mask, cache, past as i64);
+            hidden = self.draft.forward(&frontier_tokens, &input, &positions, &mask, cache, past as i64);
             let level = self.draft.continuations(&self.draft.logits(&hidden), width)?;
             check_numbers(&level.log_probs, made + 1)?;
             let of_trees = level.log_probs.chunks_exact(width * width);

@@ -14,10 +14,11 @@ use crate::{Error, Result};
 
 pub(crate) fn record(args: &RecordArgs) -> Result<ExitCode> {
     let config = TrainConfig::load(&args.config, &args.overrides)?;
-    let text = TextModel::load(&config.engine.target)?;
+    let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
     let questions = load_questions(&args.questions, args.skip, args.limit)?;
     let prompts = text.prompts(&questions, &args.questions)?;
     let engine = Engine::load(&config.engine)?;
+    engine.check_text(&text)?;
     for prompt in &prompts {
         engine.check_prompt(&prompt.ids).map_err(|problem| {
             Error::Usage(format!("{}: question {}: {problem}", args.questions.display(), prompt.id))

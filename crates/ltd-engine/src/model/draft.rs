@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::config::{DraftConfig, TargetConfig};
+use super::config::{DraftConfig, TargetConfig, unsupported};
 use super::layers::{
     Attention, AttentionMask, AttentionPlan, Linear, Mlp, RmsNorm, RotaryTable, top_log_probs,
 };
@@ -40,7 +40,8 @@ pub(crate) struct Continuations {
 }
 
 impl DraftModel {
-    /// Loads an EAGLE-3 folder for a target; `embedding` is the target's, used when the folder has none.
+    /// Loads an EAGLE-3 folder for a target; `embedding` is the target's, used when the folder has none and the widths
+    /// are the same.
     pub(crate) fn load(
         folder: &Path,
         config: DraftConfig,
@@ -49,41 +50,52 @@ impl DraftModel {
         device: Device,
         kind: Kind,
     ) -> Result<Self> {
-        let mut weights = Weights::load(folder, device, kind)?;
+        let mut weights = Weights::open(folder, kind)?;
+        weights.move_to(device);
+        weights.discard_suffix(".rotary_emb.inv_freq");
         let block = &config.block;
         let hidden = block.hidden;
         let norm =
             |weights: &mut Weights, name: &str| RmsNorm::load(weights, name, hidden, block.rms_norm_eps);
-        let fc = weights.take("fc.weight", &[hidden, 3 * config.target_hidden])?;
-        let input_norm = norm(&mut weights, "midlayer.input_layernorm")?;
-        let hidden_norm = norm(&mut weights, "midlayer.hidden_norm")?;
-        let attention = Attention::load(&mut weights, "midlayer.self_attn", block, 2 * hidden)?;
-        let post_attention_norm = norm(&mut weights, "midlayer.post_attention_layernorm")?;
-        let mlp = Mlp::load(&mut weights, "midlayer.mlp", block)?;
+        let layer = if weights.contains_prefix("layers.0.") { "layers.0" } else { "midlayer" };
+        let fc = Linear::load(&mut weights, "fc", [hidden, 3 * config.target_hidden], false)?;
+        let input_norm = norm(&mut weights, &format!("{layer}.input_layernorm"))?;
+        let hidden_norm = norm(&mut weights, &format!("{layer}.hidden_norm"))?;
+        let attention = Attention::load(&mut weights, &format!("{layer}.self_attn"), block, 2 * hidden)?;
+        let post_attention_norm = norm(&mut weights, &format!("{layer}.post_attention_layernorm"))?;
+        let mlp = Mlp::load(&mut weights, &format!("{layer}.mlp"), block)?;
         let final_norm = norm(&mut weights, "norm")?;
-        let output = weights.take("lm_head.weight", &[config.draft_vocabulary, hidden])?;
-        let embedding = if weights.contains("embed_tokens.weight") {
-            weights.take("embed_tokens.weight", &[config.vocabulary, hidden])?
+        let output = Linear::load(&mut weights, "lm_head", [config.draft_vocabulary, hidden], false)?;
+        let shared = hidden == config.target_hidden && !weights.contains("embed_tokens.weight");
+        let embedding = if shared {
+            embedding.f_to_device(device)?
         } else {
-            embedding.shallow_clone()
+            weights.take("embed_tokens.weight", &[config.vocabulary, hidden])?
         };
         let target_ids = target_ids(folder, &config, &mut weights)?;
         weights.finish()?;
-        let rotary = RotaryTable::new(positions, block.head_dim, block.rope_theta);
+        let rotary = RotaryTable::new(positions, block.head_dim, &block.rope);
         Ok(Self {
             embedding,
-            fc: Linear::new(fc),
+            fc,
             input_norm,
             hidden_norm,
             attention,
             post_attention_norm,
             mlp,
             norm: final_norm,
-            output: Linear::new(output),
+            output,
             rotary,
             target_ids,
             config,
         })
+    }
+
+    /// The largest target token that a head with a vocabulary of its own proposes. (A head with all of the target's has
+    /// the padding of its vocabulary too.)
+    pub(crate) fn largest_token(&self) -> Option<u32> {
+        let own = self.config.draft_vocabulary < self.config.vocabulary;
+        self.target_ids.iter().copied().max().filter(|_| own)
     }
 
     pub(crate) fn config(&self) -> &DraftConfig {
@@ -102,15 +114,16 @@ impl DraftModel {
         tokens: &Tensor,
         hidden: &Tensor,
         positions: &[i64],
-        mask: AttentionMask,
+        mask: &AttentionMask,
         cache: &KvCache,
         past: i64,
     ) -> Tensor {
         let embedded = Tensor::embedding(&self.embedding, tokens, -1, false, false);
-        let input =
-            Tensor::cat(&[self.input_norm.forward(&embedded), self.hidden_norm.forward(hidden)], COLUMNS);
+        let normed = self.hidden_norm.forward(hidden);
+        let input = Tensor::cat(&[&self.input_norm.forward(&embedded), &normed], COLUMNS);
+        let residual = if self.config.norm_before_residual { &normed } else { hidden };
         let plan = AttentionPlan::new(&self.rotary, positions, past, mask, &self.config.block, &input);
-        let x = self.attention.forward(&input, hidden, &plan, cache.layer(0));
+        let x = self.attention.forward(&input, residual, &plan, cache.layer(0));
         self.mlp.forward(&self.post_attention_norm.forward(&x), &x)
     }
 
@@ -136,6 +149,19 @@ impl DraftModel {
         target: &Path,
     ) -> Result<()> {
         let target_hidden = target_config.block.hidden;
+        let inputs = target_config.feature_layers();
+        if let Some(found) = &config.feature_layers
+            && found[..] != inputs
+            && found[..] != inputs.map(|layer| layer - 1)
+        {
+            // Some count a layer by its input, others by the output of the one before.
+            return Err(unsupported(
+                &draft.join("config.json"),
+                "eagle_aux_hidden_state_layer_ids",
+                &format!("{inputs:?}, the features of a target of {} layers", target_config.layers),
+                format!("{found:?}"),
+            ));
+        }
         for (what, draft_value, target_value) in [
             ("hidden size read from the target", config.target_hidden, target_hidden),
             ("vocabulary", config.vocabulary, target_config.vocabulary),
@@ -164,7 +190,7 @@ fn target_ids(folder: &Path, config: &DraftConfig, weights: &mut Weights) -> Res
     }
     let offsets: Vec<i64> = Vec::try_from(weights.take("d2t", &[count])?.to_kind(Kind::Int64))?;
     let map = offsets.iter().enumerate().map(|(draft_id, offset)| {
-        let target_id = draft_id as i64 + offset;
+        let target_id = (draft_id as i64).saturating_add(*offset);
         if (0..config.vocabulary).contains(&target_id) {
             Ok(target_id as u32)
         } else {

@@ -2,11 +2,16 @@
 
 mod config;
 mod draft;
+#[cfg(test)]
+mod families;
+#[cfg(test)]
+mod heads;
 mod layers;
+mod split;
 mod target;
 mod weights;
 
-pub use config::{BlockConfig, DraftConfig, TargetConfig};
+pub use config::{BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig};
 pub(crate) use draft::DraftModel;
 pub(crate) use layers::{AttentionMask, argmax};
 pub(crate) use target::{LogitRows, TargetModel};

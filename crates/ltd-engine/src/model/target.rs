@@ -1,11 +1,12 @@
-//! Llama-architecture target: logits, and the features that the draft reads.
+//! The target: logits, and the features that the draft reads.
 
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::config::TargetConfig;
+use super::config::{BlockConfig, TargetConfig};
 use super::layers::{Attention, AttentionMask, AttentionPlan, Linear, Mlp, RmsNorm, RotaryTable};
+use super::split::split_layers;
 use super::weights::Weights;
 use crate::Result;
 use crate::kv_cache::KvCache;
@@ -17,10 +18,18 @@ const COLUMNS: i64 = 1;
 pub(crate) struct TargetModel {
     config: TargetConfig,
     embedding: Tensor,
-    layers: Vec<Layer>,
+    /// On their devices, in order; the embedding is on the first one, norm and output on the last.
+    stages: Vec<Stage>,
     norm: RmsNorm,
     output: Linear,
     rotary: RotaryTable,
+    kind: Kind,
+}
+
+/// Consecutive layers on one device.
+struct Stage {
+    device: Device,
+    layers: Vec<Layer>,
 }
 
 struct Layer {
@@ -46,31 +55,44 @@ pub(crate) struct TargetOutput {
 }
 
 impl TargetModel {
-    /// Loads the weights of a folder; `positions` bounds the sequence length.
+    /// Loads the weights of a folder; `positions` bounds the sequence length. The layers are split over `devices`.
     pub(crate) fn load(
         folder: &Path,
         config: TargetConfig,
         positions: i64,
-        device: Device,
+        devices: &[Device],
         kind: Kind,
     ) -> Result<Self> {
-        let mut weights = Weights::load(folder, device, kind)?;
+        let mut weights = Weights::open(folder, kind)?;
+        // Old checkpoints keep the rotary frequencies, which are computed here.
+        weights.discard_suffix(".rotary_emb.inv_freq");
         let block = &config.block;
+        let splits = split_layers(&config, devices.len());
+        weights.move_to(devices[0]);
         let embedding = weights.take("model.embed_tokens.weight", &[config.vocabulary, block.hidden])?;
-        let layers =
-            (0..config.layers).map(|i| Layer::load(&mut weights, &format!("model.layers.{i}"), &config));
-        let layers = layers.collect::<Result<_>>()?;
+        let mut stages = Vec::with_capacity(devices.len());
+        for (&device, layers) in devices.iter().zip(splits) {
+            weights.move_to(device);
+            let layers = layers.map(|i| Layer::load(&mut weights, &format!("model.layers.{i}"), &config));
+            stages.push(Stage { device, layers: layers.collect::<Result<_>>()? });
+        }
         let norm = RmsNorm::load(&mut weights, "model.norm", block.hidden, block.rms_norm_eps)?;
         let output = if config.tied_embeddings {
             weights.discard("lm_head.weight");
-            embedding.shallow_clone()
+            Linear::new(embedding.f_to_device(devices[devices.len() - 1])?)
         } else {
-            weights.take("lm_head.weight", &[config.vocabulary, block.hidden])?
+            Linear::load(&mut weights, "lm_head", [config.vocabulary, block.hidden], false)?
         };
         weights.finish()?;
-        let output = Linear::new(output);
-        let rotary = RotaryTable::new(positions, block.head_dim, block.rope_theta);
-        Ok(Self { config, embedding, layers, norm, output, rotary })
+        let rotary = RotaryTable::new(positions, block.head_dim, &block.rope);
+        Ok(Self { config, embedding, stages, norm, output, rotary, kind })
+    }
+
+    /// An empty cache for this model, each layer's part where the layer is.
+    pub(crate) fn new_cache(&self, capacity: i64) -> KvCache {
+        let parts = self.stages.iter().map(|stage| (stage.device, stage.layers.len() as i64));
+        let BlockConfig { kv_heads, head_dim, .. } = self.config.block;
+        KvCache::split(parts, kv_heads, capacity, head_dim, self.kind)
     }
 
     pub(crate) fn config(&self) -> &TargetConfig {
@@ -82,28 +104,35 @@ impl TargetModel {
     }
 
     /// Runs the rows `tokens` (`[n]`, int64) at `positions` on top of the certain part of the cache. Their keys and
-    /// values are provisional in the cache afterwards.
+    /// values are provisional in the cache afterwards. The result is on the last device.
     pub(crate) fn forward(
         &self,
         tokens: &Tensor,
         positions: &[i64],
-        mask: AttentionMask,
+        mask: &AttentionMask,
         cache: &KvCache,
         logit_rows: LogitRows,
     ) -> TargetOutput {
         let feature_layers = self.config.feature_layers();
         let mut features = Vec::with_capacity(feature_layers.len());
-        let mut x = Tensor::embedding(&self.embedding, tokens, -1, false, false);
-        let plan = AttentionPlan::new(&self.rotary, positions, cache.len(), mask, &self.config.block, &x);
-        for (index, layer) in self.layers.iter().enumerate() {
-            if feature_layers.contains(&(index as i64)) {
-                features.push(x.shallow_clone());
+        let tokens = tokens.to_device(self.embedding.device());
+        let mut x = Tensor::embedding(&self.embedding, &tokens, -1, false, false);
+        let mut index = 0;
+        for stage in &self.stages {
+            x = x.to_device(stage.device);
+            let plan = AttentionPlan::new(&self.rotary, positions, cache.len(), mask, &self.config.block, &x);
+            for layer in &stage.layers {
+                if feature_layers.contains(&(index as i64)) {
+                    features.push(x.shallow_clone());
+                }
+                // Nothing in place: the features keep the old values.
+                let attended =
+                    layer.attention.forward(&layer.input_norm.forward(&x), &x, &plan, cache.layer(index));
+                x = layer.mlp.forward(&layer.post_attention_norm.forward(&attended), &attended);
+                index += 1;
             }
-            // Nothing in place: the features keep the old values.
-            let attended =
-                layer.attention.forward(&layer.input_norm.forward(&x), &x, &plan, cache.layer(index));
-            x = layer.mlp.forward(&layer.post_attention_norm.forward(&attended), &attended);
         }
+        let features: Vec<Tensor> = features.iter().map(|part| part.to_device(x.device())).collect();
         if logit_rows == LogitRows::Last {
             x = x.narrow(ROWS, x.size()[0] - 1, 1);
         }

@@ -2,17 +2,62 @@
 
 use std::path::Path;
 
-use minijinja::{Environment, ErrorKind, context};
-use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use minijinja::{Environment, ErrorKind, Value, context};
+use serde::{Deserialize, Serialize};
 
 use super::TextError;
 
-/// A model's chat template with the tokens that it may name.
+/// How a message becomes a prompt, where the target's files leave a choice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChatConfig {
+    /// A built-in template in place of the target's own, for targets that have none; null uses the target's.
+    pub template: Option<BuiltinTemplate>,
+    /// Whether the target thinks before it answers, for templates that ask (Qwen3's `enable_thinking`); null leaves it to
+    /// the template.
+    pub enable_thinking: Option<bool>,
+}
+
+/// Templates of models whose files have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuiltinTemplate {
+    /// Vicuna 1.1 to 1.5: a system sentence, then `USER:` and `ASSISTANT:`.
+    Vicuna,
+}
+
+impl BuiltinTemplate {
+    fn source(self) -> &'static str {
+        match self {
+            Self::Vicuna => {
+                "A chat between a curious user and an artificial intelligence assistant. \
+                 The assistant gives helpful, detailed, and polite answers to the user's questions.\
+                 {% for message in messages %} USER: {{ message.content }}{% endfor %} ASSISTANT:"
+            }
+        }
+    }
+}
+
+impl std::str::FromStr for BuiltinTemplate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "vicuna" => Ok(Self::Vicuna),
+            other => Err(format!("`{other}` is no built-in template: expected vicuna")),
+        }
+    }
+}
+
+/// A chat template with what it may name.
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
-    bos_token: String,
-    eos_token: String,
+    variables: BTreeMap<&'static str, Value>,
+    /// Whether the template writes the special tokens itself; else the tokenizer adds those that begin a text.
+    writes_special_tokens: bool,
 }
 
 const TEMPLATE: &str = "chat";
@@ -55,42 +100,71 @@ impl TokenField {
 }
 
 impl ChatTemplate {
-    /// Reads the template of a model folder: `chat_template.jinja`, else `chat_template` of `tokenizer_config.json`.
-    pub(crate) fn load(folder: &Path) -> Result<Self, TextError> {
-        let path = folder.join("tokenizer_config.json");
-        let text = std::fs::read_to_string(&path).map_err(TextError::io(&path))?;
-        let config: TokenizerConfig =
-            serde_json::from_str(&text).map_err(|source| TextError::Json { path, source })?;
-        let file = folder.join("chat_template.jinja");
-        let template = if file.is_file() {
-            Some(std::fs::read_to_string(&file).map_err(TextError::io(&file))?)
-        } else {
-            match config.chat_template {
-                Some(TemplateField::One(template)) => Some(template),
-                Some(TemplateField::Named(templates)) => {
-                    templates.into_iter().find(|named| named.name == "default").map(|named| named.template)
-                }
-                None => None,
-            }
-        };
-        let template = template.ok_or_else(|| TextError::NoChatTemplate { folder: folder.to_owned() })?;
+    /// The template that `config` names, or that of a model folder: `chat_template.jinja`, else `chat_template` of
+    /// `tokenizer_config.json`.
+    pub(crate) fn load(folder: &Path, config: &ChatConfig) -> Result<Self, TextError> {
+        let mut variables = BTreeMap::new();
+        if let Some(thinks) = config.enable_thinking {
+            variables.insert("enable_thinking", Value::from(thinks));
+        }
+        if let Some(builtin) = config.template {
+            return Self::new(folder, builtin.source().to_owned(), variables, false);
+        }
+        let template = read_template(folder, &mut variables)?;
+        Self::new(folder, template, variables, true)
+    }
+
+    fn new(
+        folder: &Path,
+        template: String,
+        variables: BTreeMap<&'static str, Value>,
+        writes_special_tokens: bool,
+    ) -> Result<Self, TextError> {
         let mut environment = hugging_face_environment();
         environment
             .add_template_owned(TEMPLATE, template)
             .map_err(|source| TextError::ChatTemplate { folder: folder.to_owned(), source })?;
-        let token = |field: Option<TokenField>| field.map(TokenField::text).unwrap_or_default();
-        Ok(Self { environment, bos_token: token(config.bos_token), eos_token: token(config.eos_token) })
+        Ok(Self { environment, variables, writes_special_tokens })
+    }
+
+    /// Whether the template writes the special tokens itself; else the tokenizer adds those that begin a text.
+    pub(crate) fn writes_special_tokens(&self) -> bool {
+        self.writes_special_tokens
     }
 
     /// One user message, ready for the model's answer.
     pub(crate) fn render(&self, message: &str) -> Result<String, minijinja::Error> {
-        self.environment.get_template(TEMPLATE)?.render(context! {
+        let conversation = context! {
             messages => [context! { role => "user", content => message }],
             add_generation_prompt => true,
-            bos_token => self.bos_token,
-            eos_token => self.eos_token,
-        })
+        };
+        let variables = Value::from_serialize(&self.variables);
+        self.environment.get_template(TEMPLATE)?.render(context! { ..conversation, ..variables })
     }
+}
+
+/// Reads the template of a model folder and the tokens that it may name.
+fn read_template(folder: &Path, variables: &mut BTreeMap<&'static str, Value>) -> Result<String, TextError> {
+    let path = folder.join("tokenizer_config.json");
+    let text = std::fs::read_to_string(&path).map_err(TextError::io(&path))?;
+    let config: TokenizerConfig =
+        serde_json::from_str(&text).map_err(|source| TextError::Json { path, source })?;
+    let file = folder.join("chat_template.jinja");
+    let template = if file.is_file() {
+        Some(std::fs::read_to_string(&file).map_err(TextError::io(&file))?)
+    } else {
+        match config.chat_template {
+            Some(TemplateField::One(template)) => Some(template),
+            Some(TemplateField::Named(templates)) => {
+                templates.into_iter().find(|named| named.name == "default").map(|named| named.template)
+            }
+            None => None,
+        }
+    };
+    for (name, field) in [("bos_token", config.bos_token), ("eos_token", config.eos_token)] {
+        variables.insert(name, field.map(TokenField::text).unwrap_or_default().into());
+    }
+    template.ok_or_else(|| TextError::NoChatTemplate { folder: folder.to_owned() })
 }
 
 /// The settings and functions that Hugging Face gives to templates.
@@ -129,7 +203,7 @@ mod tests {
         let bare = serde_json::json!({"bos_token": "<s>", "eos_token": "</s>"});
         for (config, file) in [(one, None), (named, None), (bare, Some(body))] {
             let folder = folder(&config.to_string(), file);
-            let template = ChatTemplate::load(folder.path()).expect("a template");
+            let template = ChatTemplate::load(folder.path(), &ChatConfig::default()).expect("a template");
             assert_eq!(template.render(" hi ").expect("it renders"), "<s>hi</s>");
         }
     }
@@ -137,12 +211,45 @@ mod tests {
     #[test]
     fn a_template_that_is_missing_malformed_or_refuses_is_an_error() {
         let missing = folder("{}", None);
-        assert!(matches!(ChatTemplate::load(missing.path()), Err(TextError::NoChatTemplate { .. })));
+        assert!(matches!(
+            ChatTemplate::load(missing.path(), &ChatConfig::default()),
+            Err(TextError::NoChatTemplate { .. })
+        ));
         let malformed = folder(r#"{"chat_template": "{% for %}"}"#, None);
-        assert!(matches!(ChatTemplate::load(malformed.path()), Err(TextError::ChatTemplate { .. })));
+        assert!(matches!(
+            ChatTemplate::load(malformed.path(), &ChatConfig::default()),
+            Err(TextError::ChatTemplate { .. })
+        ));
         let refusing = folder(r#"{"chat_template": "{{ raise_exception('system first') }}"}"#, None);
-        let error =
-            ChatTemplate::load(refusing.path()).expect("it loads").render("hi").expect_err("it refuses");
+        let error = ChatTemplate::load(refusing.path(), &ChatConfig::default())
+            .expect("it loads")
+            .render("hi")
+            .expect_err("it refuses");
         assert!(error.to_string().contains("system first"), "{error}");
+    }
+
+    /// What transformers renders for each family (`scripts/fixtures/chat.py`).
+    #[derive(Deserialize)]
+    struct Case {
+        family: String,
+        template: Option<String>,
+        tokens: BTreeMap<String, String>,
+        settings: ChatConfig,
+        message: String,
+        rendered: String,
+    }
+
+    #[test]
+    fn every_familys_prompts_are_those_of_transformers() {
+        let cases = include_str!("../../../../tests/fixtures/chat/cases.json");
+        let cases: Vec<Case> = serde_json::from_str(cases).expect("the fixture");
+        assert_eq!(cases.len(), 18);
+        for case in cases {
+            let config = serde_json::to_string(&case.tokens).expect("plain data");
+            let folder = folder(&config, case.template.as_deref());
+            let template = ChatTemplate::load(folder.path(), &case.settings).expect("a template");
+            let rendered = template.render(&case.message).expect("it renders");
+            assert_eq!(rendered, case.rendered, "{}", case.family);
+        }
     }
 }

@@ -31,7 +31,7 @@ pub enum TextError {
         source: tokenizers::Error,
     },
     /// A target folder has no chat template.
-    #[error("{}: no chat template: expected `chat_template` in tokenizer_config.json, or chat_template.jinja", folder.display())]
+    #[error("{}: no chat template: expected `chat_template` in tokenizer_config.json, or chat_template.jinja, or a built-in one to be named (chat.template: vicuna)", folder.display())]
     NoChatTemplate {
         /// The folder.
         folder: PathBuf,
@@ -69,12 +69,14 @@ pub enum TextError {
         problem: String,
     },
     /// A question in words, but no tokenizer to read it.
-    #[error("{}: question {id} is text, and the target folder has no tokenizer.json", path.display())]
+    #[error("{}: question {id} is text, but {hint}", path.display())]
     NeedsTokenizer {
         /// The question file.
         path: PathBuf,
         /// The question.
         id: String,
+        /// What is missing, and how to get it.
+        hint: String,
     },
 }
 

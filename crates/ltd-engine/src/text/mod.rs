@@ -5,6 +5,7 @@ mod error;
 mod questions;
 mod tokenizer;
 
+pub use chat::{BuiltinTemplate, ChatConfig};
 pub use error::TextError;
 pub use questions::{Prompt, Question, load_questions};
 pub use tokenizer::TextModel;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
-use super::chat::ChatTemplate;
+use super::chat::{ChatConfig, ChatTemplate};
 use super::{Prompt, Question, TextError};
 
 /// How a target reads and writes text. A folder without `tokenizer.json` works with token ids only.
@@ -31,15 +31,25 @@ enum EosField {
 impl TextModel {
     /// Reads the tokenizer, the chat template and the end-of-sequence tokens of a target folder.
     pub fn load(folder: &Path) -> Result<Self, TextError> {
+        Self::with_chat(folder, &ChatConfig::default())
+    }
+
+    /// [`TextModel::load`], with another chat template or other settings of it.
+    pub fn with_chat(folder: &Path, chat: &ChatConfig) -> Result<Self, TextError> {
         let path = folder.join("tokenizer.json");
         let tokenizer = if path.is_file() {
             let tokenizer = Tokenizer::from_file(&path)
                 .map_err(|source| TextError::Tokenizer { path: path.clone(), source })?;
-            Some((tokenizer, ChatTemplate::load(folder)?))
+            Some((tokenizer, ChatTemplate::load(folder, chat)?))
         } else {
             None
         };
         Ok(Self { folder: folder.to_owned(), tokenizer, eos: eos_tokens(folder)? })
+    }
+
+    /// The target folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Tokens that end an answer.
@@ -52,15 +62,32 @@ impl TextModel {
         self.tokenizer.is_some()
     }
 
+    /// Tokens that the tokenizer knows, special ones included; nothing without a tokenizer.
+    pub fn size(&self) -> Option<usize> {
+        self.tokenizer.as_ref().map(|(tokenizer, _)| tokenizer.get_vocab_size(true))
+    }
+
+    /// What a folder without `tokenizer.json` lacks, and how to get it.
+    pub fn missing_tokenizer(&self) -> String {
+        let folder = self.folder.display();
+        let missing = format!("{folder} has no tokenizer.json");
+        if !self.folder.join("tokenizer.model").is_file() {
+            return missing;
+        }
+        format!(
+            "{missing}: convert its tokenizer.model with transformers and sentencepiece: python3 -c \"from transformers import \
+             AutoTokenizer as T; T.from_pretrained('{folder}').save_pretrained('{folder}')\""
+        )
+    }
+
     /// The tokens of one user message in the chat template; `None` without a tokenizer.
     pub fn encode_chat(&self, message: &str) -> Result<Option<Vec<u32>>, TextError> {
         let Some((tokenizer, template)) = &self.tokenizer else { return Ok(None) };
         let text = template
             .render(message)
             .map_err(|source| TextError::ChatTemplate { folder: self.folder.clone(), source })?;
-        // The template writes the special tokens itself.
         let encoding = tokenizer
-            .encode(text, false)
+            .encode(text, !template.writes_special_tokens())
             .map_err(|source| TextError::Tokenizer { path: self.folder.join("tokenizer.json"), source })?;
         Ok(Some(encoding.get_ids().to_vec()))
     }
@@ -84,7 +111,11 @@ impl TextModel {
                 (None, None) => None,
             };
             let id = question.id.clone();
-            let needs_tokenizer = || TextError::NeedsTokenizer { path: file.to_owned(), id: id.clone() };
+            let needs_tokenizer = || TextError::NeedsTokenizer {
+                path: file.to_owned(),
+                id: id.clone(),
+                hint: self.missing_tokenizer(),
+            };
             Ok(Prompt { ids: ids.ok_or_else(needs_tokenizer)?, id, category: question.category.clone() })
         });
         prompts.collect()

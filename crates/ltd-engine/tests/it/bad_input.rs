@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use ltd_engine::text::TextModel;
+use ltd_engine::text::{BuiltinTemplate, ChatConfig, Question, TextModel};
 use ltd_engine::{DtypeSetting, Engine, EngineConfig, Error, Static};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -95,10 +95,16 @@ fn missing_files_and_folders_are_named() {
     assert_names(&refusal(&config), &["nowhere/config.json: No such file"]);
     let pair = Pair::new();
     std::fs::remove_file(pair.path("draft/model.safetensors")).expect("removed");
-    assert_names(&pair.refusal(), &["draft: no weights found: expected model.safetensors"]);
+    assert_names(
+        &pair.refusal(),
+        &["draft: no weights found: expected model.safetensors or pytorch_model.bin"],
+    );
     let pair = Pair::new();
     std::fs::remove_file(pair.path("target/model.safetensors")).expect("removed");
-    assert_names(&pair.refusal(), &["target/model.safetensors: No such file"]);
+    assert_names(
+        &pair.refusal(),
+        &["target/model.safetensors.index.json: names model.safetensors, which is not in the folder"],
+    );
 }
 
 #[test]
@@ -134,44 +140,149 @@ fn tensors_that_are_missing_surplus_or_of_another_shape_are_named() {
     assert_names(&pair.refusal(), &["tensor fc.weight has shape [96, 5], expected [96, 288]"]);
 
     let pair = Pair::new();
+    pair.change_tensors("draft/model.safetensors", &[("norm.weight", Some((Dtype::F8_E4M3, vec![96])))]);
+    assert_names(
+        &pair.refusal(),
+        &["draft/model.safetensors: tensor norm.weight has type F8_E4M3, expected F32"],
+    );
+
+    let pair = Pair::new();
     pair.edit("target/config.json", "\"num_hidden_layers\": 8", "\"num_hidden_layers\": 9");
     assert_names(&pair.refusal(), &["target: missing tensors: model.layers.8."]);
 }
 
 #[test]
 fn models_that_the_engine_cannot_run_are_named_with_what_it_can() {
+    let (target, draft) = ("target/config.json", "draft/config.json");
     for (file, from, to, message) in [
         (
-            "target/config.json",
+            target,
             "LlamaForCausalLM",
             "GPT2LMHeadModel",
-            "architectures is GPT2LMHeadModel, expected LlamaForCausalLM",
+            "architectures is GPT2LMHeadModel, expected one of Llama",
         ),
         (
-            "target/config.json",
-            "\"num_attention_heads\": ",
-            "\"num_attention_heads\": -",
-            "num_attention_heads is -",
+            target,
+            "LlamaForCausalLM",
+            "MixtralForCausalLM",
+            "MixtralForCausalLM, expected one of LlamaForCausalLM",
         ),
-        ("target/config.json", "\"silu\"", "\"gelu\"", "hidden_act is gelu, expected silu"),
-        ("target/config.json", "\"hidden_size\"", "\"hidden_sice\"", "missing field `hidden_size`"),
+        (target, "LlamaForCausalLM", "Qwen3MoeForCausalLM", "Qwen2ForCausalLM, Qwen3ForCausalLM"),
+        (target, "\"num_attention_heads\": ", "\"num_attention_heads\": -", "num_attention_heads is -"),
         (
-            "draft/config.json",
-            "\"num_hidden_layers\": 1",
-            "\"num_hidden_layers\": 2",
-            "num_hidden_layers is 2, expected 1",
+            target,
+            "\"num_hidden_layers\": 8",
+            "\"num_hidden_layers\": 6",
+            "num_hidden_layers is 6, expected at least 7",
+        ),
+        (target, "\"silu\"", "\"gelu\"", "hidden_act is gelu, expected silu"),
+        (target, "\"hidden_size\"", "\"hidden_sice\"", "missing field `hidden_size`"),
+        (
+            target,
+            "\"use_cache\": true",
+            "\"quantization_config\": {\"quant_method\": \"fp8\"}",
+            "quantization_config is fp8, expected none",
         ),
         (
-            "draft/config.json",
+            target,
+            "\"use_cache\": true",
+            "\"rope_parameters\": {\"partial_rotary_factor\": 0.5}",
+            "partial_rotary_factor is 0.5",
+        ),
+        (draft, "\"num_hidden_layers\": 1", "\"num_hidden_layers\": 2", "num_hidden_layers is 2, expected 1"),
+        (
+            draft,
             "\"draft_vocab_size\": 128",
             "\"draft_vocab_size\": 999",
             "draft_vocab_size is 999, expected 1..=vocab_size",
+        ),
+        (draft, "\"use_cache\"", "\"fc_norm\"", "fc_norm is true, expected false"),
+        (draft, "\"use_cache\"", "\"norm_output\"", "norm_output is true, expected false"),
+        (
+            draft,
+            "\"use_cache\": true",
+            "\"eagle_aux_hidden_state_layer_ids\": [2, 5, 6]",
+            "eagle_aux_hidden_state_layer_ids is [2, 5, 6], expected [2, 4, 5]",
+        ),
+        (
+            draft,
+            "\"rope_scaling\": null",
+            "\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}",
+            "max_position_embeddings is 1024, expected at least 1037",
         ),
     ] {
         let pair = Pair::new();
         pair.edit(file, from, to);
         assert_names(&pair.refusal(), &[file, message]);
     }
+}
+
+#[test]
+fn rope_types_that_are_not_supported_are_named_with_those_that_are() {
+    for (scaling, message) in [
+        (
+            r#"{"rope_type": "yarn", "factor": 4.0}"#,
+            "rope_type is yarn, expected default, linear, dynamic or llama3",
+        ),
+        (r#"{"type": "longrope", "short_factor": [1.0]}"#, "rope_type is longrope, expected default"),
+        (r#"{"type": "linear"}"#, "rope_scaling is `factor` missing, expected a number above 0"),
+        (r#"{"type": "linear", "factor": -2.0}"#, "rope_scaling is `factor` -2, expected a number above 0"),
+        (
+            r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}"#,
+            "`original_max_position_embeddings` missing",
+        ),
+    ] {
+        for spelling in ["rope_scaling", "rope_parameters"] {
+            let pair = Pair::new();
+            let to = format!("\"{spelling}\": {scaling}");
+            pair.edit("target/config.json", "\"rope_scaling\": null", &to);
+            assert_names(&pair.refusal(), &["target/config.json: ", message]);
+        }
+    }
+}
+
+#[test]
+fn a_sliding_window_is_refused_only_if_it_would_hide_something() {
+    let pair = Pair::new();
+    pair.edit("target/config.json", "LlamaForCausalLM", "MistralForCausalLM");
+    pair.edit("target/config.json", "\"use_cache\": true", "\"sliding_window\": 100");
+    let message = "sliding_window is 100, expected null or at least max_length = 1024";
+    assert_names(&pair.refusal(), &["target/config.json: ", message]);
+    load(&EngineConfig { max_length: Some(100), ..pair.config() });
+    // Qwen's says in another key whether there is one.
+    let pair = Pair::new();
+    pair.edit("target/config.json", "LlamaForCausalLM", "Qwen2ForCausalLM");
+    pair.edit(
+        "target/config.json",
+        "\"use_cache\": true",
+        "\"use_sliding_window\": true, \"sliding_window\": 1023",
+    );
+    assert_names(&pair.refusal(), &["sliding_window is 1023, expected null or at least max_length = 1024"]);
+    pair.edit("target/config.json", "\"use_sliding_window\": true", "\"use_sliding_window\": false");
+    assert_names(&pair.refusal(), &["target: missing tensors: model.layers.0.self_attn.q_proj.bias"]);
+}
+
+#[test]
+fn dynamic_rope_scaling_runs_within_the_length_where_it_changes_nothing() {
+    let pair = Pair::new();
+    let dynamic = "\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}";
+    for file in ["target/config.json", "draft/config.json"] {
+        pair.edit(file, "\"rope_scaling\": null", dynamic);
+    }
+    let decode = |config: EngineConfig| {
+        let engine = load(&EngineConfig { max_length: Some(1000), ..config });
+        let mut session = engine.prefill(&[5, 6, 7], None).expect("prefill");
+        for _ in 0..20 {
+            engine.run_cycle(&mut session, &mut Static { depth: 3, size: 10 }).expect("a cycle");
+        }
+        session.tokens().to_vec()
+    };
+    assert_eq!(decode(pair.config()), decode(tiny_config()));
+    let config = EngineConfig { max_length: Some(1025), ..pair.config() };
+    assert_names(
+        &refusal(&config),
+        &["max_length: is 1025, but the target was made for at most 1024 positions"],
+    );
 }
 
 #[test]
@@ -220,6 +331,18 @@ fn impossible_settings_are_named() {
             EngineConfig { device: "tpu".to_owned(), ..config.clone() },
             "device tpu: expected cpu, cuda or cuda:N",
         ),
+        (
+            EngineConfig { devices: vec!["cpu".to_owned(), "tpu".to_owned()], ..config.clone() },
+            "device tpu: expected cpu, cuda or cuda:N",
+        ),
+        (
+            EngineConfig { device: "cuda".to_owned(), devices: vec!["cpu".to_owned()], ..config.clone() },
+            "devices: takes the place of device, which is cuda: leave one out",
+        ),
+        (
+            EngineConfig { devices: vec!["cpu".to_owned(); 9], ..config.clone() },
+            "devices: are 9, but the target has only 8 layers",
+        ),
     ] {
         assert_names(&refusal(&config), &[message]);
     }
@@ -232,6 +355,8 @@ fn cuda_without_a_device_is_refused() {
     }
     let config = EngineConfig { device: "cuda".to_owned(), ..tiny_config() };
     assert_names(&refusal(&config), &["device cuda: "]);
+    let config = EngineConfig { devices: vec!["cpu".to_owned(), "cuda:1".to_owned()], ..tiny_config() };
+    assert_names(&refusal(&config), &["device cuda:1: "]);
 }
 
 #[test]
@@ -275,4 +400,61 @@ fn a_tokenizer_that_is_broken_is_named() {
     std::fs::write(target.join("tokenizer.json"), "{").expect("written");
     let error = TextModel::load(target).err().expect("refused").to_string();
     assert_names(&error, &["target/tokenizer.json: "]);
+}
+
+/// A tokenizer of so many words, and the files that go with it.
+fn write_tokenizer(target: &Path, words: usize) {
+    let vocabulary: serde_json::Map<String, serde_json::Value> =
+        (0..words).map(|id| (format!("w{id}"), id.into())).collect();
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "w0" },
+    });
+    std::fs::write(target.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+    std::fs::write(target.join("tokenizer_config.json"), "{}").expect("written");
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let pair = Pair::new();
+    let engine = load(&pair.config());
+    let target: &Path = &pair.path("target");
+    let chat = ChatConfig { template: Some(BuiltinTemplate::Vicuna), ..ChatConfig::default() };
+    let check = |words| {
+        write_tokenizer(target, words);
+        engine.check_text(&TextModel::with_chat(target, &chat).expect("a tokenizer"))
+    };
+    check(260).expect("the tokenizer of this vocabulary");
+    for (words, problem) in [
+        (261, "the tokenizer has 261 tokens, but the target's vocabulary is 260"),
+        (100, "the tokenizer has 100 tokens, but the draft model proposes token "),
+    ] {
+        let error = check(words).expect_err("refused");
+        assert!(error.is_usage());
+        assert_names(&error.to_string(), &["target: ", problem]);
+    }
+    write_tokenizer(target, 260);
+    std::fs::write(target.join("generation_config.json"), "{\"eos_token_id\": [2, 300]}").expect("written");
+    let text = TextModel::with_chat(target, &chat).expect("a tokenizer");
+    let error = engine.check_text(&text).expect_err("refused").to_string();
+    assert_names(&error, &["token 300 is to end an answer"]);
+    // Without a template of its own or a built-in one there are no prompts.
+    let error = TextModel::load(target).err().expect("refused").to_string();
+    assert_names(&error, &["target: no chat template", "chat.template: vicuna"]);
+}
+
+#[test]
+fn a_legacy_tokenizer_is_named_with_the_command_that_converts_it() {
+    let pair = Pair::new();
+    let target: &Path = &pair.path("target");
+    std::fs::write(target.join("tokenizer.model"), "").expect("written");
+    let text = TextModel::load(target).expect("token ids only");
+    let question =
+        Question { id: "7".to_owned(), category: None, turns: vec!["hi".to_owned()], token_ids: None };
+    let error = text.prompts(&[question], Path::new("q.jsonl")).expect_err("refused").to_string();
+    assert_names(
+        &error,
+        &["q.jsonl: question 7 is text", "no tokenizer.json: convert its tokenizer.model", "save_pretrained"],
+    );
 }

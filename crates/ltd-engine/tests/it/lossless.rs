@@ -98,6 +98,20 @@ proptest! {
 }
 
 #[test]
+fn a_target_split_over_devices_decodes_as_one_on_a_single_device() {
+    let whole = load(&tiny_config());
+    let prompt: Vec<u32> = "Once upon a time".bytes().map(|byte| u32::from(byte) + 4).collect();
+    let stop = StopRule { max_new_tokens: 60, eos: vec![2] };
+    let expected = autoregressive(&whole, &prompt, &stop);
+    for count in [2, 3, 8] {
+        let engine = load(&EngineConfig { devices: vec!["cpu".to_owned(); count], ..tiny_config() });
+        assert_eq!(autoregressive(&engine, &prompt, &stop), expected);
+        assert_eq!(speculative(&engine, &prompt, &stop, &mut Static { depth: 4, size: 30 }), expected);
+        assert_eq!(speculative(&engine, &prompt, &stop, &mut Erratic { state: 3, depth: 0 }), expected);
+    }
+}
+
+#[test]
 fn a_full_cache_ends_both_ways_of_decoding_at_the_same_token() {
     let engine = load(&EngineConfig { max_length: Some(30), ..tiny_config() });
     let prompt: Vec<u32> = (100..110).collect();

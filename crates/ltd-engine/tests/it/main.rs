@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod fixtures;
+mod heads;
 mod lossless;
 mod parity;
 mod tree;

@@ -21,6 +21,9 @@ use crate::ppo::PpoConfig;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
+    /// What the file is for, in words; nothing reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
     /// Where the values come from that the file does not name: `quick` (default), `paper` or `official`.
     pub preset: Preset,
     /// Seed of all random streams.

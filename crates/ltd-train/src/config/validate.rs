@@ -17,10 +17,9 @@ impl TrainConfig {
         for (field, folder) in [("target", &self.engine.target), ("draft", &self.engine.draft)] {
             if !folder.join("config.json").is_file() {
                 let folder = folder.display();
-                problems.add(
-                    format!("engine.{field}"),
-                    format!("`{folder}` is no model folder: it has no config.json (scripts/setup makes the default target)"),
-                );
+                let hint = self.about.as_deref().unwrap_or("scripts/setup makes the default target");
+                let problem = format!("`{folder}` is no model folder: it has no config.json ({hint})");
+                problems.add(format!("engine.{field}"), problem);
             }
         }
         self.prompts.note_problems(&mut problems);

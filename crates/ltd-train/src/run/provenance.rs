@@ -50,7 +50,7 @@ impl Provenance {
             started_unix: unix_time(),
             git_revision: git_revision(),
             machine: Machine::read(),
-            device: config.engine.device.clone(),
+            device: config.engine.device_names().join(", "),
             dtype: engine.dtype().clone(),
             threads: tch::get_num_threads(),
             target: fingerprint(&config.engine.target)?,

@@ -101,8 +101,9 @@ impl Trainer {
         progress: Progress,
         interrupt: Interrupt,
     ) -> Result<Self> {
-        let text = TextModel::load(&config.engine.target)?;
+        let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
         let engine = Engine::load(&config.engine)?;
+        engine.check_text(&text)?;
         let prompts = Prompts::load(&config.prompts, &text, &engine)?;
         let provenance = Provenance::collect(&config, &engine)?;
         progress.say(&format!("{}, dtype {}", provenance.device_text(), engine.dtype()));

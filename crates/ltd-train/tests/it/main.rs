@@ -2,6 +2,7 @@
 
 mod config;
 mod learning;
+mod models;
 mod run;
 mod sb3;
 mod tiny;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
+use ltd_engine::text::{BuiltinTemplate, ChatConfig};
 use ltd_engine::{DtypeSetting, EngineConfig};
 
 /// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned policy.
@@ -15,9 +16,9 @@ pub(crate) struct Cli {
     /// Folder of the EAGLE-3 head (official layout)
     #[arg(long, value_name = "DIR")]
     draft: PathBuf,
-    /// cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    /// cpu, cuda or cuda:N; several, separated by commas, share the target's layers
+    #[arg(long, default_value = "cpu", value_delimiter = ',')]
+    device: Vec<String>,
     /// auto (measured), f32, bf16 or f16
     #[arg(long, default_value = "auto")]
     dtype: DtypeSetting,
@@ -30,6 +31,12 @@ pub(crate) struct Cli {
     /// Cache positions for prompt and answer together [default: the model's limit, at most 2048]
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
+    /// Built-in chat template in place of the target's own: vicuna
+    #[arg(long, value_name = "NAME")]
+    chat_template: Option<BuiltinTemplate>,
+    /// Whether the target thinks before it answers, if its template asks (Qwen3) [default: the template's]
+    #[arg(long, value_name = "BOOL")]
+    enable_thinking: Option<bool>,
 
     /// How to decode
     #[arg(long, value_enum)]
@@ -86,19 +93,20 @@ pub(crate) enum Mode {
 }
 
 impl Cli {
-    pub(crate) fn device(&self) -> &str {
-        &self.device
+    pub(crate) fn device(&self) -> String {
+        self.device.join(", ")
     }
 
     /// The engine's settings; `beam_width` is what a policy package asks for.
     pub(crate) fn engine_config(&self, beam_width: Option<usize>) -> EngineConfig {
         let defaults = EngineConfig::new(&self.target, &self.draft);
         EngineConfig {
-            device: self.device.clone(),
+            devices: self.device.clone(),
             dtype: self.dtype,
             threads: self.threads,
             beam_width: self.beam_width.or(beam_width).unwrap_or(defaults.beam_width),
             max_length: self.max_length,
+            chat: ChatConfig { template: self.chat_template, enable_thinking: self.enable_thinking },
             ..defaults
         }
     }

@@ -71,9 +71,10 @@ fn prepare(cli: &Cli) -> Result<Job> {
         bail!("--{}: {problem}", field.replace('_', "-"));
     }
     let controller = controller(cli, package.as_ref(), &config)?;
-    let text = TextModel::load(&config.target)?;
+    let text = TextModel::with_chat(&config.target, &config.chat)?;
     let prompts = prompts(&cli.prompt, cli.limit, &text)?;
     let engine = Engine::load(&config)?;
+    engine.check_text(&text)?;
     for prompt in &prompts {
         engine.check_prompt(&prompt.ids).with_context(|| format!("prompt {}", prompt.id))?;
     }
@@ -133,9 +134,9 @@ fn prompts(args: &PromptArgs, limit: Option<usize>, text: &TextModel) -> Result<
         return parsed.map(single).with_context(|| format!("--token-ids: expected numbers, found `{ids}`"));
     }
     let message = args.text.as_deref().unwrap_or_default();
-    let ids = text.encode_chat(message)?.context(
-        "the target folder has no tokenizer.json, so text cannot be read: pass --token-ids instead",
-    )?;
+    let ids = text.encode_chat(message)?.with_context(|| {
+        format!("text cannot be read (pass --token-ids instead), as {}", text.missing_tokenizer())
+    })?;
     Ok(single(ids))
 }
 

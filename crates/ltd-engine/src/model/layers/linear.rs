@@ -3,11 +3,15 @@
 use tch::Tensor;
 
 use super::packed::{Fused, PackedWeight};
+use crate::Result;
+use crate::model::weights::Weights;
 
-/// `y = weight * x`, with the fastest kernel that the device has for it.
+/// `y = weight * x + bias`, with the fastest kernel that the device has for it.
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Weight,
+    /// `[outputs]`.
+    bias: Option<Tensor>,
 }
 
 #[derive(Debug)]
@@ -20,39 +24,60 @@ enum Weight {
 impl Linear {
     /// Takes a `[outputs, inputs]` weight.
     pub(crate) fn new(weight: Tensor) -> Self {
+        Self::with_bias(weight, None)
+    }
+
+    /// Takes a `[outputs, inputs]` weight and an `[outputs]` bias.
+    pub(crate) fn with_bias(weight: Tensor, bias: Option<Tensor>) -> Self {
         let packed = PackedWeight::new(&weight);
-        Self { weight: packed.map_or_else(|| Weight::Plain(weight), Weight::Packed) }
+        Self { weight: packed.map_or_else(|| Weight::Plain(weight), Weight::Packed), bias }
+    }
+
+    /// Takes `name.weight` of the shape `[outputs, inputs]`, and `name.bias` if there is to be one.
+    pub(crate) fn load(weights: &mut Weights, name: &str, shape: [i64; 2], bias: bool) -> Result<Self> {
+        let weight = weights.take(&format!("{name}.weight"), &shape)?;
+        let bias = bias.then(|| weights.take(&format!("{name}.bias"), &shape[..1])).transpose()?;
+        Ok(Self::with_bias(weight, bias))
     }
 
     /// `[n, inputs] -> [n, outputs]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        match &self.weight {
-            Weight::Plain(weight) => x.linear(weight, None::<&Tensor>),
-            Weight::Packed(weight) => weight.forward(x, Fused::Nothing),
+        match (&self.weight, &self.bias) {
+            (Weight::Plain(weight), bias) => x.linear(weight, bias.as_ref()),
+            (Weight::Packed(weight), None) => weight.forward(x, Fused::Nothing),
+            (Weight::Packed(weight), Some(bias)) => weight.forward(x, Fused::Nothing) + bias,
         }
     }
 
     /// `silu(y)`.
     pub(crate) fn forward_silu(&self, x: &Tensor) -> Tensor {
-        match &self.weight {
-            Weight::Plain(weight) => x.linear(weight, None::<&Tensor>).silu(),
-            Weight::Packed(weight) => weight.forward(x, Fused::Silu),
+        match self.packed_without_bias() {
+            Some(weight) => weight.forward(x, Fused::Silu),
+            None => self.forward(x).silu(),
         }
     }
 
     /// `y * other`, with `other` of `y`'s shape.
     pub(crate) fn forward_times(&self, x: &Tensor, other: &Tensor) -> Tensor {
-        match &self.weight {
-            Weight::Plain(weight) => x.linear(weight, None::<&Tensor>) * other,
-            Weight::Packed(weight) => weight.forward(x, Fused::Times(other)),
+        match self.packed_without_bias() {
+            Some(weight) => weight.forward(x, Fused::Times(other)),
+            None => self.forward(x) * other,
         }
     }
 
     /// `y + other`, with `other` of `y`'s shape.
     pub(crate) fn forward_plus(&self, x: &Tensor, other: &Tensor) -> Tensor {
-        match &self.weight {
-            Weight::Plain(weight) => x.linear(weight, None::<&Tensor>) + other,
-            Weight::Packed(weight) => weight.forward(x, Fused::Plus(other)),
+        match self.packed_without_bias() {
+            Some(weight) => weight.forward(x, Fused::Plus(other)),
+            None => self.forward(x) + other,
+        }
+    }
+
+    /// The weight, if what follows the product can be done in the same kernel.
+    fn packed_without_bias(&self) -> Option<&PackedWeight> {
+        match (&self.weight, &self.bias) {
+            (Weight::Packed(weight), None) => Some(weight),
+            _ => None,
         }
     }
 }

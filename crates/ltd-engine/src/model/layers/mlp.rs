@@ -16,10 +16,9 @@ pub(crate) struct Mlp {
 
 impl Mlp {
     pub(crate) fn load(weights: &mut Weights, name: &str, config: &BlockConfig) -> Result<Self> {
-        let BlockConfig { hidden, intermediate, .. } = *config;
-        let mut take = |part: &str, shape: [i64; 2]| {
-            weights.take(&format!("{name}.{part}.weight"), &shape).map(Linear::new)
-        };
+        let BlockConfig { hidden, intermediate, mlp_bias, .. } = *config;
+        let mut take =
+            |part: &str, shape: [i64; 2]| Linear::load(weights, &format!("{name}.{part}"), shape, mlp_bias);
         Ok(Self {
             gate: take("gate_proj", [intermediate, hidden])?,
             up: take("up_proj", [intermediate, hidden])?,

@@ -13,11 +13,25 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
+    #[cfg(test)]
+    pub(super) fn new(weight: Tensor, eps: f64) -> Self {
+        Self { weight, eps }
+    }
+
     pub(crate) fn load(weights: &mut Weights, name: &str, width: i64, eps: f64) -> Result<Self> {
         Ok(Self { weight: weights.take(&format!("{name}.weight"), &[width])?, eps })
     }
 
-    /// `[n, width] -> [n, width]`.
+    /// `[width]`.
+    pub(super) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    pub(super) fn eps(&self) -> f64 {
+        self.eps
+    }
+
+    /// `[.., width] -> [.., width]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         if host::supports(x.device(), x.kind()) {
             host::rms_norm(x, &self.weight, self.eps)

@@ -17,7 +17,7 @@ mod parallel;
 mod simd;
 mod top;
 
-pub(super) use attention::{Heads, Visibility, attend};
+pub(super) use attention::{HeadNorms, Heads, Visibility, attend};
 pub(super) use norm::rms_norm;
 pub(super) use top::{argmax, top_log_probs};
 

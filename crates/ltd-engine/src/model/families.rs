@@ -1,0 +1,80 @@
+//! Every supported family equals Hugging Face transformers on small random models (`scripts/fixtures/families.py`).
+
+use std::path::{Path, PathBuf};
+
+use tch::{Device, Kind, Tensor};
+
+use super::{AttentionMask, LogitRows, TargetConfig, TargetModel};
+
+/// f32 through seven layers of other kernels; logits have a spread of 1.5, features of 5.
+const TOLERANCE: f64 = 1e-4;
+/// Names that the folders of the fixture must have: a family that is not there is not tested.
+const FAMILIES: [&str; 11] = [
+    "llama-bias",
+    "llama-dynamic",
+    "llama-linear",
+    "llama3",
+    "llama3-tied",
+    "mistral",
+    "mistral-window",
+    "qwen2",
+    "qwen3",
+    "qwen3-tied",
+    "vicuna",
+];
+
+fn folder(family: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/families").join(family)
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    (a - b).abs().max().double_value(&[])
+}
+
+/// The largest difference of logits and of features, over a prefill and cached steps.
+fn differences(family: &str, devices: &[Device], change: impl FnOnce(&mut TargetConfig)) -> (f64, f64) {
+    let folder = folder(family);
+    let mut config = TargetConfig::load(&folder).expect("a supported configuration");
+    change(&mut config);
+    let capacity = config.max_positions;
+    let model = TargetModel::load(&folder, config, capacity, devices, Kind::Float).expect("the target loads");
+    let expected = Tensor::read_safetensors(folder.join("expected.safetensors")).expect("the fixture");
+    let find = |name: String| {
+        &expected.iter().find(|(found, _)| *found == name).unwrap_or_else(|| panic!("{name} is missing")).1
+    };
+    let mut cache = model.new_cache(capacity);
+    let mut worst = (0.0f64, 0.0f64);
+    for chunk in 0..4 {
+        let tokens = find(format!("{chunk}.tokens")).to_kind(Kind::Int64);
+        let (past, count) = (cache.len(), tokens.size()[0]);
+        let positions: Vec<i64> = (past..past + count).collect();
+        let mask = AttentionMask::causal(past, count);
+        let output = model.forward(&tokens, &positions, &mask, &cache, LogitRows::All);
+        cache.advance(count);
+        worst.0 = worst.0.max(largest_difference(&output.logits, find(format!("{chunk}.logits"))));
+        worst.1 = worst.1.max(largest_difference(&output.features, find(format!("{chunk}.features"))));
+    }
+    worst
+}
+
+#[test]
+fn logits_and_features_equal_those_of_transformers() {
+    for family in FAMILIES {
+        for devices in [1, 3] {
+            let (logits, features) = differences(family, &vec![Device::Cpu; devices], |_| {});
+            assert!(logits < TOLERANCE, "{family} on {devices}: logits differ by {logits}");
+            assert!(features < TOLERANCE, "{family} on {devices}: features differ by {features}");
+        }
+    }
+}
+
+#[test]
+fn the_fixtures_tell_a_wrong_rotation_apart() {
+    for family in ["llama3", "llama-linear"] {
+        let (logits, _) = differences(family, &[Device::Cpu], |config| {
+            config.block.rope.scaling = super::RopeScaling::None;
+        });
+        assert!(logits > 100.0 * TOLERANCE, "{family}: {logits}");
+    }
+}

@@ -1,0 +1,48 @@
+//! Heads in every published layout compute what their description says (`scripts/fixtures/heads.py`).
+
+use std::path::{Path, PathBuf};
+
+use tch::{Device, Kind, Tensor};
+
+use super::{AttentionMask, DraftConfig, DraftModel, TargetConfig, TargetModel};
+use crate::kv_cache::KvCache;
+
+/// f32 through one layer of other kernels; logits have a spread of 1.5.
+const TOLERANCE: f64 = 1e-4;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
+}
+
+/// The largest difference of the root expansion's logits.
+fn difference(layout: &str) -> f64 {
+    let (device, kind) = (Device::Cpu, Kind::Float);
+    let target = fixture("families/vicuna");
+    let config = TargetConfig::load(&target).expect("a configuration");
+    let positions = config.max_positions;
+    let target = TargetModel::load(&target, config, positions, &[device], kind).expect("the target");
+    let folder = fixture("heads").join(layout);
+    let config = DraftConfig::load(&folder).expect("a configuration");
+    let draft =
+        DraftModel::load(&folder, config, target.embedding(), positions, device, kind).expect("a head");
+    let block = &draft.config().block;
+    let cache = KvCache::new(1, block.kv_heads, positions, block.head_dim, kind, device);
+    let expected = Tensor::read_safetensors(folder.join("expected.safetensors")).expect("the fixture");
+    let find = |name: &str| &expected.iter().find(|(found, _)| found == name).expect("a tensor").1;
+    let tokens = find("tokens").to_kind(Kind::Int64);
+    let rows = tokens.size()[0];
+    let mask = AttentionMask::causal(0, rows);
+    let hidden = draft.project(find("features"));
+    let positions: Vec<i64> = (0..rows).collect();
+    let logits = draft.logits(&draft.forward(&tokens, &hidden, &positions, &mask, &cache, 0));
+    assert_eq!(logits.size(), find("logits").size());
+    (logits - find("logits")).abs().max().double_value(&[])
+}
+
+#[test]
+fn every_layout_of_a_head_computes_what_its_description_says() {
+    for layout in ["official", "specforge", "angelslim", "speculators"] {
+        let difference = difference(layout);
+        assert!(difference < TOLERANCE, "{layout}: logits differ by {difference}");
+    }
+}

@@ -1,0 +1,159 @@
+//! Tensors of a model folder, handed out by name and shape.
+
+mod files;
+mod pickle;
+mod safetensors_file;
+mod torch_archive;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::{Error, Result};
+use safetensors_file::SafetensorsFile;
+use torch_archive::TorchArchive;
+
+pub(crate) use files::weight_files;
+
+/// The tensors of a folder. [`Weights::take`] reads and removes them one by one, so that only what is in use is in
+/// memory; [`Weights::finish`] reports what was missing or left over.
+pub(crate) struct Weights {
+    folder: PathBuf,
+    /// Each with the file that it is in.
+    tensors: BTreeMap<String, Rc<WeightFile>>,
+    missing: Vec<String>,
+    device: Device,
+    kind: Kind,
+}
+
+/// One weight file, of which tensors are read when they are wanted.
+enum WeightFile {
+    Safetensors(SafetensorsFile),
+    Torch(TorchArchive),
+}
+
+impl WeightFile {
+    fn open(path: &Path) -> Result<Self> {
+        Ok(if files::is_pickle(path) {
+            Self::Torch(TorchArchive::open(path)?)
+        } else {
+            Self::Safetensors(SafetensorsFile::open(path)?)
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Safetensors(file) => file.names(),
+            Self::Torch(file) => file.names(),
+        }
+    }
+
+    fn sizes(&self) -> Vec<(usize, Kind)> {
+        match self {
+            Self::Safetensors(file) => file.sizes(),
+            Self::Torch(file) => file.sizes(),
+        }
+    }
+
+    fn shape(&self, name: &str) -> Vec<i64> {
+        match self {
+            Self::Safetensors(file) => file.shape(name),
+            Self::Torch(file) => file.shape(name),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Tensor> {
+        match self {
+            Self::Safetensors(file) => file.read(name),
+            Self::Torch(file) => file.read(name),
+        }
+    }
+}
+
+impl Weights {
+    /// Opens the weight files of a folder. Floating-point tensors are converted to `kind`, and moved to the device last
+    /// named with [`Weights::move_to`], when they are taken.
+    pub(crate) fn open(folder: &Path, kind: Kind) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for path in weight_files(folder)? {
+            let file = Rc::new(WeightFile::open(&path)?);
+            tensors.extend(file.names().into_iter().map(|name| (name, Rc::clone(&file))));
+        }
+        Ok(Self { folder: folder.to_owned(), tensors, missing: Vec::new(), device: Device::Cpu, kind })
+    }
+
+    /// From now on tensors go to this device.
+    pub(crate) fn move_to(&mut self, device: Device) {
+        self.device = device;
+    }
+
+    /// Whether a tensor is there.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Whether a tensor is there whose name starts so.
+    pub(crate) fn contains_prefix(&self, prefix: &str) -> bool {
+        self.tensors.keys().any(|name| name.starts_with(prefix))
+    }
+
+    /// Takes a tensor of a known shape. A missing one is noted for [`Weights::finish`] and replaced by zeros, so
+    /// that all missing names are reported at once.
+    pub(crate) fn take(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
+        let Some(file) = self.tensors.remove(name) else {
+            self.missing.push(name.to_owned());
+            return Ok(Tensor::zeros(shape, (self.kind, self.device)));
+        };
+        let found = file.shape(name);
+        if found != shape {
+            return Err(Error::TensorShape {
+                folder: self.folder.clone(),
+                name: name.to_owned(),
+                expected: shape.to_vec(),
+                found,
+            });
+        }
+        let tensor = file.read(name)?;
+        let kind = if tensor.is_floating_point() { self.kind } else { tensor.kind() };
+        Ok(tensor.f_to_device(self.device)?.f_to_kind(kind)?)
+    }
+
+    /// Takes a tensor that some checkpoints carry and this engine does not need.
+    pub(crate) fn discard(&mut self, name: &str) {
+        self.tensors.remove(name);
+    }
+
+    /// [`Weights::discard`], of all names with such an end.
+    pub(crate) fn discard_suffix(&mut self, suffix: &str) {
+        self.tensors.retain(|name, _| !name.ends_with(suffix));
+    }
+
+    /// Fails if a tensor was missing or one is left over.
+    pub(crate) fn finish(self) -> Result<()> {
+        if !self.missing.is_empty() {
+            return Err(Error::MissingTensors { folder: self.folder, names: self.missing });
+        }
+        if !self.tensors.is_empty() {
+            return Err(Error::SurplusTensors {
+                folder: self.folder,
+                names: self.tensors.into_keys().collect(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The floating-point type in which a model folder stores its weights (that of its largest tensor).
+pub(crate) fn stored_kind(folder: &Path) -> Result<Kind> {
+    let mut largest = (0, Kind::Float);
+    for path in weight_files(folder)? {
+        for (size, kind) in WeightFile::open(&path)?.sizes() {
+            if size > largest.0 && matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16) {
+                largest = (size, kind);
+            }
+        }
+    }
+    Ok(largest.1)
+}
