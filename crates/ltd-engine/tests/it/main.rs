@@ -4,4 +4,5 @@ mod bad_input;
 mod fixtures;
 mod lossless;
 mod parity;
+mod sampling;
 mod tree;
