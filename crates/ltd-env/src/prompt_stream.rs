@@ -50,6 +50,11 @@ impl PromptStream {
         Some(&self.prompts[prompt])
     }
 
+    /// How many prompts [`PromptStream::advance`] has given.
+    pub(crate) fn given(&self) -> u64 {
+        self.position.epoch * self.prompts.len() as u64 + self.position.index as u64
+    }
+
     pub(crate) fn position(&self) -> Position {
         self.position
     }
@@ -84,6 +89,7 @@ mod tests {
         let expected: Vec<u32> = (0..10).map(|_| stream.advance()[0]).collect();
         let mut restored = PromptStream::new(prompts, 3);
         restored.restore(position);
+        assert_eq!(restored.given(), 21);
         assert_eq!((0..10).map(|_| restored.advance()[0]).collect::<Vec<_>>(), expected);
     }
 }
