@@ -50,6 +50,25 @@ fn decoding_refuses_what_it_cannot_do() {
             [&fixed[..], &["--max-length", "3"], &prompt].concat(),
             "the prompt has 3 tokens, but the cache holds 3",
         ),
+        (
+            [&fixed[..], &["--temperature", "-1"], &prompt].concat(),
+            "--temperature: is -1, must be 0 (greedy) or a number from 0.001 on",
+        ),
+        ([&["--mode", "ar", "--temperature", "nan"], &prompt[..]].concat(), "--temperature: is NaN, must be"),
+        (
+            [&fixed[..], &["--temperature", "1", "--top-p", "1.5"], &prompt].concat(),
+            "--top-p: is 1.5, must be above 0 and at most 1",
+        ),
+        ([&fixed[..], &["--temperature", "1", "--top-p", "0"], &prompt].concat(), "--top-p: is 0, must be"),
+        (
+            [&fixed[..], &["--temperature", "1", "--top-k", "0"], &prompt].concat(),
+            "--top-k: is 0, must be at least 1",
+        ),
+        (
+            [&fixed[..], &["--temperature", "warm"], &prompt].concat(),
+            "invalid value 'warm' for '--temperature",
+        ),
+        ([&fixed[..], &["--seed", "-1"], &prompt].concat(), "invalid value '-1' for '--seed <N>'"),
         ([&fixed[..], &["--device", "gpu"], &prompt].concat(), "device gpu: expected cpu, cuda or cuda:N"),
         (
             ["--mode", "ar", "--dump-trees", "x"].into_iter().chain(prompt).collect(),

@@ -115,6 +115,37 @@ fn question_files_are_answered_one_by_one() {
 }
 
 #[test]
+fn sampled_answers_depend_on_the_seed_and_not_on_the_trees() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = questions(folder.path());
+    let answers = |mode: &[&str], sampling: &[&str]| -> Vec<Value> {
+        let rest = ["--questions", text(&file), "--limit", "3", "--max-new-tokens", "20", "--json"];
+        let mut lines = lines(&tiny(&[mode, sampling, &rest[..]].concat()));
+        lines.retain(|line| line.get("output_ids").is_some());
+        lines
+    };
+    let outputs =
+        |lines: &[Value]| -> Vec<Vec<u32>> { lines.iter().map(|line| ids(&line["output_ids"])).collect() };
+    let (plain, trees) = (["--mode", "ar"], ["--mode", "static", "--depth", "3", "--size", "12"]);
+    let warm = ["--temperature", "0.9", "--top-p", "0.95", "--top-k", "40", "--seed", "5"];
+    let expected = answers(&plain, &warm);
+    assert_eq!(outputs(&answers(&trees, &warm)), outputs(&expected));
+    let total = expected.last().expect("the total");
+    assert_eq!(total["sampling"].to_string(), r#"{"temperature":0.9,"top_p":0.95,"top_k":40}"#);
+    assert_eq!((total["seed"].as_u64(), total["acceptance_length"].as_f64()), (Some(5), Some(1.0)));
+    let other_seed = outputs(&answers(&trees, &[&warm[..7], &["6"]].concat()));
+    assert_ne!(other_seed, outputs(&expected));
+    let greedy = outputs(&answers(&trees, &[]));
+    assert_ne!(greedy, outputs(&expected));
+    assert_eq!(outputs(&answers(&trees, &["--temperature", "0", "--top-k", "3", "--seed", "9"])), greedy);
+    // A prompt's numbers do not depend on how many others there are; two equal prompts have different ones.
+    let first = &outputs(&expected)[0];
+    let alone = ["--token-ids", "88 108 105 36 103 101 120", "--max-new-tokens", "20", "--json"];
+    let alone = lines(&tiny(&[&trees[..], &warm, &alone].concat()));
+    assert_eq!(&ids(&alone.last().expect("the total")["output_ids"]), first);
+}
+
+#[test]
 fn the_default_pair_answers_in_words_and_both_ways_alike() {
     let say = |mode: &[&str]| {
         let pair = ["--target", "models/smollm2-135m-instruct", "--draft", "assets/eagle3-smollm2-135m"];

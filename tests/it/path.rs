@@ -55,6 +55,10 @@ fn a_configuration_becomes_policies_that_decode() {
         |output: &str| serde_json::from_str::<Value>(output.lines().last().expect("lines")).expect("JSON");
     let policy = decode(&["--mode", "policy", "--policy", text(&out)]);
     assert_eq!(total(&policy)["output_ids"], total(&decode(&["--mode", "ar"]))["output_ids"]);
+    let warm = ["--temperature", "1", "--top-p", "0.9", "--seed", "3"];
+    let sampled = |mode: &[&str]| total(&decode(&[mode, &warm].concat()))["output_ids"].clone();
+    assert_eq!(sampled(&["--mode", "policy", "--policy", text(&out)]), sampled(&["--mode", "ar"]));
+    assert_ne!(sampled(&["--mode", "ar"]), total(&policy)["output_ids"]);
     let sizes = policy
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok()?["verification_size"].as_u64());

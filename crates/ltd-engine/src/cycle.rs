@@ -199,7 +199,7 @@ impl Engine {
         Ok((outcome, VerifiedTree { tree, verification, accepted_rows }))
     }
 
-    /// One target forward over the tree, greedy acceptance, commit of caches and features.
+    /// One target forward over the tree, acceptance, commit of caches and features.
     fn verify_rows(
         &self,
         session: &mut Session,
@@ -213,13 +213,18 @@ impl Engine {
         let output = self.forward(forwards, || {
             self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All)
         });
+        let next_position = |row: usize| session.context_length() + verification.depths[row] + 1;
         let (accepted, next_token) = if self.device == Device::Cpu {
             // Only the rows of the path are looked at: the argmax of all would take as long as half a layer.
-            verification.accept_greedy(|row| Self::choice(&output.logits, row as i64))?
+            verification.accept(|row| {
+                let logits = output.logits.narrow(ROWS, row as i64, 1);
+                Ok::<_, Error>(session.sampler.tokens(&logits, &[next_position(row)])?[0])
+            })?
         } else {
             // One transfer for all rows.
-            let choices = Self::choices(&output.logits)?;
-            verification.accept_greedy(|row| Ok::<_, Error>(choices[row]))?
+            let positions: Vec<usize> = (0..verification.rows()).map(next_position).collect();
+            let choices = session.sampler.tokens(&output.logits, &positions)?;
+            verification.accept(|row| Ok::<_, Error>(choices[row]))?
         };
         let kept: Vec<i64> = accepted.iter().map(|&row| row as i64).collect();
         session.target_cache.commit(&kept);

@@ -9,12 +9,12 @@ use crate::device::{Dtype, resolve};
 use crate::dtype_choice::{DtypeChoice, choose_dtype};
 use crate::kv_cache::KvCache;
 use crate::model::{
-    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, argmax, stored_kind,
+    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, stored_kind,
 };
 use crate::session::Session;
 use crate::text::TextModel;
 use crate::timing::timed;
-use crate::{Controller, CycleOutcome, CycleTiming, Error, Result};
+use crate::{Controller, CycleOutcome, CycleTiming, Error, Result, Sampler};
 
 /// The two models with the limits under which they draft.
 pub struct Engine {
@@ -101,9 +101,19 @@ impl Engine {
         self.target.config().vocabulary as usize
     }
 
-    /// Runs the target over a prompt, and the draft over all of it but the last position, and starts a sequence.
-    /// The memory of a finished session can be passed on with `recycle`.
+    /// Starts a sequence that is decoded greedily: [`Engine::prefill_sampled`] at temperature 0.
     pub fn prefill(&self, prompt: &[u32], recycle: Option<Session>) -> Result<Session> {
+        self.prefill_sampled(prompt, Sampler::greedy(), recycle)
+    }
+
+    /// Runs the target over a prompt, and the draft over all of it but the last position, and starts a sequence
+    /// whose tokens `sampler` chooses. The memory of a finished session can be passed on with `recycle`.
+    pub fn prefill_sampled(
+        &self,
+        prompt: &[u32],
+        sampler: Sampler,
+        recycle: Option<Session>,
+    ) -> Result<Session> {
         self.check_prompt(prompt)?;
         let (mut target_cache, mut draft_cache) = match recycle {
             Some(session) => (session.target_cache, session.draft_cache),
@@ -117,7 +127,7 @@ impl Engine {
         let mask = &AttentionMask::causal(0, n);
         let output = self.target.forward(&tokens, &positions, mask, &target_cache, LogitRows::Last);
         target_cache.advance(n);
-        let root = Self::choices(&output.logits)?[0];
+        let root = sampler.tokens(&output.logits, &[prompt.len()])?[0];
         if n > 1 {
             // Only the cache is wanted: the first tree grows from the last position.
             let _ =
@@ -131,6 +141,7 @@ impl Engine {
             // A copy: a view would keep the features of the whole prompt alive.
             features: Some(output.features.narrow(0, n - 1, 1).copy()),
             capacity: self.capacity,
+            sampler,
         })
     }
 
@@ -142,16 +153,16 @@ impl Engine {
         }
         session.features = None;
         let context_length = session.context_length();
-        let (choices, verify) = timed(self.device, || {
+        let (choice, verify) = timed(self.device, || {
             let tokens = self.token_tensor(&[session.root]);
             let positions = positions(session.target_cache.len(), 1);
             let mask = &AttentionMask::causal(session.target_cache.len(), 1);
             let output =
                 self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::Last);
             session.target_cache.advance(1);
-            Self::choices(&output.logits)
+            session.sampler.tokens(&output.logits, &[context_length + 1])
         });
-        let next_token = choices?[0];
+        let next_token = choice?[0];
         let appended = std::mem::replace(&mut session.root, next_token);
         session.tokens.push(appended);
         Ok(CycleOutcome {
@@ -210,16 +221,6 @@ impl Engine {
         let output = self.draft.forward(&self.token_tensor(tokens), &hidden, &positions, mask, cache, past);
         cache.advance(n);
         output
-    }
-
-    /// The target's greedy choice for each row of logits.
-    pub(crate) fn choices(logits: &Tensor) -> Result<Vec<u32>> {
-        argmax(logits)
-    }
-
-    /// The target's greedy choice for one row of logits.
-    pub(crate) fn choice(logits: &Tensor, row: i64) -> Result<u32> {
-        Ok(Self::choices(&logits.narrow(0, row, 1))?[0])
     }
 
     pub(crate) fn token_tensor(&self, tokens: &[u32]) -> Tensor {

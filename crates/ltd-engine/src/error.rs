@@ -215,6 +215,12 @@ pub enum Error {
         /// Depth of the level.
         depth: usize,
     },
+    /// The target model produced logits that are not numbers.
+    #[error("the target model produced logits that are not numbers for position {position}")]
+    LogitsNotANumber {
+        /// Position of the token that was to be chosen.
+        position: usize,
+    },
     /// LibTorch refused an operation.
     #[error("LibTorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -232,6 +238,7 @@ impl Error {
                 | Self::NoFeatures
                 | Self::DepthLimit { .. }
                 | Self::NotANumber { .. }
+                | Self::LogitsNotANumber { .. }
                 | Self::Torch(_)
         )
     }

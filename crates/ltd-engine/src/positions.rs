@@ -187,11 +187,26 @@ mod tests {
                 for _ in 0..depth {
                     engine.expand(&mut session, &mut cycle).expect("a level");
                 }
-                let scores = found.scores().iter().zip(cycle.tree().scores());
-                for (found, expected) in scores {
-                    prop_assert!((found - expected).abs() < 1e-3, "{} {}", found, expected);
+                let expected = cycle.tree();
+                prop_assert_eq!(found.scores().len(), expected.scores().len());
+                // Candidates of one score but for rounding may stand in either order, and what follows from them.
+                let alike = |index: &usize| found.tokens()[*index] == expected.tokens()[*index];
+                let alike = (0..found.scores().len()).take_while(alike).count();
+                for index in 0..alike {
+                    let difference = found.scores()[index] - expected.scores()[index];
+                    prop_assert!(difference.abs() < 1e-3, "{} at {}", difference, index);
                 }
-                prop_assert_eq!(found.tokens(), cycle.tree().tokens());
+                if let Some(token) = found.tokens().get(alike) {
+                    let group = alike / 10 * 10..(alike / 10 + 1) * 10;
+                    let other = group.clone().find(|&index| expected.tokens()[index] == *token);
+                    let scores = other.map(|other| (found.scores()[alike], expected.scores()[other]));
+                    prop_assert!(
+                        scores.is_some_and(|(found, other)| {
+                            (found - other).abs() < 1e-4 && (other - expected.scores()[alike]).abs() < 1e-4
+                        }),
+                        "token {} at {}, scores {:?}", token, alike, scores
+                    );
+                }
             }
         }
     }

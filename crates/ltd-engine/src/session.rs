@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use crate::Sampler;
 use crate::kv_cache::KvCache;
 
 /// A sequence: its tokens, the caches of both models, and the features that the draft has not read yet.
@@ -14,6 +15,8 @@ pub struct Session {
     /// Features of the positions from the draft cache's end to the target cache's, `[rows, 3 * hidden]`.
     pub(crate) features: Option<Tensor>,
     pub(crate) capacity: usize,
+    /// Chooses the target's tokens.
+    pub(crate) sampler: Sampler,
 }
 
 impl Session {
@@ -30,6 +33,11 @@ impl Session {
     /// Cached tokens, `L`: the root's position.
     pub fn context_length(&self) -> usize {
         self.tokens.len()
+    }
+
+    /// Who chooses the target's tokens from its logits.
+    pub fn sampler(&self) -> &Sampler {
+        &self.sampler
     }
 
     /// Whether the cache has no room for the root token.

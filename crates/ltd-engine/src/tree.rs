@@ -155,8 +155,10 @@ impl VerificationTree {
     }
 
     /// Follows, from the root, the children that equal the target's own choice after their parent's row, for which
-    /// `target_choice` is asked. Returns the rows of the path, root first, and the target's token after it.
-    pub fn accept_greedy<E>(
+    /// `target_choice` is asked: the most probable token, or one drawn from the target's distribution, which makes
+    /// this recursive rejection sampling (see [`crate::Sampler`]). Returns the rows of the path, root first, and the
+    /// target's token after it.
+    pub fn accept<E>(
         &self,
         mut target_choice: impl FnMut(usize) -> Result<u32, E>,
     ) -> Result<(Vec<usize>, u32), E> {

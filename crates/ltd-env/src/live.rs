@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use ltd_engine::{CycleOutcome, CycleState, Engine, Session, Static, StopRule};
+use ltd_engine::{CycleOutcome, CycleState, Engine, Sampler, Session, Static, StopRule};
 use ltd_policy::CycleSummary;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,7 @@ pub struct LiveCycles {
     engine: Rc<Engine>,
     prompts: PromptStream,
     stop: StopRule,
+    sampler: Sampler,
     generation: Option<Generation>,
     /// Memory of the last finished generation.
     recycled: Option<Session>,
@@ -49,9 +50,10 @@ impl Cycle for CycleState {
 }
 
 impl LiveCycles {
-    /// Cycles of `engine` over `prompts`.
-    pub fn new(engine: Rc<Engine>, prompts: PromptStream, stop: StopRule) -> Self {
-        Self { engine, prompts, stop, generation: None, recycled: None }
+    /// Cycles of `engine` over `prompts`. Each sequence is another one to `sampler`: a prompt that comes again is
+    /// continued differently.
+    pub fn new(engine: Rc<Engine>, prompts: PromptStream, stop: StopRule, sampler: Sampler) -> Self {
+        Self { engine, prompts, stop, sampler, generation: None, recycled: None }
     }
 
     /// The sequence to go on with: the present one, or the next prompt's.
@@ -63,11 +65,18 @@ impl LiveCycles {
         if ended {
             self.recycled =
                 self.generation.take().map(|generation| generation.session).or(self.recycled.take());
-            let prompt = self.prompts.advance();
-            let session = self.engine.prefill(prompt, self.recycled.take())?;
-            self.generation = Some(Generation { session, prompt_len: prompt.len(), cycles: Vec::new() });
+            self.prompts.advance();
+            self.generation = self.started()?;
         }
         Ok(self.generation.as_mut().expect("invariant: a generation that ended was replaced"))
+    }
+
+    /// The sequence of the prompt that was given last, before its first cycle.
+    fn started(&mut self) -> Result<Option<Generation>> {
+        let sampler = self.sampler.for_sequence(self.prompts.given());
+        let Some(prompt) = self.prompts.current() else { return Ok(None) };
+        let session = self.engine.prefill_sampled(prompt, sampler, self.recycled.take())?;
+        Ok(Some(Generation { session, prompt_len: prompt.len(), cycles: Vec::new() }))
     }
 
     fn under_way(&mut self) -> &mut Generation {
@@ -106,12 +115,13 @@ impl CycleBackend for LiveCycles {
         let state: LiveState = serde_json::from_value(state)?;
         self.prompts.restore(state.position);
         self.generation = None;
-        if let (Some(cycles), Some(prompt)) = (state.cycles, self.prompts.current()) {
-            let mut session = self.engine.prefill(prompt, self.recycled.take())?;
+        if let Some(cycles) = state.cycles
+            && let Some(mut generation) = self.started()?
+        {
             for &(depth, size) in &cycles {
-                self.engine.run_cycle(&mut session, &mut Static { depth, size })?;
+                self.engine.run_cycle(&mut generation.session, &mut Static { depth, size })?;
             }
-            self.generation = Some(Generation { session, prompt_len: prompt.len(), cycles });
+            self.generation = Some(Generation { cycles, ..generation });
         }
         Ok(())
     }

@@ -86,6 +86,12 @@ impl PromptStream {
         self.order.current().map(|prompt| self.prompts[prompt].as_slice())
     }
 
+    /// How many prompts [`PromptStream::advance`] has given.
+    pub(crate) fn given(&self) -> u64 {
+        let Position { epoch, index } = self.position();
+        epoch * self.prompts.len() as u64 + index as u64
+    }
+
     pub(crate) fn position(&self) -> Position {
         self.order.position()
     }
@@ -114,6 +120,7 @@ mod tests {
         let expected: Vec<u32> = (0..10).map(|_| stream.advance()[0]).collect();
         let mut restored = PromptStream::new(prompts, 3);
         restored.restore(position);
+        assert_eq!(restored.given(), 21);
         assert_eq!((0..10).map(|_| restored.advance()[0]).collect::<Vec<_>>(), expected);
     }
 }

@@ -1,19 +1,13 @@
 //! The contract: greedy speculative output is the target's own output, token for token, in f32.
 
-use ltd_engine::{Controller, Engine, EngineConfig, Static, StopReason, StopRule};
+use ltd_engine::{Controller, Engine, EngineConfig, Sampler, Static, StopReason, StopRule};
 use ltd_policy::CycleSummary;
 use proptest::prelude::*;
 
 use crate::fixtures::{default_config, load, tiny_config};
 
 fn autoregressive(engine: &Engine, prompt: &[u32], stop: &StopRule) -> (Vec<u32>, StopReason) {
-    let mut session = engine.prefill(prompt, None).expect("prefill");
-    loop {
-        if let Some(reason) = stop.reached(&session, prompt.len()) {
-            return (stop.output(&session, prompt.len()), reason);
-        }
-        engine.autoregressive_step(&mut session).expect("step");
-    }
+    decode(engine, prompt, &Sampler::greedy(), stop, None)
 }
 
 fn speculative(
@@ -22,25 +16,44 @@ fn speculative(
     stop: &StopRule,
     controller: &mut dyn Controller,
 ) -> (Vec<u32>, StopReason) {
-    let mut session = engine.prefill(prompt, None).expect("prefill");
+    decode(engine, prompt, &Sampler::greedy(), stop, Some(controller))
+}
+
+/// Decodes plainly, or under a controller, and returns the new tokens and why they end.
+pub(crate) fn decode(
+    engine: &Engine,
+    prompt: &[u32],
+    sampler: &Sampler,
+    stop: &StopRule,
+    mut controller: Option<&mut dyn Controller>,
+) -> (Vec<u32>, StopReason) {
+    let mut session = engine.prefill_sampled(prompt, sampler.clone(), None).expect("prefill");
     loop {
         if let Some(reason) = stop.reached(&session, prompt.len()) {
             return (stop.output(&session, prompt.len()), reason);
         }
         let before = session.context_length();
-        let outcome = engine.run_cycle(&mut session, controller).expect("cycle");
+        let outcome = match &mut controller {
+            Some(controller) => engine.run_cycle(&mut session, *controller),
+            None => engine.autoregressive_step(&mut session),
+        };
+        let outcome = outcome.expect("a step");
         assert_eq!(session.context_length(), before + outcome.acceptance_length());
         assert!(session.context_length() <= engine.capacity());
     }
 }
 
 /// Another depth and size each cycle, from a small linear congruence: cycles of all shapes follow one another.
-struct Erratic {
+pub(crate) struct Erratic {
     state: u64,
     depth: usize,
 }
 
 impl Erratic {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { state: seed, depth: 0 }
+    }
+
     fn draw(&mut self, below: u64) -> usize {
         self.state =
             self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -92,7 +105,7 @@ proptest! {
         let engine = load(&EngineConfig { max_length, ..tiny_config() });
         let stop = StopRule { max_new_tokens: 1000, eos: vec![2, eos] };
         let expected = autoregressive(&engine, &prompt, &stop);
-        let found = speculative(&engine, &prompt, &stop, &mut Erratic { state: seed, depth: 0 });
+        let found = speculative(&engine, &prompt, &stop, &mut Erratic::new(seed));
         prop_assert_eq!(found, expected);
     }
 }
@@ -167,5 +180,5 @@ fn the_default_pair_is_lossless() {
     let stop = StopRule { max_new_tokens: 48, eos: vec![2] };
     let expected = autoregressive(&engine, &prompt, &stop);
     assert_eq!(speculative(&engine, &prompt, &stop, &mut Static { depth: 7, size: 59 }), expected);
-    assert_eq!(speculative(&engine, &prompt, &stop, &mut Erratic { state: 7, depth: 0 }), expected);
+    assert_eq!(speculative(&engine, &prompt, &stop, &mut Erratic::new(7)), expected);
 }

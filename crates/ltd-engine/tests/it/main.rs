@@ -5,4 +5,5 @@ mod fixtures;
 mod heads;
 mod lossless;
 mod parity;
+mod sampling;
 mod tree;

@@ -86,11 +86,11 @@ proptest! {
     }
 
     #[test]
-    fn greedy_acceptance_follows_the_target_to_the_first_node_that_was_not_verified(
+    fn acceptance_follows_the_target_to_the_first_node_that_was_not_verified(
         tree in trees(), size in 0usize..250, choices in prop::collection::vec(0u32..40, 251)
     ) {
         let verification = tree.select(ROOT, size);
-        let accepted = verification.accept_greedy(|row| Ok::<_, std::convert::Infallible>(choices[row]));
+        let accepted = verification.accept(|row| Ok::<_, std::convert::Infallible>(choices[row]));
         let (path, next) = accepted.expect("nothing can fail");
         prop_assert_eq!(path[0], 0);
         for pair in path.windows(2) {

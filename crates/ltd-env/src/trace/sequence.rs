@@ -157,7 +157,7 @@ mod tests {
                     8 => 3,
                     _ => 9,
                 };
-                let (rows, _) = verification.accept_greedy(|row| Ok::<_, ()>(choices(row))).unwrap();
+                let (rows, _) = verification.accept(|row| Ok::<_, ()>(choices(row))).unwrap();
                 assert_eq!(position.accepted(depth, size), rows.len() - 1, "{depth} {size}");
             }
         }

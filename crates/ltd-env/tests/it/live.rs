@@ -4,7 +4,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ltd_engine::{DtypeSetting, Engine, EngineConfig, Static, StopRule};
+use ltd_engine::{DtypeSetting, Engine, EngineConfig, Sampler, SamplingParams, Static, StopRule};
 use ltd_env::{Decision, DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, Reward, RewardMeter, SizeEnv};
 use ltd_policy::{DepthActions, ObservationLayout, SizeActions};
 
@@ -21,16 +21,21 @@ pub(crate) fn prompts() -> Vec<Vec<u32>> {
         .collect()
 }
 
-pub(crate) fn cycles(engine: &Rc<Engine>, max_new_tokens: usize) -> LiveCycles {
-    let stop = StopRule { max_new_tokens, eos: vec![2] };
-    LiveCycles::new(Rc::clone(engine), PromptStream::new(prompts(), 1), stop)
+fn sampled() -> Sampler {
+    let params = SamplingParams { temperature: 1.0, top_p: 0.95, top_k: None };
+    Sampler::new(params, 4).expect("a sampler")
 }
 
-fn size_env(engine: &Rc<Engine>) -> SizeEnv<LiveCycles> {
+pub(crate) fn cycles(engine: &Rc<Engine>, sampler: &Sampler) -> LiveCycles {
+    let stop = StopRule { max_new_tokens: 24, eos: vec![2] };
+    LiveCycles::new(Rc::clone(engine), PromptStream::new(prompts(), 1), stop, sampler.clone())
+}
+
+fn size_env(engine: &Rc<Engine>, sampler: &Sampler) -> SizeEnv<LiveCycles> {
     let counterpart = Box::new(RandomDepth::new(0..=12, 60, 9));
     let actions = SizeActions { sizes: vec![4, 16, 60] };
     let layout = ObservationLayout::reference_size(10, 12);
-    SizeEnv::new(cycles(engine, 24), counterpart, actions, layout, RewardMeter::new(Reward::Throughput))
+    SizeEnv::new(cycles(engine, sampler), counterpart, actions, layout, RewardMeter::new(Reward::Throughput))
 }
 
 pub(crate) fn choose(step: usize, count: usize) -> Decision {
@@ -40,10 +45,18 @@ pub(crate) fn choose(step: usize, count: usize) -> Decision {
 #[test]
 fn whatever_is_chosen_the_text_is_the_targets_own() {
     let engine = engine();
+    for sampler in [Sampler::greedy(), sampled()] {
+        assert_targets_own(&engine, &sampler);
+    }
+}
+
+fn assert_targets_own(engine: &Rc<Engine>, sampler: &Sampler) {
     let stop = StopRule { max_new_tokens: 24, eos: vec![2] };
     let mut expected = std::collections::BTreeSet::new();
-    for prompt in prompts() {
-        let mut session = engine.prefill(&prompt, None).expect("prefill");
+    // Two epochs over three prompts: each sequence has a number, and each prompt may be any of them.
+    for (prompt, number) in prompts().iter().flat_map(|prompt| (1..=6).map(move |number| (prompt, number))) {
+        let mut session =
+            engine.prefill_sampled(prompt, sampler.for_sequence(number), None).expect("prefill");
         while stop.reached(&session, prompt.len()).is_none() {
             engine.autoregressive_step(&mut session).expect("step");
         }
@@ -53,10 +66,11 @@ fn whatever_is_chosen_the_text_is_the_targets_own() {
     let layout = ObservationLayout::reference_depth(10, 12);
     let counterpart = Box::new(Static { depth: 0, size: 20 });
     let meter = RewardMeter::new(Reward::Gain);
-    let mut env = DepthEnv::new(cycles(&engine, 24), counterpart, actions, layout, meter);
+    let mut env = DepthEnv::new(cycles(engine, sampler), counterpart, actions, layout, meter);
     let mut observation = vec![0.0; env.observation_len()];
     let mut answer: Vec<u32> = Vec::new();
     let mut answers = 0;
+    let mut distinct = std::collections::BTreeSet::new();
     env.reset(&mut observation).expect("reset");
     for step in 0.. {
         let Some(outcome) = env.step(choose(step, 2), &mut observation).expect("step").outcome else {
@@ -71,7 +85,7 @@ fn whatever_is_chosen_the_text_is_the_targets_own() {
                 answer.truncate(end + 1);
             }
             assert!(expected.contains(&answer), "{answer:?}");
-            answer.clear();
+            distinct.insert(std::mem::take(&mut answer));
             answers += 1;
             if answers == 6 {
                 break;
@@ -79,26 +93,34 @@ fn whatever_is_chosen_the_text_is_the_targets_own() {
         }
         env.reset(&mut observation).expect("reset");
     }
+    // Sampled, a prompt that comes again is continued differently.
+    assert_eq!(distinct.len(), if sampler.params().is_greedy() { 3 } else { 6 });
 }
 
 #[test]
 fn a_restored_live_environment_sees_what_the_first_one_sees() {
     let engine = engine();
-    let mut env = size_env(&engine);
+    for sampler in [Sampler::greedy(), sampled()] {
+        assert_restored_alike(&engine, &sampler);
+    }
+}
+
+fn assert_restored_alike(engine: &Rc<Engine>, sampler: &Sampler) {
+    let mut env = size_env(engine, sampler);
     let mut observation = vec![0.0; env.observation_len()];
     env.reset(&mut observation).expect("reset");
     for step in 0..17 {
         env.step(choose(step, 3), &mut observation).expect("step");
         env.reset(&mut observation).expect("reset");
     }
-    let mut restored = size_env(&engine);
+    let mut restored = size_env(engine, sampler);
     let mut shown = vec![0.0; restored.observation_len()];
     restored.restore(env.state(), &mut shown).expect("restored");
     for step in 0..25 {
         assert_eq!(shown, observation, "step {step}");
         let expected = env.step(choose(step, 3), &mut observation).expect("step").outcome.expect("outcome");
         let found = restored.step(choose(step, 3), &mut shown).expect("step").outcome.expect("outcome");
-        assert_eq!(found.accepted_ids, expected.accepted_ids);
+        assert_eq!((&found.accepted_ids, found.next_token), (&expected.accepted_ids, expected.next_token));
         assert_eq!(found.draft_depth, expected.draft_depth);
         env.reset(&mut observation).expect("reset");
         restored.reset(&mut shown).expect("reset");

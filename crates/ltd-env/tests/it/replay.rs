@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ltd_engine::{DtypeSetting, Engine, Static, StopRule, fingerprint};
+use ltd_engine::{DtypeSetting, Engine, Sampler, Static, StopRule, fingerprint};
 use ltd_env::latency::{LatencyPlan, held_out_error, measure};
 use ltd_env::oracle::{self, Choices};
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
@@ -125,7 +125,8 @@ fn the_same_actions_meet_the_same_cycles() {
     let layout = ObservationLayout::reference_depth(10, DEPTH);
     let meter = || RewardMeter::new(Reward::Gain);
     let static_size = || Box::new(Static { depth: 0, size: 20 });
-    let mut live = DepthEnv::new(cycles(&engine, 24), static_size(), actions, layout.clone(), meter());
+    let mut live =
+        DepthEnv::new(cycles(&engine, &Sampler::greedy()), static_size(), actions, layout.clone(), meter());
     let mut replay = DepthEnv::new(replayed(&trace), static_size(), actions, layout, meter());
     compare(&mut live, &mut replay, 2, 300);
 
@@ -133,7 +134,13 @@ fn the_same_actions_meet_the_same_cycles() {
     let layout = ObservationLayout::reference_size(10, DEPTH);
     for depth in [0, 3, DEPTH] {
         let fixed = || Box::new(Static { depth, size: 1 });
-        let mut live = SizeEnv::new(cycles(&engine, 24), fixed(), sizes.clone(), layout.clone(), meter());
+        let mut live = SizeEnv::new(
+            cycles(&engine, &Sampler::greedy()),
+            fixed(),
+            sizes.clone(),
+            layout.clone(),
+            meter(),
+        );
         let mut replay = SizeEnv::new(replayed(&trace), fixed(), sizes.clone(), layout.clone(), meter());
         compare(&mut live, &mut replay, 5, 60);
     }
@@ -151,7 +158,7 @@ fn a_full_cache_ends_both_alike() {
     let folder = tempfile::tempdir().expect("a folder");
     let trace = record(&engine, folder.path(), 1000);
     let stop = StopRule { max_new_tokens: 1000, eos: vec![2] };
-    let live = LiveCycles::new(Rc::clone(&engine), PromptStream::new(prompts(), 1), stop);
+    let live = LiveCycles::new(Rc::clone(&engine), PromptStream::new(prompts(), 1), stop, Sampler::greedy());
     let actions = DepthActions { min_depth: 0, max_depth: DEPTH, decide_every: 1 };
     let layout = ObservationLayout::reference_depth(10, DEPTH);
     let controller = || Box::new(Static { depth: 0, size: 60 });

@@ -7,7 +7,7 @@ mod validate;
 
 use std::path::PathBuf;
 
-use ltd_engine::EngineConfig;
+use ltd_engine::{EngineConfig, SamplingParams};
 use ltd_env::Reward;
 use ltd_policy::{DepthActions, PolicyKind, SizeActions};
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub struct TrainConfig {
     pub prompts: PromptSets,
     /// Tokens generated per training prompt at most.
     pub max_new_tokens: usize,
+    /// How the target's tokens are chosen, in training and in every measurement; greedy by default.
+    pub sampling: SamplingParams,
     /// What a cycle is worth: `throughput` (the paper's), `acceptance`, `time` or `gain`.
     pub reward: Reward,
     /// The depth policy.

@@ -1,5 +1,6 @@
 //! Named sets of defaults.
 
+use ltd_engine::SamplingParams;
 use ltd_env::Reward;
 use ltd_policy::{DepthActions, PolicyKind, SizeActions};
 use serde::{Deserialize, Serialize};
@@ -134,6 +135,7 @@ impl Preset {
             "seed": 1,
             "engine": {},
             "max_new_tokens": if self == Self::Quick { 96 } else { 256 },
+            "sampling": SamplingParams::default(),
             "reward": reward,
             "depth": DepthConfig { actions, ppo: self.ppo(PolicyKind::Depth) },
             "size": SizeConfig {

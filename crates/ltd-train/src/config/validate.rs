@@ -26,6 +26,9 @@ impl TrainConfig {
         if self.max_new_tokens == 0 {
             problems.add("max_new_tokens", "must be at least 1");
         }
+        for (field, problem) in self.sampling.problems() {
+            problems.add(format!("sampling.{field}"), problem);
+        }
         let max_depth = self.engine.max_depth;
         for (field, problem) in self.depth.actions.problems(max_depth) {
             problems.add(format!("depth.actions.{field}"), problem);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use ltd_engine::text::Prompt;
-use ltd_engine::{Controller, CycleOutcome, CycleStats, Engine, Session, Static, StopRule};
+use ltd_engine::{Controller, CycleOutcome, CycleStats, Engine, Sampler, Session, Static, StopRule};
 use ltd_policy::CycleSummary;
 
 pub(crate) use statistics::interval;
@@ -105,6 +105,8 @@ impl Measurement {
 pub(crate) struct Arena<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) stop: StopRule,
+    /// All contenders draw with the same numbers: up to rounding, they decode the same text.
+    pub(crate) sampler: Sampler,
     pub(crate) interrupt: &'a Interrupt,
     pub(crate) progress: Progress,
 }
@@ -139,7 +141,7 @@ impl Arena<'_> {
         let mut memory: Vec<Option<Session>> = contenders.iter().map(|_| None).collect();
         let mut task = self.progress.task(task, prompts.len());
         let warm_up = StopRule { max_new_tokens: WARM_UP_TOKENS, eos: Vec::new() };
-        if self.race(contenders, &prompts[0], &warm_up, &mut memory)?.is_none() {
+        if self.race(contenders, &prompts[0], &self.sampler, &warm_up, &mut memory)?.is_none() {
             return Ok(None);
         }
         let limit = max_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
@@ -148,7 +150,8 @@ impl Arena<'_> {
             if index >= LEAST_PROMPTS && limit.is_some_and(|limit| start.elapsed() > limit) {
                 break;
             }
-            let Some(answers) = self.race(contenders, prompt, &self.stop, &mut memory)? else {
+            let sampler = self.sampler.for_sequence(index as u64);
+            let Some(answers) = self.race(contenders, prompt, &sampler, &self.stop, &mut memory)? else {
                 return Ok(None);
             };
             let reference = answers[0].output.clone();
@@ -177,12 +180,13 @@ impl Arena<'_> {
         &self,
         contenders: &mut [Contender],
         prompt: &Prompt,
+        sampler: &Sampler,
         stop: &StopRule,
         memory: &mut [Option<Session>],
     ) -> Result<Option<Vec<Answer>>> {
         let mut answers = Vec::with_capacity(contenders.len());
         for memory in memory.iter_mut() {
-            let session = self.engine.prefill(&prompt.ids, memory.take())?;
+            let session = self.engine.prefill_sampled(&prompt.ids, sampler.clone(), memory.take())?;
             answers.push(Decoding { session, stats: CycleStats::default(), finished: false });
         }
         let mut first = 0;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use ltd_engine::CycleStats;
+use ltd_engine::{CycleStats, SamplingParams};
 use serde::{Deserialize, Serialize};
 
 use super::Measurement;
@@ -20,6 +20,8 @@ pub(crate) struct Summary {
     pub(crate) device: String,
     /// Number type of both models.
     pub(crate) dtype: String,
+    /// How tokens were chosen.
+    pub(crate) sampling: SamplingParams,
     /// Prompts of the comparison.
     pub(crate) prompts: usize,
     /// Stage whose policies are the contender `policy`.
@@ -149,9 +151,10 @@ impl Summary {
         let StaticSetting { depth, size } = self.best_constant;
         let _ = writeln!(
             text,
-            "\n{} prompts, {}, {}. Best constant: depth {depth}, size {size}. Policies of stage {}: {:+.1} % over the best \
+            "\n{} prompts, {}, {}, {}. Best constant: depth {depth}, size {size}. Policies of stage {}: {:+.1} % over the best \
              constant.",
             self.prompts,
+            self.sampling,
             self.dtype,
             self.device,
             self.stage,

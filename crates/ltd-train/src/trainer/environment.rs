@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ltd_engine::{Controller, Static, StopRule};
+use ltd_engine::{Controller, Sampler, Static, StopRule};
 use ltd_env::{DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, RewardMeter, SizeEnv, stream};
 use ltd_policy::{Actions, ObservationLayout, PolicyKind};
 use rand::Rng;
@@ -35,11 +35,18 @@ impl Trainer {
         }
     }
 
+    /// Chooses the tokens of whatever `purpose` decodes.
+    pub(super) fn sampler(&self, purpose: &str) -> Sampler {
+        let seed = stream(self.config.seed, &format!("sampling {purpose}")).random();
+        Sampler::new(self.config.sampling, seed).expect("invariant: the configuration was checked")
+    }
+
     pub(super) fn environment(&self, stage: &Stage) -> Box<dyn Env> {
         let seed = stream(self.config.seed, &stage.name).random();
         let ids = self.prompts.train.iter().map(|prompt| prompt.ids.clone()).collect();
         let stop = StopRule { max_new_tokens: self.config.max_new_tokens, eos: self.eos.clone() };
-        let cycles = LiveCycles::new(Rc::clone(&self.engine), PromptStream::new(ids, seed), stop);
+        let sampler = self.sampler(&stage.name);
+        let cycles = LiveCycles::new(Rc::clone(&self.engine), PromptStream::new(ids, seed), stop, sampler);
         // Of a counterpart, only the decision that is not learned here is ever asked.
         let StaticSetting { depth, size } = self.config.evaluation.default;
         let counterpart: Box<dyn Controller> = match stage.counterpart {

@@ -67,6 +67,7 @@ impl Trainer {
             command: self.provenance.command.clone(),
             device: self.provenance.device_text(),
             dtype: self.engine.dtype().chosen.to_string(),
+            sampling: self.config.sampling,
             prompts: measured[0].prompts.len(),
             stage,
             depth_is_constant: policy.depths.len() <= 1,

@@ -154,7 +154,8 @@ impl Trainer {
 
     fn arena(&self) -> Arena<'_> {
         let stop = StopRule { max_new_tokens: self.config.evaluation.max_new_tokens, eos: self.eos.clone() };
-        Arena { engine: &self.engine, stop, interrupt: &self.interrupt, progress: self.progress }
+        let sampler = self.sampler("measurement");
+        Arena { engine: &self.engine, stop, sampler, interrupt: &self.interrupt, progress: self.progress }
     }
 
     fn check_model(&self, what: &str, expected: &ModelIdentity, found: &ModelIdentity) -> Result<()> {

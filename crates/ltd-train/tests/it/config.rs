@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ltd_engine::SamplingParams;
 use ltd_policy::PolicyKind;
 use ltd_train::{Counterpart, Preset, TrainConfig};
 use serde_json::{Value, json};
@@ -63,6 +64,10 @@ fn an_override_reaches_every_value_of_the_preset_too() {
     let found = parse(&base, &overrides).expect("a configuration");
     assert_eq!((found.stages.round[1].total_timesteps, found.stages.round[1].max_minutes), (77, Some(0.5)));
     assert_eq!((found.engine.threads, found.seed), (Some(1), 9));
+    assert!(found.sampling.is_greedy());
+    let found = parse(&base, &["sampling.temperature=0.7", "sampling.top_k=40"]).expect("a configuration");
+    let expected = SamplingParams { temperature: 0.7, top_p: 1.0, top_k: Some(40) };
+    assert_eq!(found.sampling, expected);
     let paper = parse(&base, &["preset=paper", "engine.max_depth=12"]).expect("a configuration");
     assert_eq!((paper.preset, paper.stages.round.len()), (Preset::Paper, 3));
     let error = problems(&base, &["stages.round.9.train=size"]);
@@ -88,6 +93,7 @@ fn every_problem_is_reported_with_its_path() {
     broken["prompts"]["train"]["skipp"] = json!(1);
     broken["prompts"]["validation"]["file"] = json!("nowhere.jsonl");
     broken["max_new_tokens"] = json!(0);
+    broken["sampling"] = json!({ "temperature": -1, "top_p": 1.5, "top_k": 0, "top_a": 1 });
     broken["reward"] = json!("speed");
     broken["depth"] = json!({ "actions": { "min_depth": 9, "max_depth": 3, "decide_every": 0 }, "ppo": { "clip_range": -0.1 } });
     broken["size"] =
@@ -106,6 +112,10 @@ fn every_problem_is_reported_with_its_path() {
         "prompts.train.skipp: unknown key, expected one of `file`, `skip`, `take`",
         "prompts.validation: nowhere.jsonl: No such file",
         "max_new_tokens: must be at least 1",
+        "sampling.top_a: unknown key, expected one of `temperature`, `top_p`, `top_k`",
+        "sampling.temperature: is -1, must be 0 (greedy) or a number from 0.001 on",
+        "sampling.top_p: is 1.5, must be above 0 and at most 1",
+        "sampling.top_k: is 0, must be at least 1",
         "reward: unknown variant `speed`, expected one of `throughput`, `acceptance`, `time`, `gain`",
         "depth.actions.min_depth: is 9, must be below max_depth = 3",
         "depth.actions.decide_every: must be at least 1",

@@ -87,9 +87,46 @@ fn a_run_leaves_policies_curves_and_a_comparison() {
 }
 
 #[test]
+fn a_sampled_run_learns_and_measures_on_sampled_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut value = config(folder.path());
+    value["stages"] =
+        json!({ "size": { "total_timesteps": 128 }, "depth": null, "rounds": 0, "candidates": 1 });
+    let run = |name: &str, sampling: Value| {
+        let mut value = value.clone();
+        value["sampling"] = sampling;
+        let run = folder.path().join(name);
+        let text = finish(&value, &run);
+        let summary = std::fs::read_to_string(run.join("summary.json")).expect("summary");
+        let summary: Value = serde_json::from_str(&summary).expect("JSON");
+        let learned_on: Vec<Value> = records(&run)
+            .iter()
+            .filter(|record| record["stage"] != "")
+            .map(|record| record["values"][tags::ACCEPTANCE_LENGTH].clone())
+            .collect();
+        (text, summary, learned_on)
+    };
+    let warm = json!({ "temperature": 1.0, "top_p": 0.9, "top_k": null });
+    let (text, summary, learned_on) = run("warm", warm.clone());
+    assert_eq!(summary["sampling"], warm);
+    assert!(text.contains("2 prompts, temperature 1, top-p 0.9, f32, "), "{text}");
+    // All contenders draw with the same numbers, and thus decode the same text.
+    for row in summary["contenders"].as_array().expect("contenders") {
+        assert_eq!(row["same_output"], json!(2), "{row}");
+    }
+    let (text, greedy, greedily) = run("greedy", json!({}));
+    assert!(text.contains("2 prompts, greedy, f32, "), "{text}");
+    assert_ne!(learned_on, greedily);
+    let measured = |summary: &Value| summary["contenders"][1]["acceptance_length"].clone();
+    assert_ne!(measured(&summary), measured(&greedy));
+}
+
+#[test]
 fn a_run_that_is_interrupted_again_and_again_ends_like_an_uninterrupted_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut value = config(folder.path());
+    // Sampled: a resumed run must draw the same tokens.
+    value["sampling"] = json!({ "temperature": 1.0 });
     value["stages"]["rounds"] = json!(0);
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     finish(&value, &whole);

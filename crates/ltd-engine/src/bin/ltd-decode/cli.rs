@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
 use ltd_engine::text::{BuiltinTemplate, ChatConfig};
-use ltd_engine::{DtypeSetting, EngineConfig};
+use ltd_engine::{DtypeSetting, EngineConfig, SamplingParams};
 
 /// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned policy.
 #[derive(Debug, Parser)]
@@ -51,6 +51,8 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "DIR", required_if_eq("mode", "policy"))]
     pub(crate) policy: Option<PathBuf>,
 
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
     /// Tokens to generate at most, per prompt
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub(crate) max_new_tokens: usize,
@@ -80,6 +82,30 @@ pub(crate) struct PromptArgs {
     /// Token ids separated by blanks: no template, no tokenizer
     #[arg(long, value_name = "IDS")]
     pub(crate) token_ids: Option<String>,
+}
+
+/// How tokens are chosen, in every mode.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
+    /// 0 always takes the most probable token; above, tokens are drawn at this temperature
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
+    temperature: f64,
+    /// Draw among the most probable tokens that together reach this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    top_p: f64,
+    /// Draw among this many of the most probable tokens [default: all]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    top_k: Option<usize>,
+    /// Seed of the draws; prompt i of a file has its own numbers, whatever the others are
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) seed: u64,
+}
+
+impl SamplingArgs {
+    pub(crate) fn params(&self) -> SamplingParams {
+        let Self { temperature, top_p, top_k, .. } = *self;
+        SamplingParams { temperature, top_p, top_k }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

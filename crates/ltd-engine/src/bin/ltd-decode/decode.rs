@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use ltd_engine::text::{Prompt, Question, TextModel, load_questions};
 use ltd_engine::{
-    Controller, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Session, Static, StopRule,
+    Controller, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Sampler, Session, Static, StopRule,
 };
 use ltd_policy::PolicyPackage;
 
@@ -23,6 +23,7 @@ struct Job {
     engine: Engine,
     text: TextModel,
     prompts: Vec<Prompt>,
+    sampler: Sampler,
     /// Who steers; nobody in plain decoding.
     controller: Option<Box<dyn Controller>>,
 }
@@ -30,14 +31,15 @@ struct Job {
 /// Runs the command.
 pub(crate) fn run(cli: &Cli) -> Result<()> {
     let mut job = prepare(cli).map_err(UsageError)?;
-    eprintln!("ltd-decode: {}, dtype {}", cli.device(), job.engine.dtype());
+    eprintln!("ltd-decode: {}, dtype {}, {}", cli.device(), job.engine.dtype(), job.sampler.params());
 
     let stop = StopRule { max_new_tokens: cli.max_new_tokens, eos: job.text.eos().to_vec() };
     let report = Report::new(cli.json, job.prompts.len());
     let mut totals = Totals::default();
     let mut recycled = None;
     for (index, prompt) in job.prompts.iter().enumerate() {
-        let mut session = job.engine.prefill(&prompt.ids, recycled.take())?;
+        let sampler = job.sampler.for_sequence(index as u64);
+        let mut session = job.engine.prefill_sampled(&prompt.ids, sampler, recycled.take())?;
         let mut dump = cli.dump_trees.as_ref().map(|path| (path, TreeDump::default()));
         let mut answer = Totals::default();
         while stop.reached(&session, prompt.ids.len()).is_none() {
@@ -59,7 +61,7 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         }
         recycled = Some(session);
     }
-    report.total(&totals, job.engine.dtype())
+    report.total(&totals, job.engine.dtype(), job.sampler.params(), cli.sampling.seed)
 }
 
 /// Everything that can be wrong with the input is looked at before a token is produced.
@@ -67,9 +69,11 @@ fn prepare(cli: &Cli) -> Result<Job> {
     let package = cli.policy.as_deref().filter(|_| cli.mode == Mode::Policy).map(load_package).transpose()?;
     let beam_width = package.as_ref().map(|package| package.manifest.beam_width);
     let config = cli.engine_config(beam_width);
-    if let Some((field, problem)) = config.problems().first() {
+    let params = cli.sampling.params();
+    if let Some((field, problem)) = config.problems().iter().chain(&params.problems()).next() {
         bail!("--{}: {problem}", field.replace('_', "-"));
     }
+    let sampler = Sampler::new(params, cli.sampling.seed)?;
     let controller = controller(cli, package.as_ref(), &config)?;
     let text = TextModel::with_chat(&config.target, &config.chat)?;
     let prompts = prompts(&cli.prompt, cli.limit, &text)?;
@@ -78,7 +82,7 @@ fn prepare(cli: &Cli) -> Result<Job> {
     for prompt in &prompts {
         engine.check_prompt(&prompt.ids).with_context(|| format!("prompt {}", prompt.id))?;
     }
-    Ok(Job { engine, text, prompts, controller })
+    Ok(Job { engine, text, prompts, sampler, controller })
 }
 
 fn load_package(folder: &Path) -> Result<PolicyPackage> {
@@ -162,6 +166,10 @@ fn dumped_cycle(
 fn settings(cli: &Cli, engine: &Engine) -> Vec<(&'static str, String)> {
     let mut settings =
         vec![("beam_width", engine.beam_width().to_string()), ("dtype", engine.dtype().chosen.to_string())];
+    let params = cli.sampling.params();
+    if !params.is_greedy() {
+        settings.extend([("sampling", params.to_string()), ("seed", cli.sampling.seed.to_string())]);
+    }
     if let (Some(depth), Some(size)) = (cli.depth, cli.size) {
         settings.extend([("draft_depth", depth.to_string()), ("verification_size", size.to_string())]);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ltd_engine::text::Prompt;
-use ltd_engine::{CycleOutcome, CycleStats, DtypeChoice};
+use ltd_engine::{CycleOutcome, CycleStats, DtypeChoice, SamplingParams};
 use serde_json::{Value, json};
 
 /// Cycles and tokens of one answer, or of all.
@@ -97,10 +97,18 @@ impl Report {
         Ok(())
     }
 
-    pub(crate) fn total(&self, totals: &Totals, dtype: &DtypeChoice) -> Result<()> {
+    pub(crate) fn total(
+        &self,
+        totals: &Totals,
+        dtype: &DtypeChoice,
+        sampling: &SamplingParams,
+        seed: u64,
+    ) -> Result<()> {
         if self.json {
             let mut line = totals.json(&totals.output_ids);
             line["dtype"] = json!(dtype);
+            line["sampling"] = json!(sampling);
+            line["seed"] = json!(seed);
             return print(&line);
         }
         let stats = &totals.stats;

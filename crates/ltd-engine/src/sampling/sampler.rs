@@ -1,0 +1,77 @@
+//! Chooses tokens: greedily, or at random from a seed.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+use tch::Tensor;
+
+use super::{SamplingParams, distribution, tokens_at};
+use crate::model::argmax;
+use crate::{Error, Result};
+
+/// Chooses the tokens of one sequence from the target's logits.
+///
+/// It has no state: the random number of a token is a function of the seed, the sequence's number and the token's
+/// position in the sequence. The same seed, prompt and settings give the same tokens, on the same machine bit for bit,
+/// no matter what was decoded before, beside it, or with which trees.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    params: SamplingParams,
+    random: ChaCha8Rng,
+}
+
+/// 32-bit words of the generator that a position owns: one number of 64 bits.
+const WORDS_PER_POSITION: u128 = 2;
+/// Bits of a random number. With one more, its product with a sum of probabilities could round up to the sum.
+const UNIFORM_BITS: u32 = 52;
+
+impl Sampler {
+    /// A sampler for sequence 0 of a seed. Fails with the first impossible value.
+    pub fn new(params: SamplingParams, seed: u64) -> Result<Self> {
+        match params.problems().into_iter().next() {
+            Some((field, problem)) => Err(Error::Config { field, problem }),
+            None => Ok(Self { params, random: ChaCha8Rng::seed_from_u64(seed) }),
+        }
+    }
+
+    /// Always the most probable token.
+    pub fn greedy() -> Self {
+        Self { params: SamplingParams::default(), random: ChaCha8Rng::seed_from_u64(0) }
+    }
+
+    /// The same for another sequence: an independent stream of the same seed.
+    #[must_use]
+    pub fn for_sequence(&self, number: u64) -> Self {
+        let mut random = self.random.clone();
+        random.set_stream(number);
+        Self { params: self.params, random }
+    }
+
+    /// The settings.
+    pub fn params(&self) -> &SamplingParams {
+        &self.params
+    }
+
+    /// The target's token for each row of logits (`[rows, vocabulary]`), where row `i` is to give the token at
+    /// position `positions[i]` of the sequence. One transfer to the device and one back.
+    pub fn tokens(&self, logits: &Tensor, positions: &[usize]) -> Result<Vec<u32>> {
+        if self.params.is_greedy() {
+            return argmax(logits);
+        }
+        let uniforms: Vec<f64> = positions.iter().map(|&position| self.uniform(position)).collect();
+        let uniforms = Tensor::from_slice(&uniforms).view([-1, 1]).to_device(logits.device());
+        let tokens: Vec<i64> = Vec::try_from(tokens_at(&distribution(logits, &self.params), &uniforms))?;
+        let vocabulary = logits.size()[1];
+        match tokens.iter().position(|&token| token >= vocabulary) {
+            Some(row) => Err(Error::LogitsNotANumber { position: positions[row] }),
+            None => Ok(tokens.into_iter().map(|token| token as u32).collect()),
+        }
+    }
+
+    /// The random number of a position, uniform in `[0, 1)`.
+    fn uniform(&self, position: usize) -> f64 {
+        let mut random = self.random.clone();
+        random.set_word_pos(WORDS_PER_POSITION * position as u128);
+        let bits = random.next_u64() >> (u64::BITS - UNIFORM_BITS);
+        bits as f64 / (1_u64 << UNIFORM_BITS) as f64
+    }
+}
