@@ -106,7 +106,8 @@ class Head(nn.Module):
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """The target's features `[batch, rows, 3 * target_hidden]` as a residual stream `[batch, rows, hidden]`."""
-        return self.fc(features.float() / self.feature_scale)
+        # The residual stream stays in f32 where autocast multiplies in bf16.
+        return self.fc(features.float() / self.feature_scale).float()
 
     def attention_inputs(
         self, tokens: torch.Tensor, hidden: torch.Tensor, positions: torch.Tensor
