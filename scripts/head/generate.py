@@ -1,0 +1,191 @@
+"""Generates training conversations: questions that the target makes up, answered by the target.
+
+    python scripts/head/generate.py --target MODEL --out FOLDER --tokens 2000000 [--exclude FILE_OR_FOLDER]...
+
+The target continues its chat template's open user turn, which makes a question (the Magpie method, arXiv 2406.08464),
+and then answers it: greedily, but for a share that is sampled. A target without tokenizer.json continues its
+beginning-of-sequence token, and what it has sampled so far is the prompt. Work is a fixed sequence of items, each with
+random numbers of its own; an item whose question is empty, too long, excluded or already asked becomes no
+conversation. A run that was stopped is continued by the same command; with a higher goal it goes on.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from conversations import (
+    Conversation, TextModel, end_tokens, load_conversations, load_questions, normalised, open_folder, read_shards,
+    write_shard,
+)
+from model_folder import InputError, fingerprint, run_command
+from target import Target, add_target_arguments, continue_prompts, load_target
+
+# What an item's random numbers are for; each purpose has its own stream.
+QUESTION_DRAWS, ANSWER_DRAWS, SAMPLED_OR_NOT = range(3)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the conversations; kept beside them, and a folder is only continued with the same."""
+
+    seed: int
+    sampled_share: float
+    temperature: float
+    question_temperature: float
+    max_question: int
+    max_answer: int
+
+    def check(self, target: Target) -> None:
+        limit = target.config.max_positions
+        for name, holds, expected in (
+            ("sampled_share", 0 <= self.sampled_share <= 1, "0..1"),
+            ("temperature", self.temperature > 0, "a positive number"),
+            ("question_temperature", self.question_temperature > 0, "a positive number"),
+            ("max_question", 0 < self.max_question < limit, f"1..{limit - 1}"),
+            ("max_answer", 0 < self.max_answer < limit, f"1..{limit - 1}"),
+        ):
+            if not holds:
+                raise InputError(f"--{name.replace('_', '-')}: expected {expected}, found {getattr(self, name)}")
+
+
+class Exclusions:
+    """What must never be asked: the questions of files, and the prompts of folders of conversations."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.questions: set[str] = set()
+        self.prompts: set[tuple[int, ...]] = set()
+        for path in paths:
+            if path.is_dir():
+                self.prompts.update(conversation.prompt for conversation in load_conversations(path))
+            else:
+                self.questions.update(map(normalised, load_questions(path)))
+
+
+class Questioner:
+    """Turns items into prompts, none of them twice."""
+
+    def __init__(self, target: Target, exclusions: Exclusions, settings: Settings):
+        self.target, self.exclusions, self.settings = target, exclusions, settings
+        self.seen: set[tuple[int, ...]] = set()
+        self.text = TextModel(target.folder) if (target.folder / "tokenizer.json").is_file() else None
+        self.eos = end_tokens(target.folder)
+        self.beginning = self.text.open_user_turn() if self.text else (target.config.raw["bos_token_id"],)
+
+    def ask(self, items: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
+        """Items that have a fit question, each with its prompt."""
+        settings = self.settings
+        turns = continue_prompts(
+            self.target,
+            [self.beginning] * len(items),
+            [settings.question_temperature] * len(items),
+            draws(settings.seed, items, QUESTION_DRAWS, settings.max_question),
+            self.eos,
+        )
+        asked = []
+        for item, turn in zip(items, turns):
+            prompt = self._prompt(turn)
+            if prompt and prompt not in self.seen and prompt not in self.exclusions.prompts:
+                self.seen.add(prompt)
+                asked.append((item, prompt))
+        return asked
+
+    def _prompt(self, turn: list[int]) -> tuple[int, ...] | None:
+        ended = turn[-1] in self.eos
+        if self.text is None:
+            return None if ended else (*self.beginning, *turn)
+        question = self.text.decode(turn[:-1]).strip() if ended else ""
+        if not question or normalised(question) in self.exclusions.questions:
+            return None
+        return self.text.chat_prompt(question)
+
+
+def draws(seed: int, items: Sequence[int], purpose: int, count: int) -> np.ndarray:
+    """Uniform numbers `[items, count]`; those of an item depend on nothing but the seed, the item and the purpose."""
+    return np.stack([np.random.default_rng([seed, item, purpose]).random(count, np.float32) for item in items])
+
+
+def answer(questioner: Questioner, asked: list[tuple[int, tuple[int, ...]]]) -> list[Conversation]:
+    if not asked:
+        return []
+    settings, (items, prompts) = questioner.settings, zip(*asked)
+    sampled = draws(settings.seed, items, SAMPLED_OR_NOT, 1)[:, 0] < settings.sampled_share
+    temperatures = np.where(sampled, settings.temperature, 0.0).tolist()
+    uniforms = draws(settings.seed, items, ANSWER_DRAWS, settings.max_answer)
+    answers = continue_prompts(questioner.target, prompts, temperatures, uniforms, questioner.eos)
+    return [
+        Conversation(np.array([*prompt, *tokens]), len(prompt), item, temperature)
+        for item, prompt, tokens, temperature in zip(items, prompts, answers, temperatures)
+    ]
+
+
+@dataclass
+class Progress:
+    next_item: int = 0
+    conversations: int = 0
+    answer_tokens: int = 0
+
+    def add(self, end: int, shard: list[Conversation]) -> None:
+        self.next_item = end
+        self.conversations += len(shard)
+        self.answer_tokens += sum(conversation.answer_tokens for conversation in shard)
+
+    def __str__(self) -> str:
+        return f"{self.conversations} conversations, {self.answer_tokens} answer tokens"
+
+
+def generate(target: Target, out: Path, settings: Settings, exclude: Sequence[Path], tokens: int, batch: int) -> None:
+    """Fills a folder until its answers hold `tokens` tokens; `batch` items are worked on, and stored, at once."""
+    settings.check(target)
+    if batch < 1:
+        raise InputError(f"--batch: expected a positive number, found {batch}")
+    open_folder(out, {"target": fingerprint(target.folder), **asdict(settings)})
+    questioner = Questioner(target, Exclusions(exclude), settings)
+    progress = Progress()
+    for end, shard in read_shards(out):
+        progress.add(end, shard)
+        questioner.seen.update(conversation.prompt for conversation in shard)
+    started, before, first = time.monotonic(), progress.answer_tokens, progress.next_item
+    while progress.answer_tokens < tokens:
+        items = range(progress.next_item, progress.next_item + batch)
+        shard = answer(questioner, questioner.ask(items))
+        write_shard(out, items.start, items.stop, shard, target.config.vocabulary)
+        progress.add(items.stop, shard)
+        if not progress.conversations and progress.next_item - first >= 10 * batch:
+            raise InputError(f"{target.folder}: none of {10 * batch} items had a fit question: --max-question too low?")
+        rate = (progress.answer_tokens - before) / (time.monotonic() - started)
+        remaining = max(0, tokens - progress.answer_tokens) / max(rate, 1e-9)
+        print(f"generate: {out}: {progress} of {tokens}, {rate:.0f}/s, {remaining / 60:.1f} min left", flush=True)
+    print(f"generate: {out} holds {progress}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog="See docs/head.md.")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the conversations; made or continued")
+    parser.add_argument("--tokens", type=int, required=True, help="answer tokens to generate in all")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all random numbers (default %(default)s)")
+    parser.add_argument("--sampled-share", type=float, default=0.2,
+                        help="share of answers that are sampled instead of greedy (default %(default)s)")
+    parser.add_argument("--temperature", type=float, default=0.7,
+                        help="temperature of the sampled answers (default %(default)s)")
+    parser.add_argument("--question-temperature", type=float, default=1.0,
+                        help="temperature of the questions (default %(default)s)")
+    parser.add_argument("--max-question", type=int, default=128,
+                        help="tokens of the longest question; longer ones are left out (default %(default)s)")
+    parser.add_argument("--max-answer", type=int, default=512,
+                        help="tokens at which an answer is cut (default %(default)s)")
+    parser.add_argument("--exclude", type=Path, nargs="*", default=[], metavar="PATH",
+                        help="question files and folders of conversations whose questions are never asked")
+    parser.add_argument("--batch", type=int, default=64,
+                        help="items worked on at once, and stored at once (default %(default)s)")
+    add_target_arguments(parser)
+    options = parser.parse_args()
+    settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
+    generate(load_target(options), options.out, settings, options.exclude, options.tokens, options.batch)
+
+
+if __name__ == "__main__":
+    run_command("generate", main)
