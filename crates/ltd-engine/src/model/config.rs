@@ -89,13 +89,17 @@ impl TargetConfig {
 
     /// Reads `config.json` of a target folder.
     pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let raw = RawConfig::read(&path)?;
-        raw.check_architecture(&path, "LlamaForCausalLM")?;
+        Self::read(&folder.join("config.json"))
+    }
+
+    /// Reads the `config.json` of a target.
+    pub fn read(path: &Path) -> Result<Self> {
+        let raw = RawConfig::read(path)?;
+        raw.check_architecture(path, "LlamaForCausalLM")?;
         // The feature layers must be distinct and have a layer after them.
-        check(&path, "num_hidden_layers", raw.num_hidden_layers, "at least 6", |n| n >= 6)?;
+        check(path, "num_hidden_layers", raw.num_hidden_layers, "at least 6", |n| n >= 6)?;
         Ok(Self {
-            block: raw.block(&path)?,
+            block: raw.block(path)?,
             vocabulary: raw.vocab_size,
             layers: raw.num_hidden_layers,
             max_positions: raw.max_position_embeddings,

@@ -47,7 +47,16 @@ impl DraftModel {
         device: Device,
         kind: Kind,
     ) -> Result<Self> {
-        let mut weights = Weights::load(folder, device, kind)?;
+        Self::from_weights(Weights::load(folder, device, kind)?, config, embedding, positions)
+    }
+
+    /// A head of the given weights.
+    pub(crate) fn from_weights(
+        mut weights: Weights,
+        config: DraftConfig,
+        embedding: &Tensor,
+        positions: i64,
+    ) -> Result<Self> {
         let block = &config.block;
         let hidden = block.hidden;
         let norm =
@@ -65,7 +74,7 @@ impl DraftModel {
         } else {
             embedding.shallow_clone()
         };
-        let target_ids = target_ids(folder, &config, &mut weights)?;
+        let target_ids = target_ids(&config, &mut weights)?;
         weights.finish()?;
         let rotary = RotaryTable::new(positions, block.head_dim, block.rope_theta);
         Ok(Self {
@@ -86,6 +95,10 @@ impl DraftModel {
 
     pub(crate) fn config(&self) -> &DraftConfig {
         &self.config
+    }
+
+    pub(crate) fn embedding(&self) -> &Tensor {
+        &self.embedding
     }
 
     /// Projects the target's features to the draft's residual stream: `[n, 3 * target_hidden] -> [n, hidden]`.
@@ -160,7 +173,7 @@ impl DraftModel {
 }
 
 /// Reads `d2t` (offsets from draft to target ids); a head with the full vocabulary may have none.
-fn target_ids(folder: &Path, config: &DraftConfig, weights: &mut Weights) -> Result<Vec<u32>> {
+fn target_ids(config: &DraftConfig, weights: &mut Weights) -> Result<Vec<u32>> {
     // `t2d` marks the covered target tokens: the image of `d2t`, nothing new.
     weights.discard("t2d");
     let count = config.draft_vocabulary;
@@ -174,7 +187,7 @@ fn target_ids(folder: &Path, config: &DraftConfig, weights: &mut Weights) -> Res
             Ok(target_id as u32)
         } else {
             let vocabulary = config.vocabulary;
-            Err(Error::VocabularyMap { folder: folder.to_owned(), draft_id, target_id, vocabulary })
+            Err(Error::VocabularyMap { folder: weights.folder().to_owned(), draft_id, target_id, vocabulary })
         }
     });
     map.collect()

@@ -8,6 +8,6 @@ mod weights;
 
 pub use config::{BlockConfig, DraftConfig, TargetConfig};
 pub(crate) use draft::DraftModel;
-pub(crate) use layers::AttentionMask;
+pub(crate) use layers::{AttentionMask, Linear};
 pub(crate) use target::{LogitRows, TargetModel};
-pub(crate) use weights::{stored_kind, weight_files};
+pub(crate) use weights::{Weights, stored_kind, weight_files};

@@ -54,7 +54,11 @@ impl TargetModel {
         device: Device,
         kind: Kind,
     ) -> Result<Self> {
-        let mut weights = Weights::load(folder, device, kind)?;
+        Self::from_weights(Weights::load(folder, device, kind)?, config, positions)
+    }
+
+    /// A model of the given weights.
+    pub(crate) fn from_weights(mut weights: Weights, config: TargetConfig, positions: i64) -> Result<Self> {
         let block = &config.block;
         let embedding = weights.take("model.embed_tokens.weight", &[config.vocabulary, block.hidden])?;
         let layers =

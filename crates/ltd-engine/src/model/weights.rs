@@ -16,7 +16,12 @@ pub(crate) struct Weights {
     missing: Vec<String>,
     device: Device,
     kind: Kind,
+    /// What is not there is made up.
+    random: bool,
 }
+
+/// Spread of random weights: activations stay of the order of one.
+const RANDOM_DEVIATION: f64 = 0.02;
 
 impl Weights {
     /// Reads `model.safetensors`, or the shards that `model.safetensors.index.json` names. Floating-point tensors
@@ -26,7 +31,24 @@ impl Weights {
         for path in weight_files(folder)? {
             read_safetensors(&path, &mut tensors)?;
         }
-        Ok(Self { folder: folder.to_owned(), tensors, missing: Vec::new(), device, kind })
+        Ok(Self { folder: folder.to_owned(), tensors, missing: Vec::new(), device, kind, random: false })
+    }
+
+    /// Weights without a file, made when taken: matrices are random, vectors (norms) ones.
+    pub(crate) fn random(device: Device, kind: Kind) -> Self {
+        Self {
+            folder: PathBuf::from("random weights"),
+            tensors: BTreeMap::new(),
+            missing: Vec::new(),
+            device,
+            kind,
+            random: true,
+        }
+    }
+
+    /// Where the weights come from, for messages.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Whether a tensor is there.
@@ -38,6 +60,9 @@ impl Weights {
     /// that all missing names are reported at once.
     pub(crate) fn take(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
         let Some(tensor) = self.tensors.remove(name) else {
+            if self.random {
+                return self.make_up(shape);
+            }
             self.missing.push(name.to_owned());
             return Ok(Tensor::zeros(shape, (self.kind, self.device)));
         };
@@ -51,6 +76,14 @@ impl Weights {
         }
         let kind = if tensor.is_floating_point() { self.kind } else { tensor.kind() };
         Ok(tensor.f_to_device(self.device)?.f_to_kind(kind)?)
+    }
+
+    fn make_up(&self, shape: &[i64]) -> Result<Tensor> {
+        let options = (self.kind, self.device);
+        Ok(match shape {
+            [_] => Tensor::f_ones(shape, options)?,
+            _ => Tensor::f_randn(shape, options)?.f_mul_scalar_(RANDOM_DEVIATION)?,
+        })
     }
 
     /// Takes a tensor that some checkpoints carry and this engine does not need.

@@ -1,0 +1,41 @@
+//! Models of given dimensions with random weights: for measuring time, which does not depend on the weights' values.
+
+use std::path::Path;
+
+use crate::device::resolve;
+use crate::dtype_choice::DtypeChoice;
+use crate::model::{DraftConfig, DraftModel, TargetConfig, TargetModel, Weights};
+use crate::{Engine, EngineConfig, Error, Result};
+
+/// Draft vocabulary of the EAGLE-3 heads that were published for large targets.
+const DRAFT_VOCABULARY: i64 = 32_000;
+
+impl Engine {
+    /// A target of the dimensions in a Hugging Face `config.json`, and an EAGLE-3 head whose one layer has the
+    /// dimensions of the target's, both with random weights made on the device. `settings` says how they run; its
+    /// folders are not looked at, and its number type must be a fixed one.
+    pub fn with_random_weights(config_json: &Path, settings: &EngineConfig) -> Result<Self> {
+        settings.check()?;
+        let Some(dtype) = settings.dtype.fixed() else {
+            let problem = "is auto, but random weights have no type of their own: name one".to_owned();
+            return Err(Error::Config { field: "dtype", problem });
+        };
+        let device = resolve(&settings.device)?;
+        if let Some(threads) = settings.threads {
+            tch::set_num_threads(threads as i32);
+        }
+        let target_config = TargetConfig::read(config_json)?;
+        let draft_config = DraftConfig {
+            block: target_config.block.clone(),
+            vocabulary: target_config.vocabulary,
+            draft_vocabulary: target_config.vocabulary.min(DRAFT_VOCABULARY),
+            target_hidden: target_config.block.hidden,
+        };
+        let capacity = settings.capacity(target_config.max_positions)?;
+        let weights = || Weights::random(device, dtype.kind());
+        let target = TargetModel::from_weights(weights(), target_config, capacity as i64)?;
+        let positions = (capacity + settings.max_depth + 1) as i64;
+        let draft = DraftModel::from_weights(weights(), draft_config, target.embedding(), positions)?;
+        Ok(Self::assemble(target, draft, device, DtypeChoice::fixed(dtype), capacity, settings))
+    }
+}
