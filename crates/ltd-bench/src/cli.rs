@@ -62,6 +62,9 @@ pub(crate) struct EngineArgs {
     /// Cycles over which memory must not grow
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) memory_cycles: usize,
+    /// Also show where the time of each target forward goes
+    #[arg(long)]
+    pub(crate) per_op: bool,
     /// Dimensions of a Hugging Face config.json with random weights, instead of a configuration's models
     #[arg(long, value_name = "CONFIG", hide = true, conflicts_with = "config", requires = "dtype")]
     pub(crate) random_weights: Option<PathBuf>,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::engine::positions;
 use crate::model::{AttentionMask, BlockConfig, LogitRows};
+use crate::operations::{Observer, Operation, OperationClock, Unobserved};
 use crate::timing::timed;
 use crate::{Engine, Error, Result, Session};
 
@@ -12,6 +13,27 @@ impl Engine {
     /// themselves, with logits of all rows. Returns the wall-clock time, device synchronised at both ends. The
     /// session is as before: what was written to its cache is provisional.
     pub fn time_target_forward(&self, session: &Session, tokens: &[u32]) -> Result<Duration> {
+        self.time_observed_forward(session, tokens, &mut Unobserved)
+    }
+
+    /// [`Engine::time_target_forward`], and what its operations took, in the order of [`Operation::ALL`]; the device
+    /// is synchronised around each.
+    pub fn time_target_operations(
+        &self,
+        session: &Session,
+        tokens: &[u32],
+    ) -> Result<(Duration, [Duration; Operation::ALL.len()])> {
+        let mut clock = OperationClock { device: self.device, times: Default::default() };
+        let elapsed = self.time_observed_forward(session, tokens, &mut clock)?;
+        Ok((elapsed, clock.times))
+    }
+
+    fn time_observed_forward(
+        &self,
+        session: &Session,
+        tokens: &[u32],
+        observer: &mut impl Observer,
+    ) -> Result<Duration> {
         self.check_prompt(tokens)?;
         let (past, n) = (session.target_cache.len(), tokens.len() as i64);
         if past + n > session.capacity as i64 {
@@ -20,8 +42,8 @@ impl Engine {
         let (_, elapsed) = timed(self.device, || {
             let positions = positions(past, n);
             let mask = AttentionMask::causal(past, n);
-            let tokens = self.token_tensor(tokens);
-            self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All)
+            let (tokens, cache) = (self.token_tensor(tokens), &session.target_cache);
+            self.target.observed_forward(&tokens, &positions, mask, cache, LogitRows::All, observer)
         });
         Ok(elapsed)
     }

@@ -4,6 +4,7 @@ mod decode;
 mod floor;
 mod forwards;
 mod memory;
+mod operations;
 mod report;
 mod spread;
 mod subject;
@@ -21,6 +22,7 @@ use decode::{Contender, decode};
 use floor::{Limits, Work};
 use forwards::measure_forwards;
 use memory::measure_memory;
+use operations::measure_operations;
 use report::{Autoregressive, Cycle, Header, Report};
 use subject::Subject;
 
@@ -39,6 +41,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     decode(&subject, &mut contenders, args.max_new_tokens, progress)?;
     let forwards = measure_forwards(&subject, args, progress)?;
     let limits = Limits::measure(&subject.engine, progress)?;
+    let operations = args.per_op.then(|| measure_operations(&subject, args, progress)).transpose()?;
 
     let (plain, speculative) = contenders.split_first().expect("invariant: plain decoding is the first");
     let cycles = speculative.iter().zip(&forwards_share);
@@ -48,6 +51,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
         draft_level: forwards.draft_levels(&subject.engine, args, &limits),
         cycles: cycles.map(|(contender, outside)| cycle(contender, *outside, &subject, &limits)).collect(),
         outside_forwards_share: memory::overall(&forwards_share),
+        operations,
         memory,
         limits,
         header,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::floor::Limits;
 use super::memory::Memory;
+use super::operations::OperationTimes;
 use super::subject::Subject;
 use crate::cli::EngineArgs;
 
@@ -20,6 +21,9 @@ pub(super) struct Report {
     pub(super) cycles: Vec<Cycle>,
     /// Part of the cycles' time that no model forward takes.
     pub(super) outside_forwards_share: f64,
+    /// Where the time of forwards goes, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) operations: Option<Vec<OperationTimes>>,
     pub(super) memory: Memory,
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::operations::OperationTimes;
 use super::report::{Cycle, DraftLevel, ProductTimes, Report, Verify};
 
 const GIB: f64 = (1_u64 << 30) as f64;
@@ -42,6 +43,10 @@ fn write_all(report: &Report, out: &mut String) -> std::fmt::Result {
         forward(out, &name, *ms, *ms_quartiles, products, *ratio, *floor_ms)?;
     }
 
+    if let Some(forwards) = &report.operations {
+        operations(out, forwards)?;
+    }
+
     writeln!(
         out,
         "\n| cycle: depth, size | ms (quartiles) | outside forwards | floor | tokens/s | acceptance |"
@@ -73,6 +78,28 @@ fn write_all(report: &Report, out: &mut String) -> std::fmt::Result {
         memory.cycles,
         memory.growth_bytes as f64 / 1024.0 / 1024.0
     )
+}
+
+fn operations(out: &mut String, forwards: &[OperationTimes]) -> std::fmt::Result {
+    writeln!(
+        out,
+        "\n| forward over V tokens | norms | attention (products) | MLP (products) | logits (products) | rest |"
+    )?;
+    writeln!(out, "| --- | --- | --- | --- | --- | --- |")?;
+    for times in forwards {
+        let part = |ms: f64, products_ms: f64| format!("{ms:.2} ({products_ms:.2})");
+        writeln!(
+            out,
+            "| V = {} | {:.2} | {} | {} | {} | {:.2} |",
+            times.tokens,
+            times.norms_ms,
+            part(times.attention_ms, times.attention_products_ms),
+            part(times.mlp_ms, times.mlp_products_ms),
+            part(times.logits_ms, times.logits_products_ms),
+            times.rest_ms
+        )?;
+    }
+    Ok(())
 }
 
 fn forward(

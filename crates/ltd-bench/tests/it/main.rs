@@ -110,8 +110,16 @@ fn assert_sane(report: &Value) {
 fn a_pair_is_measured() {
     let folder = tempfile::tempdir().expect("a folder");
     let json = folder.path().join("engine.json");
-    let (report, table) = report(&["--config", text(&config(folder.path()))], &json);
+    let (report, table) = report(&["--config", text(&config(folder.path())), "--per-op"], &json);
     assert_sane(&report);
+    let operations = report["operations"].as_array().expect("a list");
+    assert_eq!(operations.len(), 2);
+    for (times, tokens) in operations.iter().zip([1.0, 8.0]) {
+        assert_eq!(number(times, "tokens"), tokens);
+        for part in ["norms", "attention", "attention_products", "mlp", "mlp_products", "logits", "rest"] {
+            assert!(number(times, &format!("{part}_ms")) > 0.0, "{part} in {times}");
+        }
+    }
     assert_eq!((&report["dtype"], &report["random_weights"]), (&json!("f32"), &json!(false)));
     // Weights in f32, and caches of 128 positions, with room for 5 levels of 10 in the draft's.
     let stored = |part: &str| tiny(part).join("model.safetensors").metadata().expect("weights").len() as f64;
@@ -136,6 +144,7 @@ fn random_weights_of_given_dimensions_are_measured_and_labelled() {
     assert_eq!((&report["dtype"], &report["random_weights"]), (&json!("bf16"), &json!(true)));
     let label = format!("random weights, dimensions of {}", model.display());
     assert_eq!(report["target"], json!(label));
+    assert!(report.get("operations").is_none(), "{report}");
     assert!(table.contains(&label), "{table}");
 }
 

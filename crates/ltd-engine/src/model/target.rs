@@ -9,6 +9,7 @@ use super::layers::{Attention, AttentionMask, AttentionPlan, Linear, Mlp, RmsNor
 use super::weights::Weights;
 use crate::Result;
 use crate::kv_cache::KvCache;
+use crate::operations::{Observer, Operation, Unobserved};
 
 const ROWS: i64 = 0;
 const COLUMNS: i64 = 1;
@@ -95,6 +96,19 @@ impl TargetModel {
         cache: &KvCache,
         logit_rows: LogitRows,
     ) -> TargetOutput {
+        self.observed_forward(tokens, positions, mask, cache, logit_rows, &mut Unobserved)
+    }
+
+    /// [`TargetModel::forward`], part by part under the eyes of an observer.
+    pub(crate) fn observed_forward(
+        &self,
+        tokens: &Tensor,
+        positions: &[i64],
+        mask: AttentionMask,
+        cache: &KvCache,
+        logit_rows: LogitRows,
+        observer: &mut impl Observer,
+    ) -> TargetOutput {
         let feature_layers = self.config.feature_layers();
         let mut features = Vec::with_capacity(feature_layers.len());
         let mut x = Tensor::embedding(&self.embedding, tokens, -1, false, false);
@@ -104,15 +118,17 @@ impl TargetModel {
                 features.push(x.shallow_clone());
             }
             // Nothing in place: the features keep the old values.
-            let attended =
-                layer.attention.forward(&layer.input_norm.forward(&x), &x, &plan, cache.layer(index));
-            x = layer.mlp.forward(&layer.post_attention_norm.forward(&attended), &attended);
+            let normed = observer.observe(Operation::Norms, || layer.input_norm.forward(&x));
+            let attention = || layer.attention.forward(&normed, &x, &plan, cache.layer(index));
+            let attended = observer.observe(Operation::Attention, attention);
+            let normed = observer.observe(Operation::Norms, || layer.post_attention_norm.forward(&attended));
+            x = observer.observe(Operation::Mlp, || layer.mlp.forward(&normed, &attended));
         }
         if logit_rows == LogitRows::Last {
             x = x.narrow(ROWS, x.size()[0] - 1, 1);
         }
         TargetOutput {
-            logits: self.output.forward(&self.norm.forward(&x)),
+            logits: observer.observe(Operation::Logits, || self.output.forward(&self.norm.forward(&x))),
             features: Tensor::cat(&features, COLUMNS),
         }
     }
