@@ -66,14 +66,25 @@ impl Engine {
         let kind = dtype.chosen.kind();
         let draft =
             DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
-        let EngineConfig { beam_width, max_depth, .. } = *config;
-        Ok(Self { target, draft, device, dtype, beam_width, max_depth, capacity, profiling: false })
+        Ok(Self::assemble(target, draft, device, dtype, capacity, config))
     }
 
-    /// From now on, [`CycleTiming::forwards`] says how much of a cycle the model forwards take. Costs two more
-    /// synchronisations of the device per forward.
-    pub fn profile_forwards(&mut self) {
-        self.profiling = true;
+    pub(crate) fn assemble(
+        target: TargetModel,
+        draft: DraftModel,
+        device: Device,
+        dtype: DtypeChoice,
+        capacity: usize,
+        config: &EngineConfig,
+    ) -> Self {
+        let EngineConfig { beam_width, max_depth, .. } = *config;
+        Self { target, draft, device, dtype, beam_width, max_depth, capacity, profiling: false }
+    }
+
+    /// Whether [`CycleTiming::forwards`] says, from now on, how much of a cycle the model forwards take. Costs two
+    /// more synchronisations of the device per forward.
+    pub fn profile_forwards(&mut self, profiling: bool) {
+        self.profiling = profiling;
     }
 
     /// Deepest draft this engine's caches allow, `D <= 12`.
@@ -94,6 +105,21 @@ impl Engine {
     /// The number type in use, and the measurement that chose it.
     pub fn dtype(&self) -> &DtypeChoice {
         &self.dtype
+    }
+
+    /// Where the models are.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Dimensions of the target.
+    pub fn target_config(&self) -> &TargetConfig {
+        self.target.config()
+    }
+
+    /// Dimensions of the draft.
+    pub fn draft_config(&self) -> &DraftConfig {
+        self.draft.config()
     }
 
     /// Size of the target's vocabulary.
@@ -276,6 +302,6 @@ impl Engine {
     }
 }
 
-fn positions(start: i64, count: i64) -> Vec<i64> {
+pub(crate) fn positions(start: i64, count: i64) -> Vec<i64> {
     (start..start + count).collect()
 }

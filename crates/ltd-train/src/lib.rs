@@ -20,7 +20,10 @@ pub use config::{
 };
 pub use ctrlc::Error as SignalError;
 pub use error::{Error, Result};
+pub use evaluate::quartiles;
 pub use interrupt::{EXIT_CODE as INTERRUPTED_EXIT_CODE, Interrupt};
 pub use plan::{Counterpart, Stage};
 pub use progress::{Progress, Task};
+pub use prompts::load_prompts;
+pub use run::{Machine, git_revision};
 pub use trainer::{Ending, Trainer};

@@ -17,7 +17,7 @@ pub(crate) struct Prompts {
 impl Prompts {
     /// Reads and encodes all sets; every prompt must fit the engine's cache.
     pub(crate) fn load(sets: &PromptSets, text: &TextModel, engine: &Engine) -> Result<Self> {
-        let load = |set: &PromptSet| load_set(set, text, engine);
+        let load = |set: &PromptSet| load_prompts(set, text, engine);
         Ok(Self {
             train: load(&sets.train)?,
             validation: load(&sets.validation)?,
@@ -26,7 +26,8 @@ impl Prompts {
     }
 }
 
-fn load_set(set: &PromptSet, text: &TextModel, engine: &Engine) -> Result<Vec<Prompt>> {
+/// Reads and encodes a set; every prompt must fit the engine's cache.
+pub fn load_prompts(set: &PromptSet, text: &TextModel, engine: &Engine) -> Result<Vec<Prompt>> {
     let questions = load_questions(&set.file, set.skip, set.take)?;
     let prompts = text.prompts(&questions, &set.file)?;
     for prompt in &prompts {

@@ -53,6 +53,17 @@ impl DraftModel {
         let mut weights = Weights::open(folder, kind)?;
         weights.move_to(device);
         weights.discard_suffix(".rotary_emb.inv_freq");
+        Self::from_weights(weights, config, embedding, positions, device)
+    }
+
+    /// A head of the given weights, on the device that they go to.
+    pub(crate) fn from_weights(
+        mut weights: Weights,
+        config: DraftConfig,
+        embedding: &Tensor,
+        positions: i64,
+        device: Device,
+    ) -> Result<Self> {
         let block = &config.block;
         let hidden = block.hidden;
         let norm =
@@ -72,7 +83,7 @@ impl DraftModel {
         } else {
             weights.take("embed_tokens.weight", &[config.vocabulary, hidden])?
         };
-        let target_ids = target_ids(folder, &config, &mut weights)?;
+        let target_ids = target_ids(&config, &mut weights)?;
         weights.finish()?;
         let rotary = RotaryTable::new(positions, block.head_dim, &block.rope);
         Ok(Self {
@@ -100,6 +111,10 @@ impl DraftModel {
 
     pub(crate) fn config(&self) -> &DraftConfig {
         &self.config
+    }
+
+    pub(crate) fn embedding(&self) -> &Tensor {
+        &self.embedding
     }
 
     /// Projects the target's features to the draft's residual stream: `[n, 3 * target_hidden] -> [n, hidden]`.
@@ -181,7 +196,7 @@ impl DraftModel {
 }
 
 /// Reads `d2t` (offsets from draft to target ids); a head with the full vocabulary may have none.
-fn target_ids(folder: &Path, config: &DraftConfig, weights: &mut Weights) -> Result<Vec<u32>> {
+fn target_ids(config: &DraftConfig, weights: &mut Weights) -> Result<Vec<u32>> {
     // `t2d` marks the covered target tokens: the image of `d2t`, nothing new.
     weights.discard("t2d");
     let count = config.draft_vocabulary;
@@ -195,7 +210,7 @@ fn target_ids(folder: &Path, config: &DraftConfig, weights: &mut Weights) -> Res
             Ok(target_id as u32)
         } else {
             let vocabulary = config.vocabulary;
-            Err(Error::VocabularyMap { folder: folder.to_owned(), draft_id, target_id, vocabulary })
+            Err(Error::VocabularyMap { folder: weights.folder().to_owned(), draft_id, target_id, vocabulary })
         }
     });
     map.collect()

@@ -10,6 +10,7 @@ use super::split::split_layers;
 use super::weights::Weights;
 use crate::Result;
 use crate::kv_cache::KvCache;
+use crate::operations::{Observer, Operation, Unobserved};
 
 const ROWS: i64 = 0;
 const COLUMNS: i64 = 1;
@@ -66,7 +67,18 @@ impl TargetModel {
         let mut weights = Weights::open(folder, kind)?;
         // Old checkpoints keep the rotary frequencies, which are computed here.
         weights.discard_suffix(".rotary_emb.inv_freq");
+        Self::from_weights(weights, config, positions, devices)
+    }
+
+    /// A model of the given weights.
+    pub(crate) fn from_weights(
+        mut weights: Weights,
+        config: TargetConfig,
+        positions: i64,
+        devices: &[Device],
+    ) -> Result<Self> {
         let block = &config.block;
+        let kind = weights.kind();
         let splits = split_layers(&config, devices.len());
         weights.move_to(devices[0]);
         let embedding = weights.take("model.embed_tokens.weight", &[config.vocabulary, block.hidden])?;
@@ -113,6 +125,19 @@ impl TargetModel {
         cache: &KvCache,
         logit_rows: LogitRows,
     ) -> TargetOutput {
+        self.observed_forward(tokens, positions, mask, cache, logit_rows, &mut Unobserved)
+    }
+
+    /// [`TargetModel::forward`], part by part under the eyes of an observer.
+    pub(crate) fn observed_forward(
+        &self,
+        tokens: &Tensor,
+        positions: &[i64],
+        mask: &AttentionMask,
+        cache: &KvCache,
+        logit_rows: LogitRows,
+        observer: &mut impl Observer,
+    ) -> TargetOutput {
         let feature_layers = self.config.feature_layers();
         let mut features = Vec::with_capacity(feature_layers.len());
         let tokens = tokens.to_device(self.embedding.device());
@@ -126,9 +151,12 @@ impl TargetModel {
                     features.push(x.shallow_clone());
                 }
                 // Nothing in place: the features keep the old values.
-                let attended =
-                    layer.attention.forward(&layer.input_norm.forward(&x), &x, &plan, cache.layer(index));
-                x = layer.mlp.forward(&layer.post_attention_norm.forward(&attended), &attended);
+                let normed = observer.observe(Operation::Norms, || layer.input_norm.forward(&x));
+                let attention = || layer.attention.forward(&normed, &x, &plan, cache.layer(index));
+                let attended = observer.observe(Operation::Attention, attention);
+                let normed =
+                    observer.observe(Operation::Norms, || layer.post_attention_norm.forward(&attended));
+                x = observer.observe(Operation::Mlp, || layer.mlp.forward(&normed, &attended));
                 index += 1;
             }
         }
@@ -137,7 +165,7 @@ impl TargetModel {
             x = x.narrow(ROWS, x.size()[0] - 1, 1);
         }
         TargetOutput {
-            logits: self.output.forward(&self.norm.forward(&x)),
+            logits: observer.observe(Operation::Logits, || self.output.forward(&self.norm.forward(&x))),
             features: Tensor::cat(&features, COLUMNS),
         }
     }

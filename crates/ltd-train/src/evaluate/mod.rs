@@ -11,6 +11,7 @@ use ltd_engine::{Controller, CycleOutcome, CycleStats, Engine, Sampler, Session,
 use ltd_policy::CycleSummary;
 
 pub(crate) use statistics::interval;
+pub use statistics::quartiles;
 pub(crate) use summary::{Comparison, GridPoint, Summary};
 
 use crate::Result;

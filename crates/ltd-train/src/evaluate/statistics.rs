@@ -27,7 +27,7 @@ pub(crate) fn interval(prompts: &[CycleStats]) -> (f64, f64) {
 }
 
 /// First quartile, median and third quartile of values (nearest rank).
-pub(crate) fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
+pub fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_unstable_by(f64::total_cmp);
     [1, 2, 3].map(|quarter| values[(values.len() - 1) * quarter / 4])
 }

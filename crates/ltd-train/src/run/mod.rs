@@ -5,5 +5,6 @@ mod provenance;
 mod tensor_file;
 
 pub(crate) use folder::{RunFolder, StageFolder};
+pub use provenance::{Machine, git_revision};
 pub(crate) use provenance::{Provenance, timestamp, unix_time};
 pub(crate) use tensor_file::TensorFile;

@@ -36,11 +36,24 @@ pub(crate) struct Provenance {
 
 /// The machine, as far as the system tells.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Machine {
-    pub(crate) cpu: Option<String>,
-    pub(crate) cores: usize,
-    pub(crate) memory_gib: Option<u64>,
+pub struct Machine {
+    /// Name of the processor; virtual machines often give no more than the maker's.
+    pub cpu: Option<String>,
+    /// The maker's number of its family and model, which tell generations apart.
+    pub cpu_family: Option<u32>,
+    /// See `cpu_family`.
+    pub cpu_model: Option<u32>,
+    /// Those of its instruction sets that decide which kernels run.
+    pub cpu_flags: Vec<String>,
+    /// Threads that run at once.
+    pub cores: usize,
+    /// Memory.
+    pub memory_gib: Option<u64>,
 }
+
+/// Instruction sets that matrix products are written for, as Linux calls them.
+const KERNEL_FLAGS: [&str; 8] =
+    ["avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16"];
 
 impl Provenance {
     pub(crate) fn collect(config: &TrainConfig, engine: &Engine) -> Result<Self> {
@@ -86,7 +99,8 @@ impl Provenance {
 }
 
 impl Machine {
-    fn read() -> Self {
+    /// Asks the system.
+    pub fn read() -> Self {
         let value = |file: &str, key: &str| {
             let text = std::fs::read_to_string(file).ok()?;
             let line = text.lines().find(|line| line.starts_with(key))?;
@@ -94,8 +108,19 @@ impl Machine {
         };
         let memory_kib = value("/proc/meminfo", "MemTotal")
             .and_then(|text| text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()));
+        let number = |key: &str| value("/proc/cpuinfo", key).and_then(|text| text.parse().ok());
+        let flags = value("/proc/cpuinfo", "flags").unwrap_or_default();
+        let flags: Vec<&str> = flags.split_whitespace().collect();
         Self {
             cpu: value("/proc/cpuinfo", "model name"),
+            cpu_family: number("cpu family"),
+            // Not "model name", which begins alike.
+            cpu_model: number("model\t"),
+            cpu_flags: KERNEL_FLAGS
+                .iter()
+                .filter(|flag| flags.contains(flag))
+                .map(ToString::to_string)
+                .collect(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_gib: memory_kib.map(|kib| kib >> 20),
         }
@@ -123,7 +148,8 @@ pub(crate) fn unix_time() -> u64 {
     now.map_or(0, |elapsed| elapsed.as_secs())
 }
 
-fn git_revision() -> Option<String> {
+/// Commit of the working folder's repository, with `-dirty` if it has changes; `None` outside a repository.
+pub fn git_revision() -> Option<String> {
     let output =
         Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).output();
     let output = output.ok().filter(|output| output.status.success())?;

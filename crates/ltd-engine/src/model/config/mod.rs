@@ -84,14 +84,18 @@ impl TargetConfig {
 
     /// Reads `config.json` of a target folder.
     pub fn load(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let config = read_json(&path)?;
-        let family = architecture(&path, &config, &TARGETS)?;
-        let raw = RawConfig::parse(&path, config)?;
+        Self::read(&folder.join("config.json"))
+    }
+
+    /// Reads the `config.json` of a target.
+    pub fn read(path: &Path) -> Result<Self> {
+        let config = read_json(path)?;
+        let family = architecture(path, &config, &TARGETS)?;
+        let raw = RawConfig::parse(path, config)?;
         // The feature layers must be distinct and have a layer after them.
-        check(&path, "num_hidden_layers", raw.num_hidden_layers, "at least 7", |n| n >= 7)?;
+        check(path, "num_hidden_layers", raw.num_hidden_layers, "at least 7", |n| n >= 7)?;
         Ok(Self {
-            block: raw.block(&path, family)?,
+            block: raw.block(path, family)?,
             vocabulary: raw.vocab_size,
             layers: raw.num_hidden_layers,
             max_positions: raw.max_position_embeddings,

@@ -26,7 +26,12 @@ pub(crate) struct Weights {
     missing: Vec<String>,
     device: Device,
     kind: Kind,
+    /// What is not there is made up.
+    random: bool,
 }
+
+/// Spread of random weights: activations stay of the order of one.
+const RANDOM_DEVIATION: f64 = 0.02;
 
 /// One weight file, of which tensors are read when they are wanted.
 enum WeightFile {
@@ -81,12 +86,41 @@ impl Weights {
             let file = Rc::new(WeightFile::open(&path)?);
             tensors.extend(file.names().into_iter().map(|name| (name, Rc::clone(&file))));
         }
-        Ok(Self { folder: folder.to_owned(), tensors, missing: Vec::new(), device: Device::Cpu, kind })
+        Ok(Self {
+            folder: folder.to_owned(),
+            tensors,
+            missing: Vec::new(),
+            device: Device::Cpu,
+            kind,
+            random: false,
+        })
+    }
+
+    /// Weights without a file, made on the device when taken: matrices are random, vectors (norms, biases) ones.
+    pub(crate) fn random(kind: Kind) -> Self {
+        Self {
+            folder: PathBuf::from("random weights"),
+            tensors: BTreeMap::new(),
+            missing: Vec::new(),
+            device: Device::Cpu,
+            kind,
+            random: true,
+        }
     }
 
     /// From now on tensors go to this device.
     pub(crate) fn move_to(&mut self, device: Device) {
         self.device = device;
+    }
+
+    /// Where the weights come from, for messages.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The type that floating-point tensors are taken in.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Whether a tensor is there.
@@ -103,6 +137,9 @@ impl Weights {
     /// that all missing names are reported at once.
     pub(crate) fn take(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
         let Some(file) = self.tensors.remove(name) else {
+            if self.random {
+                return self.make_up(shape);
+            }
             self.missing.push(name.to_owned());
             return Ok(Tensor::zeros(shape, (self.kind, self.device)));
         };
@@ -118,6 +155,14 @@ impl Weights {
         let tensor = file.read(name)?;
         let kind = if tensor.is_floating_point() { self.kind } else { tensor.kind() };
         Ok(tensor.f_to_device(self.device)?.f_to_kind(kind)?)
+    }
+
+    fn make_up(&self, shape: &[i64]) -> Result<Tensor> {
+        let options = (self.kind, self.device);
+        Ok(match shape {
+            [_] => Tensor::f_ones(shape, options)?,
+            _ => Tensor::f_randn(shape, options)?.f_mul_scalar_(RANDOM_DEVIATION)?,
+        })
     }
 
     /// Takes a tensor that some checkpoints carry and this engine does not need.

@@ -1,0 +1,160 @@
+//! Single forwards beside their bare matrix products.
+
+use std::time::{Duration, Instant};
+
+use ltd_engine::{Engine, ProductKernel, Products, Session};
+use ltd_train::Progress;
+
+use super::floor::{Limits, Work};
+use super::report::{DraftLevel, ProductTimes, Verify};
+use super::spread::{Spread, interleaved};
+use super::subject::Subject;
+use crate::cli::EngineArgs;
+use crate::error::Result;
+
+const WARM_UP: usize = 3;
+const KERNELS: [ProductKernel; 2] = [ProductKernel::Engine, ProductKernel::LibTorch];
+
+/// One thing to time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Contender {
+    Target { rows: usize },
+    TargetProducts { rows: usize, kernel: ProductKernel },
+    Level { depth: usize },
+    LevelProducts { kernel: ProductKernel },
+}
+
+/// All that was timed.
+pub(super) struct Forwards {
+    times: Vec<(Contender, Spread)>,
+    context: usize,
+}
+
+/// Times forwards of all sizes, draft levels of all depths, and the products of both.
+pub(super) fn measure_forwards(subject: &Subject, args: &EngineArgs, progress: Progress) -> Result<Forwards> {
+    let engine = &subject.engine;
+    let most_rows = args.tokens.iter().copied().max().unwrap_or(1);
+    let target_products = Products::new(engine, &engine.target_config().products(), most_rows)?;
+    let level_products = Products::new(engine, &engine.draft_config().products(), engine.beam_width())?;
+    let context = subject.tokens(args.context);
+    let rows = subject.tokens(most_rows);
+    let session = engine.prefill(&context, None)?;
+    // A level follows those above it: each is measured in a tree of its own.
+    let mut tree_memory = Some(engine.prefill(&context, None)?);
+
+    let contenders = contenders(args);
+    let mut task = progress.task("forwards", WARM_UP + args.repeats);
+    let time = |contender: &Contender| {
+        Ok(match *contender {
+            Contender::Target { rows: count } => engine.time_target_forward(&session, &rows[..count])?,
+            Contender::TargetProducts { rows, kernel } => target_products.time(kernel, rows),
+            Contender::Level { depth } => time_level(engine, &context, depth, &mut tree_memory)?,
+            Contender::LevelProducts { kernel } => level_products.time(kernel, engine.beam_width()),
+        })
+    };
+    let total = WARM_UP + args.repeats;
+    let shown = |round: usize| task.update(round, round as f64 / total as f64, "rounds");
+    let mut random = ltd_env::stream(0, "forwards");
+    let times = interleaved(&contenders, WARM_UP, args.repeats, &mut random, time, shown)?;
+    task.finish(&format!("{} forwards and products, {} rounds", contenders.len(), args.repeats));
+    let times = contenders.into_iter().zip(times.into_iter().map(Spread::of_ms)).collect();
+    Ok(Forwards { times, context: args.context })
+}
+
+fn contenders(args: &EngineArgs) -> Vec<Contender> {
+    let mut contenders: Vec<Contender> = args.tokens.iter().map(|&rows| Contender::Target { rows }).collect();
+    contenders.extend(depths(args).into_iter().map(|depth| Contender::Level { depth }));
+    for kernel in KERNELS {
+        let products = args.tokens.iter().map(|&rows| Contender::TargetProducts { rows, kernel });
+        contenders.extend(products.chain([Contender::LevelProducts { kernel }]));
+    }
+    contenders
+}
+
+/// The last levels of all trees.
+fn depths(args: &EngineArgs) -> Vec<usize> {
+    let mut depths: Vec<usize> =
+        args.trees.iter().map(|tree| tree.depth).filter(|&depth| depth > 0).collect();
+    depths.sort_unstable();
+    depths.dedup();
+    depths
+}
+
+/// The last level of a tree of some depth: forward, best continuations, growth of the tree.
+fn time_level(
+    engine: &Engine,
+    context: &[u32],
+    depth: usize,
+    memory: &mut Option<Session>,
+) -> Result<Duration> {
+    let mut session = engine.prefill(context, memory.take())?;
+    let mut cycle = engine.begin_cycle(&mut session)?;
+    for _ in 1..depth {
+        engine.expand(&mut session, &mut cycle)?;
+    }
+    // The engine synchronises the device at both ends of a level.
+    let start = Instant::now();
+    engine.expand(&mut session, &mut cycle)?;
+    let elapsed = start.elapsed();
+    *memory = Some(session);
+    Ok(elapsed)
+}
+
+impl Forwards {
+    pub(super) fn verify(&self, engine: &Engine, args: &EngineArgs, limits: &Limits) -> Vec<Verify> {
+        let row = |&tokens: &usize| {
+            let forward = self.spread(Contender::Target { rows: tokens });
+            let products = self.products(|kernel| Contender::TargetProducts { rows: tokens, kernel });
+            Verify {
+                tokens,
+                ms: forward.median,
+                ms_quartiles: forward.quartiles,
+                ratio: forward.median / products.products_ms,
+                products,
+                floor_ms: limits.floor_ms(Work::target_forward(engine, self.context, tokens)),
+            }
+        };
+        args.tokens.iter().map(row).collect()
+    }
+
+    pub(super) fn draft_levels(
+        &self,
+        engine: &Engine,
+        args: &EngineArgs,
+        limits: &Limits,
+    ) -> Vec<DraftLevel> {
+        let products = self.products(|kernel| Contender::LevelProducts { kernel });
+        let row = |depth: usize| {
+            let level = self.spread(Contender::Level { depth });
+            DraftLevel {
+                depth,
+                beam_width: engine.beam_width(),
+                ms: level.median,
+                ms_quartiles: level.quartiles,
+                ratio: level.median / products.products_ms,
+                products: products.clone(),
+                floor_ms: limits.floor_ms(Work::draft_level(engine, self.context)),
+            }
+        };
+        depths(args).into_iter().map(row).collect()
+    }
+
+    /// The fastest kernel's times, and all kernels' medians.
+    fn products(&self, contender: impl Fn(ProductKernel) -> Contender) -> ProductTimes {
+        let [engine, libtorch] = KERNELS.map(|kernel| self.spread(contender(kernel)));
+        let (fastest, products_kernel) =
+            if engine.median <= libtorch.median { (engine, "engine") } else { (libtorch, "libtorch") };
+        ProductTimes {
+            products_ms: fastest.median,
+            products_ms_quartiles: fastest.quartiles,
+            products_kernel,
+            engine_products_ms: engine.median,
+            libtorch_products_ms: libtorch.median,
+        }
+    }
+
+    fn spread(&self, contender: Contender) -> Spread {
+        let found = self.times.iter().find(|(timed, _)| *timed == contender);
+        found.expect("invariant: all that is reported was timed").1
+    }
+}

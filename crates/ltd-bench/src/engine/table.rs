@@ -1,0 +1,120 @@
+//! The report as text.
+
+use std::fmt::Write;
+
+use super::operations::OperationTimes;
+use super::report::{Cycle, DraftLevel, ProductTimes, Report, Verify};
+
+const GIB: f64 = (1_u64 << 30) as f64;
+
+/// Tables in Markdown.
+pub(super) fn text(report: &Report) -> String {
+    let mut text = String::new();
+    write_all(report, &mut text).expect("invariant: text can grow");
+    text
+}
+
+fn write_all(report: &Report, out: &mut String) -> std::fmt::Result {
+    let Report { header, limits, autoregressive, memory, .. } = report;
+    writeln!(out, "\n{}, {}, {limits}", header.device_text(), header.dtype_choice)?;
+    writeln!(out, "target: {}; draft: {}\n", header.target, header.draft)?;
+
+    let [low, high] = autoregressive.tokens_per_second_quartiles;
+    writeln!(
+        out,
+        "autoregressive: {:.1} tokens/s ({low:.1} - {high:.1}), {:.2} ms, floor {:.2} ms ({:.0} %)\n",
+        autoregressive.tokens_per_second,
+        autoregressive.ms,
+        autoregressive.floor_ms,
+        100.0 * autoregressive.share_of_bandwidth
+    )?;
+
+    writeln!(
+        out,
+        "| forward over V tokens | ms (quartiles) | products | ratio | engine's, LibTorch's products | floor |"
+    )?;
+    writeln!(out, "| --- | --- | --- | --- | --- | --- |")?;
+    for Verify { tokens, ms, ms_quartiles, products, ratio, floor_ms } in &report.verify {
+        let name = format!("V = {tokens}");
+        forward(out, &name, *ms, *ms_quartiles, products, *ratio, *floor_ms)?;
+    }
+    for DraftLevel { depth, beam_width, ms, ms_quartiles, products, ratio, floor_ms } in &report.draft_level {
+        let name = format!("draft level {depth}, W = {beam_width}");
+        forward(out, &name, *ms, *ms_quartiles, products, *ratio, *floor_ms)?;
+    }
+
+    if let Some(forwards) = &report.operations {
+        operations(out, forwards)?;
+    }
+
+    writeln!(
+        out,
+        "\n| cycle: depth, size | ms (quartiles) | outside forwards | floor | tokens/s | acceptance |"
+    )?;
+    writeln!(out, "| --- | --- | --- | --- | --- | --- |")?;
+    for cycle in &report.cycles {
+        let Cycle { depth, size, ms, ms_quartiles: [low, high], floor_ms, .. } = cycle;
+        writeln!(
+            out,
+            "| {depth}, {size} | {ms:.2} ({low:.2} - {high:.2}) | {:.2} ms, {:.1} % | {floor_ms:.2} | {:.1} | {:.2} |",
+            cycle.outside_forwards_ms,
+            100.0 * cycle.outside_forwards_share,
+            cycle.tokens_per_second,
+            cycle.acceptance_length
+        )?;
+    }
+
+    let gib = |bytes: Option<u64>| bytes.map_or(f64::NAN, |bytes| bytes as f64 / GIB);
+    writeln!(
+        out,
+        "\nmemory: weights {:.2} GiB, caches {:.2} GiB; resident {:.2} GiB after loading, {:.2} after the cycles, of which \
+         {:.2} are no pages of files ({:.2} of weights and caches); {} cycles added {:.1} MiB",
+        memory.weight_bytes as f64 / GIB,
+        memory.cache_bytes as f64 / GIB,
+        gib(memory.after_load.resident_bytes),
+        gib(memory.after_cycles.resident_bytes),
+        gib(memory.after_cycles.anonymous_bytes),
+        memory.ratio,
+        memory.cycles,
+        memory.growth_bytes as f64 / 1024.0 / 1024.0
+    )
+}
+
+fn operations(out: &mut String, forwards: &[OperationTimes]) -> std::fmt::Result {
+    writeln!(
+        out,
+        "\n| forward over V tokens | norms | attention (products) | MLP (products) | logits (products) | rest |"
+    )?;
+    writeln!(out, "| --- | --- | --- | --- | --- | --- |")?;
+    for times in forwards {
+        let part = |ms: f64, products_ms: f64| format!("{ms:.2} ({products_ms:.2})");
+        writeln!(
+            out,
+            "| V = {} | {:.2} | {} | {} | {} | {:.2} |",
+            times.tokens,
+            times.norms_ms,
+            part(times.attention_ms, times.attention_products_ms),
+            part(times.mlp_ms, times.mlp_products_ms),
+            part(times.logits_ms, times.logits_products_ms),
+            times.rest_ms
+        )?;
+    }
+    Ok(())
+}
+
+fn forward(
+    out: &mut String,
+    name: &str,
+    ms: f64,
+    [low, high]: [f64; 2],
+    products: &ProductTimes,
+    ratio: f64,
+    floor_ms: f64,
+) -> std::fmt::Result {
+    let ProductTimes { products_ms, engine_products_ms, libtorch_products_ms, .. } = products;
+    writeln!(
+        out,
+        "| {name} | {ms:.2} ({low:.2} - {high:.2}) | {products_ms:.2} | {ratio:.2} | \
+         {engine_products_ms:.2}, {libtorch_products_ms:.2} | {floor_ms:.2} |"
+    )
+}

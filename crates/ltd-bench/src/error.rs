@@ -1,0 +1,43 @@
+//! What can go wrong in a measurement.
+
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// An argument cannot be used as it is.
+    #[error("{argument}: {problem}")]
+    Argument { argument: &'static str, problem: String },
+    /// The configuration or its prompts.
+    #[error(transparent)]
+    Config(#[from] ltd_train::Error),
+    /// The models.
+    #[error(transparent)]
+    Engine(#[from] ltd_engine::Error),
+    /// Tokenizer or chat template.
+    #[error(transparent)]
+    Text(#[from] ltd_engine::text::TextError),
+    /// The target ends every answer before its first token.
+    #[error("the target answers each prompt for evaluation with the end of the sequence: nothing to measure")]
+    NothingToDecode,
+    /// The output file.
+    #[error("cannot write {0}")]
+    Write(#[from] ltd_policy::Error),
+    /// Standard output.
+    #[error("standard output: {0}")]
+    Print(std::io::Error),
+    /// LibTorch refused an operation.
+    #[error("LibTorch: {0}")]
+    Torch(#[from] tch::TchError),
+}
+
+impl Error {
+    /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
+    pub(crate) fn is_usage(&self) -> bool {
+        match self {
+            Self::Argument { .. } | Self::NothingToDecode | Self::Text(_) => true,
+            Self::Config(error) => error.is_usage(),
+            Self::Engine(error) => error.is_usage(),
+            Self::Write(_) | Self::Print(_) | Self::Torch(_) => false,
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Where the time of a target forward goes.
+
+use std::time::Duration;
+
+use tch::Device;
+
+use crate::timing::timed;
+
+/// A part of a forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// The norms before attention and MLP, of all layers.
+    Norms,
+    /// Attention of all layers, its projections included.
+    Attention,
+    /// MLP of all layers: products, activation and residual.
+    Mlp,
+    /// The last norm and the logits.
+    Logits,
+}
+
+impl Operation {
+    /// All of them, in the order in which a layer comes to them.
+    pub const ALL: [Self; 4] = [Self::Norms, Self::Attention, Self::Mlp, Self::Logits];
+}
+
+/// Is told of each operation of a forward.
+pub(crate) trait Observer {
+    fn observe<T>(&mut self, operation: Operation, work: impl FnOnce() -> T) -> T;
+}
+
+/// Nobody looks: forwards that are not measured in parts.
+pub(crate) struct Unobserved;
+
+impl Observer for Unobserved {
+    fn observe<T>(&mut self, _operation: Operation, work: impl FnOnce() -> T) -> T {
+        work()
+    }
+}
+
+/// Adds up the time of each operation, device synchronised at both ends.
+pub(crate) struct OperationClock {
+    pub(crate) device: Device,
+    /// In the order of [`Operation::ALL`].
+    pub(crate) times: [Duration; Operation::ALL.len()],
+}
+
+impl Observer for OperationClock {
+    fn observe<T>(&mut self, operation: Operation, work: impl FnOnce() -> T) -> T {
+        let (result, elapsed) = timed(self.device, work);
+        self.times[operation as usize] += elapsed;
+        result
+    }
+}

@@ -1,0 +1,84 @@
+//! What a measurement of the engine needs to know: single forwards of the target, and how much memory is needed.
+
+use std::time::Duration;
+
+use crate::engine::positions;
+use crate::model::{AttentionMask, BlockConfig, LogitRows};
+use crate::operations::{Observer, Operation, OperationClock, Unobserved};
+use crate::timing::timed;
+use crate::{Engine, Error, Result, Session};
+
+impl Engine {
+    /// Runs the target over `tokens` behind the certain positions of a session, as a verification does: masked among
+    /// themselves, with logits of all rows. Returns the wall-clock time, device synchronised at both ends. The
+    /// session is as before: what was written to its cache is provisional.
+    pub fn time_target_forward(&self, session: &Session, tokens: &[u32]) -> Result<Duration> {
+        self.time_observed_forward(session, tokens, &mut Unobserved)
+    }
+
+    /// [`Engine::time_target_forward`], and what its operations took, in the order of [`Operation::ALL`]; the device
+    /// is synchronised around each.
+    pub fn time_target_operations(
+        &self,
+        session: &Session,
+        tokens: &[u32],
+    ) -> Result<(Duration, [Duration; Operation::ALL.len()])> {
+        let mut clock = OperationClock { device: self.device, times: Default::default() };
+        let elapsed = self.time_observed_forward(session, tokens, &mut clock)?;
+        Ok((elapsed, clock.times))
+    }
+
+    fn time_observed_forward(
+        &self,
+        session: &Session,
+        tokens: &[u32],
+        observer: &mut impl Observer,
+    ) -> Result<Duration> {
+        self.check_prompt(tokens)?;
+        let (past, n) = (session.target_cache.len(), tokens.len() as i64);
+        if past + n > session.capacity as i64 {
+            return Err(Error::CacheFull { capacity: session.capacity });
+        }
+        let (_, elapsed) = timed(self.device, || {
+            let positions = positions(past, n);
+            let mask = &AttentionMask::causal(past, n);
+            let (tokens, cache) = (self.token_tensor(tokens), &session.target_cache);
+            self.target.observed_forward(&tokens, &positions, mask, cache, LogitRows::All, observer)
+        });
+        Ok(elapsed)
+    }
+
+    /// Bytes of both models' weights, each counted once, in the number type in use.
+    pub fn weight_bytes(&self) -> u64 {
+        let (target, draft) = (self.target.config(), self.draft.config());
+        let products = target.products().into_iter().chain(draft.products());
+        let mut elements: i64 = products.map(|[outputs, inputs]| outputs * inputs).sum();
+        elements += draft.block.hidden * 3 * draft.target_hidden;
+        if !target.tied_embeddings {
+            elements += target.vocabulary * target.block.hidden;
+        }
+        if self.draft.embedding().data_ptr() != self.target.embedding().data_ptr() {
+            elements += draft.vocabulary * draft.block.hidden;
+        }
+        // Two norms a layer and one after them; the head normalises its other input as well.
+        elements += (2 * target.layers + 1) * target.block.hidden + 4 * draft.block.hidden;
+        elements as u64 * self.element_bytes()
+    }
+
+    /// Bytes of a session's caches.
+    pub fn cache_bytes(&self) -> u64 {
+        let elements = |layers: i64, block: &BlockConfig, positions: usize| {
+            layers * 2 * block.kv_heads * block.head_dim * positions as i64
+        };
+        let (target, draft) = (self.target.config(), self.draft.config());
+        let tree_rows = self.beam_width() * self.max_depth();
+        let elements = elements(target.layers, &target.block, self.capacity())
+            + elements(1, &draft.block, self.capacity() + tree_rows);
+        elements as u64 * self.element_bytes()
+    }
+
+    /// Bytes of a number of the type in use.
+    pub fn element_bytes(&self) -> u64 {
+        self.dtype().chosen.kind().elt_size_in_bytes() as u64
+    }
+}

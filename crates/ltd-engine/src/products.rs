@@ -1,0 +1,126 @@
+//! The bare matrix products of a forward: what it would take if nothing else had to be done.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tch::{Device, Tensor};
+
+use crate::model::{BlockConfig, DraftConfig, Linear, TargetConfig};
+use crate::timing::timed;
+use crate::{Engine, Result};
+
+impl TargetConfig {
+    /// Shapes `[outputs, inputs]` of the products of one forward: per layer q, k and v together, output, gate, up and
+    /// down; then the logits.
+    pub fn products(&self) -> Vec<[i64; 2]> {
+        let mut shapes = self.block.products(self.block.hidden).repeat(self.layers as usize);
+        shapes.push([self.vocabulary, self.block.hidden]);
+        shapes
+    }
+}
+
+impl DraftConfig {
+    /// Shapes `[outputs, inputs]` of the products of one level: those of the layer, then the logits.
+    pub fn products(&self) -> Vec<[i64; 2]> {
+        let mut shapes = self.block.products(2 * self.block.hidden);
+        shapes.push([self.draft_vocabulary, self.block.hidden]);
+        shapes
+    }
+}
+
+impl BlockConfig {
+    fn products(&self, attention_input: i64) -> Vec<[i64; 2]> {
+        let Self { hidden, intermediate, heads, kv_heads, head_dim, .. } = *self;
+        vec![
+            [(heads + 2 * kv_heads) * head_dim, attention_input],
+            [hidden, heads * head_dim],
+            [intermediate, hidden],
+            [intermediate, hidden],
+            [hidden, intermediate],
+        ]
+    }
+}
+
+/// Which kernel computes products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProductKernel {
+    /// The one that the models use.
+    Engine,
+    /// LibTorch's `linear` with the weight as it is stored.
+    LibTorch,
+}
+
+/// Random weights of some shapes, to be multiplied one after another. Each has memory of its own, as in a model: what
+/// a cache keeps from one forward to the next is not what it would keep of a single weight.
+pub struct Products {
+    weights: Vec<(Linear, Tensor)>,
+    /// Rows to multiply, by their width.
+    inputs: BTreeMap<i64, Tensor>,
+    device: Device,
+}
+
+impl Products {
+    /// Weights of the shapes `[outputs, inputs]` in the engine's number type and on its device, for up to `rows` rows.
+    pub fn new(engine: &Engine, shapes: &[[i64; 2]], rows: usize) -> Result<Self> {
+        let options = (engine.dtype().chosen.kind(), engine.device());
+        let random = |shape: [i64; 2]| Tensor::f_randn(shape, options);
+        let weights = shapes.iter().map(|&shape| {
+            let weight = random(shape)?;
+            Ok((Linear::new(weight.shallow_clone()), weight))
+        });
+        let widths = shapes.iter().map(|&[_, width]| Ok((width, random([rows as i64, width])?)));
+        Ok(Self {
+            weights: weights.collect::<Result<_>>()?,
+            inputs: widths.collect::<Result<_>>()?,
+            device: engine.device(),
+        })
+    }
+
+    /// Multiplies all weights with `rows` rows and returns the wall-clock time, device synchronised at both ends.
+    pub fn time(&self, kernel: ProductKernel, rows: usize) -> Duration {
+        let inputs: BTreeMap<i64, Tensor> =
+            self.inputs.iter().map(|(&width, input)| (width, input.narrow(0, 0, rows as i64))).collect();
+        let work = || {
+            for (linear, weight) in &self.weights {
+                let input = &inputs[&weight.size()[1]];
+                let _product = match kernel {
+                    ProductKernel::Engine => linear.forward(input),
+                    ProductKernel::LibTorch => input.linear(weight, None::<&Tensor>),
+                };
+            }
+        };
+        timed(self.device, work).1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_shapes_are_those_of_the_weights_in_the_file() {
+        let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
+        let elements = |shapes: &[[i64; 2]]| shapes.iter().map(|[rows, columns]| rows * columns).sum::<i64>();
+        let stored = |file: &Path| -> BTreeMap<String, i64> {
+            let bytes = std::fs::read(file).expect("weights");
+            let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+            let matrices = tensors.iter().filter(|(_, view)| view.shape().len() == 2);
+            matrices
+                .map(|(name, view)| (name.to_owned(), view.shape().iter().product::<usize>() as i64))
+                .collect()
+        };
+        let target = TargetConfig::load(&pair.join("target")).expect("a configuration");
+        let mut in_file = stored(&pair.join("target/model.safetensors"));
+        if !target.tied_embeddings {
+            in_file.remove("model.embed_tokens.weight").expect("an embedding");
+        }
+        assert_eq!(elements(&target.products()), in_file.values().sum::<i64>());
+        let draft = DraftConfig::load(&pair.join("draft")).expect("a configuration");
+        let mut in_file = stored(&pair.join("draft/model.safetensors"));
+        in_file.remove("fc.weight").expect("a level does not read features");
+        in_file.remove("embed_tokens.weight");
+        assert_eq!(elements(&draft.products()), in_file.values().sum::<i64>());
+    }
+}
