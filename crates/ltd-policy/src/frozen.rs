@@ -272,8 +272,8 @@ fn check(header: &Header, layers: &[Linear], path: &Path) -> Result<()> {
     if *kind != actions.kind() {
         return Err(Error::mismatch(path, "kind of the actions", kind, actions.kind()));
     }
-    if !layout.is_contiguous() {
-        return Err(Error::mismatch(path, "layout", "segments one after another", "gaps or overlaps"));
+    if let Some((expected, found)) = layout.problem() {
+        return Err(Error::mismatch(path, "layout", expected, found));
     }
     if let Some(problem) = actions.problem(layout.depth_cap) {
         return Err(Error::mismatch(path, "action table", "a possible one", problem));

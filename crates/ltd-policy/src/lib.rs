@@ -19,7 +19,7 @@ pub use latency::{
     DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,
 };
 pub use mlp::{Linear, Mlp, Scratch, argmax};
-pub use observation::{CycleSummary, ObservationLayout, Segment, Source};
+pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
 pub use package::{
     Choice, Expected, MANIFEST_FILE, Manifest, ModelIdentity, PolicyEntry, PolicyPackage, sha256_hex,
 };

@@ -32,3 +32,14 @@ pub(crate) fn size_policy() -> FrozenPolicy {
     let mlp = mlp(&[layout.len(), 16, 8, 3], 2.0);
     FrozenPolicy::new(layout, actions, mlp, probes)
 }
+
+/// The same decisions from compact observations.
+pub(crate) fn compact_pair() -> (FrozenPolicy, FrozenPolicy) {
+    let pair = [(depth_policy(), 8), (size_policy(), 16)].map(|(policy, hidden)| {
+        let layout = ObservationLayout::compact(policy.kind(), 3, 4);
+        let probes = (0..4).map(|probe| vec![0.2 * probe as f32; layout.len()]).collect();
+        let mlp = mlp(&[layout.len(), hidden, policy.actions().count()], 3.0);
+        FrozenPolicy::new(layout, policy.actions().clone(), mlp, probes)
+    });
+    pair.into()
+}
