@@ -1,11 +1,12 @@
 use std::path::Path;
 
 use ltd_policy::{
-    Choice, CycleSummary, DepthPolicy, Error, FrozenPolicy, ObservationLayout, SizePolicy, argmax,
+    Choice, CycleSummary, DepthPolicy, Error, FrozenPolicy, FrozenPredictor, ObservationLayout, SizePolicy,
+    argmax,
 };
 use proptest::prelude::*;
 
-use crate::synthetic::{compact_pair, depth_policy, size_policy};
+use crate::synthetic::{compact_pair, depth_policy, predictor, size_policy};
 
 fn reread(bytes: &[u8]) -> Result<FrozenPolicy, Error> {
     FrozenPolicy::from_bytes(bytes, Path::new("policy.safetensors"))
@@ -20,6 +21,11 @@ fn a_policy_is_read_back_as_it_was_written() {
         policy.save(&path).expect("it is written");
         assert_eq!(FrozenPolicy::load(&path).expect("it is read"), policy);
     }
+    let path = folder.path().join("policy.safetensors");
+    predictor().save(&path).expect("it is written");
+    assert_eq!(FrozenPredictor::load(&path).expect("it is read"), predictor());
+    let error = FrozenPolicy::load(&path).expect_err("no policy").to_string();
+    assert!(error.contains("policy header is not of the expected form"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 1, "no temporary file is left");
 }
 
