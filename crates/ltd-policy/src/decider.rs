@@ -1,13 +1,13 @@
 //! Frozen policies that decide inside the decode loop.
 
 use crate::action::{DepthActions, DepthRule, SizeActions};
-use crate::frozen::{Actions, FrozenPolicy};
+use crate::frozen::{Actions, Frozen, FrozenPolicy, Outputs};
 use crate::mlp::{Mlp, Scratch, argmax};
 use crate::observation::{CycleSummary, ObservationLayout};
 
 /// A folded network with its buffers: deciding allocates nothing.
 #[derive(Debug, Clone)]
-struct Evaluator {
+pub(crate) struct Evaluator {
     layout: ObservationLayout,
     mlp: Mlp,
     observation: Vec<f32>,
@@ -15,15 +15,20 @@ struct Evaluator {
 }
 
 impl Evaluator {
-    fn new(policy: &FrozenPolicy) -> Self {
+    pub(crate) fn new<O: Outputs>(policy: &Frozen<O>) -> Self {
         let layout = policy.layout().folded();
         let mlp = policy.mlp().folded(policy.layout());
         Self { observation: vec![0.0; layout.len()], scratch: mlp.scratch(), layout, mlp }
     }
 
-    fn decide(&mut self, summary: &CycleSummary) -> usize {
+    /// The network's outputs.
+    pub(crate) fn forward(&mut self, summary: &CycleSummary) -> &[f32] {
         self.layout.write_into(summary, &mut self.observation);
-        argmax(self.mlp.forward(&self.observation, &mut self.scratch))
+        self.mlp.forward(&self.observation, &mut self.scratch)
+    }
+
+    fn decide(&mut self, summary: &CycleSummary) -> usize {
+        argmax(self.forward(summary))
     }
 }
 

@@ -1,10 +1,11 @@
-//! A trained policy as one file.
+//! A trained network as one file: what it sees, what its outputs stand for, its weights, and probes.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{DepthActions, SizeActions};
@@ -65,6 +66,28 @@ impl Actions {
             Self::Size(actions) => actions.sizes.len(),
         }
     }
+}
+
+/// What the outputs of a frozen network stand for.
+pub trait Outputs: Clone + Serialize + DeserializeOwned {
+    /// Name of this use of a network: the `kind` in the file.
+    fn kind_name(&self) -> String;
+
+    /// Number of outputs.
+    fn output_count(&self) -> usize;
+
+    /// What is impossible about the table, if anything.
+    fn problem(&self, depth_cap: usize) -> Option<String>;
+}
+
+impl Outputs for Actions {
+    fn kind_name(&self) -> String {
+        self.kind().to_string()
+    }
+
+    fn output_count(&self) -> usize {
+        self.count()
+    }
 
     fn problem(&self, depth_cap: usize) -> Option<String> {
         match self {
@@ -82,45 +105,50 @@ impl Actions {
 pub struct Probes {
     /// `[n][observation]`.
     pub observations: Vec<Vec<f32>>,
-    /// `[n][actions]`.
+    /// `[n][outputs]`.
     pub logits: Vec<Vec<f32>>,
 }
 
-/// A policy that no longer learns: what it sees, what it chooses among, its network, and probes.
+/// A network that no longer learns: what it sees, what its outputs stand for, its weights, and probes.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FrozenPolicy {
+pub struct Frozen<O> {
     layout: ObservationLayout,
-    actions: Actions,
+    actions: O,
     mlp: Mlp,
     probes: Probes,
 }
 
+/// A policy that no longer learns: one logit per action.
+pub type FrozenPolicy = Frozen<Actions>;
+
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Header {
+#[serde(deny_unknown_fields, bound(deserialize = "O: DeserializeOwned"))]
+struct Header<O> {
     format_version: u32,
-    kind: PolicyKind,
+    kind: String,
     layout: ObservationLayout,
-    actions: Actions,
+    actions: O,
 }
 
 impl FrozenPolicy {
+    /// Which decision it makes.
+    pub fn kind(&self) -> PolicyKind {
+        self.actions.kind()
+    }
+}
+
+impl<O: Outputs> Frozen<O> {
     /// Freezes a network; the probes' logits are computed here.
     ///
     /// # Panics
     /// If the network does not fit the layout or the actions.
-    pub fn new(layout: ObservationLayout, actions: Actions, mlp: Mlp, observations: Vec<Vec<f32>>) -> Self {
+    pub fn new(layout: ObservationLayout, actions: O, mlp: Mlp, observations: Vec<Vec<f32>>) -> Self {
         assert_eq!(mlp.inputs(), layout.len(), "network inputs and observation");
-        assert_eq!(mlp.outputs(), actions.count(), "network outputs and actions");
+        assert_eq!(mlp.outputs(), actions.output_count(), "network outputs and actions");
         let mut scratch = mlp.scratch();
         let logits =
             observations.iter().map(|observation| mlp.forward(observation, &mut scratch).to_vec()).collect();
         Self { layout, actions, mlp, probes: Probes { observations, logits } }
-    }
-
-    /// Which decision it makes.
-    pub fn kind(&self) -> PolicyKind {
-        self.actions.kind()
     }
 
     /// What it sees.
@@ -128,8 +156,8 @@ impl FrozenPolicy {
         &self.layout
     }
 
-    /// What it chooses among.
-    pub fn actions(&self) -> &Actions {
+    /// What its outputs stand for.
+    pub fn actions(&self) -> &O {
         &self.actions
     }
 
@@ -159,10 +187,10 @@ impl FrozenPolicy {
             vec![observations.len(), self.layout.len()],
             &observations.concat(),
         );
-        push("probe.logits".into(), vec![logits.len(), self.actions.count()], &logits.concat());
+        push("probe.logits".into(), vec![logits.len(), self.actions.output_count()], &logits.concat());
         let header = Header {
             format_version: FORMAT_VERSION,
-            kind: self.kind(),
+            kind: self.actions.kind_name(),
             layout: self.layout.clone(),
             actions: self.actions.clone(),
         };
@@ -194,11 +222,11 @@ impl FrozenPolicy {
         let header = metadata.metadata().as_ref().and_then(|entries| entries.get(HEADER));
         let header =
             header.ok_or_else(|| Error::mismatch(path, "metadata", format!("a `{HEADER}` entry"), "none"))?;
-        let header = read_header(header, path)?;
+        let header: Header<O> = read_header(header, path)?;
         let layers = read_layers(&file, path)?;
         check(&header, &layers, path)?;
         let observations = read_rows(&file, "probe.observations", header.layout.len(), path)?;
-        let logits = read_rows(&file, "probe.logits", header.actions.count(), path)?;
+        let logits = read_rows(&file, "probe.logits", header.actions.output_count(), path)?;
         if observations.len() != logits.len() {
             return Err(Error::mismatch(path, "rows of probe.logits", observations.len(), logits.len()));
         }
@@ -207,7 +235,7 @@ impl FrozenPolicy {
     }
 }
 
-fn read_header(text: &str, path: &Path) -> Result<Header> {
+fn read_header<O: Outputs>(text: &str, path: &Path) -> Result<Header<O>> {
     #[derive(Deserialize)]
     struct Version {
         format_version: u32,
@@ -267,13 +295,13 @@ fn read_layers(file: &SafeTensors, path: &Path) -> Result<Vec<Linear>> {
     Ok(layers)
 }
 
-fn check(header: &Header, layers: &[Linear], path: &Path) -> Result<()> {
+fn check<O: Outputs>(header: &Header<O>, layers: &[Linear], path: &Path) -> Result<()> {
     let Header { layout, actions, kind, .. } = header;
-    if *kind != actions.kind() {
-        return Err(Error::mismatch(path, "kind of the actions", kind, actions.kind()));
+    if *kind != actions.kind_name() {
+        return Err(Error::mismatch(path, "kind of the actions", kind, actions.kind_name()));
     }
-    if !layout.is_contiguous() {
-        return Err(Error::mismatch(path, "layout", "segments one after another", "gaps or overlaps"));
+    if let Some((expected, found)) = layout.problem() {
+        return Err(Error::mismatch(path, "layout", expected, found));
     }
     if let Some(problem) = actions.problem(layout.depth_cap) {
         return Err(Error::mismatch(path, "action table", "a possible one", problem));
@@ -282,8 +310,8 @@ fn check(header: &Header, layers: &[Linear], path: &Path) -> Result<()> {
     if inputs != layout.len() {
         return Err(Error::mismatch(path, "network inputs", layout.len(), inputs));
     }
-    if outputs != actions.count() {
-        return Err(Error::mismatch(path, "network outputs", actions.count(), outputs));
+    if outputs != actions.output_count() {
+        return Err(Error::mismatch(path, "network outputs", actions.output_count(), outputs));
     }
     Ok(())
 }

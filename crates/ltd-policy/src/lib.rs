@@ -4,6 +4,7 @@ mod action;
 mod atomic_file;
 mod decider;
 mod error;
+mod factored;
 mod frozen;
 mod latency;
 mod mlp;
@@ -14,12 +15,13 @@ pub use action::{DepthActions, DepthRule, SizeActions};
 pub use atomic_file::write_atomically;
 pub use decider::{DepthPolicy, SizePolicy};
 pub use error::{Error, Result};
-pub use frozen::{Actions, FrozenPolicy, PolicyKind, Probes};
+pub use factored::{FactoredActions, FactoredPolicy, FrozenPredictor, expected_acceptance};
+pub use frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind, Probes};
 pub use latency::{
     DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,
 };
 pub use mlp::{Linear, Mlp, Scratch, argmax};
-pub use observation::{CycleSummary, ObservationLayout, Segment, Source};
+pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
 pub use package::{
     Choice, Expected, MANIFEST_FILE, Manifest, ModelIdentity, PolicyEntry, PolicyPackage, sha256_hex,
 };

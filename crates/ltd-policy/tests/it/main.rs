@@ -1,5 +1,6 @@
 //! Policy files and packages: what is written is read back, and nothing broken is accepted.
 
+mod factored;
 mod package;
 mod policy_file;
 mod synthetic;

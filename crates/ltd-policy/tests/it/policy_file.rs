@@ -1,11 +1,12 @@
 use std::path::Path;
 
 use ltd_policy::{
-    Choice, CycleSummary, DepthPolicy, Error, FrozenPolicy, ObservationLayout, SizePolicy, argmax,
+    Choice, CycleSummary, DepthPolicy, Error, FrozenPolicy, FrozenPredictor, ObservationLayout, SizePolicy,
+    argmax,
 };
 use proptest::prelude::*;
 
-use crate::synthetic::{depth_policy, size_policy};
+use crate::synthetic::{compact_pair, depth_policy, predictor, size_policy};
 
 fn reread(bytes: &[u8]) -> Result<FrozenPolicy, Error> {
     FrozenPolicy::from_bytes(bytes, Path::new("policy.safetensors"))
@@ -14,32 +15,39 @@ fn reread(bytes: &[u8]) -> Result<FrozenPolicy, Error> {
 #[test]
 fn a_policy_is_read_back_as_it_was_written() {
     let folder = tempfile::tempdir().expect("a folder");
-    for policy in [depth_policy(), size_policy()] {
+    let (compact_depth, compact_size) = compact_pair();
+    for policy in [depth_policy(), size_policy(), compact_depth, compact_size] {
         let path = folder.path().join("policy.safetensors");
         policy.save(&path).expect("it is written");
         assert_eq!(FrozenPolicy::load(&path).expect("it is read"), policy);
     }
+    let path = folder.path().join("policy.safetensors");
+    predictor().save(&path).expect("it is written");
+    assert_eq!(FrozenPredictor::load(&path).expect("it is read"), predictor());
+    let error = FrozenPolicy::load(&path).expect_err("no policy").to_string();
+    assert!(error.contains("policy header is not of the expected form"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 1, "no temporary file is left");
 }
 
 #[test]
 fn deciders_choose_what_the_full_network_chooses() {
     let scores: Vec<f32> = (0..3 + 4 * 9).map(|index| -0.37 * index as f32).collect();
-    let (depth, size) = (depth_policy(), size_policy());
-    let mut depth_decider = DepthPolicy::new(&depth).expect("a depth policy");
-    let mut size_decider = SizePolicy::new(&size).expect("a size policy");
-    assert!(DepthPolicy::new(&size).is_none() && SizePolicy::new(&depth).is_none());
-    for draft_depth in 0..4 {
-        for context_length in [0, 17, 900] {
-            let scores = &scores[..3 + draft_depth * 9];
-            let summary = CycleSummary { scores, beam_width: 3, draft_depth, context_length };
-            let full = |policy: &FrozenPolicy| {
-                let mut observation = vec![0.0; policy.layout().len()];
-                policy.layout().write_into(&summary, &mut observation);
-                argmax(policy.mlp().forward(&observation, &mut policy.mlp().scratch()))
-            };
-            assert_eq!(depth_decider.continue_drafting(&summary), full(&depth) == 1);
-            assert_eq!(size_decider.verification_size(&summary), [2, 5, 9][full(&size)]);
+    for (depth, size) in [(depth_policy(), size_policy()), compact_pair()] {
+        let mut depth_decider = DepthPolicy::new(&depth).expect("a depth policy");
+        let mut size_decider = SizePolicy::new(&size).expect("a size policy");
+        assert!(DepthPolicy::new(&size).is_none() && SizePolicy::new(&depth).is_none());
+        for draft_depth in 0..4 {
+            for context_length in [0, 17, 900] {
+                let scores = &scores[..3 + draft_depth * 9];
+                let summary = CycleSummary { scores, beam_width: 3, draft_depth, context_length };
+                let full = |policy: &FrozenPolicy| {
+                    let mut observation = vec![0.0; policy.layout().len()];
+                    policy.layout().write_into(&summary, &mut observation);
+                    argmax(policy.mlp().forward(&observation, &mut policy.mlp().scratch()))
+                };
+                assert_eq!(depth_decider.continue_drafting(&summary), full(&depth) == 1);
+                assert_eq!(size_decider.verification_size(&summary), [2, 5, 9][full(&size)]);
+            }
         }
     }
 }
@@ -77,6 +85,11 @@ fn a_file_whose_parts_do_not_fit_is_refused_with_what_is_wrong() {
             "format version 9, this program reads version 1",
         ),
         (r#"\"kind\":\"size\""#, r#"\"kind\":\"depth\""#, "kind of the actions is size, expected depth"),
+        (
+            r#"\"depth_cap\":4"#,
+            r#"\"depth_cap\":5"#,
+            "layout is 39 numbers of AllScores, expected at least 48",
+        ),
         (r"[2,5,9]", r"[5,2,9]", "action table is"),
         (r"[2,5,9]", r"[2,5]", "network outputs is 3, expected 2"),
         (r#"\"offset\":39"#, r#"\"offset\":40"#, "layout is gaps or overlaps"),

@@ -1,6 +1,10 @@
 //! What a policy sees of a cycle: one layout type, one writer, used in training, evaluation and serving.
 
+mod compact;
+
 use serde::{Deserialize, Serialize};
+
+use crate::frozen::PolicyKind;
 
 /// What is known of a draft-and-verify cycle when a decision is due. Plain data: the same value is seen in
 /// training, evaluation and serving.
@@ -32,6 +36,11 @@ pub enum Source {
     LastLevelScores,
     /// Scores of all levels, zero-padded.
     AllScores,
+    /// Path probabilities, seven numbers per level, zero for levels not drafted: the level's 3 best, the mass of its
+    /// best 10, and the mass of the best 4, 12 and 32 candidates of this level and those above.
+    LevelProbabilities,
+    /// The logarithms of these, floored at that of [`PROBABILITY_FLOOR`]; zero for levels not drafted.
+    LevelLogProbabilities,
     /// `L`, repeated over the segment.
     ContextLength,
     /// `D`, repeated over the segment.
@@ -42,6 +51,19 @@ impl Source {
     /// Whether a segment of this source holds one number, repeated.
     fn repeats(self) -> bool {
         matches!(self, Self::ContextLength | Self::DraftDepth)
+    }
+
+    /// Numbers that trees of this width and depth need, `None` if it is more than any tree has.
+    fn needs(self, beam_width: usize, depth_cap: usize) -> Option<usize> {
+        let level = beam_width.checked_mul(beam_width)?;
+        match self {
+            Self::LastLevelScores => Some(level),
+            Self::AllScores => level.checked_mul(depth_cap)?.checked_add(beam_width),
+            Self::LevelProbabilities | Self::LevelLogProbabilities => {
+                depth_cap.checked_add(1)?.checked_mul(compact::NUMBERS)
+            }
+            Self::ContextLength | Self::DraftDepth => Some(1),
+        }
     }
 }
 
@@ -83,8 +105,14 @@ const CONTEXT_SCALE: f32 = 1.0 / 1000.0;
 const DEPTH_SCALE: f32 = 1.0 / 10.0;
 /// Stands for the log-prob of an impossible candidate, minus infinity, which would spoil the network's sums.
 const LOWEST_SCORE: f32 = -1e4;
+/// Path probability below which candidates are all alike: they are accepted less than once in 20,000 cycles.
+pub const PROBABILITY_FLOOR: f32 = 5e-5;
+/// Brings the logarithms of path probabilities, 0 to -10, near the range of the probabilities.
+const LOG_SCALE: f32 = 1.0 / 10.0;
 
 impl ObservationLayout {
+    /// The families of layouts that [`ObservationLayout::named`] knows.
+    pub const FAMILIES: [&'static str; 2] = ["reference", "compact"];
     /// Name of [`ObservationLayout::reference_depth`].
     pub const REFERENCE_DEPTH: &'static str = "reference-depth";
     /// Name of [`ObservationLayout::reference_size`].
@@ -101,6 +129,36 @@ impl ObservationLayout {
     pub fn reference_size(beam_width: usize, depth_cap: usize) -> Self {
         let scores = (Source::AllScores, beam_width + depth_cap * beam_width * beam_width);
         Self::reference(Self::REFERENCE_SIZE, beam_width, depth_cap, scores, REFERENCE_SIZE_REPEATS)
+    }
+
+    /// What [`Source::LevelProbabilities`] tells of all levels drafted so far, with its logarithms, `L / 1000` and
+    /// `D / 10`: 184 numbers at depth 12, for any beam width. Depth and size policies see the same under names of
+    /// their own (`compact-depth`, `compact-size`).
+    pub fn compact(kind: PolicyKind, beam_width: usize, depth_cap: usize) -> Self {
+        let levels = (depth_cap + 1) * compact::NUMBERS;
+        let parts = [
+            (Source::LevelProbabilities, levels, 1.0),
+            (Source::LevelLogProbabilities, levels, LOG_SCALE),
+            (Source::ContextLength, 1, CONTEXT_SCALE),
+            (Source::DraftDepth, 1, DEPTH_SCALE),
+        ];
+        Self {
+            name: format!("compact-{kind}"),
+            version: 1,
+            beam_width,
+            depth_cap,
+            segments: in_sequence(parts),
+        }
+    }
+
+    /// The layout of a family (`reference`, `compact`) for one of the two decisions; `None` if there is no such family.
+    pub fn named(family: &str, kind: PolicyKind, beam_width: usize, depth_cap: usize) -> Option<Self> {
+        match (family, kind) {
+            ("reference", PolicyKind::Depth) => Some(Self::reference_depth(beam_width, depth_cap)),
+            ("reference", PolicyKind::Size) => Some(Self::reference_size(beam_width, depth_cap)),
+            ("compact", kind) => Some(Self::compact(kind, beam_width, depth_cap)),
+            _ => None,
+        }
     }
 
     fn reference(
@@ -134,6 +192,19 @@ impl ObservationLayout {
         !self.is_empty() && in_sequence(parts) == self.segments
     }
 
+    /// What a layout that was read from a file should have, and what it has instead; `None` if it can be written.
+    pub(crate) fn problem(&self) -> Option<(String, String)> {
+        if !self.is_contiguous() {
+            return Some(("segments one after another".to_owned(), "gaps or overlaps".to_owned()));
+        }
+        self.segments.iter().find_map(|&Segment { source, length, .. }| {
+            // Levels without room would be written out of bounds.
+            let needed = source.needs(self.beam_width, self.depth_cap).unwrap_or(usize::MAX);
+            let expected = format!("at least {needed} for this beam width and depth");
+            (length < needed).then(|| (expected, format!("{length} numbers of {source:?}")))
+        })
+    }
+
     /// The same information with each repeated number once: what a frozen policy reads, after the repeated inputs'
     /// weights were added up.
     pub(crate) fn folded(&self) -> Self {
@@ -163,13 +234,38 @@ impl ObservationLayout {
         assert_eq!(observation.len(), self.len(), "observation buffer");
         assert_eq!(summary.beam_width, self.beam_width, "beam width of the tree and of the layout");
         assert!(summary.draft_depth <= self.depth_cap, "the tree is deeper than the layout");
+        let mut levels_wanted = false;
         for segment in &self.segments {
             let target = &mut observation[segment.offset..][..segment.length];
             match segment.source {
+                Source::LevelProbabilities | Source::LevelLogProbabilities => {
+                    target.fill(0.0);
+                    levels_wanted = true;
+                }
                 Source::LastLevelScores => write_padded(summary.last_level(), segment.scale, target),
                 Source::AllScores => write_padded(summary.scores, segment.scale, target),
                 Source::ContextLength => target.fill(summary.context_length as f32 * segment.scale),
                 Source::DraftDepth => target.fill(summary.draft_depth as f32 * segment.scale),
+            }
+        }
+        if levels_wanted {
+            self.write_levels(summary, observation);
+        }
+    }
+
+    /// One pass over the levels serves all segments that want their probabilities.
+    fn write_levels(&self, summary: &CycleSummary, observation: &mut [f32]) {
+        for (level, numbers) in compact::level_numbers(summary).enumerate() {
+            for segment in &self.segments {
+                let transform: fn(f32) -> f32 = match segment.source {
+                    Source::LevelProbabilities => std::convert::identity,
+                    Source::LevelLogProbabilities => compact::floored_log,
+                    _ => continue,
+                };
+                let target = &mut observation[segment.offset + level * compact::NUMBERS..];
+                for (target, number) in target.iter_mut().zip(numbers) {
+                    *target = transform(number) * segment.scale;
+                }
             }
         }
     }
@@ -238,6 +334,52 @@ mod tests {
         let mut observation = vec![0.0; layout.len()];
         layout.write_into(&summary(&[-1.0, f32::NEG_INFINITY], 0), &mut observation);
         assert!(observation.iter().all(|value| value.is_finite()));
+    }
+
+    #[test]
+    fn the_compact_layout_holds_the_levels_drafted_and_nothing_else() {
+        let layout = ObservationLayout::compact(PolicyKind::Depth, 2, 2);
+        assert_eq!((layout.name.as_str(), layout.len()), ("compact-depth", 2 * 3 * 7 + 2));
+        assert_eq!(ObservationLayout::compact(PolicyKind::Size, 10, 12).len(), 184);
+        let mut observation = vec![f32::NAN; layout.len()];
+        let scores = [0.5f32, 0.25, 0.25, 0.125, 0.0, 0.125].map(f32::ln);
+        layout.write_into(&summary(&scores, 1), &mut observation);
+        let levels = [[0.5, 0.25, 0.0, 0.75, 0.75, 0.75, 0.75], [0.25, 0.125, 0.125, 0.5, 1.125, 1.25, 1.25]];
+        let near = |found: &[f32], expected: &[f32]| {
+            found.len() == expected.len() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6)
+        };
+        assert!(near(&observation[..14], &levels.concat()), "{:?}", &observation[..14]);
+        let logs: Vec<f32> = levels.concat().iter().map(|p| p.max(PROBABILITY_FLOOR).ln() * 0.1).collect();
+        assert!(near(&observation[21..35], &logs), "{:?}", &observation[21..35]);
+        assert!(observation[14..21].iter().chain(&observation[35..42]).all(|value| *value == 0.0));
+        assert_eq!(observation[42..], [0.5, 0.1]);
+    }
+
+    #[test]
+    fn layouts_are_found_by_name() {
+        for (kind, names) in [
+            (PolicyKind::Depth, ["reference-depth", "compact-depth"]),
+            (PolicyKind::Size, ["reference-size", "compact-size"]),
+        ] {
+            for (family, name) in ObservationLayout::FAMILIES.into_iter().zip(names) {
+                let layout = ObservationLayout::named(family, kind, 10, 12).expect("a known name");
+                assert_eq!((layout.name.as_str(), layout.version, layout.problem()), (name, 1, None));
+            }
+        }
+        assert!(ObservationLayout::named("compacted", PolicyKind::Size, 10, 12).is_none());
+    }
+
+    #[test]
+    fn layouts_too_small_for_their_trees_are_named() {
+        let compact = ObservationLayout::compact(PolicyKind::Size, 10, 12);
+        let found = |layout: ObservationLayout| layout.problem().expect("a problem");
+        let (expected, has) = found(ObservationLayout { depth_cap: 13, ..compact.clone() });
+        assert_eq!(has, "91 numbers of LevelProbabilities");
+        assert_eq!(expected, "at least 98 for this beam width and depth");
+        found(ObservationLayout { depth_cap: usize::MAX, ..compact });
+        let reference = ObservationLayout::reference_depth(10, 12);
+        let (_, has) = found(ObservationLayout { beam_width: 11, ..reference });
+        assert_eq!(has, "100 numbers of LastLevelScores");
     }
 
     #[test]

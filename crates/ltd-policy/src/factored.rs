@@ -1,0 +1,188 @@
+//! The factored policy: a network predicts what would be accepted, a measured table says what it would cost.
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::{DepthActions, DepthRule, SizeActions};
+use crate::decider::Evaluator;
+use crate::frozen::{Frozen, Outputs};
+use crate::latency::{LatencyModel, LatencyTable};
+use crate::observation::CycleSummary;
+
+/// The depths and sizes between which a factored policy decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactoredActions {
+    /// Where drafting may stop, and after which levels it is asked.
+    pub depth: DepthActions,
+    /// Candidates that may be verified.
+    pub size: SizeActions,
+}
+
+/// A predictor of accepted draft tokens that no longer learns; its outputs are read by [`expected_acceptance`].
+pub type FrozenPredictor = Frozen<FactoredActions>;
+
+impl FactoredActions {
+    /// The depths at which drafting can end, ascending: where it is asked, and the deepest.
+    pub fn stops(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..=self.depth.max_depth).filter(|&depth| self.depth.rule_at(depth) != DepthRule::Continue)
+    }
+}
+
+impl Outputs for FactoredActions {
+    fn kind_name(&self) -> String {
+        "factored".to_owned()
+    }
+
+    fn output_count(&self) -> usize {
+        self.stops().count() * self.size.sizes.len()
+    }
+
+    fn problem(&self, depth_cap: usize) -> Option<String> {
+        let depth = self.depth.problems(depth_cap).into_iter().next();
+        depth
+            .map(|(key, problem)| format!("depth.{key} {problem}"))
+            .or_else(|| self.size.problem().map(|problem| format!("size {problem}")))
+    }
+}
+
+/// Expected accepted draft tokens per final depth and size, `[stops][sizes]`, from a network's outputs of that shape.
+///
+/// `E[i][j]` is the sum of `softplus(output[a][b])` over `a <= i` and `b <= j`: it grows with depth and size, and so does
+/// what one adds to the other. That is the form of perfectly calibrated scores: the `V`-th candidate is then worth
+/// the `V`-th largest path probability of the levels drafted, which never falls as levels are added.
+///
+/// # Panics
+/// If `outputs` and `expected` differ in length, or are no whole number of rows.
+pub fn expected_acceptance(outputs: &[f32], sizes: usize, expected: &mut [f32]) {
+    assert_eq!(outputs.len(), expected.len(), "one expectation per output");
+    assert!(sizes > 0 && outputs.len().is_multiple_of(sizes), "a row of outputs per final depth");
+    for start in (0..outputs.len()).step_by(sizes) {
+        let mut row_sum = 0.0;
+        for index in start..start + sizes {
+            row_sum += softplus(outputs[index]);
+            expected[index] = row_sum + if start == 0 { 0.0 } else { expected[index - sizes] };
+        }
+    }
+}
+
+/// `ln(1 + exp(x))`, without overflow.
+fn softplus(x: f32) -> f32 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// Decides both depth and size by `1 + E[accepted] - lambda * T`, ready to use: a decision allocates nothing.
+///
+/// `lambda`, in tokens per second, is what time is worth: at the throughput that the decisions themselves reach,
+/// they maximise it (the fixed point of fractional programming: Dinkelbach 1967).
+#[derive(Debug, Clone)]
+pub struct FactoredPolicy {
+    evaluator: Evaluator,
+    actions: FactoredActions,
+    stops: Vec<usize>,
+    beam_width: usize,
+    latency: LatencyModel,
+    depth_decision_ms: f64,
+    tokens_per_ms: f64,
+    /// `[stops][sizes]`, of the latest prediction.
+    expected: Vec<f32>,
+    /// Depth at which it was decided to stop, and the size that goes with it.
+    decided: Option<(usize, usize)>,
+}
+
+/// A way to end a cycle.
+#[derive(Debug, Clone, Copy)]
+struct Ending {
+    size: usize,
+    /// `1 + E[accepted]` less what the time still to be spent is worth, in tokens.
+    value: f64,
+}
+
+impl FactoredPolicy {
+    /// Readies a predictor with a machine's table. `tokens_per_second` is `lambda`.
+    ///
+    /// # Panics
+    /// If the table has [`problems`](LatencyTable::problems), or `tokens_per_second` is not positive.
+    pub fn new(predictor: &FrozenPredictor, table: &LatencyTable, tokens_per_second: f64) -> Self {
+        assert!(tokens_per_second.is_finite() && tokens_per_second > 0.0, "what time is worth");
+        let actions = predictor.actions().clone();
+        Self {
+            evaluator: Evaluator::new(predictor),
+            stops: actions.stops().collect(),
+            beam_width: predictor.layout().beam_width,
+            latency: table.model(),
+            depth_decision_ms: table.decision.depth_us / 1e3,
+            tokens_per_ms: tokens_per_second / 1e3,
+            expected: vec![0.0; actions.output_count()],
+            decided: None,
+            actions,
+        }
+    }
+
+    /// Forgets what was decided in the cycle before.
+    pub fn begin_cycle(&mut self) {
+        self.decided = None;
+    }
+
+    /// Whether to draft one more level: if some deeper ending is worth more than the best one here.
+    pub fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        self.decided = None;
+        match self.actions.depth.rule_at(summary.draft_depth) {
+            DepthRule::Continue => return true,
+            DepthRule::Stop => return false,
+            DepthRule::Ask => {}
+        }
+        self.predict(summary);
+        let now = self.row(summary.draft_depth);
+        let here = self.best_ending(now, summary.draft_depth, summary);
+        let later = now + 1..self.stops.len();
+        let goes_on =
+            later.into_iter().any(|row| self.best_ending(row, self.stops[row], summary).value > here.value);
+        if !goes_on {
+            self.decided = Some((summary.draft_depth, here.size));
+        }
+        goes_on
+    }
+
+    /// Candidates to verify.
+    pub fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        if let Some((depth, size)) = self.decided.take()
+            && depth == summary.draft_depth
+        {
+            return size;
+        }
+        self.predict(summary);
+        self.best_ending(self.row(summary.draft_depth), summary.draft_depth, summary).size
+    }
+
+    fn predict(&mut self, summary: &CycleSummary) {
+        let outputs = self.evaluator.forward(summary);
+        expected_acceptance(outputs, self.actions.size.sizes.len(), &mut self.expected);
+    }
+
+    /// The deepest stop that a tree of this depth has reached; the first stop if an engine's own limit is below it.
+    fn row(&self, depth: usize) -> usize {
+        self.stops.partition_point(|&stop| stop <= depth).saturating_sub(1)
+    }
+
+    /// The best size for a cycle that ends at `depth`, the smallest among equals. Time already spent is common to all
+    /// endings and left out.
+    fn best_ending(&self, row: usize, depth: usize, summary: &CycleSummary) -> Ending {
+        let (drafted, context) = (summary.draft_depth, summary.context_length);
+        let sizes = &self.actions.size.sizes;
+        let levels_ms = self.latency.levels_ms(depth, context) - self.latency.levels_ms(drafted, context);
+        let asked =
+            (drafted + 1..=depth).filter(|&depth| self.actions.depth.rule_at(depth) == DepthRule::Ask);
+        let drafting_ms = levels_ms + asked.count() as f64 * self.depth_decision_ms;
+        let candidates = self.beam_width + depth * self.beam_width * self.beam_width;
+        let expected = &self.expected[row * sizes.len()..][..sizes.len()];
+        let mut best = Ending { size: sizes[0], value: f64::NEG_INFINITY };
+        for (&size, &expected) in sizes.iter().zip(expected) {
+            let ms = drafting_ms + self.latency.verify_ms(size.min(candidates), context);
+            let value = 1.0 + f64::from(expected) - self.tokens_per_ms * ms;
+            if value > best.value {
+                best = Ending { size, value };
+            }
+        }
+        best
+    }
+}

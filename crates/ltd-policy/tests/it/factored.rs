@@ -1,0 +1,152 @@
+use ltd_policy::{
+    CycleSummary, DepthActions, DepthRule, FactoredActions, FactoredPolicy, FrozenPredictor, LatencyTable,
+    Linear, Mlp, ObservationLayout, PolicyKind, SizeActions, expected_acceptance,
+};
+use proptest::prelude::*;
+
+use crate::synthetic::{factored_actions, latency_table, predictor};
+
+/// A predictor whose outputs do not depend on what it sees.
+fn constant_predictor(actions: FactoredActions, outputs: Vec<f32>) -> FrozenPredictor {
+    let layout = ObservationLayout::compact(PolicyKind::Depth, 3, actions.depth.max_depth);
+    let linear =
+        Linear { weight: vec![0.0; layout.len() * outputs.len()], bias: outputs, inputs: layout.len() };
+    FrozenPredictor::new(layout, actions, Mlp::new(&[linear]), Vec::new())
+}
+
+/// What a cycle under the policy ends with.
+fn run(
+    policy: &mut FactoredPolicy,
+    scores: &[f32],
+    engine_limit: usize,
+    context_length: usize,
+) -> (usize, usize) {
+    let summary = |draft_depth: usize| {
+        let scores = &scores[..3 + draft_depth * 9];
+        CycleSummary { scores, beam_width: 3, draft_depth, context_length }
+    };
+    policy.begin_cycle();
+    let mut depth = 0;
+    while depth < engine_limit && policy.continue_drafting(&summary(depth)) {
+        depth += 1;
+    }
+    (depth, policy.verification_size(&summary(depth)))
+}
+
+fn scores() -> Vec<f32> {
+    (0..3 + 6 * 9).map(|index| -0.13 * index as f32).collect()
+}
+
+/// The value of every ending from the root, straight from the definition.
+fn values(
+    actions: &FactoredActions,
+    expected: &[f32],
+    table: &LatencyTable,
+    lambda: f64,
+    context: usize,
+) -> Vec<((usize, usize), f64)> {
+    let model = table.model();
+    let stops: Vec<usize> = actions.stops().collect();
+    let endings = stops.iter().flat_map(|&depth| actions.size.sizes.iter().map(move |&size| (depth, size)));
+    endings
+        .zip(expected)
+        .map(|((depth, size), &expected)| {
+            let asked = (0..=depth).filter(|&depth| actions.depth.rule_at(depth) == DepthRule::Ask).count();
+            let verified = size.min(3 + 9 * depth);
+            let ms = model.cycle_ms(depth, verified, context, 1)
+                + asked as f64 * table.decision.depth_us / 1e3
+                + table.decision.size_us / 1e3;
+            ((depth, size), 1.0 + f64::from(expected) - lambda * ms / 1e3)
+        })
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn what_is_expected_grows_with_depth_and_size(
+        outputs in prop::collection::vec(-30.0f32..5.0, 12),
+        sizes in prop_oneof![Just(1usize), Just(2), Just(3), Just(4), Just(6)],
+    ) {
+        let mut expected = vec![f32::NAN; 12];
+        expected_acceptance(&outputs, sizes, &mut expected);
+        for (index, found) in expected.iter().enumerate() {
+            let sum: f64 = (0..12)
+                .filter(|other| other / sizes <= index / sizes && other % sizes <= index % sizes)
+                .map(|other| f64::from(outputs[other]).exp().ln_1p())
+                .sum();
+            prop_assert!((f64::from(*found) - sum).abs() < 1e-4 * sum.max(1.0), "{} {}", found, sum);
+        }
+    }
+
+    #[test]
+    fn with_a_certain_prediction_the_ending_is_the_best_of_all(
+        outputs in prop::collection::vec(-4.0f32..1.0, 21),
+        min_depth in 0usize..3,
+        decide_every in 1usize..3,
+        level_ms in 0.1f64..6.0,
+        candidate_ms in 0.0f64..1.0,
+        lambda in 5.0f64..300.0,
+        context in 0usize..600,
+    ) {
+        let depth = DepthActions { min_depth, max_depth: 6, decide_every };
+        let actions = FactoredActions { depth, size: SizeActions { sizes: vec![2, 5, 9] } };
+        let outputs = outputs[..actions.stops().count() * 3].to_vec();
+        let mut expected = vec![0.0; outputs.len()];
+        expected_acceptance(&outputs, 3, &mut expected);
+        let table = latency_table(level_ms, candidate_ms);
+        let predictor = constant_predictor(actions.clone(), outputs);
+        let mut policy = FactoredPolicy::new(&predictor, &table, lambda);
+        let values = values(&actions, &expected, &table, lambda, context);
+        let best = values.iter().map(|(_, value)| *value).fold(f64::NEG_INFINITY, f64::max);
+        let found = run(&mut policy, &scores(), 12, context);
+        let value = values.iter().find(|(ending, _)| *ending == found);
+        let (_, value) = value.expect("one of the endings");
+        prop_assert!(*value >= best - 1e-9, "{:?} is worth {}, the best {}", found, value, best);
+    }
+}
+
+#[test]
+fn another_table_is_another_decision() {
+    // Each level adds half a token, each larger size a tenth.
+    let step = |tokens: f32| tokens.exp_m1().ln();
+    let outputs: Vec<f32> = (0..15).map(|index| step(if index % 3 == 0 { 0.5 } else { 0.1 })).collect();
+    let predictor = constant_predictor(factored_actions(), outputs);
+    let decide = |level_ms, candidate_ms| {
+        let table = latency_table(level_ms, candidate_ms);
+        run(&mut FactoredPolicy::new(&predictor, &table, 100.0), &scores(), 12, 50)
+    };
+    assert_eq!(decide(0.5, 0.01), (4, 9), "drafting and verifying cost next to nothing");
+    assert_eq!(decide(50.0, 0.01), (0, 9), "a level costs five tokens");
+    assert_eq!(decide(0.5, 3.0), (4, 2), "a candidate costs a third of a token");
+    assert_eq!(decide(50.0, 3.0), (0, 2));
+}
+
+#[test]
+fn an_engine_of_less_depth_gets_a_size_for_the_tree_it_has() {
+    let mut policy = FactoredPolicy::new(&predictor(), &latency_table(0.1, 0.01), 10.0);
+    let (depth, size) = run(&mut policy, &scores(), 2, 100);
+    assert!(depth <= 2 && [2, 5, 9].contains(&size));
+    let deep = FactoredActions {
+        depth: DepthActions { min_depth: 3, ..factored_actions().depth },
+        ..factored_actions()
+    };
+    let predictor = constant_predictor(deep, vec![1.0; 6]);
+    let mut policy = FactoredPolicy::new(&predictor, &latency_table(0.1, 0.01), 10.0);
+    assert_eq!(run(&mut policy, &scores(), 1, 100), (1, 9));
+}
+
+#[test]
+fn what_was_decided_in_one_cycle_is_not_used_in_the_next() {
+    // Every output follows the best candidate's probability.
+    let layout = ObservationLayout::compact(PolicyKind::Depth, 3, 4);
+    let weight = (0..15 * layout.len()).map(|index| if index % layout.len() == 0 { 6.0 } else { 0.0 });
+    let linear = Linear { weight: weight.collect(), bias: vec![-3.0; 15], inputs: layout.len() };
+    let predictor = FrozenPredictor::new(layout, factored_actions(), Mlp::new(&[linear]), Vec::new());
+    let mut policy = FactoredPolicy::new(&predictor, &latency_table(500.0, 2.0), 200.0);
+    let (sure, unsure) = (vec![-0.01; 3], vec![-7.0; 3]);
+    let summary = |scores| CycleSummary { scores, beam_width: 3, draft_depth: 0, context_length: 50 };
+    assert!(!policy.continue_drafting(&summary(&sure)));
+    assert_eq!(policy.clone().verification_size(&summary(&sure)), 9);
+    policy.begin_cycle();
+    assert_eq!(policy.verification_size(&summary(&unsure)), 2);
+}
