@@ -40,6 +40,21 @@ pub struct Measured {
     pub verify: Surface,
 }
 
+impl Measured {
+    /// Adds the samples of another measurement.
+    pub fn merge(&mut self, other: Self) {
+        for (surface, other) in
+            [(&mut self.root, other.root), (&mut self.level, other.level), (&mut self.verify, other.verify)]
+        {
+            let mut grid = Grid::default();
+            for point in std::mem::take(&mut surface.points).into_iter().chain(other.points) {
+                grid.0.entry((point.count, point.context)).or_default().extend(point.samples);
+            }
+            *surface = grid.surface();
+        }
+    }
+}
+
 /// Cycles before the first that counts.
 const WARM_UP: usize = 3;
 

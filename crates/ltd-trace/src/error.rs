@@ -12,6 +12,9 @@ pub enum Error {
     /// What was asked for cannot be.
     #[error("{0}")]
     Usage(String),
+    /// The machine was too busy to measure anything.
+    #[error("what was measured makes no sense: {0}")]
+    Disturbed(String),
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -48,7 +51,7 @@ impl Error {
             Self::Config(error) => error.is_usage(),
             Self::Env(error) => matches!(error, ltd_env::Error::Trace { .. } | ltd_env::Error::EmptyTrace),
             Self::Engine(error) => error.is_usage(),
-            Self::Io { .. } | Self::Signal(_) => false,
+            Self::Io { .. } | Self::Signal(_) | Self::Disturbed(_) => false,
         }
     }
 }

@@ -61,6 +61,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A trace or a latency table cannot be learned from.
+    #[error("{0}")]
+    Recorded(String),
     /// The models.
     #[error(transparent)]
     Engine(#[from] ltd_engine::Error),
@@ -90,6 +93,7 @@ impl Error {
             | Self::RunFolder { .. }
             | Self::Prompt { .. }
             | Self::Checkpoint { .. }
+            | Self::Recorded(_)
             | Self::Text(_) => true,
             Self::Engine(error) => error.is_usage(),
             _ => false,

@@ -16,7 +16,7 @@ mod trainer;
 pub use cli::Cli;
 pub use config::{
     DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, Preset, Problems, PromptSet, PromptSets,
-    RoundStage, SizeConfig, SizeStage, StagesConfig, StaticSetting, TrainConfig,
+    ReplayConfig, RoundStage, SizeConfig, SizeStage, StagesConfig, StaticSetting, TrainConfig,
 };
 pub use ctrlc::Error as SignalError;
 pub use error::{Error, Result};

@@ -172,7 +172,7 @@ fn what_cannot_be_measured_is_refused() {
         ),
         (
             words(&["--random-weights", text(&path), "--json", text(&json), "--dtype", "f32"]),
-            "config.json: not a model configuration",
+            "config.json: architectures is missing",
         ),
         (with(&["--set", "engine.beam_width=0"]), "engine.beam_width: must be at least 1"),
         (with(&["--set", "engine.device=cuda:77"]), "device cuda:77: "),

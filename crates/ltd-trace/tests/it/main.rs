@@ -84,7 +84,14 @@ fn from_prompts_to_what_a_policy_could_gain() {
     let merged = succeed(&["merge", "--out", &all, &trace, &rest]);
     assert!(merged.contains("2 of 2 prompts") && merged.contains("1 of 1 prompts"), "{merged}");
 
-    let table = succeed(&["latency", "--config", &config, "--repeats", "3", "--out", &latency]);
+    // Beside other tests a forward of the tiny pair can take ten times as long as alone.
+    let table = (0..8).find_map(|_| {
+        let output = run(&["latency", "--config", &config, "--repeats", "5", "--out", &latency]);
+        let error = text(&output.stderr);
+        assert!(output.status.success() || error.contains("quiet machine"), "{error}");
+        output.status.success().then(|| text(&output.stdout))
+    });
+    let table = table.expect("a quiet moment");
     assert!(table.contains("| verification size | verify ms |") && table.contains("error on 60 live cycles"));
 
     let oracle = ["oracle", "--trace", all.as_str(), "--latency", latency.as_str()];
@@ -98,18 +105,9 @@ fn from_prompts_to_what_a_policy_could_gain() {
     assert!(number("clairvoyant") >= number("clairvoyant_depth").max(number("clairvoyant_size")), "{json}");
 
     // Bad input, with what was made.
-    let other = succeed(&[
-        "latency",
-        "--config",
-        &config,
-        "--set",
-        "engine.beam_width=4",
-        "--repeats",
-        "3",
-        "--out",
-        &path("other.json"),
-    ]);
-    assert!(other.contains("verify ms"));
+    let written = std::fs::read_to_string(&latency).expect("a table");
+    let other = written.replacen("\"beam_width\":10", "\"beam_width\":4", 1);
+    std::fs::write(path("other.json"), other).expect("written");
     refuse(&["oracle", "--trace", &all, "--latency", &path("other.json")], "its beam width is 10");
     refuse(
         &[

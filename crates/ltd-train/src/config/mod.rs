@@ -36,6 +36,8 @@ pub struct TrainConfig {
     pub max_new_tokens: usize,
     /// How the target's tokens are chosen, in training and in every measurement; greedy by default.
     pub sampling: SamplingParams,
+    /// Recorded cycles to learn from in place of live ones; null learns live.
+    pub replay: Option<ReplayConfig>,
     /// What a cycle is worth: `throughput` (the paper's), `acceptance`, `time` or `gain`.
     pub reward: Reward,
     /// The depth policy.
@@ -72,6 +74,16 @@ pub struct PromptSet {
     /// Questions to use; null uses all that follow.
     #[serde(default)]
     pub take: Option<usize>,
+}
+
+/// What `ltd-trace` made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayConfig {
+    /// Folder of a trace; its prompts are learned from, `prompts.train` is not.
+    pub trace: PathBuf,
+    /// Latency table of the machine to learn for.
+    pub latency: PathBuf,
 }
 
 /// The depth policy.

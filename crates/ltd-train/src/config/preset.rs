@@ -136,6 +136,7 @@ impl Preset {
             "engine": {},
             "max_new_tokens": if self == Self::Quick { 96 } else { 256 },
             "sampling": SamplingParams::default(),
+            "replay": null,
             "reward": reward,
             "depth": DepthConfig { actions, ppo: self.ppo(PolicyKind::Depth) },
             "size": SizeConfig {

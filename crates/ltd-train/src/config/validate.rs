@@ -29,6 +29,9 @@ impl TrainConfig {
         for (field, problem) in self.sampling.problems() {
             problems.add(format!("sampling.{field}"), problem);
         }
+        if self.replay.is_some() && !self.sampling.is_greedy() {
+            problems.add("replay", "needs greedy decoding: set sampling.temperature to 0");
+        }
         let max_depth = self.engine.max_depth;
         for (field, problem) in self.depth.actions.problems(max_depth) {
             problems.add(format!("depth.actions.{field}"), problem);

@@ -1,13 +1,18 @@
 //! What a stage learns in.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ltd_engine::{Controller, Sampler, Static, StopRule};
-use ltd_env::{DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, RewardMeter, SizeEnv, stream};
+use ltd_env::{
+    CycleBackend, DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, ReplayCycles, RewardMeter, SizeEnv,
+    stream,
+};
 use ltd_policy::{Actions, ObservationLayout, PolicyKind};
 use rand::Rng;
 
 use super::Trainer;
+use crate::Result;
 use crate::config::StaticSetting;
 use crate::plan::{Counterpart, Stage};
 use crate::ppo::PpoConfig;
@@ -41,12 +46,26 @@ impl Trainer {
         Sampler::new(self.config.sampling, seed).expect("invariant: the configuration was checked")
     }
 
-    pub(super) fn environment(&self, stage: &Stage) -> Box<dyn Env> {
+    /// What a stage learns in: recorded cycles if the run has any, else live ones.
+    pub(super) fn environment(&self, stage: &Stage) -> Result<Box<dyn Env>> {
         let seed = stream(self.config.seed, &stage.name).random();
+        if let Some(recorded) = &self.recorded {
+            let (trace, costs) = (Arc::clone(&recorded.trace), recorded.costs.clone());
+            return Ok(self.environment_over(ReplayCycles::new(trace, costs, seed)?, stage, seed));
+        }
         let ids = self.prompts.train.iter().map(|prompt| prompt.ids.clone()).collect();
         let stop = StopRule { max_new_tokens: self.config.max_new_tokens, eos: self.eos.clone() };
         let sampler = self.sampler(&stage.name);
         let cycles = LiveCycles::new(Rc::clone(&self.engine), PromptStream::new(ids, seed), stop, sampler);
+        Ok(self.environment_over(cycles, stage, seed))
+    }
+
+    fn environment_over(
+        &self,
+        cycles: impl CycleBackend + 'static,
+        stage: &Stage,
+        seed: u64,
+    ) -> Box<dyn Env> {
         // Of a counterpart, only the decision that is not learned here is ever asked.
         let StaticSetting { depth, size } = self.config.evaluation.default;
         let counterpart: Box<dyn Controller> = match stage.counterpart {

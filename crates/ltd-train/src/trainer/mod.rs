@@ -4,6 +4,7 @@ mod checkpoint;
 mod environment;
 mod finale;
 mod pair;
+mod recorded;
 mod stage;
 mod validate;
 
@@ -16,6 +17,7 @@ use ltd_policy::ModelIdentity;
 
 use checkpoint::Checkpoint;
 use pair::Pair;
+use recorded::Recorded;
 
 use crate::config::TrainConfig;
 use crate::evaluate::Arena;
@@ -36,6 +38,8 @@ pub struct Trainer {
     engine: Rc<Engine>,
     eos: Vec<u32>,
     prompts: Prompts,
+    /// In place of live cycles.
+    recorded: Option<Recorded>,
     progress: Progress,
     interrupt: Interrupt,
     /// Policies as the last finished stage left them.
@@ -107,6 +111,8 @@ impl Trainer {
         let prompts = Prompts::load(&config.prompts, &text, &engine)?;
         let provenance = Provenance::collect(&config, &engine)?;
         progress.say(&format!("{}, dtype {}", provenance.device_text(), engine.dtype()));
+        let load = |replay| Recorded::load(replay, &config, &engine, &prompts, &provenance);
+        let recorded = config.replay.as_ref().map(load).transpose()?;
         let plan = config.plan();
         let pair = match checkpoint.finished_stages.checked_sub(1).and_then(|last| plan.get(last)) {
             Some(last) => Pair::load(&run.stage(last))?,
@@ -120,6 +126,7 @@ impl Trainer {
             engine: Rc::new(engine),
             eos: text.eos().to_vec(),
             prompts,
+            recorded,
             progress,
             interrupt,
             pair,

@@ -59,7 +59,7 @@ struct Training<'t> {
 impl<'t> Training<'t> {
     /// Readies a stage: anew, or where its checkpoint left it.
     fn begin(trainer: &'t mut Trainer, stage: &'t Stage, folder: &'t StageFolder) -> Result<Self> {
-        let mut env = trainer.environment(stage);
+        let mut env = trainer.environment(stage)?;
         let (ppo, seed) = (trainer.ppo(stage.kind).clone(), trainer.config.seed);
         let mut learner = Learner::new(env.observation_len(), env.n_actions(), ppo, seed, &stage.name);
         let (mut cycles, mut candidates, mut earlier) = (CycleStats::default(), Vec::new(), Duration::ZERO);

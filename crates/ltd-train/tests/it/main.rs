@@ -3,6 +3,7 @@
 mod config;
 mod learning;
 mod models;
+mod replay;
 mod run;
 mod sb3;
 mod tiny;
