@@ -66,6 +66,7 @@ impl Engine {
         let kind = dtype.chosen.kind();
         let draft =
             DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
+        release_freed_memory();
         Ok(Self::assemble(target, draft, device, dtype, capacity, config))
     }
 
@@ -299,6 +300,19 @@ impl Engine {
             Some(position) => Err(Error::UnknownToken { token: prompt[position], position, vocabulary }),
             None => Ok(()),
         }
+    }
+}
+
+/// Gives memory back to the system. Loading frees as much as it keeps, in pieces that the allocator would hold on to:
+/// weights as they were in the files, and those of a number type that was not chosen.
+#[expect(unsafe_code, reason = "calls the C library's allocator")]
+fn release_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        }
+        unsafe { malloc_trim(0) };
     }
 }
 
