@@ -1,6 +1,6 @@
 //! Who decides how deep to draft and how many candidates to verify.
 
-use ltd_policy::{Choice, CycleSummary, DepthPolicy, PolicyPackage, SizePolicy};
+use ltd_policy::{Choice, CycleSummary, DepthPolicy, FactoredPolicy, Policy, PolicyPackage, SizePolicy};
 
 use crate::CycleOutcome;
 
@@ -47,11 +47,14 @@ impl Controller for Static {
     }
 }
 
-/// A pair of frozen policies; either may be a constant.
+/// What a package holds: a pair of frozen policies, either of which may be a constant, or a factored policy.
 #[derive(Debug, Clone)]
-pub struct Learned {
-    depth: DepthDecider,
-    size: SizeDecider,
+pub struct Learned(Decider);
+
+#[derive(Debug, Clone)]
+enum Decider {
+    Pair { depth: DepthDecider, size: SizeDecider },
+    Factored(Box<FactoredPolicy>),
 }
 
 #[derive(Debug, Clone)]
@@ -67,13 +70,22 @@ enum SizeDecider {
 }
 
 impl Learned {
-    /// Readies a package, which was checked when it was loaded.
+    /// Readies a package, which was checked when it was loaded: its fallback if it names one, else its policy.
     pub fn of_package(package: &PolicyPackage) -> Self {
-        Self::new(&package.depth, &package.size)
-            .expect("invariant: a package's policies are of the right kind")
+        if let Some(fallback) = &package.manifest.fallback {
+            let (depth, size) =
+                (DepthDecider::Constant(fallback.depth), SizeDecider::Constant(fallback.size));
+            return Self(Decider::Pair { depth, size });
+        }
+        match &package.policy {
+            Policy::Pair { depth, size } => {
+                Self::new(depth, size).expect("invariant: a package's policies are of the right kind")
+            }
+            Policy::Factored(factored) => Self(Decider::Factored(Box::new(FactoredPolicy::of(factored)))),
+        }
     }
 
-    /// Readies the choices of a package; `None` if a policy is there for the wrong decision.
+    /// Readies the choices of a pair; `None` if a policy is there for the wrong decision.
     pub fn new(depth: &Choice, size: &Choice) -> Option<Self> {
         let depth = match depth {
             Choice::Learned(policy) => DepthDecider::Policy(Box::new(DepthPolicy::new(policy)?)),
@@ -83,22 +95,36 @@ impl Learned {
             Choice::Learned(policy) => SizeDecider::Policy(Box::new(SizePolicy::new(policy)?)),
             Choice::Constant(size) => SizeDecider::Constant(*size),
         };
-        Some(Self { depth, size })
+        Some(Self(Decider::Pair { depth, size }))
+    }
+}
+
+impl From<FactoredPolicy> for Learned {
+    fn from(policy: FactoredPolicy) -> Self {
+        Self(Decider::Factored(Box::new(policy)))
     }
 }
 
 impl Controller for Learned {
+    fn begin_cycle(&mut self) {
+        if let Decider::Factored(policy) = &mut self.0 {
+            policy.begin_cycle();
+        }
+    }
+
     fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
-        match &mut self.depth {
-            DepthDecider::Policy(policy) => policy.continue_drafting(summary),
-            DepthDecider::Constant(depth) => summary.draft_depth < *depth,
+        match &mut self.0 {
+            Decider::Factored(policy) => policy.continue_drafting(summary),
+            Decider::Pair { depth: DepthDecider::Policy(policy), .. } => policy.continue_drafting(summary),
+            Decider::Pair { depth: DepthDecider::Constant(depth), .. } => summary.draft_depth < *depth,
         }
     }
 
     fn verification_size(&mut self, summary: &CycleSummary) -> usize {
-        match &mut self.size {
-            SizeDecider::Policy(policy) => policy.verification_size(summary),
-            SizeDecider::Constant(size) => *size,
+        match &mut self.0 {
+            Decider::Factored(policy) => policy.verification_size(summary),
+            Decider::Pair { size: SizeDecider::Policy(policy), .. } => policy.verification_size(summary),
+            Decider::Pair { size: SizeDecider::Constant(size), .. } => *size,
         }
     }
 }

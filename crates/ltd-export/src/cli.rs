@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use ltd_policy::{Expected, PolicyEntry};
+use ltd_policy::{ChoiceEntry, Expected, Fallback, PolicyEntry};
 
 use crate::{Export, Result, export};
 
@@ -50,17 +50,31 @@ impl Cli {
                 "  measured {tokens_per_second:.1} tokens/s (95 % interval {low:.1} - {high:.1}, {prompts} validation prompts)"
             );
         }
-        for (what, entry) in [("depth", &manifest.depth), ("size", &manifest.size)] {
-            match entry {
-                PolicyEntry::Constant { value } => println!("  {what}: constant {value}"),
-                PolicyEntry::Learned { is_constant, layout, .. } => {
-                    let remark =
-                        if *is_constant { ", which chose one and the same in validation" } else { "" };
-                    println!("  {what}: policy over {} ({} numbers){remark}", layout.name, layout.len());
-                }
+        match &manifest.policy {
+            PolicyEntry::Pair { depth, size } => {
+                print_choice("depth", depth);
+                print_choice("size", size);
             }
+            PolicyEntry::Factored { layout, latency_table, tokens_per_second, .. } => println!(
+                "  factored policy over {} ({} numbers), {latency_table} at {tokens_per_second:.1} tokens/s",
+                layout.name,
+                layout.len()
+            ),
+        }
+        if let Some(Fallback { depth, size, reason }) = &manifest.fallback {
+            println!("  depth {depth} and size {size} decide instead of the policy: {reason}");
         }
         println!("  {} files, each checked on {probes} probe observations", manifest.files.len());
         Ok(())
+    }
+}
+
+fn print_choice(what: &str, entry: &ChoiceEntry) {
+    match entry {
+        ChoiceEntry::Constant { value } => println!("  {what}: constant {value}"),
+        ChoiceEntry::Learned { is_constant, layout, .. } => {
+            let remark = if *is_constant { ", which chose one and the same in validation" } else { "" };
+            println!("  {what}: policy over {} ({} numbers){remark}", layout.name, layout.len());
+        }
     }
 }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ltd_policy::{
-    Choice, FrozenPolicy, MANIFEST_FILE, Manifest, PolicyPackage, Probes, sha256_hex, write_atomically,
+    Choice, Frozen, MANIFEST_FILE, Manifest, Outputs, Policy, PolicyEntry, PolicyPackage, Probes, sha256_hex,
+    write_atomically,
 };
 use serde::Deserialize;
 
@@ -20,7 +21,7 @@ const TOLERANCE: f32 = 1e-4;
 pub struct Export {
     /// The package's manifest.
     pub manifest: Manifest,
-    /// Probe observations that each learned policy was checked on.
+    /// Probe observations that each network was checked on.
     pub probes: usize,
 }
 
@@ -28,7 +29,12 @@ pub struct Export {
 pub fn export(run: &Path, stage: Option<&str>, out: &Path) -> Result<Export> {
     let source = find_stage(run, stage)?;
     let manifest = Manifest::load(&source.join(STAGE_MANIFEST))?;
-    let (depth, size) = manifest.load_policies(&source)?;
+    let policy = manifest.load_policy(&source)?;
+    write(&PolicyPackage { manifest, policy }, out)
+}
+
+/// Writes a package, such as a retargeted one, in every form into the new folder `out`.
+pub fn write(package: &PolicyPackage, out: &Path) -> Result<Export> {
     let occupied = out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) || out.is_file();
     if occupied {
         let problem = "exists and is not empty: choose another --out, or remove it".to_owned();
@@ -38,7 +44,7 @@ pub fn export(run: &Path, stage: Option<&str>, out: &Path) -> Result<Export> {
     let unusable = |error: std::io::Error| Error::Out { path: out.to_owned(), problem: error.to_string() };
     std::fs::create_dir_all(parent).map_err(unusable)?;
     let folder = tempfile::Builder::new().prefix(".exporting-").tempdir_in(parent).map_err(unusable)?;
-    let export = write_package(manifest, &[&depth, &size], folder.path())?;
+    let export = write_package(package, folder.path())?;
     publish(folder, out).map_err(unusable)?;
     Ok(export)
 }
@@ -79,37 +85,56 @@ fn find_stage(run: &Path, stage: Option<&str>) -> Result<PathBuf> {
     }
 }
 
-/// Writes every form of every learned policy, checks it, and writes the manifest last.
-fn write_package(mut manifest: Manifest, choices: &[&Choice], folder: &Path) -> Result<Export> {
-    let mut checked = 0;
+/// Writes every form of every network, checks it, and writes the manifest last.
+fn write_package(package: &PolicyPackage, folder: &Path) -> Result<Export> {
+    let mut manifest = package.manifest.clone();
+    let mut probes = 0;
     manifest.files.clear();
-    for choice in choices {
-        let Choice::Learned(policy) = choice else { continue };
-        let kind = policy.kind().to_string();
-        let Probes { observations, logits } = policy.probes();
-        if observations.is_empty() {
-            return Err(Error::NoProbes { policy: kind });
+    match &package.policy {
+        Policy::Pair { depth, size } => {
+            for choice in [depth, size] {
+                if let Choice::Learned(policy) = choice {
+                    probes = write_network(policy, folder, &mut manifest)?;
+                }
+            }
         }
-        checked = observations.len();
-
-        let file = format!("{kind}.safetensors");
-        policy.save(&folder.join(&file))?;
-        let reread = FrozenPolicy::load(&folder.join(&file))?;
-        let mut scratch = reread.mlp().scratch();
-        let found: Vec<Vec<f32>> =
-            observations.iter().map(|row| reread.mlp().forward(row, &mut scratch).to_vec()).collect();
-        compare("safetensors form", &kind, logits, &found)?;
-        note(&mut manifest, folder, file)?;
-
-        let file = format!("{kind}.torchscript.pt");
-        torchscript::write(policy.mlp(), &folder.join(&file))?;
-        compare("TorchScript form", &kind, logits, &torchscript::logits(&folder.join(&file), observations)?)?;
-        note(&mut manifest, folder, file)?;
+        Policy::Factored(factored) => {
+            probes = write_network(&factored.predictor, folder, &mut manifest)?;
+            if let PolicyEntry::Factored { latency_table, .. } = &manifest.policy {
+                let file = latency_table.clone();
+                factored.latency.write(&folder.join(&file))?;
+                note(&mut manifest, folder, file)?;
+            }
+        }
     }
     write_atomically(&folder.join(MANIFEST_FILE), manifest.to_json().as_bytes())?;
     // What a server will do.
     PolicyPackage::load(folder)?;
-    Ok(Export { manifest, probes: checked })
+    Ok(Export { manifest, probes })
+}
+
+/// Writes a network in both forms and checks both on its probes, whose number is returned.
+fn write_network<O: Outputs>(network: &Frozen<O>, folder: &Path, manifest: &mut Manifest) -> Result<usize> {
+    let kind = network.actions().kind_name();
+    let Probes { observations, logits } = network.probes();
+    if observations.is_empty() {
+        return Err(Error::NoProbes { policy: kind });
+    }
+
+    let file = format!("{kind}.safetensors");
+    network.save(&folder.join(&file))?;
+    let reread = Frozen::<O>::load(&folder.join(&file))?;
+    let mut scratch = reread.mlp().scratch();
+    let found: Vec<Vec<f32>> =
+        observations.iter().map(|row| reread.mlp().forward(row, &mut scratch).to_vec()).collect();
+    compare("safetensors form", &kind, logits, &found)?;
+    note(manifest, folder, file)?;
+
+    let file = format!("{kind}.torchscript.pt");
+    torchscript::write(network.mlp(), &folder.join(&file))?;
+    compare("TorchScript form", &kind, logits, &torchscript::logits(&folder.join(&file), observations)?)?;
+    note(manifest, folder, file)?;
+    Ok(observations.len())
 }
 
 fn note(manifest: &mut Manifest, folder: &Path, file: String) -> Result<()> {

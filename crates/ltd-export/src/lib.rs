@@ -7,4 +7,4 @@ mod torchscript;
 
 pub use cli::Cli;
 pub use error::{Error, Result};
-pub use export::{Export, export};
+pub use export::{Export, export, write};

@@ -58,8 +58,8 @@ pub enum Error {
     Version {
         /// The file.
         path: PathBuf,
-        /// Version this program reads.
-        expected: u32,
+        /// Versions this program reads.
+        expected: String,
         /// Version of the file.
         found: u32,
     },
@@ -74,6 +74,12 @@ pub enum Error {
         expected: String,
         /// Value it has.
         found: String,
+    },
+    /// A package cannot be taken to another machine.
+    #[error("the package cannot be retargeted: {problem}")]
+    Retarget {
+        /// Why not.
+        problem: String,
     },
     /// A file of a package was changed after it was written.
     #[error("{}: SHA-256 is {found}, the manifest says {expected}: the file is corrupt or was changed", path.display())]

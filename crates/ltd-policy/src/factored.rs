@@ -7,6 +7,7 @@ use crate::decider::Evaluator;
 use crate::frozen::{Frozen, Outputs};
 use crate::latency::{LatencyModel, LatencyTable};
 use crate::observation::CycleSummary;
+use crate::package::Factored;
 
 /// The depths and sizes between which a factored policy decides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +99,11 @@ struct Ending {
 }
 
 impl FactoredPolicy {
+    /// Readies the policy of a package, which was checked when it was loaded.
+    pub fn of(factored: &Factored) -> Self {
+        Self::new(&factored.predictor, &factored.latency, factored.tokens_per_second)
+    }
+
     /// Readies a predictor with a machine's table. `tokens_per_second` is `lambda`.
     ///
     /// # Panics

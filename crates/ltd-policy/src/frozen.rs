@@ -69,7 +69,7 @@ impl Actions {
 }
 
 /// What the outputs of a frozen network stand for.
-pub trait Outputs: Clone + Serialize + DeserializeOwned {
+pub trait Outputs: Clone + PartialEq + Serialize + DeserializeOwned {
     /// Name of this use of a network: the `kind` in the file.
     fn kind_name(&self) -> String;
 
@@ -244,7 +244,7 @@ fn read_header<O: Outputs>(text: &str, path: &Path) -> Result<Header<O>> {
     // The version first: the rest may have another form in another version.
     let Version { format_version: found } = serde_json::from_str(text).map_err(json)?;
     if found != FORMAT_VERSION {
-        return Err(Error::Version { path: path.to_owned(), expected: FORMAT_VERSION, found });
+        return Err(Error::Version { path: path.to_owned(), expected: FORMAT_VERSION.to_string(), found });
     }
     serde_json::from_str(text).map_err(json)
 }

@@ -7,6 +7,7 @@ mod error;
 mod factored;
 mod frozen;
 mod latency;
+mod manifest;
 mod mlp;
 mod observation;
 mod package;
@@ -20,8 +21,7 @@ pub use frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind, Probes};
 pub use latency::{
     DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,
 };
+pub use manifest::{ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, ModelIdentity, PolicyEntry};
 pub use mlp::{Linear, Mlp, Scratch, argmax};
 pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
-pub use package::{
-    Choice, Expected, MANIFEST_FILE, Manifest, ModelIdentity, PolicyEntry, PolicyPackage, sha256_hex,
-};
+pub use package::{Choice, Factored, Policy, PolicyPackage, sha256_hex};

@@ -1,110 +1,15 @@
-//! What is deployed: a folder with a manifest and one file per learned policy.
+//! What is deployed: a folder with a manifest, the policy's files, and copies in other forms.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::frozen::{Actions, FrozenPolicy, PolicyKind};
+use crate::factored::FrozenPredictor;
+use crate::frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind};
+use crate::latency::LatencyTable;
+use crate::manifest::{ChoiceEntry, MANIFEST_FILE, Manifest, PolicyEntry};
 use crate::observation::ObservationLayout;
 use crate::{Error, Result};
-
-/// Version of the package.
-const FORMAT_VERSION: u32 = 1;
-/// Name of the manifest in a package.
-pub const MANIFEST_FILE: &str = "manifest.json";
-
-/// Everything a server must know of a package, and everything a person should.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Manifest {
-    /// Version of the package format.
-    pub format_version: u32,
-    /// Program and version that trained the policies.
-    pub created_by: String,
-    /// Run and stage they come from.
-    pub run: String,
-    /// Name of the stage.
-    pub stage: String,
-    /// Seed of the run.
-    pub seed: u64,
-    /// `null`: the layouts and cadence below hold. A name would ask for another code's quirks.
-    pub compat: Option<String>,
-    /// Candidates kept per level, `W`, in training.
-    pub beam_width: usize,
-    /// Deepest draft in training.
-    pub depth_cap: usize,
-    /// The target.
-    pub target: ModelIdentity,
-    /// The draft.
-    pub draft: ModelIdentity,
-    /// Number type of both models in training.
-    pub dtype: String,
-    /// Device and machine of training.
-    pub device: String,
-    /// SHA-256 of the latency table that was trained on; `null` if the policies were trained on live cycles.
-    pub latency_table_sha256: Option<String>,
-    /// Reward that was maximised.
-    pub objective: String,
-    /// Throughput measured on validation prompts after the stage.
-    pub expected: Option<Expected>,
-    /// Share of those cycles that accepted at least 1, 2, ... draft tokens.
-    pub acceptance_per_depth: Vec<f64>,
-    /// How depth is decided.
-    pub depth: PolicyEntry,
-    /// How size is decided.
-    pub size: PolicyEntry,
-    /// SHA-256 of every other file of the package.
-    #[serde(default)]
-    pub files: BTreeMap<String, String>,
-}
-
-/// Which model a policy was trained with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelIdentity {
-    /// Folder name.
-    pub name: String,
-    /// SHA-256 over its configuration and weights.
-    pub sha256: String,
-}
-
-/// A measured throughput with its uncertainty.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Expected {
-    /// `sum(tau) / sum(T)`.
-    pub tokens_per_second: f64,
-    /// Lower end of the 95 % interval (bootstrap over prompts).
-    pub low: f64,
-    /// Upper end of the interval.
-    pub high: f64,
-    /// Prompts measured.
-    pub prompts: usize,
-}
-
-/// How one of the two decisions is made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum PolicyEntry {
-    /// By a policy.
-    Learned {
-        /// Its file in the package.
-        file: String,
-        /// What it sees.
-        layout: ObservationLayout,
-        /// What it chooses among, and when it is asked.
-        actions: Actions,
-        /// Whether it chose one and the same action throughout the validation: then a constant would do.
-        is_constant: bool,
-    },
-    /// By a constant.
-    Constant {
-        /// Draft depth or verification size.
-        value: usize,
-    },
-}
 
 /// How one of the two decisions is made, ready to use.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,45 +26,69 @@ impl From<FrozenPolicy> for Choice {
     }
 }
 
+/// A factored policy with all that it decides from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Factored {
+    /// What would be accepted: knows nothing of the machine.
+    pub predictor: FrozenPredictor,
+    /// What it would cost: knows nothing of the text.
+    pub latency: LatencyTable,
+    /// What time is worth, `lambda`.
+    pub tokens_per_second: f64,
+}
+
+/// How the decisions are made, ready to use.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Policy {
+    /// By one policy each.
+    Pair {
+        /// When to stop drafting.
+        depth: Choice,
+        /// How many candidates to verify.
+        size: Choice,
+    },
+    /// Both by `1 + E[accepted] - lambda * T`.
+    Factored(Factored),
+}
+
 /// A loaded and checked package.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyPackage {
     /// Its manifest.
     pub manifest: Manifest,
-    /// When to stop drafting.
-    pub depth: Choice,
-    /// How many candidates to verify.
-    pub size: Choice,
+    /// What decides, unless the manifest names a fallback.
+    pub policy: Policy,
 }
 
 impl Manifest {
-    /// Version that this program writes and reads.
-    pub const VERSION: u32 = FORMAT_VERSION;
-
-    /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without hashes).
-    pub fn load(path: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Version {
-            format_version: u32,
+    /// The policy that the manifest describes, read from `folder` and checked against it.
+    pub fn load_policy(&self, folder: &Path) -> Result<Policy> {
+        match &self.policy {
+            PolicyEntry::Pair { depth, size } => self.load_pair(depth, size, folder),
+            PolicyEntry::Factored { file, layout, actions, latency_table, tokens_per_second } => {
+                let predictor = self.load_network(&folder.join(file), layout, actions)?;
+                let path = folder.join(latency_table);
+                let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+                let found = sha256_hex(&bytes);
+                if self.latency_table_sha256.as_ref() != Some(&found) {
+                    let expected = self.latency_table_sha256.clone().unwrap_or("null".to_owned());
+                    return Err(Error::Hash { path, expected, found });
+                }
+                let latency = LatencyTable::from_json(&String::from_utf8_lossy(&bytes), &path)?;
+                let factored = Factored { predictor, latency, tokens_per_second: *tokens_per_second };
+                let problems = factored.problems(self);
+                if problems.is_empty() {
+                    Ok(Policy::Factored(factored))
+                } else {
+                    Err(Error::LatencyTable { path, problems: problems.join("; ") })
+                }
+            }
         }
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let json = |source| Error::Json { path: path.to_owned(), what: "manifest", source };
-        let Version { format_version: found } = serde_json::from_str(&text).map_err(json)?;
-        if found != FORMAT_VERSION {
-            return Err(Error::Version { path: path.to_owned(), expected: FORMAT_VERSION, found });
-        }
-        serde_json::from_str(&text).map_err(json)
     }
 
-    /// The manifest as written to disk.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("invariant: the manifest is plain data") + "\n"
-    }
-
-    /// The policies that the manifest names, read from `folder` and checked against it.
-    pub fn load_policies(&self, folder: &Path) -> Result<(Choice, Choice)> {
-        let depth = self.load_policy(&self.depth, PolicyKind::Depth, folder)?;
-        let size = self.load_policy(&self.size, PolicyKind::Size, folder)?;
+    fn load_pair(&self, depth: &ChoiceEntry, size: &ChoiceEntry, folder: &Path) -> Result<Policy> {
+        let depth = self.load_choice(depth, PolicyKind::Depth, folder)?;
+        let size = self.load_choice(size, PolicyKind::Size, folder)?;
         if let Choice::Learned(policy) = &size {
             let deepest = match &depth {
                 Choice::Constant(depth) => *depth,
@@ -174,31 +103,75 @@ impl Manifest {
                 return Err(Error::mismatch(folder, "depth cap of the size policy", expected, cap));
             }
         }
-        Ok((depth, size))
+        Ok(Policy::Pair { depth, size })
     }
 
-    fn load_policy(&self, entry: &PolicyEntry, kind: PolicyKind, folder: &Path) -> Result<Choice> {
+    fn load_choice(&self, entry: &ChoiceEntry, kind: PolicyKind, folder: &Path) -> Result<Choice> {
         let (file, layout, actions) = match entry {
-            PolicyEntry::Constant { value } => return Ok(Choice::Constant(*value)),
-            PolicyEntry::Learned { file, layout, actions, .. } => (file, layout, actions),
+            ChoiceEntry::Constant { value } => return Ok(Choice::Constant(*value)),
+            ChoiceEntry::Learned { file, layout, actions, .. } => (file, layout, actions),
         };
         let path = folder.join(file);
-        let policy = FrozenPolicy::load(&path)?;
+        let policy: FrozenPolicy = self.load_network(&path, layout, actions)?;
         if policy.kind() != kind {
             return Err(Error::mismatch(&path, "kind of the policy", kind, policy.kind()));
         }
-        if policy.layout() != layout || policy.actions() != actions {
-            return Err(Error::mismatch(&path, "layout and actions", "those of the manifest", "others"));
-        }
-        if layout.beam_width != self.beam_width {
-            return Err(Error::mismatch(
-                &path,
-                "beam width of the layout",
-                self.beam_width,
-                layout.beam_width,
-            ));
-        }
         Ok(Choice::Learned(policy))
+    }
+
+    fn load_network<O: Outputs>(
+        &self,
+        path: &Path,
+        layout: &ObservationLayout,
+        actions: &O,
+    ) -> Result<Frozen<O>> {
+        let network = Frozen::<O>::load(path)?;
+        if network.layout() != layout || network.actions() != actions {
+            return Err(Error::mismatch(path, "layout and actions", "those of the manifest", "others"));
+        }
+        let found = layout.beam_width;
+        if found != self.beam_width {
+            return Err(Error::mismatch(path, "beam width of the layout", self.beam_width, found));
+        }
+        Ok(network)
+    }
+
+    /// A fallback must be possible too.
+    fn check_fallback(&self, path: &Path) -> Result<()> {
+        let Some(fallback) = &self.fallback else { return Ok(()) };
+        if fallback.depth > self.depth_cap {
+            let expected = format!("at most depth_cap = {}", self.depth_cap);
+            return Err(Error::mismatch(path, "fallback.depth", expected, fallback.depth));
+        }
+        if fallback.size == 0 {
+            return Err(Error::mismatch(path, "fallback.size", "at least 1", 0));
+        }
+        Ok(())
+    }
+}
+
+impl Factored {
+    /// Why the table is not one for this package: other models, another beam width, sizes that were not measured.
+    fn problems(&self, manifest: &Manifest) -> Vec<String> {
+        let mut problems = Vec::new();
+        let identity = &self.latency.identity;
+        let mut expect = |field: &str, expected: &dyn std::fmt::Display, found: &dyn std::fmt::Display| {
+            let (expected, found) = (expected.to_string(), found.to_string());
+            if expected != found {
+                problems.push(format!("identity.{field}: is {found}, but the package is for {expected}"));
+            }
+        };
+        expect("target", &manifest.target.sha256, &identity.target);
+        expect("draft", &manifest.draft.sha256, &identity.draft);
+        expect("beam_width", &manifest.beam_width, &identity.beam_width);
+        let actions = self.predictor.actions();
+        // Context lengths beyond the table cost what the longest measured one does.
+        problems.extend(self.latency.covers(&actions.depth, &actions.size, 0));
+        let lambda = self.tokens_per_second;
+        if !(lambda.is_finite() && lambda > 0.0) {
+            problems.push(format!("tokens_per_second: is {lambda}, must be positive"));
+        }
+        problems
     }
 }
 
@@ -207,12 +180,9 @@ impl PolicyPackage {
     pub fn load(folder: &Path) -> Result<Self> {
         let manifest_path = folder.join(MANIFEST_FILE);
         let manifest = Manifest::load(&manifest_path)?;
-        for entry in [&manifest.depth, &manifest.size] {
-            if let PolicyEntry::Learned { file, .. } = entry
-                && !manifest.files.contains_key(file)
-            {
-                return Err(Error::mismatch(&manifest_path, "files", format!("a hash of {file}"), "none"));
-            }
+        manifest.check_fallback(&manifest_path)?;
+        if let Some(file) = manifest.policy_files().iter().find(|file| !manifest.files.contains_key(**file)) {
+            return Err(Error::mismatch(&manifest_path, "files", format!("a hash of {file}"), "none"));
         }
         for (name, expected) in &manifest.files {
             let path = folder.join(name);
@@ -221,8 +191,33 @@ impl PolicyPackage {
                 return Err(Error::Hash { path, expected: expected.clone(), found });
             }
         }
-        let (depth, size) = manifest.load_policies(folder)?;
-        Ok(Self { manifest, depth, size })
+        let policy = manifest.load_policy(folder)?;
+        Ok(Self { manifest, policy })
+    }
+
+    /// The same factored policy for another machine: another table, and what time is worth there. What was measured
+    /// on the old machine, throughput and fallback, does not hold on the new one and is left out.
+    pub fn retargeted(&self, latency: LatencyTable, tokens_per_second: f64) -> Result<Self> {
+        let refused = |problem: String| Error::Retarget { problem };
+        let Policy::Factored(factored) = &self.policy else {
+            return Err(refused("it holds a pair, which has learned the times of its machine".to_owned()));
+        };
+        let mut manifest = self.manifest.clone();
+        let factored = Factored { predictor: factored.predictor.clone(), latency, tokens_per_second };
+        let mut problems = factored.latency.problems();
+        problems.extend(factored.problems(&manifest));
+        if !problems.is_empty() {
+            return Err(refused(problems.join("; ")));
+        }
+        let sha256 = sha256_hex(factored.latency.to_json().as_bytes());
+        if let PolicyEntry::Factored { latency_table, tokens_per_second: lambda, .. } = &mut manifest.policy {
+            *lambda = tokens_per_second;
+            manifest.files.insert(latency_table.clone(), sha256.clone());
+        }
+        manifest.latency_table_sha256 = Some(sha256);
+        manifest.expected = None;
+        manifest.fallback = None;
+        Ok(Self { manifest, policy: Policy::Factored(factored) })
     }
 }
 

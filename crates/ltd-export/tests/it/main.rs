@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ltd_export::{Error, export};
+use ltd_export::{Error, export, write};
 use ltd_policy::{
-    Actions, Choice, DepthActions, FrozenPolicy, Linear, Manifest, Mlp, ModelIdentity, ObservationLayout,
-    PolicyEntry, PolicyPackage, SizeActions,
+    Actions, Choice, ChoiceEntry, DecisionCost, DepthActions, FactoredActions, Fallback, FrozenPolicy,
+    FrozenPredictor, GridPoint, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp, ModelIdentity,
+    ObservationLayout, Policy, PolicyEntry, PolicyKind, PolicyPackage, SizeActions, Surface, sha256_hex,
 };
 use tch::{CModule, Tensor};
 
@@ -43,9 +44,9 @@ fn size_policy() -> FrozenPolicy {
     FrozenPolicy::new(layout, actions, mlp, probes)
 }
 
-fn entry(policy: &FrozenPolicy, file: &str) -> PolicyEntry {
+fn entry(policy: &FrozenPolicy, file: &str) -> ChoiceEntry {
     let (layout, actions) = (policy.layout().clone(), policy.actions().clone());
-    PolicyEntry::Learned { file: file.to_owned(), layout, actions, is_constant: false }
+    ChoiceEntry::Learned { file: file.to_owned(), layout, actions, is_constant: false }
 }
 
 /// A run with the stages `01-size` (depth constant) and `02-depth`, of which the second is selected.
@@ -68,14 +69,14 @@ fn run(folder: &Path) -> PathBuf {
         objective: "gain".to_owned(),
         expected: None,
         acceptance_per_depth: vec![0.5],
-        depth,
-        size,
+        policy: PolicyEntry::Pair { depth, size },
+        fallback: None,
         files: BTreeMap::new(),
     };
     let run = folder.join("run");
     let (depth, size) =
         (entry(&depth_policy(), "depth.safetensors"), entry(&size_policy(), "size.safetensors"));
-    for (stage, depth) in [("01-size", PolicyEntry::Constant { value: 3 }), ("02-depth", depth)] {
+    for (stage, depth) in [("01-size", ChoiceEntry::Constant { value: 3 }), ("02-depth", depth)] {
         let path = run.join("stages").join(stage);
         std::fs::create_dir_all(&path).expect("a folder");
         depth_policy().save(&path.join("depth.safetensors")).expect("saved");
@@ -115,8 +116,8 @@ fn the_selected_stage_becomes_a_package_that_loads() {
         ]
     );
     let package = PolicyPackage::load(&out).expect("a package");
-    assert_eq!(package.depth, Choice::Learned(depth_policy()));
-    assert_eq!(package.size, Choice::Learned(size_policy()));
+    let (depth, size) = (Choice::Learned(depth_policy()), Choice::Learned(size_policy()));
+    assert_eq!(package.policy, Policy::Pair { depth, size });
     assert_eq!(package.manifest.files.len(), 4);
     assert_eq!(entries(folder.path()), ["new", "run"], "nothing temporary is left");
 
@@ -142,7 +143,109 @@ fn another_stage_can_be_named_and_constants_need_no_files() {
     std::fs::create_dir(&out).expect("an empty folder");
     export(&run, Some("01-size"), &out).expect("an export");
     assert_eq!(entries(&out), ["manifest.json", "size.safetensors", "size.torchscript.pt"]);
-    assert_eq!(PolicyPackage::load(&out).expect("a package").depth, Choice::Constant(3));
+    let policy = PolicyPackage::load(&out).expect("a package").policy;
+    assert!(matches!(policy, Policy::Pair { depth: Choice::Constant(3), .. }));
+}
+
+fn latency_table(level_ms: f32) -> LatencyTable {
+    let surface = |last: usize, ms: f32| Surface {
+        points: [1, last].map(|count| GridPoint::new(count, 100, vec![ms; 3])).into(),
+    };
+    let identity = LatencyIdentity {
+        target: "00".to_owned(),
+        draft: "00".to_owned(),
+        dtype: "f32".to_owned(),
+        device: "cpu".to_owned(),
+        driver: None,
+        threads: 2,
+        machine: "test".to_owned(),
+        beam_width: 3,
+    };
+    LatencyTable {
+        version: LatencyTable::VERSION,
+        identity,
+        root: surface(5, 1.0),
+        level: surface(4, level_ms),
+        verify: surface(9, 20.0),
+        decision: DecisionCost::default(),
+        held_out_error: None,
+    }
+}
+
+/// Makes the policy of stage 02-depth a factored one.
+fn make_factored(run: &Path) -> FrozenPredictor {
+    let stage = run.join("stages/02-depth");
+    let actions = FactoredActions {
+        depth: DepthActions { min_depth: 0, max_depth: 4, decide_every: 1 },
+        size: SizeActions { sizes: vec![2, 5, 9] },
+    };
+    let layout = ObservationLayout::compact(PolicyKind::Depth, 3, 4);
+    let (mlp, probes) = (mlp(&[layout.len(), 16, 15]), probes(layout.len()));
+    let predictor = FrozenPredictor::new(layout, actions, mlp, probes);
+    predictor.save(&stage.join("factored.safetensors")).expect("saved");
+    let table = latency_table(2.0);
+    table.write(&stage.join("latency.json")).expect("saved");
+    let manifest = Manifest::load(&stage.join("stage.json")).expect("a manifest");
+    let policy = PolicyEntry::Factored {
+        file: "factored.safetensors".to_owned(),
+        layout: predictor.layout().clone(),
+        actions: predictor.actions().clone(),
+        latency_table: "latency.json".to_owned(),
+        tokens_per_second: 50.0,
+    };
+    let latency_table_sha256 = Some(sha256_hex(table.to_json().as_bytes()));
+    let fallback = Some(Fallback { depth: 1, size: 5, reason: "predicted gain -1 %".to_owned() });
+    let manifest = Manifest { policy, latency_table_sha256, fallback, ..manifest };
+    std::fs::write(stage.join("stage.json"), manifest.to_json()).expect("written");
+    predictor
+}
+
+#[test]
+fn a_factored_policy_is_exported_with_its_table_and_retargeted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = run(folder.path());
+    let predictor = make_factored(&run);
+    let out = folder.path().join("policies");
+    let exported = export(&run, None, &out).expect("an export");
+    let files = ["factored.safetensors", "factored.torchscript.pt", "latency.json", "manifest.json"];
+    assert_eq!((entries(&out), exported.probes), (files.map(String::from).to_vec(), 5));
+    let package = PolicyPackage::load(&out).expect("a package");
+    assert!(package.manifest.fallback.is_some());
+
+    let other = folder.path().join("retargeted");
+    let moved = package.retargeted(latency_table(7.0), 30.0).expect("another machine");
+    write(&moved, &other).expect("written");
+    let Policy::Factored(factored) = PolicyPackage::load(&other).expect("a package").policy else {
+        panic!("a factored policy")
+    };
+    assert_eq!((factored.predictor, factored.tokens_per_second), (predictor, 30.0));
+    assert_eq!(factored.latency, latency_table(7.0));
+    let read = |path: PathBuf| std::fs::read(path).expect("a file");
+    let script = "factored.torchscript.pt";
+    let rows: Vec<Tensor> = vec![Tensor::zeros([2, 72], (tch::Kind::Float, tch::Device::Cpu))];
+    let outputs = |path: PathBuf| CModule::load(path).expect("a module").forward_ts(&rows).expect("outputs");
+    assert_eq!(outputs(out.join(script)), outputs(other.join(script)), "the predictor knows no machine");
+    assert_ne!(read(out.join("latency.json")), read(other.join("latency.json")));
+}
+
+#[test]
+fn compact_observations_are_exported() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = run(folder.path());
+    let stage = run.join("stages/02-depth");
+    let layout = ObservationLayout::compact(PolicyKind::Size, 3, 4);
+    let (mlp, probes) = (mlp(&[layout.len(), 16, 3]), probes(layout.len()));
+    let policy = FrozenPolicy::new(layout, size_policy().actions().clone(), mlp, probes);
+    policy.save(&stage.join("size.safetensors")).expect("saved");
+    let manifest = Manifest::load(&stage.join("stage.json")).expect("a manifest");
+    let depth = entry(&depth_policy(), "depth.safetensors");
+    let pair = PolicyEntry::Pair { depth, size: entry(&policy, "size.safetensors") };
+    let manifest = Manifest { policy: pair, ..manifest };
+    std::fs::write(stage.join("stage.json"), manifest.to_json()).expect("written");
+    let out = folder.path().join("policies");
+    export(&run, None, &out).expect("an export");
+    let loaded = PolicyPackage::load(&out).expect("a package").policy;
+    assert!(matches!(loaded, Policy::Pair { size: Choice::Learned(size), .. } if size == policy));
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl LatencyTable {
         // The version first: the rest may have another form in another version.
         let Version { version: found } = serde_json::from_str(text).map_err(json)?;
         if found != Self::VERSION {
-            return Err(Error::Version { path: path.to_owned(), expected: Self::VERSION, found });
+            return Err(Error::Version { path: path.to_owned(), expected: Self::VERSION.to_string(), found });
         }
         let mut reader = serde_json::Deserializer::from_str(text);
         let table: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| Error::Field {

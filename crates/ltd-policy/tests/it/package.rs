@@ -2,14 +2,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ltd_policy::{
-    Choice, FrozenPolicy, MANIFEST_FILE, Manifest, ModelIdentity, PolicyEntry, PolicyPackage, sha256_hex,
+    Choice, ChoiceEntry, Expected, Fallback, FrozenPolicy, LatencyTable, MANIFEST_FILE, Manifest,
+    ModelIdentity, Policy, PolicyEntry, PolicyPackage, sha256_hex,
 };
 
-use crate::synthetic::{depth_policy, size_policy};
+use crate::synthetic::{depth_policy, factored_actions, latency_table, predictor, size_policy};
 
-fn entry(policy: &FrozenPolicy, file: &str) -> PolicyEntry {
+fn entry(policy: &FrozenPolicy, file: &str) -> ChoiceEntry {
     let (layout, actions) = (policy.layout().clone(), policy.actions().clone());
-    PolicyEntry::Learned { file: file.to_owned(), layout, actions, is_constant: false }
+    ChoiceEntry::Learned { file: file.to_owned(), layout, actions, is_constant: false }
+}
+
+fn pair(depth: ChoiceEntry) -> PolicyEntry {
+    PolicyEntry::Pair { depth, size: entry(&size_policy(), "size.safetensors") }
 }
 
 fn manifest() -> Manifest {
@@ -31,8 +36,8 @@ fn manifest() -> Manifest {
         objective: "throughput".to_owned(),
         expected: None,
         acceptance_per_depth: vec![0.6, 0.3],
-        depth: entry(&depth_policy(), "depth.safetensors"),
-        size: entry(&size_policy(), "size.safetensors"),
+        policy: pair(entry(&depth_policy(), "depth.safetensors")),
+        fallback: None,
         files: BTreeMap::new(),
     }
 }
@@ -62,19 +67,19 @@ fn edit(folder: &Path, from: &str, to: &str) {
 #[test]
 fn a_package_is_read_back_as_it_was_written() {
     let package = load_after(|_| ()).expect("a package");
-    assert_eq!(package.depth, Choice::Learned(depth_policy()));
-    assert_eq!(package.size, Choice::Learned(size_policy()));
+    let (depth, size) = (Choice::Learned(depth_policy()), Choice::Learned(size_policy()));
+    assert_eq!(package.policy, Policy::Pair { depth, size });
     assert_eq!(package.manifest.acceptance_per_depth, [0.6, 0.3]);
 }
 
 #[test]
 fn a_constant_needs_no_file() {
     let folder = tempfile::tempdir().expect("a folder");
-    write(folder.path(), Manifest { depth: PolicyEntry::Constant { value: 4 }, ..manifest() });
+    write(folder.path(), Manifest { policy: pair(ChoiceEntry::Constant { value: 4 }), ..manifest() });
     let package = PolicyPackage::load(folder.path()).expect("a package");
-    assert_eq!(package.depth, Choice::Constant(4));
+    assert!(matches!(package.policy, Policy::Pair { depth: Choice::Constant(4), .. }));
 
-    write(folder.path(), Manifest { depth: PolicyEntry::Constant { value: 5 }, ..manifest() });
+    write(folder.path(), Manifest { policy: pair(ChoiceEntry::Constant { value: 5 }), ..manifest() });
     let error =
         PolicyPackage::load(folder.path()).expect_err("trees that the size policy cannot see").to_string();
     assert!(error.contains("depth cap of the size policy is 4, expected at least 5"), "{error}");
@@ -97,9 +102,14 @@ fn a_changed_file_is_refused() {
 fn broken_packages_are_refused_with_what_is_wrong() {
     for (from, to, message) in [
         (
-            r#""format_version": 1"#,
             r#""format_version": 2"#,
-            "format version 2, this program reads version 1",
+            r#""format_version": 3"#,
+            "format version 3, this program reads version 1 or 2",
+        ),
+        (
+            r#""fallback": null"#,
+            r#""fallback": {"depth": 5, "size": 2, "reason": "none"}"#,
+            "fallback.depth is 5, expected at most depth_cap = 4",
         ),
         (r#""compat": null,"#, r#""compat": null, "extra": 1,"#, "unknown field `extra`"),
         (r#""beam_width": 3"#, r#""beam_width": 4"#, "beam width of the layout is 3, expected 4"),
@@ -118,4 +128,120 @@ fn broken_packages_are_refused_with_what_is_wrong() {
     assert!(missing.expect_err("a missing file").contains("depth.safetensors: No such file"));
     let missing = load_after(|folder| std::fs::remove_file(folder.join(MANIFEST_FILE)).expect("removed"));
     assert!(missing.expect_err("no manifest").contains("manifest.json: No such file"));
+}
+
+#[test]
+fn packages_of_version_1_are_still_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = r#"{
+        "format_version": 1, "created_by": "ltd 0.1.0", "run": "r", "stage": "s", "seed": 7, "compat": null,
+        "beam_width": 10, "depth_cap": 12, "target": {"name": "t", "sha256": "0"},
+        "draft": {"name": "d", "sha256": "1"}, "dtype": "bf16", "device": "cpu", "latency_table_sha256": null,
+        "objective": "gain", "expected": null, "acceptance_per_depth": [],
+        "depth": {"constant": {"value": 3}}, "size": {"constant": {"value": 20}}, "files": {}
+    }"#;
+    let path = folder.path().join(MANIFEST_FILE);
+    std::fs::write(&path, text).expect("it is written");
+    let package = PolicyPackage::load(folder.path()).expect("a package");
+    assert_eq!(package.policy, Policy::Pair { depth: Choice::Constant(3), size: Choice::Constant(20) });
+    assert_eq!((package.manifest.format_version, package.manifest.fallback), (Manifest::VERSION, None));
+
+    for (from, to, message) in [
+        (r#""size": {"constant""#, r#""sise": {"constant""#, "unknown field `sise`"),
+        (r#", "size": {"constant": {"value": 20}}"#, "", "missing field `size`"),
+        (r#""format_version": 1,"#, "", "manifest is not of the expected form"),
+    ] {
+        std::fs::write(&path, text.replacen(from, to, 1)).expect("it is written");
+        let error = PolicyPackage::load(folder.path()).expect_err(to).to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+fn write_factored(folder: &Path, table: &LatencyTable) -> Manifest {
+    predictor().save(&folder.join("factored.safetensors")).expect("it is written");
+    table.write(&folder.join("latency.json")).expect("it is written");
+    let sha256 = sha256_hex(table.to_json().as_bytes());
+    let policy = PolicyEntry::Factored {
+        file: "factored.safetensors".to_owned(),
+        layout: predictor().layout().clone(),
+        actions: factored_actions(),
+        latency_table: "latency.json".to_owned(),
+        tokens_per_second: 50.0,
+    };
+    let fallback = Fallback { depth: 1, size: 2, reason: "predicted gain -0.4 %".to_owned() };
+    let manifest = Manifest {
+        policy,
+        fallback: Some(fallback),
+        expected: Some(Expected { tokens_per_second: 50.0, low: 49.0, high: 51.0, prompts: 3 }),
+        latency_table_sha256: Some(sha256.clone()),
+        files: BTreeMap::from([
+            ("factored.safetensors".to_owned(), sha256_hex(&predictor().to_bytes())),
+            ("latency.json".to_owned(), sha256),
+        ]),
+        ..manifest()
+    };
+    std::fs::write(folder.join(MANIFEST_FILE), manifest.to_json()).expect("it is written");
+    manifest
+}
+
+#[test]
+fn a_factored_package_is_read_back_and_retargeted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifest = write_factored(folder.path(), &latency_table(2.0, 0.2));
+    let package = PolicyPackage::load(folder.path()).expect("a package");
+    assert_eq!(package.manifest, manifest);
+    let Policy::Factored(factored) = &package.policy else { panic!("a factored policy") };
+    assert_eq!((&factored.predictor, factored.tokens_per_second), (&predictor(), 50.0));
+
+    let moved = package.retargeted(latency_table(9.0, 0.01), 20.0).expect("a package");
+    let Policy::Factored(factored) = &moved.policy else { panic!("a factored policy") };
+    assert_eq!((&factored.predictor, factored.tokens_per_second), (&predictor(), 20.0));
+    assert_eq!((moved.manifest.expected, moved.manifest.fallback.clone()), (None, None));
+    // It is a package again.
+    factored.latency.write(&folder.path().join("latency.json")).expect("it is written");
+    std::fs::write(folder.path().join(MANIFEST_FILE), moved.manifest.to_json()).expect("it is written");
+    assert_eq!(PolicyPackage::load(folder.path()).expect("a package"), moved);
+}
+
+#[test]
+fn a_table_of_something_else_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_factored(folder.path(), &latency_table(2.0, 0.2));
+    let package = PolicyPackage::load(folder.path()).expect("a package");
+    let refused = |change: &dyn Fn(&mut LatencyTable), lambda: f64| {
+        let mut table = latency_table(2.0, 0.2);
+        change(&mut table);
+        let in_place = package.retargeted(table.clone(), lambda).expect_err("another table").to_string();
+        assert!(in_place.starts_with("the package cannot be retargeted: "), "{in_place}");
+        if lambda > 0.0 && table.problems().is_empty() {
+            write_factored(folder.path(), &table);
+            let error = PolicyPackage::load(folder.path()).expect_err("another table").to_string();
+            assert!(error.contains("latency.json: latency table: "), "{error}");
+        }
+        in_place
+    };
+    let error = refused(&|table| table.identity.target = "other".to_owned(), 50.0);
+    assert!(error.contains("identity.target: is other, but the package is for"), "{error}");
+    let error = refused(&|table| table.identity.beam_width = 4, 50.0);
+    assert!(error.contains("identity.beam_width: is 4, but the package is for 3"), "{error}");
+    let error = refused(&|table| table.level.points.retain(|point| point.count == 1), 50.0);
+    assert!(error.contains("level: depths 1 to 4 are needed, 1 to 1 measured"), "{error}");
+    let error = refused(&|table| table.verify.points.clear(), 50.0);
+    assert!(error.contains("verify: has no points"), "{error}");
+    let error = refused(&|_| (), 0.0);
+    assert!(error.contains("tokens_per_second: is 0, must be positive"), "{error}");
+
+    write(folder.path(), self::manifest());
+    let pair = PolicyPackage::load(folder.path()).expect("a package");
+    let error = pair.retargeted(latency_table(2.0, 0.2), 50.0).expect_err("a pair").to_string();
+    assert!(error.contains("it holds a pair"), "{error}");
+}
+
+#[test]
+fn a_changed_table_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_factored(folder.path(), &latency_table(2.0, 0.2));
+    latency_table(3.0, 0.2).write(&folder.path().join("latency.json")).expect("it is written");
+    let error = PolicyPackage::load(folder.path()).expect_err("another table").to_string();
+    assert!(error.contains("latency.json: SHA-256 is"), "{error}");
 }

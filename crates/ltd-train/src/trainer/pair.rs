@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use ltd_engine::{Controller, Learned};
-use ltd_policy::{Choice, FrozenPolicy, Manifest, PolicyEntry, PolicyKind, write_atomically};
+use ltd_policy::{Choice, ChoiceEntry, FrozenPolicy, Manifest, Policy, PolicyKind, write_atomically};
 
-use crate::Result;
 use crate::config::StaticSetting;
 use crate::evaluate::Measurement;
 use crate::run::StageFolder;
+use crate::{Error, Result};
 
 /// How depth and size are decided.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +25,13 @@ impl Pair {
     /// The pair that a finished stage left.
     pub(super) fn load(stage: &StageFolder) -> Result<Self> {
         let manifest = Manifest::load(&stage.manifest())?;
-        let (depth, size) = manifest.load_policies(stage.path())?;
-        Ok(Self { depth, size })
+        match manifest.load_policy(stage.path())? {
+            Policy::Pair { depth, size } => Ok(Self { depth, size }),
+            Policy::Factored(_) => {
+                let problem = "its policy is factored, expected a pair".to_owned();
+                Err(Error::Checkpoint { path: stage.manifest(), problem })
+            }
+        }
     }
 
     /// The same with one policy replaced.
@@ -43,21 +48,21 @@ impl Pair {
     }
 
     /// Writes the policies into a stage's folder and returns their manifest entries.
-    pub(super) fn save(&self, folder: &StageFolder, measured: &Measurement) -> Result<[PolicyEntry; 2]> {
+    pub(super) fn save(&self, folder: &StageFolder, measured: &Measurement) -> Result<[ChoiceEntry; 2]> {
         let depth = save(&self.depth, PolicyKind::Depth, measured.depths.len() <= 1, folder.path())?;
         let size = save(&self.size, PolicyKind::Size, measured.sizes.len() <= 1, folder.path())?;
         Ok([depth, size])
     }
 }
 
-fn save(choice: &Choice, kind: PolicyKind, is_constant: bool, folder: &Path) -> Result<PolicyEntry> {
+fn save(choice: &Choice, kind: PolicyKind, is_constant: bool, folder: &Path) -> Result<ChoiceEntry> {
     Ok(match choice {
-        Choice::Constant(value) => PolicyEntry::Constant { value: *value },
+        Choice::Constant(value) => ChoiceEntry::Constant { value: *value },
         Choice::Learned(policy) => {
             let file = StageFolder::policy_name(kind);
             write_atomically(&folder.join(&file), &policy.to_bytes())?;
             let (layout, actions) = (policy.layout().clone(), policy.actions().clone());
-            PolicyEntry::Learned { file, layout, actions, is_constant }
+            ChoiceEntry::Learned { file, layout, actions, is_constant }
         }
     })
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ltd_policy::{Expected, FrozenPolicy, Manifest, write_atomically};
+use ltd_policy::{Expected, FrozenPolicy, Manifest, PolicyEntry, write_atomically};
 
 use super::pair::Pair;
 use super::{Flow, Trainer};
@@ -97,8 +97,8 @@ impl Trainer {
                 prompts: measured.prompts.len(),
             }),
             acceptance_per_depth: total.acceptance_per_depth(),
-            depth,
-            size,
+            policy: PolicyEntry::Pair { depth, size },
+            fallback: None,
             files: std::collections::BTreeMap::new(),
         })
     }

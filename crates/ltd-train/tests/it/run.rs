@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ltd_policy::{Choice, Manifest, PolicyEntry};
+use ltd_policy::{Choice, ChoiceEntry, Manifest, Policy, PolicyEntry};
 use ltd_train::{Ending, Interrupt, Progress, TrainConfig, Trainer, metrics::tags};
 use serde_json::{Value, json};
 
@@ -60,14 +60,16 @@ fn a_run_leaves_policies_curves_and_a_comparison() {
     {
         let path = run.join("stages").join(stage);
         let manifest = Manifest::load(&path.join("stage.json")).expect("a manifest");
-        let (depth, size) = manifest.load_policies(&path).expect("policies");
+        let policy = manifest.load_policy(&path).expect("policies");
+        let Policy::Pair { depth, size } = policy else { panic!("a pair") };
         let learned = if learned == "size" { size } else { depth };
         assert!(matches!(learned, Choice::Learned(_)), "{stage}");
         let left: Vec<_> = std::fs::read_dir(&path).expect("the folder").flatten().collect();
         assert!(!left.iter().any(|entry| entry.file_name().to_string_lossy().starts_with("candidate")));
     }
     let manifest = Manifest::load(&run.join("stages/01-size/stage.json")).expect("a manifest");
-    assert_eq!(manifest.depth, PolicyEntry::Constant { value: 4 });
+    let constant = ChoiceEntry::Constant { value: 4 };
+    assert!(matches!(&manifest.policy, PolicyEntry::Pair { depth, .. } if *depth == constant));
     assert_eq!((manifest.objective.as_str(), manifest.dtype.as_str()), ("acceptance", "f32"));
 
     let records = records(&run);

@@ -7,7 +7,7 @@ use ltd_engine::text::{Prompt, Question, TextModel, load_questions};
 use ltd_engine::{
     Controller, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Sampler, Session, Static, StopRule,
 };
-use ltd_policy::PolicyPackage;
+use ltd_policy::{Fallback, Policy, PolicyPackage};
 
 use crate::cli::{Cli, Mode, PromptArgs};
 use crate::dump::TreeDump;
@@ -97,6 +97,15 @@ fn load_package(folder: &Path) -> Result<PolicyPackage> {
         manifest.dtype,
         manifest.device
     );
+    if let Some(Fallback { depth, size, reason }) = &manifest.fallback {
+        eprintln!("ltd-decode: depth {depth} and size {size} decide instead of the policy: {reason}");
+    } else if let Policy::Factored(factored) = &package.policy {
+        let measured = &factored.latency.identity;
+        eprintln!(
+            "ltd-decode: decisions by times measured on {} ({}, {}, {} threads)",
+            measured.machine, measured.device, measured.dtype, measured.threads
+        );
+    }
     Ok(package)
 }
 

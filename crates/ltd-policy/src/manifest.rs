@@ -1,0 +1,204 @@
+//! The manifest of a package: what was trained, on what, and what decides.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::factored::FactoredActions;
+use crate::frozen::Actions;
+use crate::observation::ObservationLayout;
+use crate::{Error, Result};
+
+/// Name of the manifest in a package.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// Everything a server must know of a package, and everything a person should.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of the package format.
+    pub format_version: u32,
+    /// Program and version that trained the policies.
+    pub created_by: String,
+    /// Run and stage they come from.
+    pub run: String,
+    /// Name of the stage.
+    pub stage: String,
+    /// Seed of the run.
+    pub seed: u64,
+    /// `null`: the layouts and cadence below hold. A name would ask for another code's quirks.
+    pub compat: Option<String>,
+    /// Candidates kept per level, `W`, in training.
+    pub beam_width: usize,
+    /// Deepest draft in training.
+    pub depth_cap: usize,
+    /// The target.
+    pub target: ModelIdentity,
+    /// The draft.
+    pub draft: ModelIdentity,
+    /// Number type of both models in training.
+    pub dtype: String,
+    /// Device and machine of training.
+    pub device: String,
+    /// SHA-256 of the latency table: that of a factored policy, or the one that a pair was trained on; `null` if it was
+    /// trained on live cycles.
+    pub latency_table_sha256: Option<String>,
+    /// Reward that was maximised.
+    pub objective: String,
+    /// Throughput measured on validation prompts after the stage.
+    pub expected: Option<Expected>,
+    /// Share of those cycles that accepted at least 1, 2, ... draft tokens.
+    pub acceptance_per_depth: Vec<f64>,
+    /// How depth and size are decided.
+    pub policy: PolicyEntry,
+    /// What decides instead, if the policy is not worth its time; `null` if it is.
+    pub fallback: Option<Fallback>,
+    /// SHA-256 of every other file of the package.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
+}
+
+/// Which model a policy was trained with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelIdentity {
+    /// Folder name.
+    pub name: String,
+    /// SHA-256 over its configuration and weights.
+    pub sha256: String,
+}
+
+/// A measured throughput with its uncertainty.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expected {
+    /// `sum(tau) / sum(T)`.
+    pub tokens_per_second: f64,
+    /// Lower end of the 95 % interval (bootstrap over prompts).
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// Prompts measured.
+    pub prompts: usize,
+}
+
+/// How the decisions are made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum PolicyEntry {
+    /// By one policy each.
+    Pair {
+        /// When to stop drafting.
+        depth: ChoiceEntry,
+        /// How many candidates to verify.
+        size: ChoiceEntry,
+    },
+    /// Both by `1 + E[accepted] - lambda * T`.
+    Factored {
+        /// The predictor's file in the package.
+        file: String,
+        /// What it sees.
+        layout: ObservationLayout,
+        /// Between what it decides.
+        actions: FactoredActions,
+        /// The latency table's file in the package.
+        latency_table: String,
+        /// What time is worth, `lambda`.
+        tokens_per_second: f64,
+    },
+}
+
+/// A constant setting with why it is better than the policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fallback {
+    /// Draft forwards after the root expansion.
+    pub depth: usize,
+    /// Candidates to verify.
+    pub size: usize,
+    /// What was found, e.g. that no gain over the constant is predicted.
+    pub reason: String,
+}
+
+/// How one of the two decisions is made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ChoiceEntry {
+    /// By a policy.
+    Learned {
+        /// Its file in the package.
+        file: String,
+        /// What it sees.
+        layout: ObservationLayout,
+        /// What it chooses among, and when it is asked.
+        actions: Actions,
+        /// Whether it chose one and the same action throughout the validation: then a constant would do.
+        is_constant: bool,
+    },
+    /// By a constant.
+    Constant {
+        /// Draft depth or verification size.
+        value: usize,
+    },
+}
+
+impl Manifest {
+    /// Version that this program writes; it also reads version 1, which knew pairs only.
+    pub const VERSION: u32 = 2;
+
+    /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without hashes).
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let json = |source| Error::Json { path: path.to_owned(), what: "manifest", source };
+        // The version first: the rest may have another form in another version.
+        let mut object: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;
+        let found = object.get("format_version").cloned().unwrap_or_default();
+        match serde_json::from_value::<u32>(found).map_err(json)? {
+            Self::VERSION => {}
+            1 => object = from_version_1(object),
+            found => {
+                let expected = format!("1 or {}", Self::VERSION);
+                return Err(Error::Version { path: path.to_owned(), expected, found });
+            }
+        }
+        serde_json::from_value(Value::Object(object)).map_err(json)
+    }
+
+    /// The manifest as written to disk.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("invariant: the manifest is plain data") + "\n"
+    }
+
+    /// Files of the package that the policy consists of.
+    pub fn policy_files(&self) -> Vec<&str> {
+        match &self.policy {
+            PolicyEntry::Pair { depth, size } => {
+                [depth, size].into_iter().filter_map(ChoiceEntry::file).collect()
+            }
+            PolicyEntry::Factored { file, latency_table, .. } => vec![file, latency_table],
+        }
+    }
+}
+
+impl ChoiceEntry {
+    fn file(&self) -> Option<&str> {
+        match self {
+            Self::Learned { file, .. } => Some(file),
+            Self::Constant { .. } => None,
+        }
+    }
+}
+
+/// In version 1 the entries of the pair stood by themselves, and nothing was a fallback.
+fn from_version_1(mut object: Map<String, Value>) -> Map<String, Value> {
+    let mut pair = Map::new();
+    for key in ["depth", "size"] {
+        pair.extend(object.remove(key).map(|entry| (key.to_owned(), entry)));
+    }
+    object.insert("format_version".to_owned(), json!(Manifest::VERSION));
+    object.insert("policy".to_owned(), json!({ "pair": pair }));
+    object.insert("fallback".to_owned(), Value::Null);
+    object
+}
