@@ -219,15 +219,31 @@ fn rotate<const FUSED: bool, T: Element, U: Element>(
     let half = input.len() / 2;
     let (low, high) = input.split_at(half);
     let (output_low, output_high) = output.split_at_mut(half);
-    let factor = norm.map_or(1.0, |(_, eps)| inverse_rms::<FUSED, T>(input, eps));
-    for index in 0..half {
-        let (mut low, mut high) = (low[index].to_f32() * factor, high[index].to_f32() * factor);
-        if let Some((weight, _)) = norm {
-            low *= weight[index].to_f32();
-            high *= weight[half + index].to_f32();
+    let angles = cos[..half].iter().zip(&sin[..half]);
+    let outputs = output_low.iter_mut().zip(&mut output_high[..half]);
+    let rotations = low.iter().zip(&high[..half]).zip(angles).zip(outputs);
+    // Two loops: a choice inside of one would keep it from being vectorised.
+    match norm {
+        None => {
+            for (((low, high), (cos, sin)), (output_low, output_high)) in rotations {
+                let (low, high) = (low.to_f32() * scale, high.to_f32() * scale);
+                *output_low = U::from_f32(low * cos - high * sin);
+                *output_high = U::from_f32(high * cos + low * sin);
+            }
         }
-        output_low[index] = U::from_f32((low * cos[index] - high * sin[index]) * scale);
-        output_high[index] = U::from_f32((high * cos[index] + low * sin[index]) * scale);
+        Some((weight, eps)) => {
+            let factor = inverse_rms::<FUSED, T>(input, eps) * scale;
+            let (weight_low, weight_high) = weight.split_at(half);
+            let weights = weight_low.iter().zip(&weight_high[..half]);
+            for ((((low, high), (cos, sin)), (output_low, output_high)), (weight_low, weight_high)) in
+                rotations.zip(weights)
+            {
+                let low = low.to_f32() * factor * weight_low.to_f32();
+                let high = high.to_f32() * factor * weight_high.to_f32();
+                *output_low = U::from_f32(low * cos - high * sin);
+                *output_high = U::from_f32(high * cos + low * sin);
+            }
+        }
     }
 }
 
