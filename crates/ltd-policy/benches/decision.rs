@@ -1,4 +1,4 @@
-//! Time of one decision of the paper's policies, weights cold as inside a decode loop, and warm.
+//! Time of one decision of the paper's policies and of the factored one, weights cold as inside a decode loop, and warm.
 #![expect(missing_docs, reason = "criterion's macro makes a public function")]
 
 use std::hint::black_box;
@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ltd_policy::{
-    Actions, CycleSummary, DepthActions, DepthPolicy, FrozenPolicy, Linear, Mlp, ObservationLayout,
-    SizeActions, SizePolicy,
+    Actions, CycleSummary, DecisionCost, DepthActions, DepthPolicy, FactoredActions, FactoredPolicy,
+    FrozenPolicy, FrozenPredictor, GridPoint, LatencyIdentity, LatencyTable, Linear, Mlp, ObservationLayout,
+    Outputs, PolicyKind, SizeActions, SizePolicy, Surface,
 };
 
 /// More than any last-level cache: reading it pushes the weights out, as a target forward does.
@@ -23,6 +24,44 @@ fn mlp(widths: &[usize]) -> Mlp {
         })
         .collect();
     Mlp::new(&layers)
+}
+
+/// A table of the size that a measurement makes.
+fn latency_table() -> LatencyTable {
+    let surface = |counts: &[usize], ms: f32| {
+        let places = [64, 256, 512, 1024].into_iter().flat_map(|l| counts.iter().map(move |&n| (n, l)));
+        let points =
+            places.map(|(count, context)| GridPoint::new(count, context, vec![ms * (1.0 + count as f32); 5]));
+        Surface { points: points.collect() }
+    };
+    let name = String::new;
+    LatencyTable {
+        version: LatencyTable::VERSION,
+        identity: LatencyIdentity {
+            target: name(),
+            draft: name(),
+            dtype: name(),
+            device: name(),
+            driver: None,
+            threads: 1,
+            machine: name(),
+            beam_width: 10,
+        },
+        root: surface(&[1, 13], 0.2),
+        level: surface(&[1, 4, 8, 12], 0.1),
+        verify: surface(&[1, 4, 16, 64, 128, 240], 0.05),
+        decision: DecisionCost::default(),
+        held_out_error: None,
+    }
+}
+
+/// A factored policy of the size that the measurements on recorded trees call for.
+fn factored() -> FactoredPolicy {
+    let sizes = vec![4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 240];
+    let actions = FactoredActions { depth: DepthActions::default(), size: SizeActions { sizes } };
+    let layout = ObservationLayout::compact(PolicyKind::Depth, 10, 12);
+    let net = mlp(&[layout.len(), 128, 128, actions.output_count()]);
+    FactoredPolicy::new(&FrozenPredictor::new(layout, actions, net, Vec::new()), &latency_table(), 50.0)
 }
 
 fn timed(iterations: u64, eviction: Option<&[u64]>, mut decide: impl FnMut()) -> Duration {
@@ -49,6 +88,7 @@ fn decisions(criterion: &mut Criterion) {
     let net = mlp(&[layout.len(), 1024, 256, 24]);
     let size = FrozenPolicy::new(layout, Actions::Size(sizes), net, Vec::new());
     let mut size = SizePolicy::new(&size).expect("a size policy");
+    let mut factored = factored();
 
     let scores: Vec<f32> = (0..1210).map(|index| -0.01 * (index + 1) as f32).collect();
     for (state, eviction) in [("cold", Some(&memory[..])), ("warm", None)] {
@@ -63,9 +103,34 @@ fn decisions(criterion: &mut Criterion) {
             group.bench_with_input(BenchmarkId::new("size", draft_depth), &summary, |bench, summary| {
                 bench.iter_custom(|n| timed(n, eviction, || _ = black_box(size.verification_size(summary))));
             });
+            group.bench_with_input(BenchmarkId::new("factored", draft_depth), &summary, |bench, summary| {
+                bench.iter_custom(|n| {
+                    timed(n, eviction, || _ = black_box(factored.continue_drafting(summary)))
+                });
+            });
         }
     }
 }
 
-criterion_group!(benches, decisions);
+fn look_ups(criterion: &mut Criterion) {
+    let model = latency_table().model();
+    criterion.bench_function("latency/verify", |bench| {
+        bench.iter(|| model.verify_ms(black_box(50), black_box(300)));
+    });
+    criterion.bench_function("latency/cycle", |bench| {
+        bench.iter(|| model.cycle_ms(black_box(6), black_box(50), black_box(300), black_box(3)));
+    });
+    let layout = ObservationLayout::compact(PolicyKind::Depth, 10, 12);
+    let mut observation = vec![0.0; layout.len()];
+    for draft_depth in [1, 3, 8, 12] {
+        let scores: Vec<f32> =
+            (0..10 + 100 * draft_depth).map(|index| -0.05 * (index * 37 % 101) as f32).collect();
+        let summary = CycleSummary { scores: &scores, beam_width: 10, draft_depth, context_length: 300 };
+        criterion.bench_with_input(BenchmarkId::new("compact", draft_depth), &summary, |bench, summary| {
+            bench.iter(|| layout.write_into(black_box(summary), &mut observation));
+        });
+    }
+}
+
+criterion_group!(benches, decisions, look_ups);
 criterion_main!(benches);

@@ -9,6 +9,9 @@ use crate::latency::{LatencyModel, LatencyTable};
 use crate::observation::CycleSummary;
 use crate::package::Factored;
 
+/// Deeper than any draft: a bound on what a file can ask for.
+const DEEPEST: usize = 64;
+
 /// The depths and sizes between which a factored policy decides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +42,7 @@ impl Outputs for FactoredActions {
     }
 
     fn problem(&self, depth_cap: usize) -> Option<String> {
-        let depth = self.depth.problems(depth_cap).into_iter().next();
+        let depth = self.depth.problems(depth_cap.min(DEEPEST)).into_iter().next();
         depth
             .map(|(key, problem)| format!("depth.{key} {problem}"))
             .or_else(|| self.size.problem().map(|problem| format!("size {problem}")))

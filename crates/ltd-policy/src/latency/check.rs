@@ -5,7 +5,7 @@ use crate::action::{DepthActions, SizeActions};
 
 /// Measurements that a median needs to mean something.
 const MIN_SAMPLES: usize = 3;
-/// More than any verification or depth is: a bound on what a file can ask for.
+/// More than any verification, depth or beam width is: a bound on what a file can ask for.
 const MAX_COUNT: usize = 4096;
 /// More work that took less than this share of the time was not measured, but disturbed.
 const LEAST_SHARE: f64 = 2.0 / 3.0;
@@ -19,8 +19,9 @@ impl LatencyTable {
         if self.version != Self::VERSION {
             problems.push(format!("version: is {}, must be {}", self.version, Self::VERSION));
         }
-        if self.identity.beam_width == 0 {
-            problems.push("identity.beam_width: must be at least 1".to_owned());
+        let width = self.identity.beam_width;
+        if width == 0 || width > MAX_COUNT {
+            problems.push(format!("identity.beam_width: is {width}, must be 1..={MAX_COUNT}"));
         }
         for (name, surface, least) in
             [("root", &self.root, 2), ("level", &self.level, 1), ("verify", &self.verify, 2)]
@@ -49,7 +50,9 @@ impl LatencyTable {
     /// Sizes are compared after the cut to what a tree holds: `W + D * W * W` candidates.
     pub fn covers(&self, depths: &DepthActions, sizes: &SizeActions, max_context: usize) -> Vec<String> {
         let width = self.identity.beam_width;
-        let held = |depth: usize, size: usize| size.min(width + depth * width * width);
+        let candidates =
+            |depth: usize| depth.saturating_mul(width).saturating_mul(width).saturating_add(width);
+        let held = |depth: usize, size: usize| size.min(candidates(depth));
         let smallest = sizes.sizes.iter().map(|&size| held(depths.min_depth, size)).min().unwrap_or(1);
         let largest = sizes.sizes.iter().map(|&size| held(depths.max_depth, size)).max().unwrap_or(1);
         let deepest = depths.max_depth;
@@ -190,7 +193,8 @@ mod tests {
         let found = problem_of(|t| t.decision.size_us = f64::INFINITY);
         assert!(found.starts_with("decision.size_us: is inf"), "{found}");
         let found = problem_of(|t| t.identity.beam_width = 0);
-        assert!(found.starts_with("identity.beam_width"), "{found}");
+        assert_eq!(found, "identity.beam_width: is 0, must be 1..=4096");
+        problem_of(|t| t.identity.beam_width = usize::MAX);
     }
 
     #[test]
@@ -219,6 +223,9 @@ mod tests {
         let shallow = LatencyTable { level: surface(&[1, 5], &[500], |_, _| 2.0), ..table() };
         let missing = shallow.covers(&depths, &sizes, 500);
         assert_eq!(missing, ["level: depths 1 to 12 are needed, 1 to 5 measured"]);
+        let mut nonsense = table();
+        nonsense.identity.beam_width = usize::MAX;
+        assert!(nonsense.covers(&depths, &sizes, 500).is_empty());
         // A shallow tree holds fewer candidates than the largest size.
         let depths = DepthActions { min_depth: 0, max_depth: 2, decide_every: 1 };
         assert!(table().covers(&depths, &SizeActions { sizes: vec![4, 300] }, 500).is_empty());

@@ -1,10 +1,9 @@
 //! What a policy sees of a cycle: one layout type, one writer, used in training, evaluation and serving.
 
 mod compact;
+mod layouts;
 
 use serde::{Deserialize, Serialize};
-
-use crate::frozen::PolicyKind;
 
 /// What is known of a draft-and-verify cycle when a decision is due. Plain data: the same value is seen in
 /// training, evaluation and serving.
@@ -97,85 +96,11 @@ pub struct ObservationLayout {
     pub segments: Vec<Segment>,
 }
 
-/// Repeats of context length and depth in the reference's depth observation (100 + 14 + 14 = 128 for `W = 10`).
-const REFERENCE_DEPTH_REPEATS: usize = 14;
-/// The same for the size observation (1210 + 29 + 29 = 1268 for `W = 10` and depth 12).
-const REFERENCE_SIZE_REPEATS: usize = 29;
-const CONTEXT_SCALE: f32 = 1.0 / 1000.0;
-const DEPTH_SCALE: f32 = 1.0 / 10.0;
 /// Stands for the log-prob of an impossible candidate, minus infinity, which would spoil the network's sums.
 const LOWEST_SCORE: f32 = -1e4;
 /// Path probability below which candidates are all alike: they are accepted less than once in 20,000 cycles.
 pub const PROBABILITY_FLOOR: f32 = 5e-5;
-/// Brings the logarithms of path probabilities, 0 to -10, near the range of the probabilities.
-const LOG_SCALE: f32 = 1.0 / 10.0;
-
 impl ObservationLayout {
-    /// The families of layouts that [`ObservationLayout::named`] knows.
-    pub const FAMILIES: [&'static str; 2] = ["reference", "compact"];
-    /// Name of [`ObservationLayout::reference_depth`].
-    pub const REFERENCE_DEPTH: &'static str = "reference-depth";
-    /// Name of [`ObservationLayout::reference_size`].
-    pub const REFERENCE_SIZE: &'static str = "reference-size";
-
-    /// What the official code's depth policy sees: scores of the newest level, `L / 1000` and `D / 10` repeated
-    /// (arXiv 2603.01639).
-    pub fn reference_depth(beam_width: usize, depth_cap: usize) -> Self {
-        let scores = (Source::LastLevelScores, beam_width * beam_width);
-        Self::reference(Self::REFERENCE_DEPTH, beam_width, depth_cap, scores, REFERENCE_DEPTH_REPEATS)
-    }
-
-    /// What the official code's size policy sees: all scores, `L / 1000` and `D / 10` repeated.
-    pub fn reference_size(beam_width: usize, depth_cap: usize) -> Self {
-        let scores = (Source::AllScores, beam_width + depth_cap * beam_width * beam_width);
-        Self::reference(Self::REFERENCE_SIZE, beam_width, depth_cap, scores, REFERENCE_SIZE_REPEATS)
-    }
-
-    /// What [`Source::LevelProbabilities`] tells of all levels drafted so far, with its logarithms, `L / 1000` and
-    /// `D / 10`: 184 numbers at depth 12, for any beam width. Depth and size policies see the same under names of
-    /// their own (`compact-depth`, `compact-size`).
-    pub fn compact(kind: PolicyKind, beam_width: usize, depth_cap: usize) -> Self {
-        let levels = (depth_cap + 1) * compact::NUMBERS;
-        let parts = [
-            (Source::LevelProbabilities, levels, 1.0),
-            (Source::LevelLogProbabilities, levels, LOG_SCALE),
-            (Source::ContextLength, 1, CONTEXT_SCALE),
-            (Source::DraftDepth, 1, DEPTH_SCALE),
-        ];
-        Self {
-            name: format!("compact-{kind}"),
-            version: 1,
-            beam_width,
-            depth_cap,
-            segments: in_sequence(parts),
-        }
-    }
-
-    /// The layout of a family (`reference`, `compact`) for one of the two decisions; `None` if there is no such family.
-    pub fn named(family: &str, kind: PolicyKind, beam_width: usize, depth_cap: usize) -> Option<Self> {
-        match (family, kind) {
-            ("reference", PolicyKind::Depth) => Some(Self::reference_depth(beam_width, depth_cap)),
-            ("reference", PolicyKind::Size) => Some(Self::reference_size(beam_width, depth_cap)),
-            ("compact", kind) => Some(Self::compact(kind, beam_width, depth_cap)),
-            _ => None,
-        }
-    }
-
-    fn reference(
-        name: &str,
-        beam_width: usize,
-        depth_cap: usize,
-        scores: (Source, usize),
-        repeats: usize,
-    ) -> Self {
-        let parts = [
-            (scores.0, scores.1, 1.0),
-            (Source::ContextLength, repeats, CONTEXT_SCALE),
-            (Source::DraftDepth, repeats, DEPTH_SCALE),
-        ];
-        Self { name: name.to_owned(), version: 1, beam_width, depth_cap, segments: in_sequence(parts) }
-    }
-
     /// Numbers in an observation.
     pub fn len(&self) -> usize {
         self.segments.last().map_or(0, |segment| segment.offset + segment.length)
@@ -292,19 +217,10 @@ fn write_padded(values: &[f32], scale: f32, target: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frozen::PolicyKind;
 
     fn summary(scores: &[f32], draft_depth: usize) -> CycleSummary<'_> {
         CycleSummary { scores, beam_width: 2, draft_depth, context_length: 500 }
-    }
-
-    #[test]
-    fn reference_layouts_have_the_official_lengths() {
-        let depth = ObservationLayout::reference_depth(10, 12);
-        let offsets: Vec<_> = depth.segments.iter().map(|segment| segment.offset).collect();
-        assert_eq!((depth.len(), offsets), (128, vec![0, 100, 114]));
-        let size = ObservationLayout::reference_size(10, 12);
-        let offsets: Vec<_> = size.segments.iter().map(|segment| segment.offset).collect();
-        assert_eq!((size.len(), offsets), (1268, vec![0, 1210, 1239]));
     }
 
     #[test]
@@ -353,20 +269,6 @@ mod tests {
         assert!(near(&observation[21..35], &logs), "{:?}", &observation[21..35]);
         assert!(observation[14..21].iter().chain(&observation[35..42]).all(|value| *value == 0.0));
         assert_eq!(observation[42..], [0.5, 0.1]);
-    }
-
-    #[test]
-    fn layouts_are_found_by_name() {
-        for (kind, names) in [
-            (PolicyKind::Depth, ["reference-depth", "compact-depth"]),
-            (PolicyKind::Size, ["reference-size", "compact-size"]),
-        ] {
-            for (family, name) in ObservationLayout::FAMILIES.into_iter().zip(names) {
-                let layout = ObservationLayout::named(family, kind, 10, 12).expect("a known name");
-                assert_eq!((layout.name.as_str(), layout.version, layout.problem()), (name, 1, None));
-            }
-        }
-        assert!(ObservationLayout::named("compacted", PolicyKind::Size, 10, 12).is_none());
     }
 
     #[test]

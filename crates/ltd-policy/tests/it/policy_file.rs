@@ -1,12 +1,12 @@
 use std::path::Path;
 
 use ltd_policy::{
-    Choice, CycleSummary, DepthPolicy, Error, FrozenPolicy, FrozenPredictor, ObservationLayout, SizePolicy,
-    argmax,
+    Choice, CycleSummary, DepthPolicy, Error, FrozenPolicy, FrozenPredictor, LatencyTable, ObservationLayout,
+    SizePolicy, argmax,
 };
 use proptest::prelude::*;
 
-use crate::synthetic::{compact_pair, depth_policy, predictor, size_policy};
+use crate::synthetic::{compact_pair, depth_policy, latency_table, predictor, size_policy};
 
 fn reread(bytes: &[u8]) -> Result<FrozenPolicy, Error> {
     FrozenPolicy::from_bytes(bytes, Path::new("policy.safetensors"))
@@ -113,10 +113,22 @@ fn weights_that_are_no_numbers_are_refused() {
 proptest! {
     #[test]
     fn changed_bytes_never_panic(place in any::<prop::sample::Index>(), value in any::<u8>()) {
+        let path = Path::new("policy.safetensors");
         let mut bytes = size_policy().to_bytes();
-        let place = place.index(bytes.len());
-        bytes[place] = value;
+        let at = place.index(bytes.len());
+        bytes[at] = value;
         let _ = reread(&bytes);
+        let mut bytes = predictor().to_bytes();
+        let at = place.index(bytes.len());
+        bytes[at] = value;
+        let _ = FrozenPredictor::from_bytes(&bytes, path);
+        let mut text = latency_table(1.0, 0.1).to_json().into_bytes();
+        let at = place.index(text.len());
+        text[at] = b' ' + value % 95;
+        let text = String::from_utf8(text).expect("ASCII");
+        if let Ok(table) = LatencyTable::from_json(&text, path) {
+            prop_assert!(table.model().cycle_ms(12, 60, 300, 4) > 0.0);
+        }
     }
 
     #[test]

@@ -1,0 +1,109 @@
+//! The layouts there are.
+
+use super::{ObservationLayout, Source, compact, in_sequence};
+use crate::frozen::PolicyKind;
+
+/// Repeats of context length and depth in the reference's depth observation (100 + 14 + 14 = 128 for `W = 10`).
+const REFERENCE_DEPTH_REPEATS: usize = 14;
+/// The same for the size observation (1210 + 29 + 29 = 1268 for `W = 10` and depth 12).
+const REFERENCE_SIZE_REPEATS: usize = 29;
+const CONTEXT_SCALE: f32 = 1.0 / 1000.0;
+const DEPTH_SCALE: f32 = 1.0 / 10.0;
+/// Brings the logarithms of path probabilities, 0 to -10, near the range of the probabilities.
+const LOG_SCALE: f32 = 1.0 / 10.0;
+
+impl ObservationLayout {
+    /// The families of layouts that [`ObservationLayout::named`] knows.
+    pub const FAMILIES: [&'static str; 2] = ["reference", "compact"];
+    /// Name of [`ObservationLayout::reference_depth`].
+    pub const REFERENCE_DEPTH: &'static str = "reference-depth";
+    /// Name of [`ObservationLayout::reference_size`].
+    pub const REFERENCE_SIZE: &'static str = "reference-size";
+
+    /// What the official code's depth policy sees: scores of the newest level, `L / 1000` and `D / 10` repeated
+    /// (arXiv 2603.01639).
+    pub fn reference_depth(beam_width: usize, depth_cap: usize) -> Self {
+        let scores = (Source::LastLevelScores, beam_width * beam_width);
+        Self::reference(Self::REFERENCE_DEPTH, beam_width, depth_cap, scores, REFERENCE_DEPTH_REPEATS)
+    }
+
+    /// What the official code's size policy sees: all scores, `L / 1000` and `D / 10` repeated.
+    pub fn reference_size(beam_width: usize, depth_cap: usize) -> Self {
+        let scores = (Source::AllScores, beam_width + depth_cap * beam_width * beam_width);
+        Self::reference(Self::REFERENCE_SIZE, beam_width, depth_cap, scores, REFERENCE_SIZE_REPEATS)
+    }
+
+    /// What [`Source::LevelProbabilities`] tells of all levels drafted so far, with its logarithms, `L / 1000` and
+    /// `D / 10`: 184 numbers at depth 12, for any beam width. Depth and size policies see the same under names of
+    /// their own (`compact-depth`, `compact-size`).
+    pub fn compact(kind: PolicyKind, beam_width: usize, depth_cap: usize) -> Self {
+        let levels = (depth_cap + 1) * compact::NUMBERS;
+        let parts = [
+            (Source::LevelProbabilities, levels, 1.0),
+            (Source::LevelLogProbabilities, levels, LOG_SCALE),
+            (Source::ContextLength, 1, CONTEXT_SCALE),
+            (Source::DraftDepth, 1, DEPTH_SCALE),
+        ];
+        Self {
+            name: format!("compact-{kind}"),
+            version: 1,
+            beam_width,
+            depth_cap,
+            segments: in_sequence(parts),
+        }
+    }
+
+    /// The layout of a family (`reference`, `compact`) for one of the two decisions; `None` if there is no such family.
+    pub fn named(family: &str, kind: PolicyKind, beam_width: usize, depth_cap: usize) -> Option<Self> {
+        match (family, kind) {
+            ("reference", PolicyKind::Depth) => Some(Self::reference_depth(beam_width, depth_cap)),
+            ("reference", PolicyKind::Size) => Some(Self::reference_size(beam_width, depth_cap)),
+            ("compact", kind) => Some(Self::compact(kind, beam_width, depth_cap)),
+            _ => None,
+        }
+    }
+
+    fn reference(
+        name: &str,
+        beam_width: usize,
+        depth_cap: usize,
+        scores: (Source, usize),
+        repeats: usize,
+    ) -> Self {
+        let parts = [
+            (scores.0, scores.1, 1.0),
+            (Source::ContextLength, repeats, CONTEXT_SCALE),
+            (Source::DraftDepth, repeats, DEPTH_SCALE),
+        ];
+        Self { name: name.to_owned(), version: 1, beam_width, depth_cap, segments: in_sequence(parts) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reference_layouts_have_the_official_lengths() {
+        let depth = ObservationLayout::reference_depth(10, 12);
+        let offsets: Vec<_> = depth.segments.iter().map(|segment| segment.offset).collect();
+        assert_eq!((depth.len(), offsets), (128, vec![0, 100, 114]));
+        let size = ObservationLayout::reference_size(10, 12);
+        let offsets: Vec<_> = size.segments.iter().map(|segment| segment.offset).collect();
+        assert_eq!((size.len(), offsets), (1268, vec![0, 1210, 1239]));
+    }
+
+    #[test]
+    fn layouts_are_found_by_name() {
+        for (kind, names) in [
+            (PolicyKind::Depth, ["reference-depth", "compact-depth"]),
+            (PolicyKind::Size, ["reference-size", "compact-size"]),
+        ] {
+            for (family, name) in ObservationLayout::FAMILIES.into_iter().zip(names) {
+                let layout = ObservationLayout::named(family, kind, 10, 12).expect("a known name");
+                assert_eq!((layout.name.as_str(), layout.version, layout.problem()), (name, 1, None));
+            }
+        }
+        assert!(ObservationLayout::named("compacted", PolicyKind::Size, 10, 12).is_none());
+    }
+}

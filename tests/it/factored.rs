@@ -1,0 +1,141 @@
+//! A factored package from its making to the text that it decodes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ltd::policy::{
+    DecisionCost, DepthActions, Factored, FactoredActions, Fallback, FrozenPredictor, GridPoint,
+    LatencyIdentity, LatencyTable, Linear, Manifest, Mlp, ModelIdentity, ObservationLayout, Policy,
+    PolicyEntry, PolicyKind, PolicyPackage, SizeActions, Surface, sha256_hex,
+};
+use serde_json::{Value, json};
+
+use crate::command::{TINY, run, text};
+
+/// A predictor that expects, whatever it sees, 0.4 tokens more per level and step of size.
+fn predictor() -> FrozenPredictor {
+    let actions = FactoredActions {
+        depth: DepthActions { min_depth: 0, max_depth: 5, decide_every: 1 },
+        size: SizeActions { sizes: vec![4, 10, 30] },
+    };
+    let layout = ObservationLayout::compact(PolicyKind::Depth, 10, 12);
+    let probes = vec![vec![0.1; layout.len()]; 2];
+    let bias = vec![0.4f32.exp_m1().ln(); 18];
+    let linear = Linear { weight: vec![0.0; 18 * layout.len()], bias, inputs: layout.len() };
+    FrozenPredictor::new(layout, actions, Mlp::new(&[linear]), probes)
+}
+
+fn table(level_ms: f32) -> LatencyTable {
+    let surface = |last: usize, ms: f32| Surface {
+        points: [1, last].map(|count| GridPoint::new(count, 100, vec![ms; 3])).into(),
+    };
+    LatencyTable {
+        version: LatencyTable::VERSION,
+        identity: LatencyIdentity {
+            target: "00".to_owned(),
+            draft: "11".to_owned(),
+            dtype: "f32".to_owned(),
+            device: "cpu".to_owned(),
+            driver: None,
+            threads: 2,
+            machine: "a test machine".to_owned(),
+            beam_width: 10,
+        },
+        root: surface(6, 1.0),
+        level: surface(5, level_ms),
+        verify: surface(30, 10.0),
+        decision: DecisionCost::default(),
+        held_out_error: None,
+    }
+}
+
+fn package() -> PolicyPackage {
+    let predictor = predictor();
+    let latency = table(1.0);
+    let model = |name: &str, sha256: &str| ModelIdentity { name: name.to_owned(), sha256: sha256.to_owned() };
+    let manifest = Manifest {
+        format_version: Manifest::VERSION,
+        created_by: "test".to_owned(),
+        run: "run".to_owned(),
+        stage: "01-factored".to_owned(),
+        seed: 1,
+        compat: None,
+        beam_width: 10,
+        depth_cap: 12,
+        target: model("tiny", "00"),
+        draft: model("tiny-head", "11"),
+        dtype: "f32".to_owned(),
+        device: "cpu".to_owned(),
+        latency_table_sha256: Some(sha256_hex(latency.to_json().as_bytes())),
+        objective: "gain".to_owned(),
+        expected: None,
+        acceptance_per_depth: Vec::new(),
+        policy: PolicyEntry::Factored {
+            file: "factored.safetensors".to_owned(),
+            layout: predictor.layout().clone(),
+            actions: predictor.actions().clone(),
+            latency_table: "latency.json".to_owned(),
+            tokens_per_second: 100.0,
+        },
+        fallback: None,
+        files: BTreeMap::new(),
+    };
+    PolicyPackage {
+        manifest,
+        policy: Policy::Factored(Factored { predictor, latency, tokens_per_second: 100.0 }),
+    }
+}
+
+/// Depths and sizes of all cycles, all new tokens, and what was said on standard error.
+fn decode(mode: &[&str]) -> (Vec<(u64, u64)>, Value, String) {
+    let common = ["--json", "--max-new-tokens", "24", "--token-ids", "1 70 105 118 36"];
+    let output = run("ltd-decode", &[&TINY[..], &common, mode].concat());
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
+    let lines: Vec<Value> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let (total, cycles) = lines.split_last().expect("a total");
+    let number = |line: &Value, key: &str| line[key].as_u64().expect("a number");
+    let shapes = cycles.iter().map(|line| (number(line, "draft_depth"), number(line, "verification_size")));
+    (shapes.collect(), total["output_ids"].clone(), errors)
+}
+
+fn decode_with(package: &PolicyPackage, folder: &Path, name: &str) -> (Vec<(u64, u64)>, Value, String) {
+    let out = folder.join(name);
+    ltd::export::write(package, &out).expect("it is written");
+    decode(&["--mode", "policy", "--policy", text(&out)])
+}
+
+#[test]
+fn a_factored_package_decodes_by_the_table_it_holds() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_, plain, _) = decode(&["--mode", "ar"]);
+    assert_ne!(plain, json!([]));
+
+    // 1.2 more tokens per level of 1 ms, at 0.1 tokens per millisecond: as deep as possible.
+    let (shapes, output, errors) = decode_with(&package(), folder.path(), "cheap");
+    assert!(shapes.iter().all(|shape| *shape == (5, 30)), "{shapes:?}");
+    assert_eq!(output, plain);
+    assert!(
+        errors.contains("decisions by times measured on a test machine (cpu, f32, 2 threads)"),
+        "{errors}"
+    );
+
+    // A level of 60 ms costs 6 tokens: the root's own candidates, of which there are 10.
+    let dear = package().retargeted(table(60.0), 100.0).expect("another machine");
+    let (shapes, output, _) = decode_with(&dear, folder.path(), "dear");
+    assert!(shapes.iter().all(|shape| *shape == (0, 10)), "{shapes:?}");
+    assert_eq!(output, plain);
+
+    let mut fallback = package();
+    let reason = "predicted gain over it -0.3 %".to_owned();
+    fallback.manifest.fallback = Some(Fallback { depth: 2, size: 7, reason });
+    let (shapes, output, errors) = decode_with(&fallback, folder.path(), "fallback");
+    assert!(shapes.iter().all(|shape| *shape == (2, 7)), "{shapes:?}");
+    assert_eq!(output, plain);
+    assert!(
+        errors.contains("depth 2 and size 7 decide instead of the policy: predicted gain over it -0.3 %")
+    );
+}
