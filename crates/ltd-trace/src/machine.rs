@@ -1,8 +1,10 @@
 //! The name of the hardware, as far as the system tells.
 
+use ltd_train::Machine;
+
 /// Name of the processor, or of the graphics card for a CUDA device.
 pub(crate) fn name(device: &str) -> String {
-    let found = if device == "cpu" { value("/proc/cpuinfo", "model name") } else { card(device) };
+    let found = if device == "cpu" { Machine::read().cpu } else { card(device) };
     found.unwrap_or_else(|| "unknown".to_owned())
 }
 
