@@ -116,6 +116,15 @@ impl CycleStats {
         }
     }
 
+    /// The cycles of all of these.
+    pub fn merged<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut total = Self::default();
+        for part in parts {
+            total.merge(part);
+        }
+        total
+    }
+
     /// `sum(tau) / sum(T)`, 0 without cycles.
     pub fn tokens_per_second(&self) -> f64 {
         ratio(self.tokens as f64, self.timing.total().as_secs_f64())

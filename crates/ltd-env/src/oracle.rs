@@ -3,12 +3,14 @@
 //! Throughput is a ratio of sums. Its optimum is found by maximising `sum(tau) - lambda * sum(T)` with `lambda` the
 //! throughput found so far, until it stays (Dinkelbach 1967, "On nonlinear fractional programming").
 
+use std::ops::Add;
+
 use ltd_engine::{Controller, CycleOutcome, CycleStats};
 use rayon::prelude::*;
 
 use crate::Costs;
 use crate::replay::Replayed;
-use crate::trace::{Trace, TracedSequence};
+use crate::trace::{Trace, TraceHeader, TracedSequence};
 
 /// Depths and sizes that may be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,25 +28,34 @@ impl Choices {
     }
 }
 
-/// A constant setting and its throughput.
+/// A constant setting, and what it yields.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Constant {
     /// Draft depth.
     pub depth: usize,
     /// Verification size.
     pub size: usize,
+    /// Tokens and time on the whole trace.
+    pub sums: Sums,
+}
+
+impl Constant {
     /// `sum(tau) / sum(T)`.
-    pub tokens_per_second: f64,
+    pub fn tokens_per_second(&self) -> f64 {
+        self.sums.tokens_per_second()
+    }
 }
 
-/// Tokens and seconds.
+/// Tokens, and the time they took.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Sums {
-    tokens: f64,
-    seconds: f64,
+pub struct Sums {
+    /// Sum of acceptance lengths.
+    pub tokens: f64,
+    /// Sum of cycle times.
+    pub seconds: f64,
 }
 
-impl std::ops::Add for Sums {
+impl Add for Sums {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
@@ -53,7 +64,8 @@ impl std::ops::Add for Sums {
 }
 
 impl Sums {
-    fn throughput(self) -> f64 {
+    /// `tokens / seconds`.
+    pub fn tokens_per_second(self) -> f64 {
         self.tokens / self.seconds
     }
 }
@@ -72,8 +84,7 @@ pub fn constants(trace: &Trace, costs: &Costs, choices: &Choices) -> Vec<Constan
             }
             sums
         });
-        let tokens_per_second = sums.fold(Sums::default(), |a, b| a + b).throughput();
-        Constant { depth, size, tokens_per_second }
+        Constant { depth, size, sums: sums.fold(Sums::default(), Sums::add) }
     };
     pairs.par_iter().map(constant).collect()
 }
@@ -83,7 +94,7 @@ pub fn constants(trace: &Trace, costs: &Costs, choices: &Choices) -> Vec<Constan
 /// # Panics
 /// If there are none.
 pub fn best(constants: &[Constant]) -> Constant {
-    let by_speed = |a: &&Constant, b: &&Constant| a.tokens_per_second.total_cmp(&b.tokens_per_second);
+    let by_speed = |a: &&Constant, b: &&Constant| a.tokens_per_second().total_cmp(&b.tokens_per_second());
     *constants.iter().max_by(by_speed).expect("invariant: there is a constant")
 }
 
@@ -94,7 +105,7 @@ pub fn clairvoyant(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
     loop {
         let sums =
             trace.sequences.par_iter().map(|sequence| best_path(trace, sequence, costs, choices, lambda));
-        let found = sums.reduce(Sums::default, |a, b| a + b).throughput();
+        let found = sums.reduce(Sums::default, Sums::add).tokens_per_second();
         // Each step is an improvement, and there are finitely many ways.
         if found <= lambda * (1.0 + 1e-9) {
             return found.max(lambda);
@@ -112,29 +123,30 @@ fn best_path(
     lambda: f64,
 ) -> Sums {
     let n = sequence.len();
+    // From each position on, as if the draft had to read one row there.
     let mut ahead = vec![Sums::default(); n + 1];
     let gain = |sums: Sums| sums.tokens - lambda * sums.seconds;
     for at in (0..n).rev() {
         let best = choices.pairs().map(|(depth, size)| {
-            let here = outcome(trace, sequence, costs, at, 0, depth, size);
-            let next = at + here.tokens as usize;
+            let here = outcome(trace, sequence, costs, at, 1, depth, size);
+            let tokens = here.tokens as usize;
+            let next = at + tokens;
             // The next cycle's root expansion reads what this one accepts.
-            let root = if next < n { root_seconds(sequence, costs, next, here.tokens as usize) } else { 0.0 };
-            here + Sums { tokens: 0.0, seconds: root } + ahead[next.min(n)]
+            let rows = if next < n { further_rows_seconds(sequence, costs, next, tokens) } else { 0.0 };
+            here + Sums { tokens: 0.0, seconds: rows } + ahead[next.min(n)]
         });
         ahead[at] = best.max_by(|a, b| gain(*a).total_cmp(&gain(*b))).unwrap_or_default();
     }
-    if n == 0 {
-        return Sums::default();
-    }
-    ahead[0] + Sums { tokens: 0.0, seconds: root_seconds(sequence, costs, 0, 1) }
+    ahead[0]
 }
 
-fn root_seconds(sequence: &TracedSequence, costs: &Costs, position: usize, rows: usize) -> f64 {
-    costs.model.root_ms(rows, sequence.prompt_len + position) * 1e-3
+/// What a root expansion of `rows` rows takes beyond one of one row.
+fn further_rows_seconds(sequence: &TracedSequence, costs: &Costs, position: usize, rows: usize) -> f64 {
+    let context = sequence.prompt_len + position;
+    (costs.model.root_ms(rows, context) - costs.model.root_ms(1, context)) * 1e-3
 }
 
-/// Tokens and time of a cycle; with 0 `rows`, its root expansion is not counted.
+/// Tokens and time of a cycle. `rows` are those that the draft had not read.
 fn outcome(
     trace: &Trace,
     sequence: &TracedSequence,
@@ -144,21 +156,14 @@ fn outcome(
     depth: usize,
     size: usize,
 ) -> Sums {
-    let header = &trace.header;
     let traced = sequence.position(position);
     let context = traced.context_length;
-    let nodes = header.beam_width + depth * header.beam_width * header.beam_width;
-    let size = size.min(nodes).min(header.capacity - context - 1);
-    let root = if rows == 0 { 0.0 } else { costs.model.root_ms(rows, context) };
-    let model = costs.model.levels_ms(depth, context) + costs.model.verify_ms(size, context);
-    let decisions = costs.decision.depth_us * (depth + 1) as f64 + costs.decision.size_us;
-    Sums {
-        tokens: (traced.accepted(depth, size) + 1) as f64,
-        seconds: (root + model) * 1e-3 + decisions * 1e-6,
-    }
+    let size = trace.header.verified(size, depth, context);
+    let seconds = costs.timing(depth, size, context, rows).total().as_secs_f64();
+    Sums { tokens: (traced.accepted(depth, size) + 1) as f64, seconds }
 }
 
-/// Decodes all sequences of a trace under a controller, in order; `visit` sees each cycle.
+/// Decodes all sequences of a trace under one controller, in order; `visit` sees each cycle.
 pub fn replay(
     trace: &Trace,
     costs: &Costs,
@@ -167,21 +172,49 @@ pub fn replay(
 ) -> CycleStats {
     let mut stats = CycleStats::default();
     for sequence in &trace.sequences {
-        let (mut at, mut rows) = (0, 1);
-        while at < sequence.len() {
-            let mut cycle = Replayed::new(&trace.header, sequence.position(at));
-            controller.begin_cycle();
-            while cycle.depth() < trace.header.depth && controller.continue_drafting(&cycle.summary()) {
-                cycle.expand();
-            }
-            let size = controller.verification_size(&cycle.summary());
-            let outcome = cycle.verify(&sequence.tokens, costs, rows, size);
-            controller.observe(&outcome);
-            visit(&outcome);
-            stats.add(&outcome);
-            rows = outcome.acceptance_length();
-            at += rows;
+        stats.merge(&replay_sequence(&trace.header, sequence, costs, controller, visit));
+    }
+    stats
+}
+
+/// Decodes all sequences of a trace at the same time, each under a controller of its own that `controller` makes;
+/// statistics of each sequence, in their order. The same cycles as [`replay`]'s if a controller remembers nothing of
+/// the cycles before, as learned ones do not.
+pub fn replay_parallel(
+    trace: &Trace,
+    costs: &Costs,
+    controller: impl Fn() -> Box<dyn Controller> + Sync,
+) -> Vec<CycleStats> {
+    let stats = trace
+        .sequences
+        .par_iter()
+        .map(|sequence| replay_sequence(&trace.header, sequence, costs, controller().as_mut(), &mut |_| ()));
+    stats.collect()
+}
+
+/// Decodes one sequence of a trace under a controller; `visit` sees each cycle.
+pub fn replay_sequence(
+    header: &TraceHeader,
+    sequence: &TracedSequence,
+    costs: &Costs,
+    controller: &mut dyn Controller,
+    visit: &mut dyn FnMut(&CycleOutcome),
+) -> CycleStats {
+    let mut stats = CycleStats::default();
+    let (mut at, mut rows) = (0, 1);
+    while at < sequence.len() {
+        let mut cycle = Replayed::new(header, sequence.position(at));
+        controller.begin_cycle();
+        while cycle.depth() < header.depth && controller.continue_drafting(&cycle.summary()) {
+            cycle.expand();
         }
+        let size = controller.verification_size(&cycle.summary());
+        let outcome = cycle.verify(&sequence.tokens, costs, rows, size);
+        controller.observe(&outcome);
+        visit(&outcome);
+        stats.add(&outcome);
+        rows = outcome.acceptance_length();
+        at += rows;
     }
     stats
 }

@@ -121,7 +121,7 @@ impl<'s> Replayed<'s> {
     pub(crate) fn verify(&self, tokens: &[u32], costs: &Costs, rows: usize, size: usize) -> CycleOutcome {
         let Self { header, position, cycle } = self;
         let root = position.context_length;
-        let size = size.min(header.capacity - root - 1).min(cycle.scores.len());
+        let size = header.verified(size, cycle.depth, root);
         let accepted = position.accepted(cycle.depth, size);
         CycleOutcome {
             accepted_ids: tokens[root..=root + accepted].to_vec(),

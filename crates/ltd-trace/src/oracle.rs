@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ltd_engine::Learned;
+use ltd_engine::{CycleStats, Learned};
 use ltd_env::Costs;
 use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::{Trace, TraceHeader};
@@ -50,8 +50,9 @@ struct Replay {
 }
 
 impl From<Constant> for Setting {
-    fn from(Constant { depth, size, tokens_per_second }: Constant) -> Self {
-        Self { depth, size, tokens_per_second }
+    fn from(constant: Constant) -> Self {
+        let Constant { depth, size, .. } = constant;
+        Self { depth, size, tokens_per_second: constant.tokens_per_second() }
     }
 }
 
@@ -109,7 +110,7 @@ fn report(
     let deepest = table.level.counts().last().copied().unwrap_or(0).min(trace.header.depth);
     let choices = Choices { depths: (0..=deepest).collect(), sizes: table.verify.counts() };
     let grid = oracle::constants(trace, costs, &choices);
-    let best = oracle::best(&grid);
+    let best = Setting::from(oracle::best(&grid));
     let clairvoyant = oracle::clairvoyant(trace, costs, &choices);
     let highest = |candidates: Vec<Choices>| {
         let reached = candidates.iter().map(|choices| oracle::clairvoyant(trace, costs, choices));
@@ -120,8 +121,9 @@ fn report(
     let mut policies = Vec::new();
     for path in &args.policies {
         let package = PolicyPackage::load(path)?;
-        let mut controller = Learned::of_package(&package);
-        let stats = oracle::replay(trace, costs, &mut controller, &mut |_| ());
+        let policy = Learned::of_package(&package);
+        let parts = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()));
+        let stats = CycleStats::merged(&parts);
         let reached = stats.tokens_per_second();
         policies.push(Replay {
             policy: path.display().to_string(),
@@ -139,7 +141,7 @@ fn report(
         clairvoyant,
         clairvoyant_depth: highest(at_sizes.collect()),
         clairvoyant_size: highest(at_depths.collect()),
-        best_constant: best.into(),
+        best_constant: best,
         policies,
         grid: grid.into_iter().map(Setting::from).collect(),
     })

@@ -51,7 +51,18 @@ pub struct TraceHeader {
 impl TraceHeader {
     /// Scores per position: `W + D * W * W`.
     pub fn scores_per_position(&self) -> usize {
-        self.beam_width + self.depth * self.beam_width * self.beam_width
+        self.candidates(self.depth)
+    }
+
+    /// Candidates of a tree of this depth.
+    fn candidates(&self, depth: usize) -> usize {
+        self.beam_width + depth * self.beam_width * self.beam_width
+    }
+
+    /// Candidates that are verified where `size` are asked for: no more than a tree of this depth holds, and than
+    /// there is room for behind `context_length` tokens and the root.
+    pub fn verified(&self, size: usize, depth: usize, context_length: usize) -> usize {
+        size.min(self.candidates(depth)).min(self.capacity.saturating_sub(context_length + 1))
     }
 
     /// What differs from another header, as `(field, here, there)`.

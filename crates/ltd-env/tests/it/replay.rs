@@ -3,14 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ltd_engine::{DtypeSetting, Engine, Sampler, Static, StopRule, fingerprint};
+use ltd_engine::{Controller, CycleStats, DtypeSetting, Engine, Sampler, Static, StopRule, fingerprint};
 use ltd_env::latency::{LatencyPlan, held_out_error, measure};
 use ltd_env::oracle::{self, Choices};
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
 use ltd_env::{Costs, DepthEnv, Env, LiveCycles, PromptStream, ReplayCycles, Reward, RewardMeter, SizeEnv};
 use ltd_policy::{
-    DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, ObservationLayout, SizeActions,
-    Surface,
+    CycleSummary, DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, ObservationLayout,
+    SizeActions, Surface,
 };
 
 use crate::live::{choose, cycles, engine, prompts};
@@ -210,17 +210,45 @@ fn nothing_beats_foresight_and_constants_are_replays() {
     for constant in &constants {
         let mut controller = Static { depth: constant.depth, size: constant.size };
         let stats = oracle::replay(&trace, &costs, &mut controller, &mut |_| ());
-        let relative = stats.tokens_per_second() / constant.tokens_per_second - 1.0;
+        let relative = stats.tokens_per_second() / constant.tokens_per_second() - 1.0;
         assert!(relative.abs() < 1e-6, "{constant:?} {relative}");
     }
-    let best = oracle::best(&constants).tokens_per_second;
+    let best = oracle::best(&constants).tokens_per_second();
     let ceiling = oracle::clairvoyant(&trace, &costs, &choices);
     assert!(ceiling > best, "{ceiling} {best}");
     // With one choice there is nothing to foresee.
     let only = Choices { depths: vec![3], sizes: vec![8] };
-    let constant = oracle::best(&oracle::constants(&trace, &costs, &only)).tokens_per_second;
+    let constant = oracle::best(&oracle::constants(&trace, &costs, &only)).tokens_per_second();
     assert!((oracle::clairvoyant(&trace, &costs, &only) / constant - 1.0).abs() < 1e-6);
     assert!((brute_force(&trace, &costs, &choices) / ceiling - 1.0).abs() < 1e-6);
+}
+
+/// Decides by what it sees.
+struct ByScore;
+
+impl Controller for ByScore {
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        summary.scores.iter().sum::<f32>() / (summary.scores.len() as f32) > -9.0
+    }
+
+    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        summary.scores.iter().filter(|&&score| score > -4.0).count()
+    }
+}
+
+#[test]
+fn sequences_replay_at_the_same_time_as_they_do_in_order() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (trace, costs) = (record(&engine, folder.path(), 24), costs());
+    let stats = oracle::replay(&trace, &costs, &mut ByScore, &mut |_| ());
+    assert!(
+        stats.depths.len() > 1 && stats.sizes.len() > 1,
+        "a controller that tells states apart: {stats:?}"
+    );
+    let parts = oracle::replay_parallel(&trace, &costs, || Box::new(ByScore));
+    assert_eq!(parts.len(), trace.sequences.len());
+    assert_eq!(CycleStats::merged(&parts), stats);
 }
 
 /// The best of all sequences of choices, one by one.

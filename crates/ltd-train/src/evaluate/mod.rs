@@ -94,11 +94,7 @@ pub(crate) struct Measurement {
 impl Measurement {
     /// All its cycles.
     pub(crate) fn total(&self) -> CycleStats {
-        let mut total = CycleStats::default();
-        for prompt in &self.prompts {
-            total.merge(prompt);
-        }
-        total
+        CycleStats::merged(&self.prompts)
     }
 }
 
