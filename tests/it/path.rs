@@ -14,7 +14,7 @@ fn a_configuration_becomes_policies_that_decode() {
     let run_folder = folder.path().join("run");
     let out = folder.path().join("policies");
     let summary = stdout("ltd-train", &["--config", text(&config), "--run-dir", text(&run_folder)]);
-    for name in ["ar", "eagle-default", "best-constant", "policy"] {
+    for name in ["ar", "eagle-default", "best-constant", "pair"] {
         assert!(summary.contains(&format!("| {name} ")), "{summary}");
     }
 

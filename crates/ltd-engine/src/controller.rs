@@ -77,9 +77,14 @@ impl Learned {
                 (DepthDecider::Constant(fallback.depth), SizeDecider::Constant(fallback.size));
             return Self(Decider::Pair { depth, size });
         }
-        match &package.policy {
+        Self::of_policy(&package.policy)
+    }
+
+    /// Readies a policy, which was checked when it was loaded.
+    pub fn of_policy(policy: &Policy) -> Self {
+        match policy {
             Policy::Pair { depth, size } => {
-                Self::new(depth, size).expect("invariant: a package's policies are of the right kind")
+                Self::new(depth, size).expect("invariant: a pair's policies are where their kind belongs")
             }
             Policy::Factored(factored) => Self(Decider::Factored(Box::new(FactoredPolicy::of(factored)))),
         }

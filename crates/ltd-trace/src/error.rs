@@ -1,7 +1,5 @@
 //! Everything that can go wrong.
 
-use std::path::PathBuf;
-
 /// Result of a command.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -12,17 +10,6 @@ pub enum Error {
     /// What was asked for cannot be.
     #[error("{0}")]
     Usage(String),
-    /// The machine was too busy to measure anything.
-    #[error("what was measured makes no sense: {0}")]
-    Disturbed(String),
-    /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system says.
-        source: std::io::Error,
-    },
     /// The process has a signal handler already.
     #[error("cannot listen for Ctrl-C: {0}")]
     Signal(#[from] ltd_train::SignalError),
@@ -51,7 +38,7 @@ impl Error {
             Self::Config(error) => error.is_usage(),
             Self::Env(error) => matches!(error, ltd_env::Error::Trace { .. } | ltd_env::Error::EmptyTrace),
             Self::Engine(error) => error.is_usage(),
-            Self::Io { .. } | Self::Signal(_) | Self::Disturbed(_) => false,
+            Self::Signal(_) => false,
         }
     }
 }

@@ -3,7 +3,6 @@
 mod cli;
 mod error;
 mod latency;
-mod machine;
 mod oracle;
 mod record;
 

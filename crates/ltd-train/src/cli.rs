@@ -96,10 +96,7 @@ fn describe(config: &TrainConfig) -> String {
         let limit = stage
             .max_time
             .map_or_else(String::new, |limit| format!(", at most {:.1} min", limit.as_secs_f64() / 60.0));
-        line(format_args!(
-            "  {:<10} {} steps{limit}, against {}",
-            stage.name, stage.total_timesteps, stage.counterpart
-        ));
+        line(format_args!("  {:<13} {}{limit}", stage.name, stage.task));
     }
     let points = config.evaluation.grid.settings(config.engine.beam_width).len();
     line(format_args!("then the best of {points} constants is sought, and all contenders are compared\n"));

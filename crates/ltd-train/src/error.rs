@@ -64,6 +64,9 @@ pub enum Error {
     /// A trace or a latency table cannot be learned from.
     #[error("{0}")]
     Recorded(String),
+    /// The machine was too busy to measure anything.
+    #[error("what was measured makes no sense: {0}")]
+    Disturbed(String),
     /// The models.
     #[error(transparent)]
     Engine(#[from] ltd_engine::Error),
@@ -96,6 +99,7 @@ impl Error {
             | Self::Recorded(_)
             | Self::Text(_) => true,
             Self::Engine(error) => error.is_usage(),
+            Self::Env(error) => matches!(error, ltd_env::Error::Trace { .. } | ltd_env::Error::EmptyTrace),
             _ => false,
         }
     }

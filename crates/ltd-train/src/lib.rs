@@ -8,22 +8,26 @@ mod interrupt;
 pub mod metrics;
 mod plan;
 pub mod ppo;
+mod predictor;
 mod progress;
 mod prompts;
+mod recording;
 mod run;
 mod trainer;
 
 pub use cli::Cli;
 pub use config::{
-    DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, Preset, Problems, PromptSet, PromptSets,
-    ReplayConfig, RoundStage, SizeConfig, SizeStage, StagesConfig, StaticSetting, TrainConfig,
+    Backend, DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, PredictorStage, Preset, Problems,
+    PromptSet, PromptSets, ReplayConfig, RoundStage, SizeConfig, SizeStage, StagesConfig, StaticSetting,
+    TrainConfig,
 };
 pub use ctrlc::Error as SignalError;
 pub use error::{Error, Result};
 pub use evaluate::quartiles;
 pub use interrupt::{EXIT_CODE as INTERRUPTED_EXIT_CODE, Interrupt};
-pub use plan::{Counterpart, Stage};
+pub use plan::{Counterpart, PolicyTask, Stage, StageTask};
 pub use progress::{Progress, Task};
 pub use prompts::load_prompts;
+pub use recording::{Recording, describe_latency, measure_latency, record};
 pub use run::{Machine, git_revision};
 pub use trainer::{Ending, Trainer};

@@ -4,21 +4,39 @@ use std::time::Duration;
 
 use ltd_policy::PolicyKind;
 
-use crate::config::{DepthRange, TrainConfig};
+use crate::config::{Backend, DepthRange, PredictorStage, TrainConfig};
 
-/// One policy learning for a while against a fixed counterpart.
+/// Something learning for a while.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
-    /// Number and policy, `01-size`: its folder in a run.
+    /// Number and what learns, `01-size`: its folder in a run.
     pub name: String,
+    /// Ends the stage early.
+    pub max_time: Option<Duration>,
+    /// What learns.
+    pub task: StageTask,
+}
+
+/// What learns in a stage.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StageTask {
+    /// The factored policy's predictor.
+    Predictor(PredictorStage),
+    /// One policy of the pair.
+    Policy(PolicyTask),
+}
+
+/// One policy of the pair learning against a fixed counterpart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PolicyTask {
     /// Which policy learns.
     pub kind: PolicyKind,
     /// Decisions to learn from.
     pub total_timesteps: usize,
-    /// Ends the stage early.
-    pub max_time: Option<Duration>,
     /// Who makes the other decision.
     pub counterpart: Counterpart,
+    /// Where its cycles come from.
+    pub backend: Backend,
 }
 
 /// Who makes the other decision during a stage.
@@ -42,32 +60,67 @@ impl std::fmt::Display for Counterpart {
     }
 }
 
+impl Stage {
+    /// The policy of the pair that learns, if one does.
+    pub fn policy(&self) -> Option<PolicyTask> {
+        match self.task {
+            StageTask::Policy(task) => Some(task),
+            StageTask::Predictor(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for StageTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::Predictor(stage) => write!(f, "{} epochs over all recorded trees", stage.epochs),
+            Self::Policy(task) => {
+                let cycles = match task.backend {
+                    Backend::Live => "live",
+                    Backend::Replay => "recorded",
+                };
+                write!(f, "{} steps of {cycles} cycles, against {}", task.total_timesteps, task.counterpart)
+            }
+        }
+    }
+}
+
 impl TrainConfig {
     /// The stages in order.
     pub fn plan(&self) -> Vec<Stage> {
-        let mut stages = Vec::new();
-        let mut add = |kind: PolicyKind, total_timesteps, max_minutes: Option<f64>, counterpart| {
-            stages.push(Stage {
-                name: format!("{:02}-{kind}", stages.len() + 1),
-                kind,
-                total_timesteps,
-                max_time: max_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
-                counterpart,
-            });
+        let usual = if self.replay.is_some() { Backend::Replay } else { Backend::Live };
+        let policy = |kind, total_timesteps, counterpart, backend: Option<Backend>| {
+            let backend = backend.unwrap_or(usual);
+            StageTask::Policy(PolicyTask { kind, total_timesteps, counterpart, backend })
         };
+        let mut tasks: Vec<(Option<f64>, StageTask)> = Vec::new();
+        if let Some(stage) = &self.stages.predictor {
+            tasks.push((stage.max_minutes, StageTask::Predictor(stage.clone())));
+        }
         if let Some(stage) = &self.stages.size {
             let counterpart = Counterpart::RandomDepth(stage.random_depth);
-            add(PolicyKind::Size, stage.total_timesteps, stage.max_minutes, counterpart);
+            let task = policy(PolicyKind::Size, stage.total_timesteps, counterpart, None);
+            tasks.push((stage.max_minutes, task));
         }
         if let Some(stage) = &self.stages.depth {
             let counterpart = Counterpart::FixedSize(stage.verification_size);
-            add(PolicyKind::Depth, stage.total_timesteps, stage.max_minutes, counterpart);
+            let task = policy(PolicyKind::Depth, stage.total_timesteps, counterpart, None);
+            tasks.push((stage.max_minutes, task));
         }
         for _ in 0..self.stages.rounds {
-            for stage in &self.stages.round {
-                add(stage.train, stage.total_timesteps, stage.max_minutes, Counterpart::Frozen);
-            }
+            tasks.extend(self.stages.round.iter().map(|stage| {
+                let task = policy(stage.train, stage.total_timesteps, Counterpart::Frozen, stage.backend);
+                (stage.max_minutes, task)
+            }));
         }
-        stages
+        let numbered = (1..).zip(tasks).map(|(number, (max_minutes, task)): (usize, _)| Stage {
+            name: match &task {
+                StageTask::Predictor(_) => format!("{number:02}-predictor"),
+                StageTask::Policy(task) => format!("{number:02}-{}", task.kind),
+            },
+            max_time: max_minutes.map(|minutes: f64| Duration::from_secs_f64(minutes * 60.0)),
+            task,
+        });
+        numbered.collect()
     }
 }

@@ -76,14 +76,36 @@ pub struct PromptSet {
     pub take: Option<usize>,
 }
 
-/// What `ltd-trace` made.
+/// Recorded trees and the costs of a machine, as `ltd-trace` makes them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct ReplayConfig {
-    /// Folder of a trace; its prompts are learned from, `prompts.train` is not.
-    pub trace: PathBuf,
-    /// Latency table of the machine to learn for.
-    pub latency: PathBuf,
+    /// Folder of a trace; its prompts are learned from, `prompts.train` is not. Null records `prompts.train` into the
+    /// run's folder.
+    pub trace: Option<PathBuf>,
+    /// Latency table of the machine to learn for. Null measures this machine, into the run's folder.
+    pub latency: Option<PathBuf>,
+    /// Ends a recording after this time, at a prompt's end; null records all prompts.
+    pub max_minutes: Option<f64>,
+    /// Share of the recorded prompts that nothing is learned from: snapshots are compared on them, and gains
+    /// predicted.
+    pub held_out: f64,
+}
+
+impl Default for ReplayConfig {
+    fn default() -> Self {
+        Self { trace: None, latency: None, max_minutes: None, held_out: 0.125 }
+    }
+}
+
+/// Where the cycles of a stage come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// A trace, at the costs of a latency table.
+    Replay,
+    /// The models, running.
+    Live,
 }
 
 /// The depth policy.
@@ -112,6 +134,8 @@ pub struct SizeConfig {
 pub struct StagesConfig {
     /// The size policy alone, on trees whose depth is drawn anew for each cycle; null leaves the stage out.
     pub size: Option<SizeStage>,
+    /// The factored policy's predictor, on recorded trees; null leaves the stage out.
+    pub predictor: Option<PredictorStage>,
     /// The depth policy alone, at a fixed verification size; null leaves the stage out.
     pub depth: Option<DepthStage>,
     /// How often `round` is gone through.
@@ -120,6 +144,37 @@ pub struct StagesConfig {
     pub round: Vec<RoundStage>,
     /// Snapshots per stage, evenly spaced, among which the fastest on the validation prompts is kept.
     pub candidates: usize,
+}
+
+/// The stage of the factored policy: its predictor learns every outcome of every recorded tree.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PredictorStage {
+    /// What it sees, a family of observation layouts.
+    pub layout: String,
+    /// Hidden layers.
+    pub net_arch: Vec<usize>,
+    /// Passes over all positions, each seen after each depth.
+    pub epochs: usize,
+    /// Samples per gradient step.
+    pub batch_size: usize,
+    /// Highest step size of Adam; it falls linearly to 0.
+    pub learning_rate: f64,
+    /// Ends the stage early after this time; null never does.
+    pub max_minutes: Option<f64>,
+}
+
+impl Default for PredictorStage {
+    fn default() -> Self {
+        Self {
+            layout: "compact".to_owned(),
+            net_arch: vec![128, 64],
+            epochs: 20,
+            batch_size: 512,
+            learning_rate: 1e-3,
+            max_minutes: None,
+        }
+    }
 }
 
 /// First stage of a size policy.
@@ -167,6 +222,10 @@ pub struct RoundStage {
     /// Ends the stage early after this time; null never does.
     #[serde(default)]
     pub max_minutes: Option<f64>,
+    /// Where its cycles come from: `replay` or `live`, say for a short finish; null takes recorded ones if the run
+    /// has any.
+    #[serde(default)]
+    pub backend: Option<Backend>,
 }
 
 /// How policies are measured.

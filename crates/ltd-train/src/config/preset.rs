@@ -71,7 +71,8 @@ impl Preset {
     }
 
     fn stages(self) -> StagesConfig {
-        let round = |train, total_timesteps| RoundStage { train, total_timesteps, max_minutes: None };
+        let round =
+            |train, total_timesteps| RoundStage { train, total_timesteps, max_minutes: None, backend: None };
         match self {
             Self::Quick => StagesConfig {
                 size: Some(SizeStage {
@@ -79,6 +80,7 @@ impl Preset {
                     max_minutes: None,
                     random_depth: DepthRange { min: 0, max: 4 },
                 }),
+                predictor: None,
                 depth: Some(DepthStage { total_timesteps: 2048, max_minutes: None, verification_size: 16 }),
                 rounds: 1,
                 round: vec![round(PolicyKind::Size, 1024), round(PolicyKind::Depth, 2048)],
@@ -90,6 +92,7 @@ impl Preset {
                     max_minutes: None,
                     random_depth: DepthRange { min: 1, max: 12 },
                 }),
+                predictor: None,
                 depth: Some(DepthStage {
                     total_timesteps: 1_000_000,
                     max_minutes: None,

@@ -4,8 +4,12 @@ use std::ops::Range;
 use std::path::Path;
 
 use ltd_engine::text::load_questions;
+use ltd_policy::ObservationLayout;
 
-use super::{EvaluationConfig, Problems, PromptSet, PromptSets, SizeConfig, StagesConfig, TrainConfig};
+use super::{
+    Backend, EvaluationConfig, PredictorStage, Problems, PromptSet, PromptSets, SizeConfig, StagesConfig,
+    TrainConfig,
+};
 
 impl TrainConfig {
     /// All impossible values, with their paths. Model folders and question files are looked at, models not loaded.
@@ -29,9 +33,7 @@ impl TrainConfig {
         for (field, problem) in self.sampling.problems() {
             problems.add(format!("sampling.{field}"), problem);
         }
-        if self.replay.is_some() && !self.sampling.is_greedy() {
-            problems.add("replay", "needs greedy decoding: set sampling.temperature to 0");
-        }
+        self.note_replay_problems(&mut problems);
         let max_depth = self.engine.max_depth;
         for (field, problem) in self.depth.actions.problems(max_depth) {
             problems.add(format!("depth.actions.{field}"), problem);
@@ -41,6 +43,28 @@ impl TrainConfig {
         self.stages.note_problems(max_depth, &mut problems);
         self.evaluation.note_problems(max_depth, &mut problems);
         problems
+    }
+
+    fn note_replay_problems(&self, problems: &mut Problems) {
+        if let Some(replay) = &self.replay {
+            if !self.sampling.is_greedy() {
+                problems.add("replay", "needs greedy decoding: set sampling.temperature to 0");
+            }
+            let share = replay.held_out;
+            if !(share > 0.0 && share < 1.0) {
+                problems.add("replay.held_out", format!("is {share}, must be above 0 and below 1"));
+            }
+            note_minutes("replay.max_minutes", replay.max_minutes, problems);
+            return;
+        }
+        if self.stages.predictor.is_some() {
+            problems.add("stages.predictor", "learns from recorded trees: set replay, or null");
+        }
+        for (index, stage) in self.stages.round.iter().enumerate() {
+            if stage.backend == Some(Backend::Replay) {
+                problems.add(format!("stages.round[{index}].backend"), "is replay, but replay is null");
+            }
+        }
     }
 
     /// Candidates of the deepest tree.
@@ -124,6 +148,9 @@ impl StagesConfig {
                 );
             }
         }
+        if let Some(stage) = &self.predictor {
+            stage.note_problems(problems);
+        }
         if let Some(stage) = &self.depth {
             note_budget("stages.depth", stage.total_timesteps, stage.max_minutes, problems);
             if stage.verification_size == 0 {
@@ -141,12 +168,38 @@ impl StagesConfig {
         if self.rounds > 0 && self.round.is_empty() {
             problems.add("stages.round", format!("is empty, but stages.rounds is {}", self.rounds));
         }
-        if self.size.is_none() && self.depth.is_none() && self.rounds == 0 {
-            problems.add("stages", "there is nothing to train: size and depth are null and rounds is 0");
+        if self.size.is_none() && self.depth.is_none() && self.predictor.is_none() && self.rounds == 0 {
+            problems.add(
+                "stages",
+                "there is nothing to train: size, depth and predictor are null and rounds is 0",
+            );
         }
         if self.candidates == 0 {
             problems.add("stages.candidates", "must be at least 1");
         }
+    }
+}
+
+impl PredictorStage {
+    fn note_problems(&self, problems: &mut Problems) {
+        let mut check = |holds: bool, field: &str, problem: String| {
+            if !holds {
+                problems.add(format!("stages.predictor.{field}"), problem);
+            }
+        };
+        let known = ObservationLayout::FAMILIES;
+        let layout = &self.layout;
+        check(
+            known.contains(&layout.as_str()),
+            "layout",
+            format!("is {layout}, must be one of {}", known.join(", ")),
+        );
+        check(!self.net_arch.contains(&0), "net_arch", "has a width of 0".to_owned());
+        check(self.epochs > 0, "epochs", "must be at least 1".to_owned());
+        check(self.batch_size > 0, "batch_size", "must be at least 1".to_owned());
+        let rate = self.learning_rate;
+        check(rate > 0.0 && rate.is_finite(), "learning_rate", format!("is {rate}, must be above 0"));
+        note_minutes("stages.predictor.max_minutes", self.max_minutes, problems);
     }
 }
 

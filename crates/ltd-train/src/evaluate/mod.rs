@@ -3,16 +3,18 @@
 mod statistics;
 mod summary;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ltd_engine::text::Prompt;
 use ltd_engine::{Controller, CycleOutcome, CycleStats, Engine, Sampler, Session, Static, StopRule};
+use ltd_env::trace::Trace;
+use ltd_env::{Costs, oracle};
 use ltd_policy::CycleSummary;
 
 pub(crate) use statistics::interval;
 pub use statistics::quartiles;
-pub(crate) use summary::{Comparison, GridPoint, Summary};
+pub(crate) use summary::{Comparison, GridPoint, Prediction, Summary};
 
 use crate::Result;
 use crate::config::StaticSetting;
@@ -39,8 +41,24 @@ impl Contender {
 
     /// Decoding under a controller.
     pub(crate) fn new(name: impl Into<String>, controller: Box<dyn Controller>) -> Self {
-        let watched = Watched { controller, depths: BTreeSet::new(), sizes: BTreeSet::new() };
+        let watched = Watched { controller, depths: BTreeMap::new(), sizes: BTreeMap::new() };
         Self { name: name.into(), controller: Some(watched) }
+    }
+
+    /// Steers recorded cycles in place of live ones.
+    pub(crate) fn replay(&mut self, trace: &Trace, costs: &Costs) -> Measurement {
+        let mut measurement = Measurement { name: self.name.clone(), ..Measurement::default() };
+        if let Some(watched) = &mut self.controller {
+            for sequence in &trace.sequences {
+                let stats = oracle::replay_sequence(&trace.header, sequence, costs, watched, &mut |_| ());
+                measurement.prompts.push(stats);
+            }
+            // Whatever decides, the text is the target's.
+            measurement.same_output = trace.sequences.len();
+            measurement.depths.clone_from(&watched.depths);
+            measurement.sizes.clone_from(&watched.sizes);
+        }
+        measurement
     }
 
     /// Decoding with trees of one shape.
@@ -52,8 +70,8 @@ impl Contender {
 /// A controller, and what it chose: a constant is found by its choices, not by what a small tree made of them.
 struct Watched {
     controller: Box<dyn Controller>,
-    depths: BTreeSet<usize>,
-    sizes: BTreeSet<usize>,
+    depths: BTreeMap<usize, usize>,
+    sizes: BTreeMap<usize, usize>,
 }
 
 impl Controller for Watched {
@@ -67,8 +85,8 @@ impl Controller for Watched {
 
     fn verification_size(&mut self, summary: &CycleSummary) -> usize {
         let size = self.controller.verification_size(summary);
-        self.depths.insert(summary.draft_depth);
-        self.sizes.insert(size);
+        *self.depths.entry(summary.draft_depth).or_default() += 1;
+        *self.sizes.entry(size).or_default() += 1;
         size
     }
 
@@ -85,10 +103,10 @@ pub(crate) struct Measurement {
     pub(crate) prompts: Vec<CycleStats>,
     /// Prompts whose output equals the first contender's, token for token.
     pub(crate) same_output: usize,
-    /// Depths that were chosen.
-    pub(crate) depths: BTreeSet<usize>,
-    /// Sizes that were chosen.
-    pub(crate) sizes: BTreeSet<usize>,
+    /// How often each depth was chosen.
+    pub(crate) depths: BTreeMap<usize, usize>,
+    /// How often each size was chosen.
+    pub(crate) sizes: BTreeMap<usize, usize>,
 }
 
 impl Measurement {

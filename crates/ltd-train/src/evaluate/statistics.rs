@@ -1,5 +1,7 @@
 //! How sure a measured throughput is.
 
+use std::collections::BTreeMap;
+
 use ltd_engine::CycleStats;
 use ltd_env::stream;
 use rand::Rng;
@@ -32,6 +34,13 @@ pub fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     [1, 2, 3].map(|quarter| values[(values.len() - 1) * quarter / 4])
 }
 
+/// Entropy in bits of choices that were made so often.
+pub(crate) fn entropy(counts: &BTreeMap<usize, usize>) -> f64 {
+    let total: usize = counts.values().sum();
+    let shares = counts.values().filter(|count| **count > 0).map(|count| *count as f64 / total as f64);
+    shares.map(|share| -share * share.log2()).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -52,6 +61,14 @@ mod tests {
         let mixed = [prompt(10, 100), prompt(20, 100), prompt(30, 100), prompt(40, 100)];
         let (low, high) = interval(&mixed);
         assert!((100.0..200.0).contains(&low) && (300.0..=400.0).contains(&high), "{low} {high}");
+    }
+
+    #[test]
+    fn choices_tell_as_many_bits_as_it_takes_to_name_them() {
+        assert_eq!(entropy(&BTreeMap::from([(4, 10)])), 0.0);
+        assert_eq!(entropy(&BTreeMap::new()), 0.0);
+        let found = entropy(&BTreeMap::from([(2, 10), (4, 5), (8, 5)]));
+        assert!((found - 1.5).abs() < 1e-12, "{found}");
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use ltd_engine::{CycleStats, SamplingParams};
+use ltd_policy::Fallback;
 use serde::{Deserialize, Serialize};
 
 use super::Measurement;
-use super::statistics::{interval, quartiles};
+use super::statistics::{entropy, interval, quartiles};
 use crate::config::StaticSetting;
 
 /// All that a run found out about how fast its policies are.
@@ -24,18 +25,20 @@ pub(crate) struct Summary {
     pub(crate) sampling: SamplingParams,
     /// Prompts of the comparison.
     pub(crate) prompts: usize,
-    /// Stage whose policies are the contender `policy`.
+    /// Stage whose policies were selected.
     pub(crate) stage: String,
-    /// Whether the depth policy made one and the same choice throughout the comparison.
-    pub(crate) depth_is_constant: bool,
-    /// Whether the size policy did.
-    pub(crate) size_is_constant: bool,
+    /// Contender that an export of the run decides like: `pair`, `factored`, or `best-constant` if it falls back.
+    pub(crate) ships: String,
+    /// Why it falls back, if it does.
+    pub(crate) fallback: Option<Fallback>,
     /// Setting of the contender `best-constant`.
     pub(crate) best_constant: StaticSetting,
-    /// `policy` over `best-constant`.
+    /// What ships over `best-constant`.
     pub(crate) speedup_vs_static: f64,
     /// One row per way to decode.
     pub(crate) contenders: Vec<Comparison>,
+    /// What replay says of the policies; empty without recordings.
+    pub(crate) predictions: Vec<Prediction>,
     /// Throughput of each constant setting on the validation prompts, best first.
     pub(crate) grid: Vec<GridPoint>,
 }
@@ -48,10 +51,27 @@ pub(crate) struct GridPoint {
     pub(crate) tokens_per_second: f64,
 }
 
+/// A policy on held-out recordings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Prediction {
+    /// `pair` or `factored`.
+    pub(crate) name: String,
+    /// Throughput there.
+    pub(crate) tokens_per_second: f64,
+    /// That of the constant which is fastest on the training recordings.
+    pub(crate) best_constant: f64,
+    /// That of the best choice at every position, made with foresight: what no policy can reach.
+    pub(crate) clairvoyant: f64,
+    /// `tokens_per_second / best_constant - 1`.
+    pub(crate) gain: f64,
+    /// Share of the gap between constant and clairvoyant that is closed.
+    pub(crate) closed: f64,
+}
+
 /// One row of the comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Comparison {
-    /// `ar`, `eagle-default`, `best-constant` or `policy`.
+    /// `ar`, `eagle-default`, `best-constant`, `pair` or `factored`.
     pub(crate) name: String,
     /// `sum(tau) / sum(T)` over all prompts.
     pub(crate) tokens_per_second: f64,
@@ -67,6 +87,11 @@ pub(crate) struct Comparison {
     pub(crate) mean_depth: f64,
     /// Mean verification size.
     pub(crate) mean_size: f64,
+    /// Entropy of the chosen depths over the cycles, in bits: as a decision depends on the state alone, this is its
+    /// mutual information with the state. 0 is a constant.
+    pub(crate) depth_information: f64,
+    /// The same of the sizes.
+    pub(crate) size_information: f64,
     /// Share of the time that drafting takes.
     pub(crate) draft_share: f64,
     /// Share that verification takes.
@@ -78,6 +103,10 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
+    fn is_policy(&self) -> bool {
+        ["pair", "factored"].contains(&self.name.as_str())
+    }
+
     /// The row of a measurement; `baseline` is plain decoding's throughput.
     pub(crate) fn new(measurement: &Measurement, baseline: f64) -> Self {
         let total = measurement.total();
@@ -91,6 +120,8 @@ impl Comparison {
             acceptance_length: total.acceptance_length(),
             mean_depth: total.mean_depth(),
             mean_size: total.mean_size(),
+            depth_information: entropy(&measurement.depths),
+            size_information: entropy(&measurement.sizes),
             draft_share: total.share(total.timing.draft),
             verify_share: total.share(total.timing.verify),
             policy_share: total.share(total.timing.policy),
@@ -151,20 +182,39 @@ impl Summary {
         let StaticSetting { depth, size } = self.best_constant;
         let _ = writeln!(
             text,
-            "\n{} prompts, {}, {}, {}. Best constant: depth {depth}, size {size}. Policies of stage {}: {:+.1} % over the best \
-             constant.",
-            self.prompts,
-            self.sampling,
-            self.dtype,
-            self.device,
-            self.stage,
-            100.0 * (self.speedup_vs_static - 1.0),
+            "\n{} prompts, {}, {}, {}. Best constant: depth {depth}, size {size}.",
+            self.prompts, self.sampling, self.dtype, self.device,
         );
-        for (what, constant) in [("depth", self.depth_is_constant), ("size", self.size_is_constant)] {
-            if constant {
-                let _ =
-                    writeln!(text, "The {what} was the same in every cycle: a constant would do as well.");
-            }
+        let _ = match &self.fallback {
+            Some(fallback) => writeln!(text, "Ships: the best constant, because {}.", fallback.reason),
+            None => writeln!(
+                text,
+                "Ships: the {} policy of stage {}, {:+.1} % over the best constant.",
+                self.ships,
+                self.stage,
+                100.0 * (self.speedup_vs_static - 1.0),
+            ),
+        };
+        for row in self.contenders.iter().filter(|row| row.is_policy()) {
+            let choice = |bits: f64| {
+                if bits > 0.0 { format!("{bits:.2} bits") } else { "none, it is a constant".to_owned() }
+            };
+            let _ = writeln!(
+                text,
+                "Information about the state in the choices of {}: depth {}, size {}.",
+                row.name,
+                choice(row.depth_information),
+                choice(row.size_information)
+            );
+        }
+        for prediction in &self.predictions {
+            let _ = writeln!(
+                text,
+                "Replay of held-out recordings: {} {:+.1} % over the best constant, {:.0} % of the way to the clairvoyant.",
+                prediction.name,
+                100.0 * prediction.gain,
+                100.0 * prediction.closed
+            );
         }
         text
     }

@@ -13,7 +13,7 @@ use ltd_policy::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use events::Events;
-pub(crate) use record::{rollout_record, validation_record};
+pub(crate) use record::{predictor_record, rollout_record, validation_record};
 
 use crate::{Error, Result};
 

@@ -7,6 +7,7 @@ use ltd_engine::CycleStats;
 
 use super::{Record, tags};
 use crate::ppo::{Learner, UpdateStats};
+use crate::predictor::Epoch;
 
 /// The curves of one iteration: the rollout's cycles and the update that followed.
 pub(crate) fn rollout_record(
@@ -65,6 +66,23 @@ pub(crate) fn rollout_record(
         }
     }
     Record { stage: stage.to_owned(), timesteps, values, histograms }
+}
+
+/// The curves of an epoch of the predictor, `samples` of which were seen so far.
+pub(crate) fn predictor_record(stage: &str, epoch: &Epoch, samples: usize, elapsed: Duration) -> Record {
+    let values = [
+        (tags::TIME_ELAPSED, elapsed.as_secs_f64()),
+        (tags::PREDICTOR_LOSS, epoch.loss),
+        (tags::PREDICTOR_HELD_OUT_LOSS, epoch.held_out_loss),
+        (tags::PREDICTOR_EXPLAINED_VARIANCE, epoch.explained_variance),
+    ];
+    let values = values.into_iter().filter(|(_, value)| value.is_finite());
+    Record {
+        stage: stage.to_owned(),
+        timesteps: samples,
+        values: values.map(|(tag, value)| (tag.to_owned(), value)).collect(),
+        ..Record::default()
+    }
 }
 
 /// The curves of the whole run: how fast the policies are after `timesteps` steps of all stages.

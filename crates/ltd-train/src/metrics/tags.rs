@@ -56,6 +56,12 @@ pub const DRAFT_MS: &str = "env/draft_ms";
 pub const VERIFY_MS: &str = "env/verify_ms";
 /// Mean policy time.
 pub const POLICY_MS: &str = "env/policy_ms";
+/// Mean squared error of the predictor while it learns.
+pub const PREDICTOR_LOSS: &str = "predictor/loss";
+/// Mean squared error on held-out recordings.
+pub const PREDICTOR_HELD_OUT_LOSS: &str = "predictor/held_out_loss";
+/// Share of the held-out variance that is predicted.
+pub const PREDICTOR_EXPLAINED_VARIANCE: &str = "predictor/explained_variance";
 /// Throughput on validation prompts.
 pub const EVAL_TOKENS_PER_SECOND: &str = "eval/tokens_per_second";
 /// Acceptance length on validation prompts.
@@ -72,7 +78,7 @@ pub const DRAFT_DEPTHS: &str = "env/draft_depths";
 pub const VERIFICATION_SIZES: &str = "env/verification_sizes";
 
 /// All tags.
-pub const ALL: [&str; 35] = [
+pub const ALL: [&str; 38] = [
     EP_REW_MEAN,
     EP_LEN_MEAN,
     FPS,
@@ -101,6 +107,9 @@ pub const ALL: [&str; 35] = [
     DRAFT_MS,
     VERIFY_MS,
     POLICY_MS,
+    PREDICTOR_LOSS,
+    PREDICTOR_HELD_OUT_LOSS,
+    PREDICTOR_EXPLAINED_VARIANCE,
     EVAL_TOKENS_PER_SECOND,
     EVAL_ACCEPTANCE_LENGTH,
     EVAL_SPEEDUP_VS_STATIC,

@@ -1,14 +1,13 @@
 //! The two networks of a learner.
 
-use ltd_policy::{Linear, Mlp};
-use rand::Rng;
+use ltd_policy::Mlp;
 use rand_chacha::ChaCha8Rng;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::config::NetArch;
+use super::network::Network;
 
-/// Gains of the orthogonal initialisation: hidden layers, action head, value head.
-const HIDDEN_GAIN: f64 = std::f64::consts::SQRT_2;
+/// Gains of the orthogonal initialisation of the heads.
 const ACTION_GAIN: f64 = 0.01;
 const VALUE_GAIN: f64 = 1.0;
 
@@ -17,11 +16,6 @@ const VALUE_GAIN: f64 = 1.0;
 pub struct ActorCritic {
     policy: Network,
     value: Network,
-}
-
-#[derive(Debug)]
-struct Network {
-    layers: Vec<(Tensor, Tensor)>,
 }
 
 /// What the networks say of a batch of steps, each `[batch]`.
@@ -62,101 +56,30 @@ impl ActorCritic {
 
     /// All parameters, policy first.
     pub fn parameters(&self) -> Vec<Tensor> {
-        let layers = self.policy.layers.iter().chain(&self.value.layers);
-        layers.flat_map(|(weight, bias)| [weight.shallow_clone(), bias.shallow_clone()]).collect()
+        let mut parameters = self.policy.parameters();
+        parameters.extend(self.value.parameters());
+        parameters
     }
 
     /// Parameters by name.
     pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
-        let name = |network: &'static str, layers: &[(Tensor, Tensor)]| {
-            let named = layers.iter().enumerate().flat_map(move |(index, (weight, bias))| {
-                [
-                    (format!("{network}.{index}.weight"), weight.shallow_clone()),
-                    (format!("{network}.{index}.bias"), bias.shallow_clone()),
-                ]
-            });
-            named.collect::<Vec<_>>()
-        };
-        let mut named = name("policy", &self.policy.layers);
-        named.extend(name("value", &self.value.layers));
+        let mut named = self.policy.named_parameters("policy");
+        named.extend(self.value.named_parameters("value"));
         named
     }
 
     /// The policy as serving evaluates it.
     pub fn to_mlp(&self) -> Mlp {
-        let layers: Vec<Linear> =
-            self.policy.layers.iter().map(|(weight, bias)| linear(weight, bias)).collect();
-        Mlp::new(&layers)
+        Mlp::new(&self.policy.to_linears())
     }
-}
-
-fn linear(weight: &Tensor, bias: &Tensor) -> Linear {
-    let values = |tensor: &Tensor| {
-        let flat = tensor.detach().contiguous().view(-1);
-        Vec::<f32>::try_from(flat).expect("invariant: parameters are f32 on the CPU")
-    };
-    Linear { weight: values(weight), bias: values(bias), inputs: weight.size()[1] as usize }
-}
-
-impl Network {
-    fn new(inputs: usize, hidden: &[usize], outputs: usize, head_gain: f64, random: &mut ChaCha8Rng) -> Self {
-        let widths: Vec<usize> =
-            [inputs].into_iter().chain(hidden.iter().copied()).chain([outputs]).collect();
-        let last = widths.len() - 2;
-        let layers = widths.windows(2).enumerate().map(|(index, pair)| {
-            let gain = if index == last { head_gain } else { HIDDEN_GAIN };
-            let weight = orthogonal(pair[1], pair[0], gain, random).set_requires_grad(true);
-            let bias = Tensor::zeros([pair[1] as i64], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-            (weight, bias)
-        });
-        Self { layers: layers.collect() }
-    }
-
-    fn forward(&self, observations: &Tensor) -> Tensor {
-        let mut x = observations.shallow_clone();
-        for (index, (weight, bias)) in self.layers.iter().enumerate() {
-            x = x.linear(weight, Some(bias));
-            if index + 1 < self.layers.len() {
-                x = x.relu();
-            }
-        }
-        x
-    }
-}
-
-/// A `[rows, columns]` matrix with orthonormal rows or columns, times `gain` (arXiv 1312.6120).
-fn orthogonal(rows: usize, columns: usize, gain: f64, random: &mut ChaCha8Rng) -> Tensor {
-    let (tall, narrow) = (rows.max(columns), rows.min(columns));
-    let values: Vec<f32> = (0..tall * narrow).map(|_| normal(random)).collect();
-    let gaussian = Tensor::from_slice(&values).view([tall as i64, narrow as i64]);
-    let (q, r) = Tensor::linalg_qr(&gaussian, "reduced");
-    // Signs of R's diagonal make the distribution uniform.
-    let q = q * r.diagonal(0, 0, 1).sign();
-    let q = if rows < columns { q.transpose(0, 1) } else { q };
-    (q * gain).contiguous()
-}
-
-/// A standard normal number (Box-Muller).
-fn normal(random: &mut ChaCha8Rng) -> f32 {
-    let (u, v): (f64, f64) = (1.0 - random.random::<f64>(), random.random());
-    ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
 }
 
 #[cfg(test)]
 mod tests {
     use ltd_env::stream;
 
+    use super::super::network::normal;
     use super::*;
-
-    #[test]
-    fn initial_weights_are_orthogonal() {
-        for (rows, columns) in [(8, 20), (20, 8), (5, 5)] {
-            let weight = orthogonal(rows, columns, 2.0, &mut stream(1, "test"));
-            let product = if rows < columns { weight.mm(&weight.tr()) } else { weight.tr().mm(&weight) };
-            let expected = Tensor::eye(rows.min(columns) as i64, (Kind::Float, Device::Cpu)) * 4.0;
-            assert!((product - expected).abs().max().double_value(&[]) < 1e-4);
-        }
-    }
 
     #[test]
     fn the_served_network_gives_the_trained_networks_logits() {

@@ -68,6 +68,16 @@ impl RunFolder {
         self.path.join("metrics.jsonl")
     }
 
+    /// Trees that the run recorded.
+    pub(crate) fn trace(&self) -> PathBuf {
+        self.path.join("trace")
+    }
+
+    /// Costs that the run measured.
+    pub(crate) fn latency(&self) -> PathBuf {
+        self.path.join("latency.json")
+    }
+
     /// Which stage's policies won.
     pub(crate) fn selected(&self) -> PathBuf {
         self.path.join("selected.json")

@@ -1,6 +1,7 @@
 //! A run's folder and what it says of where it came from.
 
 mod folder;
+pub(crate) mod hardware;
 mod provenance;
 mod tensor_file;
 

@@ -11,6 +11,9 @@ use crate::{Error, Result};
 /// Where a run stands.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
+    /// Whether the run's own recording is complete.
+    #[serde(default)]
+    pub(super) recorded: bool,
     /// Stages whose policies are in their folders.
     pub(super) finished_stages: usize,
     /// Steps of those stages.

@@ -13,8 +13,8 @@ use rand::Rng;
 
 use super::Trainer;
 use crate::Result;
-use crate::config::StaticSetting;
-use crate::plan::{Counterpart, Stage};
+use crate::config::{Backend, StaticSetting};
+use crate::plan::{Counterpart, PolicyTask};
 use crate::ppo::PpoConfig;
 
 impl Trainer {
@@ -46,35 +46,35 @@ impl Trainer {
         Sampler::new(self.config.sampling, seed).expect("invariant: the configuration was checked")
     }
 
-    /// What a stage learns in: recorded cycles if the run has any, else live ones.
-    pub(super) fn environment(&self, stage: &Stage) -> Result<Box<dyn Env>> {
-        let seed = stream(self.config.seed, &stage.name).random();
-        if let Some(recorded) = &self.recorded {
-            let (trace, costs) = (Arc::clone(&recorded.trace), recorded.costs.clone());
-            return Ok(self.environment_over(ReplayCycles::new(trace, costs, seed)?, stage, seed));
+    /// What a policy learns in: recorded cycles or live ones.
+    pub(super) fn environment(&self, name: &str, task: PolicyTask) -> Result<Box<dyn Env>> {
+        let seed = stream(self.config.seed, name).random();
+        if let (Some(recorded), Backend::Replay) = (&self.recorded, task.backend) {
+            let (trace, costs) = (Arc::clone(&recorded.train), recorded.costs.clone());
+            return Ok(self.environment_over(ReplayCycles::new(trace, costs, seed)?, task, seed));
         }
         let ids = self.prompts.train.iter().map(|prompt| prompt.ids.clone()).collect();
         let stop = StopRule { max_new_tokens: self.config.max_new_tokens, eos: self.eos.clone() };
-        let sampler = self.sampler(&stage.name);
+        let sampler = self.sampler(name);
         let cycles = LiveCycles::new(Rc::clone(&self.engine), PromptStream::new(ids, seed), stop, sampler);
-        Ok(self.environment_over(cycles, stage, seed))
+        Ok(self.environment_over(cycles, task, seed))
     }
 
     fn environment_over(
         &self,
         cycles: impl CycleBackend + 'static,
-        stage: &Stage,
+        task: PolicyTask,
         seed: u64,
     ) -> Box<dyn Env> {
         // Of a counterpart, only the decision that is not learned here is ever asked.
         let StaticSetting { depth, size } = self.config.evaluation.default;
-        let counterpart: Box<dyn Controller> = match stage.counterpart {
+        let counterpart: Box<dyn Controller> = match task.counterpart {
             Counterpart::RandomDepth(range) => Box::new(RandomDepth::new(range.min..=range.max, size, seed)),
             Counterpart::FixedSize(size) => Box::new(Static { depth, size }),
             Counterpart::Frozen => self.pair.controller(),
         };
-        let (layout, meter) = (self.layout(stage.kind), RewardMeter::new(self.config.reward));
-        match self.actions(stage.kind) {
+        let (layout, meter) = (self.layout(task.kind), RewardMeter::new(self.config.reward));
+        match self.actions(task.kind) {
             Actions::Depth(actions) => Box::new(DepthEnv::new(cycles, counterpart, actions, layout, meter)),
             Actions::Size(actions) => Box::new(SizeEnv::new(cycles, counterpart, actions, layout, meter)),
         }

@@ -3,25 +3,16 @@
 use std::time::Instant;
 
 use ltd_policy::write_atomically;
-use serde::{Deserialize, Serialize};
 
 use super::Trainer;
-use super::pair::Pair;
-use super::validate::fastest;
+use super::selection::{BEST_CONSTANT, Selection};
 use crate::config::StaticSetting;
 use crate::evaluate::{Comparison, Contender, GridPoint, Measurement, Summary};
 use crate::metrics::{tags, validation_record};
 use crate::{Error, Result};
 
-/// The outcome of the selection: `selected.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Selected {
-    /// The stage whose pair is fastest on the validation prompts.
-    stage: String,
-    /// Throughput of each stage's pair there.
-    tokens_per_second: Vec<(String, f64)>,
-}
-
+/// Constants that replay sends into the search: where costs are known, few can be the fastest.
+const REPLAY_FINALISTS: usize = 6;
 /// Constants that stay in the search until all validation prompts were decoded.
 const FINALISTS: usize = 3;
 
@@ -32,19 +23,21 @@ impl Trainer {
         if path.is_file() {
             return std::fs::read_to_string(&path).map(Some).map_err(|source| Error::Io { path, source });
         }
-        let Some((stage, pair)) = self.select_pair()? else { return Ok(None) };
         let Some((best_constant, grid)) = self.search_grid()? else { return Ok(None) };
-        let mut contenders = [
+        let Some(selection) = self.select(best_constant)? else { return Ok(None) };
+        let mut contenders = vec![
             Contender::autoregressive(),
             Contender::constant("eagle-default", self.config.evaluation.default),
-            Contender::constant("best-constant", best_constant),
-            Contender::new("policy", pair.controller()),
+            Contender::constant(BEST_CONSTANT, best_constant),
         ];
+        let candidates = selection.candidates.iter();
+        contenders
+            .extend(candidates.map(|candidate| Contender::new(candidate.kind(), candidate.controller())));
         let minutes = self.config.evaluation.max_minutes;
         let measured =
             self.arena().measure("comparison", &mut contenders, &self.prompts.evaluation, minutes)?;
         let Some(measured) = measured else { return Ok(None) };
-        let summary = self.summary(stage, best_constant, grid, &measured);
+        let summary = self.summary(selection, best_constant, grid, &measured);
         let json = serde_json::to_string_pretty(&summary).expect("invariant: plain data") + "\n";
         let text = summary.to_markdown();
         self.write_final_curves(&summary)?;
@@ -55,13 +48,20 @@ impl Trainer {
 
     fn summary(
         &self,
-        stage: String,
+        selection: Selection,
         best_constant: StaticSetting,
         grid: Vec<GridPoint>,
         measured: &[Measurement],
     ) -> Summary {
         let baseline = measured[0].total().tokens_per_second();
-        let policy = &measured[3];
+        let contenders: Vec<Comparison> =
+            measured.iter().map(|measurement| Comparison::new(measurement, baseline)).collect();
+        let chosen = &selection.candidates[selection.fastest];
+        let ships = if selection.fallback.is_some() { BEST_CONSTANT } else { chosen.kind() };
+        let rate = |name: &str| {
+            let row = contenders.iter().find(|row| row.name == name);
+            row.expect("invariant: all of these were measured").tokens_per_second
+        };
         Summary {
             run: self.run.path().display().to_string(),
             command: self.provenance.command.clone(),
@@ -69,50 +69,30 @@ impl Trainer {
             dtype: self.engine.dtype().chosen.to_string(),
             sampling: self.config.sampling,
             prompts: measured[0].prompts.len(),
-            stage,
-            depth_is_constant: policy.depths.len() <= 1,
-            size_is_constant: policy.sizes.len() <= 1,
+            stage: chosen.stage.clone(),
+            ships: ships.to_owned(),
+            fallback: selection.fallback,
             best_constant,
-            speedup_vs_static: policy.total().tokens_per_second() / measured[2].total().tokens_per_second(),
-            contenders: measured.iter().map(|measurement| Comparison::new(measurement, baseline)).collect(),
+            speedup_vs_static: rate(ships) / rate(BEST_CONSTANT),
+            contenders,
+            predictions: selection.predictions,
             grid,
         }
     }
 
-    /// The stage whose pair is fastest on the validation prompts, all of them measured side by side.
-    fn select_pair(&self) -> Result<Option<(String, Pair)>> {
-        let mut pairs: Vec<(String, Pair)> = Vec::new();
-        for stage in &self.plan {
-            let pair = Pair::load(&self.run.stage(stage))?;
-            // A stage that kept the policy it began with adds no contender.
-            if pairs.iter().all(|(_, known)| *known != pair) {
-                pairs.push((stage.name.clone(), pair));
-            }
-        }
-        let mut rates = Vec::new();
-        let mut best = 0;
-        if pairs.len() > 1 {
-            let mut contenders: Vec<Contender> =
-                pairs.iter().map(|(name, pair)| Contender::new(name, pair.controller())).collect();
-            let minutes = self.config.evaluation.validation_max_minutes;
-            let measured =
-                self.arena().measure("selection", &mut contenders, &self.prompts.validation, minutes)?;
-            let Some(measured) = measured else { return Ok(None) };
-            best = fastest(&measured);
-            rates = measured.iter().map(|m| (m.name.clone(), m.total().tokens_per_second())).collect();
-        }
-        let (stage, pair) = pairs.swap_remove(best);
-        self.progress.say(&format!("selection  kept the policies of stage {stage}"));
-        let selected = Selected { stage: stage.clone(), tokens_per_second: rates };
-        let json = serde_json::to_string_pretty(&selected).expect("invariant: plain data") + "\n";
-        write_atomically(&self.run.selected(), json.as_bytes())?;
-        Ok(Some((stage, pair)))
+    /// The configured grid; with recordings, the constants that are fastest in replay.
+    fn constants_worth_measuring(&self) -> Vec<StaticSetting> {
+        let Some(recorded) = &self.recorded else {
+            return self.config.evaluation.grid.settings(self.engine.beam_width());
+        };
+        let fastest = recorded.constants().into_iter().take(REPLAY_FINALISTS);
+        fastest.map(|constant| StaticSetting { depth: constant.depth, size: constant.size }).collect()
     }
 
     /// The fastest constant of the grid, by successive halving: all settings decode the first validation prompts,
     /// the better half decodes further ones, until a few are left that decode all.
     fn search_grid(&self) -> Result<Option<(StaticSetting, Vec<GridPoint>)>> {
-        let settings = self.config.evaluation.grid.settings(self.engine.beam_width());
+        let settings = self.constants_worth_measuring();
         let limit = self.config.evaluation.validation_max_minutes;
         let start = Instant::now();
         let mut field: Vec<(StaticSetting, Measurement)> =
@@ -157,13 +137,11 @@ impl Trainer {
     }
 
     fn write_final_curves(&mut self, summary: &Summary) -> Result<()> {
-        let policy = &summary.contenders[3];
+        let shipped = summary.contenders.iter().find(|row| row.name == summary.ships);
+        let speedup = shipped.map_or(f64::NAN, |row| row.speedup);
         self.curves.write(&validation_record(
             self.checkpoint.finished_timesteps,
-            &[
-                (tags::EVAL_SPEEDUP, policy.speedup),
-                (tags::EVAL_SPEEDUP_VS_STATIC, summary.speedup_vs_static),
-            ],
+            &[(tags::EVAL_SPEEDUP, speedup), (tags::EVAL_SPEEDUP_VS_STATIC, summary.speedup_vs_static)],
         ))
     }
 }

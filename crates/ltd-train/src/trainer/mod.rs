@@ -4,7 +4,9 @@ mod checkpoint;
 mod environment;
 mod finale;
 mod pair;
+mod predictor;
 mod recorded;
+mod selection;
 mod stage;
 mod validate;
 
@@ -38,7 +40,7 @@ pub struct Trainer {
     engine: Rc<Engine>,
     eos: Vec<u32>,
     prompts: Prompts,
-    /// In place of live cycles.
+    /// In place of live cycles, once they were recorded.
     recorded: Option<Recorded>,
     progress: Progress,
     interrupt: Interrupt,
@@ -111,10 +113,12 @@ impl Trainer {
         let prompts = Prompts::load(&config.prompts, &text, &engine)?;
         let provenance = Provenance::collect(&config, &engine)?;
         progress.say(&format!("{}, dtype {}", provenance.device_text(), engine.dtype()));
-        let load = |replay| Recorded::load(replay, &config, &engine, &prompts, &provenance);
-        let recorded = config.replay.as_ref().map(load).transpose()?;
+        if let Some(replay) = &config.replay {
+            recorded::check_given(replay, &config, &engine, &prompts, &provenance)?;
+        }
         let plan = config.plan();
-        let pair = match checkpoint.finished_stages.checked_sub(1).and_then(|last| plan.get(last)) {
+        let finished = &plan[..checkpoint.finished_stages.min(plan.len())];
+        let pair = match finished.iter().rev().find(|stage| stage.policy().is_some()) {
             Some(last) => Pair::load(&run.stage(last))?,
             None => Pair::constant(config.evaluation.default),
         };
@@ -126,7 +130,7 @@ impl Trainer {
             engine: Rc::new(engine),
             eos: text.eos().to_vec(),
             prompts,
-            recorded,
+            recorded: None,
             progress,
             interrupt,
             pair,
@@ -137,6 +141,9 @@ impl Trainer {
 
     /// Runs what is left of the run.
     pub fn learn(&mut self) -> Result<Ending> {
+        if self.ready_recordings()? == Flow::Interrupted {
+            return Ok(Ending::Interrupted { place: "the recording".to_owned() });
+        }
         while self.checkpoint.finished_stages < self.plan.len() {
             if self.run_stage()? == Flow::Interrupted {
                 return Ok(self.interrupted());
@@ -152,7 +159,8 @@ impl Trainer {
         let place = match self.plan.get(self.checkpoint.finished_stages) {
             Some(stage) => {
                 let done = self.checkpoint.under_way.as_ref().map_or(0, |state| state.timesteps);
-                format!("stage {}, {done} of {} steps", stage.name, stage.total_timesteps)
+                let total = stage.policy().map_or(0, |task| task.total_timesteps);
+                format!("stage {}, {done} of {total} steps", stage.name)
             }
             None => "the final comparison".to_owned(),
         };

@@ -4,75 +4,151 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ltd_engine::Engine;
-use ltd_env::Costs;
+use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::Trace;
+use ltd_env::{Costs, trace::TracedSequence};
 use ltd_policy::{DepthActions, LatencyTable, SizeActions, sha256_hex};
 
-use crate::config::{ReplayConfig, TrainConfig};
-use crate::plan::Counterpart;
+use super::{Flow, Trainer};
+use crate::config::{Backend, ReplayConfig, TrainConfig};
+use crate::evaluate::{Contender, Measurement};
+use crate::plan::{Counterpart, PolicyTask};
 use crate::prompts::Prompts;
+use crate::recording::{Recording, measure_latency, record};
 use crate::run::Provenance;
 use crate::{Error, Result};
+
+/// Positions whose trees are recorded at the same time.
+const RECORDING_BATCH: usize = 8;
+/// Measured cycles per verification size and context length.
+const LATENCY_REPEATS: usize = 7;
 
 /// Recorded trees, and what cycles cost.
 #[derive(Debug)]
 pub(super) struct Recorded {
-    pub(super) trace: Arc<Trace>,
+    /// What is learned from.
+    pub(super) train: Arc<Trace>,
+    /// What snapshots are compared on, and gains predicted.
+    pub(super) held_out: Trace,
     pub(super) costs: Costs,
+    pub(super) table: LatencyTable,
+    /// SHA-256 of the table's file.
+    pub(super) table_sha256: String,
+}
+
+impl Trainer {
+    /// Records trees and measures this machine, unless the configuration names what was recorded and measured before.
+    pub(super) fn ready_recordings(&mut self) -> Result<Flow> {
+        let Some(replay) = self.config.replay.clone() else { return Ok(Flow::Done) };
+        let trace = replay.trace.unwrap_or_else(|| self.run.trace());
+        let latency = replay.latency.unwrap_or_else(|| self.run.latency());
+        let recorded_here = trace == self.run.trace();
+        if recorded_here && !self.checkpoint.recorded {
+            let recording = Recording {
+                set: &self.config.prompts.train,
+                prompts: &self.prompts.train,
+                out: &trace,
+                batch: RECORDING_BATCH,
+                max_time: replay
+                    .max_minutes
+                    .map(|minutes| std::time::Duration::from_secs_f64(minutes * 60.0)),
+            };
+            let (config, progress) = (&self.config, self.progress);
+            if !record(&recording, config, &self.engine, &self.eos, progress, &self.interrupt)? {
+                return Ok(Flow::Interrupted);
+            }
+            self.checkpoint.recorded = true;
+            self.checkpoint.write(&self.run)?;
+        }
+        if latency == self.run.latency() && !latency.is_file() {
+            measure_latency(&self.config, &self.engine, LATENCY_REPEATS, self.progress)?.write(&latency)?;
+        }
+        let read = read_trace(&trace, &self.config, &self.engine, &self.provenance)?;
+        let table =
+            read_table(&latency, longest_context(&read), &self.config, &self.engine, &self.provenance)?;
+        let recorded = Recorded::new(&trace, &read, table, replay.held_out)?;
+        self.progress.say(&format!(
+            "recorded  {} positions of {} prompts to learn from, {} of {} held out",
+            recorded.train.positions(),
+            recorded.train.sequences.len(),
+            recorded.held_out.positions(),
+            recorded.held_out.sequences.len(),
+        ));
+        self.recorded = Some(recorded);
+        Ok(Flow::Done)
+    }
+}
+
+/// Fails early if what the configuration names cannot be learned from.
+pub(super) fn check_given(
+    replay: &ReplayConfig,
+    config: &TrainConfig,
+    engine: &Engine,
+    prompts: &Prompts,
+    provenance: &Provenance,
+) -> Result<()> {
+    let mut longest = 0;
+    if let Some(path) = &replay.trace {
+        let trace = read_trace(path, config, engine, provenance)?;
+        check_apart(&trace, path, config, prompts)?;
+        longest = longest_context(&trace);
+        Recorded::split(path, &trace, replay.held_out)?;
+    }
+    if let Some(latency) = &replay.latency {
+        read_table(latency, longest, config, engine, provenance)?;
+    }
+    Ok(())
 }
 
 impl Recorded {
-    /// Reads both and checks that they are of these models, reach as far as the configuration, and hold no prompt
-    /// that policies are measured on.
-    pub(super) fn load(
-        replay: &ReplayConfig,
-        config: &TrainConfig,
-        engine: &Engine,
-        prompts: &Prompts,
-        provenance: &Provenance,
-    ) -> Result<Self> {
-        let trace = Trace::read(&replay.trace).map_err(|error| Error::Recorded(error.to_string()))?;
-        let table =
-            LatencyTable::read(&replay.latency).map_err(|error| Error::Recorded(error.to_string()))?;
-        let (header, identity) = (&trace.header, &table.identity);
-        for (path, what, found, wanted) in [
-            (&replay.trace, "target", &header.target.sha256, &provenance.target.sha256),
-            (&replay.trace, "draft", &header.draft.sha256, &provenance.draft.sha256),
-            (&replay.trace, "beam width", &header.beam_width.to_string(), &engine.beam_width().to_string()),
-            (&replay.latency, "target", &identity.target, &provenance.target.sha256),
-            (&replay.latency, "draft", &identity.draft, &provenance.draft.sha256),
-            (
-                &replay.latency,
-                "beam width",
-                &identity.beam_width.to_string(),
-                &engine.beam_width().to_string(),
-            ),
-        ] {
-            if found != wanted {
-                return Err(problem(path, &format!("its {what} is {found}, that of this run is {wanted}")));
-            }
-        }
-        let deepest = deepest(config);
-        if header.depth < deepest {
-            let depth = header.depth;
+    fn new(path: &Path, trace: &Trace, table: LatencyTable, held_out: f64) -> Result<Self> {
+        let (train, held_out) = Self::split(path, trace, held_out)?;
+        let costs = Costs { model: table.model(), decision: table.decision };
+        let table_sha256 = sha256_hex(table.to_json().as_bytes());
+        Ok(Self { train: Arc::new(train), held_out, costs, table, table_sha256 })
+    }
+
+    /// Holds out every n-th sequence that has positions, at least one.
+    fn split(path: &Path, trace: &Trace, share: f64) -> Result<(Trace, Trace)> {
+        let of = |sequences| Trace { sequences, header: trace.header.clone(), truncated: Vec::new() };
+        let filled: Vec<TracedSequence> =
+            trace.sequences.iter().filter(|sequence| !sequence.is_empty()).cloned().collect();
+        if filled.len() < 2 {
+            let count = filled.len();
             return Err(problem(
-                &replay.trace,
-                &format!("its trees are {depth} deep, this run asks for {deepest}"),
+                path,
+                &format!("{count} of its prompts have positions, expected at least 2: one is held out"),
             ));
         }
-        if trace.positions() == 0 {
-            return Err(problem(&replay.trace, "it has no position to learn from"));
+        let share = share.max(1.0 / filled.len() as f64);
+        let (mut train, mut held_out) = (Vec::new(), Vec::new());
+        for (index, sequence) in filled.into_iter().enumerate() {
+            let due = (share * (index + 1) as f64 + 1e-9).floor() > (share * index as f64 + 1e-9).floor();
+            if due { held_out.push(sequence) } else { train.push(sequence) }
         }
-        check_apart(&trace, replay, config, prompts)?;
-        let contexts = trace.sequences.iter().map(|sequence| sequence.prompt_len + sequence.len());
-        let longest = contexts.max().unwrap_or(0);
-        let depths = DepthActions { max_depth: deepest, ..config.depth.actions };
-        let missing = table.covers(&depths, &SizeActions { sizes: sizes(config) }, longest);
-        if let Some(first) = missing.first() {
-            return Err(problem(&replay.latency, first));
+        // A share near 1 leaves nothing to learn from.
+        if train.is_empty() {
+            train.extend(held_out.pop());
         }
-        let costs = Costs { model: table.model(), decision: table.decision };
-        Ok(Self { trace: Arc::new(trace), costs })
+        Ok((of(train), of(held_out)))
+    }
+
+    /// Replays contenders on the held-out sequences.
+    pub(super) fn measure(&self, contenders: &mut [Contender]) -> Vec<Measurement> {
+        contenders.iter_mut().map(|contender| contender.replay(&self.held_out, &self.costs)).collect()
+    }
+
+    /// Every constant that the table has costs for, on the sequences that are learned from, fastest first.
+    pub(super) fn constants(&self) -> Vec<Constant> {
+        let mut constants = oracle::constants(&self.train, &self.costs, &self.choices());
+        constants.sort_by(|a, b| b.tokens_per_second().total_cmp(&a.tokens_per_second()));
+        constants
+    }
+
+    /// Depths and sizes that the table has costs for.
+    pub(super) fn choices(&self) -> Choices {
+        let deepest = self.table.level.counts().last().copied().unwrap_or(0).min(self.train.header.depth);
+        Choices { depths: (0..=deepest).collect(), sizes: self.table.verify.counts() }
     }
 }
 
@@ -80,9 +156,76 @@ fn problem(path: &Path, problem: &str) -> Error {
     Error::Recorded(format!("{}: {problem}", path.display()))
 }
 
+/// Reads a trace and checks that it is of these models and reaches as far as the configuration.
+fn read_trace(path: &Path, config: &TrainConfig, engine: &Engine, provenance: &Provenance) -> Result<Trace> {
+    let trace = Trace::read(path).map_err(|error| Error::Recorded(error.to_string()))?;
+    let header = &trace.header;
+    check_identity(
+        path,
+        [&header.target.sha256, &header.draft.sha256, &header.beam_width.to_string()],
+        engine,
+        provenance,
+    )?;
+    let (depth, deepest) = (header.depth, deepest(config));
+    if depth < deepest {
+        return Err(problem(path, &format!("its trees are {depth} deep, this run asks for {deepest}")));
+    }
+    if trace.positions() == 0 {
+        return Err(problem(path, "it has no position to learn from"));
+    }
+    Ok(trace)
+}
+
+/// Reads a table and checks that it is of these models and covers what is asked for.
+fn read_table(
+    path: &Path,
+    longest_context: usize,
+    config: &TrainConfig,
+    engine: &Engine,
+    provenance: &Provenance,
+) -> Result<LatencyTable> {
+    let table = LatencyTable::read(path).map_err(|error| Error::Recorded(error.to_string()))?;
+    let identity = &table.identity;
+    check_identity(
+        path,
+        [&identity.target, &identity.draft, &identity.beam_width.to_string()],
+        engine,
+        provenance,
+    )?;
+    let depths = DepthActions { max_depth: deepest(config), ..config.depth.actions };
+    let missing = table.covers(&depths, &SizeActions { sizes: sizes(config) }, longest_context);
+    match missing.first() {
+        Some(first) => Err(problem(path, first)),
+        None => Ok(table),
+    }
+}
+
+fn longest_context(trace: &Trace) -> usize {
+    trace.sequences.iter().map(|sequence| sequence.prompt_len + sequence.len()).max().unwrap_or(0)
+}
+
+/// Fails unless `[target, draft, beam width]` of a file are those of the run.
+fn check_identity(path: &Path, found: [&str; 3], engine: &Engine, provenance: &Provenance) -> Result<()> {
+    let width = engine.beam_width().to_string();
+    let wanted = [provenance.target.sha256.as_str(), &provenance.draft.sha256, &width];
+    for (what, (found, wanted)) in ["target", "draft", "beam width"].into_iter().zip(found.iter().zip(wanted))
+    {
+        if *found != wanted {
+            return Err(problem(path, &format!("its {what} is {found}, that of this run is {wanted}")));
+        }
+    }
+    Ok(())
+}
+
+/// The tasks that learn from recorded cycles.
+fn recorded_tasks(config: &TrainConfig) -> impl Iterator<Item = PolicyTask> {
+    let tasks = config.plan().into_iter().filter_map(|stage| stage.policy());
+    tasks.filter(|task| task.backend == Backend::Replay)
+}
+
 /// The deepest tree of any stage.
 fn deepest(config: &TrainConfig) -> usize {
-    let drawn = config.plan().into_iter().filter_map(|stage| match stage.counterpart {
+    let drawn = recorded_tasks(config).filter_map(|task| match task.counterpart {
         Counterpart::RandomDepth(range) => Some(range.max),
         Counterpart::FixedSize(_) | Counterpart::Frozen => None,
     });
@@ -100,7 +243,7 @@ fn sizes(config: &TrainConfig) -> Vec<usize> {
 }
 
 /// Fails if a recorded prompt is one that policies are measured on.
-fn check_apart(trace: &Trace, replay: &ReplayConfig, config: &TrainConfig, prompts: &Prompts) -> Result<()> {
+fn check_apart(trace: &Trace, path: &Path, config: &TrainConfig, prompts: &Prompts) -> Result<()> {
     let sets = [
         ("validation", &config.prompts.validation, prompts.validation.len()),
         ("evaluation", &config.prompts.evaluation, prompts.evaluation.len()),
@@ -116,7 +259,7 @@ fn check_apart(trace: &Trace, replay: &ReplayConfig, config: &TrainConfig, promp
         if let Some(sequence) = shared {
             let number = sequence.prompt;
             return Err(problem(
-                &replay.trace,
+                path,
                 &format!(
                     "it has question {number}, which is one of prompts.{name}: measure on other prompts than are learned from"
                 ),

@@ -9,7 +9,7 @@ use ltd_policy::{Choice, FrozenPolicy, PolicyKind};
 use super::checkpoint::StageState;
 use super::{Flow, Trainer};
 use crate::metrics::{Metrics, rollout_record};
-use crate::plan::Stage;
+use crate::plan::{PolicyTask, Stage, StageTask};
 use crate::ppo::{Learner, RolloutBuffer};
 use crate::progress::Task;
 use crate::run::{StageFolder, TensorFile};
@@ -29,15 +29,19 @@ impl Trainer {
         let folder = self.run.stage(&stage);
         folder.create()?;
         let trained = self.checkpoint.under_way.as_ref().is_some_and(|state| state.trained);
+        let task = match &stage.task {
+            StageTask::Predictor(predictor) => return self.fit_predictor(&stage, predictor, &folder),
+            StageTask::Policy(task) => *task,
+        };
         if !trained {
-            let mut training = Training::begin(self, &stage, &folder)?;
+            let mut training = Training::begin(self, &stage, task, &folder)?;
             let flow = training.run()?;
             training.save(flow == Flow::Done)?;
             if flow == Flow::Interrupted {
                 return Ok(Flow::Interrupted);
             }
         }
-        self.validate(&stage, &folder)
+        self.validate(&stage, task, &folder)
     }
 }
 
@@ -45,6 +49,7 @@ impl Trainer {
 struct Training<'t> {
     trainer: &'t mut Trainer,
     stage: &'t Stage,
+    task: PolicyTask,
     folder: &'t StageFolder,
     learner: Learner,
     env: Box<dyn Env>,
@@ -58,9 +63,14 @@ struct Training<'t> {
 
 impl<'t> Training<'t> {
     /// Readies a stage: anew, or where its checkpoint left it.
-    fn begin(trainer: &'t mut Trainer, stage: &'t Stage, folder: &'t StageFolder) -> Result<Self> {
-        let mut env = trainer.environment(stage)?;
-        let (ppo, seed) = (trainer.ppo(stage.kind).clone(), trainer.config.seed);
+    fn begin(
+        trainer: &'t mut Trainer,
+        stage: &'t Stage,
+        task: PolicyTask,
+        folder: &'t StageFolder,
+    ) -> Result<Self> {
+        let mut env = trainer.environment(&stage.name, task)?;
+        let (ppo, seed) = (trainer.ppo(task.kind).clone(), trainer.config.seed);
         let mut learner = Learner::new(env.observation_len(), env.n_actions(), ppo, seed, &stage.name);
         let (mut cycles, mut candidates, mut earlier) = (CycleStats::default(), Vec::new(), Duration::ZERO);
         if let Some(state) = &trainer.checkpoint.under_way {
@@ -69,7 +79,7 @@ impl<'t> Training<'t> {
             cycles = state.cycles.clone();
             candidates.clone_from(&state.candidates);
             earlier = Duration::from_secs_f64(state.seconds);
-        } else if let Some(incumbent) = trainer.incumbent(stage)? {
+        } else if let Some(incumbent) = trainer.incumbent(task.kind)? {
             learner
                 .start_from(&incumbent.networks)
                 .map_err(|problem| Error::Checkpoint { path: incumbent.path, problem })?;
@@ -79,7 +89,7 @@ impl<'t> Training<'t> {
             candidates.push(INCUMBENT.to_owned());
         }
         let started = Instant::now();
-        Ok(Self { trainer, stage, folder, learner, env, cycles, candidates, earlier, started })
+        Ok(Self { trainer, stage, task, folder, learner, env, cycles, candidates, earlier, started })
     }
 
     fn elapsed(&self) -> Duration {
@@ -88,12 +98,12 @@ impl<'t> Training<'t> {
 
     /// The share of the stage that is over, by steps or by time, whichever is more.
     fn share(&self) -> f64 {
-        share(self.stage, self.learner.timesteps(), self.elapsed())
+        share(self.stage, self.task, self.learner.timesteps(), self.elapsed())
     }
 
     fn run(&mut self) -> Result<Flow> {
         let mut metrics = Metrics::open(&self.trainer.run.metrics(), self.folder.path())?;
-        let mut task = self.trainer.progress.task(&self.stage.name, self.stage.total_timesteps);
+        let mut task = self.trainer.progress.task(&self.stage.name, self.task.total_timesteps);
         let mut last_checkpoint = Instant::now();
         let mut progress = self.share();
         let at_start = progress;
@@ -125,7 +135,7 @@ impl<'t> Training<'t> {
     /// One rollout, shown as it goes.
     fn collect(&mut self, task: &mut Task, at_start: f64) -> Result<Option<RolloutBuffer>> {
         let interrupt = self.trainer.interrupt.clone();
-        let (stage, earlier, started) = (self.stage, self.earlier, self.started);
+        let (stage, policy, earlier, started) = (self.stage, self.task, self.earlier, self.started);
         let mut timesteps = self.learner.timesteps();
         let reward = self.learner.episodes().mean_reward();
         let reward = reward.map_or_else(String::new, |reward| format!("reward {reward:.3}  "));
@@ -135,7 +145,7 @@ impl<'t> Training<'t> {
             if let Some(outcome) = &step.outcome {
                 cycles.add(outcome);
             }
-            let share = share(stage, timesteps, earlier + started.elapsed()).min(1.0);
+            let share = share(stage, policy, timesteps, earlier + started.elapsed()).min(1.0);
             let message = format!("{reward}{:.1} tokens/s", cycles.tokens_per_second());
             task.update(timesteps, (share - at_start) / (1.0 - at_start), &message);
         };
@@ -151,7 +161,7 @@ impl<'t> Training<'t> {
         }
         let stride = buffer.len().div_ceil(PROBES);
         let probes = (0..buffer.len()).step_by(stride).map(|row| buffer.observations.row(row).to_vec());
-        let (layout, actions) = (self.trainer.layout(self.stage.kind), self.trainer.actions(self.stage.kind));
+        let (layout, actions) = (self.trainer.layout(self.task.kind), self.trainer.actions(self.task.kind));
         let policy = FrozenPolicy::new(layout, actions, self.learner.mlp(), probes.collect());
         policy.save(&self.folder.candidate_policy(&part))?;
         let tensors = self.learner.networks().named_parameters();
@@ -171,8 +181,8 @@ impl<'t> Training<'t> {
     }
 }
 
-fn share(stage: &Stage, timesteps: usize, elapsed: Duration) -> f64 {
-    let by_steps = timesteps as f64 / stage.total_timesteps as f64;
+fn share(stage: &Stage, task: PolicyTask, timesteps: usize, elapsed: Duration) -> f64 {
+    let by_steps = timesteps as f64 / task.total_timesteps as f64;
     let by_time = stage.max_time.map_or(0.0, |limit| elapsed.as_secs_f64() / limit.as_secs_f64());
     by_steps.max(by_time)
 }
@@ -186,13 +196,14 @@ struct Incumbent {
 
 impl Trainer {
     /// The policy that a stage goes on with, if an earlier one left any.
-    fn incumbent(&self, stage: &Stage) -> Result<Option<Incumbent>> {
-        let choice = match stage.kind {
+    fn incumbent(&self, kind: PolicyKind) -> Result<Option<Incumbent>> {
+        let choice = match kind {
             PolicyKind::Depth => &self.pair.depth,
             PolicyKind::Size => &self.pair.size,
         };
         let finished = &self.plan[..self.checkpoint.finished_stages];
-        let last = finished.iter().rev().find(|finished| finished.kind == stage.kind);
+        let last =
+            finished.iter().rev().find(|finished| finished.policy().is_some_and(|task| task.kind == kind));
         let (Choice::Learned(policy), Some(last)) = (choice, last) else { return Ok(None) };
         let path = self.run.stage(last).networks();
         let networks = TensorFile::read(&path)?.tensors;

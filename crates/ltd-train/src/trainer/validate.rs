@@ -4,17 +4,17 @@ use std::path::Path;
 
 use ltd_policy::{Expected, FrozenPolicy, Manifest, PolicyEntry, write_atomically};
 
-use super::pair::Pair;
 use super::{Flow, Trainer};
+use crate::config::Backend;
 use crate::evaluate::{Contender, Measurement, interval};
 use crate::metrics::{tags, validation_record};
-use crate::plan::Stage;
+use crate::plan::{PolicyTask, Stage};
 use crate::run::StageFolder;
 use crate::{Error, Result};
 
 impl Trainer {
     /// Measures the snapshots of a stage and keeps the fastest.
-    pub(super) fn validate(&mut self, stage: &Stage, folder: &StageFolder) -> Result<Flow> {
+    pub(super) fn validate(&mut self, stage: &Stage, task: PolicyTask, folder: &StageFolder) -> Result<Flow> {
         let state = self.checkpoint.under_way.as_ref().expect("invariant: a trained stage is under way");
         let (names, timesteps) = (state.candidates.clone(), state.timesteps);
         let mut pairs = Vec::new();
@@ -23,10 +23,16 @@ impl Trainer {
         }
         let mut contenders: Vec<Contender> =
             names.iter().zip(&pairs).map(|(name, pair)| Contender::new(name, pair.controller())).collect();
-        let minutes = self.config.evaluation.validation_max_minutes;
-        let task = format!("{} validation", stage.name);
-        let measured = self.arena().measure(&task, &mut contenders, &self.prompts.validation, minutes)?;
-        let Some(measured) = measured else { return Ok(Flow::Interrupted) };
+        let measured = if let (Some(recorded), Backend::Replay) = (&self.recorded, task.backend) {
+            recorded.measure(&mut contenders)
+        } else {
+            let minutes = self.config.evaluation.validation_max_minutes;
+            let name = format!("{} validation", stage.name);
+            let prompts = &self.prompts.validation;
+            let measured = self.arena().measure(&name, &mut contenders, prompts, minutes)?;
+            let Some(measured) = measured else { return Ok(Flow::Interrupted) };
+            measured
+        };
         let best = fastest(&measured);
         let total = measured[best].total();
         self.progress.say(&format!(
@@ -40,42 +46,51 @@ impl Trainer {
             total.mean_size(),
         ));
         copy(&folder.candidate_networks(&names[best]), &folder.networks())?;
-        let manifest = self.manifest(&pairs[best], folder, &stage.name, &measured[best])?;
+        let [depth, size] = pairs[best].save(folder, &measured[best])?;
+        let table = self.recorded.as_ref().filter(|_| task.backend == Backend::Replay);
+        let table_sha256 = table.map(|recorded| recorded.table_sha256.clone());
+        let entry = PolicyEntry::Pair { depth, size };
+        let manifest = self.manifest(entry, &stage.name, &measured[best], table_sha256);
         write_atomically(&folder.manifest(), manifest.to_json().as_bytes())?;
 
         self.pair = pairs.swap_remove(best);
-        self.checkpoint.finished_stages += 1;
-        self.checkpoint.finished_timesteps += timesteps;
-        self.checkpoint.under_way = None;
-        self.checkpoint.write(&self.run)?;
+        self.finish_stage(timesteps, &measured[best])?;
         for name in &names {
             for path in [folder.candidate_policy(name), folder.candidate_networks(name)] {
                 std::fs::remove_file(&path).map_err(|source| Error::Io { path, source })?;
             }
         }
+        Ok(Flow::Done)
+    }
+
+    /// Notes that a stage is over, after `timesteps` steps, with what its policies reached.
+    pub(super) fn finish_stage(&mut self, timesteps: usize, measured: &Measurement) -> Result<()> {
+        self.checkpoint.finished_stages += 1;
+        self.checkpoint.finished_timesteps += timesteps;
+        self.checkpoint.under_way = None;
+        self.checkpoint.write(&self.run)?;
+        let total = measured.total();
         self.curves.write(&validation_record(
             self.checkpoint.finished_timesteps,
             &[
                 (tags::EVAL_TOKENS_PER_SECOND, total.tokens_per_second()),
                 (tags::EVAL_ACCEPTANCE_LENGTH, total.acceptance_length()),
             ],
-        ))?;
-        Ok(Flow::Done)
+        ))
     }
 
-    /// Writes a pair into a stage's folder and describes it.
-    fn manifest(
+    /// Describes the policy of a stage.
+    pub(super) fn manifest(
         &self,
-        pair: &Pair,
-        folder: &StageFolder,
+        policy: PolicyEntry,
         stage: &str,
         measured: &Measurement,
-    ) -> Result<Manifest> {
-        let [depth, size] = pair.save(folder, measured)?;
+        latency_table_sha256: Option<String>,
+    ) -> Manifest {
         let total = measured.total();
         let (low, high) = interval(&measured.prompts);
         let run = self.run.path();
-        Ok(Manifest {
+        Manifest {
             format_version: Manifest::VERSION,
             created_by: self.provenance.program.clone(),
             run: run.file_name().unwrap_or(run.as_os_str()).to_string_lossy().into_owned(),
@@ -88,7 +103,7 @@ impl Trainer {
             draft: self.provenance.draft.clone(),
             dtype: self.engine.dtype().chosen.to_string(),
             device: self.provenance.device_text(),
-            latency_table_sha256: None,
+            latency_table_sha256,
             objective: self.config.reward.to_string(),
             expected: Some(Expected {
                 tokens_per_second: total.tokens_per_second(),
@@ -97,10 +112,10 @@ impl Trainer {
                 prompts: measured.prompts.len(),
             }),
             acceptance_per_depth: total.acceptance_per_depth(),
-            policy: PolicyEntry::Pair { depth, size },
+            policy,
             fallback: None,
             files: std::collections::BTreeMap::new(),
-        })
+        }
     }
 }
 

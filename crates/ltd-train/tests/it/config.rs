@@ -51,7 +51,7 @@ fn what_the_file_leaves_out_comes_from_the_preset() {
     );
     let kinds: Vec<_> = paper.plan().into_iter().map(|stage| stage.name).collect();
     assert_eq!(kinds, ["01-size", "02-depth", "03-size", "04-depth", "05-size"]);
-    assert_eq!(paper.plan()[1].counterpart, Counterpart::FixedSize(50));
+    assert_eq!(paper.plan()[1].policy().map(|task| task.counterpart), Some(Counterpart::FixedSize(50)));
 }
 
 #[test]

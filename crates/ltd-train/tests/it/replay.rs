@@ -4,8 +4,12 @@ use std::path::Path;
 
 use ltd_engine::text::{TextModel, load_questions};
 use ltd_engine::{Engine, StopRule, fingerprint};
-use ltd_env::trace::{TRACE_VERSION, TraceHeader, TraceWriter, record_sequence};
-use ltd_policy::{DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Surface, sha256_hex};
+use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
+use ltd_policy::{
+    DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Manifest, Policy, PolicyEntry, Surface,
+    sha256_hex,
+};
+use ltd_train::metrics::tags;
 use ltd_train::{Ending, Interrupt, Progress, TrainConfig, Trainer};
 use serde_json::{Value, json};
 
@@ -101,6 +105,70 @@ fn runs_on_recorded_cycles_are_the_same_bit_for_bit() {
     // Other costs teach other policies.
     table(&value, 64, 3.0).write(&folder.path().join("latency.json")).expect("written");
     assert_ne!(train(&value, &folder.path().join("third")), first);
+}
+
+#[test]
+fn a_run_records_measures_and_trains_both_kinds_of_policies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut value = config(folder.path());
+    value["reward"] = json!("gain");
+    value["replay"] = json!({ "held_out": 0.25 });
+    value["stages"]["predictor"] = json!({ "epochs": 3, "net_arch": [16], "batch_size": 64 });
+    // A short live finish.
+    value["stages"]["round"] = json!([{ "train": "size", "total_timesteps": 64 }, { "train": "depth", "total_timesteps": 64, "backend": "live" }]);
+    let run = folder.path().join("run");
+    let trainer = Trainer::create(parse(&value), &run, Progress::Silent, Interrupt::default());
+    let Ending::Finished { summary } = trainer.expect("a run").learn().expect("it finishes") else {
+        panic!("interrupted")
+    };
+    let trace = Trace::read(&run.join("trace")).expect("a trace");
+    assert_eq!(trace.sequences.len(), 8);
+    let table = LatencyTable::read(&run.join("latency.json")).expect("a table");
+    assert!(table.held_out_error.is_some());
+
+    let stage = run.join("stages/01-predictor");
+    let manifest = Manifest::load(&stage.join("stage.json")).expect("a manifest");
+    let Policy::Factored(factored) = manifest.load_policy(&stage).expect("a policy") else {
+        panic!("a factored policy")
+    };
+    assert_eq!(factored.latency, table);
+    assert!(factored.tokens_per_second > 0.0);
+    let replayed = Manifest::load(&run.join("stages/04-size/stage.json")).expect("a manifest");
+    assert_eq!(replayed.latency_table_sha256, manifest.latency_table_sha256);
+    let live = Manifest::load(&run.join("stages/05-depth/stage.json")).expect("a manifest");
+    assert_eq!(live.latency_table_sha256, None);
+
+    let lines = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
+    let records: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    for tag in tags::ALL.into_iter().filter(|tag| tag.starts_with("predictor/")) {
+        let values: Vec<f64> = records.iter().filter_map(|record| record["values"][tag].as_f64()).collect();
+        assert_eq!(values.len(), 3, "{tag}");
+        assert!(!tag.ends_with("loss") || values[2] < values[0], "{tag} falls: {values:?}");
+    }
+
+    let text = std::fs::read_to_string(run.join("summary.json")).expect("a summary");
+    let json: Value = serde_json::from_str(&text).expect("JSON");
+    let names: Vec<_> =
+        json["contenders"].as_array().expect("rows").iter().map(|row| row["name"].clone()).collect();
+    assert_eq!(names, ["ar", "eagle-default", "best-constant", "factored", "pair"]);
+    let predictions = json["predictions"].as_array().expect("predictions");
+    assert_eq!(predictions.len(), 2);
+    for prediction in predictions {
+        let rate = |field: &str| prediction[field].as_f64().expect("a rate");
+        assert!(rate("clairvoyant") >= rate("best_constant"), "{prediction}");
+        assert!((rate("tokens_per_second") / rate("best_constant") - 1.0 - rate("gain")).abs() < 1e-9);
+    }
+    assert!(summary.contains("Replay of held-out recordings: factored"), "{summary}");
+
+    // What ships is what the summary says.
+    let ships = json["ships"].as_str().expect("a name");
+    let selected = std::fs::read_to_string(run.join("selected.json")).expect("a selection");
+    let selected: Value = serde_json::from_str(&selected).expect("JSON");
+    let chosen = run.join("stages").join(selected["stage"].as_str().expect("a stage"));
+    let manifest = Manifest::load(&chosen.join("stage.json")).expect("a manifest");
+    assert_eq!(manifest.fallback.is_some(), ships == "best-constant");
+    let kind = if matches!(manifest.policy, PolicyEntry::Factored { .. }) { "factored" } else { "pair" };
+    assert!([kind, "best-constant"].contains(&ships), "{ships}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn a_run_leaves_policies_curves_and_a_comparison() {
             .expect("JSON");
     let contenders = json["contenders"].as_array().expect("contenders");
     let names: Vec<_> = contenders.iter().map(|row| row["name"].as_str().expect("a name")).collect();
-    assert_eq!(names, ["ar", "eagle-default", "best-constant", "policy"]);
+    assert_eq!(names, ["ar", "eagle-default", "best-constant", "pair"]);
     for row in contenders {
         assert!(summary.contains(row["name"].as_str().expect("a name")), "{summary}");
         assert!(
@@ -75,7 +75,7 @@ fn a_run_leaves_policies_curves_and_a_comparison() {
     let records = records(&run);
     let last = records.iter().rfind(|record| record["stage"] == "02-depth").expect("a record");
     assert_eq!(last["timesteps"], json!(256));
-    for tag in tags::ALL {
+    for tag in tags::ALL.into_iter().filter(|tag| !tag.starts_with("predictor/")) {
         let somewhere = records
             .iter()
             .any(|record| record["values"].get(tag).is_some() || record["histograms"].get(tag).is_some());

@@ -1,6 +1,6 @@
 //! The name of the hardware, as far as the system tells.
 
-use ltd_train::Machine;
+use super::Machine;
 
 /// Name of the processor, or of the graphics card for a CUDA device.
 pub(crate) fn name(device: &str) -> String {

@@ -1,0 +1,61 @@
+//! What the predictor learns from: every outcome at every recorded position.
+
+use ltd_env::trace::Trace;
+use ltd_policy::{CycleSummary, FactoredActions, ObservationLayout};
+use ndarray::Array2;
+use rayon::prelude::*;
+
+/// Positions with what is seen after each depth at which drafting can end, and what each ending would accept.
+#[derive(Debug)]
+pub(crate) struct Samples {
+    /// `[positions * stops, observation]`, the depths of a position one after another.
+    pub(crate) observations: Array2<f32>,
+    /// Draft tokens accepted, `[positions, stops * sizes]`.
+    pub(crate) accepted: Array2<f32>,
+    /// Depths at which drafting can end.
+    pub(crate) stops: Vec<usize>,
+}
+
+impl Samples {
+    /// All positions of a trace whose trees reach the deepest stop.
+    pub(crate) fn of(trace: &Trace, layout: &ObservationLayout, actions: &FactoredActions) -> Self {
+        let stops: Vec<usize> = actions.stops().collect();
+        let sizes = &actions.size.sizes;
+        let places: Vec<(usize, usize)> = (trace.sequences.iter().enumerate())
+            .flat_map(|(sequence, positions)| (0..positions.len()).map(move |position| (sequence, position)))
+            .collect();
+        let (width, outcomes) = (layout.len(), stops.len() * sizes.len());
+        let mut observations = Array2::zeros((places.len() * stops.len(), width));
+        let mut accepted = Array2::zeros((places.len(), outcomes));
+        let rows = observations.as_slice_mut().expect("invariant: a new array is contiguous");
+        let targets = accepted.as_slice_mut().expect("invariant: a new array is contiguous");
+        (rows.par_chunks_mut(width * stops.len()), targets.par_chunks_mut(outcomes), places)
+            .into_par_iter()
+            .for_each_init(
+                || vec![0.0; trace.header.scores_per_position()],
+                |scores, (rows, targets, (sequence, position))| {
+                    let position = trace.sequences[sequence].position(position);
+                    position.write_scores(0, scores);
+                    for (index, &depth) in stops.iter().enumerate() {
+                        let beam_width = trace.header.beam_width;
+                        let summary = CycleSummary {
+                            scores: &scores[..beam_width + depth * beam_width * beam_width],
+                            beam_width,
+                            draft_depth: depth,
+                            context_length: position.context_length,
+                        };
+                        layout.write_into(&summary, &mut rows[index * width..][..width]);
+                        for (place, &size) in sizes.iter().enumerate() {
+                            targets[index * sizes.len() + place] = position.accepted(depth, size) as f32;
+                        }
+                    }
+                },
+            );
+        Self { observations, accepted, stops }
+    }
+
+    /// Observations.
+    pub(crate) fn len(&self) -> usize {
+        self.observations.nrows()
+    }
+}

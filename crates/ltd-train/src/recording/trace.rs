@@ -1,0 +1,92 @@
+//! Recording draft trees of prompts.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ltd_engine::text::Prompt;
+use ltd_engine::{Engine, StopRule, fingerprint};
+use ltd_env::trace::{TRACE_VERSION, TraceHeader, TraceWriter, record_sequence};
+use ltd_policy::sha256_hex;
+
+use crate::config::{PromptSet, TrainConfig};
+use crate::{Error, Interrupt, Progress, Result};
+
+/// A recording that is to be made, or gone on with.
+#[derive(Debug)]
+pub struct Recording<'a> {
+    /// The prompts, for their numbers and their file.
+    pub set: &'a PromptSet,
+    /// The same as tokens.
+    pub prompts: &'a [Prompt],
+    /// Folder of the trace.
+    pub out: &'a Path,
+    /// Positions whose trees grow at the same time.
+    pub batch: usize,
+    /// Ends the recording after this time, at a prompt's end.
+    pub max_time: Option<Duration>,
+}
+
+/// Decodes the prompts greedily, each until a token of `eos`, and records the draft tree at every position, as deep as the engine drafts. Prompts
+/// that the trace holds already are passed over. Says whether it came to its end: not if it was interrupted.
+///
+/// # Errors
+/// If the folder holds another trace or cannot be written, or if the models fail.
+pub fn record(
+    recording: &Recording,
+    config: &TrainConfig,
+    engine: &Engine,
+    eos: &[u32],
+    progress: Progress,
+    interrupt: &Interrupt,
+) -> Result<bool> {
+    let Recording { set, prompts, out, batch, max_time } = *recording;
+    let mut writer = TraceWriter::open(out, header(set, config, engine, eos)?)?;
+    let stop = StopRule { max_new_tokens: config.max_new_tokens, eos: eos.to_vec() };
+    let mut task = progress.task("record", prompts.len());
+    let (started, mut positions) = (Instant::now(), 0);
+    let pace = |positions: usize| started.elapsed().as_secs_f64() * 1e3 / positions.max(1) as f64;
+    for (index, prompt) in prompts.iter().enumerate() {
+        let number = (set.skip + index) as u32;
+        if !writer.recorded().contains(&number) {
+            let sequence = record_sequence(engine, number, &prompt.ids, &stop, engine.max_depth(), batch)?;
+            positions += sequence.len();
+            writer.append(&sequence)?;
+        }
+        let message = format!("{positions} positions, {:.1} MB", writer.bytes() as f64 / 1e6);
+        let by_count = (index + 1) as f64 / prompts.len() as f64;
+        let by_time = max_time.map_or(0.0, |limit| started.elapsed().as_secs_f64() / limit.as_secs_f64());
+        task.update(index + 1, by_count.max(by_time).min(1.0), &message);
+        if by_time >= 1.0 {
+            break;
+        }
+        if interrupt.requested() && index + 1 < prompts.len() {
+            task.finish(&format!("interrupted after {message}; the same command goes on"));
+            return Ok(false);
+        }
+    }
+    task.finish(&format!(
+        "{positions} positions recorded, {:.1} ms each; {} now holds {} prompts, {:.1} MB",
+        pace(positions),
+        out.display(),
+        writer.recorded().len(),
+        writer.bytes() as f64 / 1e6
+    ));
+    Ok(true)
+}
+
+fn header(set: &PromptSet, config: &TrainConfig, engine: &Engine, eos: &[u32]) -> Result<TraceHeader> {
+    let bytes = std::fs::read(&set.file).map_err(|source| Error::Io { path: set.file.clone(), source })?;
+    Ok(TraceHeader {
+        version: TRACE_VERSION,
+        target: fingerprint(&config.engine.target)?,
+        draft: fingerprint(&config.engine.draft)?,
+        dtype: engine.dtype().chosen.to_string(),
+        beam_width: engine.beam_width(),
+        depth: engine.max_depth(),
+        max_new_tokens: config.max_new_tokens,
+        capacity: engine.capacity(),
+        eos: eos.to_vec(),
+        questions: set.file.clone(),
+        questions_sha256: sha256_hex(&bytes),
+    })
+}
