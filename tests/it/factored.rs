@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ltd::policy::{
-    DecisionCost, DepthActions, Factored, FactoredActions, Fallback, FrozenPredictor, GridPoint,
-    LatencyIdentity, LatencyTable, Linear, Manifest, Mlp, ModelIdentity, ObservationLayout, Policy,
-    PolicyEntry, PolicyKind, PolicyPackage, SizeActions, Surface, sha256_hex,
+    DecisionCost, DepthActions, Factored, FactoredActions, FactoredRule, Fallback, FrozenPredictor,
+    GridPoint, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp, ModelIdentity, ObservationLayout,
+    Policy, PolicyEntry, PolicyKind, PolicyPackage, SizeActions, Surface, sha256_hex,
 };
 use serde_json::{Value, json};
 
 use crate::command::{TINY, run, text};
+
+const RULE: FactoredRule = FactoredRule { tokens_per_second: 100.0, margin: 0.0 };
 
 /// A predictor that expects, whatever it sees, 0.4 tokens more per level and step of size.
 fn predictor() -> FrozenPredictor {
@@ -20,7 +22,7 @@ fn predictor() -> FrozenPredictor {
     };
     let layout = ObservationLayout::compact(PolicyKind::Depth, 10, 12);
     let probes = vec![vec![0.1; layout.len()]; 2];
-    let bias = vec![0.4f32.exp_m1().ln(); 18];
+    let bias = (0..18).map(|index| 0.4 * ((index / 3 + 1) * (index % 3 + 1)) as f32).collect();
     let linear = Linear { weight: vec![0.0; 18 * layout.len()], bias, inputs: layout.len() };
     FrozenPredictor::new(layout, actions, Mlp::new(&[linear]), probes)
 }
@@ -76,14 +78,12 @@ fn package() -> PolicyPackage {
             actions: predictor.actions().clone(),
             latency_table: "latency.json".to_owned(),
             tokens_per_second: 100.0,
+            margin: 0.0,
         },
         fallback: None,
         files: BTreeMap::new(),
     };
-    PolicyPackage {
-        manifest,
-        policy: Policy::Factored(Factored { predictor, latency, tokens_per_second: 100.0 }),
-    }
+    PolicyPackage { manifest, policy: Policy::Factored(Factored { predictor, latency, rule: RULE }) }
 }
 
 /// Depths and sizes of all cycles, all new tokens, and what was said on standard error.
@@ -124,7 +124,7 @@ fn a_factored_package_decodes_by_the_table_it_holds() {
     );
 
     // A level of 60 ms costs 6 tokens: the root's own candidates, of which there are 10.
-    let dear = package().retargeted(table(60.0), 100.0).expect("another machine");
+    let dear = package().retargeted(table(60.0), RULE).expect("another machine");
     let (shapes, output, _) = decode_with(&dear, folder.path(), "dear");
     assert!(shapes.iter().all(|shape| *shape == (0, 10)), "{shapes:?}");
     assert_eq!(output, plain);

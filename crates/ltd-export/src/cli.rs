@@ -55,8 +55,8 @@ impl Cli {
                 print_choice("depth", depth);
                 print_choice("size", size);
             }
-            PolicyEntry::Factored { layout, latency_table, tokens_per_second, .. } => println!(
-                "  factored policy over {} ({} numbers), {latency_table} at {tokens_per_second:.1} tokens/s",
+            PolicyEntry::Factored { layout, latency_table, tokens_per_second, margin, .. } => println!(
+                "  factored policy over {} ({} numbers), {latency_table} at {tokens_per_second:.1} tokens/s, margin {margin:.2}",
                 layout.name,
                 layout.len()
             ),

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ltd_policy::{
     Actions, CycleSummary, DecisionCost, DepthActions, DepthPolicy, FactoredActions, FactoredPolicy,
-    FrozenPolicy, FrozenPredictor, GridPoint, LatencyIdentity, LatencyTable, Linear, Mlp, ObservationLayout,
-    Outputs, PolicyKind, SizeActions, SizePolicy, Surface,
+    FactoredRule, FrozenPolicy, FrozenPredictor, GridPoint, LatencyIdentity, LatencyTable, Linear, Mlp,
+    ObservationLayout, Outputs, PolicyKind, SizeActions, SizePolicy, Surface,
 };
 
 /// More than any last-level cache: reading it pushes the weights out, as a target forward does.
@@ -61,7 +61,8 @@ fn factored() -> FactoredPolicy {
     let actions = FactoredActions { depth: DepthActions::default(), size: SizeActions { sizes } };
     let layout = ObservationLayout::compact(PolicyKind::Depth, 10, 12);
     let net = mlp(&[layout.len(), 128, 128, actions.output_count()]);
-    FactoredPolicy::new(&FrozenPredictor::new(layout, actions, net, Vec::new()), &latency_table(), 50.0)
+    let rule = FactoredRule { tokens_per_second: 50.0, margin: 0.0 };
+    FactoredPolicy::new(&FrozenPredictor::new(layout, actions, net, Vec::new()), &latency_table(), rule)
 }
 
 fn timed(iterations: u64, eviction: Option<&[u64]>, mut decide: impl FnMut()) -> Duration {

@@ -22,7 +22,8 @@ pub struct FactoredActions {
     pub size: SizeActions,
 }
 
-/// A predictor of accepted draft tokens that no longer learns; its outputs are read by [`expected_acceptance`].
+/// A predictor of accepted draft tokens that no longer learns; its outputs are the expected
+/// numbers per final depth and size, `[stops][sizes]`.
 pub type FrozenPredictor = Frozen<FactoredActions>;
 
 impl FactoredActions {
@@ -49,35 +50,30 @@ impl Outputs for FactoredActions {
     }
 }
 
-/// Expected accepted draft tokens per final depth and size, `[stops][sizes]`, from a network's outputs of that shape.
-///
-/// `E[i][j]` is the sum of `softplus(output[a][b])` over `a <= i` and `b <= j`: it grows with depth and size, and so does
-/// what one adds to the other. That is the form of perfectly calibrated scores: the `V`-th candidate is then worth
-/// the `V`-th largest path probability of the levels drafted, which never falls as levels are added.
-///
-/// # Panics
-/// If `outputs` and `expected` differ in length, or are no whole number of rows.
-pub fn expected_acceptance(outputs: &[f32], sizes: usize, expected: &mut [f32]) {
-    assert_eq!(outputs.len(), expected.len(), "one expectation per output");
-    assert!(sizes > 0 && outputs.len().is_multiple_of(sizes), "a row of outputs per final depth");
-    for start in (0..outputs.len()).step_by(sizes) {
-        let mut row_sum = 0.0;
-        for index in start..start + sizes {
-            row_sum += softplus(outputs[index]);
-            expected[index] = row_sum + if start == 0 { 0.0 } else { expected[index - sizes] };
+/// How a factored policy weighs tokens against time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FactoredRule {
+    /// What time is worth, `lambda`: at the throughput that the decisions themselves reach, they maximise it (the fixed
+    /// point of fractional programming: Dinkelbach 1967).
+    pub tokens_per_second: f64,
+    /// Tokens by which a deeper ending must be better. The best of many predictions is more often one that is too high
+    /// than one that is too low, and there are more endings ahead than here.
+    pub margin: f64,
+}
+
+impl FactoredRule {
+    /// What is impossible about the rule, if anything.
+    pub fn problem(&self) -> Option<String> {
+        let Self { tokens_per_second, margin } = self;
+        if !(tokens_per_second.is_finite() && *tokens_per_second > 0.0) {
+            return Some(format!("tokens_per_second: is {tokens_per_second}, must be positive"));
         }
+        let holds = margin.is_finite() && *margin >= 0.0;
+        (!holds).then(|| format!("margin: is {margin}, must be at least 0"))
     }
 }
 
-/// `ln(1 + exp(x))`, without overflow.
-fn softplus(x: f32) -> f32 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
-}
-
 /// Decides both depth and size by `1 + E[accepted] - lambda * T`, ready to use: a decision allocates nothing.
-///
-/// `lambda`, in tokens per second, is what time is worth: at the throughput that the decisions themselves reach,
-/// they maximise it (the fixed point of fractional programming: Dinkelbach 1967).
 #[derive(Debug, Clone)]
 pub struct FactoredPolicy {
     evaluator: Evaluator,
@@ -87,7 +83,8 @@ pub struct FactoredPolicy {
     latency: LatencyModel,
     depth_decision_ms: f64,
     tokens_per_ms: f64,
-    /// `[stops][sizes]`, of the latest prediction.
+    margin: f64,
+    /// Expected accepted draft tokens, `[stops][sizes]`, of the latest prediction.
     expected: Vec<f32>,
     /// Depth at which it was decided to stop, and the size that goes with it.
     decided: Option<(usize, usize)>,
@@ -104,15 +101,15 @@ struct Ending {
 impl FactoredPolicy {
     /// Readies the policy of a package, which was checked when it was loaded.
     pub fn of(factored: &Factored) -> Self {
-        Self::new(&factored.predictor, &factored.latency, factored.tokens_per_second)
+        Self::new(&factored.predictor, &factored.latency, factored.rule)
     }
 
-    /// Readies a predictor with a machine's table. `tokens_per_second` is `lambda`.
+    /// Readies a predictor with a machine's table.
     ///
     /// # Panics
-    /// If the table has [`problems`](LatencyTable::problems), or `tokens_per_second` is not positive.
-    pub fn new(predictor: &FrozenPredictor, table: &LatencyTable, tokens_per_second: f64) -> Self {
-        assert!(tokens_per_second.is_finite() && tokens_per_second > 0.0, "what time is worth");
+    /// If the table has [`problems`](LatencyTable::problems), or the [rule](FactoredRule::problem) has.
+    pub fn new(predictor: &FrozenPredictor, table: &LatencyTable, rule: FactoredRule) -> Self {
+        assert_eq!(rule.problem(), None, "a rule that was checked");
         let actions = predictor.actions().clone();
         Self {
             evaluator: Evaluator::new(predictor),
@@ -120,7 +117,8 @@ impl FactoredPolicy {
             beam_width: predictor.layout().beam_width,
             latency: table.model(),
             depth_decision_ms: table.decision.depth_us / 1e3,
-            tokens_per_ms: tokens_per_second / 1e3,
+            tokens_per_ms: rule.tokens_per_second / 1e3,
+            margin: rule.margin,
             expected: vec![0.0; actions.output_count()],
             decided: None,
             actions,
@@ -132,7 +130,7 @@ impl FactoredPolicy {
         self.decided = None;
     }
 
-    /// Whether to draft one more level: if some deeper ending is worth more than the best one here.
+    /// Whether to draft one more level: if some deeper ending is worth more than the best one here, by the margin.
     pub fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
         self.decided = None;
         match self.actions.depth.rule_at(summary.draft_depth) {
@@ -144,8 +142,9 @@ impl FactoredPolicy {
         let now = self.row(summary.draft_depth);
         let here = self.best_ending(now, summary.draft_depth, summary);
         let later = now + 1..self.stops.len();
+        let wanted = here.value + self.margin;
         let goes_on =
-            later.into_iter().any(|row| self.best_ending(row, self.stops[row], summary).value > here.value);
+            later.into_iter().any(|row| self.best_ending(row, self.stops[row], summary).value > wanted);
         if !goes_on {
             self.decided = Some((summary.draft_depth, here.size));
         }
@@ -164,8 +163,7 @@ impl FactoredPolicy {
     }
 
     fn predict(&mut self, summary: &CycleSummary) {
-        let outputs = self.evaluator.forward(summary);
-        expected_acceptance(outputs, self.actions.size.sizes.len(), &mut self.expected);
+        self.expected.copy_from_slice(self.evaluator.forward(summary));
     }
 
     /// The deepest stop that a tree of this depth has reached; the first stop if an engine's own limit is below it.

@@ -16,7 +16,7 @@ pub use action::{DepthActions, DepthRule, SizeActions};
 pub use atomic_file::write_atomically;
 pub use decider::{DepthPolicy, SizePolicy};
 pub use error::{Error, Result};
-pub use factored::{FactoredActions, FactoredPolicy, FrozenPredictor, expected_acceptance};
+pub use factored::{FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor};
 pub use frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind, Probes};
 pub use latency::{
     DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,

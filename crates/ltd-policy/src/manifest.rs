@@ -107,6 +107,9 @@ pub enum PolicyEntry {
         latency_table: String,
         /// What time is worth, `lambda`.
         tokens_per_second: f64,
+        /// Tokens by which a deeper ending must be better.
+        #[serde(default)]
+        margin: f64,
     },
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::factored::FrozenPredictor;
+use crate::factored::{FactoredRule, FrozenPredictor};
 use crate::frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind};
 use crate::latency::LatencyTable;
 use crate::manifest::{ChoiceEntry, MANIFEST_FILE, Manifest, PolicyEntry};
@@ -20,6 +20,19 @@ pub enum Choice {
     Constant(usize),
 }
 
+impl Choice {
+    /// The deepest draft that a choice of the depth may ask for.
+    fn deepest(&self) -> usize {
+        match self {
+            Self::Constant(depth) => *depth,
+            Self::Learned(policy) => match policy.actions() {
+                Actions::Depth(actions) => actions.max_depth,
+                Actions::Size(_) => 0,
+            },
+        }
+    }
+}
+
 impl From<FrozenPolicy> for Choice {
     fn from(policy: FrozenPolicy) -> Self {
         Self::Learned(policy)
@@ -33,8 +46,8 @@ pub struct Factored {
     pub predictor: FrozenPredictor,
     /// What it would cost: knows nothing of the text.
     pub latency: LatencyTable,
-    /// What time is worth, `lambda`.
-    pub tokens_per_second: f64,
+    /// How the two are weighed.
+    pub rule: FactoredRule,
 }
 
 /// How the decisions are made, ready to use.
@@ -51,6 +64,16 @@ pub enum Policy {
     Factored(Factored),
 }
 
+impl Policy {
+    /// The deepest draft that the policy may ask for.
+    pub fn deepest(&self) -> usize {
+        match self {
+            Self::Pair { depth, .. } => depth.deepest(),
+            Self::Factored(factored) => factored.predictor.actions().depth.max_depth,
+        }
+    }
+}
+
 /// A loaded and checked package.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyPackage {
@@ -65,7 +88,7 @@ impl Manifest {
     pub fn load_policy(&self, folder: &Path) -> Result<Policy> {
         match &self.policy {
             PolicyEntry::Pair { depth, size } => self.load_pair(depth, size, folder),
-            PolicyEntry::Factored { file, layout, actions, latency_table, tokens_per_second } => {
+            PolicyEntry::Factored { file, layout, actions, latency_table, tokens_per_second, margin } => {
                 let predictor = self.load_network(&folder.join(file), layout, actions)?;
                 let path = folder.join(latency_table);
                 let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
@@ -75,7 +98,11 @@ impl Manifest {
                     return Err(Error::Hash { path, expected, found });
                 }
                 let latency = LatencyTable::from_json(&String::from_utf8_lossy(&bytes), &path)?;
-                let factored = Factored { predictor, latency, tokens_per_second: *tokens_per_second };
+                let factored = Factored {
+                    predictor,
+                    latency,
+                    rule: FactoredRule { tokens_per_second: *tokens_per_second, margin: *margin },
+                };
                 let problems = factored.problems(self);
                 if problems.is_empty() {
                     Ok(Policy::Factored(factored))
@@ -90,13 +117,7 @@ impl Manifest {
         let depth = self.load_choice(depth, PolicyKind::Depth, folder)?;
         let size = self.load_choice(size, PolicyKind::Size, folder)?;
         if let Choice::Learned(policy) = &size {
-            let deepest = match &depth {
-                Choice::Constant(depth) => *depth,
-                Choice::Learned(policy) => match policy.actions() {
-                    Actions::Depth(actions) => actions.max_depth,
-                    Actions::Size(_) => 0,
-                },
-            };
+            let deepest = depth.deepest();
             let cap = policy.layout().depth_cap;
             if deepest > cap {
                 let expected = format!("at least {deepest}, as deep as the trees get");
@@ -167,10 +188,7 @@ impl Factored {
         let actions = self.predictor.actions();
         // Context lengths beyond the table cost what the longest measured one does.
         problems.extend(self.latency.covers(&actions.depth, &actions.size, 0));
-        let lambda = self.tokens_per_second;
-        if !(lambda.is_finite() && lambda > 0.0) {
-            problems.push(format!("tokens_per_second: is {lambda}, must be positive"));
-        }
+        problems.extend(self.rule.problem());
         problems
     }
 }
@@ -195,23 +213,23 @@ impl PolicyPackage {
         Ok(Self { manifest, policy })
     }
 
-    /// The same factored policy for another machine: another table, and what time is worth there. What was measured
+    /// The same factored policy for another machine: another table, and a rule that suits it. What was measured
     /// on the old machine, throughput and fallback, does not hold on the new one and is left out.
-    pub fn retargeted(&self, latency: LatencyTable, tokens_per_second: f64) -> Result<Self> {
+    pub fn retargeted(&self, latency: LatencyTable, rule: FactoredRule) -> Result<Self> {
         let refused = |problem: String| Error::Retarget { problem };
         let Policy::Factored(factored) = &self.policy else {
             return Err(refused("it holds a pair, which has learned the times of its machine".to_owned()));
         };
         let mut manifest = self.manifest.clone();
-        let factored = Factored { predictor: factored.predictor.clone(), latency, tokens_per_second };
+        let factored = Factored { predictor: factored.predictor.clone(), latency, rule };
         let mut problems = factored.latency.problems();
         problems.extend(factored.problems(&manifest));
         if !problems.is_empty() {
             return Err(refused(problems.join("; ")));
         }
         let sha256 = sha256_hex(factored.latency.to_json().as_bytes());
-        if let PolicyEntry::Factored { latency_table, tokens_per_second: lambda, .. } = &mut manifest.policy {
-            *lambda = tokens_per_second;
+        if let PolicyEntry::Factored { latency_table, tokens_per_second, margin, .. } = &mut manifest.policy {
+            (*tokens_per_second, *margin) = (rule.tokens_per_second, rule.margin);
             manifest.files.insert(latency_table.clone(), sha256.clone());
         }
         manifest.latency_table_sha256 = Some(sha256);

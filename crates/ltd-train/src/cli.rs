@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
 use crate::interrupt::EXIT_CODE;
+use crate::retarget::retarget;
 use crate::run::timestamp;
 use crate::{Ending, Error, Interrupt, Progress, Result, TrainConfig, Trainer};
 
@@ -14,8 +15,22 @@ use crate::{Ending, Error, Interrupt, Progress, Result, TrainConfig, Trainer};
 /// A run leaves its curves, checkpoints, policies and a final comparison in its folder. Watch it with
 /// `tensorboard --logdir runs`, freeze it with `ltd-export`.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fit a trained package to another machine, from recorded trees and that machine's latency table
+    Retarget(RetargetArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
     /// Configuration of a new run
     #[arg(long, value_name = "FILE", required_unless_present = "resume")]
     config: Option<PathBuf>,
@@ -33,10 +48,36 @@ pub struct Cli {
     dry_run: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct RetargetArgs {
+    /// Package to start from
+    #[arg(long, value_name = "DIR")]
+    pub(crate) policy: PathBuf,
+    /// Trace of the package's models, from any machine
+    #[arg(long, value_name = "DIR")]
+    pub(crate) trace: PathBuf,
+    /// Latency table of the new machine
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latency: PathBuf,
+    /// Folder of the new package
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Steps of replay that each policy of a pair goes on learning for; a factored policy needs none
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    pub(crate) steps: usize,
+    /// Seed of that learning
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
 impl Cli {
     /// Runs the command and says how the program should end.
     pub fn run(&self) -> ExitCode {
-        match self.execute() {
+        let result = match &self.command {
+            Some(Command::Retarget(args)) => retarget(args).map(|()| ExitCode::SUCCESS),
+            None => self.run.execute(),
+        };
+        match result {
             Ok(code) => code,
             Err(error) => {
                 eprintln!("ltd-train: {error}");
@@ -44,7 +85,9 @@ impl Cli {
             }
         }
     }
+}
 
+impl RunArgs {
     fn execute(&self) -> Result<ExitCode> {
         let (folder, config) = match (&self.resume, &self.config) {
             (Some(run), _) => (run.clone(), None),

@@ -79,6 +79,9 @@ pub enum Error {
     /// A policy file.
     #[error(transparent)]
     Policy(#[from] ltd_policy::Error),
+    /// A package could not be written.
+    #[error(transparent)]
+    Export(#[from] ltd_export::Error),
     /// Ctrl-C cannot be listened for.
     #[error("signals cannot be handled: {0}")]
     Signal(#[source] ctrlc::Error),

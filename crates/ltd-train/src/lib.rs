@@ -12,6 +12,7 @@ mod predictor;
 mod progress;
 mod prompts;
 mod recording;
+mod retarget;
 mod run;
 mod trainer;
 

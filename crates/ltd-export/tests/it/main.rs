@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use ltd_export::{Error, export, write};
 use ltd_policy::{
-    Actions, Choice, ChoiceEntry, DecisionCost, DepthActions, FactoredActions, Fallback, FrozenPolicy,
-    FrozenPredictor, GridPoint, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp, ModelIdentity,
-    ObservationLayout, Policy, PolicyEntry, PolicyKind, PolicyPackage, SizeActions, Surface, sha256_hex,
+    Actions, Choice, ChoiceEntry, DecisionCost, DepthActions, FactoredActions, FactoredRule, Fallback,
+    FrozenPolicy, FrozenPredictor, GridPoint, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp,
+    ModelIdentity, ObservationLayout, Policy, PolicyEntry, PolicyKind, PolicyPackage, SizeActions, Surface,
+    sha256_hex,
 };
 use tch::{CModule, Tensor};
 
@@ -192,6 +193,7 @@ fn make_factored(run: &Path) -> FrozenPredictor {
         actions: predictor.actions().clone(),
         latency_table: "latency.json".to_owned(),
         tokens_per_second: 50.0,
+        margin: 0.05,
     };
     let latency_table_sha256 = Some(sha256_hex(table.to_json().as_bytes()));
     let fallback = Some(Fallback { depth: 1, size: 5, reason: "predicted gain -1 %".to_owned() });
@@ -213,12 +215,13 @@ fn a_factored_policy_is_exported_with_its_table_and_retargeted() {
     assert!(package.manifest.fallback.is_some());
 
     let other = folder.path().join("retargeted");
-    let moved = package.retargeted(latency_table(7.0), 30.0).expect("another machine");
+    let rule = FactoredRule { tokens_per_second: 30.0, margin: 0.02 };
+    let moved = package.retargeted(latency_table(7.0), rule).expect("another machine");
     write(&moved, &other).expect("written");
     let Policy::Factored(factored) = PolicyPackage::load(&other).expect("a package").policy else {
         panic!("a factored policy")
     };
-    assert_eq!((factored.predictor, factored.tokens_per_second), (predictor, 30.0));
+    assert_eq!((factored.predictor, factored.rule), (predictor, rule));
     assert_eq!(factored.latency, latency_table(7.0));
     let read = |path: PathBuf| std::fs::read(path).expect("a file");
     let script = "factored.torchscript.pt";

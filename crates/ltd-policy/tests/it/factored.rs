@@ -1,6 +1,6 @@
 use ltd_policy::{
-    CycleSummary, DepthActions, DepthRule, FactoredActions, FactoredPolicy, FrozenPredictor, LatencyTable,
-    Linear, Mlp, ObservationLayout, PolicyKind, SizeActions, expected_acceptance,
+    CycleSummary, DepthActions, DepthRule, FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor,
+    LatencyTable, Linear, Mlp, ObservationLayout, PolicyKind, SizeActions,
 };
 use proptest::prelude::*;
 
@@ -33,6 +33,11 @@ fn run(
     (depth, policy.verification_size(&summary(depth)))
 }
 
+/// A rule without a margin.
+fn worth(tokens_per_second: f64) -> FactoredRule {
+    FactoredRule { tokens_per_second, margin: 0.0 }
+}
+
 fn scores() -> Vec<f32> {
     (0..3 + 6 * 9).map(|index| -0.13 * index as f32).collect()
 }
@@ -63,22 +68,6 @@ fn values(
 
 proptest! {
     #[test]
-    fn what_is_expected_grows_with_depth_and_size(
-        outputs in prop::collection::vec(-30.0f32..5.0, 12),
-        sizes in prop_oneof![Just(1usize), Just(2), Just(3), Just(4), Just(6)],
-    ) {
-        let mut expected = vec![f32::NAN; 12];
-        expected_acceptance(&outputs, sizes, &mut expected);
-        for (index, found) in expected.iter().enumerate() {
-            let sum: f64 = (0..12)
-                .filter(|other| other / sizes <= index / sizes && other % sizes <= index % sizes)
-                .map(|other| f64::from(outputs[other]).exp().ln_1p())
-                .sum();
-            prop_assert!((f64::from(*found) - sum).abs() < 1e-4 * sum.max(1.0), "{} {}", found, sum);
-        }
-    }
-
-    #[test]
     fn with_a_certain_prediction_the_ending_is_the_best_of_all(
         outputs in prop::collection::vec(-4.0f32..1.0, 21),
         min_depth in 0usize..3,
@@ -91,12 +80,10 @@ proptest! {
         let depth = DepthActions { min_depth, max_depth: 6, decide_every };
         let actions = FactoredActions { depth, size: SizeActions { sizes: vec![2, 5, 9] } };
         let outputs = outputs[..actions.stops().count() * 3].to_vec();
-        let mut expected = vec![0.0; outputs.len()];
-        expected_acceptance(&outputs, 3, &mut expected);
         let table = latency_table(level_ms, candidate_ms);
-        let predictor = constant_predictor(actions.clone(), outputs);
-        let mut policy = FactoredPolicy::new(&predictor, &table, lambda);
-        let values = values(&actions, &expected, &table, lambda, context);
+        let predictor = constant_predictor(actions.clone(), outputs.clone());
+        let mut policy = FactoredPolicy::new(&predictor, &table, worth(lambda));
+        let values = values(&actions, &outputs, &table, lambda, context);
         let best = values.iter().map(|(_, value)| *value).fold(f64::NEG_INFINITY, f64::max);
         let found = run(&mut policy, &scores(), 12, context);
         let value = values.iter().find(|(ending, _)| *ending == found);
@@ -105,15 +92,29 @@ proptest! {
     }
 }
 
+/// Each level adds half a token, each larger size a tenth: `[5 stops][3 sizes]`.
+fn half_a_token_per_level() -> Vec<f32> {
+    (0..15).map(|index| 0.5 * (index / 3 + 1) as f32 + 0.1 * (index % 3) as f32).collect()
+}
+
+#[test]
+fn a_deeper_ending_must_be_better_by_the_margin() {
+    let predictor = constant_predictor(factored_actions(), half_a_token_per_level());
+    // A level costs 0.3 tokens at this lambda: four more are worth 4 * 0.2.
+    let decide = |margin| {
+        let rule = FactoredRule { tokens_per_second: 100.0, margin };
+        run(&mut FactoredPolicy::new(&predictor, &latency_table(3.0, 0.01), rule), &scores(), 12, 50).0
+    };
+    assert_eq!((decide(0.0), decide(0.6)), (4, 4));
+    assert_eq!(decide(1.0), 0, "nothing ahead is that much better");
+}
+
 #[test]
 fn another_table_is_another_decision() {
-    // Each level adds half a token, each larger size a tenth.
-    let step = |tokens: f32| tokens.exp_m1().ln();
-    let outputs: Vec<f32> = (0..15).map(|index| step(if index % 3 == 0 { 0.5 } else { 0.1 })).collect();
-    let predictor = constant_predictor(factored_actions(), outputs);
+    let predictor = constant_predictor(factored_actions(), half_a_token_per_level());
     let decide = |level_ms, candidate_ms| {
         let table = latency_table(level_ms, candidate_ms);
-        run(&mut FactoredPolicy::new(&predictor, &table, 100.0), &scores(), 12, 50)
+        run(&mut FactoredPolicy::new(&predictor, &table, worth(100.0)), &scores(), 12, 50)
     };
     assert_eq!(decide(0.5, 0.01), (4, 9), "drafting and verifying cost next to nothing");
     assert_eq!(decide(50.0, 0.01), (0, 9), "a level costs five tokens");
@@ -123,7 +124,7 @@ fn another_table_is_another_decision() {
 
 #[test]
 fn an_engine_of_less_depth_gets_a_size_for_the_tree_it_has() {
-    let mut policy = FactoredPolicy::new(&predictor(), &latency_table(0.1, 0.01), 10.0);
+    let mut policy = FactoredPolicy::new(&predictor(), &latency_table(0.1, 0.01), worth(10.0));
     let (depth, size) = run(&mut policy, &scores(), 2, 100);
     assert!(depth <= 2 && [2, 5, 9].contains(&size));
     let deep = FactoredActions {
@@ -131,7 +132,7 @@ fn an_engine_of_less_depth_gets_a_size_for_the_tree_it_has() {
         ..factored_actions()
     };
     let predictor = constant_predictor(deep, vec![1.0; 6]);
-    let mut policy = FactoredPolicy::new(&predictor, &latency_table(0.1, 0.01), 10.0);
+    let mut policy = FactoredPolicy::new(&predictor, &latency_table(0.1, 0.01), worth(10.0));
     assert_eq!(run(&mut policy, &scores(), 1, 100), (1, 9));
 }
 
@@ -142,7 +143,7 @@ fn what_was_decided_in_one_cycle_is_not_used_in_the_next() {
     let weight = (0..15 * layout.len()).map(|index| if index % layout.len() == 0 { 6.0 } else { 0.0 });
     let linear = Linear { weight: weight.collect(), bias: vec![-3.0; 15], inputs: layout.len() };
     let predictor = FrozenPredictor::new(layout, factored_actions(), Mlp::new(&[linear]), Vec::new());
-    let mut policy = FactoredPolicy::new(&predictor, &latency_table(500.0, 2.0), 200.0);
+    let mut policy = FactoredPolicy::new(&predictor, &latency_table(500.0, 2.0), worth(200.0));
     let (sure, unsure) = (vec![-0.01; 3], vec![-7.0; 3]);
     let summary = |scores| CycleSummary { scores, beam_width: 3, draft_depth: 0, context_length: 50 };
     assert!(!policy.continue_drafting(&summary(&sure)));

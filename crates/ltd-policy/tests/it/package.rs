@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ltd_policy::{
-    Choice, ChoiceEntry, Expected, Fallback, FrozenPolicy, LatencyTable, MANIFEST_FILE, Manifest,
-    ModelIdentity, Policy, PolicyEntry, PolicyPackage, sha256_hex,
+    Choice, ChoiceEntry, Expected, FactoredRule, Fallback, FrozenPolicy, LatencyTable, MANIFEST_FILE,
+    Manifest, ModelIdentity, Policy, PolicyEntry, PolicyPackage, sha256_hex,
 };
 
 use crate::synthetic::{depth_policy, factored_actions, latency_table, predictor, size_policy};
@@ -167,6 +167,7 @@ fn write_factored(folder: &Path, table: &LatencyTable) -> Manifest {
         actions: factored_actions(),
         latency_table: "latency.json".to_owned(),
         tokens_per_second: 50.0,
+        margin: 0.05,
     };
     let fallback = Fallback { depth: 1, size: 2, reason: "predicted gain -0.4 %".to_owned() };
     let manifest = Manifest {
@@ -184,6 +185,10 @@ fn write_factored(folder: &Path, table: &LatencyTable) -> Manifest {
     manifest
 }
 
+fn rule(tokens_per_second: f64) -> FactoredRule {
+    FactoredRule { tokens_per_second, margin: 0.05 }
+}
+
 #[test]
 fn a_factored_package_is_read_back_and_retargeted() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -191,11 +196,11 @@ fn a_factored_package_is_read_back_and_retargeted() {
     let package = PolicyPackage::load(folder.path()).expect("a package");
     assert_eq!(package.manifest, manifest);
     let Policy::Factored(factored) = &package.policy else { panic!("a factored policy") };
-    assert_eq!((&factored.predictor, factored.tokens_per_second), (&predictor(), 50.0));
+    assert_eq!((&factored.predictor, factored.rule), (&predictor(), rule(50.0)));
 
-    let moved = package.retargeted(latency_table(9.0, 0.01), 20.0).expect("a package");
+    let moved = package.retargeted(latency_table(9.0, 0.01), rule(20.0)).expect("a package");
     let Policy::Factored(factored) = &moved.policy else { panic!("a factored policy") };
-    assert_eq!((&factored.predictor, factored.tokens_per_second), (&predictor(), 20.0));
+    assert_eq!((&factored.predictor, factored.rule), (&predictor(), rule(20.0)));
     assert_eq!((moved.manifest.expected, moved.manifest.fallback.clone()), (None, None));
     // It is a package again.
     factored.latency.write(&folder.path().join("latency.json")).expect("it is written");
@@ -211,7 +216,8 @@ fn a_table_of_something_else_is_refused() {
     let refused = |change: &dyn Fn(&mut LatencyTable), lambda: f64| {
         let mut table = latency_table(2.0, 0.2);
         change(&mut table);
-        let in_place = package.retargeted(table.clone(), lambda).expect_err("another table").to_string();
+        let in_place =
+            package.retargeted(table.clone(), rule(lambda)).expect_err("another table").to_string();
         assert!(in_place.starts_with("the package cannot be retargeted: "), "{in_place}");
         if lambda > 0.0 && table.problems().is_empty() {
             write_factored(folder.path(), &table);
@@ -233,7 +239,7 @@ fn a_table_of_something_else_is_refused() {
 
     write(folder.path(), self::manifest());
     let pair = PolicyPackage::load(folder.path()).expect("a package");
-    let error = pair.retargeted(latency_table(2.0, 0.2), 50.0).expect_err("a pair").to_string();
+    let error = pair.retargeted(latency_table(2.0, 0.2), rule(50.0)).expect_err("a pair").to_string();
     assert!(error.contains("it holds a pair"), "{error}");
 }
 

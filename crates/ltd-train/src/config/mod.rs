@@ -169,7 +169,7 @@ impl Default for PredictorStage {
         Self {
             layout: "compact".to_owned(),
             net_arch: vec![128, 64],
-            epochs: 20,
+            epochs: 8,
             batch_size: 512,
             learning_rate: 1e-3,
             max_minutes: None,

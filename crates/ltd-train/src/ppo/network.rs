@@ -73,6 +73,24 @@ impl Network {
         tch::no_grad(|| last.copy_(&Tensor::from_slice(bias)));
     }
 
+    /// Takes over the weights of layers of the same shape; says what differs if they have another.
+    pub fn copy_from(&mut self, layers: &[Linear]) -> Result<(), String> {
+        let shape = |layers: &[Linear]| -> Vec<[usize; 2]> {
+            layers.iter().map(|layer| [layer.bias.len(), layer.inputs]).collect()
+        };
+        let (found, expected) = (shape(layers), shape(&self.to_linears()));
+        if found != expected {
+            return Err(format!("has layers of shape {found:?}, expected {expected:?}"));
+        }
+        tch::no_grad(|| {
+            for ((weight, bias), layer) in self.layers.iter_mut().zip(layers) {
+                weight.copy_(&Tensor::from_slice(&layer.weight).view_as(weight));
+                bias.copy_(&Tensor::from_slice(&layer.bias));
+            }
+        });
+        Ok(())
+    }
+
     /// The layers as serving evaluates them.
     pub fn to_linears(&self) -> Vec<Linear> {
         self.layers.iter().map(|(weight, bias)| linear(weight, bias)).collect()

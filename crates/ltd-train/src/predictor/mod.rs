@@ -1,10 +1,10 @@
-//! Training of the factored policy: a predictor of accepted tokens, and what time is worth.
+//! Training of the factored policy: a predictor of accepted tokens, and the rule that weighs them against time.
 
-mod lambda;
 mod network;
+mod rule;
 mod samples;
 mod train;
 
-pub(crate) use lambda::settle;
+pub(crate) use rule::settle;
 pub(crate) use samples::Samples;
 pub(crate) use train::{Epoch, train};

@@ -105,9 +105,8 @@ pub(crate) fn train(
     observer: &mut dyn FnMut(&Epoch) -> bool,
 ) -> FrozenPredictor {
     let mean = samples.accepted.mean_axis(Axis(0)).expect("invariant: there are positions").to_vec();
-    let (width, sizes) = (layout.len(), actions.size.sizes.len());
     let mut init = stream(seed, "predictor init");
-    let predictor = Predictor::new(width, &stage.net_arch, &mean, sizes, &mut init);
+    let predictor = Predictor::new(layout.len(), &stage.net_arch, &mean, &mut init);
     let (train, check) = (Tensors::of(samples), Tensors::of(held_out));
     let variance = check.variance(&mean);
     let parameters = predictor.parameters();

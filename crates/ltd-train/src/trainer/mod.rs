@@ -19,7 +19,6 @@ use ltd_policy::ModelIdentity;
 
 use checkpoint::Checkpoint;
 use pair::Pair;
-use recorded::Recorded;
 
 use crate::config::TrainConfig;
 use crate::evaluate::Arena;
@@ -28,6 +27,7 @@ use crate::metrics::{self, Metrics, Record};
 use crate::plan::Stage;
 use crate::progress::Progress;
 use crate::prompts::Prompts;
+use crate::recording::Recorded;
 use crate::run::{Provenance, RunFolder};
 use crate::{Error, Result};
 

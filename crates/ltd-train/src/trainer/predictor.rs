@@ -17,7 +17,7 @@ use crate::predictor::{Epoch, Samples, settle, train};
 use crate::run::StageFolder;
 
 impl Trainer {
-    /// Fits the predictor, finds what time is worth, and describes the factored policy. A stage that is interrupted
+    /// Fits the predictor, finds the rule, and describes the factored policy. A stage that is interrupted
     /// begins anew: it takes a minute.
     pub(super) fn fit_predictor(
         &mut self,
@@ -53,17 +53,19 @@ impl Trainer {
             return Ok(Flow::Interrupted);
         }
         let start = recorded.constants()[0].tokens_per_second();
-        let lambda = settle(&trained, &recorded.table, &recorded.train, start);
-        let controller = Learned::from(FactoredPolicy::new(&trained, &recorded.table, lambda));
+        let rule = settle(&trained, &recorded.table, &recorded.train, start);
+        let controller = Learned::from(FactoredPolicy::new(&trained, &recorded.table, rule));
         let measured = recorded.measure(&mut [Contender::new("factored", Box::new(controller))]).remove(0);
         task.finish(&format!(
-            "{:.1} tokens/s on the held-out recordings, lambda {lambda:.1}",
-            measured.total().tokens_per_second()
+            "{:.1} tokens/s on the held-out recordings, lambda {:.1}, margin {:.2}",
+            measured.total().tokens_per_second(),
+            rule.tokens_per_second,
+            rule.margin
         ));
 
         let table_sha256 = recorded.table_sha256.clone();
         let latency = recorded.table.clone();
-        let entry = save(&Factored { predictor: trained, latency, tokens_per_second: lambda }, folder)?;
+        let entry = save(&Factored { predictor: trained, latency, rule }, folder)?;
         let manifest = self.manifest(entry, &stage.name, &measured, Some(table_sha256));
         write_atomically(&folder.manifest(), manifest.to_json().as_bytes())?;
         self.finish_stage(0, &measured)?;
@@ -90,6 +92,7 @@ fn save(factored: &Factored, folder: &StageFolder) -> Result<PolicyEntry> {
         layout: factored.predictor.layout().clone(),
         actions: factored.predictor.actions().clone(),
         latency_table,
-        tokens_per_second: factored.tokens_per_second,
+        tokens_per_second: factored.rule.tokens_per_second,
+        margin: factored.rule.margin,
     })
 }

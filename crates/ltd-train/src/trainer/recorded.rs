@@ -1,20 +1,16 @@
 //! What a run on recorded cycles learns from.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use ltd_engine::Engine;
-use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::Trace;
-use ltd_env::{Costs, trace::TracedSequence};
 use ltd_policy::{DepthActions, LatencyTable, SizeActions, sha256_hex};
 
 use super::{Flow, Trainer};
 use crate::config::{Backend, ReplayConfig, TrainConfig};
-use crate::evaluate::{Contender, Measurement};
 use crate::plan::{Counterpart, PolicyTask};
 use crate::prompts::Prompts;
-use crate::recording::{Recording, measure_latency, record};
+use crate::recording::{Recorded, Recording, measure_latency, record};
 use crate::run::Provenance;
 use crate::{Error, Result};
 
@@ -22,19 +18,6 @@ use crate::{Error, Result};
 const RECORDING_BATCH: usize = 8;
 /// Measured cycles per verification size and context length.
 const LATENCY_REPEATS: usize = 7;
-
-/// Recorded trees, and what cycles cost.
-#[derive(Debug)]
-pub(super) struct Recorded {
-    /// What is learned from.
-    pub(super) train: Arc<Trace>,
-    /// What snapshots are compared on, and gains predicted.
-    pub(super) held_out: Trace,
-    pub(super) costs: Costs,
-    pub(super) table: LatencyTable,
-    /// SHA-256 of the table's file.
-    pub(super) table_sha256: String,
-}
 
 impl Trainer {
     /// Records trees and measures this machine, unless the configuration names what was recorded and measured before.
@@ -98,58 +81,6 @@ pub(super) fn check_given(
         read_table(latency, longest, config, engine, provenance)?;
     }
     Ok(())
-}
-
-impl Recorded {
-    fn new(path: &Path, trace: &Trace, table: LatencyTable, held_out: f64) -> Result<Self> {
-        let (train, held_out) = Self::split(path, trace, held_out)?;
-        let costs = Costs { model: table.model(), decision: table.decision };
-        let table_sha256 = sha256_hex(table.to_json().as_bytes());
-        Ok(Self { train: Arc::new(train), held_out, costs, table, table_sha256 })
-    }
-
-    /// Holds out every n-th sequence that has positions, at least one.
-    fn split(path: &Path, trace: &Trace, share: f64) -> Result<(Trace, Trace)> {
-        let of = |sequences| Trace { sequences, header: trace.header.clone(), truncated: Vec::new() };
-        let filled: Vec<TracedSequence> =
-            trace.sequences.iter().filter(|sequence| !sequence.is_empty()).cloned().collect();
-        if filled.len() < 2 {
-            let count = filled.len();
-            return Err(problem(
-                path,
-                &format!("{count} of its prompts have positions, expected at least 2: one is held out"),
-            ));
-        }
-        let share = share.max(1.0 / filled.len() as f64);
-        let (mut train, mut held_out) = (Vec::new(), Vec::new());
-        for (index, sequence) in filled.into_iter().enumerate() {
-            let due = (share * (index + 1) as f64 + 1e-9).floor() > (share * index as f64 + 1e-9).floor();
-            if due { held_out.push(sequence) } else { train.push(sequence) }
-        }
-        // A share near 1 leaves nothing to learn from.
-        if train.is_empty() {
-            train.extend(held_out.pop());
-        }
-        Ok((of(train), of(held_out)))
-    }
-
-    /// Replays contenders on the held-out sequences.
-    pub(super) fn measure(&self, contenders: &mut [Contender]) -> Vec<Measurement> {
-        contenders.iter_mut().map(|contender| contender.replay(&self.held_out, &self.costs)).collect()
-    }
-
-    /// Every constant that the table has costs for, on the sequences that are learned from, fastest first.
-    pub(super) fn constants(&self) -> Vec<Constant> {
-        let mut constants = oracle::constants(&self.train, &self.costs, &self.choices());
-        constants.sort_by(|a, b| b.tokens_per_second().total_cmp(&a.tokens_per_second()));
-        constants
-    }
-
-    /// Depths and sizes that the table has costs for.
-    pub(super) fn choices(&self) -> Choices {
-        let deepest = self.table.level.counts().last().copied().unwrap_or(0).min(self.train.header.depth);
-        Choices { depths: (0..=deepest).collect(), sizes: self.table.verify.counts() }
-    }
 }
 
 fn problem(path: &Path, problem: &str) -> Error {

@@ -1,12 +1,10 @@
 //! Which policies are worth shipping: candidates of all stages against each other and against the best constant.
 
 use ltd_engine::{Controller, Learned};
-use ltd_env::oracle;
 use ltd_policy::{Fallback, Manifest, Policy, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
-use super::recorded::Recorded;
 use crate::Result;
 use crate::config::StaticSetting;
 use crate::evaluate::{Contender, Measurement, Prediction};
@@ -79,7 +77,12 @@ impl Trainer {
             |a: &usize, b: &usize| rate(&candidates[*a].stage).total_cmp(&rate(&candidates[*b].stage));
         let fastest = (0..candidates.len()).max_by(by_rate).expect("invariant: a run has a stage");
         let predictions: Vec<Prediction> = match &self.recorded {
-            Some(recorded) => recorded.predict(&candidates),
+            Some(recorded) => {
+                let named = candidates
+                    .iter()
+                    .map(|candidate| Contender::new(candidate.kind(), candidate.controller()));
+                recorded.predict(&mut named.collect::<Vec<_>>())
+            }
             None => Vec::new(),
         };
         let chosen = &candidates[fastest];
@@ -124,30 +127,6 @@ impl Trainer {
         let mut manifest = Manifest::load(&path)?;
         manifest.fallback = fallback.cloned();
         Ok(write_atomically(&path, manifest.to_json().as_bytes())?)
-    }
-}
-
-impl Recorded {
-    /// What replay on the held-out sequences says of policies.
-    fn predict(&self, candidates: &[Candidate]) -> Vec<Prediction> {
-        // Chosen where the policies learned, as they were.
-        let constant = self.constants()[0];
-        let only = oracle::Choices { depths: vec![constant.depth], sizes: vec![constant.size] };
-        let constant = oracle::constants(&self.held_out, &self.costs, &only)[0].tokens_per_second();
-        let clairvoyant = oracle::clairvoyant(&self.held_out, &self.costs, &self.choices());
-        let measured = self.measure(&mut contenders(candidates));
-        let prediction = |(candidate, measured): (&Candidate, &Measurement)| {
-            let reached = measured.total().tokens_per_second();
-            Prediction {
-                name: candidate.kind().to_owned(),
-                tokens_per_second: reached,
-                best_constant: constant,
-                clairvoyant,
-                gain: reached / constant - 1.0,
-                closed: (reached - constant) / (clairvoyant - constant),
-            }
-        };
-        candidates.iter().zip(&measured).map(prediction).collect()
     }
 }
 

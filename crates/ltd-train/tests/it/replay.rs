@@ -132,7 +132,7 @@ fn a_run_records_measures_and_trains_both_kinds_of_policies() {
         panic!("a factored policy")
     };
     assert_eq!(factored.latency, table);
-    assert!(factored.tokens_per_second > 0.0);
+    assert!(factored.rule.tokens_per_second > 0.0);
     let replayed = Manifest::load(&run.join("stages/04-size/stage.json")).expect("a manifest");
     assert_eq!(replayed.latency_table_sha256, manifest.latency_table_sha256);
     let live = Manifest::load(&run.join("stages/05-depth/stage.json")).expect("a manifest");

@@ -1,0 +1,98 @@
+//! `ltd-train retarget`: a trained package on another machine.
+
+use std::path::Path;
+
+use ltd_engine::Learned;
+use ltd_env::trace::Trace;
+use ltd_policy::{Fallback, LatencyTable, Policy, PolicyPackage};
+
+use crate::cli::RetargetArgs;
+use crate::evaluate::{Contender, Prediction};
+use crate::predictor::settle;
+use crate::recording::Recorded;
+use crate::{Error, Result};
+
+/// Share of the trace's prompts on which the gain is predicted.
+const HELD_OUT: f64 = 0.125;
+
+/// Fits a package to another machine, writes it, and prints what replay predicts of it there.
+pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
+    let package = PolicyPackage::load(&args.policy)?;
+    let trace = Trace::read(&args.trace)?;
+    check_trace(&args.trace, &trace, &package)?;
+    let table = LatencyTable::read(&args.latency)?;
+    let recorded = Recorded::new(&args.trace, &trace, table, HELD_OUT)?;
+    let mut retargeted = match &package.policy {
+        Policy::Factored(factored) => {
+            let start = recorded.constants()[0].tokens_per_second();
+            let rule = settle(&factored.predictor, &recorded.table, &recorded.train, start);
+            package.retargeted(recorded.table.clone(), rule)?
+        }
+        Policy::Pair { .. } => todo!(),
+    };
+    let predictions = recorded.predict(&mut [
+        Contender::new("untouched", Box::new(Learned::of_policy(&package.policy))),
+        Contender::new("retargeted", Box::new(Learned::of_policy(&retargeted.policy))),
+    ]);
+    let constant = recorded.constants()[0];
+    let gain = predictions[1].gain;
+    if gain <= 0.0 {
+        let reason =
+            format!("replay of held-out recordings predicts a gain of {:+.1} % over it", 100.0 * gain);
+        retargeted.manifest.fallback = Some(Fallback { depth: constant.depth, size: constant.size, reason });
+    }
+    ltd_export::write(&retargeted, &args.out)?;
+    println!("{}", describe(&predictions, &recorded, retargeted.manifest.fallback.as_ref()));
+    println!("written to {}", args.out.display());
+    Ok(())
+}
+
+/// Fails unless the trace is of the package's models and as deep as its policy drafts.
+fn check_trace(path: &Path, trace: &Trace, package: &PolicyPackage) -> Result<()> {
+    let (header, manifest) = (&trace.header, &package.manifest);
+    let deepest = package.policy.deepest();
+    for (what, found, wanted) in [
+        ("target", &header.target.sha256, &manifest.target.sha256),
+        ("draft", &header.draft.sha256, &manifest.draft.sha256),
+        ("beam width", &header.beam_width.to_string(), &manifest.beam_width.to_string()),
+    ] {
+        if found != wanted {
+            let path = path.display();
+            return Err(Error::Recorded(format!(
+                "{path}: its {what} is {found}, that of the package is {wanted}"
+            )));
+        }
+    }
+    if header.depth < deepest {
+        let (path, depth) = (path.display(), header.depth);
+        return Err(Error::Recorded(format!(
+            "{path}: its trees are {depth} deep, the package drafts {deepest}"
+        )));
+    }
+    Ok(())
+}
+
+fn describe(predictions: &[Prediction], recorded: &Recorded, fallback: Option<&Fallback>) -> String {
+    let constant = recorded.constants()[0];
+    let Prediction { best_constant, clairvoyant, .. } = &predictions[0];
+    let row = |name: &str, rate: f64| {
+        let (gain, regret) = (100.0 * (rate / best_constant - 1.0), 100.0 * (1.0 - rate / clairvoyant));
+        format!("| {name} | {rate:.1} | {gain:+.1} % | {regret:.1} % |")
+    };
+    let mut lines = vec![
+        format!(
+            "replay of {} held-out prompts at the costs of {}, {}\n",
+            recorded.held_out.sequences.len(),
+            recorded.table.identity.machine,
+            recorded.table.identity.dtype
+        ),
+        "| policy | tokens/s | over best constant | regret |\n| --- | --- | --- | --- |".to_owned(),
+        row(&format!("best constant: depth {}, size {}", constant.depth, constant.size), *best_constant),
+    ];
+    lines.extend(predictions.iter().map(|prediction| row(&prediction.name, prediction.tokens_per_second)));
+    lines.push(row("clairvoyant", *clairvoyant));
+    lines.extend(
+        fallback.map(|fallback| format!("\nthe package falls back to the constant: {}", fallback.reason)),
+    );
+    lines.join("\n")
+}
