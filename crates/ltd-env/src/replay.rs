@@ -121,15 +121,16 @@ impl<'s> Replayed<'s> {
     pub(crate) fn verify(&self, tokens: &[u32], costs: &Costs, rows: usize, size: usize) -> CycleOutcome {
         let Self { header, position, cycle } = self;
         let root = position.context_length;
-        let size = header.verified(size, cycle.depth, root);
-        let accepted = position.accepted(cycle.depth, size);
+        let verified = header.verified(size, cycle.depth, root);
+        let accepted = position.accepted(cycle.depth, verified);
         CycleOutcome {
             accepted_ids: tokens[root..=root + accepted].to_vec(),
             next_token: tokens[root + accepted + 1],
             draft_depth: cycle.depth,
-            verification_size: size,
+            verification_size: verified,
+            requested_size: size,
             context_length: root,
-            timing: costs.timing(cycle.depth, size, root, rows),
+            timing: costs.timing(cycle.depth, verified, root, rows),
         }
     }
 }
