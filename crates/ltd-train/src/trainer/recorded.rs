@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ltd_engine::Engine;
 use ltd_env::oracle::{self, Choices, Constant};
-use ltd_env::trace::Trace;
-use ltd_env::{Costs, trace::TracedSequence};
+use ltd_env::trace::{Trace, TracedSequence};
+use ltd_env::{Costs, Scatter};
 use ltd_policy::{DepthActions, LatencyTable, SizeActions, sha256_hex};
 
 use super::{Flow, Trainer};
@@ -34,6 +34,8 @@ pub(super) struct Recorded {
     pub(super) table: LatencyTable,
     /// SHA-256 of the table's file.
     pub(super) table_sha256: String,
+    /// How the times that stages learn from scatter, if they do.
+    pub(super) scatter: Option<Scatter>,
 }
 
 impl Trainer {
@@ -66,7 +68,8 @@ impl Trainer {
         let read = read_trace(&trace, &self.config, &self.engine, &self.provenance)?;
         let table =
             read_table(&latency, longest_context(&read), &self.config, &self.engine, &self.provenance)?;
-        let recorded = Recorded::new(&trace, &read, table, replay.held_out)?;
+        let scatter = replay.noise.then(|| Scatter::of(&table));
+        let recorded = Recorded { scatter, ..Recorded::new(&trace, &read, table, replay.held_out)? };
         self.progress.say(&format!(
             "recorded  {} positions of {} prompts to learn from, {} of {} held out",
             recorded.train.positions(),
@@ -105,7 +108,7 @@ impl Recorded {
         let (train, held_out) = Self::split(path, trace, held_out)?;
         let costs = Costs { model: table.model(), decision: table.decision };
         let table_sha256 = sha256_hex(table.to_json().as_bytes());
-        Ok(Self { train: Arc::new(train), held_out, costs, table, table_sha256 })
+        Ok(Self { train: Arc::new(train), held_out, costs, table, table_sha256, scatter: None })
     }
 
     /// Holds out every n-th sequence that has positions, at least one.
