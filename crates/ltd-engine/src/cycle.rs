@@ -193,6 +193,7 @@ impl Engine {
             next_token,
             draft_depth: tree.depth(),
             verification_size: verification.selected.len(),
+            requested_size: size,
             context_length,
             timing,
         };

@@ -197,6 +197,7 @@ impl Engine {
             next_token,
             draft_depth: 0,
             verification_size: 0,
+            requested_size: 0,
             context_length,
             timing: CycleTiming { verify, ..CycleTiming::default() },
         })

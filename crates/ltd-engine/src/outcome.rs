@@ -45,6 +45,8 @@ pub struct CycleOutcome {
     pub draft_depth: usize,
     /// Candidates verified, the root not counted, `V` (fewer than asked for when the tree or the cache is smaller).
     pub verification_size: usize,
+    /// Candidates asked for.
+    pub requested_size: usize,
     /// Cached tokens before verification, `L`.
     pub context_length: usize,
     /// Where the time went.
@@ -82,6 +84,9 @@ pub struct CycleStats {
     pub depths: BTreeMap<usize, usize>,
     /// Cycles by verification size.
     pub sizes: BTreeMap<usize, usize>,
+    /// Cycles by the size asked for: what was chosen, whatever a small tree made of it.
+    #[serde(default)]
+    pub requested_sizes: BTreeMap<usize, usize>,
 }
 
 impl CycleStats {
@@ -96,6 +101,7 @@ impl CycleStats {
         *self.acceptance_lengths.entry(tokens).or_default() += 1;
         *self.depths.entry(outcome.draft_depth).or_default() += 1;
         *self.sizes.entry(outcome.verification_size).or_default() += 1;
+        *self.requested_sizes.entry(outcome.requested_size).or_default() += 1;
     }
 
     /// Adds the cycles of `other`.
@@ -109,6 +115,7 @@ impl CycleStats {
             (&mut self.acceptance_lengths, &other.acceptance_lengths),
             (&mut self.depths, &other.depths),
             (&mut self.sizes, &other.sizes),
+            (&mut self.requested_sizes, &other.requested_sizes),
         ] {
             for (value, count) in others {
                 *counts.entry(*value).or_default() += count;
@@ -194,6 +201,7 @@ mod tests {
             next_token: 0,
             draft_depth: depth,
             verification_size: size,
+            requested_size: size,
             context_length: 10,
             timing: CycleTiming { verify: Duration::from_millis(ms), ..CycleTiming::default() },
         }
@@ -212,5 +220,6 @@ mod tests {
         assert_eq!(stats.acceptance_per_depth(), vec![2.0 / 3.0; 3]);
         assert_eq!((stats.mean_ms(stats.timing.verify), stats.share(stats.timing.draft)), (500.0 / 3.0, 0.0));
         assert_eq!(stats.depths, BTreeMap::from([(2, 1), (5, 2)]));
+        assert_eq!(stats.requested_sizes, BTreeMap::from([(4, 1), (8, 1), (12, 1)]));
     }
 }

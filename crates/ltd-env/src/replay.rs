@@ -8,6 +8,7 @@ use ltd_policy::{CycleSummary, DecisionCost, LatencyModel};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Cycle, CycleBackend};
+use crate::noise::{Noise, Scatter};
 use crate::prompt_stream::{Order, Position};
 use crate::trace::{Trace, TraceHeader, TracedPosition, TracedSequence};
 use crate::{Error, Result};
@@ -27,21 +28,28 @@ impl Costs {
     pub fn timing(&self, depth: usize, size: usize, context_length: usize, rows: usize) -> CycleTiming {
         let (model, context) = (&self.model, context_length);
         let draft = model.root_ms(rows, context) + model.levels_ms(depth, context);
+        self.cycle(depth, draft, model.verify_ms(size, context))
+    }
+
+    /// A cycle of depth `depth` with these times, in milliseconds, and its decisions.
+    pub(crate) fn cycle(&self, depth: usize, draft: f64, verify: f64) -> CycleTiming {
         let policy = self.decision.depth_us * (depth + 1) as f64 + self.decision.size_us;
         CycleTiming {
             draft: Duration::from_secs_f64(draft * 1e-3),
             policy: Duration::from_secs_f64(policy * 1e-6),
-            verify: Duration::from_secs_f64(model.verify_ms(size, context) * 1e-3),
+            verify: Duration::from_secs_f64(verify * 1e-3),
             forwards: Duration::ZERO,
         }
     }
 }
 
 /// Replays recorded prompts one after another, in an order that is drawn anew for each epoch. Deterministic: the
-/// time of a decision is the table's, whatever the learner took.
+/// time of a decision is the table's, whatever the learner took, and noise comes from the seed.
 pub struct ReplayCycles {
     trace: Arc<Trace>,
     costs: Costs,
+    noise: Option<Noise>,
+    seed: u64,
     order: Order,
     place: Option<Place>,
 }
@@ -59,6 +67,9 @@ struct Place {
 struct ReplayState {
     order: Position,
     place: Option<Place>,
+    /// Where the noise stands; null if there is none.
+    #[serde(default)]
+    noise: Option<String>,
 }
 
 /// A recorded cycle under way, at a known position: what [`ReplayCycles`] and [`crate::oracle::replay`] share.
@@ -121,15 +132,16 @@ impl<'s> Replayed<'s> {
     pub(crate) fn verify(&self, tokens: &[u32], costs: &Costs, rows: usize, size: usize) -> CycleOutcome {
         let Self { header, position, cycle } = self;
         let root = position.context_length;
-        let size = header.verified(size, cycle.depth, root);
-        let accepted = position.accepted(cycle.depth, size);
+        let verified = header.verified(size, cycle.depth, root);
+        let accepted = position.accepted(cycle.depth, verified);
         CycleOutcome {
             accepted_ids: tokens[root..=root + accepted].to_vec(),
             next_token: tokens[root + accepted + 1],
             draft_depth: cycle.depth,
-            verification_size: size,
+            verification_size: verified,
+            requested_size: size,
             context_length: root,
-            timing: costs.timing(cycle.depth, size, root, rows),
+            timing: costs.timing(cycle.depth, verified, root, rows),
         }
     }
 }
@@ -144,7 +156,13 @@ impl ReplayCycles {
             return Err(Error::EmptyTrace);
         }
         let order = Order::new(trace.sequences.len(), seed);
-        Ok(Self { trace, costs, order, place: None })
+        Ok(Self { trace, costs, noise: None, seed, order, place: None })
+    }
+
+    /// The same cycles, with times that scatter.
+    #[must_use]
+    pub fn with_noise(self, scatter: Scatter) -> Self {
+        Self { noise: Some(Noise::new(scatter, self.seed)), ..self }
     }
 
     fn sequence(&self, place: Place) -> &TracedSequence {
@@ -184,19 +202,32 @@ impl CycleBackend for ReplayCycles {
 
     fn verify(&mut self, cycle: ReplayCycle, size: usize) -> Result<CycleOutcome> {
         let (place, replayed) = self.resume(cycle)?;
-        let outcome = replayed.verify(&self.sequence(place).tokens, &self.costs, place.rows, size);
+        let mut outcome = replayed.verify(&self.sequence(place).tokens, &self.costs, place.rows, size);
+        if let Some(noise) = &mut self.noise {
+            let CycleOutcome { draft_depth, verification_size, context_length, .. } = outcome;
+            outcome.timing =
+                noise.timing(&self.costs, draft_depth, verification_size, context_length, place.rows);
+        }
         let rows = outcome.acceptance_length();
         self.place = Some(Place { position: place.position + rows, rows, ..place });
         Ok(outcome)
     }
 
     fn state(&self) -> serde_json::Value {
-        let state = ReplayState { order: self.order.position(), place: self.place };
+        let noise = self.noise.as_ref().map(Noise::position);
+        let state = ReplayState { order: self.order.position(), place: self.place, noise };
         serde_json::to_value(state).expect("invariant: the state is plain data")
     }
 
     fn restore(&mut self, state: serde_json::Value) -> Result<()> {
         let state: ReplayState = serde_json::from_value(state)?;
+        if let (Some(noise), Some(position)) = (&mut self.noise, &state.noise)
+            && !noise.restore(position)
+        {
+            return Err(Error::State(serde::de::Error::custom(format!(
+                "noise: `{position}` is no position"
+            ))));
+        }
         self.order.restore(state.order);
         self.place = state.place.filter(|place| place.sequence < self.trace.sequences.len());
         Ok(())

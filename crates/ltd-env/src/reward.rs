@@ -82,6 +82,7 @@ mod tests {
             next_token: 0,
             draft_depth: 1,
             verification_size: 1,
+            requested_size: 1,
             context_length: 1,
             timing: CycleTiming { verify: Duration::from_millis(milliseconds), ..CycleTiming::default() },
         }

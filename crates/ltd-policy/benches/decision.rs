@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ltd_policy::{
     Actions, CycleSummary, DecisionCost, DepthActions, DepthPolicy, FactoredActions, FactoredPolicy,
-    FactoredRule, FrozenPolicy, FrozenPredictor, GridPoint, LatencyIdentity, LatencyTable, Linear, Mlp,
+    FactoredRule, FrozenPolicy, FrozenPredictor, LatencyIdentity, LatencyTable, Linear, Mlp,
     ObservationLayout, Outputs, PolicyKind, SizeActions, SizePolicy, Surface,
 };
 
@@ -28,25 +28,12 @@ fn mlp(widths: &[usize]) -> Mlp {
 
 /// A table of the size that a measurement makes.
 fn latency_table() -> LatencyTable {
-    let surface = |counts: &[usize], ms: f32| {
-        let places = [64, 256, 512, 1024].into_iter().flat_map(|l| counts.iter().map(move |&n| (n, l)));
-        let points =
-            places.map(|(count, context)| GridPoint::new(count, context, vec![ms * (1.0 + count as f32); 5]));
-        Surface { points: points.collect() }
+    let surface = |counts: &[usize], ms: f64| {
+        Surface::from_fn(counts, &[64, 256, 512, 1024], |count, _| ms * (1.0 + count))
     };
-    let name = String::new;
     LatencyTable {
         version: LatencyTable::VERSION,
-        identity: LatencyIdentity {
-            target: name(),
-            draft: name(),
-            dtype: name(),
-            device: name(),
-            driver: None,
-            threads: 1,
-            machine: name(),
-            beam_width: 10,
-        },
+        identity: LatencyIdentity { beam_width: 10, ..LatencyIdentity::default() },
         root: surface(&[1, 13], 0.2),
         level: surface(&[1, 4, 8, 12], 0.1),
         verify: surface(&[1, 4, 16, 64, 128, 240], 0.05),

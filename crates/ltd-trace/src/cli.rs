@@ -82,6 +82,9 @@ pub(crate) struct OracleArgs {
     /// Policy package to replay; may be repeated
     #[arg(long = "policy", value_name = "DIR")]
     pub(crate) policies: Vec<PathBuf>,
+    /// Draw tokens/s of all constants, as SVG; one picture per trace, below each other
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
     /// Print JSON in place of tables
     #[arg(long)]
     pub(crate) json: bool,

@@ -7,7 +7,9 @@ use ltd_engine::{Controller, CycleStats, DtypeSetting, Engine, Sampler, Static, 
 use ltd_env::latency::{LatencyPlan, held_out_error, measure};
 use ltd_env::oracle::{self, Choices};
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
-use ltd_env::{Costs, DepthEnv, Env, LiveCycles, PromptStream, ReplayCycles, Reward, RewardMeter, SizeEnv};
+use ltd_env::{
+    Costs, DepthEnv, Env, LiveCycles, PromptStream, ReplayCycles, Reward, RewardMeter, Scatter, SizeEnv,
+};
 use ltd_policy::{
     CycleSummary, DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, ObservationLayout,
     SizeActions, Surface,
@@ -46,36 +48,36 @@ fn record(engine: &Engine, folder: &std::path::Path, max_new_tokens: usize) -> T
     Trace::read(folder).expect("it is read")
 }
 
-/// Costs of a machine of our own: what matters here is that they differ.
-fn costs() -> Costs {
-    let surface = |counts: &[usize], ms: &dyn Fn(f64, f64) -> f64| {
-        let points = [8, 400].into_iter().flat_map(|context| {
-            counts.iter().map(move |&count| {
-                GridPoint::new(count, context, vec![ms(count as f64, context as f64) as f32; 3])
-            })
-        });
-        Surface { points: points.collect() }
-    };
+/// A machine of our own: what matters here is that its times differ.
+fn table() -> LatencyTable {
+    let contexts = [8, 400];
     let table = LatencyTable {
-        version: LatencyTable::VERSION,
-        identity: LatencyIdentity {
-            target: String::new(),
-            draft: String::new(),
-            dtype: "f32".into(),
-            device: "cpu".into(),
-            driver: None,
-            threads: 1,
-            machine: "test".into(),
-            beam_width: 10,
-        },
-        root: surface(&[1, 13], &|rows, context| 1.0 + 0.1 * rows + 0.001 * context),
-        level: surface(&[1, 12], &|_, context| 1.0 + 0.001 * context),
-        verify: surface(&[1, 40, 240], &|size, context| 9.0 + 0.1 * size + 0.01 * context),
+        root: Surface::from_fn(&[1, 13], &contexts, |rows, context| 1.0 + 0.1 * rows + 0.001 * context),
+        level: Surface::from_fn(&[1, 12], &contexts, |_, context| 1.0 + 0.001 * context),
+        verify: Surface::from_fn(&[1, 40, 240], &contexts, |size, context| 9.0 + 0.1 * size + 0.01 * context),
         decision: DecisionCost { depth_us: 10.0, size_us: 20.0 },
-        held_out_error: None,
+        ..empty_table()
     };
     assert!(table.problems().is_empty(), "{:?}", table.problems());
+    table
+}
+
+fn costs() -> Costs {
+    let table = table();
     Costs { model: table.model(), decision: table.decision }
+}
+
+/// A table without times.
+fn empty_table() -> LatencyTable {
+    LatencyTable {
+        version: LatencyTable::VERSION,
+        identity: LatencyIdentity { beam_width: 10, ..LatencyIdentity::default() },
+        root: Surface::default(),
+        level: Surface::default(),
+        verify: Surface::default(),
+        decision: DecisionCost::default(),
+        held_out_error: None,
+    }
 }
 
 fn replayed(trace: &Trace) -> ReplayCycles {
@@ -173,11 +175,14 @@ fn a_replay_is_deterministic_and_goes_on_from_its_state() {
     let engine = engine();
     let folder = tempfile::tempdir().expect("a folder");
     let trace = record(&engine, folder.path(), 24);
-    let environment = || {
+    let scattered = scattered_table();
+    let environment = |noise: bool| {
         let sizes = SizeActions { sizes: vec![4, 16, 60] };
         let layout = ObservationLayout::reference_size(10, DEPTH);
         let counterpart = Box::new(ltd_env::RandomDepth::new(0..=DEPTH, 60, 9));
-        SizeEnv::new(replayed(&trace), counterpart, sizes, layout, RewardMeter::new(Reward::Gain))
+        let cycles = replayed(&trace);
+        let cycles = if noise { cycles.with_noise(Scatter::of(&scattered)) } else { cycles };
+        SizeEnv::new(cycles, counterpart, sizes, layout, RewardMeter::new(Reward::Gain))
     };
     let run = |env: &mut dyn Env, observation: &mut Vec<f32>, steps: std::ops::Range<usize>| -> Vec<f32> {
         steps
@@ -188,16 +193,32 @@ fn a_replay_is_deterministic_and_goes_on_from_its_state() {
             })
             .collect()
     };
-    let (mut env, mut observation) = (environment(), vec![0.0; 1268]);
-    env.reset(&mut observation).expect("reset");
-    run(&mut env, &mut observation, 0..20);
-    let state = env.state();
-    let expected = run(&mut env, &mut observation, 20..60);
-    let mut restored = environment();
-    let mut again = vec![0.0; 1268];
-    restored.restore(state, &mut again).expect("restore");
-    assert_eq!(run(&mut restored, &mut again, 20..60), expected);
-    assert_eq!(observation, again);
+    let rewards = [false, true].map(|noise| {
+        let (mut env, mut observation) = (environment(noise), vec![0.0; 1268]);
+        env.reset(&mut observation).expect("reset");
+        run(&mut env, &mut observation, 0..20);
+        let state = env.state();
+        let expected = run(&mut env, &mut observation, 20..60);
+        let mut restored = environment(noise);
+        let mut again = vec![0.0; 1268];
+        restored.restore(state, &mut again).expect("restore");
+        assert_eq!(run(&mut restored, &mut again, 20..60), expected);
+        assert_eq!(observation, again);
+        expected
+    });
+    assert_ne!(rewards[0], rewards[1]);
+}
+
+/// [`table`] with samples that differ.
+fn scattered_table() -> LatencyTable {
+    let mut table = table();
+    for point in
+        [&mut table.root, &mut table.level, &mut table.verify].into_iter().flat_map(|s| &mut s.points)
+    {
+        let samples = [0.8, 1.0, 1.5].map(|ratio| (point.median * ratio) as f32);
+        *point = GridPoint::new(point.count, point.context, samples.into());
+    }
+    table
 }
 
 #[test]
@@ -363,32 +384,8 @@ fn a_measured_table_can_be_used() {
     let mut cycles = 0;
     let mut count = || cycles += 1;
     let measured = measure(&engine, &plan, &mut count).expect("measured");
-    let table = LatencyTable {
-        root: measured.root,
-        level: measured.level,
-        verify: measured.verify,
-        ..{
-            let identity = LatencyIdentity {
-                target: String::new(),
-                draft: String::new(),
-                dtype: "f32".into(),
-                device: "cpu".into(),
-                driver: None,
-                threads: 1,
-                machine: "test".into(),
-                beam_width: 10,
-            };
-            LatencyTable {
-                version: LatencyTable::VERSION,
-                identity,
-                root: Surface::default(),
-                level: Surface::default(),
-                verify: Surface::default(),
-                decision: DecisionCost::default(),
-                held_out_error: None,
-            }
-        }
-    };
+    let table =
+        LatencyTable { root: measured.root, level: measured.level, verify: measured.verify, ..empty_table() };
     assert_eq!(table.verify.counts(), [1, 20, 60]);
     assert_eq!((table.root.counts(), table.level.counts()), ((1..=5).collect(), (1..=4).collect()));
     assert_eq!(table.verify.contexts(), [20, 100]);

@@ -65,6 +65,7 @@ impl CycleBackend for Script {
             next_token: 0,
             draft_depth: cycle.depth,
             verification_size: size,
+            requested_size: size,
             context_length: 100,
             timing,
         })

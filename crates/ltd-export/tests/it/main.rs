@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use ltd_export::{Error, export, write};
 use ltd_policy::{
     Actions, Choice, ChoiceEntry, DecisionCost, DepthActions, FactoredActions, FactoredRule, Fallback,
-    FrozenPolicy, FrozenPredictor, GridPoint, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp,
-    ModelIdentity, ObservationLayout, Policy, PolicyEntry, PolicyKind, PolicyPackage, SizeActions, Surface,
-    sha256_hex,
+    FrozenPolicy, FrozenPredictor, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp, ModelIdentity,
+    ObservationLayout, Policy, PolicyEntry, PolicyKind, PolicyPackage, SizeActions, Surface, sha256_hex,
 };
 use tch::{CModule, Tensor};
 
@@ -148,20 +147,10 @@ fn another_stage_can_be_named_and_constants_need_no_files() {
     assert!(matches!(policy, Policy::Pair { depth: Choice::Constant(3), .. }));
 }
 
-fn latency_table(level_ms: f32) -> LatencyTable {
-    let surface = |last: usize, ms: f32| Surface {
-        points: [1, last].map(|count| GridPoint::new(count, 100, vec![ms; 3])).into(),
-    };
-    let identity = LatencyIdentity {
-        target: "00".to_owned(),
-        draft: "00".to_owned(),
-        dtype: "f32".to_owned(),
-        device: "cpu".to_owned(),
-        driver: None,
-        threads: 2,
-        machine: "test".to_owned(),
-        beam_width: 3,
-    };
+fn latency_table(level_ms: f64) -> LatencyTable {
+    let surface = |last: usize, ms: f64| Surface::from_fn(&[1, last], &[100], |_, _| ms);
+    let (target, draft) = ("00".to_owned(), "00".to_owned());
+    let identity = LatencyIdentity { target, draft, beam_width: 3, ..LatencyIdentity::default() };
     LatencyTable {
         version: LatencyTable::VERSION,
         identity,

@@ -36,7 +36,7 @@ pub struct LatencyTable {
 }
 
 /// What a table holds for: another model, number type or machine has another table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatencyIdentity {
     /// Fingerprint of the target model.
@@ -114,6 +114,16 @@ impl GridPoint {
 }
 
 impl Surface {
+    /// The surface of a machine whose times follow a formula, `ms(count, context)`: what would be, or a test.
+    pub fn from_fn(counts: &[usize], contexts: &[usize], ms: impl Fn(f64, f64) -> f64) -> Self {
+        let places = contexts.iter().flat_map(|&context| counts.iter().map(move |&count| (count, context)));
+        let points = places.map(|(count, context)| {
+            let ms = ms(count as f64, context as f64) as f32;
+            GridPoint::new(count, context, vec![ms; 3])
+        });
+        Self { points: points.collect() }
+    }
+
     /// Context lengths of the grid, ascending.
     pub fn contexts(&self) -> Vec<usize> {
         ascending(self.points.iter().map(|point| point.context))

@@ -1,9 +1,8 @@
 //! Policies with arbitrary weights.
 
 use ltd_policy::{
-    Actions, DecisionCost, DepthActions, FactoredActions, FrozenPolicy, FrozenPredictor, GridPoint,
-    LatencyIdentity, LatencyTable, Linear, Mlp, ObservationLayout, PolicyKind, SizeActions, Surface,
-    sha256_hex,
+    Actions, DecisionCost, DepthActions, FactoredActions, FrozenPolicy, FrozenPredictor, LatencyIdentity,
+    LatencyTable, Linear, Mlp, ObservationLayout, PolicyKind, SizeActions, Surface, sha256_hex,
 };
 
 pub(crate) fn mlp(widths: &[usize], seed: f32) -> Mlp {
@@ -64,28 +63,20 @@ pub(crate) fn predictor() -> FrozenPredictor {
 
 /// A machine on which a level takes `level_ms` and each candidate adds `candidate_ms` to a verification.
 pub(crate) fn latency_table(level_ms: f64, candidate_ms: f64) -> LatencyTable {
-    let surface = |counts: [usize; 2], ms: &dyn Fn(f64, f64) -> f64| {
-        let places = [50, 400].into_iter().flat_map(|context| counts.map(|count| (count, context)));
-        let points = places.map(|(count, context)| {
-            GridPoint::new(count, context, vec![ms(count as f64, context as f64) as f32; 3])
-        });
-        Surface { points: points.collect() }
-    };
+    let contexts = [50, 400];
     LatencyTable {
         version: LatencyTable::VERSION,
         identity: LatencyIdentity {
             target: sha256_hex(b"target"),
             draft: sha256_hex(b"draft"),
-            dtype: "f32".to_owned(),
-            device: "cpu".to_owned(),
-            driver: None,
-            threads: 1,
-            machine: "test".to_owned(),
             beam_width: 3,
+            ..LatencyIdentity::default()
         },
-        root: surface([1, 5], &|rows, _| 1.0 + 0.1 * rows),
-        level: surface([1, 4], &|_, context| level_ms * (1.0 + 0.001 * context)),
-        verify: surface([1, 40], &|size, context| 10.0 + candidate_ms * size + 0.01 * context),
+        root: Surface::from_fn(&[1, 5], &contexts, |rows, _| 1.0 + 0.1 * rows),
+        level: Surface::from_fn(&[1, 4], &contexts, |_, context| level_ms * (1.0 + 0.001 * context)),
+        verify: Surface::from_fn(&[1, 40], &contexts, |size, context| {
+            10.0 + candidate_ms * size + 0.01 * context
+        }),
         decision: DecisionCost { depth_us: 20.0, size_us: 20.0 },
         held_out_error: None,
     }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ltd_engine::fingerprint;
-use ltd_policy::{DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Surface};
+use ltd_policy::{DecisionCost, LatencyIdentity, LatencyTable, Surface};
+use serde_json::json;
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace")
@@ -61,12 +62,7 @@ fn config(folder: &Path) -> (String, String) {
 
 /// A table of a machine of our own, for the tiny pair.
 fn table() -> LatencyTable {
-    let surface = |counts: &[usize], ms: &dyn Fn(f64) -> f64| {
-        let points = [8, 200].into_iter().flat_map(|context| {
-            counts.iter().map(move |&count| GridPoint::new(count, context, vec![ms(count as f64) as f32; 3]))
-        });
-        Surface { points: points.collect() }
-    };
+    let contexts = [8, 200];
     let pair = workspace().join("tests/fixtures/tiny-pair");
     let sha256 = |part: &str| fingerprint(&pair.join(part)).expect("a fingerprint").sha256;
     LatencyTable {
@@ -74,16 +70,12 @@ fn table() -> LatencyTable {
         identity: LatencyIdentity {
             target: sha256("target"),
             draft: sha256("draft"),
-            dtype: "f32".into(),
-            device: "cpu".into(),
-            driver: None,
-            threads: 1,
-            machine: "test".into(),
             beam_width: 10,
+            ..LatencyIdentity::default()
         },
-        root: surface(&[1, 13], &|rows| 1.0 + 0.1 * rows),
-        level: surface(&[1, 8], &|depth| 1.0 + 0.01 * depth),
-        verify: surface(&[1, 8, 64], &|size| 9.0 + 0.1 * size),
+        root: Surface::from_fn(&[1, 13], &contexts, |rows, _| 1.0 + 0.1 * rows),
+        level: Surface::from_fn(&[1, 8], &contexts, |depth, _| 1.0 + 0.01 * depth),
+        verify: Surface::from_fn(&[1, 8, 64], &contexts, |size, _| 9.0 + 0.1 * size),
         decision: DecisionCost { depth_us: 10.0, size_us: 20.0 },
         held_out_error: None,
     }
@@ -131,15 +123,7 @@ fn from_prompts_to_what_a_policy_could_gain() {
     }
     table().write(Path::new(&latency)).expect("written");
 
-    let oracle = ["oracle", "--trace", all.as_str(), "--latency", latency.as_str()];
-    let tables = succeed(&oracle);
-    assert!(tables.contains("| best constant: depth") && tables.contains("3 prompts"), "{tables}");
-    let json = succeed(&[&oracle[..], &["--json"]].concat());
-    let reports: serde_json::Value = serde_json::from_str(&json).expect("JSON");
-    let number = |name: &str| reports[0][name].as_f64().expect("a number");
-    let constant = reports[0]["best_constant"]["tokens_per_second"].as_f64().expect("a number");
-    assert!(number("clairvoyant_size") >= constant && number("clairvoyant_depth") >= constant, "{json}");
-    assert!(number("clairvoyant") >= number("clairvoyant_depth").max(number("clairvoyant_size")), "{json}");
+    check_findings(&path, &all, &rest, &latency);
 
     // Bad input, with what was made.
     let written = std::fs::read_to_string(&latency).expect("a table");
@@ -169,4 +153,75 @@ fn from_prompts_to_what_a_policy_could_gain() {
         &["latency", "--config", &config, "--set", "engine.max_length=90", "--out", &latency],
         "leave no room",
     );
+}
+
+/// What the oracle finds on traces, in words, as JSON and as a picture.
+fn check_findings(path: &dyn Fn(&str) -> String, all: &str, rest: &str, latency: &str) {
+    write_package(Path::new(&path("policies")));
+    let (policies, plot) = (path("policies"), path("grid.svg"));
+    let oracle = ["oracle", "--trace", all, "--latency", latency];
+    let tables = succeed(&oracle);
+    assert!(tables.contains("| best constant: depth") && tables.contains("3 prompts"), "{tables}");
+    assert!(!tables.contains("all traces together"), "{tables}");
+
+    let more = ["--trace", rest, "--policy", &policies, "--plot", &plot];
+    let tables = succeed(&[&oracle[..], &more].concat());
+    assert!(tables.contains("best constant of all traces together: depth"), "{tables}");
+    assert!(tables.contains(&format!("| {policies} | always 2 | always 8 |")), "{tables}");
+    check_picture(&std::fs::read_to_string(&plot).expect("a picture"));
+
+    let json = succeed(&[&oracle[..], &more, &["--json"]].concat());
+    let findings: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    let report = &findings["traces"][0];
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    let constant = number(&report["best_constant"]["tokens_per_second"]);
+    let of_one = number(&report["clairvoyant_size"]).min(number(&report["clairvoyant_depth"]));
+    assert!(of_one >= constant && number(&report["clairvoyant"]) >= of_one, "{json}");
+    let size = &report["policies"][0]["size"];
+    // A tree of depth 2 holds more than 8.
+    let cycles = size["histogram"]["8"].as_u64();
+    assert!(size["is_constant"] == true && size["std"] == 0.0 && cycles > Some(0), "{json}");
+    let losses = findings["common_constant"]["traces"].as_array().expect("one of each");
+    assert_eq!(losses.len(), 2);
+    assert!(losses.iter().all(|loss| number(&loss["lost"]) >= 0.0), "{json}");
+
+    let output = run(&[&oracle[..], &["--plot", "nowhere/grid.svg"]].concat());
+    let error = text(&output.stderr);
+    assert!(!output.status.success() && error.contains("nowhere/grid.svg: "), "{error}");
+}
+
+/// A picture of two traces is well-formed XML with all marks.
+fn check_picture(svg: &str) {
+    let document = roxmltree::Document::parse(svg).expect("XML");
+    let root = document.root_element();
+    assert_eq!(
+        (root.tag_name().name(), root.attribute("width"), root.attribute("height")),
+        ("svg", Some("900"), Some("1040"))
+    );
+    let texts: Vec<&str> = document
+        .descendants()
+        .filter(|node| node.has_tag_name("text"))
+        .filter_map(|node| node.text())
+        .map(str::trim)
+        .collect();
+    let starts = |start: &str| texts.iter().filter(|text| text.starts_with(start)).count();
+    assert_eq!((starts("circle: best constant, depth "), starts("verification size")), (2, 2), "{texts:?}");
+    let count = |name: &str| document.descendants().filter(|node| node.has_tag_name(name)).count();
+    assert_eq!(count("circle"), 2, "one best constant per trace");
+    // A line for each of the depths 0 to 8.
+    assert!(count("polyline") >= 2 * 9, "{svg}");
+}
+
+/// A package of two constants, depth 2 and size 8.
+fn write_package(folder: &Path) {
+    let model = json!({ "name": "tiny", "sha256": "" });
+    let constant = |value: usize| json!({ "constant": { "value": value } });
+    let manifest = json!({
+        "format_version": 2, "created_by": "a test", "run": "", "stage": "", "seed": 1, "compat": null,
+        "beam_width": 10, "depth_cap": 12, "target": model, "draft": model, "dtype": "f32", "device": "cpu",
+        "latency_table_sha256": null, "objective": "gain", "expected": null, "acceptance_per_depth": [],
+        "policy": { "pair": { "depth": constant(2), "size": constant(8) } }, "fallback": null, "files": {},
+    });
+    std::fs::create_dir(folder).expect("a folder");
+    std::fs::write(folder.join("manifest.json"), manifest.to_string()).expect("written");
 }

@@ -90,11 +90,13 @@ pub struct ReplayConfig {
     /// Share of the recorded prompts that nothing is learned from: snapshots are compared on them, and gains
     /// predicted.
     pub held_out: f64,
+    /// Whether the times that a stage learns from scatter as the table's samples do, or are its medians.
+    pub noise: bool,
 }
 
 impl Default for ReplayConfig {
     fn default() -> Self {
-        Self { trace: None, latency: None, max_minutes: None, held_out: 0.125 }
+        Self { trace: None, latency: None, max_minutes: None, held_out: 0.125, noise: false }
     }
 }
 

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ltd_env::Costs;
 use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::{Trace, TracedSequence};
+use ltd_env::{Costs, Scatter};
 use ltd_policy::{LatencyTable, sha256_hex};
 
 use crate::evaluate::{Contender, Measurement, Prediction};
@@ -22,6 +22,8 @@ pub(crate) struct Recorded {
     pub(crate) table: LatencyTable,
     /// SHA-256 of the table's file.
     pub(crate) table_sha256: String,
+    /// How the times that stages learn from scatter, if they do.
+    pub(crate) scatter: Option<Scatter>,
 }
 
 impl Recorded {
@@ -30,7 +32,7 @@ impl Recorded {
         let (train, held_out) = Self::split(path, trace, held_out)?;
         let costs = Costs { model: table.model(), decision: table.decision };
         let table_sha256 = sha256_hex(table.to_json().as_bytes());
-        Ok(Self { train: Arc::new(train), held_out, costs, table, table_sha256 })
+        Ok(Self { train: Arc::new(train), held_out, costs, table, table_sha256, scatter: None })
     }
 
     /// Holds out every n-th sequence that has positions, at least one.

@@ -51,7 +51,12 @@ impl Trainer {
         let seed = stream(self.config.seed, name).random();
         if let (Some(recorded), Backend::Replay) = (&self.recorded, task.backend) {
             let (trace, costs) = (Arc::clone(&recorded.train), recorded.costs.clone());
-            return Ok(self.environment_over(ReplayCycles::new(trace, costs, seed)?, task, seed));
+            let cycles = ReplayCycles::new(trace, costs, seed)?;
+            let cycles = match &recorded.scatter {
+                Some(scatter) => cycles.with_noise(scatter.clone()),
+                None => cycles,
+            };
+            return Ok(self.environment_over(cycles, task, seed));
         }
         let ids = self.prompts.train.iter().map(|prompt| prompt.ids.clone()).collect();
         let stop = StopRule { max_new_tokens: self.config.max_new_tokens, eos: self.eos.clone() };

@@ -49,7 +49,8 @@ impl Trainer {
         let read = read_trace(&trace, &self.config, &self.engine, &self.provenance)?;
         let table =
             read_table(&latency, longest_context(&read), &self.config, &self.engine, &self.provenance)?;
-        let recorded = Recorded::new(&trace, &read, table, replay.held_out)?;
+        let scatter = replay.noise.then(|| Scatter::of(&table));
+        let recorded = Recorded { scatter, ..Recorded::new(&trace, &read, table, replay.held_out)? };
         self.progress.say(&format!(
             "recorded  {} positions of {} prompts to learn from, {} of {} held out",
             recorded.train.positions(),

@@ -52,29 +52,20 @@ fn record(folder: &Path, value: &Value, count: usize) {
 
 /// A table of a machine whose verification costs so much per candidate.
 fn table(value: &Value, largest: usize, ms_per_candidate: f64) -> LatencyTable {
-    let surface = |counts: &[usize], ms: &dyn Fn(f64) -> f64| {
-        let points = [4, 128].into_iter().flat_map(|context| {
-            counts.iter().map(move |&count| GridPoint::new(count, context, vec![ms(count as f64) as f32; 3]))
-        });
-        Surface { points: points.collect() }
-    };
+    let contexts = [4, 128];
     let config = parse(value);
     let identity = LatencyIdentity {
         target: fingerprint(&config.engine.target).expect("a fingerprint").sha256,
         draft: fingerprint(&config.engine.draft).expect("a fingerprint").sha256,
-        dtype: "f32".into(),
-        device: "cpu".into(),
-        driver: None,
-        threads: 1,
-        machine: "test".into(),
         beam_width: 10,
+        ..LatencyIdentity::default()
     };
     LatencyTable {
         version: LatencyTable::VERSION,
         identity,
-        root: surface(&[1, 13], &|rows| 1.0 + 0.01 * rows),
-        level: surface(&[1, 12], &|depth| 1.0 + 0.001 * depth),
-        verify: surface(&[1, largest], &|size| 5.0 + ms_per_candidate * size),
+        root: Surface::from_fn(&[1, 13], &contexts, |rows, _| 1.0 + 0.01 * rows),
+        level: Surface::from_fn(&[1, 12], &contexts, |depth, _| 1.0 + 0.001 * depth),
+        verify: Surface::from_fn(&[1, largest], &contexts, |size, _| 5.0 + ms_per_candidate * size),
         decision: DecisionCost { depth_us: 5.0, size_us: 5.0 },
         held_out_error: None,
     }
@@ -102,6 +93,18 @@ fn runs_on_recorded_cycles_are_the_same_bit_for_bit() {
     table(&value, 64, 0.1).write(&folder.path().join("latency.json")).expect("written");
     let first = train(&value, &folder.path().join("first"));
     assert_eq!(train(&value, &folder.path().join("second")), first);
+    // So are those whose times scatter; they learn something else.
+    let mut noisy = value.clone();
+    noisy["replay"]["noise"] = json!(true);
+    let mut scattered = table(&value, 64, 0.1);
+    for point in &mut scattered.verify.points {
+        let samples = [0.7, 1.0, 1.6].map(|ratio| (point.median * ratio) as f32);
+        *point = GridPoint::new(point.count, point.context, samples.into());
+    }
+    scattered.write(&folder.path().join("latency.json")).expect("written");
+    let with_noise = train(&noisy, &folder.path().join("noisy"));
+    assert_eq!(train(&noisy, &folder.path().join("noisy again")), with_noise);
+    assert_ne!(with_noise, first);
     // Other costs teach other policies.
     table(&value, 64, 3.0).write(&folder.path().join("latency.json")).expect("written");
     assert_ne!(train(&value, &folder.path().join("third")), first);

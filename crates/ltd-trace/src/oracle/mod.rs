@@ -1,0 +1,292 @@
+//! `ltd-trace oracle`.
+
+mod plot;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ltd_engine::{CycleStats, Learned};
+use ltd_env::Costs;
+use ltd_env::oracle::{self, Choices, Constant};
+use ltd_env::trace::{Trace, TraceHeader};
+use ltd_policy::{LatencyTable, PolicyPackage};
+use serde::Serialize;
+
+use crate::cli::OracleArgs;
+use crate::{Error, Result};
+
+/// What is possible on some traces.
+#[derive(Debug, Serialize)]
+struct Findings {
+    traces: Vec<Report>,
+    /// One constant for all traces; null if there is one trace.
+    common_constant: Option<Common>,
+}
+
+/// What is possible on one trace.
+#[derive(Debug, Serialize)]
+struct Report {
+    trace: String,
+    prompts: usize,
+    positions: usize,
+    /// The choice at every position that is best with foresight, tokens per second.
+    clairvoyant: f64,
+    /// Foresight of the depth only, at the size that suits it best.
+    clairvoyant_depth: f64,
+    /// Foresight of the size only, at the depth that suits it best.
+    clairvoyant_size: f64,
+    best_constant: Setting,
+    policies: Vec<Replay>,
+    grid: Vec<Setting>,
+    #[serde(skip)]
+    constants: Vec<Constant>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Setting {
+    depth: usize,
+    size: usize,
+    tokens_per_second: f64,
+}
+
+/// A policy package on a trace.
+#[derive(Debug, Serialize)]
+struct Replay {
+    policy: String,
+    tokens_per_second: f64,
+    /// `policy / best constant - 1`.
+    gain: f64,
+    /// Share of the gap between best constant and clairvoyant that is closed.
+    closed: f64,
+    depth: Distribution,
+    /// Sizes as they were asked for, whatever a small tree made of them.
+    size: Distribution,
+}
+
+/// What one of a policy's two choices was, over all cycles.
+#[derive(Debug, Serialize)]
+struct Distribution {
+    is_constant: bool,
+    mean: f64,
+    /// Standard deviation.
+    std: f64,
+    /// Cycles by choice.
+    histogram: BTreeMap<usize, usize>,
+}
+
+/// The constant that is best on all traces together, beside those that are best on each.
+#[derive(Debug, Serialize)]
+struct Common {
+    constant: Setting,
+    traces: Vec<Loss>,
+}
+
+#[derive(Debug, Serialize)]
+struct Loss {
+    trace: String,
+    /// The trace's own best constant.
+    own: Setting,
+    /// Throughput of the common constant on this trace.
+    common_tokens_per_second: f64,
+    /// Share of its own throughput, `1 - common / own`.
+    lost: f64,
+}
+
+impl From<Constant> for Setting {
+    fn from(constant: Constant) -> Self {
+        let Constant { depth, size, .. } = constant;
+        Self { depth, size, tokens_per_second: constant.tokens_per_second() }
+    }
+}
+
+impl Distribution {
+    fn new(histogram: &BTreeMap<usize, usize>) -> Self {
+        let cycles: usize = histogram.values().sum();
+        let mean_of = |value: &dyn Fn(f64) -> f64| {
+            let sum: f64 =
+                histogram.iter().map(|(&choice, &count)| value(choice as f64) * count as f64).sum();
+            sum / cycles.max(1) as f64
+        };
+        let mean = mean_of(&|choice| choice);
+        Self {
+            is_constant: histogram.len() <= 1,
+            mean,
+            std: mean_of(&|choice| (choice - mean).powi(2)).sqrt(),
+            histogram: histogram.clone(),
+        }
+    }
+}
+
+pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
+    let table = LatencyTable::read(&args.latency)?;
+    let costs = Costs { model: table.model(), decision: table.decision };
+    let mut traces = Vec::new();
+    for folder in &args.traces {
+        let trace = Trace::read(folder)?;
+        for shard in &trace.truncated {
+            eprintln!("{}: the last chunk is cut off and was passed over", shard.display());
+        }
+        check_fit(folder, &trace.header, &args.latency, &table)?;
+        if trace.positions() == 0 {
+            return Err(ltd_env::Error::EmptyTrace.into());
+        }
+        traces.push(report(folder, &trace, &table, &costs, args)?);
+    }
+    let common_constant = if traces.len() > 1 { common(&traces) } else { None };
+    let findings = Findings { traces, common_constant };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&findings).expect("invariant: plain data"));
+    } else {
+        println!("{}", tables::describe(&findings));
+    }
+    if let Some(path) = &args.plot {
+        plot::write(path, &findings.traces)?;
+    }
+    Ok(())
+}
+
+/// Fails unless trace and table are of the same models.
+fn check_fit(folder: &Path, header: &TraceHeader, latency: &Path, table: &LatencyTable) -> Result<()> {
+    let identity = &table.identity;
+    for (what, of_trace, of_table) in [
+        ("target", &header.target.sha256, &identity.target),
+        ("draft", &header.draft.sha256, &identity.draft),
+        ("beam width", &header.beam_width.to_string(), &identity.beam_width.to_string()),
+    ] {
+        if of_trace != of_table {
+            return Err(Error::Usage(format!(
+                "{}: its {what} is {of_trace}, that of {} is {of_table}",
+                folder.display(),
+                latency.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn report(
+    folder: &Path,
+    trace: &Trace,
+    table: &LatencyTable,
+    costs: &Costs,
+    args: &OracleArgs,
+) -> Result<Report> {
+    let deepest = table.level.counts().last().copied().unwrap_or(0).min(trace.header.depth);
+    let choices = Choices { depths: (0..=deepest).collect(), sizes: table.verify.counts() };
+    let constants = oracle::constants(trace, costs, &choices);
+    let best = Setting::from(oracle::best(&constants));
+    let clairvoyant = oracle::clairvoyant(trace, costs, &choices);
+    let highest = |candidates: Vec<Choices>| {
+        let reached = candidates.iter().map(|choices| oracle::clairvoyant(trace, costs, choices));
+        reached.fold(0.0, f64::max)
+    };
+    let at_sizes = choices.sizes.iter().map(|&size| Choices { sizes: vec![size], ..choices.clone() });
+    let at_depths = choices.depths.iter().map(|&depth| Choices { depths: vec![depth], ..choices.clone() });
+    let mut policies = Vec::new();
+    for path in &args.policies {
+        let policy = Learned::of_package(&PolicyPackage::load(path)?);
+        let parts = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()));
+        let stats = CycleStats::merged(&parts);
+        let reached = stats.tokens_per_second();
+        policies.push(Replay {
+            policy: path.display().to_string(),
+            tokens_per_second: reached,
+            gain: reached / best.tokens_per_second - 1.0,
+            closed: (reached - best.tokens_per_second) / (clairvoyant - best.tokens_per_second),
+            depth: Distribution::new(&stats.depths),
+            size: Distribution::new(&stats.requested_sizes),
+        });
+    }
+    Ok(Report {
+        trace: folder.display().to_string(),
+        prompts: trace.sequences.len(),
+        positions: trace.positions(),
+        clairvoyant,
+        clairvoyant_depth: highest(at_sizes.collect()),
+        clairvoyant_size: highest(at_depths.collect()),
+        best_constant: best,
+        policies,
+        grid: constants.iter().copied().map(Setting::from).collect(),
+        constants,
+    })
+}
+
+/// The best constant of all traces together, among those that all of them have.
+fn common(traces: &[Report]) -> Option<Common> {
+    let (first, others) = traces.split_first()?;
+    let on_trace = |report: &Report, wanted: &Constant| {
+        let same = |constant: &&Constant| (constant.depth, constant.size) == (wanted.depth, wanted.size);
+        report.constants.iter().find(same).copied()
+    };
+    let everywhere = first.constants.iter().filter_map(|constant| {
+        let parts: Option<Vec<Constant>> = others.iter().map(|report| on_trace(report, constant)).collect();
+        let sums = parts?.iter().fold(constant.sums, |sums, part| sums + part.sums);
+        Some(Constant { sums, ..*constant })
+    });
+    let constant = oracle::best(&everywhere.collect::<Vec<_>>());
+    let losses = traces.iter().filter_map(|report| {
+        let own = report.best_constant;
+        let reached = on_trace(report, &constant)?.tokens_per_second();
+        Some(Loss {
+            trace: report.trace.clone(),
+            own,
+            common_tokens_per_second: reached,
+            lost: 1.0 - reached / own.tokens_per_second,
+        })
+    });
+    Some(Common { constant: constant.into(), traces: losses.collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use ltd_env::oracle::Sums;
+
+    use super::*;
+
+    fn report(name: &str, constants: &[(usize, usize, f64, f64)]) -> Report {
+        let constants: Vec<Constant> = constants
+            .iter()
+            .map(|&(depth, size, tokens, seconds)| Constant { depth, size, sums: Sums { tokens, seconds } })
+            .collect();
+        Report {
+            trace: name.to_owned(),
+            prompts: 1,
+            positions: 1,
+            clairvoyant: 1.0,
+            clairvoyant_depth: 1.0,
+            clairvoyant_size: 1.0,
+            best_constant: oracle::best(&constants).into(),
+            policies: Vec::new(),
+            grid: Vec::new(),
+            constants,
+        }
+    }
+
+    #[test]
+    fn the_common_constant_is_best_on_all_tokens_and_each_trace_loses_to_its_own() {
+        // The first trace is longer, the last one is not as deep.
+        let traces = [
+            report("a", &[(0, 4, 900.0, 10.0), (1, 4, 900.0, 9.0), (2, 4, 900.0, 1.0)]),
+            report("b", &[(0, 4, 100.0, 1.0), (1, 4, 100.0, 1.25)]),
+        ];
+        let found = common(&traces).expect("two traces");
+        assert_eq!((found.constant.depth, found.constant.size), (1, 4));
+        assert!((found.constant.tokens_per_second - 1000.0 / 10.25).abs() < 1e-9);
+        let losses: Vec<(usize, f64)> = found.traces.iter().map(|loss| (loss.own.depth, loss.lost)).collect();
+        assert_eq!((losses[0].0, losses[1].0), (2, 0));
+        assert!(
+            (losses[0].1 - (1.0 - 1.0 / 9.0)).abs() < 1e-9 && (losses[1].1 - 0.2).abs() < 1e-9,
+            "{losses:?}"
+        );
+    }
+
+    #[test]
+    fn a_distribution_tells_a_constant_from_choices() {
+        let found = Distribution::new(&BTreeMap::from([(2, 3), (6, 1)]));
+        assert_eq!((found.is_constant, found.mean), (false, 3.0));
+        assert!((found.std - 3f64.sqrt()).abs() < 1e-12);
+        let constant = Distribution::new(&BTreeMap::from([(4, 7)]));
+        assert!(constant.is_constant && constant.mean == 4.0 && constant.std == 0.0);
+    }
+}

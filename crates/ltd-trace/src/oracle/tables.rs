@@ -1,0 +1,86 @@
+//! What was found, for people: Markdown that reads well unrendered.
+
+use super::{Common, Distribution, Findings, Report};
+
+pub(super) fn describe(findings: &Findings) -> String {
+    let traces = findings.traces.iter().map(of_trace);
+    traces.chain(findings.common_constant.iter().map(of_all)).collect::<Vec<_>>().join("\n\n")
+}
+
+fn of_trace(report: &Report) -> String {
+    let best = report.best_constant;
+    let row = |name: &str, reached: f64| {
+        let gain = (reached / best.tokens_per_second - 1.0) * 100.0;
+        format!("| {name} | {reached:.1} | {gain:+.1} % |")
+    };
+    let constant = format!("best constant: depth {}, size {}", best.depth, best.size);
+    let mut lines = vec![
+        format!("{}: {} prompts, {} positions\n", report.trace, report.prompts, report.positions),
+        "| choice | tokens/s | over best constant |\n| --- | --- | --- |".to_owned(),
+        row(&constant, best.tokens_per_second),
+        row("foresight of the size", report.clairvoyant_size),
+        row("foresight of the depth", report.clairvoyant_depth),
+        row("foresight of both", report.clairvoyant),
+    ];
+    lines.extend(report.policies.iter().map(|replay| {
+        let name = format!("{} (closes {:.0} % of the gap)", replay.policy, replay.closed * 100.0);
+        row(&name, replay.tokens_per_second)
+    }));
+    if !report.policies.is_empty() {
+        lines.push("\n| policy | depth | size |\n| --- | --- | --- |".to_owned());
+    }
+    lines.extend(report.policies.iter().map(|replay| {
+        format!("| {} | {} | {} |", replay.policy, choice(&replay.depth), choice(&replay.size))
+    }));
+    lines.push("\ntokens/s of constants, depths down, sizes across\n".to_owned());
+    lines.push(grid(report));
+    lines.join("\n")
+}
+
+fn choice(distribution: &Distribution) -> String {
+    if distribution.is_constant {
+        format!("always {}", distribution.mean)
+    } else {
+        format!("{:.2} on average, standard deviation {:.2}", distribution.mean, distribution.std)
+    }
+}
+
+fn grid(report: &Report) -> String {
+    let mut settings = report.grid.chunk_by(|a, b| a.depth == b.depth).peekable();
+    let mut lines = Vec::new();
+    if let Some(first) = settings.peek() {
+        let sizes: String = first.iter().map(|setting| format!(" {} |", setting.size)).collect();
+        lines.push(format!("| |{sizes}\n|{}", " --- |".repeat(first.len() + 1)));
+    }
+    lines.extend(settings.map(|settings| {
+        let cells: String =
+            settings.iter().map(|setting| format!(" {:.1} |", setting.tokens_per_second)).collect();
+        format!("| {} |{cells}", settings[0].depth)
+    }));
+    lines.join("\n")
+}
+
+fn of_all(common: &Common) -> String {
+    let best = common.constant;
+    let mut lines = vec![
+        format!(
+            "best constant of all traces together: depth {}, size {}, {:.1} tokens/s\n",
+            best.depth, best.size, best.tokens_per_second
+        ),
+        "| trace | its own best constant | tokens/s | with the common one | lost |".to_owned(),
+        "| --- | --- | --- | --- | --- |".to_owned(),
+    ];
+    lines.extend(common.traces.iter().map(|trace| {
+        let own = trace.own;
+        format!(
+            "| {} | depth {}, size {} | {:.1} | {:.1} | {:.1} % |",
+            trace.trace,
+            own.depth,
+            own.size,
+            own.tokens_per_second,
+            trace.common_tokens_per_second,
+            trace.lost * 100.0
+        )
+    }));
+    lines.join("\n")
+}
