@@ -8,7 +8,7 @@ use ltd_env::{
     CycleBackend, DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, ReplayCycles, RewardMeter, SizeEnv,
     stream,
 };
-use ltd_policy::{Actions, ObservationLayout, PolicyKind};
+use ltd_policy::{Actions, PolicyKind};
 use rand::Rng;
 
 use super::Trainer;
@@ -18,14 +18,6 @@ use crate::plan::{Counterpart, Stage};
 use crate::ppo::PpoConfig;
 
 impl Trainer {
-    pub(super) fn layout(&self, kind: PolicyKind) -> ObservationLayout {
-        let (beam_width, depth_cap) = (self.engine.beam_width(), self.engine.max_depth());
-        match kind {
-            PolicyKind::Depth => ObservationLayout::reference_depth(beam_width, depth_cap),
-            PolicyKind::Size => ObservationLayout::reference_size(beam_width, depth_cap),
-        }
-    }
-
     pub(super) fn actions(&self, kind: PolicyKind) -> Actions {
         match kind {
             PolicyKind::Depth => Actions::Depth(self.config.depth.actions),
@@ -73,7 +65,7 @@ impl Trainer {
             Counterpart::FixedSize(size) => Box::new(Static { depth, size }),
             Counterpart::Frozen => self.pair.controller(),
         };
-        let (layout, meter) = (self.layout(stage.kind), RewardMeter::new(self.config.reward));
+        let (layout, meter) = (self.config.layout(stage.kind), RewardMeter::new(self.config.reward));
         match self.actions(stage.kind) {
             Actions::Depth(actions) => Box::new(DepthEnv::new(cycles, counterpart, actions, layout, meter)),
             Actions::Size(actions) => Box::new(SizeEnv::new(cycles, counterpart, actions, layout, meter)),

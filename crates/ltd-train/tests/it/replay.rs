@@ -6,7 +6,7 @@ use ltd_engine::text::{TextModel, load_questions};
 use ltd_engine::{Engine, StopRule, fingerprint};
 use ltd_env::trace::{TRACE_VERSION, TraceHeader, TraceWriter, record_sequence};
 use ltd_policy::{DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Surface, sha256_hex};
-use ltd_train::{Ending, Interrupt, Progress, TrainConfig, Trainer};
+use ltd_train::{Ending, Interrupt, Progress, TrainConfig, Trainer, metrics::tags};
 use serde_json::{Value, json};
 
 use crate::tiny::{config, questions};
@@ -98,6 +98,16 @@ fn runs_on_recorded_cycles_are_the_same_bit_for_bit() {
     table(&value, 64, 0.1).write(&folder.path().join("latency.json")).expect("written");
     let first = train(&value, &folder.path().join("first"));
     assert_eq!(train(&value, &folder.path().join("second")), first);
+    let metrics = std::fs::read_to_string(folder.path().join("first/metrics.jsonl")).expect("curves");
+    assert!(metrics.contains(tags::LAMBDA), "the reward is gain");
+    // Knowing every outcome teaches another policy, the same each time.
+    let mut exact = value.clone();
+    for kind in ["depth", "size"] {
+        exact[kind]["ppo"]["advantage"] = json!("exact");
+    }
+    let known = train(&exact, &folder.path().join("known"));
+    assert_ne!(known, first);
+    assert_eq!(train(&exact, &folder.path().join("known again")), known);
     // Other costs teach other policies.
     table(&value, 64, 3.0).write(&folder.path().join("latency.json")).expect("written");
     assert_ne!(train(&value, &folder.path().join("third")), first);
