@@ -28,6 +28,9 @@ pub struct Step {
     pub outcome: Option<CycleOutcome>,
 }
 
+/// A policy to look ahead with: for an observation, the probability of each action.
+pub type PolicyFn<'p> = dyn FnMut(&[f32]) -> Vec<f32> + 'p;
+
 /// A Markov decision process with a vector of numbers to see and a finite set of actions.
 pub trait Env {
     /// Length of an observation.
@@ -41,6 +44,18 @@ pub trait Env {
 
     /// Takes a decision. While the episode goes on, or when it was truncated, the next observation is written.
     fn step(&mut self, decision: Decision, observation: &mut [f32]) -> Result<Step>;
+
+    /// What each action of the pending decision is worth (`[n_actions]`): the expected sum of the rewards that follow
+    /// in this episode, discounted by `gamma` per step, if `policy` makes all later decisions. `None` where outcomes
+    /// are not known in advance. The environment stays as it is.
+    fn action_values(&mut self, _policy: &mut PolicyFn, _gamma: f32) -> Result<Option<Vec<f32>>> {
+        Ok(None)
+    }
+
+    /// The throughput that the reward `gain` compares cycles with, in tokens per second, where that is the reward.
+    fn lambda(&self) -> Option<f64> {
+        None
+    }
 
     /// Everything that the future depends on, for a checkpoint: where the prompts stand, the sequence so far, the
     /// episode under way, random streams.

@@ -16,7 +16,7 @@ pub(crate) struct Episodes<B: CycleBackend> {
     pub(crate) backend: B,
     pub(crate) counterpart: Box<dyn Controller>,
     pub(crate) layout: ObservationLayout,
-    reward: RewardMeter,
+    pub(crate) reward: RewardMeter,
     cycle: Option<B::Cycle>,
 }
 
@@ -56,6 +56,16 @@ impl<B: CycleBackend> Episodes<B> {
         let mut cycle = self.cycle.take().ok_or(Error::NoEpisode)?;
         cycle.add_policy_time(elapsed);
         Ok(cycle)
+    }
+
+    /// The cycle that waits for a decision.
+    pub(crate) fn pending(&self) -> Result<&B::Cycle> {
+        self.cycle.as_ref().ok_or(Error::NoEpisode)
+    }
+
+    /// What verifying a cycle, or a copy of one, would pay, if that is known in advance.
+    pub(crate) fn worth(&self, cycle: &B::Cycle, size: usize) -> Option<f32> {
+        Some(self.reward.worth(&self.backend.foresee(cycle, size)?))
     }
 
     /// Verifies and pays.

@@ -35,6 +35,9 @@ pub enum Error {
     /// A saved state is not one of this environment.
     #[error("the saved environment state is not of the expected form: {0}")]
     State(#[from] serde_json::Error),
+    /// Exact values of actions were asked of an environment that learns outcomes only by trying.
+    #[error("this environment does not know outcomes in advance: exact advantages need recorded cycles")]
+    OutcomesUnknown,
     /// `step` without an episode.
     #[error("no episode is under way: call reset first")]
     NoEpisode,

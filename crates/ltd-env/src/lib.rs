@@ -22,7 +22,7 @@ pub mod trace;
 pub use backend::{Cycle, CycleBackend};
 pub use counterpart::RandomDepth;
 pub use depth_env::DepthEnv;
-pub use env::{Decision, Env, Step};
+pub use env::{Decision, Env, PolicyFn, Step};
 pub use error::{Error, Result};
 pub use live::LiveCycles;
 pub use noise::Scatter;

@@ -9,7 +9,8 @@ use ltd_engine::{Controller, CycleOutcome, CycleStats};
 use rayon::prelude::*;
 
 use crate::Costs;
-use crate::replay::Replayed;
+use crate::backend::Cycle;
+use crate::replay::RecordedTree;
 use crate::trace::{Trace, TraceHeader, TracedSequence};
 
 /// Depths and sizes that may be chosen.
@@ -203,13 +204,14 @@ pub fn replay_sequence(
     let mut stats = CycleStats::default();
     let (mut at, mut rows) = (0, 1);
     while at < sequence.len() {
-        let mut cycle = Replayed::new(header, sequence.position(at));
+        let tree = RecordedTree { header, position: sequence.position(at) };
+        let mut cycle = tree.begin();
         controller.begin_cycle();
-        while cycle.depth() < header.depth && controller.continue_drafting(&cycle.summary()) {
-            cycle.expand();
+        while cycle.summary().draft_depth < header.depth && controller.continue_drafting(&cycle.summary()) {
+            tree.expand(&mut cycle);
         }
         let size = controller.verification_size(&cycle.summary());
-        let outcome = cycle.verify(&sequence.tokens, costs, rows, size);
+        let outcome = tree.verify(&cycle, &sequence.tokens, costs, rows, size);
         controller.observe(&outcome);
         visit(&outcome);
         stats.add(&outcome);

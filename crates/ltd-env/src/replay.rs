@@ -72,15 +72,16 @@ struct ReplayState {
     noise: Option<String>,
 }
 
-/// A recorded cycle under way, at a known position: what [`ReplayCycles`] and [`crate::oracle::replay`] share.
-pub(crate) struct Replayed<'s> {
-    header: &'s TraceHeader,
-    position: TracedPosition<'s>,
-    cycle: ReplayCycle,
+/// The tree at a position, and how cycles draft and verify it: what [`ReplayCycles`] and [`crate::oracle::replay`]
+/// share.
+#[derive(Clone, Copy)]
+pub(crate) struct RecordedTree<'s> {
+    pub(crate) header: &'s TraceHeader,
+    pub(crate) position: TracedPosition<'s>,
 }
 
 /// The part of a recorded cycle that a policy sees.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ReplayCycle {
     scores: Vec<f32>,
     beam_width: usize,
@@ -102,35 +103,35 @@ impl Cycle for ReplayCycle {
     fn add_policy_time(&mut self, _elapsed: Duration) {}
 }
 
-impl<'s> Replayed<'s> {
+impl RecordedTree<'_> {
     /// A cycle after its root expansion.
-    pub(crate) fn new(header: &'s TraceHeader, position: TracedPosition<'s>) -> Self {
+    pub(crate) fn begin(self) -> ReplayCycle {
+        let Self { header, position } = self;
         let mut scores = Vec::with_capacity(header.scores_per_position());
         scores.resize(header.beam_width, 0.0);
         position.write_scores(0, &mut scores);
         let context_length = position.context_length;
-        let cycle = ReplayCycle { scores, beam_width: header.beam_width, depth: 0, context_length };
-        Self { header, position, cycle }
+        ReplayCycle { scores, beam_width: header.beam_width, depth: 0, context_length }
     }
 
-    pub(crate) fn depth(&self) -> usize {
-        self.cycle.depth
+    /// Drafts one more level.
+    pub(crate) fn expand(self, cycle: &mut ReplayCycle) {
+        let from = cycle.scores.len();
+        cycle.scores.resize(from + self.header.beam_width * self.header.beam_width, 0.0);
+        self.position.write_scores(from, &mut cycle.scores);
+        cycle.depth += 1;
     }
 
-    pub(crate) fn summary(&self) -> CycleSummary<'_> {
-        self.cycle.summary()
-    }
-
-    pub(crate) fn expand(&mut self) {
-        let from = self.cycle.scores.len();
-        self.cycle.scores.resize(from + self.header.beam_width * self.header.beam_width, 0.0);
-        self.position.write_scores(from, &mut self.cycle.scores);
-        self.cycle.depth += 1;
-    }
-
-    /// Ends the cycle. `tokens` are those of its sequence, `rows` those that the draft had not read.
-    pub(crate) fn verify(&self, tokens: &[u32], costs: &Costs, rows: usize, size: usize) -> CycleOutcome {
-        let Self { header, position, cycle } = self;
+    /// How a cycle ends. `tokens` are those of its sequence, `rows` those that the draft had not read.
+    pub(crate) fn verify(
+        self,
+        cycle: &ReplayCycle,
+        tokens: &[u32],
+        costs: &Costs,
+        rows: usize,
+        size: usize,
+    ) -> CycleOutcome {
+        let Self { header, position } = self;
         let root = position.context_length;
         let verified = header.verified(size, cycle.depth, root);
         let accepted = position.accepted(cycle.depth, verified);
@@ -169,11 +170,9 @@ impl ReplayCycles {
         &self.trace.sequences[place.sequence]
     }
 
-    /// The cycle under way, with its position.
-    fn resume(&self, cycle: ReplayCycle) -> Result<(Place, Replayed<'_>)> {
-        let place = self.place.ok_or(Error::NoEpisode)?;
+    fn tree(&self, place: Place) -> RecordedTree<'_> {
         let position = self.sequence(place).position(place.position);
-        Ok((place, Replayed { header: &self.trace.header, position, cycle }))
+        RecordedTree { header: &self.trace.header, position }
     }
 }
 
@@ -187,22 +186,20 @@ impl CycleBackend for ReplayCycles {
                 _ => self.place = Some(Place { sequence: self.order.advance(), position: 0, rows: 1 }),
             }
         };
-        Ok(Replayed::new(&self.trace.header, self.sequence(place).position(place.position)).cycle)
+        Ok(self.tree(place).begin())
     }
 
     fn expand(&mut self, cycle: &mut ReplayCycle) -> Result<()> {
         if cycle.depth >= self.trace.header.depth {
             return Err(ltd_engine::Error::DepthLimit { depth: self.trace.header.depth }.into());
         }
-        let (_, mut replayed) = self.resume(std::mem::take(cycle))?;
-        replayed.expand();
-        *cycle = replayed.cycle;
+        self.tree(self.place.ok_or(Error::NoEpisode)?).expand(cycle);
         Ok(())
     }
 
     fn verify(&mut self, cycle: ReplayCycle, size: usize) -> Result<CycleOutcome> {
-        let (place, replayed) = self.resume(cycle)?;
-        let mut outcome = replayed.verify(&self.sequence(place).tokens, &self.costs, place.rows, size);
+        let place = self.place.ok_or(Error::NoEpisode)?;
+        let mut outcome = self.foresee(&cycle, size).ok_or(Error::NoEpisode)?;
         if let Some(noise) = &mut self.noise {
             let CycleOutcome { draft_depth, verification_size, context_length, .. } = outcome;
             outcome.timing =
@@ -211,6 +208,16 @@ impl CycleBackend for ReplayCycles {
         let rows = outcome.acceptance_length();
         self.place = Some(Place { position: place.position + rows, rows, ..place });
         Ok(outcome)
+    }
+
+    fn copy(&self, cycle: &ReplayCycle) -> Option<ReplayCycle> {
+        Some(cycle.clone())
+    }
+
+    fn foresee(&self, cycle: &ReplayCycle, size: usize) -> Option<CycleOutcome> {
+        let place = self.place?;
+        let tokens = &self.sequence(place).tokens;
+        Some(self.tree(place).verify(cycle, tokens, &self.costs, place.rows, size))
     }
 
     fn state(&self) -> serde_json::Value {

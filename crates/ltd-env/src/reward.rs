@@ -13,8 +13,8 @@ pub enum Reward {
     Acceptance,
     /// `-T` in units of 100 ms (an ablation of the paper).
     Time,
-    /// `tau - lambda * T`, with `lambda` the running `sum(tau) / sum(T)`. Its fixed point maximises tokens per
-    /// second, which the mean of `tau / T` does not.
+    /// `tau - lambda * T`, with `lambda` the throughput `sum(tau) / sum(T)` of the latest cycles. Its fixed point
+    /// maximises tokens per second, which the mean of `tau / T` does not.
     #[default]
     Gain,
 }
@@ -32,8 +32,15 @@ impl std::fmt::Display for Reward {
 
 const SECONDS_PER_THROUGHPUT_UNIT: f64 = 0.01;
 const SECONDS_PER_TIME_UNIT: f64 = 0.1;
+/// Share of the sums that each further cycle leaves: cycles count as `exp(-age / 2000)`. Cycles of an earlier, worse
+/// policy must fade, or `lambda` would lag behind the policy for as long as it learns; with this many counted,
+/// `lambda` is still known to about 1 % (one cycle's tokens vary by half their mean).
+const KEPT: f64 = 1.0 - 1.0 / 2000.0;
 
 /// Computes rewards and keeps the sums that `gain` needs.
+///
+/// `lambda` is found by iteration (Dinkelbach 1967): it is the throughput of the policy that learns, which learns to
+/// maximise `tau - lambda * T`, which changes its throughput, until neither moves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RewardMeter {
     reward: Reward,
@@ -47,25 +54,42 @@ impl RewardMeter {
         Self { reward, tokens: 0.0, seconds: 0.0 }
     }
 
-    /// The reward of a cycle. Its own tokens and time are part of `lambda`, so that the first cycle's gain is 0.
+    /// The reward of a cycle, which is part of `lambda` from now on.
     pub fn reward(&mut self, outcome: &CycleOutcome) -> f32 {
-        let tokens = outcome.acceptance_length() as f64;
-        let seconds = outcome.timing.total().as_secs_f64();
-        self.tokens += tokens;
-        self.seconds += seconds;
-        let reward = match self.reward {
+        let worth = self.worth(outcome);
+        (self.tokens, self.seconds) = self.sums_with(outcome);
+        worth
+    }
+
+    /// What the reward of a cycle would be if it came next. Its own tokens and time are part of `lambda`, so that the
+    /// first cycle's gain is 0.
+    pub fn worth(&self, outcome: &CycleOutcome) -> f32 {
+        let (tokens, seconds) = tokens_and_seconds(outcome);
+        let worth = match self.reward {
             Reward::Throughput => tokens / seconds * SECONDS_PER_THROUGHPUT_UNIT,
             Reward::Acceptance => tokens,
             Reward::Time => -seconds / SECONDS_PER_TIME_UNIT,
-            Reward::Gain => tokens - self.tokens_per_second() * seconds,
+            Reward::Gain => {
+                let (all_tokens, all_seconds) = self.sums_with(outcome);
+                tokens - all_tokens / all_seconds * seconds
+            }
         };
-        reward as f32
+        worth as f32
     }
 
-    /// `lambda`: tokens per second of all cycles so far.
-    pub fn tokens_per_second(&self) -> f64 {
-        self.tokens / self.seconds
+    /// `lambda`, in tokens per second; `None` unless the reward is `gain`, or before the first cycle.
+    pub fn lambda(&self) -> Option<f64> {
+        (self.reward == Reward::Gain && self.seconds > 0.0).then(|| self.tokens / self.seconds)
     }
+
+    fn sums_with(&self, outcome: &CycleOutcome) -> (f64, f64) {
+        let (tokens, seconds) = tokens_and_seconds(outcome);
+        (self.tokens * KEPT + tokens, self.seconds * KEPT + seconds)
+    }
+}
+
+fn tokens_and_seconds(outcome: &CycleOutcome) -> (f64, f64) {
+    (outcome.acceptance_length() as f64, outcome.timing.total().as_secs_f64())
 }
 
 #[cfg(test)]
@@ -103,7 +127,26 @@ mod tests {
         let mut meter = RewardMeter::new(Reward::Gain);
         meter.reward(&outcome(2, 100));
         // 6 tokens in 200 ms so far: 30 per second, 3 in 100 ms; this cycle brought 4.
-        assert!((meter.reward(&outcome(4, 100)) - 1.0).abs() < 1e-6);
-        assert!((meter.tokens_per_second() - 30.0).abs() < 1e-6);
+        let foreseen = meter.worth(&outcome(4, 100));
+        assert!((foreseen - 1.0).abs() < 1e-3, "{foreseen}");
+        assert!((meter.lambda().expect("a cycle was seen") - 20.0).abs() < 1e-9, "foresight leaves no trace");
+        assert_eq!(meter.reward(&outcome(4, 100)), foreseen);
+        assert!((meter.lambda().expect("a cycle was seen") - 30.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn lambda_settles_at_the_throughput_of_the_latest_cycles() {
+        let mut meter = RewardMeter::new(Reward::Gain);
+        assert_eq!(meter.lambda(), None);
+        for _ in 0..20_000 {
+            meter.reward(&outcome(1, 100));
+        }
+        // The policy got better: 40 tokens per second in place of 10.
+        for _ in 0..10_000 {
+            meter.reward(&outcome(4, 100));
+        }
+        let lambda = meter.lambda().expect("cycles were seen");
+        assert!((lambda / 40.0 - 1.0).abs() < 0.01, "{lambda}");
+        assert!(meter.worth(&outcome(4, 100)).abs() < 0.04, "at its fixed point the mean gain is nothing");
     }
 }

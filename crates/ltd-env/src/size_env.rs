@@ -4,7 +4,7 @@ use ltd_engine::Controller;
 use ltd_policy::{ObservationLayout, SizeActions};
 
 use crate::backend::{Cycle, CycleBackend};
-use crate::env::{Decision, Env, Step};
+use crate::env::{Decision, Env, PolicyFn, Step};
 use crate::episode::Episodes;
 use crate::reward::RewardMeter;
 use crate::{Error, Result};
@@ -55,6 +55,15 @@ impl<B: CycleBackend> Env for SizeEnv<B> {
         let size = *self.actions.sizes.get(action).ok_or(Error::UnknownAction { action, count })?;
         let cycle = self.episodes.take(elapsed)?;
         self.episodes.finish(cycle, size)
+    }
+
+    fn action_values(&mut self, _policy: &mut PolicyFn, _gamma: f32) -> Result<Option<Vec<f32>>> {
+        let cycle = self.episodes.pending()?;
+        Ok(self.actions.sizes.iter().map(|&size| self.episodes.worth(cycle, size)).collect())
+    }
+
+    fn lambda(&self) -> Option<f64> {
+        self.episodes.reward.lambda()
     }
 
     fn state(&self) -> serde_json::Value {

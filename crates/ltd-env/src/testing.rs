@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::env::{Decision, Env, Step};
+use crate::env::{Decision, Env, PolicyFn, Step};
 use crate::random::stream;
 use crate::{Error, Result};
 
@@ -141,6 +141,12 @@ impl Env for ContextualBandit {
     fn reset(&mut self, observation: &mut [f32]) -> Result<()> {
         self.show(observation);
         Ok(())
+    }
+
+    fn action_values(&mut self, _policy: &mut PolicyFn, _gamma: f32) -> Result<Option<Vec<f32>>> {
+        let (slope, noise) = self.context();
+        let values = (0..Self::SIZES).map(|action| (Self::expected(slope, action) + noise) as f32);
+        Ok(Some(values.collect()))
     }
 
     fn step(&mut self, decision: Decision, _observation: &mut [f32]) -> Result<Step> {

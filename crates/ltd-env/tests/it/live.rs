@@ -126,3 +126,11 @@ fn assert_restored_alike(engine: &Rc<Engine>, sampler: &Sampler) {
         restored.reset(&mut shown).expect("reset");
     }
 }
+
+#[test]
+fn live_cycles_tell_nothing_in_advance() {
+    let mut env = size_env(&engine(), &Sampler::greedy());
+    let mut observation = vec![0.0; env.observation_len()];
+    env.reset(&mut observation).expect("reset");
+    assert_eq!(env.action_values(&mut |_| vec![1.0; 3], 1.0).expect("an answer"), None);
+}

@@ -8,11 +8,12 @@ use ltd_env::latency::{LatencyPlan, held_out_error, measure};
 use ltd_env::oracle::{self, Choices};
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
 use ltd_env::{
-    Costs, DepthEnv, Env, LiveCycles, PromptStream, ReplayCycles, Reward, RewardMeter, Scatter, SizeEnv,
+    Costs, Decision, DepthEnv, Env, LiveCycles, PromptStream, ReplayCycles, Reward, RewardMeter, Scatter,
+    SizeEnv,
 };
 use ltd_policy::{
     CycleSummary, DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, ObservationLayout,
-    SizeActions, Surface,
+    PolicyKind, SizeActions, Surface,
 };
 
 use crate::live::{choose, cycles, engine, prompts};
@@ -219,6 +220,79 @@ fn scattered_table() -> LatencyTable {
         *point = GridPoint::new(point.count, point.context, samples.into());
     }
     table
+}
+
+/// Prefers some actions to others, as the observation has it.
+fn policy(observation: &[f32], actions: usize) -> Vec<f32> {
+    let sum: f32 = observation.iter().sum();
+    let weights: Vec<f32> = (0..actions).map(|action| 1.0 + (sum * (action + 1) as f32).sin()).collect();
+    weights.iter().map(|weight| weight / weights.iter().sum::<f32>()).collect()
+}
+
+/// The value of an action by taking it, and then every way on.
+fn by_taking(
+    environment: &dyn Fn() -> Box<dyn Env>,
+    state: &serde_json::Value,
+    action: usize,
+    gamma: f32,
+) -> f32 {
+    let mut env = environment();
+    let mut observation = vec![0.0; env.observation_len()];
+    env.restore(state.clone(), &mut observation).expect("restored");
+    let decision = Decision { action, elapsed: std::time::Duration::ZERO };
+    let step = env.step(decision, &mut observation).expect("step");
+    if step.terminated {
+        return step.reward;
+    }
+    let (state, probabilities) = (env.state(), policy(&observation, env.n_actions()));
+    let ways = probabilities.iter().enumerate();
+    step.reward
+        + gamma * ways.map(|(action, p)| p * by_taking(environment, &state, action, gamma)).sum::<f32>()
+}
+
+#[test]
+fn values_of_actions_are_those_of_all_ways_on() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = record(&engine, folder.path(), 24);
+    let meter = || RewardMeter::new(Reward::Gain);
+    let depth = || -> Box<dyn Env> {
+        let actions = DepthActions { min_depth: 0, max_depth: 9, decide_every: 2 };
+        let layout = ObservationLayout::compact(PolicyKind::Depth, 10, DEPTH);
+        let counterpart = Box::new(Static { depth: 0, size: 12 });
+        Box::new(DepthEnv::new(replayed(&trace), counterpart, actions, layout, meter()))
+    };
+    let size = || -> Box<dyn Env> {
+        let actions = SizeActions { sizes: vec![1, 4, 16, 60] };
+        let layout = ObservationLayout::compact(PolicyKind::Size, 10, DEPTH);
+        let counterpart = Box::new(ltd_env::RandomDepth::new(0..=6, 60, 9));
+        Box::new(SizeEnv::new(replayed(&trace), counterpart, actions, layout, meter()))
+    };
+    for environment in [&depth as &dyn Fn() -> Box<dyn Env>, &size] {
+        let mut env = environment();
+        let count = env.n_actions();
+        let mut observation = vec![0.0; env.observation_len()];
+        env.reset(&mut observation).expect("reset");
+        let mut distinct = 0;
+        for number in 0..60 {
+            let state = env.state();
+            let mut policy = |observation: &[f32]| policy(observation, count);
+            let values = env.action_values(&mut policy, 0.9).expect("values").expect("known in advance");
+            assert_eq!(env.state(), state, "looking ahead changes nothing");
+            for (action, found) in values.iter().enumerate() {
+                let expected = by_taking(environment, &state, action, 0.9);
+                assert!(
+                    (found - expected).abs() < 1e-5,
+                    "step {number}, action {action}: {found} {expected}"
+                );
+            }
+            distinct += usize::from(values.iter().any(|value| (value - values[0]).abs() > 1e-3));
+            if env.step(choose(number, count), &mut observation).expect("step").terminated {
+                env.reset(&mut observation).expect("reset");
+            }
+        }
+        assert!(distinct > 30, "actions must differ for this to say anything: {distinct}");
+    }
 }
 
 #[test]

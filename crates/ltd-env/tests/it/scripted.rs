@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ltd_engine::{Controller, CycleOutcome, CycleTiming, Static};
-use ltd_env::{Cycle, CycleBackend, Decision, DepthEnv, Env, Error, Result, Reward, RewardMeter, SizeEnv};
+use ltd_env::{
+    Cycle, CycleBackend, Decision, DepthEnv, Env, Error, Result, Reward, RewardMeter, SizeEnv, Step,
+};
 use ltd_policy::{CycleSummary, DepthActions, ObservationLayout, SizeActions};
 
 const WIDTH: usize = 2;
@@ -17,6 +19,7 @@ struct Script {
     verified_sizes: Vec<usize>,
 }
 
+#[derive(Clone)]
 struct ScriptedCycle {
     scores: Vec<f32>,
     number: usize,
@@ -57,10 +60,18 @@ impl CycleBackend for Script {
 
     fn verify(&mut self, cycle: ScriptedCycle, size: usize) -> Result<CycleOutcome> {
         self.verified_sizes.push(size);
+        self.foresee(&cycle, size).ok_or(Error::NoEpisode)
+    }
+
+    fn copy(&self, cycle: &ScriptedCycle) -> Option<ScriptedCycle> {
+        Some(cycle.clone())
+    }
+
+    fn foresee(&self, cycle: &ScriptedCycle, size: usize) -> Option<CycleOutcome> {
         let draft = Duration::from_millis(10 * cycle.depth as u64);
         let verify = Duration::from_millis(20);
         let timing = CycleTiming { draft, policy: cycle.policy, verify, ..CycleTiming::default() };
-        Ok(CycleOutcome {
+        Some(CycleOutcome {
             accepted_ids: vec![0; 1 + cycle.depth.min(size)],
             next_token: 0,
             draft_depth: cycle.depth,
@@ -187,4 +198,27 @@ fn a_restored_environment_shows_the_pending_observation_and_goes_on() {
     assert_eq!(shown, observation);
     let expected = env.step(decide(DepthActions::STOP), &mut observation).expect("step");
     assert_eq!(restored.step(decide(DepthActions::STOP), &mut shown).expect("step"), expected);
+}
+
+#[test]
+fn values_of_actions_are_the_expectations_of_what_follows() {
+    let mut env = depth_env(DepthActions { min_depth: 1, max_depth: 6, decide_every: 2 }, Reward::Throughput);
+    let mut observation = vec![0.0; env.observation_len()];
+    env.reset(&mut observation).expect("reset");
+    // At depth d, min(d, 3) + 1 tokens in 10 d + 20 ms; asked at 1, 3 and 5; the policy stops in a quarter of cases.
+    let throughput = |depth: usize| (1 + depth.min(3)) as f32 / (depth + 2) as f32;
+    let policy = |observation: &[f32]| {
+        assert_eq!(observation.len(), WIDTH * WIDTH + 28);
+        vec![0.25, 0.75]
+    };
+    let at_five = 0.25 * throughput(5) + 0.75 * throughput(6);
+    let at_three = 0.25 * throughput(3) + 0.75 * 0.9 * at_five;
+    let values = env.action_values(&mut { policy }, 0.9).expect("values").expect("known in advance");
+    for (found, expected) in values.iter().zip([throughput(1), 0.9 * at_three]) {
+        assert!((found - expected).abs() < 1e-6, "{values:?}");
+    }
+    let Step { reward, .. } = env.step(decide(DepthActions::STOP), &mut observation).expect("step");
+    assert_eq!(reward, values[DepthActions::STOP]);
+    let error = env.action_values(&mut { policy }, 0.9).expect_err("no decision is pending");
+    assert!(matches!(error, Error::NoEpisode));
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use ltd_engine::{EngineConfig, SamplingParams};
 use ltd_env::Reward;
-use ltd_policy::{DepthActions, PolicyKind, SizeActions};
+use ltd_policy::{DepthActions, ObservationLayout, PolicyKind, SizeActions};
 use serde::{Deserialize, Serialize};
 
 pub use preset::Preset;
@@ -48,6 +48,21 @@ pub struct TrainConfig {
     pub stages: StagesConfig,
     /// What policies are compared with.
     pub evaluation: EvaluationConfig,
+}
+
+impl TrainConfig {
+    /// What the policy of a kind sees.
+    ///
+    /// # Panics
+    /// If the configuration names no known layout, which the check of a configuration rules out.
+    pub fn layout(&self, kind: PolicyKind) -> ObservationLayout {
+        let family = match kind {
+            PolicyKind::Depth => &self.depth.layout,
+            PolicyKind::Size => &self.size.layout,
+        };
+        ObservationLayout::named(family, kind, self.engine.beam_width, self.engine.max_depth)
+            .expect("invariant: the configuration was checked")
+    }
 }
 
 /// The three sets of prompts. Training and measuring must not share prompts.
@@ -116,6 +131,8 @@ pub enum Backend {
 pub struct DepthConfig {
     /// Between which depths it may stop, and how often it is asked.
     pub actions: DepthActions,
+    /// What it sees: `reference` (as in the official code) or `compact`.
+    pub layout: String,
     /// How it learns.
     pub ppo: PpoConfig,
 }
@@ -126,6 +143,8 @@ pub struct DepthConfig {
 pub struct SizeConfig {
     /// Verification sizes to choose among, ascending.
     pub sizes: SizeActions,
+    /// What it sees: `reference` (as in the official code) or `compact`.
+    pub layout: String,
     /// How it learns.
     pub ppo: PpoConfig,
 }

@@ -10,7 +10,7 @@ use super::{
     DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, RoundStage, SizeConfig, SizeStage,
     StagesConfig, StaticSetting,
 };
-use crate::ppo::{NetArch, PpoConfig};
+use crate::ppo::{Advantage, NetArch, PpoConfig};
 
 /// A named set of defaults for everything but models and prompts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,7 @@ impl Preset {
             vf_coef: 0.5,
             max_grad_norm: 0.5,
             target_kl: None,
+            advantage: Advantage::Sampled,
             normalize_advantage: true,
             learning_rate: 1e-3,
             warmup_fraction: 0.01,
@@ -132,6 +133,7 @@ impl Preset {
             Self::Quick => DepthActions { min_depth: 0, max_depth: 8, decide_every: 1 },
             Self::Paper | Self::Official => DepthActions { min_depth: 1, max_depth: 12, decide_every: 1 },
         };
+        let layout = if self == Self::Quick { "compact" } else { "reference" };
         let reward = if self == Self::Quick { Reward::Gain } else { Reward::Throughput };
         json!({
             "preset": self,
@@ -141,9 +143,10 @@ impl Preset {
             "sampling": SamplingParams::default(),
             "replay": null,
             "reward": reward,
-            "depth": DepthConfig { actions, ppo: self.ppo(PolicyKind::Depth) },
+            "depth": DepthConfig { actions, layout: layout.to_owned(), ppo: self.ppo(PolicyKind::Depth) },
             "size": SizeConfig {
                 sizes: SizeActions { sizes: self.sizes() },
+                layout: layout.to_owned(),
                 ppo: self.ppo(PolicyKind::Size),
             },
             "stages": self.stages(),

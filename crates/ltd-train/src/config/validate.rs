@@ -10,6 +10,7 @@ use super::{
     Backend, EvaluationConfig, PredictorStage, Problems, PromptSet, PromptSets, SizeConfig, StagesConfig,
     TrainConfig,
 };
+use crate::ppo::Advantage;
 
 impl TrainConfig {
     /// All impossible values, with their paths. Model folders and question files are looked at, models not loaded.
@@ -39,6 +40,20 @@ impl TrainConfig {
             problems.add(format!("depth.actions.{field}"), problem);
         }
         self.depth.ppo.validate("depth.ppo", &mut problems);
+        for (name, layout, ppo) in
+            [("depth", &self.depth.layout, &self.depth.ppo), ("size", &self.size.layout, &self.size.ppo)]
+        {
+            if !ObservationLayout::FAMILIES.contains(&layout.as_str()) {
+                let known = ObservationLayout::FAMILIES.join("`, `");
+                problems.add(format!("{name}.layout"), format!("is `{layout}`, expected one of `{known}`"));
+            }
+            if ppo.advantage == Advantage::Exact && self.replay.is_none() {
+                problems.add(
+                    format!("{name}.ppo.advantage"),
+                    "exact needs replay: outcomes of live cycles are not known in advance",
+                );
+            }
+        }
         self.size.note_problems(self.largest_tree(), &mut problems);
         self.stages.note_problems(max_depth, &mut problems);
         self.evaluation.note_problems(max_depth, &mut problems);

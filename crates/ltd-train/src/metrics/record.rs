@@ -15,6 +15,7 @@ pub(crate) fn rollout_record(
     learner: &Learner,
     cycles: &CycleStats,
     update: &UpdateStats,
+    lambda: Option<f64>,
     elapsed: Duration,
 ) -> Record {
     let timesteps = learner.timesteps();
@@ -44,6 +45,9 @@ pub(crate) fn rollout_record(
     set(tags::VALUE_LOSS, update.value_loss);
     set(tags::GRADIENT_STEPS, learner.gradient_steps() as f64);
     set(tags::GRAD_NORM, update.grad_norm);
+    if let Some(lambda) = lambda {
+        set(tags::LAMBDA, lambda);
+    }
     let mut histograms = BTreeMap::new();
     if cycles.cycles > 0 {
         let timing = &cycles.timing;

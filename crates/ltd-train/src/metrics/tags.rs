@@ -36,6 +36,8 @@ pub const VALUE_LOSS: &str = "train/value_loss";
 pub const GRADIENT_STEPS: &str = "train/gradient_steps";
 /// Mean gradient norm before clipping.
 pub const GRAD_NORM: &str = "train/grad_norm";
+/// Throughput that the reward `gain` compares with.
+pub const LAMBDA: &str = "train/lambda";
 /// Mean acceptance length.
 pub const ACCEPTANCE_LENGTH: &str = "env/acceptance_length";
 /// Accepted draft tokens per verified candidate.
@@ -78,7 +80,7 @@ pub const DRAFT_DEPTHS: &str = "env/draft_depths";
 pub const VERIFICATION_SIZES: &str = "env/verification_sizes";
 
 /// All tags.
-pub const ALL: [&str; 38] = [
+pub const ALL: [&str; 39] = [
     EP_REW_MEAN,
     EP_LEN_MEAN,
     FPS,
@@ -97,6 +99,7 @@ pub const ALL: [&str; 38] = [
     VALUE_LOSS,
     GRADIENT_STEPS,
     GRAD_NORM,
+    LAMBDA,
     ACCEPTANCE_LENGTH,
     ACCEPTANCE_RATE,
     DRAFT_DEPTH,

@@ -18,9 +18,11 @@ pub struct ActorCritic {
     value: Network,
 }
 
-/// What the networks say of a batch of steps, each `[batch]`.
+/// What the networks say of a batch of steps, each `[batch]` but for the first.
 #[derive(Debug)]
 pub struct Evaluation {
+    /// Log-probabilities of all actions, `[batch, n_actions]`.
+    pub action_log_probs: Tensor,
     /// Value of the observation.
     pub values: Tensor,
     /// Log-probability of the action.
@@ -46,6 +48,7 @@ impl ActorCritic {
             values: self.values(observations),
             log_probs: log_probs.gather(1, &actions.unsqueeze(1), false).squeeze_dim(1),
             entropy,
+            action_log_probs: log_probs,
         }
     }
 

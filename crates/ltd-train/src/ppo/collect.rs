@@ -5,16 +5,16 @@ use std::time::Instant;
 
 use ltd_env::{Decision, Env, Step};
 use ltd_policy::{Mlp, Scratch};
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, Axis};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::actor_critic::ActorCritic;
-use super::config::PpoConfig;
+use super::config::{Advantage, PpoConfig};
 use super::gae::advantages_and_returns;
-use super::rollout_buffer::RolloutBuffer;
+use super::rollout_buffer::{EveryAction, RolloutBuffer};
 
 /// Episodes over which rewards and lengths are averaged for the curves, as in Stable-Baselines3.
 const WINDOW: usize = 100;
@@ -69,10 +69,12 @@ impl Episodes {
 pub(crate) struct Rollout {
     /// `[steps, observation]`, row-major.
     pub(crate) observations: Vec<f32>,
+    /// `[steps, n_actions]`, row-major; empty unless advantages are exact.
+    pub(crate) action_values: Vec<f32>,
     pub(crate) steps: Steps,
 }
 
-/// A rollout but for its observations.
+/// A rollout but for its tables.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Steps {
     actions: Vec<i64>,
@@ -82,24 +84,38 @@ pub(crate) struct Steps {
     truncations: Vec<(usize, Vec<f32>)>,
 }
 
+impl Steps {
+    pub(crate) fn len(&self) -> usize {
+        self.actions.len()
+    }
+}
+
 impl Rollout {
     /// Steps taken so far.
     pub(crate) fn len(&self) -> usize {
-        self.steps.actions.len()
+        self.steps.len()
     }
 
     /// Takes one step. `observation` is the pending one, and holds the next pending one afterwards.
     pub(crate) fn step(
         &mut self,
+        config: &PpoConfig,
         env: &mut dyn Env,
-        mlp: &Mlp,
-        scratch: &mut Scratch,
+        actor: &mut Actor,
         observation: &mut [f32],
         episodes: &mut Episodes,
         random: &mut ChaCha8Rng,
     ) -> ltd_env::Result<Step> {
+        let action_values = match config.advantage {
+            Advantage::Sampled => Vec::new(),
+            Advantage::Exact => {
+                let mut policy = |observation: &[f32]| actor.probabilities(observation);
+                let values = env.action_values(&mut policy, config.gamma as f32)?;
+                values.ok_or(ltd_env::Error::OutcomesUnknown)?
+            }
+        };
         let start = Instant::now();
-        let action = sample(mlp, observation, scratch, random);
+        let action = actor.sample(observation, random);
         let elapsed = start.elapsed();
         let seen = observation.to_vec();
         let starts_episode = episodes.at_start();
@@ -112,6 +128,7 @@ impl Rollout {
         }
         // Noted only now: a step that failed left nothing behind.
         self.observations.extend_from_slice(&seen);
+        self.action_values.extend(action_values);
         self.steps.actions.push(action as i64);
         self.steps.episode_starts.push(starts_episode);
         self.steps.rewards.push(step.reward);
@@ -131,50 +148,104 @@ impl Rollout {
         let n_steps = actions.len();
         let width = next_observation.len();
         let rows = |values: &[f32]| Tensor::from_slice(values).view([-1, width as i64]);
-        let host = |tensor: Tensor| {
-            Vec::<f32>::try_from(tensor.to_kind(Kind::Float)).expect("invariant: a vector of f32 on the CPU")
-        };
-        let (values, log_probs, last_value) = tch::no_grad(|| {
-            let evaluation = networks.evaluate(&rows(&self.observations), &Tensor::from_slice(&actions));
-            let last_value = host(networks.values(&rows(next_observation)))[0];
-            for (step, observation) in &truncations {
-                // A limit is no end: what would have come is part of the reward.
-                rewards[*step] += config.gamma as f32 * host(networks.values(&rows(observation)))[0];
+        let evaluation =
+            tch::no_grad(|| networks.evaluate(&rows(&self.observations), &Tensor::from_slice(&actions)));
+        let (values, log_probs) = (host(&evaluation.values), host(&evaluation.log_probs));
+        let (advantages, returns, every_action) = match config.advantage {
+            Advantage::Sampled => {
+                let value = |observation| tch::no_grad(|| host(&networks.values(&rows(observation)))[0]);
+                let last_value = value(next_observation);
+                for (step, observation) in &truncations {
+                    // A limit is no end: what would have come is part of the reward.
+                    rewards[*step] += config.gamma as f32 * value(observation);
+                }
+                let (gamma, gae_lambda) = (config.gamma as f32, config.gae_lambda as f32);
+                let (advantages, returns) = advantages_and_returns(
+                    &rewards,
+                    &values,
+                    &episode_starts,
+                    last_value,
+                    next_is_start,
+                    gamma,
+                    gae_lambda,
+                );
+                (Array1::from_vec(advantages), Array1::from_vec(returns), None)
             }
-            (host(evaluation.values), host(evaluation.log_probs), last_value)
-        });
-        let (advantages, returns) = advantages_and_returns(
-            &rewards,
-            &values,
-            &episode_starts,
-            last_value,
-            next_is_start,
-            config.gamma as f32,
-            config.gae_lambda as f32,
-        );
+            Advantage::Exact => {
+                let (returns, every) = exact(host(&evaluation.action_log_probs), self.action_values, n_steps);
+                let taken = actions.iter().enumerate().map(|(step, &action)| (step, action as usize));
+                (taken.map(|place| every.advantages[place]).collect(), returns, Some(every))
+            }
+        };
         RolloutBuffer {
             observations: Array2::from_shape_vec((n_steps, width), self.observations)
                 .expect("invariant: each step has one observation"),
             actions: Array1::from_vec(actions),
             values: Array1::from_vec(values),
             log_probs: Array1::from_vec(log_probs),
-            advantages: Array1::from_vec(advantages),
-            returns: Array1::from_vec(returns),
+            advantages,
+            returns,
+            every_action,
         }
     }
 }
 
-/// An action drawn from the softmax of the logits.
-fn sample(mlp: &Mlp, observation: &[f32], scratch: &mut Scratch, random: &mut ChaCha8Rng) -> usize {
-    let logits = mlp.forward(observation, scratch);
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weight = |logit: &f32| f64::from(logit - highest).exp();
-    let mut rest = random.random::<f64>() * logits.iter().map(weight).sum::<f64>();
-    for (action, logit) in logits.iter().enumerate() {
-        rest -= weight(logit);
-        if rest < 0.0 {
-            return action;
-        }
+fn host(tensor: &Tensor) -> Vec<f32> {
+    let flat = tensor.to_kind(Kind::Float).reshape(-1);
+    Vec::try_from(flat).expect("invariant: a vector of f32 on the CPU")
+}
+
+/// What each step is worth under the policy that acted, and each action's advantage over that; from log-probabilities
+/// and values of all actions, `[n_steps, n_actions]`.
+fn exact(log_probs: Vec<f32>, action_values: Vec<f32>, n_steps: usize) -> (Array1<f32>, EveryAction) {
+    let shape = (n_steps, log_probs.len() / n_steps);
+    let table = |values| Array2::from_shape_vec(shape, values).expect("invariant: each step has all actions");
+    let (log_probs, action_values) = (table(log_probs), table(action_values));
+    let values = (log_probs.mapv(f32::exp) * &action_values).sum_axis(Axis(1));
+    let advantages = action_values - values.view().insert_axis(Axis(1));
+    (values, EveryAction { log_probs, advantages })
+}
+
+/// A policy as it acts: with the evaluator that will serve it.
+#[derive(Debug)]
+pub(crate) struct Actor {
+    mlp: Mlp,
+    scratch: Scratch,
+}
+
+impl Actor {
+    pub(crate) fn new(mlp: Mlp) -> Self {
+        Self { scratch: mlp.scratch(), mlp }
     }
-    logits.len() - 1
+
+    /// An action drawn from the softmax of the logits.
+    fn sample(&mut self, observation: &[f32], random: &mut ChaCha8Rng) -> usize {
+        let logits = self.mlp.forward(observation, &mut self.scratch);
+        let highest = highest(logits);
+        let mut rest =
+            random.random::<f64>() * logits.iter().map(|logit| weight(*logit, highest)).sum::<f64>();
+        for (action, logit) in logits.iter().enumerate() {
+            rest -= weight(*logit, highest);
+            if rest < 0.0 {
+                return action;
+            }
+        }
+        logits.len() - 1
+    }
+
+    /// The softmax of the logits.
+    fn probabilities(&mut self, observation: &[f32]) -> Vec<f32> {
+        let logits = self.mlp.forward(observation, &mut self.scratch);
+        let highest = highest(logits);
+        let sum: f64 = logits.iter().map(|logit| weight(*logit, highest)).sum();
+        logits.iter().map(|logit| (weight(*logit, highest) / sum) as f32).collect()
+    }
+}
+
+fn highest(logits: &[f32]) -> f32 {
+    logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+fn weight(logit: f32, highest: f32) -> f64 {
+    f64::from(logit - highest).exp()
 }

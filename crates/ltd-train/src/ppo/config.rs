@@ -14,6 +14,18 @@ pub struct NetArch {
     pub vf: Vec<usize>,
 }
 
+/// Where advantages come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Advantage {
+    /// From the action that was taken, by generalised advantage estimation.
+    #[default]
+    Sampled,
+    /// From all actions, whose outcomes recorded cycles tell: the objective's expectation over actions is taken
+    /// exactly. Same optimum, less variance.
+    Exact,
+}
+
 /// How one policy learns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +50,8 @@ pub struct PpoConfig {
     pub max_grad_norm: f64,
     /// Ends an update early when the policy moved this far (KL divergence, times 1.5); null never does.
     pub target_kl: Option<f64>,
+    /// Whether advantages come from the action taken (`sampled`) or from all of them (`exact`, on replay only).
+    pub advantage: Advantage,
     /// Whether advantages are standardised in each minibatch.
     pub normalize_advantage: bool,
     /// Highest step size of Adam.
@@ -67,6 +81,7 @@ impl Default for PpoConfig {
             vf_coef: 0.5,
             max_grad_norm: 0.5,
             target_kl: None,
+            advantage: Advantage::Sampled,
             normalize_advantage: true,
             learning_rate: 1e-3,
             warmup_fraction: 0.01,

@@ -1,15 +1,15 @@
 //! A policy that learns: networks, optimiser, random streams and counters, all of which a snapshot keeps.
 
 use ltd_env::{Env, Step, stream};
-use ltd_policy::{Mlp, Scratch};
+use ltd_policy::Mlp;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::actor_critic::ActorCritic;
 use super::adam::Adam;
-use super::collect::{Episodes, Rollout, Steps};
-use super::config::PpoConfig;
+use super::collect::{Actor, Episodes, Rollout, Steps};
+use super::config::{Advantage, PpoConfig};
 use super::rollout_buffer::RolloutBuffer;
 use super::schedule::learning_rate;
 use super::update::{UpdateStats, random_orders, update};
@@ -23,10 +23,11 @@ pub struct Learner {
     minibatches: ChaCha8Rng,
     episodes: Episodes,
     observation: Vec<f32>,
+    n_actions: usize,
     /// The rollout under way: an interruption may come in the middle of one.
     rollout: Rollout,
     /// The policy as it acts, made anew after each update.
-    acting: Option<(Mlp, Scratch)>,
+    acting: Option<Actor>,
     updated_timesteps: usize,
     epochs: usize,
     begun: bool,
@@ -55,6 +56,7 @@ struct Counters {
 }
 
 const ROLLOUT_OBSERVATIONS: &str = "rollout.observations";
+const ROLLOUT_ACTION_VALUES: &str = "rollout.action_values";
 
 impl Learner {
     /// Fresh networks for an environment's observations and actions. `name` tells the streams of several learners
@@ -69,6 +71,7 @@ impl Learner {
             minibatches: stream(seed, &format!("{name} minibatches")),
             episodes: Episodes::default(),
             observation: vec![0.0; observation_len],
+            n_actions,
             rollout: Rollout::default(),
             acting: None,
             updated_timesteps: 0,
@@ -131,13 +134,9 @@ impl Learner {
             self.begun = true;
         }
         let Self { observation, episodes, actions, networks, rollout, .. } = self;
-        let (mlp, scratch) = self.acting.get_or_insert_with(|| {
-            let mlp = networks.to_mlp();
-            let scratch = mlp.scratch();
-            (mlp, scratch)
-        });
+        let actor = self.acting.get_or_insert_with(|| Actor::new(networks.to_mlp()));
         while rollout.len() < self.config.n_steps {
-            let step = rollout.step(env, mlp, scratch, observation, episodes, actions)?;
+            let step = rollout.step(&self.config, env, actor, observation, episodes, actions)?;
             observer(&step);
             if interrupted() && rollout.len() < self.config.n_steps {
                 return Ok(None);
@@ -162,8 +161,12 @@ impl Learner {
     pub fn snapshot(&self) -> Snapshot {
         let mut tensors = self.networks.named_parameters();
         tensors.extend(self.adam.named_tensors());
-        let observations = Tensor::from_slice(&self.rollout.observations);
-        tensors.push((ROLLOUT_OBSERVATIONS.to_owned(), observations));
+        for (name, values) in [
+            (ROLLOUT_OBSERVATIONS, &self.rollout.observations),
+            (ROLLOUT_ACTION_VALUES, &self.rollout.action_values),
+        ] {
+            tensors.push((name.to_owned(), Tensor::from_slice(values)));
+        }
         let counters = Counters {
             episodes: self.episodes.clone(),
             rollout: self.rollout.steps.clone(),
@@ -188,15 +191,19 @@ impl Learner {
         self.minibatches.set_word_pos(position(&counters.minibatches)?);
         copy(&snapshot.tensors, self.networks.named_parameters())?;
         copy(&snapshot.tensors, self.adam.named_tensors())?;
-        let observations = Vec::<f32>::try_from(find(&snapshot.tensors, ROLLOUT_OBSERVATIONS)?);
-        let rollout = Rollout {
-            observations: observations.map_err(|error| error.to_string())?,
+        let table = |name, columns: usize| {
+            let values = Vec::<f32>::try_from(find(&snapshot.tensors, name)?);
+            let values = values.map_err(|error| format!("{name}: {error}"))?;
+            let steps = counters.rollout.len();
+            let fits = values.len() == steps * columns;
+            fits.then_some(values).ok_or_else(|| format!("{name} does not fit {steps} steps"))
+        };
+        let valued = if self.config.advantage == Advantage::Exact { self.n_actions } else { 0 };
+        self.rollout = Rollout {
+            observations: table(ROLLOUT_OBSERVATIONS, self.observation.len())?,
+            action_values: table(ROLLOUT_ACTION_VALUES, valued)?,
             steps: counters.rollout,
         };
-        if rollout.observations.len() != rollout.len() * self.observation.len() {
-            return Err(format!("{ROLLOUT_OBSERVATIONS} does not fit {} steps", rollout.len()));
-        }
-        self.rollout = rollout;
         self.adam.set_steps(counters.adam_steps);
         self.episodes = counters.episodes;
         self.updated_timesteps = counters.updated_timesteps;

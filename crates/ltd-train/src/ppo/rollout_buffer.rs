@@ -20,6 +20,17 @@ pub struct RolloutBuffer {
     pub advantages: Array1<f32>,
     /// Target of each value.
     pub returns: Array1<f32>,
+    /// The actions that were not taken too, where their outcomes are known.
+    pub every_action: Option<EveryAction>,
+}
+
+/// All actions of some steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EveryAction<T = Array2<f32>> {
+    /// Log-probability of each action under the networks that acted, `[n_steps, n_actions]`.
+    pub log_probs: T,
+    /// Advantage of each action, `[n_steps, n_actions]`.
+    pub advantages: T,
 }
 
 /// Some steps of a rollout as tensors, each `[batch]` (observations `[batch, observation]`).
@@ -35,6 +46,8 @@ pub struct Minibatch {
     pub advantages: Tensor,
     /// Value targets.
     pub returns: Tensor,
+    /// All actions, each `[batch, n_actions]`, where their outcomes are known.
+    pub every_action: Option<EveryAction<Tensor>>,
 }
 
 impl RolloutBuffer {
@@ -55,19 +68,19 @@ impl RolloutBuffer {
         order
     }
 
-    /// The steps `rows`.
-    pub fn minibatch(&self, rows: &[usize]) -> Minibatch {
-        let pick = |column: &Array1<f32>| {
-            Tensor::from_slice(&rows.iter().map(|&row| column[row]).collect::<Vec<f32>>())
-        };
-        let observations: Vec<f32> =
-            rows.iter().flat_map(|&row| self.observations.row(row).to_vec()).collect();
+    /// All steps as tensors.
+    pub fn tensors(&self) -> Minibatch {
+        let column = |column: &Array1<f32>| Tensor::from_slice(&column.to_vec());
         Minibatch {
-            observations: Tensor::from_slice(&observations).view([rows.len() as i64, -1]),
-            actions: Tensor::from_slice(&rows.iter().map(|&row| self.actions[row]).collect::<Vec<i64>>()),
-            log_probs: pick(&self.log_probs),
-            advantages: pick(&self.advantages),
-            returns: pick(&self.returns),
+            observations: matrix(&self.observations),
+            actions: Tensor::from_slice(&self.actions.to_vec()),
+            log_probs: column(&self.log_probs),
+            advantages: column(&self.advantages),
+            returns: column(&self.returns),
+            every_action: self.every_action.as_ref().map(|every| EveryAction {
+                log_probs: matrix(&every.log_probs),
+                advantages: matrix(&every.advantages),
+            }),
         }
     }
 
@@ -78,4 +91,29 @@ impl RolloutBuffer {
         let returns = variance(&self.returns);
         if returns == 0.0 { f64::NAN } else { 1.0 - variance(&(&self.returns - &self.values)) / returns }
     }
+}
+
+impl Minibatch {
+    /// The steps `rows` of these.
+    #[must_use]
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let rows = Tensor::from_slice(&rows.iter().map(|&row| row as i64).collect::<Vec<_>>());
+        let pick = |tensor: &Tensor| tensor.index_select(0, &rows);
+        Self {
+            observations: pick(&self.observations),
+            actions: pick(&self.actions),
+            log_probs: pick(&self.log_probs),
+            advantages: pick(&self.advantages),
+            returns: pick(&self.returns),
+            every_action: self.every_action.as_ref().map(|every| EveryAction {
+                log_probs: pick(&every.log_probs),
+                advantages: pick(&every.advantages),
+            }),
+        }
+    }
+}
+
+fn matrix(values: &Array2<f32>) -> Tensor {
+    let (rows, columns) = values.dim();
+    Tensor::from_slice(&values.iter().copied().collect::<Vec<_>>()).view([rows as i64, columns as i64])
 }

@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 use super::actor_critic::{ActorCritic, Evaluation};
 use super::adam::Adam;
 use super::config::PpoConfig;
-use super::rollout_buffer::{Minibatch, RolloutBuffer};
+use super::rollout_buffer::{EveryAction, Minibatch, RolloutBuffer};
 
 /// The parts of the loss of one minibatch, scalars.
 #[derive(Debug)]
@@ -50,22 +50,70 @@ pub struct UpdateStats {
     pub epochs: usize,
 }
 
+/// The actions over which the objective is averaged: of each step the one taken, or all of them.
+struct Chosen<'b> {
+    /// Logarithm of the ratio of the probabilities now and when the policy acted; `[batch]`, or `[batch, n_actions]`.
+    log_ratio: Tensor,
+    /// The same shape.
+    advantages: &'b Tensor,
+    /// Probabilities when the policy acted, if all actions are there.
+    probabilities: Option<Tensor>,
+}
+
+impl<'b> Chosen<'b> {
+    fn taken(evaluation: &Evaluation, batch: &'b Minibatch) -> Self {
+        let log_ratio = &evaluation.log_probs - &batch.log_probs;
+        Self { log_ratio, advantages: &batch.advantages, probabilities: None }
+    }
+
+    fn all(evaluation: &Evaluation, every: &'b EveryAction<Tensor>) -> Self {
+        let log_ratio = &evaluation.action_log_probs - &every.log_probs;
+        Self { log_ratio, advantages: &every.advantages, probabilities: Some(every.log_probs.exp()) }
+    }
+
+    /// Mean over steps, and over the actions of each as the policy that acted chooses among them: what the mean over
+    /// actions taken estimates.
+    fn mean(&self, values: &Tensor) -> Tensor {
+        match &self.probabilities {
+            None => values.mean(Kind::Float),
+            Some(probabilities) => (values * probabilities)
+                .sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
+                .mean(Kind::Float),
+        }
+    }
+
+    /// Advantages in units of their deviation. The mean of all actions' advantages is 0 at every step by definition,
+    /// and need not be taken off.
+    fn normalised(&self) -> Tensor {
+        let advantages = self.advantages;
+        match self.probabilities {
+            None if advantages.size()[0] > 1 => {
+                (advantages - advantages.mean(Kind::Float)) / (advantages.std(true) + 1e-8)
+            }
+            None => advantages.shallow_clone(),
+            Some(_) => advantages / (self.mean(&advantages.square()).sqrt() + 1e-8),
+        }
+    }
+}
+
 /// The loss of PPO (arXiv 1707.06347, equations 7 and 9).
 pub fn ppo_loss(config: &PpoConfig, evaluation: &Evaluation, batch: &Minibatch) -> LossTerms {
-    let mut advantages = batch.advantages.shallow_clone();
-    if config.normalize_advantage && advantages.size()[0] > 1 {
-        advantages = (&advantages - advantages.mean(Kind::Float)) / (advantages.std(true) + 1e-8);
-    }
-    let log_ratio = &evaluation.log_probs - &batch.log_probs;
+    let chosen = match &batch.every_action {
+        None => Chosen::taken(evaluation, batch),
+        Some(every) => Chosen::all(evaluation, every),
+    };
+    let advantages =
+        if config.normalize_advantage { chosen.normalised() } else { chosen.advantages.shallow_clone() };
+    let log_ratio = &chosen.log_ratio;
     let ratio = log_ratio.exp();
     let clip = config.clip_range;
     let clipped = ratio.clamp(1.0 - clip, 1.0 + clip);
-    let policy = -(&advantages * &ratio).minimum(&(&advantages * clipped)).mean(Kind::Float);
+    let policy = -chosen.mean(&(&advantages * &ratio).minimum(&(&advantages * clipped)));
     let value = evaluation.values.mse_loss(&batch.returns, tch::Reduction::Mean);
     let entropy = -evaluation.entropy.mean(Kind::Float);
     let (approx_kl, clip_fraction) = tch::no_grad(|| {
-        let kl = ((&ratio - 1.0) - &log_ratio).mean(Kind::Float).double_value(&[]);
-        let outside = (&ratio - 1.0).abs().gt(clip).to_kind(Kind::Float).mean(Kind::Float);
+        let kl = chosen.mean(&((&ratio - 1.0) - log_ratio)).double_value(&[]);
+        let outside = chosen.mean(&(&ratio - 1.0).abs().gt(clip).to_kind(Kind::Float));
         (kl, outside.double_value(&[]))
     });
     LossTerms {
@@ -100,6 +148,7 @@ pub fn update(
     mut orders: impl FnMut() -> Vec<usize>,
 ) -> UpdateStats {
     let parameters = networks.parameters();
+    let steps = buffer.tensors();
     let mut means = Means::default();
     let mut stats =
         UpdateStats { learning_rate, explained_variance: buffer.explained_variance(), ..Default::default() };
@@ -107,7 +156,7 @@ pub fn update(
         stats.epochs += 1;
         let mut divergences = Vec::new();
         for rows in orders().chunks(config.batch_size) {
-            let batch = buffer.minibatch(rows);
+            let batch = steps.select(rows);
             let terms = ppo_loss(config, &networks.evaluate(&batch.observations, &batch.actions), &batch);
             means.note(&terms);
             divergences.push(terms.approx_kl);

@@ -2,7 +2,7 @@
 
 use ltd_policy::{Linear, Mlp};
 use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::ppo::Network;
 

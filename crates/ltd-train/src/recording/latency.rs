@@ -6,8 +6,8 @@ use crate::{Error, Progress, Result};
 use ltd_engine::{Engine, Learned, fingerprint};
 use ltd_env::latency::{LatencyPlan, Measured, held_out_error, measure};
 use ltd_policy::{
-    Actions, Choice, DecisionCost, FrozenPolicy, LatencyIdentity, LatencyTable, Linear, Mlp,
-    ObservationLayout, PolicyKind, SizeActions, Surface,
+    Actions, Choice, DecisionCost, FrozenPolicy, LatencyIdentity, LatencyTable, Linear, Mlp, PolicyKind,
+    SizeActions, Surface,
 };
 
 /// Context lengths of the grid.
@@ -114,10 +114,7 @@ fn plan(config: &TrainConfig, engine: &Engine, repeats: usize) -> Result<Latency
 
 /// Time of the decisions of networks of the configured shape, inside cycles, where their weights are cold.
 fn decision_cost(config: &TrainConfig, engine: &Engine, plan: &LatencyPlan) -> Result<DecisionCost> {
-    let (width, cap) = (engine.beam_width(), engine.max_depth());
-    let layouts =
-        [ObservationLayout::reference_depth(width, cap), ObservationLayout::reference_size(width, cap)];
-    let [depth_layout, size_layout] = layouts;
+    let [depth_layout, size_layout] = [PolicyKind::Depth, PolicyKind::Size].map(|kind| config.layout(kind));
     let depth = network(depth_layout.len(), &config.depth.ppo.net_arch.pi, 2);
     let depth = FrozenPolicy::new(depth_layout, Actions::Depth(config.depth.actions), depth, Vec::new());
     let sizes: &SizeActions = &config.size.sizes;

@@ -8,24 +8,16 @@ use ltd_env::{
     CycleBackend, DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, ReplayCycles, RewardMeter, SizeEnv,
     stream,
 };
-use ltd_policy::{Actions, ObservationLayout, PolicyKind};
+use ltd_policy::{Actions, PolicyKind};
 use rand::Rng;
 
 use super::Trainer;
 use crate::Result;
 use crate::config::{Backend, StaticSetting};
 use crate::plan::{Counterpart, PolicyTask};
-use crate::ppo::PpoConfig;
+use crate::ppo::{Advantage, PpoConfig};
 
 impl Trainer {
-    pub(super) fn layout(&self, kind: PolicyKind) -> ObservationLayout {
-        let (beam_width, depth_cap) = (self.engine.beam_width(), self.engine.max_depth());
-        match kind {
-            PolicyKind::Depth => ObservationLayout::reference_depth(beam_width, depth_cap),
-            PolicyKind::Size => ObservationLayout::reference_size(beam_width, depth_cap),
-        }
-    }
-
     pub(super) fn actions(&self, kind: PolicyKind) -> Actions {
         match kind {
             PolicyKind::Depth => Actions::Depth(self.config.depth.actions),
@@ -33,11 +25,14 @@ impl Trainer {
         }
     }
 
-    pub(super) fn ppo(&self, kind: PolicyKind) -> &PpoConfig {
-        match kind {
+    /// How the policy of a task learns: of live cycles only what was sampled is known.
+    pub(super) fn ppo(&self, task: PolicyTask) -> PpoConfig {
+        let ppo = match task.kind {
             PolicyKind::Depth => &self.config.depth.ppo,
             PolicyKind::Size => &self.config.size.ppo,
-        }
+        };
+        let advantage = if task.backend == Backend::Live { Advantage::Sampled } else { ppo.advantage };
+        PpoConfig { advantage, ..ppo.clone() }
     }
 
     /// Chooses the tokens of whatever `purpose` decodes.
@@ -78,7 +73,7 @@ impl Trainer {
             Counterpart::FixedSize(size) => Box::new(Static { depth, size }),
             Counterpart::Frozen => self.pair.controller(),
         };
-        let (layout, meter) = (self.layout(task.kind), RewardMeter::new(self.config.reward));
+        let (layout, meter) = (self.config.layout(task.kind), RewardMeter::new(self.config.reward));
         match self.actions(task.kind) {
             Actions::Depth(actions) => Box::new(DepthEnv::new(cycles, counterpart, actions, layout, meter)),
             Actions::Size(actions) => Box::new(SizeEnv::new(cycles, counterpart, actions, layout, meter)),

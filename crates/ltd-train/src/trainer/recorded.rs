@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ltd_engine::Engine;
+use ltd_env::Scatter;
 use ltd_env::trace::Trace;
 use ltd_policy::{DepthActions, LatencyTable, SizeActions, sha256_hex};
 

@@ -19,6 +19,8 @@ use crate::{Error, Result};
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Observations kept with a frozen policy, to check copies of it.
 const PROBES: usize = 32;
+/// Rollouts over which lambda should have settled.
+const LATEST_LAMBDAS: usize = 10;
 /// Among the snapshots, the policy that a stage began with.
 const INCUMBENT: &str = "incumbent";
 
@@ -56,6 +58,8 @@ struct Training<'t> {
     /// Cycles of the rollout under way.
     cycles: CycleStats,
     candidates: Vec<String>,
+    /// What `gain` compared with after each rollout of this process, tokens per second.
+    lambdas: Vec<f64>,
     /// Time the stage took before this process.
     earlier: Duration,
     started: Instant,
@@ -70,7 +74,7 @@ impl<'t> Training<'t> {
         folder: &'t StageFolder,
     ) -> Result<Self> {
         let mut env = trainer.environment(&stage.name, task)?;
-        let (ppo, seed) = (trainer.ppo(task.kind).clone(), trainer.config.seed);
+        let (ppo, seed) = (trainer.ppo(task), trainer.config.seed);
         let mut learner = Learner::new(env.observation_len(), env.n_actions(), ppo, seed, &stage.name);
         let (mut cycles, mut candidates, mut earlier) = (CycleStats::default(), Vec::new(), Duration::ZERO);
         if let Some(state) = &trainer.checkpoint.under_way {
@@ -89,7 +93,8 @@ impl<'t> Training<'t> {
             candidates.push(INCUMBENT.to_owned());
         }
         let started = Instant::now();
-        Ok(Self { trainer, stage, task, folder, learner, env, cycles, candidates, earlier, started })
+        let lambdas = Vec::new();
+        Ok(Self { trainer, stage, task, folder, learner, env, cycles, candidates, lambdas, earlier, started })
     }
 
     fn elapsed(&self) -> Duration {
@@ -113,7 +118,10 @@ impl<'t> Training<'t> {
             progress = self.share();
             let update = self.learner.update(&buffer, progress.min(1.0));
             let cycles = std::mem::take(&mut self.cycles);
-            let record = rollout_record(&self.stage.name, &self.learner, &cycles, &update, self.elapsed());
+            let lambda = self.env.lambda();
+            self.lambdas.extend(lambda);
+            let record =
+                rollout_record(&self.stage.name, &self.learner, &cycles, &update, lambda, self.elapsed());
             metrics.write(&record)?;
             self.keep_candidate(progress, &buffer)?;
             if last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL {
@@ -125,9 +133,10 @@ impl<'t> Training<'t> {
             }
         }
         task.finish(&format!(
-            "{} steps, mean reward {:.3}",
+            "{} steps, mean reward {:.3}{}",
             self.learner.timesteps(),
-            self.learner.episodes().mean_reward().unwrap_or(f64::NAN)
+            self.learner.episodes().mean_reward().unwrap_or(f64::NAN),
+            settled(&self.lambdas)
         ));
         Ok(Flow::Done)
     }
@@ -161,7 +170,8 @@ impl<'t> Training<'t> {
         }
         let stride = buffer.len().div_ceil(PROBES);
         let probes = (0..buffer.len()).step_by(stride).map(|row| buffer.observations.row(row).to_vec());
-        let (layout, actions) = (self.trainer.layout(self.task.kind), self.trainer.actions(self.task.kind));
+        let kind = self.task.kind;
+        let (layout, actions) = (self.trainer.config.layout(kind), self.trainer.actions(kind));
         let policy = FrozenPolicy::new(layout, actions, self.learner.mlp(), probes.collect());
         policy.save(&self.folder.candidate_policy(&part))?;
         let tensors = self.learner.networks().named_parameters();
@@ -185,6 +195,16 @@ fn share(stage: &Stage, task: PolicyTask, timesteps: usize, elapsed: Duration) -
     let by_steps = timesteps as f64 / task.total_timesteps as f64;
     let by_time = stage.max_time.map_or(0.0, |limit| elapsed.as_secs_f64() / limit.as_secs_f64());
     by_steps.max(by_time)
+}
+
+/// Where lambda stands, and how far it moved at last: it is found by iteration.
+fn settled(lambdas: &[f64]) -> String {
+    let latest = &lambdas[lambdas.len().saturating_sub(LATEST_LAMBDAS)..];
+    let Some(last) = latest.last() else { return String::new() };
+    let (low, high) =
+        latest.iter().fold((*last, *last), |(low, high), &lambda| (low.min(lambda), high.max(lambda)));
+    let (moved, count) = ((high - low) / last * 100.0, latest.len());
+    format!(", lambda {last:.1} tokens/s, within {moved:.1} % over the last {count} rollouts")
 }
 
 /// A policy that goes on learning in another stage.

@@ -52,6 +52,13 @@ fn what_the_file_leaves_out_comes_from_the_preset() {
     let kinds: Vec<_> = paper.plan().into_iter().map(|stage| stage.name).collect();
     assert_eq!(kinds, ["01-size", "02-depth", "03-size", "04-depth", "05-size"]);
     assert_eq!(paper.plan()[1].policy().map(|task| task.counterpart), Some(Counterpart::FixedSize(50)));
+    for (config, names) in
+        [(&quick, ["compact-depth", "compact-size"]), (&paper, ["reference-depth", "reference-size"])]
+    {
+        let layouts = [PolicyKind::Depth, PolicyKind::Size].map(|kind| config.layout(kind));
+        assert_eq!(layouts.clone().map(|layout| layout.name), names);
+        assert!(layouts.iter().all(|layout| layout.depth_cap == config.engine.max_depth));
+    }
 }
 
 #[test]
@@ -95,7 +102,7 @@ fn every_problem_is_reported_with_its_path() {
     broken["max_new_tokens"] = json!(0);
     broken["sampling"] = json!({ "temperature": -1, "top_p": 1.5, "top_k": 0, "top_a": 1 });
     broken["reward"] = json!("speed");
-    broken["depth"] = json!({ "actions": { "min_depth": 9, "max_depth": 3, "decide_every": 0 }, "ppo": { "clip_range": -0.1 } });
+    broken["depth"] = json!({ "layout": "compacted", "actions": { "min_depth": 9, "max_depth": 3, "decide_every": 0 }, "ppo": { "clip_range": -0.1, "advantage": "exact" } });
     broken["size"] =
         json!({ "sizes": [8, 4], "ppo": { "batch_size": 48, "gamma": 1.5, "net_arch": { "pi": [0] } } });
     broken["stages"]["size"]["random_depth"] = json!({ "min": 3, "max": 99 });
@@ -119,6 +126,8 @@ fn every_problem_is_reported_with_its_path() {
         "reward: unknown variant `speed`, expected one of `throughput`, `acceptance`, `time`, `gain`",
         "depth.actions.min_depth: is 9, must be below max_depth = 3",
         "depth.actions.decide_every: must be at least 1",
+        "depth.layout: is `compacted`, expected one of `reference`, `compact`",
+        "depth.ppo.advantage: exact needs replay: outcomes of live cycles are not known in advance",
         "depth.ppo.clip_range: is -0.1, must be above 0",
         "depth.ppo.n_steps: is 1, must be at least 2",
         "size.sizes: is [8, 4], must be strictly ascending",

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use ltd_env::testing::{ContextualBandit, IdentityEnv};
 use ltd_env::{Decision, Env};
 use ltd_policy::argmax;
-use ltd_train::ppo::{Learner, NetArch, PpoConfig};
+use ltd_train::ppo::{Advantage, Learner, NetArch, PpoConfig};
 
 fn train(env: &mut dyn Env, config: PpoConfig, timesteps: usize, seed: u64) -> Learner {
     let mut learner = Learner::new(env.observation_len(), env.n_actions(), config, seed, "test");
@@ -55,13 +55,28 @@ fn the_right_size_is_learned_from_what_the_tree_looks_like() {
     // Shaped like the size problem: one decision per episode, noisy rewards, the best action depends on scores.
     let mut env = ContextualBandit::new(1);
     let learner = train(&mut env, PpoConfig { learning_rate: 3e-3, ..config() }, 16_000, 3);
+    let closed = closed(&learner);
+    assert!(closed > 0.7, "{closed}");
+}
+
+#[test]
+fn with_every_outcome_known_the_same_is_learned_from_fewer_steps() {
+    let exact = PpoConfig { learning_rate: 3e-3, advantage: Advantage::Exact, ..config() };
+    let sampled = PpoConfig { advantage: Advantage::Sampled, ..exact.clone() };
+    let [exact, sampled] =
+        [exact, sampled].map(|config| closed(&train(&mut ContextualBandit::new(1), config, 4_096, 3)));
+    assert!(exact > 0.8 && exact > sampled, "exact {exact}, sampled {sampled}");
+}
+
+/// How much of the gap between the best constant and the optimum a policy closes.
+fn closed(learner: &Learner) -> f64 {
+    let env = ContextualBandit::new(1);
     let constants: Vec<f64> =
         (0..env.n_actions()).map(|action| env.mean_reward_of_constant(action)).collect();
     let best_constant = constants.iter().copied().fold(f64::MIN, f64::max);
     let best = env.mean_reward_of_optimum();
-    let learned = greedy_reward(&learner, &mut ContextualBandit::new(77), 4_000);
-    let closed = (learned - best_constant) / (best - best_constant);
-    assert!(closed > 0.7, "learned {learned}, constant {best_constant}, optimum {best}");
+    let learned = greedy_reward(learner, &mut ContextualBandit::new(77), 4_000);
+    (learned - best_constant) / (best - best_constant)
 }
 
 #[test]
@@ -73,15 +88,22 @@ fn the_same_seed_gives_the_same_policy_and_another_seed_another() {
 
 #[test]
 fn a_learner_that_was_interrupted_at_any_step_ends_where_an_uninterrupted_one_does() {
+    interrupt_anywhere(&|| IdentityEnv::new(4, 5, 1), &config());
+    interrupt_anywhere(&|| ContextualBandit::new(1), &PpoConfig { advantage: Advantage::Exact, ..config() });
+}
+
+fn interrupt_anywhere<E: Env>(environment: &dyn Fn() -> E, config: &PpoConfig) {
     let total = 1_024;
-    let mut env = IdentityEnv::new(4, 5, 1);
-    let mut uninterrupted = Learner::new(4, 4, config(), 5, "test");
+    let (mut env, config) = (environment(), || config.clone());
+    let (inputs, outputs) = (env.observation_len(), env.n_actions());
+    let learner = || Learner::new(inputs, outputs, config(), 5, "test");
+    let mut uninterrupted = learner();
     iterate(&mut uninterrupted, &mut env, total, total);
 
     // In the middle of a rollout, after its last step, and before anything.
     for stop_after in [300, 512, 0] {
-        let mut env = IdentityEnv::new(4, 5, 1);
-        let mut first = Learner::new(4, 4, config(), 5, "test");
+        let mut env = environment();
+        let mut first = learner();
         iterate(&mut first, &mut env, stop_after / 128 * 128, total);
         if stop_after % 128 > 0 {
             let steps = Cell::new(stop_after / 128 * 128);
@@ -92,14 +114,23 @@ fn a_learner_that_was_interrupted_at_any_step_ends_where_an_uninterrupted_one_do
         assert_eq!(first.timesteps(), stop_after);
         let (snapshot, state) = (first.snapshot(), env.state());
 
-        let mut env = IdentityEnv::new(4, 5, 1);
-        let mut resumed = Learner::new(4, 4, config(), 5, "test");
+        let mut env = environment();
+        let mut resumed = learner();
         resumed.restore(&snapshot).expect("restored");
         env.restore(state, resumed.pending_observation()).expect("restored");
         iterate(&mut resumed, &mut env, total, total);
         assert_eq!(resumed.mlp(), uninterrupted.mlp());
         assert_eq!(resumed.episodes(), uninterrupted.episodes());
     }
+}
+
+#[test]
+fn exact_advantages_need_outcomes_known_in_advance() {
+    let config = PpoConfig { advantage: Advantage::Exact, ..config() };
+    let mut learner = Learner::new(4, 4, config, 5, "test");
+    let error = learner.collect(&mut IdentityEnv::new(4, 5, 1), &mut |_| (), &|| false);
+    let error = error.expect_err("an environment that has to be tried").to_string();
+    assert!(error.contains("exact advantages need recorded cycles"), "{error}");
 }
 
 #[test]

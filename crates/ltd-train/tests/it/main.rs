@@ -1,6 +1,7 @@
 //! Integration tests of the trainer.
 
 mod config;
+mod exact;
 mod learning;
 mod models;
 mod replay;

@@ -105,6 +105,16 @@ fn runs_on_recorded_cycles_are_the_same_bit_for_bit() {
     let with_noise = train(&noisy, &folder.path().join("noisy"));
     assert_eq!(train(&noisy, &folder.path().join("noisy again")), with_noise);
     assert_ne!(with_noise, first);
+    let metrics = std::fs::read_to_string(folder.path().join("first/metrics.jsonl")).expect("curves");
+    assert!(metrics.contains(tags::LAMBDA), "the reward is gain");
+    // Knowing every outcome teaches another policy, the same each time.
+    let mut exact = value.clone();
+    for kind in ["depth", "size"] {
+        exact[kind]["ppo"]["advantage"] = json!("exact");
+    }
+    let known = train(&exact, &folder.path().join("known"));
+    assert_ne!(known, first);
+    assert_eq!(train(&exact, &folder.path().join("known again")), known);
     // Other costs teach other policies.
     table(&value, 64, 3.0).write(&folder.path().join("latency.json")).expect("written");
     assert_ne!(train(&value, &folder.path().join("third")), first);

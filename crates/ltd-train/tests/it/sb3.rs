@@ -81,6 +81,7 @@ fn a_whole_update_equals_stable_baselines3s() {
         log_probs: fixture.column("log_probs"),
         advantages: fixture.column("advantages"),
         returns: fixture.column("returns"),
+        every_action: None,
     };
     let orders: Vec<Vec<usize>> = serde_json::from_value(fixture.expected["orders"].clone()).expect("orders");
     let mut orders = orders.into_iter();
