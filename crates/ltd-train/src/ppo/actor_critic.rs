@@ -1,6 +1,6 @@
 //! The two networks of a learner.
 
-use ltd_policy::Mlp;
+use ltd_policy::{Linear, Mlp};
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
@@ -55,6 +55,11 @@ impl ActorCritic {
     /// Values of `[batch, observation]`, `[batch]`.
     pub fn values(&self, observations: &Tensor) -> Tensor {
         self.value.forward(observations).squeeze_dim(1)
+    }
+
+    /// Takes over the layers of a policy; says what differs if they have another shape.
+    pub(crate) fn copy_policy_from(&mut self, layers: &[Linear]) -> Result<(), String> {
+        self.policy.copy_from(layers)
     }
 
     /// All parameters, policy first.

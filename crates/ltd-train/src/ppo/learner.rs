@@ -1,7 +1,7 @@
 //! A policy that learns: networks, optimiser, random streams and counters, all of which a snapshot keeps.
 
 use ltd_env::{Env, Step, stream};
-use ltd_policy::Mlp;
+use ltd_policy::{Linear, Mlp};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -211,6 +211,12 @@ impl Learner {
         self.begun = counters.begun;
         self.acting = None;
         Ok(())
+    }
+
+    /// Takes over a policy without its value function; says what differs if it has another shape.
+    pub fn start_from_policy(&mut self, layers: &[Linear]) -> Result<(), String> {
+        self.acting = None;
+        self.networks.copy_policy_from(layers)
     }
 
     /// Takes over the networks of a snapshot; optimiser, counters and streams stay fresh.

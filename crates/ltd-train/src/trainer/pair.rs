@@ -7,6 +7,7 @@ use ltd_policy::{Choice, ChoiceEntry, FrozenPolicy, Manifest, Policy, PolicyKind
 
 use crate::config::StaticSetting;
 use crate::evaluate::Measurement;
+use crate::plan::Counterpart;
 use crate::run::StageFolder;
 use crate::{Error, Result};
 
@@ -31,6 +32,16 @@ impl Pair {
                 let problem = "its policy is factored, expected a pair".to_owned();
                 Err(Error::Checkpoint { path: stage.manifest(), problem })
             }
+        }
+    }
+
+    /// The same with the constant that a policy learns against, if nothing was learned in its place yet.
+    pub(super) fn against(&self, counterpart: Counterpart) -> Self {
+        match (counterpart, &self.size) {
+            (Counterpart::FixedSize(size), Choice::Constant(_)) => {
+                Self { size: Choice::Constant(size), ..self.clone() }
+            }
+            _ => self.clone(),
         }
     }
 

@@ -17,9 +17,10 @@ impl Trainer {
     pub(super) fn validate(&mut self, stage: &Stage, task: PolicyTask, folder: &StageFolder) -> Result<Flow> {
         let state = self.checkpoint.under_way.as_ref().expect("invariant: a trained stage is under way");
         let (names, timesteps) = (state.candidates.clone(), state.timesteps);
+        let learned_with = self.pair.against(task.counterpart);
         let mut pairs = Vec::new();
         for name in &names {
-            pairs.push(self.pair.with(FrozenPolicy::load(&folder.candidate_policy(name))?));
+            pairs.push(learned_with.with(FrozenPolicy::load(&folder.candidate_policy(name))?));
         }
         let mut contenders: Vec<Contender> =
             names.iter().zip(&pairs).map(|(name, pair)| Contender::new(name, pair.controller())).collect();

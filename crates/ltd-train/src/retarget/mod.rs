@@ -1,16 +1,19 @@
 //! `ltd-train retarget`: a trained package on another machine.
 
+mod pair;
+
 use std::path::Path;
 
 use ltd_engine::Learned;
 use ltd_env::trace::Trace;
-use ltd_policy::{Fallback, LatencyTable, Policy, PolicyPackage};
+use ltd_policy::{Choice, Fallback, LatencyTable, Policy, PolicyPackage};
 
+use self::pair::go_on_learning;
 use crate::cli::RetargetArgs;
 use crate::evaluate::{Contender, Prediction};
 use crate::predictor::settle;
 use crate::recording::Recorded;
-use crate::{Error, Result};
+use crate::{Error, Progress, Result};
 
 /// Share of the trace's prompts on which the gain is predicted.
 const HELD_OUT: f64 = 0.125;
@@ -28,7 +31,21 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
             let rule = settle(&factored.predictor, &recorded.table, &recorded.train, start);
             package.retargeted(recorded.table.clone(), rule)?
         }
-        Policy::Pair { .. } => todo!(),
+        Policy::Pair { depth, size } => {
+            let pair = [depth.clone(), size.clone()];
+            if pair.iter().all(|choice| matches!(choice, Choice::Constant(_))) {
+                let path = args.policy.display();
+                return Err(Error::Recorded(format!(
+                    "{path}: both decisions are constants: nothing can be fitted"
+                )));
+            }
+            let [depth, size] = go_on_learning(pair, &recorded, args.steps, args.seed, Progress::detect())?;
+            let mut manifest = package.manifest.clone();
+            manifest.latency_table_sha256 = Some(recorded.table_sha256.clone());
+            // What was found on the old machine does not hold on the new one.
+            (manifest.expected, manifest.fallback) = (None, None);
+            PolicyPackage { manifest, policy: Policy::Pair { depth, size } }
+        }
     };
     let predictions = recorded.predict(&mut [
         Contender::new("untouched", Box::new(Learned::of_policy(&package.policy))),
