@@ -36,6 +36,7 @@ pub use generate::{StopReason, StopRule};
 pub use model::{BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig};
 pub use operations::Operation;
 pub use outcome::{CycleOutcome, CycleStats, CycleTiming};
+pub use positions::{Along, GrownTree};
 pub use products::{ProductKernel, Products};
 pub use rehearsal::Rehearsal;
 pub use sampling::{Sampler, SamplingParams, distribution, tokens_at};

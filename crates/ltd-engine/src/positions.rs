@@ -1,10 +1,10 @@
 //! Draft trees at many positions of a known sequence: what recording needs, at the price of few large forwards.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::cycle::check_numbers;
 use crate::kv_cache::KvCache;
-use crate::model::{AttentionMask, LogitRows};
+use crate::model::{AttentionMask, LogitRows, entropies};
 use crate::tree::DraftTree;
 use crate::{Engine, Error, Result};
 
@@ -12,48 +12,87 @@ const ROWS: i64 = 0;
 /// Rows of one target forward over the sequence.
 const TARGET_ROWS: usize = 128;
 
+/// Where trees grow along a sequence, and what is wanted of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Along {
+    /// Position of the first root.
+    pub first: usize,
+    /// Positions from one root to the next, at least 1.
+    pub every: usize,
+    /// Levels beyond the root expansion.
+    pub depth: usize,
+    /// Trees that grow at the same time, at least 1.
+    pub batch: usize,
+    /// Whether [`GrownTree::entropies`] are wanted.
+    pub entropies: bool,
+    /// Whether [`GrownTree::hidden`] is wanted.
+    pub hidden: bool,
+}
+
+/// A draft tree, and what the draft was like where it grew.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GrownTree {
+    /// Position of its root.
+    pub root: usize,
+    /// Its candidates.
+    pub tree: DraftTree,
+    /// Entropy, in nats, of the draft's distribution that each group of `W` candidates is the top of: after the root,
+    /// then after each frontier node, level after level, `[1 + depth * W]`. Empty unless wanted.
+    pub entropies: Vec<f32>,
+    /// The draft's output after the root, before its last norm, `[hidden]`. Empty unless wanted.
+    pub hidden: Vec<f32>,
+}
+
 /// A tree that grows beside others.
 struct Growing {
-    tree: DraftTree,
+    grown: GrownTree,
     /// Row of the last level's hidden states from which each frontier node was proposed.
     frontier_rows: Vec<i64>,
     /// Tree rows of each frontier node's ancestors.
     frontier_ancestors: Vec<Vec<usize>>,
 }
 
+/// The rows of one level of all trees, tree after tree.
+#[derive(Default)]
+struct LevelRows {
+    tokens: Vec<u32>,
+    positions: Vec<i64>,
+    /// Rows of the level before.
+    parents: Vec<i64>,
+    /// `[rows, columns from the first root on]`.
+    sees: Vec<bool>,
+}
+
 impl Engine {
-    /// Grows the draft trees of `depth` levels beyond the root expansion at the positions `first..tokens.len()`,
-    /// each with the token there as its root and all tokens before it as its context, and hands each to `visit`
-    /// with its position. They are the trees that decoding would grow there, `batch` at a time.
+    /// Grows draft trees at the roots that `along` names up to the end of `tokens`, each with the token there as its
+    /// root and all tokens before it as its context, and hands each to `visit`. They are the trees that decoding would
+    /// grow there, many at a time.
     ///
     /// # Errors
     /// If the sequence is empty, does not fit the cache or has unknown tokens, or if `visit` fails.
     pub fn trees_along<E: From<Error>>(
         &self,
         tokens: &[u32],
-        first: usize,
-        depth: usize,
-        batch: usize,
-        mut visit: impl FnMut(usize, DraftTree) -> Result<(), E>,
+        along: &Along,
+        mut visit: impl FnMut(GrownTree) -> Result<(), E>,
     ) -> Result<(), E> {
-        if depth > self.max_depth() {
+        if along.depth > self.max_depth() {
             return Err(Error::DepthLimit { depth: self.max_depth() }.into());
         }
         // The first token has no features before it, hence no tree.
-        let first = first.max(1);
+        let first = along.first.max(1);
         if tokens.len() <= first {
             return Ok(());
         }
-        let (context, batch) = (&tokens[..tokens.len() - 1], batch.max(1));
+        let context = &tokens[..tokens.len() - 1];
         self.check_prompt(context)?;
         let features = self.features_of(context);
-        let tree_rows = batch * self.beam_width() * depth;
-        let mut cache = self.draft_cache(tokens.len() + tree_rows);
-        for start in (first..tokens.len()).step_by(batch) {
-            let roots: Vec<usize> = (start..tokens.len().min(start + batch)).collect();
-            let trees = self.grow(tokens, &features, &roots, depth, &mut cache)?;
-            for (root, growing) in roots.into_iter().zip(trees) {
-                visit(root, growing.tree)?;
+        let roots: Vec<usize> = (first..tokens.len()).step_by(along.every.max(1)).collect();
+        let batch = along.batch.clamp(1, roots.len());
+        let mut cache = self.draft_cache(tokens.len() + batch * self.beam_width() * along.depth);
+        for roots in roots.chunks(batch) {
+            for growing in self.grow(tokens, &features, roots, along, &mut cache)? {
+                visit(growing.grown)?;
             }
         }
         Ok(())
@@ -77,78 +116,125 @@ impl Engine {
         Tensor::cat(&chunks, ROWS)
     }
 
-    /// Trees at consecutive roots. The stable rows of the cache are extended up to the last root; the trees' rows
-    /// lie after them, and the next call overwrites them.
+    /// Trees at ascending roots. The stable rows of the cache are extended up to the last root; the trees' rows lie
+    /// after them, and the next call overwrites them.
     fn grow(
         &self,
         tokens: &[u32],
         features: &Tensor,
         roots: &[usize],
-        depth: usize,
+        along: &Along,
         cache: &mut KvCache,
     ) -> Result<Vec<Growing>> {
-        let width = self.beam_width();
-        let (first, last) = (roots[0], roots[roots.len() - 1]);
+        let last = roots[roots.len() - 1];
         let read = cache.len() as usize;
         let new = features.narrow(ROWS, read as i64, (last - read) as i64);
         let hidden = self.draft_stable_rows(&tokens[read + 1..=last], &new, cache);
-        let mut hidden = hidden.narrow(ROWS, (first - 1 - read) as i64, roots.len() as i64);
-        let level = self.draft.continuations(&self.draft.logits(&hidden), width)?;
-        check_numbers(&level.log_probs, 0)?;
-        let rows = level.log_probs.chunks_exact(width).zip(level.tokens.chunks_exact(width));
-        let mut trees: Vec<Growing> = rows
-            .zip(0..)
-            .map(|((log_probs, tokens), row)| Growing {
-                tree: DraftTree::new(log_probs, tokens.to_vec()),
-                frontier_rows: vec![row; width],
-                frontier_ancestors: vec![Vec::new(); width],
-            })
-            .collect();
-        for made in 0..depth {
-            let (past, rows) = (last + made * roots.len() * width, roots.len() * width);
-            let columns = past + rows - first;
-            let mut sees = vec![false; rows * columns];
-            let mut positions = Vec::with_capacity(rows);
-            let mut frontier_tokens = Vec::with_capacity(rows);
-            let mut parents = Vec::with_capacity(rows);
-            for (number, (growing, &root)) in trees.iter_mut().zip(roots).enumerate() {
-                positions.extend(std::iter::repeat_n((root + made) as i64, width));
-                frontier_tokens
-                    .extend(growing.tree.frontier().iter().map(|&node| growing.tree.tokens()[node]));
-                parents.extend_from_slice(&growing.frontier_rows);
-                for (node, ancestors) in growing.frontier_ancestors.iter_mut().enumerate() {
-                    let row = number * width + node;
-                    ancestors.push(past + row);
-                    let sees = &mut sees[row * columns..][..columns];
-                    // Its own part of the sequence, its ancestors and itself.
-                    sees[..root - first].fill(true);
-                    for &ancestor in &*ancestors {
-                        sees[ancestor - first] = true;
-                    }
-                }
-            }
-            let input = hidden.index_select(ROWS, &Tensor::from_slice(&parents).to_device(self.device));
-            let mask = AttentionMask::tree(first as i64, sees);
-            let frontier_tokens = self.token_tensor(&frontier_tokens);
-            hidden = self.draft.forward(&frontier_tokens, &input, &positions, &mask, cache, past as i64);
-            let level = self.draft.continuations(&self.draft.logits(&hidden), width)?;
-            check_numbers(&level.log_probs, made + 1)?;
-            let of_trees = level.log_probs.chunks_exact(width * width);
-            for (number, (growing, (log_probs, tokens))) in
-                trees.iter_mut().zip(of_trees.zip(level.tokens.chunks_exact(width * width))).enumerate()
-            {
-                let start = growing.tree.scores().len();
-                growing.tree.push_level(log_probs, tokens);
-                let parents: Vec<usize> =
-                    growing.tree.frontier().iter().map(|node| (node - start) / width).collect();
-                growing.frontier_ancestors =
-                    parents.iter().map(|&parent| growing.frontier_ancestors[parent].clone()).collect();
-                growing.frontier_rows =
-                    parents.iter().map(|&parent| (number * width + parent) as i64).collect();
-            }
+        let rows: Vec<i64> = roots.iter().map(|root| (root - 1 - read) as i64).collect();
+        let mut hidden = hidden.index_select(ROWS, &Tensor::from_slice(&rows).to_device(self.device));
+        let mut trees = self.plant(&hidden, roots, along)?;
+        for made in 0..along.depth {
+            hidden = self.grow_level(&mut trees, &hidden, last, made, along, cache)?;
         }
         Ok(trees)
     }
+
+    /// The root expansions, of the draft's output after each root.
+    fn plant(&self, hidden: &Tensor, roots: &[usize], along: &Along) -> Result<Vec<Growing>> {
+        let width = self.beam_width();
+        let logits = self.draft.logits(hidden);
+        let level = self.draft.continuations(&logits, width)?;
+        check_numbers(&level.log_probs, 0)?;
+        let entropies = if along.entropies { entropies(&logits)? } else { Vec::new() };
+        let states: Vec<f32> =
+            if along.hidden { Vec::try_from(hidden.to_kind(Kind::Float).view(-1))? } else { Vec::new() };
+        let part = |values: &[f32], number: usize| {
+            let length = values.len() / roots.len();
+            values[number * length..][..length].to_vec()
+        };
+        let rows = level.log_probs.chunks_exact(width).zip(level.tokens.chunks_exact(width));
+        let trees = rows.zip(roots).enumerate().map(|(number, ((log_probs, tokens), &root))| Growing {
+            grown: GrownTree {
+                root,
+                tree: DraftTree::new(log_probs, tokens.to_vec()),
+                entropies: part(&entropies, number),
+                hidden: part(&states, number),
+            },
+            frontier_rows: vec![number as i64; width],
+            frontier_ancestors: vec![Vec::new(); width],
+        });
+        Ok(trees.collect())
+    }
+
+    /// Adds a level to trees that have `made`; returns the draft's output of its rows. `last` is the last root.
+    fn grow_level(
+        &self,
+        trees: &mut [Growing],
+        hidden: &Tensor,
+        last: usize,
+        made: usize,
+        along: &Along,
+        cache: &KvCache,
+    ) -> Result<Tensor> {
+        let width = self.beam_width();
+        let past = last + made * trees.len() * width;
+        let first = trees[0].grown.root;
+        let rows = level_rows(trees, past, made);
+        let input = hidden.index_select(ROWS, &Tensor::from_slice(&rows.parents).to_device(self.device));
+        let mask = AttentionMask::tree(first as i64, rows.sees);
+        let tokens = self.token_tensor(&rows.tokens);
+        let hidden = self.draft.forward(&tokens, &input, &rows.positions, &mask, cache, past as i64);
+        let logits = self.draft.logits(&hidden);
+        let level = self.draft.continuations(&logits, width)?;
+        check_numbers(&level.log_probs, made + 1)?;
+        if along.entropies {
+            let entropies = entropies(&logits)?;
+            for (growing, entropies) in trees.iter_mut().zip(entropies.chunks_exact(width)) {
+                growing.grown.entropies.extend_from_slice(entropies);
+            }
+        }
+        let of_trees = level.log_probs.chunks_exact(width * width);
+        for (number, (growing, (log_probs, tokens))) in
+            trees.iter_mut().zip(of_trees.zip(level.tokens.chunks_exact(width * width))).enumerate()
+        {
+            let tree = &mut growing.grown.tree;
+            let start = tree.scores().len();
+            tree.push_level(log_probs, tokens);
+            let parents: Vec<usize> = tree.frontier().iter().map(|node| (node - start) / width).collect();
+            growing.frontier_ancestors =
+                parents.iter().map(|&parent| growing.frontier_ancestors[parent].clone()).collect();
+            growing.frontier_rows = parents.iter().map(|&parent| (number * width + parent) as i64).collect();
+        }
+        Ok(hidden)
+    }
+}
+
+/// What the frontiers of trees with `made` levels are to be run with. Their rows follow `past` cached ones, and each
+/// becomes its own ancestor.
+fn level_rows(trees: &mut [Growing], past: usize, made: usize) -> LevelRows {
+    let first = trees[0].grown.root;
+    let width = trees[0].grown.tree.beam_width();
+    let count = trees.len() * width;
+    let columns = past + count - first;
+    let mut rows = LevelRows { sees: vec![false; count * columns], ..LevelRows::default() };
+    for (number, Growing { grown: GrownTree { root, tree, .. }, frontier_rows, frontier_ancestors }) in
+        trees.iter_mut().enumerate()
+    {
+        rows.positions.extend(std::iter::repeat_n((*root + made) as i64, width));
+        rows.tokens.extend(tree.frontier().iter().map(|&node| tree.tokens()[node]));
+        rows.parents.extend_from_slice(frontier_rows);
+        for (node, ancestors) in frontier_ancestors.iter_mut().enumerate() {
+            let row = number * width + node;
+            ancestors.push(past + row);
+            let sees = &mut rows.sees[row * columns..][..columns];
+            // Its own part of the sequence, its ancestors and itself.
+            sees[..*root - first].fill(true);
+            for &ancestor in &*ancestors {
+                sees[ancestor - first] = true;
+            }
+        }
+    }
+    rows
 }
 
 #[cfg(test)]
@@ -157,7 +243,14 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::Along;
     use crate::{DtypeSetting, Engine, EngineConfig, Error};
+
+    fn engine() -> Engine {
+        let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
+        let config = EngineConfig::new(pair.join("target"), pair.join("draft"));
+        Engine::load(&EngineConfig { dtype: DtypeSetting::F32, ..config }).expect("loads")
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(12))]
@@ -166,20 +259,21 @@ mod tests {
         fn trees_are_those_that_decoding_grows(
             tokens in prop::collection::vec(4u32..260, 2..40),
             first in 0usize..20,
+            every in 1usize..6,
             depth in 0usize..=12,
             batch in 1usize..9,
         ) {
-            let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
-            let config = EngineConfig::new(pair.join("target"), pair.join("draft"));
-            let engine = Engine::load(&EngineConfig { dtype: DtypeSetting::F32, ..config }).expect("loads");
+            let engine = engine();
             let mut visited = Vec::new();
-            let visit = |position, tree| {
-                visited.push((position, tree));
-                Ok::<_, Error>(())
-            };
-            engine.trees_along(&tokens, first, depth, batch, visit).expect("trees");
+            let along = Along { first, every, depth, batch, entropies: false, hidden: false };
+            engine
+                .trees_along(&tokens, &along, |grown| {
+                    visited.push((grown.root, grown.tree));
+                    Ok::<_, Error>(())
+                })
+                .expect("trees");
             let positions: Vec<usize> = visited.iter().map(|(position, _)| *position).collect();
-            prop_assert_eq!(positions, (first.max(1)..tokens.len()).collect::<Vec<_>>());
+            prop_assert_eq!(positions, (first.max(1)..tokens.len()).step_by(every).collect::<Vec<_>>());
             for (position, found) in visited {
                 let mut session = engine.prefill(&tokens[..position], None).expect("prefill");
                 session.root = tokens[position];
@@ -213,6 +307,38 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_the_draft_is_like_does_not_depend_on_its_neighbours() {
+        let engine = engine();
+        let tokens: Vec<u32> = (0..30).map(|index| 4 + index * 37 % 250).collect();
+        let grown = |batch: usize| {
+            let along = Along { first: 5, every: 3, depth: 2, batch, entropies: true, hidden: true };
+            let mut grown = Vec::new();
+            let visit = |tree| {
+                grown.push(tree);
+                Ok::<_, Error>(())
+            };
+            engine.trees_along(&tokens, &along, visit).expect("trees");
+            grown
+        };
+        let (alone, together) = (grown(1), grown(4));
+        assert_eq!(alone.len(), 9);
+        let width = engine.beam_width();
+        let most = (engine.draft_config().draft_vocabulary as f32).ln();
+        for (alone, together) in alone.iter().zip(&together) {
+            assert_eq!(alone.hidden.len() as i64, engine.draft_config().block.hidden);
+            assert_eq!(alone.entropies.len(), 1 + 2 * width);
+            let all = |tree: &super::GrownTree| [&tree.hidden[..], &tree.entropies[..]].concat();
+            assert!(all(alone).iter().zip(all(together)).all(|(a, b)| (a - b).abs() < 1e-3));
+            // The best candidates hold a part of the distribution.
+            let top: f32 = alone.tree.scores()[..width].iter().map(|score| -score * score.exp()).sum();
+            assert!(
+                alone.entropies[0] > top
+                    && alone.entropies.iter().all(|entropy| (0.0..most).contains(entropy))
+            );
         }
     }
 }

@@ -32,6 +32,12 @@ pub enum Error {
     /// A trace without a position cannot be replayed.
     #[error("the trace has no position to replay")]
     EmptyTrace,
+    /// A trace that leaves out positions cannot be replayed.
+    #[error("the trace has a tree at every {every} tokens only, and cycles need the tree where they land")]
+    Gaps {
+        /// Tokens from one position to the next.
+        every: usize,
+    },
     /// A saved state is not one of this environment.
     #[error("the saved environment state is not of the expected form: {0}")]
     State(#[from] serde_json::Error),

@@ -2,6 +2,10 @@
 //!
 //! Throughput is a ratio of sums. Its optimum is found by maximising `sum(tau) - lambda * sum(T)` with `lambda` the
 //! throughput found so far, until it stays (Dinkelbach 1967, "On nonlinear fractional programming").
+//!
+//! Constants and foresight decide in no time; a controller's decisions take what the table says.
+//!
+//! Everything here needs a trace without gaps ([`Trace::read_replayable`]).
 
 use std::ops::Add;
 
@@ -73,7 +77,7 @@ impl Sums {
 
 /// Throughput of every constant, in the order of [`Choices::pairs`].
 pub fn constants(trace: &Trace, costs: &Costs, choices: &Choices) -> Vec<Constant> {
-    let pairs: Vec<_> = choices.pairs().collect();
+    let (pairs, costs): (Vec<_>, _) = (choices.pairs().collect(), &costs.without_decisions());
     let constant = |&(depth, size): &(usize, usize)| {
         let sums = trace.sequences.iter().map(|sequence| {
             let (mut sums, mut at, mut rows) = (Sums::default(), 0, 1);
@@ -102,7 +106,7 @@ pub fn best(constants: &[Constant]) -> Constant {
 /// Throughput of the best choice at every position, made with knowledge of the whole continuation: no policy can be
 /// faster on this trace at these costs.
 pub fn clairvoyant(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
-    let mut lambda = 0.0;
+    let (mut lambda, costs) = (0.0, &costs.without_decisions());
     loop {
         let sums =
             trace.sequences.par_iter().map(|sequence| best_path(trace, sequence, costs, choices, lambda));

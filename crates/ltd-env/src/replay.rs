@@ -23,6 +23,12 @@ pub struct Costs {
 }
 
 impl Costs {
+    /// The same with decisions that take no time, as those of a constant.
+    #[must_use]
+    pub fn without_decisions(&self) -> Self {
+        Self { decision: DecisionCost::default(), ..self.clone() }
+    }
+
     /// Time of a cycle of depth `depth` and size `size` after `context_length` tokens, of which the draft has not
     /// read the last `rows`. The depth is decided after each level.
     pub fn timing(&self, depth: usize, size: usize, context_length: usize, rows: usize) -> CycleTiming {
@@ -151,10 +157,13 @@ impl ReplayCycles {
     /// Cycles over the sequences of a trace that have a position.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is none, or positions are left out.
     pub fn new(trace: Arc<Trace>, costs: Costs, seed: u64) -> Result<Self> {
         if trace.positions() == 0 {
             return Err(Error::EmptyTrace);
+        }
+        if trace.header.every != 1 {
+            return Err(Error::Gaps { every: trace.header.every });
         }
         let order = Order::new(trace.sequences.len(), seed);
         Ok(Self { trace, costs, noise: None, seed, order, place: None })

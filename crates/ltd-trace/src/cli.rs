@@ -50,6 +50,15 @@ pub(crate) struct RecordArgs {
     /// Positions whose trees grow at the same time
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) batch: u16,
+    /// Record the trees of every K-th position only: for statistics and predictors, not for replays
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) every: u16,
+    /// Record the entropies of the draft's distributions too
+    #[arg(long)]
+    pub(crate) entropies: bool,
+    /// Record the draft's hidden state at each root too
+    #[arg(long)]
+    pub(crate) hidden: bool,
     /// Folder of the trace; an interrupted recording goes on
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,

@@ -24,6 +24,9 @@ pub(crate) fn record(args: &RecordArgs) -> Result<ExitCode> {
         prompts: &prompts,
         out: &args.out,
         batch: usize::from(args.batch),
+        every: usize::from(args.every),
+        entropies: args.entropies,
+        hidden: args.hidden,
         max_time: None,
     };
     let interrupt = Interrupt::listen()?;

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use half::f16;
-use ltd_policy::write_atomically;
+use ltd_policy::{sha256_hex, write_atomically};
 
 use super::{TRACE_VERSION, TraceHeader, TracedSequence};
 use crate::{Error, Result};
@@ -52,6 +52,32 @@ impl Trace {
         Ok(Self { header, sequences, truncated })
     }
 
+    /// [`Trace::read`] of a trace whose cycles can be replayed.
+    ///
+    /// # Errors
+    /// If positions are left out.
+    pub fn read_replayable(folder: &Path) -> Result<Self> {
+        let trace = Self::read(folder)?;
+        let every = trace.header.every;
+        if every != 1 {
+            let problem = format!(
+                "has a tree at every {every} tokens only, and cycles need the tree where they land: record without --every"
+            );
+            return Err(Error::Trace { path: folder.to_owned(), problem });
+        }
+        Ok(trace)
+    }
+
+    /// What tells this trace from another, or from what it was before: a SHA-256 over its header and the checksums of
+    /// its sequences, in hexadecimal digits. How they are spread over files does not matter.
+    pub fn identity(&self) -> String {
+        let mut bytes = self.header.to_json().into_bytes();
+        for sequence in &self.sequences {
+            bytes.extend_from_slice(&crc32fast::hash(&encode(sequence)).to_le_bytes());
+        }
+        sha256_hex(&bytes)
+    }
+
     /// Positions of all sequences.
     pub fn positions(&self) -> usize {
         self.sequences.iter().map(TracedSequence::len).sum()
@@ -84,8 +110,7 @@ impl TraceWriter {
                 return Err(Error::Trace { path: folder.to_owned(), problem });
             }
         } else {
-            let text = serde_json::to_string_pretty(&header).expect("invariant: a header is plain data");
-            write_atomically(&path, text.as_bytes())?;
+            write_atomically(&path, header.to_json().as_bytes())?;
         }
         let mut recorded = BTreeSet::new();
         let mut bytes = 0;
@@ -157,15 +182,30 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
     let path = folder.join(HEADER_FILE);
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
     let error = |problem: String| Error::Trace { path: path.clone(), problem };
-    let value: serde_json::Value =
+    let mut value: serde_json::Value =
         serde_json::from_slice(&text).map_err(|problem| error(format!("is no header: {problem}")))?;
     // Before anything else: another version may have other fields.
     let version = value["version"].as_u64();
-    if version != Some(u64::from(TRACE_VERSION)) {
+    if version == Some(1) {
+        add_new_in_version_2(&mut value);
+    } else if version != Some(u64::from(TRACE_VERSION)) {
         let found = value["version"].to_string();
-        return Err(error(format!("has version {found}, this program reads version {TRACE_VERSION}")));
+        return Err(error(format!("has version {found}, this program reads versions 1 and {TRACE_VERSION}")));
     }
-    serde_json::from_value(value).map_err(|problem| error(format!("is no header: {problem}")))
+    let header: TraceHeader =
+        serde_json::from_value(value).map_err(|problem| error(format!("is no header: {problem}")))?;
+    if header.every == 0 {
+        return Err(error("every: is 0, must be at least 1".to_owned()));
+    }
+    Ok(header)
+}
+
+/// A header of version 1 says what one of version 2 does that leaves nothing out and adds nothing.
+fn add_new_in_version_2(header: &mut serde_json::Value) {
+    header["version"] = TRACE_VERSION.into();
+    header["every"] = 1.into();
+    header["entropies"] = false.into();
+    header["hidden"] = serde_json::Value::Null;
 }
 
 fn shard_path(folder: &Path, shard: usize) -> PathBuf {
@@ -240,8 +280,8 @@ fn encode(sequence: &TracedSequence) -> Vec<u8> {
     for rank in &sequence.ranks {
         payload.extend_from_slice(&rank.to_le_bytes());
     }
-    for score in &sequence.scores {
-        payload.extend_from_slice(&score.to_bits().to_le_bytes());
+    for column in [&sequence.scores, &sequence.entropies, &sequence.hidden] {
+        payload.extend(column.iter().flat_map(|number| number.to_bits().to_le_bytes()));
     }
     payload
 }
@@ -278,14 +318,33 @@ fn decode(payload: &[u8], header: &TraceHeader) -> Option<TracedSequence> {
         let ranks: usize = (0..=header.depth).map(|depth| usize::from(len).min(depth + 1)).sum();
         starts.push(starts.last()? + ranks);
     }
-    if *starts.last()? != rank_count || prompt_len + positions > tokens.len() {
+    let every = header.every;
+    // Every root is one of the tokens.
+    let last = positions.checked_sub(1).map(|last| last.saturating_mul(every).saturating_add(prompt_len));
+    if *starts.last()? != rank_count || prompt_len > tokens.len() || last >= Some(tokens.len()) {
         return None;
     }
     let ranks = bytes.u16s(rank_count)?.collect();
-    let scores_per_position = header.scores_per_position();
-    let scores = bytes.u16s(positions * scores_per_position)?.map(f16::from_bits).collect();
+    let columns = header.columns();
+    let mut column = |width: usize| -> Option<Vec<f16>> {
+        Some(bytes.u16s(positions.checked_mul(width)?)?.map(f16::from_bits).collect())
+    };
+    let (scores, entropies, hidden) =
+        (column(columns.scores)?, column(columns.entropies)?, column(columns.hidden)?);
     if !bytes.0.is_empty() {
         return None;
     }
-    Some(TracedSequence { prompt, prompt_len, tokens, scores_per_position, scores, starts, ranks, path_lens })
+    Some(TracedSequence {
+        prompt,
+        prompt_len,
+        tokens,
+        every,
+        columns,
+        scores,
+        entropies,
+        hidden,
+        starts,
+        ranks,
+        path_lens,
+    })
 }

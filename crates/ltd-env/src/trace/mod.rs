@@ -3,6 +3,9 @@
 //! At temperature 0 the target's continuation does not depend on what was drafted. One full-depth tree per position
 //! therefore tells the outcome of every depth and size: a node of the continuation is accepted if its level was
 //! drafted and its rank by score, among the levels drafted, is below the size.
+//!
+//! A trace may leave out positions and hold more of each: then it serves statistics and the training of predictors,
+//! but cycles, which need the tree at the position they land on, cannot be replayed.
 
 mod file;
 mod record;
@@ -17,8 +20,9 @@ pub use file::{Trace, TraceWriter};
 pub use record::record_sequence;
 pub use sequence::{TracedPosition, TracedSequence};
 
-/// Version of the folder's layout; see `docs/trace-format.md`.
-pub const TRACE_VERSION: u32 = 1;
+/// Version of the folder's layout that is written; see `docs/trace-format.md`. Version 1, which knew neither gaps nor
+/// optional columns, is read too.
+pub const TRACE_VERSION: u32 = 2;
 
 /// What all sequences of a trace have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +40,12 @@ pub struct TraceHeader {
     pub beam_width: usize,
     /// Levels beyond the root expansion, `D`.
     pub depth: usize,
+    /// Tokens from one recorded position to the next; cycles can be replayed if it is 1.
+    pub every: usize,
+    /// Whether the entropies of the draft's distributions are recorded.
+    pub entropies: bool,
+    /// Width of the draft's hidden states, if they are recorded.
+    pub hidden: Option<usize>,
     /// Tokens generated per prompt at most.
     pub max_new_tokens: usize,
     /// Positions of the caches.
@@ -46,6 +56,14 @@ pub struct TraceHeader {
     pub questions: PathBuf,
     /// SHA-256 of that file.
     pub questions_sha256: String,
+}
+
+/// Half-precision numbers per position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Columns {
+    scores: usize,
+    entropies: usize,
+    hidden: usize,
 }
 
 impl TraceHeader {
@@ -63,6 +81,16 @@ impl TraceHeader {
     /// there is room for behind `context_length` tokens and the root.
     pub fn verified(&self, size: usize, depth: usize, context_length: usize) -> usize {
         size.min(self.candidates(depth)).min(self.capacity.saturating_sub(context_length + 1))
+    }
+
+    /// The header as written to disk.
+    fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("invariant: a header is plain data")
+    }
+
+    fn columns(&self) -> Columns {
+        let entropies = if self.entropies { 1 + self.depth * self.beam_width } else { 0 };
+        Columns { scores: self.scores_per_position(), entropies, hidden: self.hidden.unwrap_or(0) }
     }
 
     /// What differs from another header, as `(field, here, there)`.

@@ -2,9 +2,12 @@
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use ltd_engine::DraftTree;
+use ltd_engine::{DraftTree, GrownTree};
 
-/// A prompt, its greedy continuation, and the tree at every position of it where a cycle could begin.
+use super::{Columns, TraceHeader};
+
+/// A prompt, its greedy continuation, and the trees at the positions of it where a cycle could begin: at all of them,
+/// or at every so-manieth.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TracedSequence {
     /// Number of the prompt in its file.
@@ -13,9 +16,15 @@ pub struct TracedSequence {
     pub prompt_len: usize,
     /// Prompt, continuation, and what the target says beyond the end: as far as a path could reach.
     pub tokens: Vec<u32>,
-    pub(super) scores_per_position: usize,
-    /// `[positions, scores_per_position]`.
+    /// Tokens from one recorded position to the next.
+    pub(super) every: usize,
+    pub(super) columns: Columns,
+    /// `[positions, columns.scores]`.
     pub(super) scores: Vec<f16>,
+    /// `[positions, columns.entropies]`.
+    pub(super) entropies: Vec<f16>,
+    /// `[positions, columns.hidden]`.
+    pub(super) hidden: Vec<f16>,
     /// Per position, where its ranks begin; one more at the end.
     pub(super) starts: Vec<usize>,
     /// Per position and depth `D`, ranks among the candidates of depth `D` of the first `D + 1` nodes of the
@@ -30,20 +39,28 @@ pub struct TracedSequence {
 pub struct TracedPosition<'s> {
     /// Tokens before the root, `L`.
     pub context_length: usize,
+    /// Entropies of the draft's distributions, in nats, `[1 + D * W]`: after the root, then after each frontier node,
+    /// level after level. Empty if they were not recorded.
+    pub entropies: &'s [f16],
+    /// The draft's output after the root, before its last norm, `[hidden]`. Empty if it was not recorded.
+    pub hidden: &'s [f16],
     scores: &'s [f16],
     ranks: &'s [u16],
     path_len: usize,
 }
 
 impl TracedSequence {
-    /// A sequence without positions.
-    pub fn new(prompt: u32, prompt_len: usize, tokens: Vec<u32>, scores_per_position: usize) -> Self {
+    /// A sequence without positions, of a trace with this header.
+    pub fn new(header: &TraceHeader, prompt: u32, prompt_len: usize, tokens: Vec<u32>) -> Self {
         Self {
             prompt,
             prompt_len,
             tokens,
-            scores_per_position,
+            every: header.every,
+            columns: header.columns(),
             scores: Vec::new(),
+            entropies: Vec::new(),
+            hidden: Vec::new(),
             starts: vec![0],
             ranks: Vec::new(),
             path_lens: Vec::new(),
@@ -51,14 +68,15 @@ impl TracedSequence {
     }
 
     /// Adds the tree of the next position.
-    pub fn push(&mut self, tree: &DraftTree) {
-        let root = self.prompt_len + self.len();
+    pub fn push(&mut self, grown: &GrownTree) {
+        let GrownTree { tree, entropies, hidden, .. } = grown;
+        let root = self.root(self.len());
         let continuation = &self.tokens[root + 1..];
         // The token after the last node of a path must be known too.
         let path = path(tree, &continuation[..continuation.len().saturating_sub(1)]);
-        let at = self.scores.len();
-        self.scores.resize(at + self.scores_per_position, f16::ZERO);
-        self.scores[at..].convert_from_f32_slice(tree.scores());
+        append(&mut self.scores, tree.scores(), self.columns.scores);
+        append(&mut self.entropies, entropies, self.columns.entropies);
+        append(&mut self.hidden, hidden, self.columns.hidden);
         self.path_lens.push(path.len() as u8);
         let (width, scores) = (tree.beam_width(), tree.scores());
         for depth in 0..=tree.depth() {
@@ -68,7 +86,7 @@ impl TracedSequence {
         self.starts.push(self.ranks.len());
     }
 
-    /// Positions where a cycle could begin.
+    /// Recorded positions.
     pub fn len(&self) -> usize {
         self.path_lens.len()
     }
@@ -78,11 +96,19 @@ impl TracedSequence {
         self.path_lens.is_empty()
     }
 
-    /// The tree whose root is token `prompt_len + position`.
+    /// Number of the token that is the root of a recorded position: `prompt_len + position`, unless some are left out.
+    pub fn root(&self, position: usize) -> usize {
+        self.prompt_len + position * self.every
+    }
+
+    /// The tree of a recorded position.
     pub fn position(&self, position: usize) -> TracedPosition<'_> {
+        let Columns { scores, entropies, hidden } = self.columns;
         TracedPosition {
-            context_length: self.prompt_len + position,
-            scores: &self.scores[position * self.scores_per_position..][..self.scores_per_position],
+            context_length: self.root(position),
+            scores: &self.scores[position * scores..][..scores],
+            entropies: &self.entropies[position * entropies..][..entropies],
+            hidden: &self.hidden[position * hidden..][..hidden],
             ranks: &self.ranks[self.starts[position]..self.starts[position + 1]],
             path_len: usize::from(self.path_lens[position]),
         }
@@ -103,6 +129,14 @@ impl TracedPosition<'_> {
         let end = scores.len();
         self.scores[from..end].convert_to_f32_slice(&mut scores[from..]);
     }
+}
+
+/// Appends a position's numbers in half precision; a number that is missing is zero.
+fn append(column: &mut Vec<f16>, numbers: &[f32], width: usize) {
+    let at = column.len();
+    column.resize(at + width, f16::ZERO);
+    let known = width.min(numbers.len());
+    column[at..at + known].convert_from_f32_slice(&numbers[..known]);
 }
 
 /// Nodes of the tree along a continuation, as far as the tree has it.
@@ -132,17 +166,39 @@ fn rank(scores: &[f32], node: usize) -> u16 {
 mod tests {
     use super::*;
 
-    fn tree() -> DraftTree {
-        let mut tree = DraftTree::new(&[-0.5, -1.0], vec![7, 8]);
-        tree.push_level(&[-0.1, -2.0, -0.2, -3.0], &[1, 2, 3, 4]);
-        tree
+    /// A sequence of two prompt tokens, with the tree after them and those that the header has it hold.
+    fn sequence(every: usize, tokens: &[u32], positions: usize) -> TracedSequence {
+        let model = ltd_policy::ModelIdentity { name: String::new(), sha256: String::new() };
+        let header = TraceHeader {
+            version: crate::trace::TRACE_VERSION,
+            target: model.clone(),
+            draft: model,
+            dtype: "f32".into(),
+            beam_width: 2,
+            depth: 1,
+            every,
+            entropies: true,
+            hidden: Some(3),
+            max_new_tokens: 10,
+            capacity: 100,
+            eos: vec![],
+            questions: "prompts.jsonl".into(),
+            questions_sha256: String::new(),
+        };
+        let mut sequence = TracedSequence::new(&header, 0, 2, tokens.to_vec());
+        for position in 0..positions {
+            let mut tree = DraftTree::new(&[-0.5, -1.0], vec![7, 8]);
+            tree.push_level(&[-0.1, -2.0, -0.2, -3.0], &[1, 2, 3, 4]);
+            let (entropies, hidden) = (vec![0.5, 1.0, position as f32], vec![-1.0, 2.0, position as f32]);
+            sequence.push(&GrownTree { root: 2 + position * every, tree, entropies, hidden });
+        }
+        sequence
     }
 
     #[test]
     fn outcomes_are_those_of_a_selection() {
         // The target goes on with 8, 3, 9.
-        let mut sequence = TracedSequence::new(0, 2, vec![5, 5, 6, 8, 3, 9], 6);
-        sequence.push(&tree());
+        let sequence = sequence(1, &[5, 5, 6, 8, 3, 9], 1);
         let position = sequence.position(0);
         assert_eq!(position.context_length, 2);
         for depth in 0..=1 {
@@ -165,12 +221,24 @@ mod tests {
 
     #[test]
     fn a_path_ends_where_the_continuation_is_not_known() {
-        let mut sequence = TracedSequence::new(0, 2, vec![5, 5, 6, 8, 3], 6);
-        sequence.push(&tree());
+        let sequence = sequence(1, &[5, 5, 6, 8, 3], 1);
         // The token after 3 is unknown: a cycle that accepted it would have no next root.
         assert_eq!(sequence.position(0).accepted(1, 6), 1);
         let mut scores = [0.0; 6];
         sequence.position(0).write_scores(0, &mut scores);
         assert!((scores[4] + 1.2).abs() < 1e-3);
+    }
+
+    #[test]
+    fn positions_that_are_left_out_are_passed_over() {
+        // Trees after token 2 and token 4, where the target goes on with 7, 9.
+        let sequence = sequence(2, &[5, 5, 6, 8, 3, 7, 9], 2);
+        assert_eq!((sequence.len(), sequence.root(0), sequence.root(1)), (2, 2, 4));
+        let [first, second] = [0, 1].map(|position| sequence.position(position));
+        assert_eq!((first.context_length, second.context_length), (2, 4));
+        assert_eq!((first.accepted(1, 6), second.accepted(1, 6)), (2, 1));
+        let numbers = |column: &[f16]| column.iter().map(|value| value.to_f32()).collect::<Vec<_>>();
+        assert_eq!(numbers(second.entropies), [0.5, 1.0, 1.0]);
+        assert_eq!(numbers(second.hidden), [-1.0, 2.0, 1.0]);
     }
 }

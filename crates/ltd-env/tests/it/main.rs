@@ -1,5 +1,7 @@
 //! The decision processes: on scripted cycles, and on the tiny pair.
 
 mod live;
+mod oracle;
 mod replay;
 mod scripted;
+mod trace;

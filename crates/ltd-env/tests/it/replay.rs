@@ -3,51 +3,22 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ltd_engine::{Controller, CycleStats, DtypeSetting, Engine, Sampler, Static, StopRule, fingerprint};
+use ltd_engine::{DtypeSetting, Engine, Sampler, Static, StopRule};
 use ltd_env::latency::{LatencyPlan, held_out_error, measure};
-use ltd_env::oracle::{self, Choices};
-use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
+use ltd_env::trace::Trace;
 use ltd_env::{
     Costs, Decision, DepthEnv, Env, LiveCycles, PromptStream, ReplayCycles, Reward, RewardMeter, Scatter,
     SizeEnv,
 };
 use ltd_policy::{
-    CycleSummary, DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, ObservationLayout,
-    PolicyKind, SizeActions, Surface,
+    DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, ObservationLayout, PolicyKind,
+    SizeActions, Surface,
 };
 
 use crate::live::{choose, cycles, engine, prompts};
+use crate::trace::record;
 
-const DEPTH: usize = 12;
-
-fn header(engine: &Engine, max_new_tokens: usize) -> TraceHeader {
-    let pair = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
-    TraceHeader {
-        version: TRACE_VERSION,
-        target: fingerprint(&pair.join("target")).expect("a fingerprint"),
-        draft: fingerprint(&pair.join("draft")).expect("a fingerprint"),
-        dtype: "f32".into(),
-        beam_width: engine.beam_width(),
-        depth: DEPTH,
-        max_new_tokens,
-        capacity: engine.capacity(),
-        eos: vec![2],
-        questions: "prompts.jsonl".into(),
-        questions_sha256: String::new(),
-    }
-}
-
-fn record(engine: &Engine, folder: &std::path::Path, max_new_tokens: usize) -> Trace {
-    let stop = StopRule { max_new_tokens, eos: vec![2] };
-    let mut writer = TraceWriter::open(folder, header(engine, max_new_tokens)).expect("a trace");
-    for (number, prompt) in (0..).zip(prompts()) {
-        if !writer.recorded().contains(&number) {
-            let sequence = record_sequence(engine, number, &prompt, &stop, DEPTH, 4).expect("a recording");
-            writer.append(&sequence).expect("it is written");
-        }
-    }
-    Trace::read(folder).expect("it is read")
-}
+pub(crate) const DEPTH: usize = 12;
 
 /// A machine of our own: what matters here is that its times differ.
 fn table() -> LatencyTable {
@@ -63,7 +34,7 @@ fn table() -> LatencyTable {
     table
 }
 
-fn costs() -> Costs {
+pub(crate) fn costs() -> Costs {
     let table = table();
     Costs { model: table.model(), decision: table.decision }
 }
@@ -293,155 +264,6 @@ fn values_of_actions_are_those_of_all_ways_on() {
         }
         assert!(distinct > 30, "actions must differ for this to say anything: {distinct}");
     }
-}
-
-#[test]
-fn nothing_beats_foresight_and_constants_are_replays() {
-    let engine = engine();
-    let folder = tempfile::tempdir().expect("a folder");
-    let (trace, costs) = (record(&engine, folder.path(), 12), costs());
-    let choices = Choices { depths: vec![0, 1, 3, 6], sizes: vec![2, 8, 30] };
-    let constants = oracle::constants(&trace, &costs, &choices);
-    for constant in &constants {
-        let mut controller = Static { depth: constant.depth, size: constant.size };
-        let stats = oracle::replay(&trace, &costs, &mut controller, &mut |_| ());
-        let relative = stats.tokens_per_second() / constant.tokens_per_second() - 1.0;
-        assert!(relative.abs() < 1e-6, "{constant:?} {relative}");
-    }
-    let best = oracle::best(&constants).tokens_per_second();
-    let ceiling = oracle::clairvoyant(&trace, &costs, &choices);
-    assert!(ceiling > best, "{ceiling} {best}");
-    // With one choice there is nothing to foresee.
-    let only = Choices { depths: vec![3], sizes: vec![8] };
-    let constant = oracle::best(&oracle::constants(&trace, &costs, &only)).tokens_per_second();
-    assert!((oracle::clairvoyant(&trace, &costs, &only) / constant - 1.0).abs() < 1e-6);
-    assert!((brute_force(&trace, &costs, &choices) / ceiling - 1.0).abs() < 1e-6);
-}
-
-/// Decides by what it sees.
-struct ByScore;
-
-impl Controller for ByScore {
-    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
-        summary.scores.iter().sum::<f32>() / (summary.scores.len() as f32) > -9.0
-    }
-
-    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
-        summary.scores.iter().filter(|&&score| score > -4.0).count()
-    }
-}
-
-#[test]
-fn sequences_replay_at_the_same_time_as_they_do_in_order() {
-    let engine = engine();
-    let folder = tempfile::tempdir().expect("a folder");
-    let (trace, costs) = (record(&engine, folder.path(), 24), costs());
-    let stats = oracle::replay(&trace, &costs, &mut ByScore, &mut |_| ());
-    assert!(
-        stats.depths.len() > 1 && stats.sizes.len() > 1,
-        "a controller that tells states apart: {stats:?}"
-    );
-    let parts = oracle::replay_parallel(&trace, &costs, || Box::new(ByScore));
-    assert_eq!(parts.len(), trace.sequences.len());
-    assert_eq!(CycleStats::merged(&parts), stats);
-}
-
-/// The best of all sequences of choices, one by one.
-fn brute_force(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
-    /// All `(tokens, seconds)` that are reachable from a position.
-    fn ways(
-        trace: &Trace,
-        costs: &Costs,
-        choices: &Choices,
-        sequence: usize,
-        at: usize,
-        rows: usize,
-    ) -> Vec<(usize, f64)> {
-        let traced = &trace.sequences[sequence];
-        if at >= traced.len() {
-            return vec![(0, 0.0)];
-        }
-        let position = traced.position(at);
-        let mut found: Vec<(usize, f64)> = Vec::new();
-        for (depth, size) in choices.pairs() {
-            let tokens = position.accepted(depth, size) + 1;
-            let size = size.min(10 + 100 * depth);
-            let seconds = costs.timing(depth, size, position.context_length, rows).total().as_secs_f64();
-            for (more, later) in ways(trace, costs, choices, sequence, at + tokens, tokens) {
-                found.push((tokens + more, seconds + later));
-            }
-        }
-        // Of equal tokens only the fastest can be part of an optimum.
-        found.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        found.dedup_by_key(|way| way.0);
-        found
-    }
-    let mut all = vec![(0usize, 0.0f64)];
-    for sequence in 0..trace.sequences.len() {
-        let ways = ways(trace, costs, choices, sequence, 0, 1);
-        let mut sums: Vec<(usize, f64)> = all
-            .iter()
-            .flat_map(|(tokens, seconds)| ways.iter().map(move |way| (tokens + way.0, seconds + way.1)))
-            .collect();
-        sums.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        sums.dedup_by_key(|way| way.0);
-        all = sums;
-    }
-    all.iter().map(|(tokens, seconds)| *tokens as f64 / seconds).fold(0.0, f64::max)
-}
-
-#[test]
-fn an_interrupted_recording_goes_on_and_damage_is_named() {
-    let engine = engine();
-    let folder = tempfile::tempdir().expect("a folder");
-    let complete = record(&engine, folder.path(), 8);
-    let shard = folder.path().join("shard-00000.bin");
-    let bytes = std::fs::read(&shard).expect("a shard");
-
-    std::fs::write(&shard, &bytes[..bytes.len() - 7]).expect("cut off");
-    let cut = Trace::read(folder.path()).expect("what is complete can be read");
-    assert_eq!((cut.sequences.len(), cut.truncated), (complete.sequences.len() - 1, vec![shard.clone()]));
-    assert_eq!(record(&engine, folder.path(), 8), complete);
-    assert_eq!(std::fs::read(&shard).expect("a shard"), bytes);
-
-    let error = |problem: &str| {
-        let error = Trace::read(folder.path()).expect_err(problem).to_string();
-        assert!(error.contains(problem), "{error}");
-    };
-    let mut flipped = bytes.clone();
-    flipped[bytes.len() / 2] ^= 1;
-    std::fs::write(&shard, &flipped).expect("a flipped bit");
-    error("does not match its checksum");
-    std::fs::write(&shard, [&bytes[..], b"garbage garbage"].concat()).expect("garbage");
-    error("does not begin as one should");
-    std::fs::write(&shard, [&bytes[..], &bytes[..]].concat()).expect("twice");
-    error("was recorded twice");
-    std::fs::write(&shard, &bytes).expect("as it was");
-
-    let other = TraceHeader { beam_width: 4, ..header(&engine, 8) };
-    let refused = TraceWriter::open(folder.path(), other).err().expect("another beam width").to_string();
-    assert!(refused.contains("is a trace whose beam_width is 10, not 4"), "{refused}");
-    let path = folder.path().join("trace.json");
-    let text = std::fs::read_to_string(&path).expect("a header");
-    std::fs::write(&path, text.replace("\"version\": 1", "\"version\": 9")).expect("written");
-    error("has version 9, this program reads version 1");
-    std::fs::write(&path, "{").expect("written");
-    error("is no header");
-}
-
-#[test]
-fn traces_of_disjoint_prompts_merge() {
-    let engine = engine();
-    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    let complete = record(&engine, folders[0].path(), 8);
-    let mut part = complete.clone();
-    part.sequences.truncate(1);
-    let mut writer = TraceWriter::open(folders[1].path(), complete.header.clone()).expect("a trace");
-    assert_eq!(writer.merge(&part).expect("merged"), 1);
-    assert_eq!(writer.merge(&complete).expect("merged"), complete.sequences.len() - 1);
-    assert_eq!(Trace::read(folders[1].path()).expect("it is read"), complete);
-    let other = Trace { header: TraceHeader { depth: 3, ..complete.header.clone() }, ..complete };
-    assert!(writer.merge(&other).is_err());
 }
 
 #[test]

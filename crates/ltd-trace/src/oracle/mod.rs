@@ -123,7 +123,7 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
     let costs = Costs { model: table.model(), decision: table.decision };
     let mut traces = Vec::new();
     for folder in &args.traces {
-        let trace = Trace::read(folder)?;
+        let trace = Trace::read_replayable(folder)?;
         for shard in &trace.truncated {
             eprintln!("{}: the last chunk is cut off and was passed over", shard.display());
         }

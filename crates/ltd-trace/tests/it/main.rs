@@ -109,6 +109,12 @@ fn from_prompts_to_what_a_policy_could_gain() {
     let merged = succeed(&["merge", "--out", &all, &trace, &rest]);
     assert!(merged.contains("2 of 2 prompts") && merged.contains("1 of 1 prompts"), "{merged}");
 
+    // What is recorded with gaps is no trace to replay.
+    let (gaps, every) = (path("gaps"), ["--every", "4", "--entropies", "--hidden"]);
+    let arguments =
+        ["record", "--config", &config, "--questions", &questions, "--limit", "1", "--out", &gaps];
+    succeed(&[&arguments[..], &every[..]].concat());
+
     // Beside other programs a forward of the tiny pair can take ten times as long as alone: then this is said.
     let output = run(&["latency", "--config", &config, "--repeats", "5", "--out", &latency]);
     let (found, error) = (text(&output.stdout), text(&output.stderr));
@@ -126,6 +132,8 @@ fn from_prompts_to_what_a_policy_could_gain() {
     check_findings(&path, &all, &rest, &latency);
 
     // Bad input, with what was made.
+    refuse(&["oracle", "--trace", &gaps, "--latency", &latency], "record without --every");
+    refuse(&arguments, "is a trace whose every is 4, not 1");
     let written = std::fs::read_to_string(&latency).expect("a table");
     let other = written.replacen("\"beam_width\":10", "\"beam_width\":4", 1);
     std::fs::write(path("other.json"), other).expect("written");

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ltd_engine::text::Prompt;
-use ltd_engine::{Engine, StopRule, fingerprint};
+use ltd_engine::{Engine, fingerprint};
 use ltd_env::trace::{TRACE_VERSION, TraceHeader, TraceWriter, record_sequence};
 use ltd_policy::sha256_hex;
 
@@ -22,12 +22,18 @@ pub struct Recording<'a> {
     pub out: &'a Path,
     /// Positions whose trees grow at the same time.
     pub batch: usize,
+    /// Tokens from one recorded position to the next; only with 1 can cycles be replayed.
+    pub every: usize,
+    /// Whether the entropies of the draft's distributions are recorded.
+    pub entropies: bool,
+    /// Whether the draft's hidden states are recorded.
+    pub hidden: bool,
     /// Ends the recording after this time, at a prompt's end.
     pub max_time: Option<Duration>,
 }
 
-/// Decodes the prompts greedily, each until a token of `eos`, and records the draft tree at every position, as deep as the engine drafts. Prompts
-/// that the trace holds already are passed over. Says whether it came to its end: not if it was interrupted.
+/// Decodes the prompts greedily, each until a token of `eos`, and records the draft trees along the way, as deep as the
+/// engine drafts. Prompts that the trace holds already are passed over. Says whether it came to its end: not if it was interrupted.
 ///
 /// # Errors
 /// If the folder holds another trace or cannot be written, or if the models fail.
@@ -39,16 +45,16 @@ pub fn record(
     progress: Progress,
     interrupt: &Interrupt,
 ) -> Result<bool> {
-    let Recording { set, prompts, out, batch, max_time } = *recording;
-    let mut writer = TraceWriter::open(out, header(set, config, engine, eos)?)?;
-    let stop = StopRule { max_new_tokens: config.max_new_tokens, eos: eos.to_vec() };
+    let Recording { set, prompts, out, batch, max_time, .. } = *recording;
+    let header = header(recording, config, engine, eos)?;
+    let mut writer = TraceWriter::open(out, header.clone())?;
     let mut task = progress.task("record", prompts.len());
     let (started, mut positions) = (Instant::now(), 0);
     let pace = |positions: usize| started.elapsed().as_secs_f64() * 1e3 / positions.max(1) as f64;
     for (index, prompt) in prompts.iter().enumerate() {
         let number = (set.skip + index) as u32;
         if !writer.recorded().contains(&number) {
-            let sequence = record_sequence(engine, number, &prompt.ids, &stop, engine.max_depth(), batch)?;
+            let sequence = record_sequence(engine, &header, number, &prompt.ids, batch)?;
             positions += sequence.len();
             writer.append(&sequence)?;
         }
@@ -74,8 +80,9 @@ pub fn record(
     Ok(true)
 }
 
-fn header(set: &PromptSet, config: &TrainConfig, engine: &Engine, eos: &[u32]) -> Result<TraceHeader> {
-    let bytes = std::fs::read(&set.file).map_err(|source| Error::Io { path: set.file.clone(), source })?;
+fn header(recording: &Recording, config: &TrainConfig, engine: &Engine, eos: &[u32]) -> Result<TraceHeader> {
+    let file = &recording.set.file;
+    let bytes = std::fs::read(file).map_err(|source| Error::Io { path: file.clone(), source })?;
     Ok(TraceHeader {
         version: TRACE_VERSION,
         target: fingerprint(&config.engine.target)?,
@@ -83,10 +90,13 @@ fn header(set: &PromptSet, config: &TrainConfig, engine: &Engine, eos: &[u32]) -
         dtype: engine.dtype().chosen.to_string(),
         beam_width: engine.beam_width(),
         depth: engine.max_depth(),
+        every: recording.every,
+        entropies: recording.entropies,
+        hidden: recording.hidden.then_some(engine.draft_config().block.hidden as usize),
         max_new_tokens: config.max_new_tokens,
         capacity: engine.capacity(),
         eos: eos.to_vec(),
-        questions: set.file.clone(),
+        questions: file.clone(),
         questions_sha256: sha256_hex(&bytes),
     })
 }

@@ -33,6 +33,9 @@ impl Trainer {
                 prompts: &self.prompts.train,
                 out: &trace,
                 batch: RECORDING_BATCH,
+                every: 1,
+                entropies: false,
+                hidden: false,
                 max_time: replay
                     .max_minutes
                     .map(|minutes| std::time::Duration::from_secs_f64(minutes * 60.0)),
@@ -91,7 +94,7 @@ fn problem(path: &Path, problem: &str) -> Error {
 
 /// Reads a trace and checks that it is of these models and reaches as far as the configuration.
 fn read_trace(path: &Path, config: &TrainConfig, engine: &Engine, provenance: &Provenance) -> Result<Trace> {
-    let trace = Trace::read(path).map_err(|error| Error::Recorded(error.to_string()))?;
+    let trace = Trace::read_replayable(path).map_err(|error| Error::Recorded(error.to_string()))?;
     let header = &trace.header;
     check_identity(
         path,

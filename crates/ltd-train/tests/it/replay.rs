@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ltd_engine::text::{TextModel, load_questions};
-use ltd_engine::{Engine, StopRule, fingerprint};
+use ltd_engine::{Engine, fingerprint};
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
 use ltd_policy::{
     DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Manifest, Policy, PolicyEntry, Surface,
@@ -34,17 +34,19 @@ fn record(folder: &Path, value: &Value, count: usize) {
         dtype: "f32".into(),
         beam_width: engine.beam_width(),
         depth: engine.max_depth(),
+        every: 1,
+        entropies: false,
+        hidden: None,
         max_new_tokens: 24,
         capacity: engine.capacity(),
         eos: text.eos().to_vec(),
         questions: file.clone(),
         questions_sha256: sha256_hex(&std::fs::read(&file).expect("questions")),
     };
-    let stop = StopRule { max_new_tokens: 24, eos: text.eos().to_vec() };
-    let mut writer = TraceWriter::open(&folder.join("trace"), header).expect("a trace");
+    let mut writer = TraceWriter::open(&folder.join("trace"), header.clone()).expect("a trace");
     for (number, prompt) in (0..).zip(&prompts) {
         if !writer.recorded().contains(&number) {
-            let sequence = record_sequence(&engine, number, &prompt.ids, &stop, engine.max_depth(), 8);
+            let sequence = record_sequence(&engine, &header, number, &prompt.ids, 8);
             writer.append(&sequence.expect("a recording")).expect("written");
         }
     }

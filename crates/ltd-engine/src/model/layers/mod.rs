@@ -14,5 +14,5 @@ pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
 pub(crate) use rope::RotaryTable;
-pub(crate) use top::argmax;
 pub(super) use top::top_log_probs;
+pub(crate) use top::{argmax, entropies};

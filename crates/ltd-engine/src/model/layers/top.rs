@@ -23,6 +23,13 @@ pub(in crate::model) fn top_log_probs(logits: &Tensor, width: usize) -> Result<(
     Ok((log_probs, ids))
 }
 
+/// Entropy, in nats, of the distribution that each row of logits `[n, vocabulary]` is.
+pub(crate) fn entropies(logits: &Tensor) -> Result<Vec<f32>> {
+    let log_probs = logits.log_softmax(COLUMNS, Kind::Float);
+    let entropies = -(log_probs.exp() * log_probs).sum_dim_intlist(COLUMNS, false, Kind::Float);
+    Ok(Vec::try_from(entropies)?)
+}
+
 /// Index of the largest entry of each row of `[n, vocabulary]`.
 pub(crate) fn argmax(logits: &Tensor) -> Result<Vec<u32>> {
     if host::supports(logits.device(), logits.kind()) {

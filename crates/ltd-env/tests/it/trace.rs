@@ -1,0 +1,176 @@
+//! Traces on disk.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ltd_engine::{Engine, fingerprint};
+use ltd_env::ReplayCycles;
+use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
+
+use crate::live::{engine, prompts};
+use crate::replay::{DEPTH, costs};
+
+pub(crate) fn header(engine: &Engine, max_new_tokens: usize) -> TraceHeader {
+    let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
+    TraceHeader {
+        version: TRACE_VERSION,
+        target: fingerprint(&pair.join("target")).expect("a fingerprint"),
+        draft: fingerprint(&pair.join("draft")).expect("a fingerprint"),
+        dtype: "f32".into(),
+        beam_width: engine.beam_width(),
+        depth: DEPTH,
+        every: 1,
+        entropies: false,
+        hidden: None,
+        max_new_tokens,
+        capacity: engine.capacity(),
+        eos: vec![2],
+        questions: "prompts.jsonl".into(),
+        questions_sha256: String::new(),
+    }
+}
+
+pub(crate) fn record(engine: &Engine, folder: &Path, max_new_tokens: usize) -> Trace {
+    record_as(engine, folder, &header(engine, max_new_tokens))
+}
+
+pub(crate) fn record_as(engine: &Engine, folder: &Path, header: &TraceHeader) -> Trace {
+    let mut writer = TraceWriter::open(folder, header.clone()).expect("a trace");
+    for (number, prompt) in (0..).zip(prompts()) {
+        if !writer.recorded().contains(&number) {
+            let sequence = record_sequence(engine, header, number, &prompt, 4).expect("a recording");
+            writer.append(&sequence).expect("it is written");
+        }
+    }
+    Trace::read(folder).expect("it is read")
+}
+#[test]
+fn an_interrupted_recording_goes_on_and_damage_is_named() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let complete = record(&engine, folder.path(), 8);
+    let shard = folder.path().join("shard-00000.bin");
+    let bytes = std::fs::read(&shard).expect("a shard");
+
+    std::fs::write(&shard, &bytes[..bytes.len() - 7]).expect("cut off");
+    let cut = Trace::read(folder.path()).expect("what is complete can be read");
+    assert_eq!((cut.sequences.len(), cut.truncated), (complete.sequences.len() - 1, vec![shard.clone()]));
+    assert_eq!(record(&engine, folder.path(), 8), complete);
+    assert_eq!(std::fs::read(&shard).expect("a shard"), bytes);
+
+    let error = |problem: &str| {
+        let error = Trace::read(folder.path()).expect_err(problem).to_string();
+        assert!(error.contains(problem), "{error}");
+    };
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    std::fs::write(&shard, &flipped).expect("a flipped bit");
+    error("does not match its checksum");
+    std::fs::write(&shard, [&bytes[..], b"garbage garbage"].concat()).expect("garbage");
+    error("does not begin as one should");
+    std::fs::write(&shard, [&bytes[..], &bytes[..]].concat()).expect("twice");
+    error("was recorded twice");
+    std::fs::write(&shard, &bytes).expect("as it was");
+
+    let other = TraceHeader { beam_width: 4, ..header(&engine, 8) };
+    let refused = TraceWriter::open(folder.path(), other).err().expect("another beam width").to_string();
+    assert!(refused.contains("is a trace whose beam_width is 10, not 4"), "{refused}");
+    let path = folder.path().join("trace.json");
+    let text = std::fs::read_to_string(&path).expect("a header");
+    std::fs::write(&path, text.replace("\"every\": 1", "\"every\": 0")).expect("written");
+    error("every: is 0, must be at least 1");
+    std::fs::write(&path, text.replace("\"version\": 2", "\"version\": 9")).expect("written");
+    error("has version 9, this program reads versions 1 and 2");
+    std::fs::write(&path, "{").expect("written");
+    error("is no header");
+}
+
+#[test]
+fn traces_of_version_1_are_read_and_gone_on_with() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let complete = record(&engine, folder.path(), 8);
+    let path = folder.path().join("trace.json");
+    let text = std::fs::read_to_string(&path).expect("a header");
+    let mut old: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).expect("an object");
+    for new in ["every", "entropies", "hidden"] {
+        assert!(old.remove(new).is_some());
+    }
+    old["version"] = 1.into();
+    std::fs::write(&path, serde_json::Value::Object(old).to_string()).expect("written");
+    let shard = folder.path().join("shard-00000.bin");
+    let bytes = std::fs::read(&shard).expect("a shard");
+    std::fs::write(&shard, &bytes[..bytes.len() - 7]).expect("cut off");
+    assert_eq!(record(&engine, folder.path(), 8), complete);
+    assert_eq!(Trace::read_replayable(folder.path()).expect("it is read").identity(), complete.identity());
+}
+
+#[test]
+fn gaps_and_columns_are_read_back_as_they_were_recorded() {
+    let engine = engine();
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let full = record(&engine, folders[0].path(), 12);
+    let hidden = engine.draft_config().block.hidden as usize;
+    let header = TraceHeader { every: 3, entropies: true, hidden: Some(hidden), ..header(&engine, 12) };
+    let sparse = record_as(&engine, folders[1].path(), &header);
+    assert_eq!(sparse.header, header);
+    for (sparse, full) in sparse.sequences.iter().zip(&full.sequences) {
+        assert_eq!((&sparse.tokens, sparse.len()), (&full.tokens, full.len().div_ceil(3)));
+        for number in 0..sparse.len() {
+            let (found, expected) = (sparse.position(number), full.position(number * 3));
+            assert_eq!(found.context_length, expected.context_length);
+            assert_eq!((found.entropies.len(), found.hidden.len()), (1 + DEPTH * 10, hidden));
+            assert!(found.entropies.iter().all(|entropy| entropy.to_f32() > 0.0));
+            assert!(found.hidden.iter().any(|number| number.to_f32() != 0.0));
+            assert!(expected.entropies.is_empty() && expected.hidden.is_empty());
+            // Batches differ, and so does rounding.
+            let scores = [found, expected].map(|position| {
+                let mut scores = [0.0; 10];
+                position.write_scores(0, &mut scores);
+                scores
+            });
+            assert!(scores[0].iter().zip(scores[1]).all(|(a, b)| (a - b).abs() < 0.02), "{scores:?}");
+        }
+    }
+    let refused = Trace::read_replayable(folders[1].path()).expect_err("gaps").to_string();
+    assert!(refused.contains("has a tree at every 3 tokens only"), "{refused}");
+    let refused = ReplayCycles::new(Arc::new(sparse), costs(), 1).err().expect("gaps").to_string();
+    assert!(refused.contains("at every 3 tokens only"), "{refused}");
+}
+
+#[test]
+fn the_identity_of_a_trace_is_that_of_its_content() {
+    let engine = engine();
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let trace = record(&engine, folders[0].path(), 8);
+    assert_eq!(trace.identity().len(), 64);
+    assert_eq!(Trace::read(folders[0].path()).expect("it is read").identity(), trace.identity());
+    // Sequences in another order on disk.
+    let mut writer = TraceWriter::open(folders[1].path(), trace.header.clone()).expect("a trace");
+    trace.sequences.iter().rev().for_each(|sequence| writer.append(sequence).expect("written"));
+    assert_eq!(Trace::read(folders[1].path()).expect("it is read").identity(), trace.identity());
+    let mut other = trace.clone();
+    other.sequences.pop();
+    assert_ne!(other.identity(), trace.identity());
+    let mut other = trace.clone();
+    other.sequences[0].tokens[0] ^= 1;
+    assert_ne!(other.identity(), trace.identity());
+    let other =
+        Trace { header: TraceHeader { dtype: "bf16".into(), ..trace.header.clone() }, ..trace.clone() };
+    assert_ne!(other.identity(), trace.identity());
+}
+
+#[test]
+fn traces_of_disjoint_prompts_merge() {
+    let engine = engine();
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let complete = record(&engine, folders[0].path(), 8);
+    let mut part = complete.clone();
+    part.sequences.truncate(1);
+    let mut writer = TraceWriter::open(folders[1].path(), complete.header.clone()).expect("a trace");
+    assert_eq!(writer.merge(&part).expect("merged"), 1);
+    assert_eq!(writer.merge(&complete).expect("merged"), complete.sequences.len() - 1);
+    assert_eq!(Trace::read(folders[1].path()).expect("it is read"), complete);
+    let other = Trace { header: TraceHeader { depth: 3, ..complete.header.clone() }, ..complete };
+    assert!(writer.merge(&other).is_err());
+}
