@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::config::EngineConfig;
 use crate::device::{Dtype, resolve};
@@ -133,45 +133,6 @@ impl Engine {
         self.prefill_sampled(prompt, Sampler::greedy(), recycle)
     }
 
-    /// Runs the target over a prompt, and the draft over all of it but the last position, and starts a sequence
-    /// whose tokens `sampler` chooses. The memory of a finished session can be passed on with `recycle`.
-    pub fn prefill_sampled(
-        &self,
-        prompt: &[u32],
-        sampler: Sampler,
-        recycle: Option<Session>,
-    ) -> Result<Session> {
-        self.check_prompt(prompt)?;
-        let (mut target_cache, mut draft_cache) = match recycle {
-            Some(session) => (session.target_cache, session.draft_cache),
-            None => self.new_caches(),
-        };
-        target_cache.clear();
-        draft_cache.clear();
-        let n = prompt.len() as i64;
-        let tokens = self.token_tensor(prompt);
-        let positions = positions(0, n);
-        let mask = &AttentionMask::causal(0, n);
-        let output = self.target.forward(&tokens, &positions, mask, &target_cache, LogitRows::Last);
-        target_cache.advance(n);
-        let root = sampler.tokens(&output.logits, &[prompt.len()])?[0];
-        if n > 1 {
-            // Only the cache is wanted: the first tree grows from the last position.
-            let _ =
-                self.draft_stable_rows(&prompt[1..], &output.features.narrow(0, 0, n - 1), &mut draft_cache);
-        }
-        Ok(Session {
-            tokens: prompt.to_vec(),
-            root,
-            target_cache,
-            draft_cache,
-            // A copy: a view would keep the features of the whole prompt alive.
-            features: Some(output.features.narrow(0, n - 1, 1).copy()),
-            capacity: self.capacity,
-            sampler,
-        })
-    }
-
     /// One plain autoregressive step, in the form of a cycle that drafts and verifies nothing. The session's
     /// features are dropped, as the baseline has no use for them.
     pub fn autoregressive_step(&self, session: &mut Session) -> Result<CycleOutcome> {
@@ -185,7 +146,7 @@ impl Engine {
             let positions = positions(session.target_cache.len(), 1);
             let mask = &AttentionMask::causal(session.target_cache.len(), 1);
             let output =
-                self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::Last);
+                self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All);
             session.target_cache.advance(1);
             session.sampler.tokens(&output.logits, &[context_length + 1])
         });
@@ -223,32 +184,6 @@ impl Engine {
         let (result, elapsed) = timed(self.device, work);
         *forwards += elapsed;
         result
-    }
-
-    /// Features of all positions of a prompt, `[n, 3 * hidden]` row-major, with the row length. For inspection
-    /// and dumps: decoding keeps only what the draft has not read.
-    pub fn target_features(&self, prompt: &[u32]) -> Result<(Vec<f32>, usize)> {
-        self.check_prompt(prompt)?;
-        let (cache, _) = self.new_caches();
-        let n = prompt.len() as i64;
-        let mask = &AttentionMask::causal(0, n);
-        let tokens = self.token_tensor(prompt);
-        let output = self.target.forward(&tokens, &positions(0, n), mask, &cache, LogitRows::Last);
-        let width = output.features.size()[1] as usize;
-        let flat = output.features.to_kind(Kind::Float).to_device(Device::Cpu).view(-1);
-        Ok((Vec::try_from(flat)?, width))
-    }
-
-    /// Feeds newly accepted positions to the draft: `tokens[i]` follows the position of `features` row `i`. Their
-    /// keys and values become certain. Returns the layer's output, `[n, hidden]`.
-    pub(crate) fn draft_stable_rows(&self, tokens: &[u32], features: &Tensor, cache: &mut KvCache) -> Tensor {
-        let (past, n) = (cache.len(), tokens.len() as i64);
-        let hidden = self.draft.project(features);
-        let mask = &AttentionMask::causal(past, n);
-        let positions = positions(past, n);
-        let output = self.draft.forward(&self.token_tensor(tokens), &hidden, &positions, mask, cache, past);
-        cache.advance(n);
-        output
     }
 
     pub(crate) fn token_tensor(&self, tokens: &[u32]) -> Tensor {

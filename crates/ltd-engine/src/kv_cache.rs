@@ -55,6 +55,11 @@ impl KvCache {
         self.len
     }
 
+    /// Positions that there is room for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.parts[0].size()[POSITIONS as usize] as usize
+    }
+
     /// Forgets everything; the memory stays.
     pub(crate) fn clear(&mut self) {
         self.len = 0;

@@ -14,6 +14,7 @@ mod model;
 mod operations;
 mod outcome;
 mod positions;
+mod prefill;
 mod probe;
 mod products;
 mod random;

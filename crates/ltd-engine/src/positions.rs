@@ -4,13 +4,11 @@ use tch::{Kind, Tensor};
 
 use crate::cycle::check_numbers;
 use crate::kv_cache::KvCache;
-use crate::model::{AttentionMask, LogitRows, entropies};
+use crate::model::{AttentionMask, entropies};
 use crate::tree::DraftTree;
 use crate::{Engine, Error, Result};
 
 const ROWS: i64 = 0;
-/// Rows of one target forward over the sequence.
-const TARGET_ROWS: usize = 128;
 
 /// Where trees grow along a sequence, and what is wanted of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,7 +84,7 @@ impl Engine {
         }
         let context = &tokens[..tokens.len() - 1];
         self.check_prompt(context)?;
-        let features = self.features_of(context);
+        let features = self.read_prompt(context, &mut self.new_caches().0).features;
         let roots: Vec<usize> = (first..tokens.len()).step_by(along.every.max(1)).collect();
         let batch = along.batch.clamp(1, roots.len());
         let mut cache = self.draft_cache(tokens.len() + batch * self.beam_width() * along.depth);
@@ -96,24 +94,6 @@ impl Engine {
             }
         }
         Ok(())
-    }
-
-    /// Features of all positions, `[n, 3 * hidden]`, on the device.
-    fn features_of(&self, tokens: &[u32]) -> Tensor {
-        let (mut cache, _) = self.new_caches();
-        let chunks: Vec<Tensor> = tokens
-            .chunks(TARGET_ROWS)
-            .map(|chunk| {
-                let (past, n) = (cache.len(), chunk.len() as i64);
-                let positions: Vec<i64> = (past..past + n).collect();
-                let mask = AttentionMask::causal(past, n);
-                let tokens = self.token_tensor(chunk);
-                let output = self.target.forward(&tokens, &positions, &mask, &cache, LogitRows::Last);
-                cache.advance(n);
-                output.features
-            })
-            .collect();
-        Tensor::cat(&chunks, ROWS)
     }
 
     /// Trees at ascending roots. The stable rows of the cache are extended up to the last root; the trees' rows lie

@@ -57,7 +57,7 @@ impl Engine {
         if !target.tied_embeddings {
             elements += target.vocabulary * target.block.hidden;
         }
-        if self.draft.embedding().data_ptr() != self.target.embedding().data_ptr() {
+        if !self.draft.embedding().is(self.target.embedding()) {
             elements += draft.vocabulary * draft.block.hidden;
         }
         // Two norms a layer and one after them; the head normalises its other input as well.

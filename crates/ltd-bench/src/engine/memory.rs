@@ -18,6 +18,8 @@ pub(super) struct Memory {
     pub(super) weight_bytes: u64,
     /// Caches of a session.
     pub(super) cache_bytes: u64,
+    /// What the libraries take before a model is there: LibTorch's registry of operations above all.
+    pub(super) at_start: Resident,
     pub(super) after_load: Resident,
     pub(super) after_warm_up: Resident,
     pub(super) after_cycles: Resident,
@@ -27,6 +29,8 @@ pub(super) struct Memory {
     pub(super) growth_bytes: i64,
     /// What the process itself filled after the cycles, over weights and caches.
     pub(super) ratio: f64,
+    /// The same without what it had filled at the start.
+    pub(super) ratio_above_start: f64,
 }
 
 /// Bytes in main memory; null where the system does not tell.
@@ -39,7 +43,7 @@ pub(super) struct Resident {
 }
 
 impl Resident {
-    fn now() -> Self {
+    pub(super) fn now() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         Self { resident_bytes: bytes(&status, "VmRSS:"), anonymous_bytes: bytes(&status, "RssAnon:") }
     }
@@ -85,6 +89,7 @@ pub(super) fn overall(trees: &[Outside]) -> f64 {
 /// Runs cycles with all trees by turns, forwards timed apart.
 pub(super) fn measure_memory(
     subject: &mut Subject,
+    at_start: Resident,
     args: &EngineArgs,
     progress: Progress,
 ) -> Result<(Memory, Vec<Outside>)> {
@@ -124,16 +129,20 @@ pub(super) fn measure_memory(
     task.finish(&format!("{total} cycles"));
     let after_cycles = Resident::now();
     let size = |resident: Resident| resident.resident_bytes.unwrap_or(0) as i64;
+    let filled = |resident: Resident| resident.anonymous_bytes.unwrap_or(0) as f64;
     let (weight_bytes, cache_bytes) = (subject.engine.weight_bytes(), subject.engine.cache_bytes());
+    let needed = (weight_bytes + cache_bytes) as f64;
     let memory = Memory {
         weight_bytes,
         cache_bytes,
+        at_start,
         after_load,
         after_warm_up,
         after_cycles,
         cycles: args.memory_cycles,
         growth_bytes: size(after_cycles) - size(after_warm_up),
-        ratio: after_cycles.anonymous_bytes.unwrap_or(0) as f64 / (weight_bytes + cache_bytes) as f64,
+        ratio: filled(after_cycles) / needed,
+        ratio_above_start: (filled(after_cycles) - filled(at_start)) / needed,
     };
     Ok((memory, trees))
 }

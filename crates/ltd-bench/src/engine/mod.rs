@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use decode::{Contender, decode};
 use floor::{Limits, Work};
 use forwards::measure_forwards;
-use memory::measure_memory;
+use memory::{Resident, measure_memory};
 use operations::measure_operations;
 use report::{Autoregressive, Cycle, Header, Report};
 use subject::Subject;
@@ -29,13 +29,14 @@ use subject::Subject;
 pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     args.check()?;
     let progress = Progress::detect();
+    let at_start = Resident::now();
     let mut subject = Subject::load(args)?;
     args.check_fit(&subject.engine)?;
     let header = Header::collect(args, &subject);
     progress.say(&format!("{}, dtype {}", header.device_text(), subject.engine.dtype()));
 
     // Memory first: later measurements need memory of their own.
-    let (memory, forwards_share) = measure_memory(&mut subject, args, progress)?;
+    let (memory, forwards_share) = measure_memory(&mut subject, at_start, args, progress)?;
     let mut contenders: Vec<Contender> =
         std::iter::once(None).chain(args.trees.iter().copied().map(Some)).map(Contender::new).collect();
     decode(&subject, &mut contenders, args.max_new_tokens, progress)?;

@@ -68,13 +68,15 @@ fn write_all(report: &Report, out: &mut String) -> std::fmt::Result {
     writeln!(
         out,
         "\nmemory: weights {:.2} GiB, caches {:.2} GiB; resident {:.2} GiB after loading, {:.2} after the cycles, of which \
-         {:.2} are no pages of files ({:.2} of weights and caches); {} cycles added {:.1} MiB",
+         {:.2} are no pages of files ({:.2} of weights and caches; {:.2} without what the libraries take at the start); \
+         {} cycles added {:.1} MiB",
         memory.weight_bytes as f64 / GIB,
         memory.cache_bytes as f64 / GIB,
         gib(memory.after_load.resident_bytes),
         gib(memory.after_cycles.resident_bytes),
         gib(memory.after_cycles.anonymous_bytes),
         memory.ratio,
+        memory.ratio_above_start,
         memory.cycles,
         memory.growth_bytes as f64 / 1024.0 / 1024.0
     )

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::config::{DraftConfig, TargetConfig, unsupported};
 use super::layers::{
-    Attention, AttentionMask, AttentionPlan, Linear, Mlp, RmsNorm, RotaryTable, top_log_probs,
+    Attention, AttentionMask, AttentionPlan, Embedding, Linear, Mlp, RmsNorm, RotaryTable, top_log_probs,
 };
 use super::weights::Weights;
 use crate::kv_cache::KvCache;
@@ -17,7 +17,7 @@ const COLUMNS: i64 = 1;
 /// The draft model.
 pub(crate) struct DraftModel {
     config: DraftConfig,
-    embedding: Tensor,
+    embedding: Embedding,
     fc: Linear,
     input_norm: RmsNorm,
     hidden_norm: RmsNorm,
@@ -45,7 +45,7 @@ impl DraftModel {
     pub(crate) fn load(
         folder: &Path,
         config: DraftConfig,
-        embedding: &Tensor,
+        embedding: &Embedding,
         positions: i64,
         device: Device,
         kind: Kind,
@@ -60,7 +60,7 @@ impl DraftModel {
     pub(crate) fn from_weights(
         mut weights: Weights,
         config: DraftConfig,
-        embedding: &Tensor,
+        embedding: &Embedding,
         positions: i64,
         device: Device,
     ) -> Result<Self> {
@@ -79,9 +79,9 @@ impl DraftModel {
         let output = Linear::load(&mut weights, "lm_head", [config.draft_vocabulary, hidden], false)?;
         let shared = hidden == config.target_hidden && !weights.contains("embed_tokens.weight");
         let embedding = if shared {
-            embedding.f_to_device(device)?
+            embedding.to_device(device)?
         } else {
-            weights.take("embed_tokens.weight", &[config.vocabulary, hidden])?
+            Embedding::load(&mut weights, "embed_tokens.weight", [config.vocabulary, hidden])?
         };
         let target_ids = target_ids(&config, &mut weights)?;
         weights.finish()?;
@@ -113,7 +113,7 @@ impl DraftModel {
         &self.config
     }
 
-    pub(crate) fn embedding(&self) -> &Tensor {
+    pub(crate) fn embedding(&self) -> &Embedding {
         &self.embedding
     }
 
@@ -133,7 +133,7 @@ impl DraftModel {
         cache: &KvCache,
         past: i64,
     ) -> Tensor {
-        let embedded = Tensor::embedding(&self.embedding, tokens, -1, false, false);
+        let embedded = self.embedding.forward(tokens);
         let normed = self.hidden_norm.forward(hidden);
         let input = Tensor::cat(&[&self.input_norm.forward(&embedded), &normed], COLUMNS);
         let residual = if self.config.norm_before_residual { &normed } else { hidden };

@@ -14,5 +14,5 @@ mod weights;
 pub use config::{BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig};
 pub(crate) use draft::DraftModel;
 pub(crate) use layers::{AttentionMask, Linear, argmax, entropies};
-pub(crate) use target::{LogitRows, TargetModel};
+pub(crate) use target::{LogitRows, TargetModel, TargetOutput};
 pub(crate) use weights::{Weights, stored_kind, weight_files};

@@ -5,7 +5,7 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::config::{BlockConfig, TargetConfig};
-use super::layers::{Attention, AttentionMask, AttentionPlan, Linear, Mlp, RmsNorm, RotaryTable};
+use super::layers::{Attention, AttentionMask, AttentionPlan, Embedding, Linear, Mlp, RmsNorm, RotaryTable};
 use super::split::split_layers;
 use super::weights::Weights;
 use crate::Result;
@@ -18,7 +18,7 @@ const COLUMNS: i64 = 1;
 /// The LLM whose output is preserved.
 pub(crate) struct TargetModel {
     config: TargetConfig,
-    embedding: Tensor,
+    embedding: Embedding,
     /// On their devices, in order; the embedding is on the first one, norm and output on the last.
     stages: Vec<Stage>,
     norm: RmsNorm,
@@ -44,12 +44,13 @@ struct Layer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogitRows {
     All,
-    Last,
+    One(i64),
+    None,
 }
 
 /// What a target forward yields.
 pub(crate) struct TargetOutput {
-    /// `[n or 1, vocabulary]`.
+    /// `[rows that were asked for, vocabulary]`.
     pub(crate) logits: Tensor,
     /// Inputs of the three feature layers, `[n, 3 * hidden]`.
     pub(crate) features: Tensor,
@@ -81,7 +82,8 @@ impl TargetModel {
         let kind = weights.kind();
         let splits = split_layers(&config, devices.len());
         weights.move_to(devices[0]);
-        let embedding = weights.take("model.embed_tokens.weight", &[config.vocabulary, block.hidden])?;
+        let shape = [config.vocabulary, block.hidden];
+        let embedding = Embedding::load(&mut weights, "model.embed_tokens.weight", shape)?;
         let mut stages = Vec::with_capacity(devices.len());
         for (&device, layers) in devices.iter().zip(splits) {
             weights.move_to(device);
@@ -91,9 +93,9 @@ impl TargetModel {
         let norm = RmsNorm::load(&mut weights, "model.norm", block.hidden, block.rms_norm_eps)?;
         let output = if config.tied_embeddings {
             weights.discard("lm_head.weight");
-            Linear::new(embedding.f_to_device(devices[devices.len() - 1])?)
+            Linear::new(embedding.weight(devices[devices.len() - 1])?)
         } else {
-            Linear::load(&mut weights, "lm_head", [config.vocabulary, block.hidden], false)?
+            Linear::load(&mut weights, "lm_head", shape, false)?
         };
         weights.finish()?;
         let rotary = RotaryTable::new(positions, block.head_dim, &block.rope);
@@ -111,7 +113,7 @@ impl TargetModel {
         &self.config
     }
 
-    pub(crate) fn embedding(&self) -> &Tensor {
+    pub(crate) fn embedding(&self) -> &Embedding {
         &self.embedding
     }
 
@@ -140,8 +142,7 @@ impl TargetModel {
     ) -> TargetOutput {
         let feature_layers = self.config.feature_layers();
         let mut features = Vec::with_capacity(feature_layers.len());
-        let tokens = tokens.to_device(self.embedding.device());
-        let mut x = Tensor::embedding(&self.embedding, &tokens, -1, false, false);
+        let mut x = self.embedding.forward(tokens);
         let mut index = 0;
         for stage in &self.stages {
             x = x.to_device(stage.device);
@@ -161,13 +162,17 @@ impl TargetModel {
             }
         }
         let features: Vec<Tensor> = features.iter().map(|part| part.to_device(x.device())).collect();
-        if logit_rows == LogitRows::Last {
-            x = x.narrow(ROWS, x.size()[0] - 1, 1);
-        }
-        TargetOutput {
-            logits: observer.observe(Operation::Logits, || self.output.forward(&self.norm.forward(&x))),
-            features: Tensor::cat(&features, COLUMNS),
-        }
+        let device = x.device();
+        let of = match logit_rows {
+            LogitRows::All => Some(x),
+            LogitRows::One(row) => Some(x.narrow(ROWS, row, 1)),
+            LogitRows::None => None,
+        };
+        let logits = observer.observe(Operation::Logits, || match &of {
+            Some(x) => self.output.forward(&self.norm.forward(x)),
+            None => Tensor::empty([0, self.config.vocabulary], (self.kind, device)),
+        });
+        TargetOutput { logits, features: Tensor::cat(&features, COLUMNS) }
     }
 }
 

@@ -99,7 +99,7 @@ impl Attention {
             let part = |(part, heads): &(&str, i64)| {
                 let shape: Vec<i64> =
                     std::iter::once(heads * head_dim).chain(inputs.iter().copied()).collect();
-                weights.take(&format!("{name}.{part}.{kind}"), &shape)
+                weights.take_view(&format!("{name}.{part}.{kind}"), &shape)
             };
             let parts = parts.iter().map(part).collect::<Result<Vec<_>>>()?;
             Ok::<_, Error>(Tensor::f_cat(&parts, 0)?)

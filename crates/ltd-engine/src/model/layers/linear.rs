@@ -35,9 +35,18 @@ impl Linear {
 
     /// Takes `name.weight` of the shape `[outputs, inputs]`, and `name.bias` if there is to be one.
     pub(crate) fn load(weights: &mut Weights, name: &str, shape: [i64; 2], bias: bool) -> Result<Self> {
-        let weight = weights.take(&format!("{name}.weight"), &shape)?;
+        let weight = Self::take_weight(weights, &format!("{name}.weight"), shape)?;
         let bias = bias.then(|| weights.take(&format!("{name}.bias"), &shape[..1])).transpose()?;
         Ok(Self::with_bias(weight, bias))
+    }
+
+    /// Takes a weight to make a product of.
+    pub(super) fn take_weight(weights: &mut Weights, name: &str, shape: [i64; 2]) -> Result<Tensor> {
+        if PackedWeight::is_possible(weights.device(), weights.kind()) {
+            weights.take_view(name, &shape)
+        } else {
+            weights.take(name, &shape)
+        }
     }
 
     /// `[n, inputs] -> [n, outputs]`.

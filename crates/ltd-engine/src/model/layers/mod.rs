@@ -1,6 +1,7 @@
 //! Blocks that the target's layers and the draft's one layer share.
 
 mod attention;
+mod embedding;
 mod host;
 mod linear;
 mod mlp;
@@ -10,6 +11,7 @@ mod rope;
 mod top;
 
 pub(crate) use attention::{Attention, AttentionMask, AttentionPlan};
+pub(crate) use embedding::Embedding;
 pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;

@@ -74,12 +74,14 @@ pub(super) struct PackedWeight {
 }
 
 impl PackedWeight {
-    /// Packs a `[outputs, inputs]` weight, if it is on a CPU that oneDNN has kernels of its type for.
+    /// Whether weights of such a type are packed: on a CPU that oneDNN has kernels of the type for.
+    pub(super) fn is_possible(device: Device, kind: Kind) -> bool {
+        device == Device::Cpu && has_kernels(kind) && FUNCTIONS.is_some()
+    }
+
+    /// Packs a `[outputs, inputs]` weight, if it is possible.
     pub(super) fn new(weight: &Tensor) -> Option<Self> {
-        if weight.device() != Device::Cpu || !has_kernels(weight.kind()) {
-            return None;
-        }
-        let functions = FUNCTIONS.as_ref()?;
+        let functions = FUNCTIONS.as_ref().filter(|_| Self::is_possible(weight.device(), weight.kind()))?;
         // The dispatcher takes ownership of the handle in the first place and leaves the result there; the second
         // argument, the expected rows, is absent: that packing was the fastest for all numbers of rows.
         let mut argument = std::mem::ManuallyDrop::new(weight.contiguous());

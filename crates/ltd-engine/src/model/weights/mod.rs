@@ -1,5 +1,6 @@
 //! Tensors of a model folder, handed out by name and shape.
 
+mod file_tensor;
 mod files;
 mod pickle;
 mod safetensors_file;
@@ -15,6 +16,7 @@ use crate::{Error, Result};
 use safetensors_file::SafetensorsFile;
 use torch_archive::TorchArchive;
 
+pub(crate) use file_tensor::FileTensor;
 pub(crate) use files::weight_files;
 
 /// The tensors of a folder. [`Weights::take`] reads and removes them one by one, so that only what is in use is in
@@ -71,7 +73,15 @@ impl WeightFile {
 
     fn read(&self, name: &str) -> Result<Tensor> {
         match self {
-            Self::Safetensors(file) => file.read(name),
+            Self::Safetensors(file) => file.tensor(name)?.read(),
+            Self::Torch(file) => file.read(name),
+        }
+    }
+
+    /// [`WeightFile::read`], possibly as a view of the file.
+    fn map(&self, name: &str) -> Result<Tensor> {
+        match self {
+            Self::Safetensors(file) => file.tensor(name)?.map(),
             Self::Torch(file) => file.read(name),
         }
     }
@@ -123,6 +133,11 @@ impl Weights {
         self.kind
     }
 
+    /// Where tensors go.
+    pub(crate) fn device(&self) -> Device {
+        self.device
+    }
+
     /// Whether a tensor is there.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
@@ -136,6 +151,20 @@ impl Weights {
     /// Takes a tensor of a known shape. A missing one is noted for [`Weights::finish`] and replaced by zeros, so
     /// that all missing names are reported at once.
     pub(crate) fn take(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
+        self.take_by(WeightFile::read, name, shape)
+    }
+
+    /// [`Weights::take`], possibly as a view of the file: for tensors of which only another form is kept.
+    pub(crate) fn take_view(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
+        self.take_by(WeightFile::map, name, shape)
+    }
+
+    fn take_by(
+        &mut self,
+        read: impl Fn(&WeightFile, &str) -> Result<Tensor>,
+        name: &str,
+        shape: &[i64],
+    ) -> Result<Tensor> {
         let Some(file) = self.tensors.remove(name) else {
             if self.random {
                 return self.make_up(shape);
@@ -143,18 +172,30 @@ impl Weights {
             self.missing.push(name.to_owned());
             return Ok(Tensor::zeros(shape, (self.kind, self.device)));
         };
-        let found = file.shape(name);
-        if found != shape {
-            return Err(Error::TensorShape {
-                folder: self.folder.clone(),
-                name: name.to_owned(),
-                expected: shape.to_vec(),
-                found,
-            });
-        }
-        let tensor = file.read(name)?;
+        self.check_shape(&file, name, shape)?;
+        let tensor = read(&file, name)?;
         let kind = if tensor.is_floating_point() { self.kind } else { tensor.kind() };
         Ok(tensor.f_to_device(self.device)?.f_to_kind(kind)?)
+    }
+
+    /// Takes a matrix that is on the CPU and may stay in its file. Nothing is taken, and [`Weights::take`] is to be used,
+    /// if it is to go elsewhere or its file is no safetensors file.
+    pub(crate) fn take_in_place(&mut self, name: &str, shape: [i64; 2]) -> Result<Option<FileTensor>> {
+        let file = self.tensors.get(name).filter(|_| self.device == Device::Cpu);
+        let Some(file @ WeightFile::Safetensors(tensors)) = file.map(Rc::as_ref) else { return Ok(None) };
+        self.check_shape(file, name, &shape)?;
+        let tensor = tensors.tensor(name)?;
+        self.tensors.remove(name);
+        Ok(Some(tensor))
+    }
+
+    fn check_shape(&self, file: &WeightFile, name: &str, shape: &[i64]) -> Result<()> {
+        let found = file.shape(name);
+        if found == shape {
+            return Ok(());
+        }
+        let (folder, name, expected) = (self.folder.clone(), name.to_owned(), shape.to_vec());
+        Err(Error::TensorShape { folder, name, expected, found })
     }
 
     fn make_up(&self, shape: &[i64]) -> Result<Tensor> {

@@ -3,10 +3,13 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError};
-use tch::{Kind, Tensor};
+use tch::Kind;
+
+use super::file_tensor::FileTensor;
 
 use crate::{Error, Result};
 
@@ -18,7 +21,7 @@ const LONGEST_HEADER: u64 = 100_000_000;
 /// An open file and where its tensors are.
 pub(super) struct SafetensorsFile {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     metadata: Metadata,
     /// Where the first tensor starts.
     data: u64,
@@ -51,7 +54,7 @@ impl SafetensorsFile {
         if data + metadata.data_len() as u64 != length {
             return Err(invalid(SafeTensorError::MetadataIncompleteBuffer));
         }
-        Ok(Self { path: path.to_owned(), file, metadata, data })
+        Ok(Self { path: path.to_owned(), file: Arc::new(file), metadata, data })
     }
 
     /// Names of the tensors.
@@ -70,18 +73,21 @@ impl SafetensorsFile {
         self.info(name).shape.iter().map(|&size| size as i64).collect()
     }
 
-    /// Reads a tensor of this file, to the CPU.
-    pub(super) fn read(&self, name: &str) -> Result<Tensor> {
+    /// A tensor of this file.
+    pub(super) fn tensor(&self, name: &str) -> Result<FileTensor> {
         let info = self.info(name);
         let kind = kind_of(info.dtype).ok_or_else(|| Error::TensorType {
             path: self.path.clone(),
             name: name.to_owned(),
             found: format!("{:?}", info.dtype),
         })?;
-        let (start, end) = info.data_offsets;
-        let mut bytes = vec![0; end - start];
-        self.file.read_exact_at(&mut bytes, self.data + start as u64).map_err(Error::io(&self.path))?;
-        Ok(Tensor::f_from_data_size(&bytes, &self.shape(name), kind)?)
+        Ok(FileTensor {
+            path: self.path.clone(),
+            file: Arc::clone(&self.file),
+            start: self.data + info.data_offsets.0 as u64,
+            shape: self.shape(name),
+            kind,
+        })
     }
 
     fn info(&self, name: &str) -> &TensorInfo {
