@@ -5,3 +5,4 @@ mod command;
 mod decode;
 mod factored;
 mod path;
+mod retarget;

@@ -21,7 +21,7 @@ const HELD_OUT: f64 = 0.125;
 /// Fits a package to another machine, writes it, and prints what replay predicts of it there.
 pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     let package = PolicyPackage::load(&args.policy)?;
-    let trace = Trace::read(&args.trace)?;
+    let trace = Trace::read_replayable(&args.trace)?;
     check_trace(&args.trace, &trace, &package)?;
     let table = LatencyTable::read(&args.latency)?;
     let recorded = Recorded::new(&args.trace, &trace, table, HELD_OUT)?;

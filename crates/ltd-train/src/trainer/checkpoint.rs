@@ -14,6 +14,9 @@ pub(super) struct Checkpoint {
     /// Whether the run's own recording is complete.
     #[serde(default)]
     pub(super) recorded: bool,
+    /// Identity of the trace and SHA-256 of the latency table that the run learns from.
+    #[serde(default)]
+    pub(super) recordings: Option<[String; 2]>,
     /// Stages whose policies are in their folders.
     pub(super) finished_stages: usize,
     /// Steps of those stages.

@@ -62,6 +62,22 @@ impl Trainer {
             recorded.held_out.positions(),
             recorded.held_out.sequences.len(),
         ));
+        let found = [read.identity(), recorded.table_sha256.clone()];
+        match &self.checkpoint.recordings {
+            None => {
+                self.checkpoint.recordings = Some(found);
+                self.checkpoint.write(&self.run)?;
+            }
+            Some(known) if *known == found => {}
+            Some(_) => {
+                let problem = format!(
+                    "the run was begun with other recordings than are now in {} and {}",
+                    trace.display(),
+                    latency.display()
+                );
+                return Err(Error::Checkpoint { path: self.run.checkpoint(), problem });
+            }
+        }
         self.recorded = Some(recorded);
         Ok(Flow::Done)
     }

@@ -222,3 +222,22 @@ fn recordings_that_do_not_fit_are_refused() {
     let error = TrainConfig::parse(&sampled.to_string(), Path::new("test.json"), &[]).expect_err("sampling");
     assert!(error.to_string().contains("replay: needs greedy decoding"), "{error}");
 }
+
+#[test]
+fn a_run_does_not_go_on_with_other_recordings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let value = replayed(folder.path());
+    record(folder.path(), &value, 6);
+    let latency = folder.path().join("latency.json");
+    table(&value, 64, 0.1).write(&latency).expect("written");
+    let run = folder.path().join("run");
+    let stop = Interrupt::default();
+    stop.request();
+    let trainer = Trainer::create(parse(&value), &run, Progress::Silent, stop);
+    let ending = trainer.expect("a run").learn().expect("it is interrupted");
+    assert!(matches!(ending, Ending::Interrupted { .. }));
+    table(&value, 64, 0.2).write(&latency).expect("written");
+    let resumed = Trainer::resume(&run, Progress::Silent, Interrupt::default()).expect("a run").learn();
+    let error = resumed.expect_err("another table");
+    assert!(error.is_usage() && error.to_string().contains("begun with other recordings"), "{error}");
+}
