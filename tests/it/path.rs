@@ -112,7 +112,12 @@ fn a_dry_run_prints_the_plan_and_leaves_nothing() {
     let arguments =
         ["--config", text(&config), "--run-dir", text(&run_folder), "--dry-run", "--set", "seed=7"];
     let plan = stdout("ltd-train", &arguments);
-    for part in ["01-size    256 steps", "04-depth   128 steps", "\"seed\": 7", "\"clip_range\": 0.2"] {
+    for part in [
+        "01-size       256 steps of live",
+        "04-depth      128 steps of live",
+        "\"seed\": 7",
+        "\"clip_range\": 0.2",
+    ] {
         assert!(plan.contains(part), "{plan}");
     }
     assert!(!run_folder.exists());

@@ -1,16 +1,46 @@
 //! A run on its own recordings, and its packages on another machine.
 
-use ltd::policy::{GridPoint, LatencyTable, Policy, PolicyPackage};
+use ltd::engine::fingerprint;
+use ltd::policy::{DecisionCost, LatencyIdentity, LatencyTable, Policy, PolicyPackage, Surface};
 use serde_json::json;
 
-use crate::command::{config, refusal, stdout, text};
+use crate::command::{config, refusal, stdout, text, workspace};
+
+/// A machine that runs the tiny pair, with levels of this cost.
+fn machine(level_ms: f64) -> LatencyTable {
+    let model = |part: &str| {
+        let folder = workspace().join("tests/fixtures/tiny-pair").join(part);
+        fingerprint(&folder).expect("a fingerprint").sha256
+    };
+    let identity = LatencyIdentity {
+        target: model("target"),
+        draft: model("draft"),
+        beam_width: 10,
+        ..LatencyIdentity::default()
+    };
+    let contexts = [4, 128];
+    LatencyTable {
+        version: LatencyTable::VERSION,
+        identity,
+        root: Surface::from_fn(&[1, 13], &contexts, |_, _| 1.0),
+        level: Surface::from_fn(&[1, 12], &contexts, |_, _| level_ms),
+        verify: Surface::from_fn(&[1, 64], &contexts, |size, _| 5.0 + 0.1 * size),
+        decision: DecisionCost { depth_us: 5.0, size_us: 5.0 },
+        held_out_error: None,
+    }
+}
 
 #[test]
 fn packages_of_both_kinds_move_to_another_machine() {
     let folder = tempfile::tempdir().expect("a folder");
+    let (here, there) = (folder.path().join("here.json"), folder.path().join("there.json"));
+    machine(1.0).write(&here).expect("written");
+    // Levels cost fifty times as much.
+    let table = machine(50.0);
+    table.write(&there).expect("written");
     let config = config(folder.path(), |config| {
         config["reward"] = json!("gain");
-        config["replay"] = json!({ "held_out": 0.3 });
+        config["replay"] = json!({ "held_out": 0.3, "latency": here });
         config["stages"] = json!({
             "size": null, "predictor": { "epochs": 2, "net_arch": [16] },
             "depth": { "total_timesteps": 256, "verification_size": 4 }, "rounds": 0
@@ -20,17 +50,9 @@ fn packages_of_both_kinds_move_to_another_machine() {
     let summary = stdout("ltd-train", &["--config", text(&config), "--run-dir", text(&run)]);
     assert!(summary.contains("| factored ") && summary.contains("| pair "), "{summary}");
 
-    // A machine whose levels cost fifty times as much.
-    let mut table = LatencyTable::read(&run.join("latency.json")).expect("a table");
-    for point in &mut table.level.points {
-        let samples = point.samples.iter().map(|sample| sample * 50.0).collect();
-        *point = GridPoint::new(point.count, point.context, samples);
-    }
-    let slow = folder.path().join("slow.json");
-    table.write(&slow).expect("written");
     let trace = run.join("trace");
     for stage in ["01-predictor", "02-depth"] {
-        let (old, new) = (folder.path().join(stage), folder.path().join(format!("{stage}-slow")));
+        let (old, new) = (folder.path().join(stage), folder.path().join(format!("{stage}-there")));
         stdout("ltd-export", &["--run", text(&run), "--stage", stage, "--out", text(&old)]);
         let said = stdout(
             "ltd-train",
@@ -41,7 +63,7 @@ fn packages_of_both_kinds_move_to_another_machine() {
                 "--trace",
                 text(&trace),
                 "--latency",
-                text(&slow),
+                text(&there),
                 "--out",
                 text(&new),
                 "--steps",
@@ -65,7 +87,7 @@ fn packages_of_both_kinds_move_to_another_machine() {
     let out = folder.path().join("refused");
     let mut stranger = table;
     stranger.identity.draft = "another".to_owned();
-    stranger.write(&slow).expect("written");
+    stranger.write(&there).expect("written");
     let old = folder.path().join("01-predictor");
     let message = refusal(
         "ltd-train",
@@ -76,7 +98,7 @@ fn packages_of_both_kinds_move_to_another_machine() {
             "--trace",
             text(&trace),
             "--latency",
-            text(&slow),
+            text(&there),
             "--out",
             text(&out),
         ],

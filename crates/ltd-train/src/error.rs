@@ -100,7 +100,9 @@ impl Error {
             | Self::Prompt { .. }
             | Self::Checkpoint { .. }
             | Self::Recorded(_)
+            | Self::Policy(_)
             | Self::Text(_) => true,
+            Self::Export(error) => error.is_usage(),
             Self::Engine(error) => error.is_usage(),
             Self::Env(error) => matches!(error, ltd_env::Error::Trace { .. } | ltd_env::Error::EmptyTrace),
             _ => false,

@@ -100,12 +100,12 @@ fn half_a_token_per_level() -> Vec<f32> {
 #[test]
 fn a_deeper_ending_must_be_better_by_the_margin() {
     let predictor = constant_predictor(factored_actions(), half_a_token_per_level());
-    // A level costs 0.3 tokens at this lambda: four more are worth 4 * 0.2.
+    // A level costs 0.3 tokens at this lambda: each one more is worth 0.2.
     let decide = |margin| {
         let rule = FactoredRule { tokens_per_second: 100.0, margin };
         run(&mut FactoredPolicy::new(&predictor, &latency_table(3.0, 0.01), rule), &scores(), 12, 50).0
     };
-    assert_eq!((decide(0.0), decide(0.6)), (4, 4));
+    assert_eq!((decide(0.0), decide(0.3)), (4, 3));
     assert_eq!(decide(1.0), 0, "nothing ahead is that much better");
 }
 
@@ -131,17 +131,19 @@ fn an_engine_of_less_depth_gets_a_size_for_the_tree_it_has() {
         depth: DepthActions { min_depth: 3, ..factored_actions().depth },
         ..factored_actions()
     };
-    let predictor = constant_predictor(deep, vec![1.0; 6]);
+    let predictor = constant_predictor(deep, vec![1.0, 2.0, 3.0, 1.1, 2.1, 3.1]);
     let mut policy = FactoredPolicy::new(&predictor, &latency_table(0.1, 0.01), worth(10.0));
     assert_eq!(run(&mut policy, &scores(), 1, 100), (1, 9));
 }
 
 #[test]
 fn what_was_decided_in_one_cycle_is_not_used_in_the_next() {
-    // Every output follows the best candidate's probability.
+    // Every output follows the best candidate's probability, the more so the larger its size.
     let layout = ObservationLayout::compact(PolicyKind::Depth, 3, 4);
-    let weight = (0..15 * layout.len()).map(|index| if index % layout.len() == 0 { 6.0 } else { 0.0 });
-    let linear = Linear { weight: weight.collect(), bias: vec![-3.0; 15], inputs: layout.len() };
+    let width = layout.len();
+    let weight = (0..15 * width)
+        .map(|index| if index % width == 0 { 3.0 * (index / width % 3 + 1) as f32 } else { 0.0 });
+    let linear = Linear { weight: weight.collect(), bias: vec![0.0; 15], inputs: width };
     let predictor = FrozenPredictor::new(layout, factored_actions(), Mlp::new(&[linear]), Vec::new());
     let mut policy = FactoredPolicy::new(&predictor, &latency_table(500.0, 2.0), worth(200.0));
     let (sure, unsure) = (vec![-0.01; 3], vec![-7.0; 3]);
