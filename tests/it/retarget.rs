@@ -1,5 +1,7 @@
 //! A run on its own recordings, and its packages on another machine.
 
+use std::path::Path;
+
 use ltd::engine::fingerprint;
 use ltd::policy::{DecisionCost, LatencyIdentity, LatencyTable, Policy, PolicyPackage, Surface};
 use serde_json::json;
@@ -42,7 +44,7 @@ fn packages_of_both_kinds_move_to_another_machine() {
         config["reward"] = json!("gain");
         config["replay"] = json!({ "held_out": 0.3, "latency": here });
         config["stages"] = json!({
-            "size": null, "predictor": { "epochs": 2, "net_arch": [16] },
+            "size": null, "predictor": { "epochs": 2, "net_arch": [16] }, "imitation": { "epochs": 2 },
             "depth": { "total_timesteps": 256, "verification_size": 4 }, "rounds": 0
         });
     });
@@ -51,7 +53,7 @@ fn packages_of_both_kinds_move_to_another_machine() {
     assert!(summary.contains("| factored ") && summary.contains("| pair "), "{summary}");
 
     let trace = run.join("trace");
-    for stage in ["01-predictor", "02-depth"] {
+    for stage in ["01-predictor", "02-imitation", "03-depth"] {
         let (old, new) = (folder.path().join(stage), folder.path().join(format!("{stage}-there")));
         stdout("ltd-export", &["--run", text(&run), "--stage", stage, "--out", text(&old)]);
         let said = stdout(
@@ -84,6 +86,8 @@ fn packages_of_both_kinds_move_to_another_machine() {
         }
     }
 
+    compare(folder.path(), &config);
+
     let out = folder.path().join("refused");
     let mut stranger = table;
     stranger.identity.draft = "another".to_owned();
@@ -105,4 +109,42 @@ fn packages_of_both_kinds_move_to_another_machine() {
     );
     assert!(message.contains("identity.draft: is another"), "{message}");
     assert!(!out.exists(), "a refused package leaves nothing behind");
+}
+
+/// The packages of the run's stages beside two constants, on live cycles.
+fn compare(folder: &Path, config: &Path) {
+    let report = folder.join("compared.json");
+    let [factored, pair] = ["01-predictor", "03-depth"].map(|stage| folder.join(stage));
+    let shared = ["compare", "--config", text(config), "--policy", text(&factored), "--policy", text(&pair)];
+    let fixed = ["--constant", "0,4", "--constant", "2,12", "--json", text(&report)];
+    let said = stdout("ltd-train", &[&shared[..], &fixed].concat());
+    let rows: Vec<&str> = said.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    for (row, name) in
+        rows.iter().zip(["ar", "depth 0, size 4", "depth 2, size 12", text(&factored), text(&pair)])
+    {
+        assert!(row.starts_with(&format!("| {name} ")) && row.ends_with("2/2 |"), "{said}");
+    }
+    assert_eq!(rows.len(), 5, "{said}");
+    let compared: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&report).expect("a report")).expect("JSON");
+    let rate = |row: usize, what: &str| compared["contenders"][row][what].as_f64().expect("a number");
+    let fastest = if rate(1, "tokens_per_second") > rate(2, "tokens_per_second") { 1 } else { 2 };
+    assert_eq!(compared["best_constant"], compared["contenders"][fastest]["name"]);
+    assert_eq!(rate(fastest, "speedup_vs_static"), 1.0);
+    for row in 0..5 {
+        let ratio = rate(row, "tokens_per_second") / rate(fastest, "tokens_per_second");
+        assert!((rate(row, "speedup_vs_static") - ratio).abs() < 1e-9, "{compared}");
+    }
+    let shallow = "--set engine.max_depth=3 --set depth.actions.max_depth=3 --set evaluation.default.depth=3 --constant 1,4";
+    for (arguments, expected) in [
+        ("--constant 3", "expected a depth and a size of at least 1, such as 3,24"),
+        ("--constant 8,24", "--constant: depth 8 is asked for, engine.max_depth allows 7"),
+        ("--set engine.beam_width=4", "its beam width is 10, that of the configuration is 4"),
+        (shallow, "it drafts 5 levels, engine.max_depth allows 3"),
+        ("--max-minutes 0", "expected a number of minutes above 0"),
+    ] {
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        let message = refusal("ltd-train", &[&shared[..], &arguments].concat());
+        assert!(message.contains(expected), "{message}");
+    }
 }

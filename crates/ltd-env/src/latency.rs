@@ -21,7 +21,7 @@ pub struct LatencyPlan {
     pub sizes: Vec<usize>,
     /// Context lengths of the grid, ascending.
     pub contexts: Vec<usize>,
-    /// Measured cycles per size and context length.
+    /// Measured cycles per size and context length in a round; see [`measure`].
     pub repeats: usize,
     /// Live cycles of random depth, size and context length that the table is checked against.
     pub held_out: usize,
@@ -57,6 +57,10 @@ impl Measured {
 
 /// Cycles before the first that counts.
 const WARM_UP: usize = 3;
+/// Rounds after which what is still in doubt stays so.
+const MOST_ROUNDS: usize = 4;
+/// A verification's time is known when its median is, to this share of it.
+const PRECISION: f64 = 0.02;
 
 /// One measured cycle.
 #[derive(Debug, Clone)]
@@ -69,20 +73,37 @@ struct Sample {
     verify: Duration,
 }
 
-/// Runs the cycles of a plan in random order and sums them up. `progress` is told after each cycle.
-pub fn measure(engine: &Engine, plan: &LatencyPlan, progress: &mut dyn FnMut()) -> Result<Measured> {
+/// Runs the cycles of a plan in random order and sums them up. `progress` is told the cycles done and planned.
+///
+/// A first round measures all of the grid, the next ones the verifications that are still in doubt: what scatters
+/// more is measured more often.
+pub fn measure(
+    engine: &Engine,
+    plan: &LatencyPlan,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Measured> {
     let mut random = stream(plan.seed, "latency");
     let mut rehearsal = rehearsal(engine, plan, &mut random)?;
-    let mut settings = plan.settings(engine.beam_width(), &mut random);
-    let warm_up: Vec<Setting> = settings.iter().copied().take(WARM_UP).collect();
-    settings.splice(0..0, warm_up);
-    let mut samples = Vec::with_capacity(settings.len());
-    for setting in settings {
-        samples.push(sample(engine, &mut rehearsal, setting)?);
-        progress();
+    let mut points = plan.points();
+    for setting in plan.settings(&points, engine.beam_width(), &mut random).into_iter().take(WARM_UP) {
+        sample(engine, &mut rehearsal, setting)?;
     }
-    samples.drain(..WARM_UP);
-    Ok(summarise(&samples))
+    let mut samples = Vec::new();
+    for round in 1.. {
+        let settings = plan.settings(&points, engine.beam_width(), &mut random);
+        let planned = samples.len() + settings.len();
+        for setting in settings {
+            samples.push(sample(engine, &mut rehearsal, setting)?);
+            progress(samples.len(), planned);
+        }
+        let measured = summarise(&samples);
+        let doubtful = measured.verify.points.iter().filter(|point| point.notch() > PRECISION * point.median);
+        points = doubtful.map(|point| (point.context, point.count)).collect();
+        if points.is_empty() || round == MOST_ROUNDS {
+            return Ok(measured);
+        }
+    }
+    unreachable!("the last round returns")
 }
 
 /// Relative error of a table against cycles of random depth, size, context length and unread rows.
@@ -90,7 +111,7 @@ pub fn held_out_error(
     engine: &Engine,
     plan: &LatencyPlan,
     model: &LatencyModel,
-    progress: &mut dyn FnMut(),
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<HeldOutError> {
     let mut random = stream(plan.seed, "latency held out");
     let mut rehearsal = rehearsal(engine, plan, &mut random)?;
@@ -112,8 +133,8 @@ pub fn held_out_error(
         let predicted = model.cycle_ms(setting.depth, sample.size, setting.context, setting.rows);
         if number >= WARM_UP {
             errors.push((predicted - measured).abs() / measured);
+            progress(errors.len(), plan.held_out);
         }
-        progress();
     }
     errors.sort_unstable_by(f64::total_cmp);
     let quantile = |q: f64| errors[((errors.len() - 1) as f64 * q).round() as usize];
@@ -130,9 +151,10 @@ struct Setting {
 }
 
 impl LatencyPlan {
-    /// All cycles that [`measure`] and [`held_out_error`] will tell progress of.
-    pub fn cycles(&self) -> usize {
-        self.contexts.len() * self.sizes.len() * self.repeats + self.held_out + 2 * WARM_UP
+    /// The grid: context lengths and sizes.
+    fn points(&self) -> Vec<(usize, usize)> {
+        let contexts = self.contexts.iter();
+        contexts.flat_map(|&context| self.sizes.iter().map(move |&size| (context, size))).collect()
     }
 
     /// Depth from which on a tree holds so many candidates.
@@ -140,13 +162,13 @@ impl LatencyPlan {
         size.saturating_sub(width).div_ceil(width * width).min(self.max_depth)
     }
 
-    /// The cycles in random order. Numbers of unread rows come equally often at each context length, and every other
-    /// cycle is as deep as can be, so that the deep levels have enough samples.
-    fn settings(&self, width: usize, random: &mut ChaCha8Rng) -> Vec<Setting> {
+    /// The cycles of a round in random order, over points sorted by context length. Numbers of unread rows come equally
+    /// often at each of those, and every other cycle is as deep as can be, so that the deep levels have enough samples.
+    fn settings(&self, points: &[(usize, usize)], width: usize, random: &mut ChaCha8Rng) -> Vec<Setting> {
         let mut settings = Vec::new();
-        for &context in &self.contexts {
-            for number in 0..self.sizes.len() * self.repeats {
-                let size = self.sizes[number % self.sizes.len()];
+        for points in points.chunk_by(|a, b| a.0 == b.0) {
+            for number in 0..points.len() * self.repeats {
+                let (context, size) = points[number % points.len()];
                 let least = self.least_depth(size, width);
                 let deepest = random.random::<bool>();
                 let depth =

@@ -197,6 +197,23 @@ pub fn replay_parallel(
     stats.collect()
 }
 
+/// Lets a controller decide on the tree of every recorded position, in order, whatever it decided before.
+pub fn decide_at_every_position(trace: &Trace, controller: &mut dyn Controller) {
+    let header = &trace.header;
+    for sequence in &trace.sequences {
+        for at in 0..sequence.len() {
+            let tree = RecordedTree { header, position: sequence.position(at) };
+            let mut cycle = tree.begin();
+            controller.begin_cycle();
+            while cycle.summary().draft_depth < header.depth && controller.continue_drafting(&cycle.summary())
+            {
+                tree.expand(&mut cycle);
+            }
+            controller.verification_size(&cycle.summary());
+        }
+    }
+}
+
 /// Decodes one sequence of a trace under a controller; `visit` sees each cycle.
 pub fn replay_sequence(
     header: &TraceHeader,

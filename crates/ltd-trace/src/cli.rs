@@ -72,7 +72,7 @@ pub(crate) struct LatencyArgs {
     /// Change a value of the configuration, e.g. `--set engine.threads=1`; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// Measured cycles per verification size and context length
+    /// Measured cycles per verification size and context length; where they scatter, up to four times as many
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(3..))]
     pub(crate) repeats: u16,
     /// File to write

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::compare::compare;
+use crate::config::StaticSetting;
 use crate::interrupt::EXIT_CODE;
 use crate::retarget::retarget;
 use crate::run::timestamp;
@@ -27,6 +29,8 @@ pub struct Cli {
 enum Command {
     /// Fit a trained package to another machine, from recorded trees and that machine's latency table
     Retarget(RetargetArgs),
+    /// Let packages and constants decode the same prompts in turns, and tell how fast each is
+    Compare(CompareArgs),
 }
 
 #[derive(Debug, Args)]
@@ -70,11 +74,63 @@ pub(crate) struct RetargetArgs {
     pub(crate) seed: u64,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Configuration of a training run: models, dtype, length of answers, prompts of the evaluation
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Change a value of the configuration, e.g. `--set engine.dtype=f32`; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Policy package; may be repeated
+    #[arg(long = "policy", value_name = "DIR")]
+    pub(crate) policies: Vec<PathBuf>,
+    /// Constant depth and size; may be repeated [default: the configuration's evaluation.default]
+    #[arg(long = "constant", value_name = "DEPTH,SIZE", value_parser = constant)]
+    pub(crate) constants: Vec<StaticSetting>,
+    /// Let the policies of packages decide that fall back to a constant
+    #[arg(long)]
+    pub(crate) ignore_fallback: bool,
+    /// Prompts, in FastChat's question.jsonl form [default: the configuration's for the evaluation]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) questions: Option<PathBuf>,
+    /// Prompts to pass over
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "questions")]
+    pub(crate) skip: usize,
+    /// Prompts to decode [default: all]
+    #[arg(long, value_name = "N", requires = "questions")]
+    pub(crate) limit: Option<usize>,
+    /// End after this time, at a prompt's end
+    #[arg(long, value_name = "M", value_parser = minutes)]
+    pub(crate) max_minutes: Option<f64>,
+    /// Write everything measured
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+fn constant(text: &str) -> Result<StaticSetting, String> {
+    let parts = text.split_once(',').and_then(|(depth, size)| {
+        Some(StaticSetting { depth: depth.trim().parse().ok()?, size: size.trim().parse().ok()? })
+    });
+    match parts {
+        Some(setting) if setting.size > 0 => Ok(setting),
+        _ => Err("expected a depth and a size of at least 1, such as 3,24".to_owned()),
+    }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(minutes) if minutes > 0.0 && f64::is_finite(minutes) => Ok(minutes),
+        _ => Err("expected a number of minutes above 0".to_owned()),
+    }
+}
+
 impl Cli {
     /// Runs the command and says how the program should end.
     pub fn run(&self) -> ExitCode {
         let result = match &self.command {
             Some(Command::Retarget(args)) => retarget(args).map(|()| ExitCode::SUCCESS),
+            Some(Command::Compare(args)) => compare(args),
             None => self.run.execute(),
         };
         match result {

@@ -1,9 +1,11 @@
 //! PPO, stages, checkpoints and metrics: trains the two policies from measured tokens per second.
 
 mod cli;
+mod compare;
 mod config;
 mod error;
 mod evaluate;
+mod imitation;
 mod interrupt;
 pub mod metrics;
 mod plan;
@@ -18,9 +20,9 @@ mod trainer;
 
 pub use cli::Cli;
 pub use config::{
-    Backend, DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, PredictorStage, Preset, Problems,
-    PromptSet, PromptSets, ReplayConfig, RoundStage, SizeConfig, SizeStage, StagesConfig, StaticSetting,
-    TrainConfig,
+    Backend, DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, ImitationStage, PredictorStage,
+    Preset, Problems, PromptSet, PromptSets, ReplayConfig, RoundStage, SizeConfig, SizeStage, StagesConfig,
+    StaticSetting, TrainConfig,
 };
 pub use ctrlc::Error as SignalError;
 pub use error::{Error, Result};

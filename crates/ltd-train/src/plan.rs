@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ltd_policy::PolicyKind;
 
-use crate::config::{Backend, DepthRange, PredictorStage, TrainConfig};
+use crate::config::{Backend, DepthRange, ImitationStage, PredictorStage, TrainConfig};
 
 /// Something learning for a while.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Stage {
 pub enum StageTask {
     /// The factored policy's predictor.
     Predictor(PredictorStage),
+    /// Both policies of the pair, from the factored policy.
+    Imitation(ImitationStage),
     /// One policy of the pair.
     Policy(PolicyTask),
 }
@@ -65,7 +67,16 @@ impl Stage {
     pub fn policy(&self) -> Option<PolicyTask> {
         match self.task {
             StageTask::Policy(task) => Some(task),
-            StageTask::Predictor(_) => None,
+            StageTask::Predictor(_) | StageTask::Imitation(_) => None,
+        }
+    }
+
+    /// Whether it leaves a policy of the pair of this kind.
+    pub fn leaves(&self, kind: PolicyKind) -> bool {
+        match self.task {
+            StageTask::Policy(task) => task.kind == kind,
+            StageTask::Imitation(_) => true,
+            StageTask::Predictor(_) => false,
         }
     }
 }
@@ -74,6 +85,9 @@ impl std::fmt::Display for StageTask {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
             Self::Predictor(stage) => write!(f, "{} epochs over all recorded trees", stage.epochs),
+            Self::Imitation(stage) => {
+                write!(f, "{} epochs over the factored policy's decisions", stage.epochs)
+            }
             Self::Policy(task) => {
                 let cycles = match task.backend {
                     Backend::Live => "live",
@@ -97,6 +111,9 @@ impl TrainConfig {
         if let Some(stage) = &self.stages.predictor {
             tasks.push((stage.max_minutes, StageTask::Predictor(stage.clone())));
         }
+        if let Some(stage) = self.stages.imitation {
+            tasks.push((None, StageTask::Imitation(stage)));
+        }
         if let Some(stage) = &self.stages.size {
             let counterpart = Counterpart::RandomDepth(stage.random_depth);
             let task = policy(PolicyKind::Size, stage.total_timesteps, counterpart, None);
@@ -116,6 +133,7 @@ impl TrainConfig {
         let numbered = (1..).zip(tasks).map(|(number, (max_minutes, task)): (usize, _)| Stage {
             name: match &task {
                 StageTask::Predictor(_) => format!("{number:02}-predictor"),
+                StageTask::Imitation(_) => format!("{number:02}-imitation"),
                 StageTask::Policy(task) => format!("{number:02}-{}", task.kind),
             },
             max_time: max_minutes.map(|minutes: f64| Duration::from_secs_f64(minutes * 60.0)),

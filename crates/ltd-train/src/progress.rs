@@ -72,6 +72,12 @@ impl Task {
         }
     }
 
+    /// There is more, or less, to do than was thought.
+    pub fn set_total(&mut self, total: usize) {
+        self.total = total;
+        self.bar.set_length(total as u64);
+    }
+
     /// Ends the task with a closing line.
     pub fn finish(self, message: &str) {
         self.bar.finish_and_clear();

@@ -277,17 +277,24 @@ fn a_measured_table_can_be_used() {
         held_out: 10,
         seed: 3,
     };
-    let mut cycles = 0;
-    let mut count = || cycles += 1;
-    let measured = measure(&engine, &plan, &mut count).expect("measured");
+    let mut told = Vec::new();
+    let measured =
+        measure(&engine, &plan, &mut |done, planned| told.push((done, planned))).expect("measured");
     let table =
         LatencyTable { root: measured.root, level: measured.level, verify: measured.verify, ..empty_table() };
     assert_eq!(table.verify.counts(), [1, 20, 60]);
     assert_eq!((table.root.counts(), table.level.counts()), ((1..=5).collect(), (1..=4).collect()));
     assert_eq!(table.verify.contexts(), [20, 100]);
-    assert!(table.verify.points.iter().all(|point| point.median > 0.0 && point.samples.len() == 7));
-    let error = held_out_error(&engine, &plan, &table.model(), &mut count).expect("compared");
+    for point in &table.verify.points {
+        let rounds = point.samples.len() / 7;
+        assert!(point.median > 0.0 && point.samples.len() == rounds * 7 && (1..=4).contains(&rounds));
+        assert!(rounds == 4 || point.notch() <= 0.02 * point.median, "{point:?} is in doubt");
+    }
+    assert_eq!(told[..3], [(1, 42), (2, 42), (3, 42)]);
+    assert!(told.iter().all(|(done, planned)| done <= planned), "{told:?}");
+    let cycles: usize = table.verify.points.iter().map(|point| point.samples.len()).sum();
+    assert_eq!(told.last(), Some(&(cycles, cycles)));
+    let error = held_out_error(&engine, &plan, &table.model(), &mut |_, _| ()).expect("compared");
     assert_eq!(error.cycles, 10);
     assert!(error.median >= 0.0 && error.p90 >= error.median);
-    assert_eq!(cycles, plan.cycles());
 }

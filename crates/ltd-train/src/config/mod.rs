@@ -157,6 +157,9 @@ pub struct StagesConfig {
     pub size: Option<SizeStage>,
     /// The factored policy's predictor, on recorded trees; null leaves the stage out.
     pub predictor: Option<PredictorStage>,
+    /// Both policies of the pair as imitations of the factored policy, from which later stages go on; null leaves the
+    /// stage out.
+    pub imitation: Option<ImitationStage>,
     /// The depth policy alone, at a fixed verification size; null leaves the stage out.
     pub depth: Option<DepthStage>,
     /// How often `round` is gone through.
@@ -195,6 +198,24 @@ impl Default for PredictorStage {
             learning_rate: 1e-3,
             max_minutes: None,
         }
+    }
+}
+
+/// The stage in which the pair learns to decide as the factored policy does on the recorded trees.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImitationStage {
+    /// Passes over all of its decisions.
+    pub epochs: usize,
+    /// Decisions per gradient step.
+    pub batch_size: usize,
+    /// Highest step size of Adam; it falls linearly to 0.
+    pub learning_rate: f64,
+}
+
+impl Default for ImitationStage {
+    fn default() -> Self {
+        Self { epochs: 8, batch_size: 256, learning_rate: 1e-3 }
     }
 }
 

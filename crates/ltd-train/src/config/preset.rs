@@ -82,6 +82,7 @@ impl Preset {
                     random_depth: DepthRange { min: 0, max: 4 },
                 }),
                 predictor: None,
+                imitation: None,
                 depth: Some(DepthStage { total_timesteps: 2048, max_minutes: None, verification_size: 16 }),
                 rounds: 1,
                 round: vec![round(PolicyKind::Size, 1024), round(PolicyKind::Depth, 2048)],
@@ -94,6 +95,7 @@ impl Preset {
                     random_depth: DepthRange { min: 1, max: 12 },
                 }),
                 predictor: None,
+                imitation: None,
                 depth: Some(DepthStage {
                     total_timesteps: 1_000_000,
                     max_minutes: None,

@@ -166,6 +166,13 @@ impl StagesConfig {
         if let Some(stage) = &self.predictor {
             stage.note_problems(problems);
         }
+        if let Some(stage) = &self.imitation {
+            if self.predictor.is_none() {
+                problems
+                    .add("stages.imitation", "imitates the factored policy: set stages.predictor, or null");
+            }
+            note_fit("stages.imitation", stage.epochs, stage.batch_size, stage.learning_rate, problems);
+        }
         if let Some(stage) = &self.depth {
             note_budget("stages.depth", stage.total_timesteps, stage.max_minutes, problems);
             if stage.verification_size == 0 {
@@ -195,6 +202,18 @@ impl StagesConfig {
     }
 }
 
+/// Problems of a fit by gradient steps.
+fn note_fit(stage: &str, epochs: usize, batch_size: usize, learning_rate: f64, problems: &mut Problems) {
+    for (name, number) in [("epochs", epochs), ("batch_size", batch_size)] {
+        if number == 0 {
+            problems.add(format!("{stage}.{name}"), "must be at least 1");
+        }
+    }
+    if !(learning_rate > 0.0 && learning_rate.is_finite()) {
+        problems.add(format!("{stage}.learning_rate"), format!("is {learning_rate}, must be above 0"));
+    }
+}
+
 impl PredictorStage {
     fn note_problems(&self, problems: &mut Problems) {
         let mut check = |holds: bool, field: &str, problem: String| {
@@ -210,10 +229,7 @@ impl PredictorStage {
             format!("is {layout}, must be one of {}", known.join(", ")),
         );
         check(!self.net_arch.contains(&0), "net_arch", "has a width of 0".to_owned());
-        check(self.epochs > 0, "epochs", "must be at least 1".to_owned());
-        check(self.batch_size > 0, "batch_size", "must be at least 1".to_owned());
-        let rate = self.learning_rate;
-        check(rate > 0.0 && rate.is_finite(), "learning_rate", format!("is {rate}, must be above 0"));
+        note_fit("stages.predictor", self.epochs, self.batch_size, self.learning_rate, problems);
         note_minutes("stages.predictor.max_minutes", self.max_minutes, problems);
     }
 }

@@ -1,5 +1,6 @@
 //! Measuring ways to decode against each other: same process, same prompts, in turns of a few tokens.
 
+mod comparison;
 mod statistics;
 mod summary;
 
@@ -12,9 +13,10 @@ use ltd_env::trace::Trace;
 use ltd_env::{Costs, oracle};
 use ltd_policy::CycleSummary;
 
+pub(crate) use comparison::{Comparison, comparison_table};
 pub(crate) use statistics::interval;
 pub use statistics::quartiles;
-pub(crate) use summary::{Comparison, GridPoint, Prediction, Summary};
+pub(crate) use summary::{GridPoint, Prediction, Summary};
 
 use crate::Result;
 use crate::config::StaticSetting;

@@ -8,24 +8,44 @@ use rand::Rng;
 
 const RESAMPLES: usize = 1000;
 
-/// The 95 % interval of `sum(tau) / sum(T)` over prompts (percentile bootstrap, 1000 resamples, fixed stream).
+/// The 95 % interval of `sum(tau) / sum(T)` over prompts.
 pub(crate) fn interval(prompts: &[CycleStats]) -> (f64, f64) {
-    let pairs: Vec<(f64, f64)> =
-        prompts.iter().map(|stats| (stats.tokens as f64, stats.timing.total().as_secs_f64())).collect();
+    let totals = totals(prompts);
+    bootstrap(totals.len(), |drawn| rate(drawn, &totals))
+}
+
+/// The 95 % interval of the ratio of two throughputs on the same prompts: prompts differ more than the contenders do,
+/// and that cancels when both are resampled together.
+pub(crate) fn ratio_interval(of: &[CycleStats], over: &[CycleStats]) -> (f64, f64) {
+    let (of, over) = (totals(of), totals(over));
+    bootstrap(of.len(), |drawn| rate(drawn, &of) / rate(drawn, &over))
+}
+
+/// Tokens and seconds of each prompt.
+fn totals(prompts: &[CycleStats]) -> Vec<(f64, f64)> {
+    prompts.iter().map(|stats| (stats.tokens as f64, stats.timing.total().as_secs_f64())).collect()
+}
+
+/// Throughput over the drawn prompts.
+fn rate(drawn: &[usize], totals: &[(f64, f64)]) -> f64 {
+    let sum = |part: fn(&(f64, f64)) -> f64| drawn.iter().map(|&index| part(&totals[index])).sum::<f64>();
+    let (tokens, seconds) = (sum(|total| total.0), sum(|total| total.1));
+    if seconds > 0.0 { tokens / seconds } else { 0.0 }
+}
+
+/// The middle 95 % of a statistic of prompts drawn with replacement (percentile bootstrap, 1000 resamples, fixed
+/// stream).
+fn bootstrap(prompts: usize, statistic: impl Fn(&[usize]) -> f64) -> (f64, f64) {
     let mut random = stream(0, "bootstrap");
-    let mut rates: Vec<f64> = (0..RESAMPLES)
+    let mut drawn = vec![0; prompts];
+    let mut values: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
-            let (mut tokens, mut seconds) = (0.0, 0.0);
-            for _ in 0..pairs.len() {
-                let (more_tokens, more_seconds) = pairs[random.random_range(0..pairs.len())];
-                tokens += more_tokens;
-                seconds += more_seconds;
-            }
-            if seconds > 0.0 { tokens / seconds } else { 0.0 }
+            drawn.fill_with(|| random.random_range(0..prompts));
+            statistic(&drawn)
         })
         .collect();
-    rates.sort_unstable_by(f64::total_cmp);
-    (rates[RESAMPLES / 40], rates[RESAMPLES - 1 - RESAMPLES / 40])
+    values.sort_unstable_by(f64::total_cmp);
+    (values[RESAMPLES / 40], values[RESAMPLES - 1 - RESAMPLES / 40])
 }
 
 /// First quartile, median and third quartile of values (nearest rank).
@@ -61,6 +81,17 @@ mod tests {
         let mixed = [prompt(10, 100), prompt(20, 100), prompt(30, 100), prompt(40, 100)];
         let (low, high) = interval(&mixed);
         assert!((100.0..200.0).contains(&low) && (300.0..=400.0).contains(&high), "{low} {high}");
+    }
+
+    #[test]
+    fn what_prompts_have_in_common_leaves_no_doubt_about_a_ratio() {
+        let slow = [prompt(10, 100), prompt(20, 100), prompt(30, 100), prompt(40, 100)];
+        let fast = [prompt(10, 50), prompt(20, 50), prompt(30, 50), prompt(40, 50)];
+        let (low, high) = ratio_interval(&fast, &slow);
+        assert!((low - 2.0).abs() < 1e-9 && (high - 2.0).abs() < 1e-9, "{low} {high}");
+        let uneven = [prompt(10, 50), prompt(20, 200), prompt(30, 50), prompt(40, 200)];
+        let (low, high) = ratio_interval(&uneven, &slow);
+        assert!(low < 0.7 && high > 1.0, "{low} {high}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ const MOST_MEASUREMENTS: u64 = 4;
 const DECISION_CYCLES: usize = 40;
 
 /// Measures what the parts of a cycle cost on this machine, with `repeats` cycles per verification size and context
-/// length, and the error of the table on live cycles.
+/// length and more where they scatter, and the error of the table on live cycles.
 ///
 /// # Errors
 /// If the engine's cache has no room for the trees, the models fail, or the machine was too busy to measure anything.
@@ -34,11 +34,10 @@ pub fn measure_latency(
     progress: Progress,
 ) -> Result<LatencyTable> {
     let plan = plan(config, engine, repeats)?;
-    let mut task = progress.task("latency", plan.cycles());
-    let mut done = 0;
-    let mut tick = || {
-        done += 1;
-        task.update(done, done as f64 / plan.cycles() as f64, "cycles");
+    let mut task = progress.task("latency", 0);
+    let mut tick = |done: usize, planned: usize| {
+        task.set_total(planned);
+        task.update(done, done as f64 / planned as f64, "cycles");
     };
     let mut table = LatencyTable {
         version: LatencyTable::VERSION,
@@ -71,10 +70,10 @@ pub fn measure_latency(
         }
         progress.say("something else ran on this machine: more samples are taken");
         let plan = LatencyPlan { seed: plan.seed + attempt, ..plan.clone() };
-        measured.merge(measure(engine, &plan, &mut || ())?);
+        measured.merge(measure(engine, &plan, &mut tick)?);
     }
     table.held_out_error = Some(held_out_error(engine, &plan, &table.model(), &mut tick)?);
-    task.finish("done");
+    task.finish("measured");
     Ok(table)
 }
 

@@ -53,15 +53,16 @@ impl Trainer {
         grid: Vec<GridPoint>,
         measured: &[Measurement],
     ) -> Summary {
-        let baseline = measured[0].total().tokens_per_second();
+        let named = |name: &str| {
+            let place = measured.iter().position(|measurement| measurement.name == name);
+            place.expect("invariant: all of these were measured")
+        };
+        let constant = &measured[named(BEST_CONSTANT)];
         let contenders: Vec<Comparison> =
-            measured.iter().map(|measurement| Comparison::new(measurement, baseline)).collect();
+            measured.iter().map(|measurement| Comparison::new(measurement, &measured[0], constant)).collect();
         let chosen = &selection.candidates[selection.fastest];
         let ships = if selection.fallback.is_some() { BEST_CONSTANT } else { chosen.kind() };
-        let rate = |name: &str| {
-            let row = contenders.iter().find(|row| row.name == name);
-            row.expect("invariant: all of these were measured").tokens_per_second
-        };
+        let speedup_vs_static = contenders[named(ships)].speedup_vs_static;
         Summary {
             run: self.run.path().display().to_string(),
             command: self.provenance.command.clone(),
@@ -73,7 +74,7 @@ impl Trainer {
             ships: ships.to_owned(),
             fallback: selection.fallback,
             best_constant,
-            speedup_vs_static: rate(ships) / rate(BEST_CONSTANT),
+            speedup_vs_static,
             contenders,
             predictions: selection.predictions,
             grid,

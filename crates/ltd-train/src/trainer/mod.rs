@@ -3,6 +3,7 @@
 mod checkpoint;
 mod environment;
 mod finale;
+mod imitation;
 mod pair;
 mod predictor;
 mod recorded;
@@ -15,7 +16,7 @@ use std::rc::Rc;
 
 use ltd_engine::text::TextModel;
 use ltd_engine::{Engine, StopRule};
-use ltd_policy::ModelIdentity;
+use ltd_policy::{ModelIdentity, PolicyKind};
 
 use checkpoint::Checkpoint;
 use pair::Pair;
@@ -118,7 +119,9 @@ impl Trainer {
         }
         let plan = config.plan();
         let finished = &plan[..checkpoint.finished_stages.min(plan.len())];
-        let pair = match finished.iter().rev().find(|stage| stage.policy().is_some()) {
+        let leaves_a_pair =
+            |stage: &&Stage| [PolicyKind::Depth, PolicyKind::Size].iter().any(|&kind| stage.leaves(kind));
+        let pair = match finished.iter().rev().find(leaves_a_pair) {
             Some(last) => Pair::load(&run.stage(last))?,
             None => Pair::constant(config.evaluation.default),
         };

@@ -17,9 +17,8 @@ use crate::{Error, Result};
 
 /// Positions whose trees are recorded at the same time.
 const RECORDING_BATCH: usize = 8;
-/// Measured cycles per verification size and context length: with fewer, two sizes that cost 2 ms more and less than each
-/// other can come out equal, and the policies learn to verify too much.
-const LATENCY_REPEATS: usize = 15;
+/// Cycles per verification size and context length in a round of the measurement.
+const LATENCY_REPEATS: usize = 7;
 
 impl Trainer {
     /// Records trees and measures this machine, unless the configuration names what was recorded and measured before.

@@ -33,6 +33,7 @@ impl Trainer {
         let trained = self.checkpoint.under_way.as_ref().is_some_and(|state| state.trained);
         let task = match &stage.task {
             StageTask::Predictor(predictor) => return self.fit_predictor(&stage, predictor, &folder),
+            StageTask::Imitation(imitation) => return self.imitate(&stage, *imitation, &folder),
             StageTask::Policy(task) => *task,
         };
         if !trained {
@@ -84,10 +85,13 @@ impl<'t> Training<'t> {
             candidates.clone_from(&state.candidates);
             earlier = Duration::from_secs_f64(state.seconds);
         } else if let Some(incumbent) = trainer.incumbent(task.kind)? {
-            learner
-                .start_from(&incumbent.networks)
-                .map_err(|problem| Error::Checkpoint { path: incumbent.path, problem })?;
-            TensorFile { tensors: incumbent.networks, state: serde_json::Value::Null }
+            match &incumbent.networks {
+                Some(networks) => learner.start_from(networks),
+                None => learner.start_from_policy(&incumbent.policy.mlp().to_layers()),
+            }
+            .map_err(|problem| Error::Checkpoint { path: incumbent.path, problem })?;
+            let tensors = learner.networks().named_parameters();
+            TensorFile { tensors, state: serde_json::Value::Null }
                 .write(&folder.candidate_networks(INCUMBENT))?;
             incumbent.policy.save(&folder.candidate_policy(INCUMBENT))?;
             candidates.push(INCUMBENT.to_owned());
@@ -210,7 +214,8 @@ fn settled(lambdas: &[f64]) -> String {
 /// A policy that goes on learning in another stage.
 struct Incumbent {
     policy: FrozenPolicy,
-    networks: Vec<(String, tch::Tensor)>,
+    /// Policy and value function; nothing if no value function was learned.
+    networks: Option<Vec<(String, tch::Tensor)>>,
     path: std::path::PathBuf,
 }
 
@@ -222,11 +227,12 @@ impl Trainer {
             PolicyKind::Size => &self.pair.size,
         };
         let finished = &self.plan[..self.checkpoint.finished_stages];
-        let last =
-            finished.iter().rev().find(|finished| finished.policy().is_some_and(|task| task.kind == kind));
+        let last = finished.iter().rev().find(|finished| finished.leaves(kind));
         let (Choice::Learned(policy), Some(last)) = (choice, last) else { return Ok(None) };
-        let path = self.run.stage(last).networks();
-        let networks = TensorFile::read(&path)?.tensors;
+        let folder = self.run.stage(last);
+        let path = if last.policy().is_some() { folder.networks() } else { folder.manifest() };
+        let networks = last.policy().is_some().then(|| TensorFile::read(&path)).transpose()?;
+        let networks = networks.map(|file| file.tensors);
         Ok(Some(Incumbent { policy: policy.clone(), networks, path }))
     }
 }

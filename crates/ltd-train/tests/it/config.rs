@@ -106,6 +106,7 @@ fn every_problem_is_reported_with_its_path() {
     broken["size"] =
         json!({ "sizes": [8, 4], "ppo": { "batch_size": 48, "gamma": 1.5, "net_arch": { "pi": [0] } } });
     broken["stages"]["size"]["random_depth"] = json!({ "min": 3, "max": 99 });
+    broken["stages"]["imitation"] = json!({ "epochs": 0 });
     broken["stages"]["round"] = json!([{ "train": "width", "total_timesteps": 5 }, { "train": "size" }]);
     broken["evaluation"]["grid"]["depths"] = json!([]);
     let found = problems(&broken, &["depth.ppo.n_steps=1", "seed.x=3", "nonsense"]);
@@ -135,6 +136,8 @@ fn every_problem_is_reported_with_its_path() {
         "size.ppo.gamma: is 1.5, must be within 0..=1",
         "size.ppo.net_arch.pi: is [0], widths must be at least 1",
         "stages.size.random_depth.max: is 99, must be at most engine.max_depth = 6",
+        "stages.imitation: imitates the factored policy: set stages.predictor, or null",
+        "stages.imitation.epochs: must be at least 1",
         "stages.round[0].train: unknown variant `width`, expected `depth` or `size`",
         "stages.round[1].total_timesteps: is missing, and has no default",
         "evaluation.grid.depths: is empty",

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use ltd_engine::text::{TextModel, load_questions};
-use ltd_engine::{Engine, fingerprint};
+use ltd_engine::{Controller, Engine, Learned, fingerprint};
+use ltd_env::oracle::decide_at_every_position;
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
 use ltd_policy::{
-    DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Manifest, Policy, PolicyEntry, Surface,
-    sha256_hex,
+    CycleSummary, DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Manifest, Policy, PolicyEntry,
+    Surface, sha256_hex,
 };
 use ltd_train::metrics::tags;
 use ltd_train::{Ending, Interrupt, Progress, TrainConfig, Trainer};
@@ -186,6 +187,73 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
     assert_eq!(manifest.fallback.is_some(), ships == "best-constant");
     let kind = if matches!(manifest.policy, PolicyEntry::Factored { .. }) { "factored" } else { "pair" };
     assert!([kind, "best-constant"].contains(&ships), "{ships}");
+}
+
+#[test]
+fn a_pair_that_imitates_the_factored_policy_decides_as_it_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut value = replayed(folder.path());
+    record(folder.path(), &value, 8);
+    table(&value, 64, 0.1).write(&folder.path().join("latency.json")).expect("written");
+    value["stages"] = json!({
+        "size": null, "predictor": { "epochs": 20, "net_arch": [32] },
+        "imitation": { "epochs": 200, "batch_size": 32, "learning_rate": 3e-3 },
+        "depth": null, "rounds": 1, "round": [{ "train": "size", "total_timesteps": 64 }]
+    });
+    value["depth"]["ppo"] = json!({ "net_arch": { "pi": [64, 64], "vf": [8] } });
+    value["size"]["ppo"]["net_arch"] = json!({ "pi": [64, 64], "vf": [8] });
+    let run = folder.path().join("run");
+    let trainer = Trainer::create(parse(&value), &run, Progress::Silent, Interrupt::default());
+    assert!(matches!(trainer.expect("a run").learn().expect("it finishes"), Ending::Finished { .. }));
+    let policy = |stage: &str| {
+        let stage = run.join("stages").join(stage);
+        Manifest::load(&stage.join("stage.json")).expect("a manifest").load_policy(&stage).expect("a policy")
+    };
+    let trace = Trace::read(&folder.path().join("trace")).expect("a trace");
+    let [teacher, pupil] = ["01-predictor", "02-imitation"].map(|stage| {
+        let mut choices = Choices::of(&policy(stage));
+        decide_at_every_position(&trace, &mut choices);
+        choices.made
+    });
+    let same = teacher.iter().zip(&pupil).filter(|(teacher, pupil)| teacher == pupil).count();
+    assert!(same * 10 > teacher.len() * 9, "{same} of {} decisions are the same", teacher.len());
+    let distinct: std::collections::BTreeSet<_> = teacher.iter().collect();
+    assert!(distinct.len() > 1, "a teacher that always decides alike teaches nothing: {distinct:?}");
+    // The next stage went on from there: the depth policy is the imitation's.
+    let (Policy::Pair { depth: before, .. }, Policy::Pair { depth: after, .. }) =
+        (policy("02-imitation"), policy("03-size"))
+    else {
+        panic!("pairs")
+    };
+    assert_eq!(before, after);
+}
+
+/// A policy and its decisions, depth and size.
+struct Choices {
+    policy: Learned,
+    made: Vec<(usize, usize)>,
+}
+
+impl Choices {
+    fn of(policy: &Policy) -> Self {
+        Self { policy: Learned::of_policy(policy), made: Vec::new() }
+    }
+}
+
+impl Controller for Choices {
+    fn begin_cycle(&mut self) {
+        self.policy.begin_cycle();
+    }
+
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        self.policy.continue_drafting(summary)
+    }
+
+    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        let size = self.policy.verification_size(summary);
+        self.made.push((summary.draft_depth, size));
+        size
+    }
 }
 
 #[test]
