@@ -50,11 +50,10 @@ impl std::fmt::Display for DtypeChoice {
 }
 
 /// Rows whose cost decides, and the context they are measured at.
-const FEW_ROWS: i64 = 1;
-const MORE_ROWS: i64 = 16;
+const ROWS: [i64; 2] = [1, 16];
 const CONTEXT: i64 = 64;
 const WARM_UP: usize = 2;
-const REPEATS: usize = 7;
+const REPEATS: usize = 11;
 
 /// Loads the target in each candidate type, times forwards of 1 and 16 rows, and keeps the type with the least
 /// product of both times. With one candidate nothing is measured.
@@ -66,32 +65,45 @@ pub(crate) fn choose_dtype(
     if let [only] = candidates {
         return Ok((load(*only)?, DtypeChoice::fixed(*only)));
     }
-    let mut measured = Vec::new();
-    let mut best: Option<(f64, TargetModel, Dtype)> = None;
-    for &dtype in candidates {
-        let model = load(dtype)?;
-        let one_row_ms = median_ms(&model, FEW_ROWS, device);
-        let sixteen_rows_ms = median_ms(&model, MORE_ROWS, device);
-        measured.push(DtypeTiming { dtype, one_row_ms, sixteen_rows_ms });
-        let cost = one_row_ms * sixteen_rows_ms;
-        if best.as_ref().is_none_or(|(least, _, _)| cost < *least) {
-            best = Some((cost, model, dtype));
-        }
-    }
-    let (_, model, chosen) = best.expect("invariant: there is at least one candidate type");
-    Ok((model, DtypeChoice { chosen, measured }))
+    let mut models: Vec<TargetModel> = candidates.iter().map(|&dtype| load(dtype)).collect::<Result<_>>()?;
+    let medians = median_ms(&models, device);
+    let measured: Vec<DtypeTiming> = candidates
+        .iter()
+        .zip(medians)
+        .map(|(&dtype, [one_row_ms, sixteen_rows_ms])| DtypeTiming { dtype, one_row_ms, sixteen_rows_ms })
+        .collect();
+    let cost = |index: &usize| measured[*index].one_row_ms * measured[*index].sixteen_rows_ms;
+    let best = (0..models.len()).min_by(|a, b| cost(a).total_cmp(&cost(b)));
+    let best = best.expect("invariant: there is at least one candidate type");
+    Ok((models.swap_remove(best), DtypeChoice { chosen: candidates[best], measured }))
 }
 
-fn median_ms(model: &TargetModel, rows: i64, device: Device) -> f64 {
+/// Median milliseconds of each model's forwards over each number of rows. They take turns, so that what disturbs the
+/// machine for a moment disturbs all of them alike.
+fn median_ms(models: &[TargetModel], device: Device) -> Vec<[f64; 2]> {
+    let mut times = vec![[const { Vec::<Duration>::new() }; 2]; models.len()];
+    for round in 0..WARM_UP + REPEATS {
+        for (model, times) in models.iter().zip(&mut times) {
+            for (rows, times) in ROWS.into_iter().zip(times) {
+                let elapsed = forward_time(model, rows, device);
+                if round >= WARM_UP {
+                    times.push(elapsed);
+                }
+            }
+        }
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2].as_secs_f64() * 1e3
+    };
+    times.into_iter().map(|times| times.map(median)).collect()
+}
+
+fn forward_time(model: &TargetModel, rows: i64, device: Device) -> Duration {
     let mut cache = model.new_cache(CONTEXT + rows);
     cache.advance(CONTEXT);
     let tokens = Tensor::zeros([rows], (Kind::Int64, device));
     let positions: Vec<i64> = (CONTEXT..CONTEXT + rows).collect();
-    let forward = |model: &TargetModel| {
-        model.forward(&tokens, &positions, &AttentionMask::causal(CONTEXT, rows), &cache, LogitRows::All)
-    };
-    let mut times: Vec<Duration> =
-        (0..WARM_UP + REPEATS).map(|_| timed(device, || forward(model)).1).skip(WARM_UP).collect();
-    times.sort_unstable();
-    times[REPEATS / 2].as_secs_f64() * 1e3
+    let mask = AttentionMask::causal(CONTEXT, rows);
+    timed(device, || model.forward(&tokens, &positions, &mask, &cache, LogitRows::All)).1
 }

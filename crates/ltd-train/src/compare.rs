@@ -75,6 +75,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
         engine: &engine,
         stop: StopRule { max_new_tokens: config.evaluation.max_new_tokens, eos: text.eos().to_vec() },
         sampler: Sampler::new(config.sampling, config.seed)?,
+        costs: None,
         interrupt: &interrupt,
         progress,
     };

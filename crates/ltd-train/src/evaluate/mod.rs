@@ -4,18 +4,16 @@ mod comparison;
 mod statistics;
 mod summary;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ltd_engine::text::Prompt;
-use ltd_engine::{Controller, CycleOutcome, CycleStats, Engine, Sampler, Session, Static, StopRule};
+use ltd_engine::{Controller, CycleStats, Engine, Sampler, Session, Static, StopRule};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, oracle};
-use ltd_policy::CycleSummary;
 
 pub(crate) use comparison::{Comparison, comparison_table};
-pub(crate) use statistics::interval;
 pub use statistics::quartiles;
+pub(crate) use statistics::{interval, ratio_interval};
 pub(crate) use summary::{GridPoint, Prediction, Summary};
 
 use crate::Result;
@@ -32,68 +30,41 @@ const TOKENS_PER_TURN: usize = 8;
 pub(crate) struct Contender {
     pub(crate) name: String,
     /// Who steers; nobody in plain decoding.
-    controller: Option<Watched>,
+    controller: Option<Box<dyn Controller>>,
+    /// Whether decisions take time; those of a constant do not.
+    decides: bool,
 }
 
 impl Contender {
     /// Plain autoregressive decoding.
     pub(crate) fn autoregressive() -> Self {
-        Self { name: "ar".to_owned(), controller: None }
+        Self { name: "ar".to_owned(), controller: None, decides: false }
     }
 
     /// Decoding under a controller.
     pub(crate) fn new(name: impl Into<String>, controller: Box<dyn Controller>) -> Self {
-        let watched = Watched { controller, depths: BTreeMap::new(), sizes: BTreeMap::new() };
-        Self { name: name.into(), controller: Some(watched) }
+        Self { name: name.into(), controller: Some(controller), decides: true }
+    }
+
+    /// Decoding with trees of one shape.
+    pub(crate) fn constant(name: impl Into<String>, setting: StaticSetting) -> Self {
+        let fixed = Static { depth: setting.depth, size: setting.size };
+        Self { name: name.into(), controller: Some(Box::new(fixed)), decides: false }
     }
 
     /// Steers recorded cycles in place of live ones.
     pub(crate) fn replay(&mut self, trace: &Trace, costs: &Costs) -> Measurement {
         let mut measurement = Measurement { name: self.name.clone(), ..Measurement::default() };
-        if let Some(watched) = &mut self.controller {
+        if let Some(controller) = &mut self.controller {
+            let controller = controller.as_mut();
             for sequence in &trace.sequences {
-                let stats = oracle::replay_sequence(&trace.header, sequence, costs, watched, &mut |_| ());
+                let stats = oracle::replay_sequence(&trace.header, sequence, costs, controller, &mut |_| ());
                 measurement.prompts.push(stats);
             }
             // Whatever decides, the text is the target's.
             measurement.same_output = trace.sequences.len();
-            measurement.depths.clone_from(&watched.depths);
-            measurement.sizes.clone_from(&watched.sizes);
         }
         measurement
-    }
-
-    /// Decoding with trees of one shape.
-    pub(crate) fn constant(name: impl Into<String>, setting: StaticSetting) -> Self {
-        Self::new(name, Box::new(Static { depth: setting.depth, size: setting.size }))
-    }
-}
-
-/// A controller, and what it chose: a constant is found by its choices, not by what a small tree made of them.
-struct Watched {
-    controller: Box<dyn Controller>,
-    depths: BTreeMap<usize, usize>,
-    sizes: BTreeMap<usize, usize>,
-}
-
-impl Controller for Watched {
-    fn begin_cycle(&mut self) {
-        self.controller.begin_cycle();
-    }
-
-    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
-        self.controller.continue_drafting(summary)
-    }
-
-    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
-        let size = self.controller.verification_size(summary);
-        *self.depths.entry(summary.draft_depth).or_default() += 1;
-        *self.sizes.entry(size).or_default() += 1;
-        size
-    }
-
-    fn observe(&mut self, outcome: &CycleOutcome) {
-        self.controller.observe(outcome);
     }
 }
 
@@ -105,16 +76,19 @@ pub(crate) struct Measurement {
     pub(crate) prompts: Vec<CycleStats>,
     /// Prompts whose output equals the first contender's, token for token.
     pub(crate) same_output: usize,
-    /// How often each depth was chosen.
-    pub(crate) depths: BTreeMap<usize, usize>,
-    /// How often each size was chosen.
-    pub(crate) sizes: BTreeMap<usize, usize>,
+    /// What its cycles would have taken by the arena's costs; zero without any.
+    pub(crate) expected: Duration,
 }
 
 impl Measurement {
     /// All its cycles.
     pub(crate) fn total(&self) -> CycleStats {
         CycleStats::merged(&self.prompts)
+    }
+
+    /// Time that its cycles took over what they should have; not a number without costs.
+    pub(crate) fn slowdown(&self) -> f64 {
+        self.total().timing.total().as_secs_f64() / self.expected.as_secs_f64()
     }
 }
 
@@ -124,6 +98,8 @@ pub(crate) struct Arena<'a> {
     pub(crate) stop: StopRule,
     /// All contenders draw with the same numbers: up to rounding, they decode the same text.
     pub(crate) sampler: Sampler,
+    /// What cycles should take, if that was measured.
+    pub(crate) costs: Option<&'a Costs>,
     pub(crate) interrupt: &'a Interrupt,
     pub(crate) progress: Progress,
 }
@@ -131,6 +107,7 @@ pub(crate) struct Arena<'a> {
 /// A contender's answer to one prompt.
 struct Answer {
     stats: CycleStats,
+    expected: Duration,
     output: Vec<u32>,
 }
 
@@ -138,6 +115,10 @@ struct Answer {
 struct Decoding {
     session: Session,
     stats: CycleStats,
+    /// What these cycles should have taken.
+    expected: Duration,
+    /// Tokens that the draft has not read: what the cycle before accepted.
+    rows: usize,
     finished: bool,
 }
 
@@ -172,19 +153,14 @@ impl Arena<'_> {
                 return Ok(None);
             };
             let reference = answers[0].output.clone();
-            for (measurement, Answer { stats, output }) in measurements.iter_mut().zip(answers) {
+            for (measurement, Answer { stats, expected, output }) in measurements.iter_mut().zip(answers) {
                 measurement.prompts.push(stats);
+                measurement.expected += expected;
                 measurement.same_output += usize::from(output == reference);
             }
             let by_count = (index + 1) as f64 / prompts.len() as f64;
             let by_time = limit.map_or(0.0, |limit| start.elapsed().as_secs_f64() / limit.as_secs_f64());
             task.update(index + 1, by_count.max(by_time).min(1.0), "prompts");
-        }
-        for (measurement, contender) in measurements.iter_mut().zip(contenders) {
-            if let Some(watched) = &contender.controller {
-                measurement.depths.clone_from(&watched.depths);
-                measurement.sizes.clone_from(&watched.sizes);
-            }
         }
         let decoded = measurements[0].prompts.len();
         task.finish(&format!("{} contenders measured on {decoded} prompts", measurements.len()));
@@ -204,7 +180,8 @@ impl Arena<'_> {
         let mut answers = Vec::with_capacity(contenders.len());
         for memory in memory.iter_mut() {
             let session = self.engine.prefill_sampled(&prompt.ids, sampler.clone(), memory.take())?;
-            answers.push(Decoding { session, stats: CycleStats::default(), finished: false });
+            let stats = CycleStats::default();
+            answers.push(Decoding { session, stats, expected: Duration::ZERO, rows: 1, finished: false });
         }
         let mut first = 0;
         while answers.iter().any(|answer| !answer.finished) {
@@ -221,7 +198,7 @@ impl Arena<'_> {
         let finished = answers.into_iter().zip(memory).map(|(answer, memory)| {
             let output = stop.output(&answer.session, prompt.ids.len());
             *memory = Some(answer.session);
-            Answer { stats: answer.stats, output }
+            Answer { stats: answer.stats, expected: answer.expected, output }
         });
         Ok(Some(finished.collect()))
     }
@@ -239,8 +216,16 @@ impl Arena<'_> {
             if stop.reached(&answer.session, prompt_len).is_some() {
                 answer.finished = true;
             } else {
-                let controller = contender.controller.as_mut().map(|watched| watched as &mut dyn Controller);
-                answer.stats.add(&self.engine.step(&mut answer.session, controller)?);
+                let controller = contender.controller.as_deref_mut();
+                let outcome = self.engine.step(&mut answer.session, controller)?;
+                if let Some(costs) = self.costs {
+                    let (depth, size) = (outcome.draft_depth, outcome.verification_size);
+                    let timing = costs.timing(depth, size, outcome.context_length, answer.rows);
+                    answer.expected +=
+                        if contender.decides { timing.total() } else { timing.draft + timing.verify };
+                }
+                answer.rows = outcome.acceptance_length();
+                answer.stats.add(&outcome);
             }
         }
         Ok(())

@@ -38,7 +38,7 @@ pub(crate) struct Summary {
     pub(crate) contenders: Vec<Comparison>,
     /// What replay says of the policies; empty without recordings.
     pub(crate) predictions: Vec<Prediction>,
-    /// Throughput of each constant setting on the validation prompts, best first.
+    /// Throughput of each constant setting, best first.
     pub(crate) grid: Vec<GridPoint>,
 }
 
@@ -47,7 +47,10 @@ pub(crate) struct Summary {
 pub(crate) struct GridPoint {
     pub(crate) depth: usize,
     pub(crate) size: usize,
+    /// On the validation prompts.
     pub(crate) tokens_per_second: f64,
+    /// On the recordings, at the times of those live cycles; `null` without recordings. Where it is known, it decides.
+    pub(crate) at_live_times: Option<f64>,
 }
 
 /// A policy on held-out recordings.
@@ -57,12 +60,14 @@ pub(crate) struct Prediction {
     pub(crate) name: String,
     /// Throughput there.
     pub(crate) tokens_per_second: f64,
-    /// That of the constant which is fastest on the training recordings.
+    /// That of the best constant.
     pub(crate) best_constant: f64,
     /// That of the best choice at every position, made with foresight: what no policy can reach.
     pub(crate) clairvoyant: f64,
     /// `tokens_per_second / best_constant - 1`.
     pub(crate) gain: f64,
+    /// The same if cycles of both took as much longer than the table says as they did live; `null` if none were run.
+    pub(crate) gain_at_live_times: Option<f64>,
     /// Share of the gap between constant and clairvoyant that is closed.
     pub(crate) closed: f64,
 }
@@ -91,11 +96,14 @@ impl Summary {
             let _ = writeln!(text, "{}", row.information());
         }
         for prediction in &self.predictions {
+            let live = prediction.gain_at_live_times;
+            let live = live.map(|gain| format!(" ({:+.1} % at the times of live cycles)", 100.0 * gain));
             let _ = writeln!(
                 text,
-                "Replay of held-out recordings: {} {:+.1} % over the best constant, {:.0} % of the way to the clairvoyant.",
+                "Replay of held-out recordings: {} {:+.1} % over the best constant{}, {:.0} % of the way to the clairvoyant.",
                 prediction.name,
                 100.0 * prediction.gain,
+                live.unwrap_or_default(),
                 100.0 * prediction.closed
             );
         }

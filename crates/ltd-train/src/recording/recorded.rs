@@ -8,6 +8,7 @@ use ltd_env::trace::{Trace, TracedSequence};
 use ltd_env::{Costs, Scatter};
 use ltd_policy::{LatencyTable, sha256_hex};
 
+use crate::config::StaticSetting;
 use crate::evaluate::{Contender, Measurement, Prediction};
 use crate::{Error, Result};
 
@@ -78,10 +79,8 @@ impl Recorded {
         Choices { depths: (0..=deepest).collect(), sizes: self.table.verify.counts() }
     }
 
-    /// What replay on the held-out sequences says of contenders.
-    pub(crate) fn predict(&self, contenders: &mut [Contender]) -> Vec<Prediction> {
-        // Chosen where the policies learned, as they were.
-        let constant = self.constants()[0];
+    /// What replay on the held-out sequences says of contenders, beside a constant.
+    pub(crate) fn predict(&self, contenders: &mut [Contender], constant: StaticSetting) -> Vec<Prediction> {
         let only = Choices { depths: vec![constant.depth], sizes: vec![constant.size] };
         let constant = oracle::constants(&self.held_out, &self.costs, &only)[0].tokens_per_second();
         let clairvoyant = oracle::clairvoyant(&self.held_out, &self.costs, &self.choices());
@@ -94,6 +93,7 @@ impl Recorded {
                 best_constant: constant,
                 clairvoyant,
                 gain: reached / constant - 1.0,
+                gain_at_live_times: None,
                 closed: (reached - constant) / (clairvoyant - constant),
             }
         };

@@ -10,6 +10,7 @@ use ltd_policy::{Choice, Fallback, LatencyTable, Policy, PolicyPackage};
 
 use self::pair::go_on_learning;
 use crate::cli::RetargetArgs;
+use crate::config::StaticSetting;
 use crate::evaluate::{Contender, Prediction};
 use crate::predictor::settle;
 use crate::recording::Recorded;
@@ -47,11 +48,14 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
             PolicyPackage { manifest, policy: Policy::Pair { depth, size } }
         }
     };
-    let predictions = recorded.predict(&mut [
-        Contender::new("untouched", Box::new(Learned::of_policy(&package.policy))),
-        Contender::new("retargeted", Box::new(Learned::of_policy(&retargeted.policy))),
-    ]);
     let constant = recorded.constants()[0];
+    let predictions = recorded.predict(
+        &mut [
+            Contender::new("untouched", Box::new(Learned::of_policy(&package.policy))),
+            Contender::new("retargeted", Box::new(Learned::of_policy(&retargeted.policy))),
+        ],
+        StaticSetting { depth: constant.depth, size: constant.size },
+    );
     let gain = predictions[1].gain;
     if gain <= 0.0 {
         let reason =

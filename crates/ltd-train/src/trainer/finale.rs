@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use ltd_env::oracle::Constant;
 use ltd_policy::write_atomically;
 
 use super::Trainer;
@@ -9,9 +10,10 @@ use super::selection::{BEST_CONSTANT, Selection};
 use crate::config::StaticSetting;
 use crate::evaluate::{Comparison, Contender, GridPoint, Measurement, Summary};
 use crate::metrics::{tags, validation_record};
+use crate::recording::Recorded;
 use crate::{Error, Result};
 
-/// Constants that replay sends into the search: where costs are known, few can be the fastest.
+/// Constants of replay that are measured live: where costs are known, few can be the fastest.
 const REPLAY_FINALISTS: usize = 6;
 /// Constants that stay in the search until all validation prompts were decoded.
 const FINALISTS: usize = 3;
@@ -23,7 +25,7 @@ impl Trainer {
         if path.is_file() {
             return std::fs::read_to_string(&path).map(Some).map_err(|source| Error::Io { path, source });
         }
-        let Some((best_constant, grid)) = self.search_grid()? else { return Ok(None) };
+        let Some((best_constant, grid)) = self.best_constant()? else { return Ok(None) };
         let Some(selection) = self.select(best_constant)? else { return Ok(None) };
         let mut contenders = vec![
             Contender::autoregressive(),
@@ -81,19 +83,47 @@ impl Trainer {
         }
     }
 
-    /// The configured grid; with recordings, the constants that are fastest in replay.
-    fn constants_worth_measuring(&self) -> Vec<StaticSetting> {
-        let Some(recorded) = &self.recorded else {
-            return self.config.evaluation.grid.settings(self.engine.beam_width());
+    /// The fastest constant: of the configured grid, or with recordings of those that are fastest in replay.
+    fn best_constant(&self) -> Result<Option<(StaticSetting, Vec<GridPoint>)>> {
+        let found = match &self.recorded {
+            Some(recorded) => self.search_replayed(recorded)?,
+            None => self.search_grid()?,
         };
-        let fastest = recorded.constants().into_iter().take(REPLAY_FINALISTS);
-        fastest.map(|constant| StaticSetting { depth: constant.depth, size: constant.size }).collect()
+        let Some(grid) = found else { return Ok(None) };
+        let GridPoint { depth, size, .. } = grid[0];
+        self.progress.say(&format!("constants  fastest is depth {depth}, size {size}"));
+        Ok(Some((StaticSetting { depth, size }, grid)))
     }
 
-    /// The fastest constant of the grid, by successive halving: all settings decode the first validation prompts,
+    /// The constants that are fastest in replay, by what replay says of them at the times that their cycles take on
+    /// the validation prompts: recordings hold more text than can be decoded here, live cycles tell the costs.
+    fn search_replayed(&self, recorded: &Recorded) -> Result<Option<Vec<GridPoint>>> {
+        let constants: Vec<Constant> = recorded.constants().into_iter().take(REPLAY_FINALISTS).collect();
+        let mut contenders: Vec<Contender> = constants
+            .iter()
+            .map(|constant| contender(StaticSetting { depth: constant.depth, size: constant.size }))
+            .collect();
+        let minutes = self.config.evaluation.validation_max_minutes;
+        let prompts = &self.prompts.validation;
+        let Some(measured) = self.arena().measure("constants", &mut contenders, prompts, minutes)? else {
+            return Ok(None);
+        };
+        let mut grid: Vec<(f64, GridPoint)> = Vec::new();
+        for (constant, measured) in constants.iter().zip(&measured) {
+            let at_live_times = constant.tokens_per_second() / measured.slowdown();
+            let tokens_per_second = measured.total().tokens_per_second();
+            let (depth, size) = (constant.depth, constant.size);
+            let point = GridPoint { depth, size, tokens_per_second, at_live_times: Some(at_live_times) };
+            grid.push((at_live_times, point));
+        }
+        grid.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        Ok(Some(grid.into_iter().map(|(_, point)| point).collect()))
+    }
+
+    /// The configured grid by successive halving: all settings decode the first validation prompts,
     /// the better half decodes further ones, until a few are left that decode all.
-    fn search_grid(&self) -> Result<Option<(StaticSetting, Vec<GridPoint>)>> {
-        let settings = self.constants_worth_measuring();
+    fn search_grid(&self) -> Result<Option<Vec<GridPoint>>> {
+        let settings = self.config.evaluation.grid.settings(self.engine.beam_width());
         let limit = self.config.evaluation.validation_max_minutes;
         let start = Instant::now();
         let mut field: Vec<(StaticSetting, Measurement)> =
@@ -103,12 +133,8 @@ impl Trainer {
         while !prompts.is_empty() {
             let last_round = field.len() <= FINALISTS;
             let (now, later) = if last_round { (prompts, &[][..]) } else { prompts.split_at(1) };
-            let mut contenders: Vec<Contender> = field
-                .iter()
-                .map(|(setting, _)| {
-                    Contender::constant(format!("depth {}, size {}", setting.depth, setting.size), *setting)
-                })
-                .collect();
+            let mut contenders: Vec<Contender> =
+                field.iter().map(|(setting, _)| contender(*setting)).collect();
             let rest = limit.map(|minutes| (minutes - start.elapsed().as_secs_f64() / 60.0).max(0.0));
             let Some(measured) = self.arena().measure("constants", &mut contenders, now, rest)? else {
                 return Ok(None);
@@ -127,14 +153,13 @@ impl Trainer {
             }
             prompts = later;
         }
-        let best = field[0].0;
-        self.progress.say(&format!("constants  fastest is depth {}, size {}", best.depth, best.size));
         let points = field.iter().chain(&eliminated).map(|(setting, measured)| GridPoint {
             depth: setting.depth,
             size: setting.size,
             tokens_per_second: measured.total().tokens_per_second(),
+            at_live_times: None,
         });
-        Ok(Some((best, points.collect())))
+        Ok(Some(points.collect()))
     }
 
     fn write_final_curves(&mut self, summary: &Summary) -> Result<()> {
@@ -145,4 +170,8 @@ impl Trainer {
             &[(tags::EVAL_SPEEDUP, speedup), (tags::EVAL_SPEEDUP_VS_STATIC, summary.speedup_vs_static)],
         ))
     }
+}
+
+fn contender(setting: StaticSetting) -> Contender {
+    Contender::constant(format!("depth {}, size {}", setting.depth, setting.size), setting)
 }

@@ -172,8 +172,14 @@ impl Trainer {
 
     fn arena(&self) -> Arena<'_> {
         let stop = StopRule { max_new_tokens: self.config.evaluation.max_new_tokens, eos: self.eos.clone() };
-        let sampler = self.sampler("measurement");
-        Arena { engine: &self.engine, stop, sampler, interrupt: &self.interrupt, progress: self.progress }
+        Arena {
+            engine: &self.engine,
+            stop,
+            sampler: self.sampler("measurement"),
+            costs: self.recorded.as_ref().map(|recorded| &recorded.costs),
+            interrupt: &self.interrupt,
+            progress: self.progress,
+        }
     }
 
     fn check_model(&self, what: &str, expected: &ModelIdentity, found: &ModelIdentity) -> Result<()> {

@@ -60,8 +60,9 @@ impl Pair {
 
     /// Writes the policies into a stage's folder and returns their manifest entries.
     pub(super) fn save(&self, folder: &StageFolder, measured: &Measurement) -> Result<[ChoiceEntry; 2]> {
-        let depth = save(&self.depth, PolicyKind::Depth, measured.depths.len() <= 1, folder.path())?;
-        let size = save(&self.size, PolicyKind::Size, measured.sizes.len() <= 1, folder.path())?;
+        let total = measured.total();
+        let depth = save(&self.depth, PolicyKind::Depth, total.depths.len() <= 1, folder.path())?;
+        let size = save(&self.size, PolicyKind::Size, total.requested_sizes.len() <= 1, folder.path())?;
         Ok([depth, size])
     }
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 use ltd_engine::Engine;
 use ltd_env::Scatter;
 use ltd_env::trace::Trace;
-use ltd_policy::{DepthActions, LatencyTable, SizeActions, sha256_hex};
+use ltd_policy::{DepthActions, LatencyIdentity, LatencyTable, SizeActions, sha256_hex};
 
 use super::{Flow, Trainer};
 use crate::config::{Backend, ReplayConfig, TrainConfig};
 use crate::plan::{Counterpart, PolicyTask};
 use crate::prompts::Prompts;
 use crate::recording::{Recorded, Recording, measure_latency, record};
-use crate::run::Provenance;
+use crate::run::{Provenance, hardware};
 use crate::{Error, Result};
 
 /// Positions whose trees are recorded at the same time.
@@ -53,6 +53,12 @@ impl Trainer {
         let read = read_trace(&trace, &self.config, &self.engine, &self.provenance)?;
         let table =
             read_table(&latency, longest_context(&read), &self.config, &self.engine, &self.provenance)?;
+        if let Some(difference) = elsewhere(&table.identity, &self.config.engine.device, &self.engine) {
+            self.progress.say(&format!(
+                "{}: {difference}: what the policies learn suits the one, what is measured live is the other",
+                latency.display()
+            ));
+        }
         let scatter = replay.noise.then(|| Scatter::of(&table));
         let recorded = Recorded { scatter, ..Recorded::new(&trace, &read, table, replay.held_out)? };
         self.progress.say(&format!(
@@ -150,6 +156,17 @@ fn read_table(
         Some(first) => Err(problem(path, first)),
         None => Ok(table),
     }
+}
+
+/// Where a table was measured and where this run is, if those differ.
+fn elsewhere(measured: &LatencyIdentity, device: &str, engine: &Engine) -> Option<String> {
+    let name = |machine: &str, device: &str, dtype: &str, threads: usize| {
+        format!("{machine} ({device}, {dtype}, {threads} threads)")
+    };
+    let there = name(&measured.machine, &measured.device, &measured.dtype, measured.threads);
+    let threads = tch::get_num_threads().max(1) as usize;
+    let here = name(&hardware::name(device), device, &engine.dtype().chosen.to_string(), threads);
+    (there != here).then(|| format!("measured on {there}, this run is on {here}"))
 }
 
 fn longest_context(trace: &Trace) -> usize {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Trainer;
 use crate::Result;
 use crate::config::StaticSetting;
-use crate::evaluate::{Contender, Measurement, Prediction};
+use crate::evaluate::{Contender, Measurement, Prediction, ratio_interval};
 
 /// What a stage left.
 pub(super) struct Candidate {
@@ -60,38 +60,44 @@ impl Trainer {
         let mut candidates = self.candidates()?;
         if let Some(recorded) = &self.recorded {
             let measured = recorded.measure(&mut contenders(&candidates));
-            candidates = best_of_each_kind(candidates, &measured);
+            let best = best_of_each_kind(&candidates, &measured);
+            candidates = picked(candidates, &best);
         }
         let mut field = contenders(&candidates);
         field.push(Contender::constant(BEST_CONSTANT, constant));
         let minutes = self.config.evaluation.validation_max_minutes;
         let prompts = &self.prompts.validation;
-        let Some(measured) = self.arena().measure("selection", &mut field, prompts, minutes)? else {
+        let Some(mut measured) = self.arena().measure("selection", &mut field, prompts, minutes)? else {
             return Ok(None);
         };
         let rates: Vec<(String, f64)> =
             measured.iter().map(|m| (m.name.clone(), m.total().tokens_per_second())).collect();
-        let rate = |name: &str| rates.iter().find(|(known, _)| known == name).map_or(0.0, |(_, rate)| *rate);
-        let candidates = best_of_each_kind(candidates, &measured);
-        let by_rate =
-            |a: &usize, b: &usize| rate(&candidates[*a].stage).total_cmp(&rate(&candidates[*b].stage));
-        let fastest = (0..candidates.len()).max_by(by_rate).expect("invariant: a run has a stage");
-        let predictions: Vec<Prediction> = match &self.recorded {
+        let against = measured.pop().expect("invariant: the constant was measured");
+        let best = best_of_each_kind(&candidates, &measured);
+        let (candidates, measured) = (picked(candidates, &best), picked(measured, &best));
+        let mut predictions: Vec<Prediction> = match &self.recorded {
             Some(recorded) => {
                 let named = candidates
                     .iter()
                     .map(|candidate| Contender::new(candidate.kind(), candidate.controller()));
-                recorded.predict(&mut named.collect::<Vec<_>>())
+                recorded.predict(&mut named.collect::<Vec<_>>(), constant)
             }
             None => Vec::new(),
         };
+        for (prediction, measured) in predictions.iter_mut().zip(&measured) {
+            let slower = measured.slowdown() / against.slowdown();
+            prediction.gain_at_live_times = Some((1.0 + prediction.gain) / slower - 1.0);
+        }
+        let gains: Vec<Gain> = (0..candidates.len())
+            .map(|index| {
+                let predicted = predictions.get(index).and_then(|prediction| prediction.gain_at_live_times);
+                Gain::new(predicted, &measured[index], &against)
+            })
+            .collect();
+        let by_gain = |a: &usize, b: &usize| gains[*a].expected().total_cmp(&gains[*b].expected());
+        let fastest = (0..candidates.len()).max_by(by_gain).expect("invariant: a run has a stage");
         let chosen = &candidates[fastest];
-        let prompts = measured[0].prompts.len();
-        let reason = reason_to_fall_back(
-            predictions.get(fastest).map(|prediction| prediction.gain),
-            rate(&chosen.stage) / rate(BEST_CONSTANT) - 1.0,
-            prompts,
-        );
+        let reason = gains[fastest].reason_to_fall_back();
         let fallback = reason.map(|reason| Fallback { depth: constant.depth, size: constant.size, reason });
         self.progress.say(&match &fallback {
             Some(fallback) => format!(
@@ -134,28 +140,67 @@ fn contenders(candidates: &[Candidate]) -> Vec<Contender> {
     candidates.iter().map(|candidate| Contender::new(&*candidate.stage, candidate.controller())).collect()
 }
 
-/// Of the pairs the fastest, and likewise of the factored policies. `measured` is in the order of `candidates`.
-fn best_of_each_kind(candidates: Vec<Candidate>, measured: &[Measurement]) -> Vec<Candidate> {
-    let mut best: Vec<(Candidate, f64)> = Vec::new();
-    for (candidate, measured) in candidates.into_iter().zip(measured) {
-        let rate = measured.total().tokens_per_second();
-        match best.iter_mut().find(|(known, _)| known.kind() == candidate.kind()) {
-            Some(known) if rate > known.1 => *known = (candidate, rate),
+/// Which of the pairs is the fastest, and which of the factored policies. `measured` is in the order of `candidates`.
+fn best_of_each_kind(candidates: &[Candidate], measured: &[Measurement]) -> Vec<usize> {
+    let rate = |index: usize| measured[index].total().tokens_per_second();
+    let mut best: Vec<usize> = Vec::new();
+    for (index, candidate) in candidates.iter().enumerate() {
+        match best.iter_mut().find(|known| candidates[**known].kind() == candidate.kind()) {
+            Some(known) if rate(index) > rate(*known) => *known = index,
             Some(_) => {}
-            None => best.push((candidate, rate)),
+            None => best.push(index),
         }
     }
-    best.into_iter().map(|(candidate, _)| candidate).collect()
+    best
 }
 
-/// Why the best constant should ship in place of policies with these gains over it.
-fn reason_to_fall_back(predicted: Option<f64>, measured: f64, prompts: usize) -> Option<String> {
-    if measured <= 0.0 {
-        let percent = 100.0 * measured;
-        return Some(format!("the policies are {percent:+.1} % from it on {prompts} validation prompts"));
+/// The items at these places.
+fn picked<T>(items: Vec<T>, places: &[usize]) -> Vec<T> {
+    let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
+    places.iter().map(|&place| items[place].take().expect("invariant: places differ")).collect()
+}
+
+/// What a policy gains over the best constant.
+struct Gain {
+    /// On the held-out recordings, at the times of live cycles; `None` without recordings.
+    predicted: Option<f64>,
+    /// On the validation prompts.
+    measured: f64,
+    /// The upper end of its 95 % interval.
+    at_most: f64,
+    prompts: usize,
+}
+
+impl Gain {
+    fn new(predicted: Option<f64>, measured: &Measurement, constant: &Measurement) -> Self {
+        let rate = |measurement: &Measurement| measurement.total().tokens_per_second();
+        let (_, most) = ratio_interval(&measured.prompts, &constant.prompts);
+        Self {
+            predicted,
+            measured: rate(measured) / rate(constant) - 1.0,
+            at_most: most - 1.0,
+            prompts: measured.prompts.len(),
+        }
     }
-    let predicted = predicted.filter(|gain| *gain <= 0.0)?;
-    Some(format!("replay of held-out recordings predicts a gain of {:+.1} % over it", 100.0 * predicted))
+
+    /// A few validation prompts differ more from each other than policies do from constants: what replay of many
+    /// says counts, where there is any.
+    fn expected(&self) -> f64 {
+        self.predicted.unwrap_or(self.measured)
+    }
+
+    /// Why the best constant should ship instead, if it should.
+    fn reason_to_fall_back(&self) -> Option<String> {
+        if let Some(predicted) = self.predicted.filter(|gain| *gain <= 0.0) {
+            let percent = 100.0 * predicted;
+            return Some(format!(
+                "replay of held-out recordings at the times of live cycles predicts a gain of {percent:+.1} % over it"
+            ));
+        }
+        let slower = if self.predicted.is_some() { self.at_most < 0.0 } else { self.measured <= 0.0 };
+        let (percent, prompts) = (100.0 * self.measured, self.prompts);
+        slower.then(|| format!("the policies are {percent:+.1} % from it on {prompts} validation prompts"))
+    }
 }
 
 #[cfg(test)]
@@ -164,11 +209,25 @@ mod tests {
 
     #[test]
     fn whatever_is_no_faster_than_the_constant_falls_back_to_it() {
-        assert_eq!(reason_to_fall_back(Some(0.01), 0.02, 8), None);
-        assert_eq!(reason_to_fall_back(None, 0.02, 8), None);
-        let measured = reason_to_fall_back(Some(0.01), -0.004, 8).expect("a reason");
-        assert_eq!(measured, "the policies are -0.4 % from it on 8 validation prompts");
-        let predicted = reason_to_fall_back(Some(-0.002), 0.01, 8).expect("a reason");
-        assert_eq!(predicted, "replay of held-out recordings predicts a gain of -0.2 % over it");
+        let reason = |predicted, measured, at_most| {
+            Gain { predicted, measured, at_most, prompts: 8 }.reason_to_fall_back()
+        };
+        assert_eq!(reason(Some(0.01), 0.02, 0.05), None);
+        assert_eq!(reason(None, 0.02, 0.05), None);
+        let measured = Some("the policies are -0.4 % from it on 8 validation prompts".to_owned());
+        assert_eq!(reason(None, -0.004, 0.01), measured);
+        // Where replay says otherwise, a few prompts must leave no doubt.
+        assert_eq!(reason(Some(0.01), -0.004, 0.01), None);
+        assert_eq!(reason(Some(0.01), -0.004, -0.001), measured);
+        let predicted = reason(Some(-0.002), 0.01, 0.05).expect("a reason");
+        assert!(
+            predicted.ends_with("at the times of live cycles predicts a gain of -0.2 % over it"),
+            "{predicted}"
+        );
+    }
+
+    #[test]
+    fn places_are_picked_in_their_order() {
+        assert_eq!(picked(vec!['a', 'b', 'c'], &[2, 0]), ['c', 'a']);
     }
 }
