@@ -81,7 +81,10 @@ fn decoding_refuses_what_it_cannot_do() {
     let wrong = ["--target", "nowhere", "--draft", "nowhere", "--mode", "ar", "--token-ids", "5"];
     assert!(refusal("ltd-decode", &wrong).contains("nowhere"));
     if !tch_has_cuda() {
-        assert!(decode(&[&fixed[..], &["--device", "cuda"], &prompt].concat()).contains("device cuda: "));
+        for device in ["cuda", "auto"] {
+            let found = decode(&[&fixed[..], &["--device", device], &prompt].concat());
+            assert!(found.contains(&format!("device {device}: ")), "{found}");
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Engine settings.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::device::DtypeSetting;
 use crate::text::ChatConfig;
@@ -22,10 +24,10 @@ pub struct EngineConfig {
     /// `cpu`, `cuda` or `cuda:N`.
     #[serde(default = "default_device")]
     pub device: String,
-    /// Several devices, over which the target's layers are split in this order, in equal shares of the weights; the draft
-    /// is on the last one. Takes the place of `device`, which must be left out then.
+    /// Several devices over which the target's layers are split; the draft is on the last one. Takes the place of
+    /// `device`, which must be left out then.
     #[serde(default)]
-    pub devices: Vec<String>,
+    pub devices: Devices,
     /// Number type; `auto` measures which is fastest here.
     #[serde(default)]
     pub dtype: DtypeSetting,
@@ -44,6 +46,68 @@ pub struct EngineConfig {
     /// How messages become prompts.
     #[serde(default)]
     pub chat: ChatConfig,
+}
+
+/// Several devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Devices {
+    /// These, in this order, in equal shares of the weights. Without any, [`EngineConfig::device`] is the only one.
+    Listed(Vec<String>),
+    /// As few CUDA devices as have room for both models, by the memory that is free when they are loaded. A machine
+    /// without one is an error: a run's figures and policies are those of its device, so the CPU must be asked for.
+    Auto,
+}
+
+const AUTO: &str = "auto";
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self::Listed(Vec::new())
+    }
+}
+
+impl Devices {
+    /// From names on a command line: `auto` alone, or devices.
+    pub fn from_names(names: Vec<String>) -> Self {
+        if names == [AUTO] { Self::Auto } else { Self::Listed(names) }
+    }
+}
+
+impl Serialize for Devices {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Listed(names) => names.serialize(serializer),
+            Self::Auto => serializer.serialize_str(AUTO),
+        }
+    }
+}
+
+/// By hand for the sake of the messages: an untagged enum would only say that nothing matched.
+impl<'de> Deserialize<'de> for Devices {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DevicesVisitor;
+
+        impl<'de> Visitor<'de> for DevicesVisitor {
+            type Value = Devices;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("`auto` or a list of devices")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Devices, E> {
+                match text {
+                    AUTO => Ok(Devices::Auto),
+                    other => Err(E::invalid_value(serde::de::Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<Devices, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(names)).map(Devices::Listed)
+            }
+        }
+
+        deserializer.deserialize_any(DevicesVisitor)
+    }
 }
 
 fn default_device() -> String {
@@ -68,7 +132,7 @@ impl EngineConfig {
             target: target.into(),
             draft: draft.into(),
             device: default_device(),
-            devices: Vec::new(),
+            devices: Devices::default(),
             dtype: DtypeSetting::default(),
             threads: None,
             beam_width: default_beam_width(),
@@ -76,14 +140,6 @@ impl EngineConfig {
             max_length: None,
             chat: ChatConfig::default(),
         }
-    }
-
-    /// Names of the devices in use, in order.
-    pub fn device_names(&self) -> Vec<&str> {
-        if self.devices.is_empty() {
-            return vec![&self.device];
-        }
-        self.devices.iter().map(String::as_str).collect()
     }
 
     /// All impossible values, as `(key, problem)`.
@@ -95,7 +151,7 @@ impl EngineConfig {
         if self.max_depth > MAX_DEPTH {
             problems.push(("max_depth", format!("is {}, must be at most {MAX_DEPTH}", self.max_depth)));
         }
-        if !self.devices.is_empty() && self.device != default_device() {
+        if self.devices != Devices::default() && self.device != default_device() {
             problems.push((
                 "devices",
                 format!("takes the place of device, which is {}: leave one out", self.device),
@@ -129,5 +185,30 @@ impl EngineConfig {
                 problem: format!("is {length}, but the target was made for at most {limit} positions"),
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_auto_or_a_list_in_files_and_on_command_lines() {
+        let listed = |names: &[&str]| Devices::Listed(names.iter().map(ToString::to_string).collect());
+        for (text, devices) in [
+            (r#""auto""#, Devices::Auto),
+            ("[]", Devices::default()),
+            (r#"["cuda:1","cuda:0"]"#, listed(&["cuda:1", "cuda:0"])),
+        ] {
+            assert_eq!(serde_json::from_str::<Devices>(text).expect("devices"), devices);
+            assert_eq!(serde_json::to_string(&devices).expect("plain data"), text);
+        }
+        for text in [r#""cuda""#, "2", "null"] {
+            let problem = serde_json::from_str::<Devices>(text).expect_err("no devices").to_string();
+            assert!(problem.contains("expected `auto` or a list of devices"), "{problem}");
+        }
+        assert_eq!(Devices::from_names(vec!["auto".to_owned()]), Devices::Auto);
+        let names = ["auto", "cuda:0"].map(str::to_owned).to_vec();
+        assert_eq!(Devices::from_names(names), listed(&["auto", "cuda:0"]));
     }
 }

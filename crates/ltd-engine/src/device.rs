@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Cuda, Device, Kind};
 
-use crate::{Error, Result};
+use crate::{Error, Result, cuda};
 
 /// Number type of weights, caches and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,28 +96,14 @@ pub(crate) fn resolve(name: &str) -> Result<Device> {
         "cuda" => 0,
         other => match other.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok()) {
             Some(index) => index,
-            None => return Err(error("expected cpu, cuda or cuda:N".to_owned())),
+            None => return Err(error("expected cpu, cuda or cuda:N, or auto alone for several".to_owned())),
         },
     };
-    load_cuda_library().map_err(|problem| error(format!("libtorch_cuda.so cannot be loaded: {problem}")))?;
-    let count = Cuda::device_count().max(0) as usize;
-    if !Cuda::is_available() || count == 0 {
-        return Err(error("LibTorch finds no CUDA device on this machine".to_owned()));
-    }
+    let count = cuda::device_count().map_err(error)?;
     if index >= count {
         return Err(error(format!("this machine has {count} CUDA device(s), numbered from 0")));
     }
     Ok(Device::Cuda(index))
-}
-
-/// `libtorch_cuda.so` registers its kernels when it is loaded; the linker drops it because nothing refers to it.
-#[expect(unsafe_code, reason = "loading a shared library runs its initialisers; this one is LibTorch's own")]
-fn load_cuda_library() -> std::result::Result<(), libloading::Error> {
-    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-    let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) }?;
-    // Kernels stay registered for the life of the process.
-    std::mem::forget(library);
-    Ok(())
 }
 
 /// Waits until the device has finished what was asked of it.

@@ -5,12 +5,13 @@ use std::time::Duration;
 use tch::{Device, Tensor};
 
 use crate::config::EngineConfig;
-use crate::device::{Dtype, resolve};
+use crate::device::Dtype;
 use crate::dtype_choice::{DtypeChoice, choose_dtype};
 use crate::kv_cache::KvCache;
 use crate::model::{
-    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, stored_kind,
+    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights, stored_kind,
 };
+use crate::placement::{Pair, Share, shares};
 use crate::session::Session;
 use crate::text::TextModel;
 use crate::timing::timed;
@@ -22,6 +23,8 @@ pub struct Engine {
     pub(crate) draft: DraftModel,
     /// Where the target's last layer is, and the draft.
     pub(crate) device: Device,
+    /// All devices with their layers of the target.
+    shares: Vec<Share>,
     dtype: DtypeChoice,
     beam_width: usize,
     max_depth: usize,
@@ -33,8 +36,6 @@ impl Engine {
     /// Loads both models. Everything about the folders is checked before the first forward.
     pub fn load(config: &EngineConfig) -> Result<Self> {
         config.check()?;
-        let devices = config.device_names().into_iter().map(resolve).collect::<Result<Vec<_>>>()?;
-        let device = devices[devices.len() - 1];
         if let Some(threads) = config.threads {
             tch::set_num_threads(threads as i32);
         }
@@ -48,38 +49,46 @@ impl Engine {
         }
         let capacity = config.capacity(target_config.max_positions)?;
         target_config.check_window(&config.target, capacity)?;
-        if devices.len() as i64 > target_config.layers {
-            let problem =
-                format!("are {}, but the target has only {} layers", devices.len(), target_config.layers);
-            return Err(Error::Config { field: "devices", problem });
-        }
         // Draft levels stand beyond the last position of the target.
         let positions = (capacity + config.max_depth + 1) as i64;
         draft_config.check_length(&config.draft, positions)?;
+        let dtypes = match config.dtype.fixed() {
+            Some(dtype) => vec![dtype],
+            None => Dtype::meaning_preserving(stored_kind(&config.target)?),
+        };
+        let draft_weights = Weights::open(&config.draft, dtypes[0].kind())?;
+        let pair = Pair {
+            target: &target_config,
+            draft: &draft_config,
+            shares_embedding: DraftModel::shares_embedding(&draft_config, &draft_weights),
+            dtypes: &dtypes,
+            capacity,
+            draft_rows: draft_rows(capacity, config.beam_width, config.max_depth),
+        };
+        let shares = shares(config, &pair)?;
+        let device = shares[shares.len() - 1].device;
         let load = |dtype: Dtype| {
-            TargetModel::load(&config.target, target_config.clone(), capacity as i64, &devices, dtype.kind())
+            TargetModel::load(&config.target, target_config.clone(), capacity as i64, &shares, dtype.kind())
         };
-        let (target, dtype) = match config.dtype.fixed() {
-            Some(dtype) => (load(dtype)?, DtypeChoice::fixed(dtype)),
-            None => choose_dtype(&Dtype::meaning_preserving(stored_kind(&config.target)?), device, load)?,
-        };
+        let (target, dtype) = choose_dtype(&dtypes, device, load)?;
         let kind = dtype.chosen.kind();
         let draft =
             DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
         release_freed_memory();
-        Ok(Self::assemble(target, draft, device, dtype, capacity, config))
+        Ok(Self::assemble(target, draft, shares, dtype, capacity, config))
     }
 
     pub(crate) fn assemble(
         target: TargetModel,
         draft: DraftModel,
-        device: Device,
+        shares: Vec<Share>,
         dtype: DtypeChoice,
         capacity: usize,
         config: &EngineConfig,
     ) -> Self {
         let EngineConfig { beam_width, max_depth, .. } = *config;
-        Self { target, draft, device, dtype, beam_width, max_depth, capacity, profiling: false }
+        let device = shares[shares.len() - 1].device;
+        Self { target, draft, device, shares, dtype, beam_width, max_depth, capacity, profiling: false }
     }
 
     /// Whether [`CycleTiming::forwards`] says, from now on, how much of a cycle the model forwards take. Costs two
@@ -108,9 +117,19 @@ impl Engine {
         &self.dtype
     }
 
-    /// Where the models are.
+    /// Where the target's last layer is, and the draft.
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// All devices with the number of the target's layers on each, in order, named as in a configuration.
+    pub fn devices(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.shares.iter().map(|share| (share.name.as_str(), share.layers.clone().count()))
+    }
+
+    /// The names of all devices, separated by commas.
+    pub fn device_names(&self) -> String {
+        self.devices().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
     }
 
     /// Dimensions of the target.
@@ -193,7 +212,12 @@ impl Engine {
 
     pub(crate) fn new_caches(&self) -> (KvCache, KvCache) {
         let target_cache = self.target.new_cache(self.capacity as i64);
-        (target_cache, self.draft_cache(self.capacity + self.beam_width * self.max_depth))
+        (target_cache, self.draft_cache(self.draft_rows()))
+    }
+
+    /// Rows of the draft's cache.
+    pub(crate) fn draft_rows(&self) -> usize {
+        draft_rows(self.capacity, self.beam_width, self.max_depth)
     }
 
     /// A cache of the draft for some rows.
@@ -250,6 +274,11 @@ fn release_freed_memory() {
         }
         unsafe { malloc_trim(0) };
     }
+}
+
+/// Rows of a draft's cache: certain positions, and the frontiers of the deepest tree.
+pub(crate) fn draft_rows(capacity: usize, beam_width: usize, max_depth: usize) -> usize {
+    capacity + beam_width * max_depth
 }
 
 pub(crate) fn positions(start: i64, count: i64) -> Vec<i64> {

@@ -158,6 +158,9 @@ pub enum Error {
         /// Why it cannot be used.
         problem: String,
     },
+    /// No devices that are there have room for the models.
+    #[error("devices auto: {0}")]
+    DoesNotFit(crate::Shortage),
     /// A prompt without tokens.
     #[error("the prompt is empty: at least one token is needed")]
     EmptyPrompt,

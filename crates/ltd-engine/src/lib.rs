@@ -2,6 +2,7 @@
 
 mod config;
 mod controller;
+mod cuda;
 mod cycle;
 mod device;
 mod dtype_choice;
@@ -13,6 +14,7 @@ mod kv_cache;
 mod model;
 mod operations;
 mod outcome;
+mod placement;
 mod positions;
 mod prefill;
 mod probe;
@@ -25,7 +27,7 @@ pub mod text;
 mod timing;
 mod tree;
 
-pub use config::{EngineConfig, MAX_DEPTH};
+pub use config::{Devices, EngineConfig, MAX_DEPTH};
 pub use controller::{Controller, Learned, Static};
 pub use cycle::{CycleState, VerifiedTree};
 pub use device::{Dtype, DtypeSetting};
@@ -37,6 +39,7 @@ pub use generate::{StopReason, StopRule};
 pub use model::{BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig};
 pub use operations::Operation;
 pub use outcome::{CycleOutcome, CycleStats, CycleTiming};
+pub use placement::Shortage;
 pub use positions::{Along, GrownTree};
 pub use products::{ProductKernel, Products};
 pub use rehearsal::Rehearsal;

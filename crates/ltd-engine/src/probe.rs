@@ -71,9 +71,8 @@ impl Engine {
             layers * 2 * block.kv_heads * block.head_dim * positions as i64
         };
         let (target, draft) = (self.target.config(), self.draft.config());
-        let tree_rows = self.beam_width() * self.max_depth();
         let elements = elements(target.layers, &target.block, self.capacity())
-            + elements(1, &draft.block, self.capacity() + tree_rows);
+            + elements(1, &draft.block, self.draft_rows());
         elements as u64 * self.element_bytes()
     }
 

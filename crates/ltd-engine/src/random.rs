@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use crate::device::resolve;
 use crate::dtype_choice::DtypeChoice;
+use crate::engine::draft_rows;
 use crate::model::{DraftConfig, DraftModel, TargetConfig, TargetModel, Weights};
+use crate::placement::{Pair, shares};
 use crate::{Engine, EngineConfig, Error, Result};
 
 /// Draft vocabulary of the EAGLE-3 heads that were published for large targets.
@@ -20,8 +21,6 @@ impl Engine {
             let problem = "is auto, but random weights have no type of their own: name one".to_owned();
             return Err(Error::Config { field: "dtype", problem });
         };
-        let devices = settings.device_names().into_iter().map(resolve).collect::<Result<Vec<_>>>()?;
-        let device = devices[devices.len() - 1];
         if let Some(threads) = settings.threads {
             tch::set_num_threads(threads as i32);
         }
@@ -35,12 +34,22 @@ impl Engine {
             feature_layers: None,
         };
         let capacity = settings.capacity(target_config.max_positions)?;
+        let pair = Pair {
+            target: &target_config,
+            draft: &draft_config,
+            shares_embedding: true,
+            dtypes: &[dtype],
+            capacity,
+            draft_rows: draft_rows(capacity, settings.beam_width, settings.max_depth),
+        };
+        let shares = shares(settings, &pair)?;
+        let device = shares[shares.len() - 1].device;
         let weights = || Weights::random(dtype.kind());
-        let target = TargetModel::from_weights(weights(), target_config, capacity as i64, &devices)?;
+        let target = TargetModel::from_weights(weights(), target_config, capacity as i64, &shares)?;
         let positions = (capacity + settings.max_depth + 1) as i64;
         let mut head = weights();
         head.move_to(device);
         let draft = DraftModel::from_weights(head, draft_config, target.embedding(), positions, device)?;
-        Ok(Self::assemble(target, draft, device, DtypeChoice::fixed(dtype), capacity, settings))
+        Ok(Self::assemble(target, draft, shares, DtypeChoice::fixed(dtype), capacity, settings))
     }
 }

@@ -89,7 +89,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
         command: std::env::args().collect(),
         git_revision: git_revision(),
         machine: Machine::read(),
-        device: config.engine.device_names().join(", "),
+        device: engine.device_names(),
         dtype: engine.dtype().chosen.to_string(),
         threads: tch::get_num_threads(),
         sampling: config.sampling,

@@ -77,8 +77,7 @@ impl DraftModel {
         let mlp = Mlp::load(&mut weights, &format!("{layer}.mlp"), block)?;
         let final_norm = norm(&mut weights, "norm")?;
         let output = Linear::load(&mut weights, "lm_head", [config.draft_vocabulary, hidden], false)?;
-        let shared = hidden == config.target_hidden && !weights.contains("embed_tokens.weight");
-        let embedding = if shared {
+        let embedding = if Self::shares_embedding(&config, &weights) {
             embedding.to_device(device)?
         } else {
             Embedding::load(&mut weights, "embed_tokens.weight", [config.vocabulary, hidden])?
@@ -100,6 +99,11 @@ impl DraftModel {
             target_ids,
             config,
         })
+    }
+
+    /// Whether a head of these weights reads the target's embedding.
+    pub(crate) fn shares_embedding(config: &DraftConfig, weights: &Weights) -> bool {
+        config.block.hidden == config.target_hidden && !weights.contains("embed_tokens.weight")
     }
 
     /// The largest target token that a head with a vocabulary of its own proposes. (A head with all of the target's has

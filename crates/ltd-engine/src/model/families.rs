@@ -1,10 +1,12 @@
 //! Every supported family equals Hugging Face transformers on small random models (`scripts/fixtures/families.py`).
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use super::{AttentionMask, LogitRows, TargetConfig, TargetModel};
+use super::{AttentionMask, LogitRows, TargetConfig, TargetModel, split_layers};
+use crate::placement::Share;
 
 /// f32 through seven layers of other kernels; logits have a spread of 1.5, features of 5.
 const TOLERANCE: f64 = 1e-4;
@@ -33,12 +35,17 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// The largest difference of logits and of features, over a prefill and cached steps.
-fn differences(family: &str, devices: &[Device], change: impl FnOnce(&mut TargetConfig)) -> (f64, f64) {
+fn differences(
+    family: &str,
+    split: impl FnOnce(&TargetConfig) -> Vec<Range<i64>>,
+    change: impl FnOnce(&mut TargetConfig),
+) -> (f64, f64) {
     let folder = folder(family);
     let mut config = TargetConfig::load(&folder).expect("a supported configuration");
     change(&mut config);
     let capacity = config.max_positions;
-    let model = TargetModel::load(&folder, config, capacity, devices, Kind::Float).expect("the target loads");
+    let shares = Share::on_cpu(split(&config));
+    let model = TargetModel::load(&folder, config, capacity, &shares, Kind::Float).expect("the target loads");
     let expected = Tensor::read_safetensors(folder.join("expected.safetensors")).expect("the fixture");
     let find = |name: String| {
         &expected.iter().find(|(found, _)| *found == name).unwrap_or_else(|| panic!("{name} is missing")).1
@@ -62,7 +69,7 @@ fn differences(family: &str, devices: &[Device], change: impl FnOnce(&mut Target
 fn logits_and_features_equal_those_of_transformers() {
     for family in FAMILIES {
         for devices in [1, 3] {
-            let (logits, features) = differences(family, &vec![Device::Cpu; devices], |_| {});
+            let (logits, features) = differences(family, |config| split_layers(config, devices), |_| {});
             assert!(logits < TOLERANCE, "{family} on {devices}: logits differ by {logits}");
             assert!(features < TOLERANCE, "{family} on {devices}: features differ by {features}");
         }
@@ -70,11 +77,22 @@ fn logits_and_features_equal_those_of_transformers() {
 }
 
 #[test]
+fn devices_without_a_layer_hold_embedding_and_output_only() {
+    let ends = |config: &TargetConfig| {
+        let layers = config.layers;
+        vec![0..0, 0..3, 3..layers, layers..layers]
+    };
+    for family in ["llama3", "llama3-tied", "qwen3"] {
+        let (logits, features) = differences(family, ends, |_| {});
+        assert!(logits < TOLERANCE && features < TOLERANCE, "{family}: {logits}, {features}");
+    }
+}
+
+#[test]
 fn the_fixtures_tell_a_wrong_rotation_apart() {
     for family in ["llama3", "llama-linear"] {
-        let (logits, _) = differences(family, &[Device::Cpu], |config| {
-            config.block.rope.scaling = super::RopeScaling::None;
-        });
+        let unscaled = |config: &mut TargetConfig| config.block.rope.scaling = super::RopeScaling::None;
+        let (logits, _) = differences(family, |config| split_layers(config, 1), unscaled);
         assert!(logits > 100.0 * TOLERANCE, "{family}: {logits}");
     }
 }

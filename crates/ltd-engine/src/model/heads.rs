@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{AttentionMask, DraftConfig, DraftModel, TargetConfig, TargetModel};
 use crate::kv_cache::KvCache;
+use crate::placement::Share;
 
 /// f32 through one layer of other kernels; logits have a spread of 1.5.
 const TOLERANCE: f64 = 1e-4;
@@ -20,7 +21,8 @@ fn difference(layout: &str) -> f64 {
     let target = fixture("families/vicuna");
     let config = TargetConfig::load(&target).expect("a configuration");
     let positions = config.max_positions;
-    let target = TargetModel::load(&target, config, positions, &[device], kind).expect("the target");
+    let whole = Share::on_cpu(std::iter::once(0..config.layers));
+    let target = TargetModel::load(&target, config, positions, &whole, kind).expect("the target");
     let folder = fixture("heads").join(layout);
     let config = DraftConfig::load(&folder).expect("a configuration");
     let draft =

@@ -7,9 +7,9 @@ use super::config::{BlockConfig, TargetConfig};
 /// Consecutive layers for each of `devices` devices, so that the largest share of weights is as small as it can be. The
 /// first device also holds the embedding, the last one the output projection. Every device gets a layer if there are
 /// enough.
-pub(super) fn split_layers(config: &TargetConfig, devices: usize) -> Vec<Range<i64>> {
+pub(crate) fn split_layers(config: &TargetConfig, devices: usize) -> Vec<Range<i64>> {
     let vocabulary = config.vocabulary * config.block.hidden;
-    let layer = layer_weights(&config.block);
+    let layer = layer_weights(&config.block, config.block.hidden);
     let devices = devices as i64;
     let mut start = 0;
     // What is left is shared evenly among the devices that are left, each in its turn.
@@ -28,10 +28,10 @@ pub(super) fn split_layers(config: &TargetConfig, devices: usize) -> Vec<Range<i
     shares.collect()
 }
 
-/// Weights of one layer: attention and the three matrices of the MLP.
-fn layer_weights(block: &BlockConfig) -> i64 {
+/// Weights of one layer: attention, whose queries, keys and values read `input` numbers, and the three matrices of the MLP.
+pub(crate) fn layer_weights(block: &BlockConfig, input: i64) -> i64 {
     let BlockConfig { hidden, intermediate, heads, kv_heads, head_dim, .. } = *block;
-    hidden * head_dim * (2 * heads + 2 * kv_heads) + 3 * hidden * intermediate
+    head_dim * (input * (heads + 2 * kv_heads) + hidden * heads) + 3 * hidden * intermediate
 }
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(split_layers(&target(32, 4096, 0), 2), [0..16, 16..32]);
         // The vocabulary weighs as much as three layers, at both ends.
         let config = target(30, 4096, 0);
-        let vocabulary = 3 * layer_weights(&config.block) / config.block.hidden;
+        let vocabulary = 3 * layer_weights(&config.block, 4096) / config.block.hidden;
         assert_eq!(split_layers(&target(30, 4096, vocabulary), 3), [0..9, 9..21, 21..30]);
     }
 

@@ -6,11 +6,11 @@ use tch::{Device, Kind, Tensor};
 
 use super::config::{BlockConfig, TargetConfig};
 use super::layers::{Attention, AttentionMask, AttentionPlan, Embedding, Linear, Mlp, RmsNorm, RotaryTable};
-use super::split::split_layers;
 use super::weights::Weights;
 use crate::Result;
 use crate::kv_cache::KvCache;
 use crate::operations::{Observer, Operation, Unobserved};
+use crate::placement::Share;
 
 const ROWS: i64 = 0;
 const COLUMNS: i64 = 1;
@@ -57,18 +57,18 @@ pub(crate) struct TargetOutput {
 }
 
 impl TargetModel {
-    /// Loads the weights of a folder; `positions` bounds the sequence length. The layers are split over `devices`.
+    /// Loads the weights of a folder; `positions` bounds the sequence length. The layers are on the devices of `shares`.
     pub(crate) fn load(
         folder: &Path,
         config: TargetConfig,
         positions: i64,
-        devices: &[Device],
+        shares: &[Share],
         kind: Kind,
     ) -> Result<Self> {
         let mut weights = Weights::open(folder, kind)?;
         // Old checkpoints keep the rotary frequencies, which are computed here.
         weights.discard_suffix(".rotary_emb.inv_freq");
-        Self::from_weights(weights, config, positions, devices)
+        Self::from_weights(weights, config, positions, shares)
     }
 
     /// A model of the given weights.
@@ -76,24 +76,24 @@ impl TargetModel {
         mut weights: Weights,
         config: TargetConfig,
         positions: i64,
-        devices: &[Device],
+        shares: &[Share],
     ) -> Result<Self> {
         let block = &config.block;
         let kind = weights.kind();
-        let splits = split_layers(&config, devices.len());
-        weights.move_to(devices[0]);
+        weights.move_to(shares[0].device);
         let shape = [config.vocabulary, block.hidden];
         let embedding = Embedding::load(&mut weights, "model.embed_tokens.weight", shape)?;
-        let mut stages = Vec::with_capacity(devices.len());
-        for (&device, layers) in devices.iter().zip(splits) {
-            weights.move_to(device);
-            let layers = layers.map(|i| Layer::load(&mut weights, &format!("model.layers.{i}"), &config));
-            stages.push(Stage { device, layers: layers.collect::<Result<_>>()? });
+        let mut stages = Vec::with_capacity(shares.len());
+        for Share { device, layers, .. } in shares {
+            weights.move_to(*device);
+            let layers =
+                layers.clone().map(|i| Layer::load(&mut weights, &format!("model.layers.{i}"), &config));
+            stages.push(Stage { device: *device, layers: layers.collect::<Result<_>>()? });
         }
         let norm = RmsNorm::load(&mut weights, "model.norm", block.hidden, block.rms_norm_eps)?;
         let output = if config.tied_embeddings {
             weights.discard("lm_head.weight");
-            Linear::new(embedding.weight(devices[devices.len() - 1])?)
+            Linear::new(embedding.weight(weights.device())?)
         } else {
             Linear::load(&mut weights, "lm_head", shape, false)?
         };

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use ltd_engine::text::{BuiltinTemplate, ChatConfig, Question, TextModel};
-use ltd_engine::{DtypeSetting, Engine, EngineConfig, Error, Static};
+use ltd_engine::{Devices, DtypeSetting, Engine, EngineConfig, Error, Static};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -77,6 +77,10 @@ impl Pair {
         });
         std::fs::write(path, safetensors::serialize(views, None).expect("a file")).expect("written");
     }
+}
+
+fn listed(devices: &[&str]) -> Devices {
+    Devices::Listed(devices.iter().map(ToString::to_string).collect())
 }
 
 fn refusal(config: &EngineConfig) -> String {
@@ -332,15 +336,23 @@ fn impossible_settings_are_named() {
             "device tpu: expected cpu, cuda or cuda:N",
         ),
         (
-            EngineConfig { devices: vec!["cpu".to_owned(), "tpu".to_owned()], ..config.clone() },
+            EngineConfig { devices: listed(&["cpu", "tpu"]), ..config.clone() },
             "device tpu: expected cpu, cuda or cuda:N",
         ),
         (
-            EngineConfig { device: "cuda".to_owned(), devices: vec!["cpu".to_owned()], ..config.clone() },
+            EngineConfig { device: "cuda".to_owned(), devices: listed(&["cpu"]), ..config.clone() },
             "devices: takes the place of device, which is cuda: leave one out",
         ),
         (
-            EngineConfig { devices: vec!["cpu".to_owned(); 9], ..config.clone() },
+            EngineConfig { device: "cuda".to_owned(), devices: Devices::Auto, ..config.clone() },
+            "devices: takes the place of device, which is cuda: leave one out",
+        ),
+        (
+            EngineConfig { devices: listed(&["auto", "cpu"]), ..config.clone() },
+            "device auto: expected cpu, cuda or cuda:N, or auto alone",
+        ),
+        (
+            EngineConfig { devices: listed(&["cpu"; 9]), ..config.clone() },
             "devices: are 9, but the target has only 8 layers",
         ),
     ] {
@@ -355,8 +367,11 @@ fn cuda_without_a_device_is_refused() {
     }
     let config = EngineConfig { device: "cuda".to_owned(), ..tiny_config() };
     assert_names(&refusal(&config), &["device cuda: "]);
-    let config = EngineConfig { devices: vec!["cpu".to_owned(), "cuda:1".to_owned()], ..tiny_config() };
+    let config = EngineConfig { devices: listed(&["cpu", "cuda:1"]), ..tiny_config() };
     assert_names(&refusal(&config), &["device cuda:1: "]);
+    // Not the CPU in its place.
+    let config = EngineConfig { devices: Devices::Auto, ..tiny_config() };
+    assert_names(&refusal(&config), &["device auto: ", "; name cpu to run on the CPU"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The contract: greedy speculative output is the target's own output, token for token, in f32.
 
-use ltd_engine::{Controller, Engine, EngineConfig, Sampler, Static, StopReason, StopRule};
+use ltd_engine::{Controller, Devices, Engine, EngineConfig, Sampler, Static, StopReason, StopRule};
 use ltd_policy::CycleSummary;
 use proptest::prelude::*;
 
@@ -117,7 +117,8 @@ fn a_target_split_over_devices_decodes_as_one_on_a_single_device() {
     let stop = StopRule { max_new_tokens: 60, eos: vec![2] };
     let expected = autoregressive(&whole, &prompt, &stop);
     for count in [2, 3, 8] {
-        let engine = load(&EngineConfig { devices: vec!["cpu".to_owned(); count], ..tiny_config() });
+        let engine =
+            load(&EngineConfig { devices: Devices::Listed(vec!["cpu".to_owned(); count]), ..tiny_config() });
         assert_eq!(autoregressive(&engine, &prompt, &stop), expected);
         assert_eq!(speculative(&engine, &prompt, &stop, &mut Static { depth: 4, size: 30 }), expected);
         assert_eq!(speculative(&engine, &prompt, &stop, &mut Erratic { state: 3, depth: 0 }), expected);

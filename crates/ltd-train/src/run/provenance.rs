@@ -63,7 +63,7 @@ impl Provenance {
             started_unix: unix_time(),
             git_revision: git_revision(),
             machine: Machine::read(),
-            device: config.engine.device_names().join(", "),
+            device: engine.device_names(),
             dtype: engine.dtype().clone(),
             threads: tch::get_num_threads(),
             target: fingerprint(&config.engine.target)?,

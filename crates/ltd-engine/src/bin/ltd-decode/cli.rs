@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
 use ltd_engine::text::{BuiltinTemplate, ChatConfig};
-use ltd_engine::{DtypeSetting, EngineConfig, SamplingParams};
+use ltd_engine::{Devices, DtypeSetting, EngineConfig, SamplingParams};
 
 /// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned policy.
 #[derive(Debug, Parser)]
@@ -16,7 +16,8 @@ pub(crate) struct Cli {
     /// Folder of the EAGLE-3 head (official layout)
     #[arg(long, value_name = "DIR")]
     draft: PathBuf,
-    /// cpu, cuda or cuda:N; several, separated by commas, share the target's layers
+    /// cpu, cuda or cuda:N; several, separated by commas, share the target's layers; auto takes as few CUDA devices as
+    /// have room
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     device: Vec<String>,
     /// auto (measured), f32, bf16 or f16
@@ -119,15 +120,11 @@ pub(crate) enum Mode {
 }
 
 impl Cli {
-    pub(crate) fn device(&self) -> String {
-        self.device.join(", ")
-    }
-
     /// The engine's settings; `beam_width` is what a policy package asks for.
     pub(crate) fn engine_config(&self, beam_width: Option<usize>) -> EngineConfig {
         let defaults = EngineConfig::new(&self.target, &self.draft);
         EngineConfig {
-            devices: self.device.clone(),
+            devices: Devices::from_names(self.device.clone()),
             dtype: self.dtype,
             threads: self.threads,
             beam_width: self.beam_width.or(beam_width).unwrap_or(defaults.beam_width),

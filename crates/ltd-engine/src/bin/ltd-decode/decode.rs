@@ -31,7 +31,8 @@ struct Job {
 /// Runs the command.
 pub(crate) fn run(cli: &Cli) -> Result<()> {
     let mut job = prepare(cli).map_err(UsageError)?;
-    eprintln!("ltd-decode: {}, dtype {}, {}", cli.device(), job.engine.dtype(), job.sampler.params());
+    let (devices, dtype) = (devices(&job.engine), job.engine.dtype());
+    eprintln!("ltd-decode: {devices}, dtype {dtype}, {}", job.sampler.params());
 
     let stop = StopRule { max_new_tokens: cli.max_new_tokens, eos: job.text.eos().to_vec() };
     let report = Report::new(cli.json, job.prompts.len());
@@ -83,6 +84,16 @@ fn prepare(cli: &Cli) -> Result<Job> {
         engine.check_prompt(&prompt.ids).with_context(|| format!("prompt {}", prompt.id))?;
     }
     Ok(Job { engine, text, prompts, sampler, controller })
+}
+
+/// The device, or all of several with their shares.
+fn devices(engine: &Engine) -> String {
+    let mut devices: Vec<String> =
+        engine.devices().map(|(name, layers)| format!("{name} ({layers} layers)")).collect();
+    if let [_] = &devices[..] {
+        devices = vec![engine.device_names()];
+    }
+    devices.join(", ")
 }
 
 fn load_package(folder: &Path) -> Result<PolicyPackage> {

@@ -1,0 +1,108 @@
+//! CUDA, as far as LibTorch does not wrap it: no binary links it, so everything is looked up at run time.
+#![expect(unsafe_code, reason = "loads a shared library and calls CUDA's C functions")]
+
+use std::ffi::{CStr, c_char, c_int};
+
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use tch::Cuda;
+
+/// Makes LibTorch's CUDA half available, and tells how many devices there are: at least one.
+pub(crate) fn device_count() -> Result<usize, String> {
+    load_library().map_err(|problem| format!("libtorch_cuda.so cannot be loaded: {problem}"))?;
+    let count = Cuda::device_count().max(0) as usize;
+    if !Cuda::is_available() || count == 0 {
+        return Err("LibTorch finds no CUDA device on this machine".to_owned());
+    }
+    Ok(count)
+}
+
+/// `libtorch_cuda.so` registers its kernels when it is loaded; the linker drops it because nothing refers to it.
+fn load_library() -> Result<(), libloading::Error> {
+    let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) }?;
+    // Kernels stay registered for the life of the process.
+    std::mem::forget(library);
+    Ok(())
+}
+
+/// Free bytes of each CUDA device, of which there is at least one. Asking takes a context on each, which is not counted as
+/// free any more.
+pub(crate) fn free_memory() -> Result<Vec<u64>, String> {
+    let count = device_count()?;
+    let runtime = Runtime::find().map_err(|problem| format!("no CUDA runtime: {problem}"))?;
+    (0..count).map(|device| runtime.free_memory(device)).collect()
+}
+
+/// The functions of the CUDA runtime that LibTorch itself uses.
+struct Runtime {
+    get_device: unsafe extern "C" fn(*mut c_int) -> c_int,
+    set_device: unsafe extern "C" fn(c_int) -> c_int,
+    /// Free and total bytes of the current device.
+    memory: unsafe extern "C" fn(*mut usize, *mut usize) -> c_int,
+    error_string: unsafe extern "C" fn(c_int) -> *const c_char,
+}
+
+impl Runtime {
+    /// Finds them in the process, into which LibTorch's libraries have brought them.
+    fn find() -> Result<Self, libloading::Error> {
+        let program = Library::this();
+        unsafe {
+            Ok(Self {
+                get_device: *program.get(b"cudaGetDevice\0")?,
+                set_device: *program.get(b"cudaSetDevice\0")?,
+                memory: *program.get(b"cudaMemGetInfo\0")?,
+                error_string: *program.get(b"cudaGetErrorString\0")?,
+            })
+        }
+    }
+
+    /// Free bytes of a device; the current device stays what it is.
+    fn free_memory(&self, device: usize) -> Result<u64, String> {
+        let check = |code: c_int| match code {
+            0 => Ok(()),
+            code => {
+                let text = unsafe { CStr::from_ptr((self.error_string)(code)) };
+                Err(format!("free memory of cuda:{device}: {}", text.to_string_lossy()))
+            }
+        };
+        let (mut current, mut free, mut total) = (0, 0, 0);
+        check(unsafe { (self.get_device)(&raw mut current) })?;
+        check(unsafe { (self.set_device)(device as c_int) })?;
+        let found = check(unsafe { (self.memory)(&raw mut free, &raw mut total) });
+        check(unsafe { (self.set_device)(current) })?;
+        found.map(|()| free as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_memory_is_a_number_for_each_device_or_the_reason_why_not() {
+        match free_memory() {
+            Ok(free) => {
+                assert_eq!(free.len() as i64, Cuda::device_count());
+                assert!(free.iter().all(|&bytes| bytes > 0));
+            }
+            Err(problem) => {
+                assert!(!Cuda::is_available(), "{problem}");
+                assert!(
+                    problem.contains("libtorch_cuda.so") || problem.contains("no CUDA device"),
+                    "{problem}"
+                );
+            }
+        }
+    }
+
+    /// LibTorch with CUDA brings the runtime along, which answers without a device too: with an error of its own.
+    #[test]
+    fn the_runtime_is_in_the_process_and_says_why_it_has_no_such_device() {
+        let Ok(runtime) = Runtime::find() else {
+            assert!(!Cuda::is_available());
+            return;
+        };
+        let problem = runtime.free_memory(4096).expect_err("no machine has so many devices");
+        assert!(problem.starts_with("free memory of cuda:4096: "), "{problem}");
+        assert!(!problem.ends_with(": no error"), "{problem}");
+    }
+}

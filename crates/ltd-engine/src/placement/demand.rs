@@ -1,0 +1,157 @@
+//! How many bytes a pair needs on a device.
+
+use super::fit::Demand;
+use crate::device::Dtype;
+use crate::model::{BlockConfig, DraftConfig, TargetConfig, layer_weights};
+
+/// A pair and how it is to run.
+pub(crate) struct Pair<'a> {
+    /// Dimensions of the target.
+    pub(crate) target: &'a TargetConfig,
+    /// Dimensions of the draft.
+    pub(crate) draft: &'a DraftConfig,
+    /// Whether the draft reads the target's embedding.
+    pub(crate) shares_embedding: bool,
+    /// Number types in which the target is loaded: more than one where they are compared.
+    pub(crate) dtypes: &'a [Dtype],
+    /// Positions of the target's cache.
+    pub(crate) capacity: usize,
+    /// Rows of the draft's cache.
+    pub(crate) draft_rows: usize,
+}
+
+/// Kernels that are loaded when they are first used, workspaces of libraries, and what LibTorch's allocator holds without
+/// using it.
+const LIBRARIES: u64 = 1 << 30;
+/// Most rows of which all logits are computed at once: a verification.
+const LOGIT_ROWS: i64 = 256;
+/// Bytes of a logit while tokens are chosen: in f32, the number and its probability.
+const LOGIT_BYTES: u64 = 8;
+
+impl Pair<'_> {
+    /// The parts' bytes. Biases are left out, which are far less than what is reserved for forwards.
+    pub(crate) fn demand(&self) -> Demand {
+        let (target, draft) = (self.target, self.draft);
+        let element = self.dtypes.iter().map(|dtype| bytes(*dtype)).max().unwrap_or_default();
+        // While types are compared, the target is there in two of them.
+        let target_element: u64 = self.dtypes.iter().map(|dtype| bytes(*dtype)).sum();
+        let block = &target.block;
+        let vocabulary = target.vocabulary * block.hidden;
+        let embedding = vocabulary as u64 * target_element;
+        let tied = u64::from(target.tied_embeddings);
+        let own_embedding = if self.shares_embedding { 0 } else { draft.vocabulary * draft.block.hidden };
+        Demand {
+            layers: target.layers as usize,
+            layer_weights: (layer_weights(block, block.hidden) + 2 * block.hidden) as u64 * target_element,
+            layer_cache: cache_elements(block, self.capacity) * element,
+            embedding,
+            output: (1 - tied) * embedding,
+            draft: (draft_weights(draft) + own_embedding) as u64 * element
+                + cache_elements(&draft.block, self.draft_rows) * element,
+            copies: tied * embedding + u64::from(self.shares_embedding) * vocabulary as u64 * element,
+            working: LIBRARIES + self.activations(element).max(vocabulary as u64 * element),
+        }
+    }
+
+    /// The most that a forward holds at once: a prompt as long as the cache, then the logits of a verification. A matrix
+    /// that is read in another type than the file's takes as much while models are loaded.
+    fn activations(&self, element: u64) -> u64 {
+        let BlockConfig { hidden, intermediate, heads, kv_heads, head_dim, .. } = self.target.block;
+        // The features, twice while they are joined; residual stream and norms; queries, keys and values before and after
+        // the rotation; gate, up and their product.
+        let row = 6 * hidden + 4 * hidden + 2 * (heads + 2 * kv_heads) * head_dim + 3 * intermediate;
+        let logits = (LOGIT_ROWS * self.target.vocabulary) as u64 * LOGIT_BYTES;
+        self.capacity as u64 * row as u64 * element + logits
+    }
+}
+
+fn bytes(dtype: Dtype) -> u64 {
+    dtype.kind().elt_size_in_bytes() as u64
+}
+
+/// Keys and values of one layer.
+fn cache_elements(block: &BlockConfig, rows: usize) -> u64 {
+    (2 * block.kv_heads * block.head_dim) as u64 * rows as u64
+}
+
+/// An EAGLE-3 head without embedding.
+fn draft_weights(draft: &DraftConfig) -> i64 {
+    let hidden = draft.block.hidden;
+    let projections = 3 * draft.target_hidden * hidden + draft.draft_vocabulary * hidden;
+    layer_weights(&draft.block, 2 * hidden) + projections + 4 * hidden
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{DtypeSetting, Engine, EngineConfig};
+
+    /// What the engine itself counts, on one device: `copies` are none.
+    fn assert_counts(target: &str, draft: &str, shares_embedding: bool) {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let config = EngineConfig {
+            dtype: DtypeSetting::F32,
+            ..EngineConfig::new(root.join(target), root.join(draft))
+        };
+        let engine = Engine::load(&config).expect("the engine loads");
+        let pair = Pair {
+            target: engine.target_config(),
+            draft: engine.draft_config(),
+            shares_embedding,
+            dtypes: &[Dtype::F32],
+            capacity: engine.capacity(),
+            draft_rows: engine.draft_rows(),
+        };
+        let demand = pair.demand();
+        let layers = demand.layers as u64;
+        let caches = engine.cache_bytes();
+        let weights = layers * demand.layer_weights + demand.embedding + demand.output + demand.draft;
+        let draft_cache = caches - layers * demand.layer_cache;
+        let final_norm = 4 * engine.target_config().block.hidden as u64;
+        assert_eq!(weights + final_norm, engine.weight_bytes() + draft_cache);
+        // Twice the target, once the draft, in types of two and of four bytes.
+        let both = Pair { dtypes: &[Dtype::Bf16, Dtype::F32], ..pair }.demand();
+        assert_eq!(2 * both.layer_weights, 3 * demand.layer_weights);
+        assert_eq!(
+            (both.layer_cache, both.draft, both.working),
+            (demand.layer_cache, demand.draft, demand.working)
+        );
+    }
+
+    #[test]
+    fn the_parts_are_what_the_engine_counts() {
+        assert_counts("tests/fixtures/tiny-pair/target", "tests/fixtures/tiny-pair/draft", true);
+        assert_counts("models/smollm2-135m-instruct", "assets/eagle3-smollm2-135m", true);
+    }
+
+    #[test]
+    fn published_pairs_need_what_their_sizes_say() {
+        let demand = |name: &str| {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/families/configs");
+            let target = TargetConfig::load(&root.join(name).join("target")).expect("a target");
+            let draft = DraftConfig::load(&root.join(name).join("draft")).expect("a head");
+            let pair = Pair {
+                target: &target,
+                draft: &draft,
+                shares_embedding: true,
+                dtypes: &[Dtype::Bf16],
+                capacity: 2048,
+                draft_rows: 2048 + 120,
+            };
+            pair.demand()
+        };
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let weights =
+            |demand: &Demand| demand.layers as u64 * demand.layer_weights + demand.embedding + demand.output;
+        // 8.03 and 32.76 billion parameters in two bytes.
+        let (llama, qwen) = (demand("llama-3.1-8b"), demand("qwen3-32b"));
+        assert!((gib(weights(&llama)) - 14.96).abs() < 0.01, "{}", gib(weights(&llama)));
+        assert!((gib(weights(&qwen)) - 61.02).abs() < 0.01, "{}", gib(weights(&qwen)));
+        // 8 key heads of 128 and 2048 positions; untied: only the draft needs a copy of the embedding.
+        assert_eq!(llama.layer_cache, 2 * 8 * 128 * 2048 * 2);
+        assert_eq!(llama.copies, llama.embedding);
+        assert!(gib(llama.working) < 2.0 && gib(qwen.working) < 3.0);
+    }
+}

@@ -1,0 +1,68 @@
+//! Which device holds what: as the configuration lists it, or by free memory.
+
+mod demand;
+mod fit;
+
+use std::ops::Range;
+
+use tch::Device;
+
+use crate::config::Devices;
+use crate::cuda;
+use crate::device::resolve;
+use crate::model::split_layers;
+use crate::{EngineConfig, Error, Result};
+
+pub(crate) use demand::Pair;
+pub use fit::Shortage;
+
+/// A device with its consecutive layers of the target. The first one of several has the embedding too, the last one the
+/// output projection and the draft.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Share {
+    /// As in a configuration: `cpu`, `cuda` or `cuda:N`.
+    pub(crate) name: String,
+    pub(crate) device: Device,
+    pub(crate) layers: Range<i64>,
+}
+
+#[cfg(test)]
+impl Share {
+    /// The CPU as several devices, for tests of splitting.
+    pub(crate) fn on_cpu(layers: impl IntoIterator<Item = Range<i64>>) -> Vec<Self> {
+        let share = |layers| Self { name: "cpu".to_owned(), device: Device::Cpu, layers };
+        layers.into_iter().map(share).collect()
+    }
+}
+
+/// The devices that a configuration asks for, in order, with their layers.
+pub(crate) fn shares(config: &EngineConfig, pair: &Pair) -> Result<Vec<Share>> {
+    let names = match &config.devices {
+        Devices::Auto => return by_free_memory(pair),
+        Devices::Listed(names) if names.is_empty() => std::slice::from_ref(&config.device),
+        Devices::Listed(names) => names,
+    };
+    if names.len() as i64 > pair.target.layers {
+        let problem = format!("are {}, but the target has only {} layers", names.len(), pair.target.layers);
+        return Err(Error::Config { field: "devices", problem });
+    }
+    let splits = split_layers(pair.target, names.len());
+    let shares = names.iter().zip(splits);
+    shares.map(|(name, layers)| Ok(Share { name: name.clone(), device: resolve(name)?, layers })).collect()
+}
+
+/// As few CUDA devices as will do, from what they have free now.
+fn by_free_memory(pair: &Pair) -> Result<Vec<Share>> {
+    let free = cuda::free_memory().map_err(|problem| Error::Device {
+        device: "auto".to_owned(),
+        problem: format!("{problem}; name cpu to run on the CPU"),
+    })?;
+    let loads = fit::place(&pair.demand(), &free).map_err(Error::DoesNotFit)?;
+    let mut start = 0;
+    let shares = loads.into_iter().map(|load| {
+        let layers = start..start + load.layers as i64;
+        start = layers.end;
+        Share { name: format!("cuda:{}", load.device), device: Device::Cuda(load.device), layers }
+    });
+    Ok(shares.collect())
+}
