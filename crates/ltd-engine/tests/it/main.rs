@@ -6,4 +6,5 @@ mod heads;
 mod lossless;
 mod parity;
 mod sampling;
+mod stop_tokens;
 mod tree;
