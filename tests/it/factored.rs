@@ -6,7 +6,7 @@ use std::path::Path;
 use ltd::policy::{
     DecisionCost, DepthActions, Factored, FactoredActions, FactoredRule, Fallback, FrozenPredictor,
     GridPoint, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp, ModelIdentity, ObservationLayout,
-    Policy, PolicyEntry, PolicyKind, PolicyPackage, SizeActions, Surface, sha256_hex,
+    Policy, PolicyEntry, PolicyKind, PolicyPackage, SamplingParams, SizeActions, Surface, sha256_hex,
 };
 use serde_json::{Value, json};
 
@@ -68,6 +68,8 @@ fn package() -> PolicyPackage {
         draft: model("tiny-head", "11"),
         dtype: "f32".to_owned(),
         device: "cpu".to_owned(),
+        threads: Some(2),
+        sampling: Some(SamplingParams::default()),
         latency_table_sha256: Some(sha256_hex(latency.to_json().as_bytes())),
         objective: "gain".to_owned(),
         expected: None,
@@ -138,4 +140,37 @@ fn a_factored_package_decodes_by_the_table_it_holds() {
     assert!(
         errors.contains("depth 2 and size 7 decide instead of the policy: predicted gain over it -0.3 %")
     );
+}
+
+#[test]
+fn other_conditions_than_the_policy_was_made_for_are_warned_of_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("package");
+    ltd::export::write(&package(), &out).expect("it is written");
+    let warnings = |settings: &[&str]| {
+        let mode = ["--mode", "policy", "--policy", text(&out), "--threads", "2"];
+        let (_, _, errors) = decode(&[&mode[..], settings].concat());
+        errors.lines().filter(|line| line.contains("warning")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(warnings(&[]).is_empty());
+    assert_eq!(
+        warnings(&["--temperature", "0.8", "--top-k", "40"]),
+        ["ltd-decode: warning: the policy was made for sampling greedy (here: temperature 0.8, top-k 40): \
+          a constant may be better here"]
+    );
+    let elsewhere = LatencyTable {
+        identity: LatencyIdentity { dtype: "bf16".to_owned(), threads: 1, ..table(1.0).identity },
+        ..table(1.0)
+    };
+    let elsewhere = package().retargeted(elsewhere, RULE).expect("another machine");
+    std::fs::remove_dir_all(&out).expect("removed");
+    ltd::export::write(&elsewhere, &out).expect("it is written");
+    assert_eq!(
+        warnings(&[]),
+        ["ltd-decode: warning: the policy was made for dtype bf16 (here: f32), threads 1 (here: 2): \
+          a constant may be better here"]
+    );
+    // Nobody is told who does not let it decide.
+    let (_, _, errors) = decode(&["--mode", "static", "--depth", "2", "--size", "9", "--temperature", "1"]);
+    assert!(!errors.contains("warning"), "{errors}");
 }

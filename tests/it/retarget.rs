@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use ltd::engine::fingerprint;
-use ltd::policy::{DecisionCost, LatencyIdentity, LatencyTable, Policy, PolicyPackage, Surface};
-use serde_json::json;
+use ltd::policy::{
+    DecisionCost, LatencyIdentity, LatencyTable, Policy, PolicyPackage, SamplingParams, Surface,
+};
+use serde_json::{Value, json};
 
-use crate::command::{config, refusal, stdout, text, workspace};
+use crate::command::{self, config, refusal, stdout, text, workspace};
 
 /// A machine that runs the tiny pair, with levels of this cost.
-fn machine(level_ms: f64) -> LatencyTable {
+pub(crate) fn machine(level_ms: f64) -> LatencyTable {
     let model = |part: &str| {
         let folder = workspace().join("tests/fixtures/tiny-pair").join(part);
         fingerprint(&folder).expect("a fingerprint").sha256
@@ -17,6 +19,7 @@ fn machine(level_ms: f64) -> LatencyTable {
     let identity = LatencyIdentity {
         target: model("target"),
         draft: model("draft"),
+        device: "the other".to_owned(),
         beam_width: 10,
         ..LatencyIdentity::default()
     };
@@ -29,6 +32,33 @@ fn machine(level_ms: f64) -> LatencyTable {
         verify: Surface::from_fn(&[1, 64], &contexts, |size, _| 5.0 + 0.1 * size),
         decision: DecisionCost { depth_us: 5.0, size_us: 5.0 },
         held_out_error: None,
+    }
+}
+
+/// Traces are greedy, and so is the configuration.
+fn warns_of_a_policy_that_was_not_trained_greedily(
+    package: &Path,
+    config: &Path,
+    trace: &Path,
+    latency: &Path,
+) {
+    let manifest = package.join("manifest.json");
+    let mut changed: Value =
+        serde_json::from_slice(&std::fs::read(&manifest).expect("the manifest")).expect("JSON");
+    changed["sampling"]["temperature"] = json!(1.0);
+    std::fs::write(&manifest, changed.to_string()).expect("written");
+    let inputs = ["--policy", text(package), "--trace", text(trace), "--latency", text(latency)];
+    let out = package.with_extension("greedy");
+    for (program, arguments) in [
+        ("ltd-trace", [&["oracle"], &inputs[..], &["--trace", text(trace)]].concat()),
+        ("ltd-train", vec!["compare", "--config", text(config), "--policy", text(package)]),
+        ("ltd-train", [&["retarget"], &inputs[..], &["--out", text(&out), "--steps", "256"]].concat()),
+    ] {
+        let output = command::run(program, &arguments);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        let found = errors.matches("the policy was made for sampling temperature 1 (here: greedy): ").count();
+        assert_eq!(found, 1, "{program}: {errors}");
     }
 }
 
@@ -76,6 +106,11 @@ fn packages_of_both_kinds_move_to_another_machine() {
         assert!(said.contains("| clairvoyant |") && untouched.contains('%'), "{said}");
         let [old, new] = [&old, &new].map(|path| PolicyPackage::load(path).expect("a package"));
         assert_ne!(new.manifest.latency_table_sha256, old.manifest.latency_table_sha256);
+        assert_eq!(old.manifest.sampling, Some(SamplingParams::default()));
+        assert_eq!(
+            new.conditions().device.as_deref().map(|device| device.trim_end_matches(" ()")),
+            Some("the other")
+        );
         match (&old.policy, &new.policy) {
             (Policy::Factored(old), Policy::Factored(new)) => {
                 assert_eq!((&new.predictor, &new.latency), (&old.predictor, &table));
@@ -87,6 +122,7 @@ fn packages_of_both_kinds_move_to_another_machine() {
     }
 
     compare(folder.path(), &config);
+    warns_of_a_policy_that_was_not_trained_greedily(&folder.path().join("03-depth"), &config, &trace, &here);
 
     let out = folder.path().join("refused");
     let mut stranger = table;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ltd_policy::Conditions;
 use tch::{Device, Tensor};
 
 use crate::config::EngineConfig;
@@ -15,7 +16,7 @@ use crate::placement::{Pair, Share, shares};
 use crate::session::Session;
 use crate::text::TextModel;
 use crate::timing::timed;
-use crate::{Controller, CycleOutcome, CycleTiming, Error, Result, Sampler};
+use crate::{Controller, CycleOutcome, CycleTiming, Error, Result, Sampler, SamplingParams};
 
 /// The two models with the limits under which they draft.
 pub struct Engine {
@@ -130,6 +131,16 @@ impl Engine {
     /// The names of all devices, separated by commas.
     pub fn device_names(&self) -> String {
         self.devices().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What a policy's decisions meet here, with such sampling.
+    pub fn conditions(&self, sampling: SamplingParams) -> Conditions {
+        Conditions {
+            sampling: Some(sampling),
+            device: Some(self.device_names()),
+            dtype: Some(self.dtype.chosen.to_string()),
+            threads: usize::try_from(tch::get_num_threads()).ok(),
+        }
     }
 
     /// Dimensions of the target.

@@ -2,6 +2,7 @@
 
 mod action;
 mod atomic_file;
+mod conditions;
 mod decider;
 mod error;
 mod factored;
@@ -11,9 +12,11 @@ mod manifest;
 mod mlp;
 mod observation;
 mod package;
+mod sampling;
 
 pub use action::{DepthActions, DepthRule, SizeActions};
 pub use atomic_file::write_atomically;
+pub use conditions::Conditions;
 pub use decider::{DepthPolicy, SizePolicy};
 pub use error::{Error, Result};
 pub use factored::{FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor};
@@ -25,3 +28,4 @@ pub use manifest::{ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, Mod
 pub use mlp::{Linear, Mlp, Scratch, argmax};
 pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
 pub use package::{Choice, Factored, Policy, PolicyPackage, sha256_hex};
+pub use sampling::SamplingParams;

@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::factored::FactoredActions;
 use crate::frozen::Actions;
+use crate::latency::LatencyIdentity;
 use crate::observation::ObservationLayout;
-use crate::{Error, Result};
+use crate::{Error, Result, SamplingParams};
 
 /// Name of the manifest in a package.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -42,6 +43,12 @@ pub struct Manifest {
     pub dtype: String,
     /// Device and machine of training.
     pub device: String,
+    /// Threads of the CPU kernels in training; `null` if that was not recorded.
+    #[serde(default)]
+    pub threads: Option<usize>,
+    /// How tokens were chosen in training and in what was measured; `null` if that was not recorded.
+    #[serde(default)]
+    pub sampling: Option<SamplingParams>,
     /// SHA-256 of the latency table: that of a factored policy, or the one that a pair was trained on; `null` if it was
     /// trained on live cycles.
     pub latency_table_sha256: Option<String>,
@@ -148,8 +155,9 @@ pub enum ChoiceEntry {
 }
 
 impl Manifest {
-    /// Version that this program writes; it also reads version 1, which knew pairs only.
-    pub const VERSION: u32 = 2;
+    /// Version that this program writes. It also reads version 2, which did not say how tokens were chosen, and 1, which
+    /// knew pairs only.
+    pub const VERSION: u32 = 3;
 
     /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without hashes).
     pub fn load(path: &Path) -> Result<Self> {
@@ -160,13 +168,24 @@ impl Manifest {
         let found = object.get("format_version").cloned().unwrap_or_default();
         match serde_json::from_value::<u32>(found).map_err(json)? {
             Self::VERSION => {}
+            // What is new in version 3 may be missing.
+            2 => _ = object.insert("format_version".to_owned(), json!(Self::VERSION)),
             1 => object = from_version_1(object),
             found => {
-                let expected = format!("1 or {}", Self::VERSION);
+                let expected = format!("1 to {}", Self::VERSION);
                 return Err(Error::Version { path: path.to_owned(), expected, found });
             }
         }
         serde_json::from_value(Value::Object(object)).map_err(json)
+    }
+
+    /// Notes that the policy was fitted to the costs of a machine: what was measured on another, throughput and fallback,
+    /// does not hold there and is left out.
+    pub fn move_to(&mut self, machine: &LatencyIdentity) {
+        self.device = format!("{} ({})", machine.device, machine.machine);
+        self.dtype.clone_from(&machine.dtype);
+        self.threads = Some(machine.threads);
+        (self.expected, self.fallback) = (None, None);
     }
 
     /// The manifest as written to disk.

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::conditions::Conditions;
 use crate::factored::{FactoredRule, FrozenPredictor};
 use crate::frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind};
-use crate::latency::LatencyTable;
+use crate::latency::{LatencyIdentity, LatencyTable};
 use crate::manifest::{ChoiceEntry, MANIFEST_FILE, Manifest, PolicyEntry};
 use crate::observation::ObservationLayout;
 use crate::{Error, Result};
@@ -213,8 +214,30 @@ impl PolicyPackage {
         Ok(Self { manifest, policy })
     }
 
-    /// The same factored policy for another machine: another table, and a rule that suits it. What was measured
-    /// on the old machine, throughput and fallback, does not hold on the new one and is left out.
+    /// What the decisions were made for: how tokens were chosen in training, and the machine of training or, for a policy
+    /// that weighs measured times, of these.
+    pub fn conditions(&self) -> Conditions {
+        let Manifest { sampling, device, dtype, threads, .. } = self.manifest.clone();
+        let (device, dtype, threads) = match &self.policy {
+            Policy::Pair { .. } => (device, dtype, threads),
+            Policy::Factored(factored) => {
+                let LatencyIdentity { device, dtype, threads, .. } = factored.latency.identity.clone();
+                (device, dtype, Some(threads))
+            }
+        };
+        Conditions { sampling, device: Some(device), dtype: Some(dtype), threads }
+    }
+
+    /// What to tell whoever lets the policy decide under other conditions than it was made for; nothing if none is known
+    /// to be other.
+    pub fn warning(&self, here: &Conditions) -> Option<String> {
+        let differences = self.conditions().differences(here);
+        (!differences.is_empty()).then(|| {
+            format!("the policy was made for {}: a constant may be better here", differences.join(", "))
+        })
+    }
+
+    /// The same factored policy for another machine: another table, and a rule that suits it.
     pub fn retargeted(&self, latency: LatencyTable, rule: FactoredRule) -> Result<Self> {
         let refused = |problem: String| Error::Retarget { problem };
         let Policy::Factored(factored) = &self.policy else {
@@ -233,8 +256,7 @@ impl PolicyPackage {
             manifest.files.insert(latency_table.clone(), sha256.clone());
         }
         manifest.latency_table_sha256 = Some(sha256);
-        manifest.expected = None;
-        manifest.fallback = None;
+        manifest.move_to(&factored.latency.identity);
         Ok(Self { manifest, policy: Policy::Factored(factored) })
     }
 }

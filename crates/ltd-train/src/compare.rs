@@ -43,6 +43,9 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
     engine.check_text(&text)?;
     for (folder, package) in args.policies.iter().zip(&packages) {
         check_package(folder, package, &config, &engine)?;
+        if let Some(warning) = package.warning(&engine.conditions(config.sampling)) {
+            eprintln!("ltd-train: warning: {}: {warning}", folder.display());
+        }
     }
     let set = match &args.questions {
         Some(file) => PromptSet { file: file.clone(), skip: args.skip, take: args.limit },

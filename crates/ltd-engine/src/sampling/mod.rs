@@ -35,9 +35,8 @@
 //! as rounding of the logits allows, whoever steers the trees.
 
 mod distribution;
-mod params;
 mod sampler;
 
 pub use distribution::{distribution, tokens_at};
-pub use params::SamplingParams;
+pub use ltd_policy::SamplingParams;
 pub use sampler::Sampler;

@@ -7,7 +7,8 @@ use ltd_export::{Error, export, write};
 use ltd_policy::{
     Actions, Choice, ChoiceEntry, DecisionCost, DepthActions, FactoredActions, FactoredRule, Fallback,
     FrozenPolicy, FrozenPredictor, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp, ModelIdentity,
-    ObservationLayout, Policy, PolicyEntry, PolicyKind, PolicyPackage, SizeActions, Surface, sha256_hex,
+    ObservationLayout, Policy, PolicyEntry, PolicyKind, PolicyPackage, SamplingParams, SizeActions, Surface,
+    sha256_hex,
 };
 use tch::{CModule, Tensor};
 
@@ -65,6 +66,8 @@ fn run(folder: &Path) -> PathBuf {
         draft: model("draft"),
         dtype: "f32".to_owned(),
         device: "cpu".to_owned(),
+        threads: Some(2),
+        sampling: Some(SamplingParams::default()),
         latency_table_sha256: None,
         objective: "gain".to_owned(),
         expected: None,

@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ltd_policy::{
-    Choice, ChoiceEntry, Expected, FactoredRule, Fallback, FrozenPolicy, LatencyTable, MANIFEST_FILE,
-    Manifest, ModelIdentity, Policy, PolicyEntry, PolicyPackage, sha256_hex,
+    Choice, ChoiceEntry, Conditions, Expected, FactoredRule, Fallback, FrozenPolicy, LatencyIdentity,
+    LatencyTable, MANIFEST_FILE, Manifest, ModelIdentity, Policy, PolicyEntry, PolicyPackage, SamplingParams,
+    sha256_hex,
 };
 
 use crate::synthetic::{depth_policy, factored_actions, latency_table, predictor, size_policy};
@@ -32,6 +33,8 @@ fn manifest() -> Manifest {
         draft: model("draft"),
         dtype: "f32".to_owned(),
         device: "cpu".to_owned(),
+        threads: Some(2),
+        sampling: Some(SamplingParams::default()),
         latency_table_sha256: None,
         objective: "throughput".to_owned(),
         expected: None,
@@ -102,9 +105,9 @@ fn a_changed_file_is_refused() {
 fn broken_packages_are_refused_with_what_is_wrong() {
     for (from, to, message) in [
         (
-            r#""format_version": 2"#,
             r#""format_version": 3"#,
-            "format version 3, this program reads version 1 or 2",
+            r#""format_version": 4"#,
+            "format version 4, this program reads version 1 to 3",
         ),
         (
             r#""fallback": null"#,
@@ -155,6 +158,75 @@ fn packages_of_version_1_are_still_read() {
         let error = PolicyPackage::load(folder.path()).expect_err(to).to_string();
         assert!(error.contains(message), "{error}");
     }
+}
+
+#[test]
+fn packages_of_version_2_are_still_read_and_do_not_know_their_sampling() {
+    let package = load_after(|folder| {
+        let path = folder.join(MANIFEST_FILE);
+        let mut manifest: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).expect("the manifest")).expect("JSON");
+        let object = manifest.as_object_mut().expect("an object");
+        object.insert("format_version".to_owned(), 2.into());
+        assert!(object.remove("sampling").is_some() && object.remove("threads").is_some());
+        std::fs::write(path, manifest.to_string()).expect("it is written");
+    });
+    let package = package.expect("a package");
+    assert_eq!(
+        package.manifest,
+        Manifest { sampling: None, threads: None, files: package.manifest.files.clone(), ..manifest() }
+    );
+    // What was not recorded is no reason for a warning; what was, is.
+    assert_eq!(
+        package.warning(&other_conditions()).expect("a warning"),
+        "the policy was made for dtype f32 (here: bf16): a constant may be better here"
+    );
+}
+
+/// Other sampling, dtype and threads than those of [`manifest`].
+fn other_conditions() -> Conditions {
+    Conditions {
+        sampling: Some(SamplingParams { temperature: 1.0, ..SamplingParams::default() }),
+        device: Some("cpu".to_owned()),
+        dtype: Some("bf16".to_owned()),
+        threads: Some(3),
+    }
+}
+
+#[test]
+fn a_package_warns_of_other_conditions_than_it_was_made_for() {
+    let package = load_after(|_| ()).expect("a package");
+    assert_eq!(package.warning(&package.conditions()), None);
+    assert_eq!(
+        package.warning(&other_conditions()).expect("a warning"),
+        "the policy was made for sampling greedy (here: temperature 1), dtype f32 (here: bf16), threads 2 (here: 3): \
+         a constant may be better here"
+    );
+
+    // A factored policy is of the machine that its table was measured on.
+    let folder = tempfile::tempdir().expect("a folder");
+    let identity = LatencyIdentity {
+        device: "cuda:1".to_owned(),
+        dtype: "f16".to_owned(),
+        threads: 8,
+        machine: "a card".to_owned(),
+        ..latency_table(2.0, 0.2).identity
+    };
+    let elsewhere = LatencyTable { identity, ..latency_table(2.0, 0.2) };
+    write_factored(folder.path(), &elsewhere);
+    let package = PolicyPackage::load(folder.path()).expect("a package");
+    let expected = Conditions {
+        sampling: Some(SamplingParams::default()),
+        device: Some("cuda:1".to_owned()),
+        dtype: Some("f16".to_owned()),
+        threads: Some(8),
+    };
+    assert_eq!(package.conditions(), expected);
+    let moved = package.retargeted(elsewhere, rule(20.0)).expect("a package").manifest;
+    assert_eq!(
+        (moved.device.as_str(), moved.dtype.as_str(), moved.threads),
+        ("cuda:1 (a card)", "f16", Some(8))
+    );
 }
 
 fn write_factored(folder: &Path, table: &LatencyTable) -> Manifest {

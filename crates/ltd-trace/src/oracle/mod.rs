@@ -10,7 +10,7 @@ use ltd_engine::{CycleStats, Learned};
 use ltd_env::Costs;
 use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::{Trace, TraceHeader};
-use ltd_policy::{LatencyTable, PolicyPackage};
+use ltd_policy::{Conditions, LatencyTable, PolicyPackage, SamplingParams};
 use serde::Serialize;
 
 use crate::cli::OracleArgs;
@@ -121,6 +121,7 @@ impl Distribution {
 pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
     let table = LatencyTable::read(&args.latency)?;
     let costs = Costs { model: table.model(), decision: table.decision };
+    let policies = args.policies.iter().map(|path| load_policy(path)).collect::<Result<Vec<_>>>()?;
     let mut traces = Vec::new();
     for folder in &args.traces {
         let trace = Trace::read_replayable(folder)?;
@@ -131,7 +132,7 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
         if trace.positions() == 0 {
             return Err(ltd_env::Error::EmptyTrace.into());
         }
-        traces.push(report(folder, &trace, &table, &costs, args)?);
+        traces.push(report(folder, &trace, &table, &costs, &policies));
     }
     let common_constant = if traces.len() > 1 { common(&traces) } else { None };
     let findings = Findings { traces, common_constant };
@@ -144,6 +145,18 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
         plot::write(path, &findings.traces)?;
     }
     Ok(())
+}
+
+/// A package by its path.
+fn load_policy(path: &Path) -> Result<(String, Learned)> {
+    let package = PolicyPackage::load(path)?;
+    let name = path.display().to_string();
+    // Costs are those of the table, whatever the policy was made for; traces are greedy.
+    let greedy = Conditions { sampling: Some(SamplingParams::default()), ..Conditions::default() };
+    if let Some(warning) = package.warning(&greedy) {
+        eprintln!("ltd-trace: warning: {name}: {warning}");
+    }
+    Ok((name, Learned::of_package(&package)))
 }
 
 /// Fails unless trace and table are of the same models.
@@ -170,8 +183,8 @@ fn report(
     trace: &Trace,
     table: &LatencyTable,
     costs: &Costs,
-    args: &OracleArgs,
-) -> Result<Report> {
+    learned: &[(String, Learned)],
+) -> Report {
     let deepest = table.level.counts().last().copied().unwrap_or(0).min(trace.header.depth);
     let choices = Choices { depths: (0..=deepest).collect(), sizes: table.verify.counts() };
     let constants = oracle::constants(trace, costs, &choices);
@@ -184,13 +197,12 @@ fn report(
     let at_sizes = choices.sizes.iter().map(|&size| Choices { sizes: vec![size], ..choices.clone() });
     let at_depths = choices.depths.iter().map(|&depth| Choices { depths: vec![depth], ..choices.clone() });
     let mut policies = Vec::new();
-    for path in &args.policies {
-        let policy = Learned::of_package(&PolicyPackage::load(path)?);
+    for (name, policy) in learned {
         let parts = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()));
         let stats = CycleStats::merged(&parts);
         let reached = stats.tokens_per_second();
         policies.push(Replay {
-            policy: path.display().to_string(),
+            policy: name.clone(),
             tokens_per_second: reached,
             gain: reached / best.tokens_per_second - 1.0,
             closed: (reached - best.tokens_per_second) / (clairvoyant - best.tokens_per_second),
@@ -198,7 +210,7 @@ fn report(
             size: Distribution::new(&stats.requested_sizes),
         });
     }
-    Ok(Report {
+    Report {
         trace: folder.display().to_string(),
         prompts: trace.sequences.len(),
         positions: trace.positions(),
@@ -209,7 +221,7 @@ fn report(
         policies,
         grid: constants.iter().copied().map(Setting::from).collect(),
         constants,
-    })
+    }
 }
 
 /// The best constant of all traces together, among those that all of them have.

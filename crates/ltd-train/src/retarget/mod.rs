@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ltd_engine::Learned;
 use ltd_env::trace::Trace;
-use ltd_policy::{Choice, Fallback, LatencyTable, Policy, PolicyPackage};
+use ltd_policy::{Choice, Conditions, Fallback, LatencyTable, Policy, PolicyPackage, SamplingParams};
 
 use self::pair::go_on_learning;
 use crate::cli::RetargetArgs;
@@ -24,6 +24,11 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     let package = PolicyPackage::load(&args.policy)?;
     let trace = Trace::read_replayable(&args.trace)?;
     check_trace(&args.trace, &trace, &package)?;
+    // Another machine is what this is for, and traces are greedy.
+    let greedy = Conditions { sampling: Some(SamplingParams::default()), ..Conditions::default() };
+    if let Some(warning) = package.warning(&greedy) {
+        eprintln!("ltd-train: warning: {}: {warning}", args.policy.display());
+    }
     let table = LatencyTable::read(&args.latency)?;
     let recorded = Recorded::new(&args.trace, &trace, table, HELD_OUT)?;
     let mut retargeted = match &package.policy {
@@ -43,8 +48,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
             let [depth, size] = go_on_learning(pair, &recorded, args.steps, args.seed, Progress::detect())?;
             let mut manifest = package.manifest.clone();
             manifest.latency_table_sha256 = Some(recorded.table_sha256.clone());
-            // What was found on the old machine does not hold on the new one.
-            (manifest.expected, manifest.fallback) = (None, None);
+            manifest.move_to(&recorded.table.identity);
             PolicyPackage { manifest, policy: Policy::Pair { depth, size } }
         }
     };

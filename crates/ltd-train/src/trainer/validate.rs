@@ -104,6 +104,8 @@ impl Trainer {
             draft: self.provenance.draft.clone(),
             dtype: self.engine.dtype().chosen.to_string(),
             device: self.provenance.device_text(),
+            threads: usize::try_from(self.provenance.threads).ok(),
+            sampling: Some(self.config.sampling),
             latency_table_sha256,
             objective: self.config.reward.to_string(),
             expected: Some(Expected {

@@ -24,6 +24,8 @@ struct Job {
     text: TextModel,
     prompts: Vec<Prompt>,
     sampler: Sampler,
+    /// Where the policy comes from, if one steers.
+    package: Option<PolicyPackage>,
     /// Who steers; nobody in plain decoding.
     controller: Option<Box<dyn Controller>>,
 }
@@ -33,6 +35,10 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
     let mut job = prepare(cli).map_err(UsageError)?;
     let (devices, dtype) = (devices(&job.engine), job.engine.dtype());
     eprintln!("ltd-decode: {devices}, dtype {dtype}, {}", job.sampler.params());
+    let here = job.engine.conditions(*job.sampler.params());
+    if let Some(warning) = job.package.as_ref().and_then(|package| package.warning(&here)) {
+        eprintln!("ltd-decode: warning: {warning}");
+    }
 
     let stop = StopRule { max_new_tokens: cli.max_new_tokens, eos: job.text.eos().to_vec() };
     let report = Report::new(cli.json, job.prompts.len());
@@ -83,7 +89,7 @@ fn prepare(cli: &Cli) -> Result<Job> {
     for prompt in &prompts {
         engine.check_prompt(&prompt.ids).with_context(|| format!("prompt {}", prompt.id))?;
     }
-    Ok(Job { engine, text, prompts, sampler, controller })
+    Ok(Job { engine, text, prompts, sampler, package, controller })
 }
 
 /// The device, or all of several with their shares.

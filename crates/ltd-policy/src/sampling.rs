@@ -1,4 +1,4 @@
-//! What a user may say about sampling.
+//! How a target's tokens are chosen, as a user says it and as a package records it.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,11 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
+    /// Whether both choose tokens alike: at temperature 0 the rest has no effect.
+    pub fn is_as(&self, other: &Self) -> bool {
+        self == other || self.is_greedy() && other.is_greedy()
+    }
+
     /// Whether the most probable token is always chosen.
     pub fn is_greedy(&self) -> bool {
         self.temperature == 0.0

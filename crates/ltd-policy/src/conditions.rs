@@ -1,0 +1,125 @@
+//! Under what conditions a policy was made, and whether those of a run are others.
+
+use std::fmt::Display;
+
+use crate::SamplingParams;
+
+/// What the worth of a policy's decisions depends on besides the models, as far as it is known.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Conditions {
+    /// How tokens are chosen.
+    pub sampling: Option<SamplingParams>,
+    /// `cpu`, `cuda` or `cuda:N`; several separated by commas. What stands behind in parentheses is for people.
+    pub device: Option<String>,
+    /// Number type of both models.
+    pub dtype: Option<String>,
+    /// Threads of the CPU kernels.
+    pub threads: Option<usize>,
+}
+
+impl Conditions {
+    /// What is different here, in words, as far as both are known. Which of several equal devices it is makes no
+    /// difference, and threads only make one on a CPU.
+    pub fn differences(&self, here: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        let mut note = |what: &str, made_for: &dyn Display, here: &dyn Display| {
+            differences.push(format!("{what} {made_for} (here: {here})"));
+        };
+        if let (Some(made_for), Some(here)) = (&self.sampling, &here.sampling)
+            && !made_for.is_as(here)
+        {
+            note("sampling", made_for, here);
+        }
+        if let (Some(made_for), Some(here)) = (&self.device, &here.device)
+            && kinds(made_for) != kinds(here)
+        {
+            note("device", &kinds(made_for).join(", "), &kinds(here).join(", "));
+        }
+        if let (Some(made_for), Some(here)) = (&self.dtype, &here.dtype)
+            && made_for != here
+        {
+            note("dtype", made_for, here);
+        }
+        let on_cpu =
+            |conditions: &Self| conditions.device.as_deref().is_none_or(|device| kinds(device) == ["cpu"]);
+        if let (Some(made_for), Some(threads)) = (self.threads, here.threads)
+            && made_for != threads
+            && on_cpu(self)
+            && on_cpu(here)
+        {
+            note("threads", &made_for, &threads);
+        }
+        differences
+    }
+}
+
+/// Devices without their numbers.
+fn kinds(devices: &str) -> Vec<&str> {
+    let names = devices.split('(').next().unwrap_or_default().split(',');
+    names.map(|name| name.trim().split(':').next().unwrap_or_default()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conditions() -> Conditions {
+        Conditions {
+            sampling: Some(SamplingParams { temperature: 1.0, top_p: 0.9, top_k: Some(40) }),
+            device: Some("cpu (AMD EPYC, 2 cores)".to_owned()),
+            dtype: Some("bf16".to_owned()),
+            threads: Some(2),
+        }
+    }
+
+    fn differences(change: impl FnOnce(&mut Conditions)) -> Vec<String> {
+        let mut here = conditions();
+        change(&mut here);
+        conditions().differences(&here)
+    }
+
+    #[test]
+    fn each_difference_is_named() {
+        assert!(differences(|_| ()).is_empty());
+        let other = Conditions {
+            sampling: Some(SamplingParams::default()),
+            device: Some("cpu, cpu".to_owned()),
+            dtype: Some("f32".to_owned()),
+            threads: Some(4),
+        };
+        assert_eq!(
+            differences(|here| *here = other),
+            [
+                "sampling temperature 1, top-k 40, top-p 0.9 (here: greedy)",
+                "device cpu (here: cpu, cpu)",
+                "dtype bf16 (here: f32)",
+            ]
+        );
+        assert_eq!(differences(|here| here.threads = Some(4)), ["threads 2 (here: 4)"]);
+        assert_eq!(
+            differences(
+                |here| here.sampling = Some(SamplingParams { temperature: 1.0, ..SamplingParams::default() })
+            ),
+            ["sampling temperature 1, top-k 40, top-p 0.9 (here: temperature 1)"]
+        );
+        assert_eq!(differences(|here| here.device = Some("cuda:0".to_owned())), ["device cpu (here: cuda)"]);
+    }
+
+    #[test]
+    fn what_makes_no_difference_or_is_not_known_is_none() {
+        assert!(Conditions::default().differences(&conditions()).is_empty());
+        assert!(conditions().differences(&Conditions::default()).is_empty());
+        let cuda = |device: &str, threads| Conditions {
+            device: Some(device.to_owned()),
+            threads: Some(threads),
+            ..conditions()
+        };
+        assert!(cuda("cuda (NVIDIA H100)", 2).differences(&cuda("cuda:3", 9)).is_empty());
+        // At temperature 0 the rest has no effect.
+        let greedy = |top_k| Conditions {
+            sampling: Some(SamplingParams { top_k, ..SamplingParams::default() }),
+            ..conditions()
+        };
+        assert!(greedy(None).differences(&greedy(Some(3))).is_empty());
+    }
+}
