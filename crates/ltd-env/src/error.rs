@@ -29,6 +29,13 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// Two writers would spoil a trace.
+    #[error("{path}: another process is writing this trace: wait until it has ended, or choose another folder",
+        path = path.display())]
+    TraceInUse {
+        /// The trace.
+        path: std::path::PathBuf,
+    },
     /// A trace without a position cannot be replayed.
     #[error("the trace has no position to replay")]
     EmptyTrace,

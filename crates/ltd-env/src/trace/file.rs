@@ -1,7 +1,7 @@
 //! Traces on disk: a header, and shards of checksummed chunks, one per sequence.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,8 @@ use super::{TRACE_VERSION, TraceHeader, TracedSequence};
 use crate::{Error, Result};
 
 const HEADER_FILE: &str = "trace.json";
+/// Locked by whoever writes the trace. The system unlocks it when the process ends, in whatever way; the file stays.
+const LOCK_FILE: &str = "trace.lock";
 const MAGIC: [u8; 4] = *b"LTDT";
 /// Magic, length of the payload, checksum of the payload.
 const PREFIX: usize = 12;
@@ -92,15 +94,19 @@ pub struct TraceWriter {
     shard: usize,
     recorded: BTreeSet<u32>,
     bytes: u64,
+    /// Held as long as the writer lives.
+    _lock: File,
 }
 
 impl TraceWriter {
     /// Starts a trace, or goes on with one: a chunk that is cut off is removed.
     ///
     /// # Errors
-    /// If the folder holds a trace with another header, or cannot be written.
+    /// If the folder holds a trace with another header, cannot be written, or is being written by another writer.
     pub fn open(folder: &Path, header: TraceHeader) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        // First: what looks cut off may be a chunk that another process is writing.
+        let lock = lock(folder)?;
         let path = folder.join(HEADER_FILE);
         if path.exists() {
             let found = read_header(folder)?;
@@ -126,7 +132,7 @@ impl TraceWriter {
         }
         let shard = existing.len().saturating_sub(1);
         let file = append_to(folder, shard)?;
-        Ok(Self { folder: folder.to_owned(), header, file, shard, recorded, bytes })
+        Ok(Self { folder: folder.to_owned(), header, file, shard, recorded, bytes, _lock: lock })
     }
 
     /// Prompts whose sequences are complete.
@@ -175,6 +181,18 @@ impl TraceWriter {
             self.append(sequence)?;
         }
         Ok(new.len())
+    }
+}
+
+/// Takes the lock of a trace's folder.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(LOCK_FILE);
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::TraceInUse { path: folder.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(Error::Io { path, source }),
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ltd_engine::{Engine, fingerprint};
-use ltd_env::ReplayCycles;
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
+use ltd_env::{Error, ReplayCycles};
 
 use crate::live::{engine, prompts};
 use crate::replay::{DEPTH, costs};
@@ -44,6 +44,28 @@ pub(crate) fn record_as(engine: &Engine, folder: &Path, header: &TraceHeader) ->
     }
     Trace::read(folder).expect("it is read")
 }
+
+#[test]
+fn a_trace_has_one_writer_at_a_time() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let complete = record(&engine, folder.path(), 8);
+    let shard = folder.path().join("shard-00000.bin");
+    let writer = TraceWriter::open(folder.path(), complete.header.clone()).expect("a trace");
+
+    // The other one is in the middle of a chunk: nobody else cuts it off.
+    let bytes = std::fs::read(&shard).expect("a shard");
+    std::fs::write(&shard, &bytes[..bytes.len() - 7]).expect("half a chunk");
+    let refused = TraceWriter::open(folder.path(), complete.header.clone()).err().expect("it is in use");
+    assert!(matches!(refused, Error::TraceInUse { .. }), "{refused}");
+    assert_eq!(std::fs::read(&shard).expect("a shard"), bytes[..bytes.len() - 7]);
+    std::fs::write(&shard, &bytes).expect("the other half");
+
+    assert_eq!(Trace::read(folder.path()).expect("reading needs no lock"), complete);
+    drop(writer);
+    assert_eq!(record(&engine, folder.path(), 8), complete);
+}
+
 #[test]
 fn an_interrupted_recording_goes_on_and_damage_is_named() {
     let engine = engine();

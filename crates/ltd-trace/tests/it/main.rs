@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ltd_engine::fingerprint;
+use ltd_env::trace::{Trace, TraceWriter};
 use ltd_policy::{DecisionCost, LatencyIdentity, LatencyTable, Surface};
 use serde_json::json;
 
@@ -232,4 +233,38 @@ fn write_package(folder: &Path) {
     });
     std::fs::create_dir(folder).expect("a folder");
     std::fs::write(folder.join("manifest.json"), manifest.to_string()).expect("written");
+}
+
+#[test]
+fn a_second_process_does_not_write_to_a_trace_under_way() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (config, questions) = config(folder.path());
+    let path = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
+    let record = |limit: &'static str, out: &str| {
+        let arguments =
+            ["record", "--config", &config, "--questions", &questions, "--limit", limit, "--out", out];
+        run(&arguments)
+    };
+    let (alone, shared) = (path("alone"), path("shared"));
+    for out in [&alone, &shared] {
+        assert!(record("2", out).status.success());
+    }
+    let expected = Trace::read(Path::new(&alone)).expect("a trace");
+
+    // This process is the first one.
+    let writer = TraceWriter::open(Path::new(&shared), expected.header.clone()).expect("it goes on");
+    for output in [record("3", &shared), run(&["merge", "--out", &shared, &alone])] {
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(
+            error.contains(&format!("ltd-trace: {shared}: another process is writing this trace")),
+            "{error}"
+        );
+    }
+    assert_eq!(Trace::read(Path::new(&shared)).expect("a trace").sequences, expected.sequences);
+    drop(writer);
+
+    assert!(record("3", &shared).status.success());
+    let trace = Trace::read(Path::new(&shared)).expect("a trace");
+    assert_eq!((trace.sequences.len(), &trace.sequences[..2]), (3, &expected.sequences[..]));
 }
