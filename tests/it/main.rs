@@ -5,4 +5,5 @@ mod command;
 mod decode;
 mod factored;
 mod path;
+mod resume;
 mod retarget;

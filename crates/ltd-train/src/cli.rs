@@ -166,7 +166,8 @@ impl RunArgs {
             }
             None => Trainer::resume(&folder, progress, interrupt)?,
         };
-        Ok(match trainer.learn()? {
+        let ending = trainer.learn().map_err(|error| unfinished(error, &folder))?;
+        Ok(match ending {
             Ending::Finished { summary } => {
                 println!("\n{summary}");
                 let folder = folder.display();
@@ -180,6 +181,14 @@ impl RunArgs {
             }
         })
     }
+}
+
+/// Says how a run goes on that failed, unless the input must be changed first.
+fn unfinished(error: Error, run: &Path) -> Error {
+    if error.is_usage() {
+        return error;
+    }
+    Error::Unfinished { run: run.to_owned(), source: Box::new(error) }
 }
 
 fn default_folder(config: &Path) -> PathBuf {
@@ -200,4 +209,23 @@ fn describe(config: &TrainConfig) -> String {
     let points = config.evaluation.grid.settings(config.engine.beam_width).len();
     line(format_args!("then the best of {points} constants is sought, and all contenders are compared\n"));
     text + &serde_json::to_string_pretty(config).expect("invariant: a configuration is plain data") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_was_disturbed_says_how_it_goes_on() {
+        let run = Path::new("runs/quickstart-20260131-235959");
+        let disturbed = unfinished(Error::Disturbed("verify: too slow".to_owned()), run);
+        assert_eq!(
+            disturbed.to_string(),
+            "what was measured makes no sense: verify: too slow\n\
+             what is finished is kept; go on with: ltd-train --resume runs/quickstart-20260131-235959"
+        );
+        assert!(!disturbed.is_usage());
+        let wrong_input = unfinished(Error::Recorded("another table".to_owned()), run);
+        assert!(matches!(wrong_input, Error::Recorded(_)));
+    }
 }

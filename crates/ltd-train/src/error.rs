@@ -67,6 +67,14 @@ pub enum Error {
     /// The machine was too busy to measure anything.
     #[error("what was measured makes no sense: {0}")]
     Disturbed(String),
+    /// A run failed that had begun, so that what it finished is in its folder.
+    #[error("{source}\nwhat is finished is kept; go on with: ltd-train --resume {}", run.display())]
+    Unfinished {
+        /// The folder of the run.
+        run: PathBuf,
+        /// What went wrong.
+        source: Box<Error>,
+    },
     /// The models.
     #[error(transparent)]
     Engine(#[from] ltd_engine::Error),
@@ -94,6 +102,10 @@ impl Error {
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
         match self {
+            // A file that is not there was named wrongly; other troubles with files are the run's.
+            Self::Policy(ltd_policy::Error::Io { source, .. }) => {
+                source.kind() == std::io::ErrorKind::NotFound
+            }
             Self::Config { .. }
             | Self::ConfigFile { .. }
             | Self::RunFolder { .. }
