@@ -39,16 +39,17 @@ pub fn measure_latency(
         task.set_total(planned);
         task.update(done, done as f64 / planned as f64, "cycles");
     };
+    let devices = engine.device_names();
     let mut table = LatencyTable {
         version: LatencyTable::VERSION,
         identity: LatencyIdentity {
             target: fingerprint(&config.engine.target)?.sha256,
             draft: fingerprint(&config.engine.draft)?.sha256,
             dtype: engine.dtype().chosen.to_string(),
-            device: config.engine.device.clone(),
-            driver: hardware::driver(&config.engine.device),
+            driver: hardware::driver(&devices),
             threads: tch::get_num_threads().max(1) as usize,
-            machine: hardware::name(&config.engine.device),
+            machine: hardware::name(&devices),
+            device: devices,
             beam_width: engine.beam_width(),
         },
         root: Surface::default(),
