@@ -1,20 +1,23 @@
 //! Attention of a few rows over a cache: rotation, storing of keys and values, and grouped-query attention under a
 //! tree mask.
 //!
-//! Query heads that share a key head are rows of one matrix product, in f32.
+//! Query heads that share a key head are rows of one problem, sixteen of them in the lanes of a vector: keys and values are
+//! read as they stand in the cache, and the softmax is computed lane by lane. In f32 a row's result does not depend on the
+//! rows beside it.
 
+use std::any::TypeId;
 use std::cell::RefCell;
 
-use gemm::Parallelism;
 use tch::Tensor;
 
 use super::element::{Element, with_element};
 use super::norm::inverse_rms;
-use super::simd::{Kernel, LANES, Vector, dispatch, exp};
+use super::simd::{InstructionSet, Instructions, Kernel, LANES, Vector, dispatch_to, exp};
+use super::sums::{Sums, product};
 use super::{elements, elements_mut, parallel};
 
-/// Rows that one item of attention does, and one of rotation.
-const ROWS_PER_ITEM: usize = 16;
+/// Rows that one item of the rotation does: with any number of query heads per key head, these fill whole vectors.
+const ROWS_PER_ITEM: usize = LANES;
 
 /// Sizes of the heads.
 #[derive(Debug, Clone, Copy)]
@@ -38,12 +41,43 @@ pub(in super::super) struct HeadNorms<'t> {
 }
 
 /// What the rows of a forward look at.
-#[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Visibility<'m> {
+#[derive(Debug, Clone)]
+pub(in super::super) struct Visibility {
     /// Positions that all rows see.
-    pub(in super::super) everywhere: usize,
-    /// Which of the positions after those each row sees, row-major; absent if all rows see all.
-    pub(in super::super) sees: Option<&'m [bool]>,
+    everywhere: usize,
+    /// Which lanes see each of the positions after those, `[vectors of query rows, positions]`; absent if all see all.
+    seeing: Option<Vec<u16>>,
+}
+
+impl Visibility {
+    /// Rows that all see `everywhere` positions and of those after them what `sees` says, row-major; `group` query
+    /// heads share a key head.
+    pub(in super::super) fn new(everywhere: usize, sees: Option<&[bool]>, rows: usize, group: usize) -> Self {
+        let seeing = sees.map(|sees| {
+            let (count, positions) = (rows * group, sees.len() / rows);
+            // Lanes that are left over see what the last row does.
+            let row = |lane: usize| lane.min(count - 1) / group;
+            let lanes = |vector: usize, position: usize| {
+                let seeing = |lane| sees[row(vector * LANES + lane) * positions + position];
+                (0..LANES).fold(0, |lanes, lane| lanes | u16::from(seeing(lane)) << lane)
+            };
+            let vectors = 0..count.div_ceil(LANES);
+            vectors
+                .flat_map(|vector| (0..positions).map(move |position| (vector, position)))
+                .map(|(vector, position)| lanes(vector, position))
+                .collect()
+        });
+        Self { everywhere, seeing }
+    }
+
+    /// Of the positions after those that all see, the ones up to the last that a lane of a vector sees.
+    #[inline(always)]
+    fn of(&self, vector: usize, total: usize) -> Option<&[u16]> {
+        let positions = total - self.everywhere;
+        let seeing = &self.seeing.as_ref()?[vector * positions..][..positions];
+        let end = seeing.iter().rposition(|lanes| *lanes != 0).map_or(0, |last| last + 1);
+        Some(&seeing[..end])
+    }
 }
 
 thread_local! {
@@ -52,26 +86,33 @@ thread_local! {
     static ITEM: RefCell<ItemScratch> = RefCell::default();
 }
 
+/// Sixteen numbers of four bytes, or as many pairs of two.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C, align(64))]
+struct Line(Vector);
+
 #[derive(Default)]
 struct Scratch {
-    /// Rotated and scaled queries, `[key heads, rows, group, width]`.
-    queries: Vec<f32>,
-    /// Keys and values, `[2, key heads, total, width]`.
-    cached: Vec<f32>,
+    /// Rotated and scaled queries, `[key heads, vectors, width in units, lanes]`.
+    queries: Vec<Line>,
+    /// Keys and values that are not read from the cache, `[2, key heads, total, width]`.
+    cached: Vec<Line>,
 }
 
-/// Of an item of attention.
+/// Of an item.
 #[derive(Default)]
 struct ItemScratch {
-    /// `[rows * group, total]`.
-    scores: Vec<f32>,
-    /// `[rows * group, width]`.
-    attended: Vec<f32>,
+    /// `[total, lanes]`.
+    scores: Vec<Line>,
+    /// `[total in units, lanes]`.
+    weights: Vec<Line>,
+    /// `[width, lanes]`.
+    attended: Vec<Line>,
 }
 
 /// Rotates the queries and keys of `qkv` (`[n, (query heads + 2 key heads) * width]`), stores keys and values at rows
 /// `past..past + n` of the caches (`[key heads, capacity, width]`), and attends: `[n, query heads * width]`. `cos` and
-/// `sin` are those of the rows, `[n, width / 2]`.
+/// `sin` are those of the rows, `[n, width / 2]`. The processor has the `instructions`.
 #[expect(clippy::too_many_arguments, reason = "the formula has so many terms")]
 pub(in super::super) fn attend(
     qkv: &Tensor,
@@ -82,16 +123,19 @@ pub(in super::super) fn attend(
     keys: &Tensor,
     values: &Tensor,
     past: usize,
-    visibility: Visibility,
+    visibility: &Visibility,
+    instructions: InstructionSet,
 ) -> Tensor {
     let rows = qkv.size()[0] as usize;
     let result =
         qkv.new_empty([rows as i64, (heads.queries * heads.width) as i64], (qkv.kind(), qkv.device()));
+    let vectors = (rows * heads.queries / heads.keys).div_ceil(LANES);
     SCRATCH.with_borrow_mut(|scratch| {
-        scratch.queries.resize(rows * heads.queries * heads.width, 0.0);
-        scratch.cached.resize(2 * heads.keys * (past + rows) * heads.width, 0.0);
+        scratch.queries.resize(heads.keys * vectors * heads.width, Line::default());
+        let cached = 2 * heads.keys * (past + rows + 1) * heads.width;
+        scratch.cached.resize(cached.div_ceil(LANES), Line::default());
         with_element!(qkv.kind(), T => {
-            // The caches are written in the rotation only, and read after it.
+            // The caches are written in the first step only, and read after it.
             let shared = unsafe {
                 Shared::<T> {
                     qkv: elements(qkv),
@@ -103,25 +147,24 @@ pub(in super::super) fn attend(
                     capacity: keys.size()[1] as usize,
                     past,
                     rows,
+                    vectors,
                     visibility,
                     queries: scratch.queries.as_mut_ptr() as usize,
                     cached: scratch.cached.as_mut_ptr() as usize,
                     result: elements_mut::<T>(&result).as_mut_ptr() as usize,
                 }
             };
-            let blocks = rows.div_ceil(ROWS_PER_ITEM);
-            let rotation = Rotation(&shared);
-            parallel::for_each(blocks, &|item| dispatch(&rotation, item));
-            let conversion = Conversion(&shared);
-            parallel::for_each(2 * heads.keys, &|item| dispatch(&conversion, item));
+            let preparation = Preparation(&shared);
+            let items = 2 * heads.keys + heads.keys * rows.div_ceil(ROWS_PER_ITEM);
+            parallel::for_each(items, &|item| dispatch_to(instructions, &preparation, item));
             let attention = Attention(&shared);
-            parallel::for_each(heads.keys * blocks, &|item| dispatch(&attention, item));
+            parallel::for_each(heads.keys * vectors, &|item| dispatch_to(instructions, &attention, item));
         });
     });
     result
 }
 
-/// All that the three steps share. Addresses stand for memory of which no two items write the same part.
+/// All that both steps share. Addresses stand for memory of which no two items write the same part.
 struct Shared<'t, T> {
     qkv: &'t [T],
     heads: Heads,
@@ -133,7 +176,9 @@ struct Shared<'t, T> {
     capacity: usize,
     past: usize,
     rows: usize,
-    visibility: Visibility<'t>,
+    /// Vectors of query rows per key head.
+    vectors: usize,
+    visibility: &'t Visibility,
     queries: usize,
     cached: usize,
     result: usize,
@@ -149,6 +194,20 @@ impl<T: Element> Shared<'_, T> {
         self.heads.queries / self.heads.keys
     }
 
+    /// `count` heads of a row of `qkv`, from one on.
+    #[inline(always)]
+    fn input(&self, row: usize, head: usize, count: usize) -> &[T] {
+        let Heads { queries, keys, width, .. } = self.heads;
+        &self.qkv[(row * (queries + 2 * keys) + head) * width..][..count * width]
+    }
+
+    /// Cosines and sines of a row.
+    #[inline(always)]
+    fn angles(&self, row: usize) -> [&[f32]; 2] {
+        let half = self.heads.width / 2;
+        [self.cos, self.sin].map(|table| &table[row * half..][..half])
+    }
+
     /// `count` rows of a key head in a cache, from a position on.
     #[inline(always)]
     unsafe fn cache<'c>(&self, which: usize, head: usize, position: usize, count: usize) -> &'c mut [T] {
@@ -157,62 +216,146 @@ impl<T: Element> Shared<'_, T> {
         unsafe { std::slice::from_raw_parts_mut((self.caches[which] as *mut T).add(offset), count * width) }
     }
 
-    /// `count` rows of the queries of a key head, each `[group, width]`, from a row on.
+    /// A vector of queries of a key head, `[width in units, lanes]`.
     #[inline(always)]
-    unsafe fn queries<'q>(&self, head: usize, row: usize, count: usize) -> &'q mut [f32] {
-        let width = self.group() * self.heads.width;
-        let offset = (head * self.rows + row) * width;
-        unsafe { std::slice::from_raw_parts_mut((self.queries as *mut f32).add(offset), count * width) }
+    unsafe fn queries<'q, S: Sums>(&self, head: usize, vector: usize) -> &'q mut [[S::Unit; LANES]] {
+        let steps = self.heads.width / S::NUMBERS;
+        let offset = (head * self.vectors + vector) * steps;
+        let start = self.queries as *mut [S::Unit; LANES];
+        unsafe { std::slice::from_raw_parts_mut(start.add(offset), steps) }
     }
 
-    /// All keys or values of a key head, `[total, width]`, in f32.
+    /// All keys or values of a key head, made for [`Sums`] that cannot read the cache.
     #[inline(always)]
-    unsafe fn cached<'c>(&self, which: usize, head: usize) -> &'c mut [f32] {
-        let size = self.total() * self.heads.width;
+    unsafe fn cached<'c, S: Sums>(&self, which: usize, head: usize) -> &'c mut [S::Unit] {
+        let size = (self.total() + 1) * self.heads.width;
         let offset = (which * self.heads.keys + head) * size;
-        unsafe { std::slice::from_raw_parts_mut((self.cached as *mut f32).add(offset), size) }
+        unsafe { std::slice::from_raw_parts_mut((self.cached as *mut S::Unit).add(offset), size) }
+    }
+
+    /// Keys as units `[total, width in units]`, values as units `[total in units, width]`.
+    #[inline(always)]
+    unsafe fn units<'c, S: Sums>(&self, which: usize, head: usize) -> &'c [S::Unit] {
+        unsafe {
+            if !Self::in_cache::<S>(which) {
+                return self.cached::<S>(which, head);
+            }
+            let cache = self.cache(which, head, 0, self.total());
+            std::slice::from_raw_parts(cache.as_ptr().cast(), cache.len() / S::NUMBERS)
+        }
+    }
+
+    /// Whether keys or values can be read from the cache: they are of the right type, and numbers that are multiplied
+    /// together are neighbours.
+    fn in_cache<S: Sums>(which: usize) -> bool {
+        TypeId::of::<T>() == TypeId::of::<S::Number>() && (which == KEYS || S::NUMBERS == 1)
     }
 }
 
-/// First step: norms, rotation, storing.
-struct Rotation<'s, 't, T>(&'s Shared<'t, T>);
+const KEYS: usize = 0;
+const VALUES: usize = 1;
 
-impl<T: Element> Kernel for Rotation<'_, '_, T> {
+/// First step: norms, rotation, storing.
+struct Preparation<'s, 't, T>(&'s Shared<'t, T>);
+
+impl<T: Element> Kernel for Preparation<'_, '_, T> {
     #[inline(always)]
-    fn run<const FUSED: bool>(&self, item: usize) {
-        let shared = self.0;
-        let Heads { queries, keys, width, scale } = shared.heads;
-        let (half, group) = (width / 2, shared.group());
-        let query_norm = shared.norms.map(|(query, _, eps)| (query, eps));
-        let key_norm = shared.norms.map(|(_, key, eps)| (key, eps));
-        let first = item * ROWS_PER_ITEM;
+    fn run<I: Instructions>(&self, item: usize) {
+        let keys = self.0.heads.keys;
+        if item < keys {
+            self.keys::<I>(item);
+        } else if item < 2 * keys {
+            self.values::<I>(item - keys);
+        } else {
+            self.queries::<I>((item - 2 * keys) % keys, (item - 2 * keys) / keys * ROWS_PER_ITEM);
+        }
+    }
+}
+
+impl<T: Element> Preparation<'_, '_, T> {
+    /// Queries of a key head, from a row on.
+    #[inline(always)]
+    fn queries<I: Instructions>(&self, head: usize, first: usize) {
+        let (shared, group, width) = (self.0, self.0.group(), self.0.heads.width);
+        let norm = shared.norms.map(|(query, _, eps)| (query, eps));
+        let mut scratch = ITEM.take();
+        let lines = (width * size_of::<Number<T, I>>()).div_ceil(size_of::<Line>());
+        scratch.attended.resize(lines.max(scratch.attended.len()), Line::default());
+        let rotated: &mut [Number<T, I>] =
+            unsafe { std::slice::from_raw_parts_mut(scratch.attended.as_mut_ptr().cast(), width) };
         for row in first..shared.rows.min(first + ROWS_PER_ITEM) {
-            let input = &shared.qkv[row * (queries + 2 * keys) * width..][..(queries + 2 * keys) * width];
-            let (cos, sin) = (&shared.cos[row * half..][..half], &shared.sin[row * half..][..half]);
-            for head in 0..queries {
-                let output = unsafe { shared.queries(head / group, row, 1) };
-                let output = &mut output[head % group * width..][..width];
-                rotate::<FUSED, T, f32>(&input[head * width..][..width], query_norm, cos, sin, scale, output);
+            let inputs = shared.input(row, head * group, group);
+            for (query, input) in (row * group..).zip(inputs.chunks_exact(width)) {
+                rotate::<I, T, _>(input, norm, shared.angles(row), shared.heads.scale, rotated);
+                let lanes = unsafe { shared.queries::<T::Sums<I>>(head, query / LANES) };
+                let units = rotated.chunks_exact(T::Sums::<I>::NUMBERS);
+                for (lanes, numbers) in lanes.iter_mut().zip(units) {
+                    lanes[query % LANES] = T::Sums::<I>::unit(numbers[0], numbers[numbers.len() - 1]);
+                }
             }
-            let (input_keys, input_values) = input[queries * width..].split_at(keys * width);
-            for head in 0..keys {
-                let output = unsafe { shared.cache(0, head, shared.past + row, 1) };
-                let input = &input_keys[head * width..][..width];
-                rotate::<FUSED, T, T>(input, key_norm, cos, sin, 1.0, output);
-                let output = unsafe { shared.cache(1, head, shared.past + row, 1) };
-                output.copy_from_slice(&input_values[head * width..][..width]);
+        }
+        ITEM.set(scratch);
+    }
+
+    #[inline(always)]
+    fn keys<I: Instructions>(&self, head: usize) {
+        let shared = self.0;
+        let norm = shared.norms.map(|(_, key, eps)| (key, eps));
+        for row in 0..shared.rows {
+            let output = unsafe { shared.cache(KEYS, head, shared.past + row, 1) };
+            let input = shared.input(row, shared.heads.queries + head, 1);
+            rotate::<I, T, T>(input, norm, shared.angles(row), 1.0, output);
+        }
+        if !Shared::<T>::in_cache::<T::Sums<I>>(KEYS) {
+            let (keys, units) = unsafe {
+                (shared.cache(KEYS, head, 0, shared.total()), shared.cached::<T::Sums<I>>(KEYS, head))
+            };
+            assert!(T::Sums::<I>::NUMBERS == 1, "invariant: pairs are of the model's own type");
+            for (unit, key) in units.iter_mut().zip(keys) {
+                let number = Element::from_f32(key.to_f32());
+                *unit = T::Sums::<I>::unit(number, number);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn values<I: Instructions>(&self, head: usize) {
+        let (shared, width) = (self.0, self.0.heads.width);
+        for row in 0..shared.rows {
+            let output = unsafe { shared.cache(VALUES, head, shared.past + row, 1) };
+            output.copy_from_slice(shared.input(row, shared.heads.queries + shared.heads.keys + head, 1));
+        }
+        if !Shared::<T>::in_cache::<T::Sums<I>>(VALUES) {
+            let (values, units) = unsafe {
+                (shared.cache(VALUES, head, 0, shared.total()), shared.cached::<T::Sums<I>>(VALUES, head))
+            };
+            let rows = values.chunks(T::Sums::<I>::NUMBERS * width);
+            for (units, rows) in units.chunks_exact_mut(width).zip(rows) {
+                let (first, second) = rows.split_at(width);
+                let number = |value: &T| Element::from_f32(value.to_f32());
+                if second.is_empty() {
+                    for (unit, first) in units.iter_mut().zip(first) {
+                        *unit = T::Sums::<I>::unit(number(first), Number::<T, I>::default());
+                    }
+                } else {
+                    for ((unit, first), second) in units.iter_mut().zip(first).zip(second) {
+                        *unit = T::Sums::<I>::unit(number(first), number(second));
+                    }
+                }
             }
         }
     }
 }
 
+/// Numbers that are multiplied.
+type Number<T, I> = <<T as Element>::Sums<I> as Sums>::Number;
+
 /// One head, normed if asked for, rotated (half-split convention) and scaled.
 #[inline(always)]
-fn rotate<const FUSED: bool, T: Element, U: Element>(
+fn rotate<I: Instructions, T: Element, U: Element>(
     input: &[T],
     norm: Option<(&[T], f32)>,
-    cos: &[f32],
-    sin: &[f32],
+    [cos, sin]: [&[f32]; 2],
     scale: f32,
     output: &mut [U],
 ) {
@@ -232,7 +375,7 @@ fn rotate<const FUSED: bool, T: Element, U: Element>(
             }
         }
         Some((weight, eps)) => {
-            let factor = inverse_rms::<FUSED, T>(input, eps) * scale;
+            let factor = inverse_rms::<I, T>(input, eps) * scale;
             let (weight_low, weight_high) = weight.split_at(half);
             let weights = weight_low.iter().zip(&weight_high[..half]);
             for ((((low, high), (cos, sin)), (output_low, output_high)), (weight_low, weight_high)) in
@@ -247,131 +390,102 @@ fn rotate<const FUSED: bool, T: Element, U: Element>(
     }
 }
 
-/// Second step: the cached keys or values of a head in f32.
-struct Conversion<'s, 't, T>(&'s Shared<'t, T>);
-
-impl<T: Element> Kernel for Conversion<'_, '_, T> {
-    #[inline(always)]
-    fn run<const FUSED: bool>(&self, item: usize) {
-        let shared = self.0;
-        let (which, head) = (item / shared.heads.keys, item % shared.heads.keys);
-        let input = unsafe { shared.cache(which, head, 0, shared.total()) };
-        let output = unsafe { shared.cached(which, head) };
-        for (output, input) in output.iter_mut().zip(input) {
-            *output = input.to_f32();
-        }
-    }
-}
-
-/// Third step: scores, softmax, weighted values.
+/// Second step: scores, softmax, weighted values, of a vector of query rows.
 struct Attention<'s, 't, T>(&'s Shared<'t, T>);
 
 impl<T: Element> Kernel for Attention<'_, '_, T> {
     #[inline(always)]
-    fn run<const FUSED: bool>(&self, item: usize) {
+    fn run<I: Instructions>(&self, item: usize) {
         let shared = self.0;
+        let (head, vector) = (item / shared.vectors, item % shared.vectors);
         let (width, total, group) = (shared.heads.width, shared.total(), shared.group());
-        let blocks = shared.rows.div_ceil(ROWS_PER_ITEM);
-        let (head, first) = (item / blocks, item % blocks * ROWS_PER_ITEM);
-        let rows = ROWS_PER_ITEM.min(shared.rows - first);
-        let count = rows * group;
+        let Visibility { everywhere, .. } = *shared.visibility;
+        let seeing = shared.visibility.of(vector, total);
+        let end = seeing.map_or(total, |seeing| everywhere + seeing.len());
+        let steps = end.div_ceil(T::Sums::<I>::NUMBERS);
+
         // Not `with_borrow_mut`: a closure handed to it is compiled without this kernel's instructions.
         let mut scratch = ITEM.take();
-        let ItemScratch { scores, attended } = &mut scratch;
-        scores.resize(count * total, 0.0);
-        attended.resize(count * width, 0.0);
-        let (keys, values) = unsafe { (&*shared.cached(0, head), &*shared.cached(1, head)) };
-        let queries = unsafe { shared.queries(head, first, rows) };
-        product([count, width, total], queries, [width, 1], keys, [1, width], scores);
-        for (index, scores) in scores.chunks_exact_mut(total).enumerate() {
-            self.softmax::<FUSED>(first + index / group, scores);
+        let ItemScratch { scores, weights, attended } = &mut scratch;
+        let scores = vectors(scores, end);
+        let weights = vectors(weights, steps);
+        let attended = vectors(attended, width);
+
+        let (queries, keys) =
+            unsafe { (&*shared.queries::<T::Sums<I>>(head, vector), shared.units::<T::Sums<I>>(KEYS, head)) };
+        product::<T::Sums<I>>(keys, [queries.len(), 1], queries, scores);
+        for (scores, lanes) in scores[everywhere..].iter_mut().zip(seeing.unwrap_or_default()) {
+            hide(scores, *lanes);
         }
-        product([count, total, width], scores, [total, 1], values, [width, 1], attended);
-        let stride = shared.heads.queries * width;
-        for (row, attended) in attended.chunks_exact(group * width).enumerate() {
-            let offset = (first + row) * stride + head * group * width;
-            let output = unsafe {
-                std::slice::from_raw_parts_mut((shared.result as *mut T).add(offset), group * width)
-            };
-            for (output, value) in output.iter_mut().zip(attended) {
-                *output = T::from_f32(*value);
+        let sums = softmax::<I, T::Sums<I>>(scores, weights);
+        let values = unsafe { shared.units::<T::Sums<I>>(VALUES, head) };
+        product::<T::Sums<I>>(values, [1, width], weights, attended);
+
+        let factors = sums.map(|sum| 1.0 / sum);
+        let lanes = LANES.min(shared.rows * group - vector * LANES);
+        let offsets: [usize; LANES] = std::array::from_fn(|lane| {
+            let query = vector * LANES + lane;
+            ((query / group * shared.heads.keys + head) * group + query % group) * width
+        });
+        for (column, attended) in attended.iter().enumerate() {
+            // Rounded as a vector, then stored number by number.
+            let mut rounded = [T::default(); LANES];
+            for ((rounded, attended), factor) in rounded.iter_mut().zip(attended).zip(&factors) {
+                *rounded = T::from_f32(attended * factor);
+            }
+            for (rounded, offset) in rounded.iter().zip(&offsets[..lanes]) {
+                unsafe { *(shared.result as *mut T).add(offset + column) = *rounded };
             }
         }
         ITEM.set(scratch);
     }
 }
 
-impl<T: Element> Attention<'_, '_, T> {
-    /// Turns a row's scores into weights that add up to 1; what it does not see weighs nothing.
-    #[inline(always)]
-    fn softmax<const FUSED: bool>(&self, row: usize, scores: &mut [f32]) {
-        let Visibility { everywhere, sees } = self.0.visibility;
-        if let Some(sees) = sees {
-            let columns = scores.len() - everywhere;
-            for (score, sees) in scores[everywhere..].iter_mut().zip(&sees[row * columns..][..columns]) {
-                *score = if *sees { *score } else { f32::NEG_INFINITY };
-            }
-        }
-        let (chunks, rest) = scores.as_chunks_mut::<LANES>();
-        let mut highest: Vector = [f32::NEG_INFINITY; LANES];
-        for chunk in &*chunks {
-            for (highest, score) in highest.iter_mut().zip(chunk) {
-                *highest = if *score > *highest { *score } else { *highest };
-            }
-        }
-        let highest = highest.iter().chain(&*rest).fold(f32::NEG_INFINITY, |a, b| a.max(*b));
-        let mut sums: Vector = [0.0; LANES];
-        for chunk in &mut *chunks {
-            for (sum, score) in sums.iter_mut().zip(chunk) {
-                *score = exp::<FUSED>(*score - highest);
-                *sum += *score;
-            }
-        }
-        let mut sum = super::simd::sum(sums);
-        for score in rest {
-            *score = exp::<FUSED>(*score - highest);
-            sum += *score;
-        }
-        let factor = 1.0 / sum;
-        for score in scores {
-            *score *= factor;
-        }
+/// Memory for `count` vectors, of whatever it was filled with before.
+#[inline(always)]
+fn vectors<U>(lines: &mut Vec<Line>, count: usize) -> &mut [[U; LANES]] {
+    const { assert!(size_of::<[U; LANES]>() == size_of::<Line>()) };
+    if lines.len() < count {
+        lines.resize(count, Line::default());
+    }
+    unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), count) }
+}
+
+/// Lowers the scores of lanes that do not see a position.
+#[inline(always)]
+fn hide(scores: &mut Vector, seeing: u16) {
+    for (lane, score) in scores.iter_mut().enumerate() {
+        // In numbers, as the compiler would make branches of a choice: 0 or minus infinity is added.
+        let hidden = (u32::from(seeing) >> lane & 1).wrapping_sub(1);
+        *score += f32::from_bits(hidden & f32::NEG_INFINITY.to_bits());
     }
 }
 
-/// `a b`, `[m, k] x [k, n] -> [m, n]`; strides are those of rows and of columns.
-fn product(
-    [m, k, n]: [usize; 3],
-    a: &[f32],
-    a_strides: [usize; 2],
-    b: &[f32],
-    b_strides: [usize; 2],
-    result: &mut [f32],
-) {
-    assert!(a.len() >= m * k && b.len() >= k * n && result.len() >= m * n);
-    let [a_row, a_column] = a_strides.map(|stride| stride as isize);
-    let [b_row, b_column] = b_strides.map(|stride| stride as isize);
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            result.as_mut_ptr(),
-            1,
-            n as isize,
-            false,
-            a.as_ptr(),
-            a_column,
-            a_row,
-            b.as_ptr(),
-            b_column,
-            b_row,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+/// Turns scores into weights, lane by lane, and returns what each lane's add up to. What is not seen weighs nothing.
+#[inline(always)]
+fn softmax<I: Instructions, S: Sums>(scores: &[Vector], weights: &mut [[S::Unit; LANES]]) -> Vector {
+    let mut highest: Vector = [f32::NEG_INFINITY; LANES];
+    for score in scores {
+        for (highest, score) in highest.iter_mut().zip(score) {
+            *highest = if *score > *highest { *score } else { *highest };
+        }
     }
+    let mut sums: Vector = [0.0; LANES];
+    for (weights, scores) in weights.iter_mut().zip(scores.chunks(S::NUMBERS)) {
+        let first = weigh::<I>(&scores[0], &highest, &mut sums);
+        let second =
+            if scores.len() == 2 { weigh::<I>(&scores[1], &highest, &mut sums) } else { [0.0; LANES] };
+        *weights = S::units(first, second);
+    }
+    sums
+}
+
+#[inline(always)]
+fn weigh<I: Instructions>(score: &Vector, highest: &Vector, sums: &mut Vector) -> Vector {
+    let mut weight = *score;
+    for ((weight, highest), sum) in weight.iter_mut().zip(highest).zip(sums) {
+        *weight = exp::<I>(*weight - highest);
+        *sum += *weight;
+    }
+    weight
 }

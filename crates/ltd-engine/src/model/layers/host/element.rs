@@ -1,14 +1,22 @@
-//! Number types in memory; all arithmetic is in f32.
+//! Number types in memory; all arithmetic is in f32, the products of bf16 excepted.
 
 use half::{bf16, f16};
 
+use super::simd::Instructions;
+use super::sums::Sums;
+
 /// A number type of tensors.
-pub(super) trait Element: Copy + Send + Sync + 'static {
+pub(super) trait Element: Copy + Default + Send + Sync + 'static {
+    /// What adds up its products.
+    type Sums<I: Instructions>: Sums;
+
     fn to_f32(self) -> f32;
     fn from_f32(value: f32) -> Self;
 }
 
 impl Element for f32 {
+    type Sums<I: Instructions> = I::Singles;
+
     #[inline(always)]
     fn to_f32(self) -> f32 {
         self
@@ -21,6 +29,8 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    type Sums<I: Instructions> = I::Bf16;
+
     #[inline(always)]
     fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
@@ -36,6 +46,8 @@ impl Element for bf16 {
 }
 
 impl Element for f16 {
+    type Sums<I: Instructions> = I::Singles;
+
     #[inline(always)]
     fn to_f32(self) -> f32 {
         f16::to_f32(self)

@@ -15,10 +15,14 @@ mod element;
 mod norm;
 mod parallel;
 mod simd;
+mod sums;
 mod top;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub(super) use attention::{HeadNorms, Heads, Visibility, attend};
 pub(super) use norm::rms_norm;
+pub(super) use simd::InstructionSet;
 pub(super) use top::{argmax, top_log_probs};
 
 use tch::{Device, Kind, Tensor};

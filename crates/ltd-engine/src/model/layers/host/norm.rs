@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::element::{Element, with_element};
-use super::simd::{Kernel, LANES, Vector, dispatch, multiply_add, sum};
+use super::simd::{Instructions, Kernel, LANES, Vector, dispatch, multiply_add, sum};
 use super::{elements, elements_mut, parallel};
 
 /// Numbers from which on the rows are shared among threads.
@@ -40,12 +40,12 @@ struct Norm<'t, T> {
 
 impl<T: Element> Kernel for Norm<'_, T> {
     #[inline(always)]
-    fn run<const FUSED: bool>(&self, row: usize) {
+    fn run<I: Instructions>(&self, row: usize) {
         let width = self.weight.len();
         let input = &self.input[row * width..][..width];
         let output =
             unsafe { std::slice::from_raw_parts_mut((self.output as *mut T).add(row * width), width) };
-        let factor = inverse_rms::<FUSED, T>(input, self.eps);
+        let factor = inverse_rms::<I, T>(input, self.eps);
         for ((output, input), weight) in output.iter_mut().zip(input).zip(self.weight) {
             *output = T::from_f32(input.to_f32() * factor * weight.to_f32());
         }
@@ -54,13 +54,13 @@ impl<T: Element> Kernel for Norm<'_, T> {
 
 /// `1 / sqrt(mean(x^2) + eps)`.
 #[inline(always)]
-pub(super) fn inverse_rms<const FUSED: bool, T: Element>(input: &[T], eps: f32) -> f32 {
+pub(super) fn inverse_rms<I: Instructions, T: Element>(input: &[T], eps: f32) -> f32 {
     let mut squares: Vector = [0.0; LANES];
     let chunks = input.chunks_exact(LANES);
     let rest: f32 = chunks.remainder().iter().map(|value| value.to_f32() * value.to_f32()).sum();
     for chunk in chunks {
         for (square, value) in squares.iter_mut().zip(chunk) {
-            *square = multiply_add::<FUSED>(value.to_f32(), value.to_f32(), *square);
+            *square = multiply_add::<I>(value.to_f32(), value.to_f32(), *square);
         }
     }
     1.0 / ((sum(squares) + rest) / input.len() as f32 + eps).sqrt()

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use super::element::{Element, with_element};
-use super::simd::{Kernel, LANES, Vector, dispatch, exp, sum};
+use super::simd::{Instructions, Kernel, LANES, Vector, dispatch, exp, sum};
 use super::{elements, parallel};
 
 /// The `width` most probable entries of each row of `[n, vocabulary]`: their log-probs and their indices, row-major,
@@ -58,7 +58,7 @@ struct Scan<'t, T, const PROBABILITIES: bool> {
 
 impl<T: Element, const PROBABILITIES: bool> Kernel for Scan<'_, T, PROBABILITIES> {
     #[inline(always)]
-    fn run<const FUSED: bool>(&self, row: usize) {
+    fn run<I: Instructions>(&self, row: usize) {
         let logits = &self.logits[row * self.vocabulary..][..self.vocabulary];
         let best = unsafe {
             let start = (self.best as *mut Entry).add(row * self.width);
@@ -81,12 +81,12 @@ impl<T: Element, const PROBABILITIES: bool> Kernel for Scan<'_, T, PROBABILITIES
             let mut sums: Vector = [0.0; LANES];
             for chunk in chunks {
                 for (sum, value) in sums.iter_mut().zip(chunk) {
-                    *sum += exp::<FUSED>(value.to_f32() - largest);
+                    *sum += exp::<I>(value.to_f32() - largest);
                 }
             }
             let mut total = sum(sums);
             for value in rest {
-                total += exp::<FUSED>(value.to_f32() - largest);
+                total += exp::<I>(value.to_f32() - largest);
             }
             unsafe { *(self.normalisers as *mut Normaliser).add(row) = (largest, total) };
         }
