@@ -8,6 +8,7 @@ use tch::{Device, Tensor};
 use crate::config::EngineConfig;
 use crate::device::Dtype;
 use crate::dtype_choice::{DtypeChoice, choose_dtype};
+use crate::huge_pages;
 use crate::kv_cache::KvCache;
 use crate::model::{
     AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights, stored_kind,
@@ -76,6 +77,9 @@ impl Engine {
         let draft =
             DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
         release_freed_memory();
+        if device == Device::Cpu {
+            huge_pages::advise();
+        }
         Ok(Self::assemble(target, draft, shares, dtype, capacity, config))
     }
 

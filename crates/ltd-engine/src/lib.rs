@@ -10,6 +10,7 @@ mod engine;
 mod error;
 mod fingerprint;
 mod generate;
+mod huge_pages;
 mod kv_cache;
 mod model;
 mod operations;

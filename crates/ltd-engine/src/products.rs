@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 
 use crate::model::{BlockConfig, DraftConfig, Linear, TargetConfig};
 use crate::timing::timed;
-use crate::{Engine, Result};
+use crate::{Engine, Result, huge_pages};
 
 impl TargetConfig {
     /// Shapes `[outputs, inputs]` of the products of one forward: per layer q, k and v together, output, gate, up and
@@ -69,11 +69,16 @@ impl Products {
             Ok((Linear::new(weight.shallow_clone()), weight))
         });
         let widths = shapes.iter().map(|&[_, width]| Ok((width, random([rows as i64, width])?)));
-        Ok(Self {
+        let products = Self {
             weights: weights.collect::<Result<_>>()?,
             inputs: widths.collect::<Result<_>>()?,
             device: engine.device(),
-        })
+        };
+        if engine.device() == Device::Cpu {
+            // As the models' weights are.
+            huge_pages::advise();
+        }
+        Ok(products)
     }
 
     /// Multiplies all weights with `rows` rows and returns the wall-clock time, device synchronised at both ends.
