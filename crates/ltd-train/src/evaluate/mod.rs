@@ -76,8 +76,8 @@ pub(crate) struct Measurement {
     pub(crate) prompts: Vec<CycleStats>,
     /// Prompts whose output equals the first contender's, token for token.
     pub(crate) same_output: usize,
-    /// What its cycles would have taken by the arena's costs; zero without any.
-    pub(crate) expected: Duration,
+    /// Time of each cycle over what it should have taken by the arena's costs; empty without any.
+    pub(crate) slowdowns: Vec<f64>,
 }
 
 impl Measurement {
@@ -86,9 +86,13 @@ impl Measurement {
         CycleStats::merged(&self.prompts)
     }
 
-    /// Time that its cycles took over what they should have; not a number without costs.
+    /// Time that its cycles took over what they should have: the median, as a moment's disturbance says nothing of a
+    /// contender.
+    ///
+    /// # Panics
+    /// If there were no costs to compare with.
     pub(crate) fn slowdown(&self) -> f64 {
-        self.total().timing.total().as_secs_f64() / self.expected.as_secs_f64()
+        quartiles(self.slowdowns.clone())[1]
     }
 }
 
@@ -107,7 +111,7 @@ pub(crate) struct Arena<'a> {
 /// A contender's answer to one prompt.
 struct Answer {
     stats: CycleStats,
-    expected: Duration,
+    slowdowns: Vec<f64>,
     output: Vec<u32>,
 }
 
@@ -115,8 +119,8 @@ struct Answer {
 struct Decoding {
     session: Session,
     stats: CycleStats,
-    /// What these cycles should have taken.
-    expected: Duration,
+    /// Time of each cycle over what it should have taken.
+    slowdowns: Vec<f64>,
     /// Tokens that the draft has not read: what the cycle before accepted.
     rows: usize,
     finished: bool,
@@ -153,9 +157,9 @@ impl Arena<'_> {
                 return Ok(None);
             };
             let reference = answers[0].output.clone();
-            for (measurement, Answer { stats, expected, output }) in measurements.iter_mut().zip(answers) {
+            for (measurement, Answer { stats, slowdowns, output }) in measurements.iter_mut().zip(answers) {
                 measurement.prompts.push(stats);
-                measurement.expected += expected;
+                measurement.slowdowns.extend(slowdowns);
                 measurement.same_output += usize::from(output == reference);
             }
             let by_count = (index + 1) as f64 / prompts.len() as f64;
@@ -181,7 +185,7 @@ impl Arena<'_> {
         for memory in memory.iter_mut() {
             let session = self.engine.prefill_sampled(&prompt.ids, sampler.clone(), memory.take())?;
             let stats = CycleStats::default();
-            answers.push(Decoding { session, stats, expected: Duration::ZERO, rows: 1, finished: false });
+            answers.push(Decoding { session, stats, slowdowns: Vec::new(), rows: 1, finished: false });
         }
         let mut first = 0;
         while answers.iter().any(|answer| !answer.finished) {
@@ -198,7 +202,7 @@ impl Arena<'_> {
         let finished = answers.into_iter().zip(memory).map(|(answer, memory)| {
             let output = stop.output(&answer.session, prompt.ids.len());
             *memory = Some(answer.session);
-            Answer { stats: answer.stats, expected: answer.expected, output }
+            Answer { stats: answer.stats, slowdowns: answer.slowdowns, output }
         });
         Ok(Some(finished.collect()))
     }
@@ -221,8 +225,9 @@ impl Arena<'_> {
                 if let Some(costs) = self.costs {
                     let (depth, size) = (outcome.draft_depth, outcome.verification_size);
                     let timing = costs.timing(depth, size, outcome.context_length, answer.rows);
-                    answer.expected +=
+                    let expected =
                         if contender.decides { timing.total() } else { timing.draft + timing.verify };
+                    answer.slowdowns.push(outcome.timing.total().div_duration_f64(expected));
                 }
                 answer.rows = outcome.acceptance_length();
                 answer.stats.add(&outcome);

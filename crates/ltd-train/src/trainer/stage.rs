@@ -159,7 +159,9 @@ impl<'t> Training<'t> {
                 cycles.add(outcome);
             }
             let share = share(stage, policy, timesteps, earlier + started.elapsed()).min(1.0);
-            let message = format!("{reward}{:.1} tokens/s", cycles.tokens_per_second());
+            let rate = cycles.tokens_per_second();
+            let rate = if rate > 0.0 { format!("{rate:.1} tokens/s") } else { String::new() };
+            let message = format!("{reward}{rate}");
             task.update(timesteps, (share - at_start) / (1.0 - at_start), &message);
         };
         Ok(self.learner.collect(self.env.as_mut(), &mut observer, &|| interrupt.requested())?)

@@ -175,8 +175,19 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
         let rate = |field: &str| prediction[field].as_f64().expect("a rate");
         assert!(rate("clairvoyant") >= rate("best_constant"), "{prediction}");
         assert!((rate("tokens_per_second") / rate("best_constant") - 1.0 - rate("gain")).abs() < 1e-9);
+        assert!(rate("gain_at_live_times") > -1.0);
     }
     assert!(summary.contains("Replay of held-out recordings: factored"), "{summary}");
+
+    // The best constant is the fastest in replay at the times that its cycles took live.
+    let grid = json["grid"].as_array().expect("constants");
+    let at_live_times: Vec<f64> =
+        grid.iter().map(|point| point["at_live_times"].as_f64().expect("a rate")).collect();
+    assert!(at_live_times.len() > 1 && at_live_times.is_sorted_by(|a, b| a >= b), "{at_live_times:?}");
+    assert_eq!(
+        [&json["best_constant"]["depth"], &json["best_constant"]["size"]],
+        [&grid[0]["depth"], &grid[0]["size"]]
+    );
 
     // What ships is what the summary says.
     let ships = json["ships"].as_str().expect("a name");
