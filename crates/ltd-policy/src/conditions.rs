@@ -18,6 +18,11 @@ pub struct Conditions {
 }
 
 impl Conditions {
+    /// Greedy decoding, on whatever machine: what a trace is of.
+    pub fn greedy() -> Self {
+        Self { sampling: Some(SamplingParams::default()), ..Self::default() }
+    }
+
     /// What is different here, in words, as far as both are known. Which of several equal devices it is makes no
     /// difference, and threads only make one on a CPU.
     pub fn differences(&self, here: &Self) -> Vec<String> {

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::conditions::Conditions;
 use crate::factored::{FactoredRule, FrozenPredictor};
 use crate::frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind};
-use crate::latency::{LatencyIdentity, LatencyTable};
+use crate::latency::LatencyTable;
 use crate::manifest::{ChoiceEntry, MANIFEST_FILE, Manifest, PolicyEntry};
 use crate::observation::ObservationLayout;
 use crate::{Error, Result};
@@ -218,14 +218,10 @@ impl PolicyPackage {
     /// that weighs measured times, of these.
     pub fn conditions(&self) -> Conditions {
         let Manifest { sampling, device, dtype, threads, .. } = self.manifest.clone();
-        let (device, dtype, threads) = match &self.policy {
-            Policy::Pair { .. } => (device, dtype, threads),
-            Policy::Factored(factored) => {
-                let LatencyIdentity { device, dtype, threads, .. } = factored.latency.identity.clone();
-                (device, dtype, Some(threads))
-            }
-        };
-        Conditions { sampling, device: Some(device), dtype: Some(dtype), threads }
+        match &self.policy {
+            Policy::Pair { .. } => Conditions { sampling, device: Some(device), dtype: Some(dtype), threads },
+            Policy::Factored(factored) => Conditions { sampling, ..factored.latency.identity.conditions() },
+        }
     }
 
     /// What to tell whoever lets the policy decide under other conditions than it was made for; nothing if none is known

@@ -1,7 +1,7 @@
 //! `ltd-train compare`: packages and constants side by side on live cycles.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use ltd_engine::text::TextModel;
@@ -13,6 +13,7 @@ use crate::cli::CompareArgs;
 use crate::config::PromptSet;
 use crate::evaluate::{Arena, Comparison, Contender, Measurement, comparison_table};
 use crate::prompts::load_prompts;
+use crate::recording::check_models;
 use crate::run::{Machine, git_revision};
 use crate::{Error, Interrupt, Progress, Result, TrainConfig};
 
@@ -41,8 +42,10 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
     let engine = Engine::load(&config.engine)?;
     engine.check_text(&text)?;
+    let [target, draft] = [&config.engine.target, &config.engine.draft].map(|folder| fingerprint(folder));
+    let (target, draft, width) = (target?.sha256, draft?.sha256, engine.beam_width().to_string());
     for (folder, package) in args.policies.iter().zip(&packages) {
-        check_package(folder, package, &config, &engine)?;
+        check_package(folder, package, [&target, &draft, &width], &engine)?;
         if let Some(warning) = package.warning(&engine.conditions(config.sampling)) {
             eprintln!("ltd-train: warning: {}: {warning}", folder.display());
         }
@@ -101,34 +104,21 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
         best_constant: constant.name.clone(),
         contenders: measured.iter().map(|row| Comparison::new(row, &measured[0], constant)).collect(),
     };
+    // First what was measured, on whatever else fails.
+    print!("{}", describe(&report, &args.policies, &packages, args.ignore_fallback));
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&report).expect("invariant: plain data") + "\n";
         write_atomically(path, json.as_bytes())?;
     }
-    print!("{}", describe(&report, &args.policies, &packages, args.ignore_fallback));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Fails unless the package is of these models and what it may ask for can be drafted.
-fn check_package(
-    folder: &Path,
-    package: &PolicyPackage,
-    config: &TrainConfig,
-    engine: &Engine,
-) -> Result<()> {
+fn check_package(folder: &Path, package: &PolicyPackage, models: [&str; 3], engine: &Engine) -> Result<()> {
     let manifest = &package.manifest;
-    for (what, found, wanted) in [
-        ("target", fingerprint(&config.engine.target)?.sha256, &manifest.target.sha256),
-        ("draft", fingerprint(&config.engine.draft)?.sha256, &manifest.draft.sha256),
-        ("beam width", engine.beam_width().to_string(), &manifest.beam_width.to_string()),
-    ] {
-        if found != *wanted {
-            let folder = folder.display();
-            return Err(Error::Recorded(format!(
-                "{folder}: its {what} is {wanted}, that of the configuration is {found}"
-            )));
-        }
-    }
+    let width = manifest.beam_width.to_string();
+    let found = [manifest.target.sha256.as_str(), &manifest.draft.sha256, &width];
+    check_models(folder, found, "the configuration", models)?;
     let (deepest, drafted) = (package.policy.deepest(), engine.max_depth());
     if deepest > drafted {
         let folder = folder.display();
@@ -141,7 +131,7 @@ fn check_package(
 
 fn describe(
     report: &Report,
-    folders: &[std::path::PathBuf],
+    folders: &[PathBuf],
     packages: &[PolicyPackage],
     ignore_fallback: bool,
 ) -> String {

@@ -5,7 +5,7 @@ use ltd_env::oracle::decide_at_every_position;
 use ltd_env::stream;
 use ltd_env::trace::Trace;
 use ltd_policy::{
-    Actions, CycleSummary, DepthActions, DepthRule, FrozenPolicy, ObservationLayout, PolicyKind, SizeActions,
+    Actions, CycleSummary, DepthActions, DepthRule, FrozenPolicy, Mlp, ObservationLayout, SizeActions,
 };
 use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
@@ -105,11 +105,7 @@ pub(crate) fn imitate(
     seed: u64,
     observer: &mut dyn FnMut(usize),
 ) -> (FrozenPolicy, f64) {
-    let kind = match examples.actions {
-        Actions::Depth(_) => PolicyKind::Depth,
-        Actions::Size(_) => PolicyKind::Size,
-    };
-    let mut random = stream(seed, &format!("imitation {kind}"));
+    let mut random = stream(seed, &format!("imitation {}", examples.actions.kind()));
     let (inputs, count) = (examples.layout.len(), examples.len());
     let network = Network::new(inputs, hidden, examples.actions.count(), ACTION_GAIN, &mut random);
     let observations = Tensor::from_slice(&examples.observations).view([count as i64, inputs as i64]);
@@ -140,6 +136,6 @@ pub(crate) fn imitate(
     let stride = count.div_ceil(PROBES);
     let probes =
         (0..count).step_by(stride).map(|row| examples.observations[row * inputs..][..inputs].to_vec());
-    let mlp = ltd_policy::Mlp::new(&network.to_linears());
+    let mlp = Mlp::new(&network.to_linears());
     (FrozenPolicy::new(examples.layout.clone(), examples.actions.clone(), mlp, probes.collect()), agreement)
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use model::LatencyModel;
 
 use crate::atomic_file::write_atomically;
-use crate::{Error, Result};
+use crate::{Conditions, Error, Result};
 
 /// Milliseconds of the parts of a cycle, measured on one machine with one pair of models.
 ///
@@ -103,6 +103,14 @@ pub struct HeldOutError {
     pub p90: f64,
     /// Live cycles compared.
     pub cycles: usize,
+}
+
+impl LatencyIdentity {
+    /// The machine, for a comparison with that of a run; how tokens are chosen has no part in costs.
+    pub fn conditions(&self) -> Conditions {
+        let Self { device, dtype, threads, .. } = self.clone();
+        Conditions { sampling: None, device: Some(device), dtype: Some(dtype), threads: Some(threads) }
+    }
 }
 
 impl GridPoint {

@@ -10,7 +10,7 @@ use ltd_engine::{CycleStats, Learned};
 use ltd_env::Costs;
 use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::{Trace, TraceHeader};
-use ltd_policy::{Conditions, LatencyTable, PolicyPackage, SamplingParams};
+use ltd_policy::{Conditions, LatencyTable, PolicyPackage};
 use serde::Serialize;
 
 use crate::cli::OracleArgs;
@@ -152,8 +152,7 @@ fn load_policy(path: &Path) -> Result<(String, Learned)> {
     let package = PolicyPackage::load(path)?;
     let name = path.display().to_string();
     // Costs are those of the table, whatever the policy was made for; traces are greedy.
-    let greedy = Conditions { sampling: Some(SamplingParams::default()), ..Conditions::default() };
-    if let Some(warning) = package.warning(&greedy) {
+    if let Some(warning) = package.warning(&Conditions::greedy()) {
         eprintln!("ltd-trace: warning: {name}: {warning}");
     }
     Ok((name, Learned::of_package(&package)))

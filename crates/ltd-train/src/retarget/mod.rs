@@ -6,14 +6,14 @@ use std::path::Path;
 
 use ltd_engine::Learned;
 use ltd_env::trace::Trace;
-use ltd_policy::{Choice, Conditions, Fallback, LatencyTable, Policy, PolicyPackage, SamplingParams};
+use ltd_policy::{Choice, Conditions, Fallback, LatencyTable, Policy, PolicyPackage};
 
 use self::pair::go_on_learning;
 use crate::cli::RetargetArgs;
 use crate::config::StaticSetting;
 use crate::evaluate::{Contender, Prediction};
 use crate::predictor::settle;
-use crate::recording::Recorded;
+use crate::recording::{Recorded, check_models};
 use crate::{Error, Progress, Result};
 
 /// Share of the trace's prompts on which the gain is predicted.
@@ -25,8 +25,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     let trace = Trace::read_replayable(&args.trace)?;
     check_trace(&args.trace, &trace, &package)?;
     // Another machine is what this is for, and traces are greedy.
-    let greedy = Conditions { sampling: Some(SamplingParams::default()), ..Conditions::default() };
-    if let Some(warning) = package.warning(&greedy) {
+    if let Some(warning) = package.warning(&Conditions::greedy()) {
         eprintln!("ltd-train: warning: {}: {warning}", args.policy.display());
     }
     let table = LatencyTable::read(&args.latency)?;
@@ -76,18 +75,12 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
 fn check_trace(path: &Path, trace: &Trace, package: &PolicyPackage) -> Result<()> {
     let (header, manifest) = (&trace.header, &package.manifest);
     let deepest = package.policy.deepest();
-    for (what, found, wanted) in [
-        ("target", &header.target.sha256, &manifest.target.sha256),
-        ("draft", &header.draft.sha256, &manifest.draft.sha256),
-        ("beam width", &header.beam_width.to_string(), &manifest.beam_width.to_string()),
-    ] {
-        if found != wanted {
-            let path = path.display();
-            return Err(Error::Recorded(format!(
-                "{path}: its {what} is {found}, that of the package is {wanted}"
-            )));
-        }
-    }
+    check_models(
+        path,
+        [&header.target.sha256, &header.draft.sha256, &header.beam_width.to_string()],
+        "the package",
+        [&manifest.target.sha256, &manifest.draft.sha256, &manifest.beam_width.to_string()],
+    )?;
     if header.depth < deepest {
         let (path, depth) = (path.display(), header.depth);
         return Err(Error::Recorded(format!(

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use ltd_engine::text::TextModel;
 use ltd_engine::{Engine, StopRule};
-use ltd_policy::{ModelIdentity, PolicyKind};
+use ltd_policy::ModelIdentity;
 
 use checkpoint::Checkpoint;
 use pair::Pair;
@@ -25,7 +25,7 @@ use crate::config::TrainConfig;
 use crate::evaluate::Arena;
 use crate::interrupt::Interrupt;
 use crate::metrics::{self, Metrics, Record};
-use crate::plan::Stage;
+use crate::plan::{Stage, StageTask};
 use crate::progress::Progress;
 use crate::prompts::Prompts;
 use crate::recording::Recorded;
@@ -119,8 +119,7 @@ impl Trainer {
         }
         let plan = config.plan();
         let finished = &plan[..checkpoint.finished_stages.min(plan.len())];
-        let leaves_a_pair =
-            |stage: &&Stage| [PolicyKind::Depth, PolicyKind::Size].iter().any(|&kind| stage.leaves(kind));
+        let leaves_a_pair = |stage: &&Stage| !matches!(stage.task, StageTask::Predictor(_));
         let pair = match finished.iter().rev().find(leaves_a_pair) {
             Some(last) => Pair::load(&run.stage(last))?,
             None => Pair::constant(config.evaluation.default),

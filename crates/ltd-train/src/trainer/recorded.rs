@@ -5,14 +5,14 @@ use std::path::Path;
 use ltd_engine::Engine;
 use ltd_env::Scatter;
 use ltd_env::trace::Trace;
-use ltd_policy::{DepthActions, LatencyIdentity, LatencyTable, SizeActions, sha256_hex};
+use ltd_policy::{DepthActions, LatencyTable, SizeActions, sha256_hex};
 
 use super::{Flow, Trainer};
 use crate::config::{Backend, ReplayConfig, TrainConfig};
 use crate::plan::{Counterpart, PolicyTask};
 use crate::prompts::Prompts;
-use crate::recording::{Recorded, Recording, measure_latency, record};
-use crate::run::{Provenance, hardware};
+use crate::recording::{Recorded, Recording, check_models, measure_latency, record};
+use crate::run::Provenance;
 use crate::{Error, Result};
 
 /// Positions whose trees are recorded at the same time.
@@ -53,10 +53,12 @@ impl Trainer {
         let read = read_trace(&trace, &self.config, &self.engine, &self.provenance)?;
         let table =
             read_table(&latency, longest_context(&read), &self.config, &self.engine, &self.provenance)?;
-        if let Some(difference) = elsewhere(&table.identity, &self.config.engine.device, &self.engine) {
+        let here = self.engine.conditions(self.config.sampling);
+        let differences = table.identity.conditions().differences(&here);
+        if !differences.is_empty() {
+            let (latency, differences) = (latency.display(), differences.join(", "));
             self.progress.say(&format!(
-                "{}: {difference}: what the policies learn suits the one, what is measured live is the other",
-                latency.display()
+                "warning: {latency} was measured with {differences}: policies learn for there, and are compared here"
             ));
         }
         let scatter = replay.noise.then(|| Scatter::of(&table));
@@ -158,17 +160,6 @@ fn read_table(
     }
 }
 
-/// Where a table was measured and where this run is, if those differ.
-fn elsewhere(measured: &LatencyIdentity, device: &str, engine: &Engine) -> Option<String> {
-    let name = |machine: &str, device: &str, dtype: &str, threads: usize| {
-        format!("{machine} ({device}, {dtype}, {threads} threads)")
-    };
-    let there = name(&measured.machine, &measured.device, &measured.dtype, measured.threads);
-    let threads = tch::get_num_threads().max(1) as usize;
-    let here = name(&hardware::name(device), device, &engine.dtype().chosen.to_string(), threads);
-    (there != here).then(|| format!("measured on {there}, this run is on {here}"))
-}
-
 fn longest_context(trace: &Trace) -> usize {
     trace.sequences.iter().map(|sequence| sequence.prompt_len + sequence.len()).max().unwrap_or(0)
 }
@@ -176,14 +167,7 @@ fn longest_context(trace: &Trace) -> usize {
 /// Fails unless `[target, draft, beam width]` of a file are those of the run.
 fn check_identity(path: &Path, found: [&str; 3], engine: &Engine, provenance: &Provenance) -> Result<()> {
     let width = engine.beam_width().to_string();
-    let wanted = [provenance.target.sha256.as_str(), &provenance.draft.sha256, &width];
-    for (what, (found, wanted)) in ["target", "draft", "beam width"].into_iter().zip(found.iter().zip(wanted))
-    {
-        if *found != wanted {
-            return Err(problem(path, &format!("its {what} is {found}, that of this run is {wanted}")));
-        }
-    }
-    Ok(())
+    check_models(path, found, "this run", [&provenance.target.sha256, &provenance.draft.sha256, &width])
 }
 
 /// The tasks that learn from recorded cycles.
