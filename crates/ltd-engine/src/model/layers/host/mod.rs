@@ -12,6 +12,7 @@
 
 mod attention;
 mod element;
+mod exponential;
 mod norm;
 mod parallel;
 mod simd;

@@ -1,5 +1,6 @@
 //! Vectors as arrays that the compiler turns into vector instructions, and one function per instruction set.
 
+use super::exponential;
 use super::sums::{Plain, Sums};
 #[cfg(target_arch = "x86_64")]
 use super::x86;
@@ -24,6 +25,52 @@ pub(super) trait Instructions: Copy {
     type Singles: Sums;
     /// Products of bf16.
     type Bf16: Sums;
+
+    // What follows are loops that the compiler turns into vector instructions, but not always: of nested ones it likes to
+    // take the outer one, and reads and writes number by number. Where that costs, an instruction set says it itself.
+
+    /// `a * b`.
+    #[inline(always)]
+    fn multiply(a: Vector, b: Vector) -> Vector {
+        let mut product = a;
+        for (a, b) in product.iter_mut().zip(b) {
+            *a *= b;
+        }
+        product
+    }
+
+    /// The numbers of some lanes, one bit each, and minus infinity in the other ones.
+    #[inline(always)]
+    fn select(x: Vector, lanes: u16) -> Vector {
+        let mut selected = x;
+        for (lane, x) in selected.iter_mut().enumerate() {
+            // In numbers, as the compiler would make branches of a choice: 0 or minus infinity is added.
+            let hidden = (u32::from(lanes) >> lane & 1).wrapping_sub(1);
+            *x += f32::from_bits(hidden & f32::NEG_INFINITY.to_bits());
+        }
+        selected
+    }
+
+    /// Two to the power of numbers at most 0, within 2 units in the last place; 0 for what is too small, NaN for NaN.
+    #[inline(always)]
+    fn exp2(x: Vector) -> Vector {
+        let mut powers = x;
+        for x in &mut powers {
+            *x = exponential::exp2::<Self>(*x);
+        }
+        powers
+    }
+
+    /// Makes columns of the rows.
+    #[inline(always)]
+    fn transpose(block: &mut [Vector; LANES]) {
+        let rows = *block;
+        for (row, values) in rows.iter().enumerate() {
+            for (column, value) in values.iter().enumerate() {
+                block[column][row] = *value;
+            }
+        }
+    }
 }
 
 /// What every processor of an architecture has.
@@ -119,64 +166,32 @@ pub(super) fn sum(vector: Vector) -> f32 {
     sums[0]
 }
 
-/// `exp` of numbers at most 0, within 2 units in the last place; 0 for what is too small, NaN for NaN (Cephes'
-/// method).
-#[inline(always)]
-pub(super) fn exp<I: Instructions>(x: f32) -> f32 {
-    const LOWEST: f32 = -87.0;
-    // Adding this makes a number whole.
-    const TO_WHOLE: f32 = 12_582_912.0;
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    const COEFFICIENTS: [f32; 6] =
-        [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1];
-    // Not `max`, which would turn NaN into a number.
-    let clamped = if x < LOWEST { LOWEST } else { x };
-    let shifted = multiply_add::<I>(clamped, std::f32::consts::LOG2_E, TO_WHOLE);
-    let whole = shifted - TO_WHOLE;
-    let rest = multiply_add::<I>(whole, -LN_2_HIGH, clamped);
-    let rest = multiply_add::<I>(whole, -LN_2_LOW, rest);
-    let mut polynomial = COEFFICIENTS[0];
-    for coefficient in &COEFFICIENTS[1..] {
-        polynomial = multiply_add::<I>(polynomial, rest, *coefficient);
-    }
-    let polynomial = multiply_add::<I>(polynomial, rest * rest, rest) + 1.0;
-    // The whole number is in the lowest bits of the sum, and what is above them is shifted out.
-    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    if x < LOWEST { 0.0 } else { polynomial * scale }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
-    struct Exponentials {
-        from: f32,
-        found: std::sync::Mutex<Vec<(f32, f32)>>,
-    }
+    struct Transposition(Mutex<[Vector; LANES]>);
 
-    impl Kernel for Exponentials {
+    impl Kernel for Transposition {
         #[inline(always)]
-        fn run<I: Instructions>(&self, item: usize) {
-            let x = self.from * item as f32 / 20_000.0;
-            self.found.lock().expect("one thread").push((x, exp::<I>(x)));
+        fn run<I: Instructions>(&self, _: usize) {
+            I::transpose(&mut self.0.lock().expect("one thread"));
         }
     }
 
     #[test]
-    fn exponentials_are_close() {
-        let kernel = Exponentials { from: -86.9, found: std::sync::Mutex::default() };
-        (0..=20_000).for_each(|item| dispatch(&kernel, item));
-        kernel.run::<Baseline>(12_345);
-        for (x, found) in kernel.found.into_inner().expect("one thread") {
-            let expected = f64::from(x).exp();
-            assert!((f64::from(found) - expected).abs() <= 3e-7 * expected, "exp({x}) = {found}");
+    fn columns_become_rows() {
+        let block = |number: &dyn Fn(usize, usize) -> usize| -> [Vector; LANES] {
+            std::array::from_fn(|row| std::array::from_fn(|column| number(row, column) as f32))
+        };
+        for set in InstructionSet::ALL.iter().filter(|set| **set <= InstructionSet::best()) {
+            let kernel = Transposition(Mutex::new(block(&|row, column| row * LANES + column)));
+            dispatch_to(*set, &kernel, 0);
+            let found = kernel.0.into_inner().expect("one thread");
+            assert_eq!(found, block(&|row, column| column * LANES + row), "{set:?}");
         }
-        assert_eq!(
-            (exp::<Baseline>(0.0), exp::<Baseline>(-1e30), exp::<Baseline>(f32::NEG_INFINITY)),
-            (1.0, 0.0, 0.0)
-        );
-        assert!(exp::<Baseline>(f32::NAN).is_nan());
     }
 
     #[test]

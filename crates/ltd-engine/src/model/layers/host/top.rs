@@ -3,7 +3,8 @@
 use tch::Tensor;
 
 use super::element::{Element, with_element};
-use super::simd::{Instructions, Kernel, LANES, Vector, dispatch, exp, sum};
+use super::exponential::exp;
+use super::simd::{Instructions, Kernel, LANES, Vector, dispatch, sum};
 use super::{elements, parallel};
 
 /// The `width` most probable entries of each row of `[n, vocabulary]`: their log-probs and their indices, row-major,

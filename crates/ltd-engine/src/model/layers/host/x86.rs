@@ -1,14 +1,17 @@
 //! Instruction sets of x86-64, found at run time: nothing here needs to be enabled when compiling.
 
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, __m512bh, __m512i, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
-    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    __m512, __m512bh, __m512i, _MM_FROUND_TO_NEAREST_INT, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_mul_ps,
+    _mm512_permutexvar_epi16, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_shuffle_i32x4, _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 
 use half::bf16;
 
+use super::exponential::POWERS;
 use super::simd::{Instructions, Kernel, LANES, Vector};
 use super::sums::{Plain, Sums};
 
@@ -25,15 +28,44 @@ impl Instructions for Avx2 {
     type Bf16 = Plain<Self>;
 }
 
+/// What both have in common.
+macro_rules! avx512 {
+    () => {
+        const FUSED: bool = true;
+        type Singles = Singles;
+
+        #[inline(always)]
+        fn multiply(a: Vector, b: Vector) -> Vector {
+            vector(unsafe { _mm512_mul_ps(register(a), register(b)) })
+        }
+
+        #[inline(always)]
+        fn select(x: Vector, lanes: u16) -> Vector {
+            vector(unsafe { _mm512_mask_mov_ps(_mm512_set1_ps(f32::NEG_INFINITY), lanes, register(x)) })
+        }
+
+        #[inline(always)]
+        fn exp2(x: Vector) -> Vector {
+            vector(exp2(register(x)))
+        }
+
+        #[inline(always)]
+        fn transpose(block: &mut [Vector; LANES]) {
+            unsafe {
+                let columns = transpose(transmute::<[Vector; LANES], [__m512i; LANES]>(*block));
+                *block = transmute::<[__m512i; LANES], [Vector; LANES]>(columns);
+            }
+        }
+    };
+}
+
 impl Instructions for Avx512 {
-    const FUSED: bool = true;
-    type Singles = Singles;
+    avx512!();
     type Bf16 = Singles;
 }
 
 impl Instructions for Avx512Bf16 {
-    const FUSED: bool = true;
-    type Singles = Singles;
+    avx512!();
     type Bf16 = Pairs;
 }
 
@@ -52,11 +84,78 @@ pub(super) fn avx512_bf16<K: Kernel>(kernel: &K, item: usize) {
     kernel.run::<Avx512Bf16>(item);
 }
 
+#[inline(always)]
+fn register(vector: Vector) -> __m512 {
+    unsafe { transmute::<Vector, __m512>(vector) }
+}
+
+#[inline(always)]
+fn vector(register: __m512) -> Vector {
+    unsafe { transmute::<__m512, Vector>(register) }
+}
+
+// The instructions of all that follows are those of the kernels that use it.
+
+/// [`Instructions::exp2`]: the processor has instructions for the whole part.
+#[inline(always)]
+fn exp2(x: __m512) -> __m512 {
+    /// Low enough for a result of 0. Minus infinity less itself would be NaN.
+    const LOWEST: f32 = -1000.0;
+    unsafe {
+        // Of two operands of which one is NaN, the second one is the result.
+        let x = _mm512_max_ps(_mm512_set1_ps(LOWEST), x);
+        let whole = _mm512_roundscale_ps::<_MM_FROUND_TO_NEAREST_INT>(x);
+        let rest = _mm512_sub_ps(x, whole);
+        let mut power = _mm512_set1_ps(POWERS[0]);
+        for coefficient in &POWERS[1..] {
+            power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(*coefficient));
+        }
+        let power = _mm512_fmadd_ps(power, rest, _mm512_set1_ps(1.0));
+        _mm512_scalef_ps(power, whole)
+    }
+}
+
+/// [`Instructions::transpose`]: numbers, then pairs, then fours change places.
+#[inline(always)]
+fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+    unsafe {
+        let mut pairs = rows;
+        for row in (0..LANES).step_by(2) {
+            pairs[row] = _mm512_unpacklo_epi32(rows[row], rows[row + 1]);
+            pairs[row + 1] = _mm512_unpackhi_epi32(rows[row], rows[row + 1]);
+        }
+        // A quarter of `fours[4 * i + j]` is column `j` of the same quarter of rows `4 * i..4 * i + 4`.
+        let mut fours = rows;
+        for row in (0..LANES).step_by(4) {
+            fours[row] = _mm512_unpacklo_epi64(pairs[row], pairs[row + 2]);
+            fours[row + 1] = _mm512_unpackhi_epi64(pairs[row], pairs[row + 2]);
+            fours[row + 2] = _mm512_unpacklo_epi64(pairs[row + 1], pairs[row + 3]);
+            fours[row + 3] = _mm512_unpackhi_epi64(pairs[row + 1], pairs[row + 3]);
+        }
+        let mut columns = rows;
+        for column in 0..4 {
+            let [first, second, third, last] = [0, 4, 8, 12].map(|row| fours[row + column]);
+            let low = [
+                _mm512_shuffle_i32x4::<0b01_00_01_00>(first, second),
+                _mm512_shuffle_i32x4::<0b01_00_01_00>(third, last),
+            ];
+            let high = [
+                _mm512_shuffle_i32x4::<0b11_10_11_10>(first, second),
+                _mm512_shuffle_i32x4::<0b11_10_11_10>(third, last),
+            ];
+            columns[column] = _mm512_shuffle_i32x4::<0b10_00_10_00>(low[0], low[1]);
+            columns[column + 4] = _mm512_shuffle_i32x4::<0b11_01_11_01>(low[0], low[1]);
+            columns[column + 8] = _mm512_shuffle_i32x4::<0b10_00_10_00>(high[0], high[1]);
+            columns[column + 12] = _mm512_shuffle_i32x4::<0b11_01_11_01>(high[0], high[1]);
+        }
+        columns
+    }
+}
+
 /// Products of f32. The compiler makes vectors of few arrays; of as many as hide two additions per cycle it does not.
 #[derive(Clone, Copy)]
 pub(super) struct Singles(__m512);
 
-// The instructions of both are those of the kernels that use them.
 impl Sums for Singles {
     type Number = f32;
     type Unit = f32;
@@ -75,7 +174,7 @@ impl Sums for Singles {
 
     #[inline(always)]
     fn get(self) -> Vector {
-        unsafe { transmute(self.0) }
+        vector(self.0)
     }
 
     #[inline(always)]
@@ -115,17 +214,26 @@ impl Sums for Pairs {
 
     #[inline(always)]
     fn get(self) -> Vector {
-        unsafe { transmute(self.0) }
+        vector(self.0)
     }
 
     #[inline(always)]
     fn units(first: Vector, second: Vector) -> [[bf16; 2]; LANES] {
+        /// Where the numbers of each lane are among those of both vectors.
+        const PLACES: [[u16; 2]; LANES] = {
+            let mut places = [[0; 2]; LANES];
+            let mut lane = 0;
+            while lane < LANES {
+                places[lane] = [lane as u16, (LANES + lane) as u16];
+                lane += 1;
+            }
+            places
+        };
         unsafe {
-            let wide = |vector: Vector| -> __m512i {
-                let rounded = _mm512_cvtneps_pbh(transmute::<Vector, __m512>(vector));
-                _mm512_cvtepu16_epi32(transmute::<__m256bh, __m256i>(rounded))
-            };
-            transmute(_mm512_or_si512(wide(first), _mm512_slli_epi32::<16>(wide(second))))
+            let rounded = _mm512_cvtne2ps_pbh(register(second), register(first));
+            let places = transmute::<[[u16; 2]; LANES], __m512i>(PLACES);
+            let pairs = _mm512_permutexvar_epi16(places, transmute::<__m512bh, __m512i>(rounded));
+            transmute::<__m512i, [[bf16; 2]; LANES]>(pairs)
         }
     }
 

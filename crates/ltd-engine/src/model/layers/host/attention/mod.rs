@@ -1,0 +1,195 @@
+//! Attention of a few rows over a cache: rotation, storing of keys and values, and grouped-query attention under a
+//! tree mask.
+//!
+//! Query heads that share a key head are rows of one problem, sixteen of them in the lanes of a vector: keys and values are
+//! read as they stand in the cache, and the softmax is computed lane by lane. In f32 a row's result does not depend on the
+//! rows beside it.
+
+mod memory;
+mod rotation;
+mod rows;
+mod storing;
+mod visibility;
+
+use std::any::TypeId;
+use std::ops::Range;
+
+use tch::Tensor;
+
+use super::element::{Element, with_element};
+use super::simd::{InstructionSet, LANES, dispatch_to};
+use super::sums::Sums;
+use super::{elements, elements_mut, parallel};
+use memory::{FORWARD, lines};
+use rows::Rows;
+use storing::Storing;
+
+pub(in super::super) use visibility::Visibility;
+
+/// Sizes of the heads.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Heads {
+    /// Query heads.
+    pub(in super::super) queries: usize,
+    /// Key and value heads.
+    pub(in super::super) keys: usize,
+    /// Width of a head.
+    pub(in super::super) width: usize,
+    /// Factor on the scores.
+    pub(in super::super) scale: f32,
+}
+
+/// Norms of each query and key head before the rotation, `[head_dim]` each (Qwen3).
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct HeadNorms<'t> {
+    pub(in super::super) query: &'t Tensor,
+    pub(in super::super) key: &'t Tensor,
+    pub(in super::super) eps: f32,
+}
+
+/// Rotates the queries and keys of `qkv` (`[n, (query heads + 2 key heads) * width]`), stores keys and values at rows
+/// `past..past + n` of the caches (`[key heads, capacity, width]`), and attends: `[n, query heads * width]`. `cos` and
+/// `sin` are those of the rows, `[n, width / 2]`. The processor has the `instructions`.
+#[expect(clippy::too_many_arguments, reason = "the formula has so many terms")]
+pub(in super::super) fn attend(
+    qkv: &Tensor,
+    heads: Heads,
+    norms: Option<HeadNorms>,
+    cos: &[f32],
+    sin: &[f32],
+    keys: &Tensor,
+    values: &Tensor,
+    past: usize,
+    visibility: &Visibility,
+    instructions: InstructionSet,
+) -> Tensor {
+    let rows = qkv.size()[0] as usize;
+    let result =
+        qkv.new_empty([rows as i64, (heads.queries * heads.width) as i64], (qkv.kind(), qkv.device()));
+    let vectors = (rows * heads.queries / heads.keys).div_ceil(LANES);
+    FORWARD.with_borrow_mut(|memory| {
+        let cached = 2 * heads.keys * (past + rows + 1) * heads.width;
+        let cached = lines::<f32>(memory, cached.div_ceil(LANES));
+        with_element!(qkv.kind(), T => {
+            // The caches are written in the first step only, and read after it.
+            let shared = unsafe {
+                Shared::<T> {
+                    qkv: elements(qkv),
+                    heads,
+                    norms: norms.map(|norms| (elements(norms.query), elements(norms.key), norms.eps)),
+                    cos,
+                    sin,
+                    caches: [keys, values].map(|cache| elements_mut::<T>(cache).as_mut_ptr() as usize),
+                    capacity: keys.size()[1] as usize,
+                    past,
+                    rows,
+                    vectors,
+                    visibility,
+                    cached: cached.as_mut_ptr() as usize,
+                    result: elements_mut::<T>(&result).as_mut_ptr() as usize,
+                }
+            };
+            let storing = Storing(&shared);
+            parallel::for_each(2 * heads.keys, &|item| dispatch_to(instructions, &storing, item));
+            let rows = Rows(&shared);
+            parallel::for_each(heads.keys * vectors, &|item| dispatch_to(instructions, &rows, item));
+        });
+    });
+    result
+}
+
+/// All that both steps share. Addresses stand for memory of which no two items write the same part.
+struct Shared<'t, T> {
+    qkv: &'t [T],
+    heads: Heads,
+    norms: Option<(&'t [T], &'t [T], f32)>,
+    cos: &'t [f32],
+    sin: &'t [f32],
+    /// Of keys and of values.
+    caches: [usize; 2],
+    capacity: usize,
+    past: usize,
+    rows: usize,
+    /// Vectors of query rows per key head.
+    vectors: usize,
+    visibility: &'t Visibility,
+    cached: usize,
+    result: usize,
+}
+
+impl<T: Element> Shared<'_, T> {
+    fn total(&self) -> usize {
+        self.past + self.rows
+    }
+
+    /// Query heads per key head.
+    fn group(&self) -> usize {
+        self.heads.queries / self.heads.keys
+    }
+
+    /// A head of a row of `qkv`.
+    #[inline(always)]
+    fn input(&self, row: usize, head: usize) -> &[T] {
+        let Heads { queries, keys, width, .. } = self.heads;
+        &self.qkv[(row * (queries + 2 * keys) + head) * width..][..width]
+    }
+
+    /// Cosines and sines of a row.
+    #[inline(always)]
+    fn angles(&self, row: usize) -> [&[f32]; 2] {
+        let half = self.heads.width / 2;
+        [self.cos, self.sin].map(|table| &table[row * half..][..half])
+    }
+
+    /// `count` rows of a key head in a cache, from a position on.
+    #[inline(always)]
+    unsafe fn cache<'c>(&self, which: usize, head: usize, position: usize, count: usize) -> &'c mut [T] {
+        let width = self.heads.width;
+        let offset = (head * self.capacity + position) * width;
+        unsafe { std::slice::from_raw_parts_mut((self.caches[which] as *mut T).add(offset), count * width) }
+    }
+
+    /// The query rows of a vector, numbered through rows and the query heads that share a key head.
+    #[inline(always)]
+    fn queries(&self, vector: usize) -> Range<usize> {
+        vector * LANES..((vector + 1) * LANES).min(self.rows * self.group())
+    }
+
+    /// Row and query head of a query row of a key head.
+    #[inline(always)]
+    fn row_and_head(&self, key_head: usize, query: usize) -> (usize, usize) {
+        (query / self.group(), key_head * self.group() + query % self.group())
+    }
+
+    /// All keys or values of a key head, made for [`Sums`] that cannot read the cache.
+    #[inline(always)]
+    unsafe fn cached<'c, S: Sums>(&self, which: usize, head: usize) -> &'c mut [S::Unit] {
+        let size = (self.total() + 1) * self.heads.width;
+        let offset = (which * self.heads.keys + head) * size;
+        unsafe { std::slice::from_raw_parts_mut((self.cached as *mut S::Unit).add(offset), size) }
+    }
+
+    /// Keys as units `[total, width in units]`, values as units `[total in units, width]`.
+    #[inline(always)]
+    unsafe fn units<'c, S: Sums>(&self, which: usize, head: usize) -> &'c [S::Unit] {
+        unsafe {
+            if !Self::in_cache::<S>(which) {
+                return self.cached::<S>(which, head);
+            }
+            let cache = self.cache(which, head, 0, self.total());
+            std::slice::from_raw_parts(cache.as_ptr().cast(), cache.len() / S::NUMBERS)
+        }
+    }
+
+    /// Whether keys or values can be read from the cache: they are of the right type, and numbers that are multiplied
+    /// together are neighbours.
+    fn in_cache<S: Sums>(which: usize) -> bool {
+        TypeId::of::<T>() == TypeId::of::<S::Number>() && (which == KEYS || S::NUMBERS == 1)
+    }
+}
+
+const KEYS: usize = 0;
+const VALUES: usize = 1;
+
+/// Numbers that are multiplied.
+type Number<T, I> = <<T as Element>::Sums<I> as Sums>::Number;

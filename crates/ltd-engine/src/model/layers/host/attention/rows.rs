@@ -1,0 +1,150 @@
+//! Second step of the attention: what the new rows see is weighed and added up, a vector of query rows at a time.
+
+use std::f32::consts::LOG2_E;
+
+use super::super::element::Element;
+use super::super::simd::{Instructions, Kernel, LANES, Vector};
+use super::super::sums::{Sums, product};
+use super::memory::{ITEM, Item, lines};
+use super::rotation::rotate;
+use super::{KEYS, Number, Shared, VALUES};
+
+/// Rotated queries, scores, softmax, weighted values, of a vector of query rows of a key head.
+pub(super) struct Rows<'s, 't, T>(pub(super) &'s Shared<'t, T>);
+
+impl<T: Element> Kernel for Rows<'_, '_, T> {
+    #[inline(always)]
+    fn run<I: Instructions>(&self, item: usize) {
+        let shared = self.0;
+        let (head, vector) = (item / shared.vectors, item % shared.vectors);
+        let (width, total) = (shared.heads.width, shared.total());
+        let everywhere = shared.visibility.everywhere;
+        let seeing = shared.visibility.of(vector, total);
+        let end = seeing.map_or(total, |seeing| everywhere + seeing.len());
+        let steps = end.div_ceil(T::Sums::<I>::NUMBERS);
+
+        let mut scratch = ITEM.take();
+        let Item { queries, scores, weights, attended } = &mut scratch;
+        let queries = lines(queries, (width / T::Sums::<I>::NUMBERS).next_multiple_of(LANES));
+        let scores = lines(scores, end);
+        let weights = lines(weights, steps);
+        let attended = lines(attended, width.next_multiple_of(LANES));
+
+        self.rotated_queries::<I>(head, vector, attended, queries);
+        let queries = &queries[..width / T::Sums::<I>::NUMBERS];
+        let keys = unsafe { shared.units::<T::Sums<I>>(KEYS, head) };
+        product::<T::Sums<I>>(keys, [queries.len(), 1], queries, scores);
+        for (scores, lanes) in scores[everywhere..].iter_mut().zip(seeing.unwrap_or_default()) {
+            *scores = I::select(*scores, *lanes);
+        }
+        let sums = softmax::<I, T::Sums<I>>(scores, weights);
+        let values = unsafe { shared.units::<T::Sums<I>>(VALUES, head) };
+        product::<T::Sums<I>>(values, [1, width], weights, &mut attended[..width]);
+        self.store::<I>(head, vector, attended, sums.map(|sum| 1.0 / sum));
+        ITEM.set(scratch);
+    }
+}
+
+impl<T: Element> Rows<'_, '_, T> {
+    /// The rows' queries as `[width in units, lanes]`, scaled such that powers of two turn scores into weights. They are
+    /// rotated one by one into `rows`, whose size they fit in, and transposed.
+    #[inline(always)]
+    fn rotated_queries<I: Instructions>(
+        &self,
+        head: usize,
+        vector: usize,
+        rows: &mut [Vector],
+        queries: &mut [[<T::Sums<I> as Sums>::Unit; LANES]],
+    ) {
+        let shared = self.0;
+        let (width, numbers) = (shared.heads.width, queries.len() * T::Sums::<I>::NUMBERS);
+        assert!(numbers * size_of::<Number<T, I>>() <= size_of_val(rows) / LANES);
+        let rows: &mut [Number<T, I>] =
+            unsafe { std::slice::from_raw_parts_mut(rows.as_mut_ptr().cast(), numbers * LANES) };
+        let norm = shared.norms.map(|(query, _, eps)| (query, eps));
+        for (query, rotated) in shared.queries(vector).zip(rows.chunks_exact_mut(numbers)) {
+            let (row, head) = shared.row_and_head(head, query);
+            let input = shared.input(row, head);
+            let scale = shared.heads.scale * LOG2_E;
+            rotate::<I, T, _>(input, norm, shared.angles(row), scale, &mut rotated[..width]);
+        }
+        // A unit has the size of an f32.
+        let rows: &[Vector] = unsafe { std::slice::from_raw_parts(rows.as_ptr().cast(), queries.len()) };
+        let blocks = queries.len() / LANES;
+        for (block, queries) in queries.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let mut lanes = [[0.0; LANES]; LANES];
+            for (lane, numbers) in lanes.iter_mut().enumerate() {
+                *numbers = rows[lane * blocks + block];
+            }
+            I::transpose(&mut lanes);
+            *queries = unsafe { std::mem::transmute_copy(&lanes) };
+        }
+    }
+
+    /// Writes `[width, lanes]` times factors to the rows of the result.
+    #[inline(always)]
+    fn store<I: Instructions>(&self, head: usize, vector: usize, attended: &[Vector], factors: Vector) {
+        let (shared, width) = (self.0, self.0.heads.width);
+        let queries = shared.queries(vector);
+        let starts: [usize; LANES] = std::array::from_fn(|lane| {
+            let (row, head) = shared.row_and_head(head, queries.start + lane);
+            (row * shared.heads.queries + head) * width
+        });
+        for (block, attended) in attended.as_chunks::<LANES>().0.iter().enumerate() {
+            // Loops, as a closure handed to `map` is compiled without this kernel's instructions.
+            let mut columns = *attended;
+            for column in &mut columns {
+                *column = I::multiply(*column, factors);
+            }
+            I::transpose(&mut columns);
+            for (values, start) in columns.iter().zip(&starts[..queries.len()]) {
+                let (first, end) = (block * LANES, width.min((block + 1) * LANES));
+                let output = unsafe {
+                    let output = (shared.result as *mut T).add(start + first);
+                    std::slice::from_raw_parts_mut(output, end - first)
+                };
+                let mut rounded = [T::default(); LANES];
+                for (rounded, value) in rounded.iter_mut().zip(values) {
+                    *rounded = T::from_f32(*value);
+                }
+                // A whole vector at once, but at the end of an odd width.
+                match output.first_chunk_mut() {
+                    Some(output) => *output = rounded,
+                    None => output.copy_from_slice(&rounded[..output.len()]),
+                }
+            }
+        }
+    }
+}
+
+/// Turns scores into weights, lane by lane, and returns what each lane's add up to. What is not seen weighs nothing.
+#[inline(always)]
+fn softmax<I: Instructions, S: Sums>(scores: &[Vector], weights: &mut [[S::Unit; LANES]]) -> Vector {
+    let mut highest: Vector = [f32::NEG_INFINITY; LANES];
+    for score in scores {
+        for (highest, score) in highest.iter_mut().zip(score) {
+            *highest = if *score > *highest { *score } else { *highest };
+        }
+    }
+    let mut sums: Vector = [0.0; LANES];
+    for (weights, scores) in weights.iter_mut().zip(scores.chunks(S::NUMBERS)) {
+        let first = weigh::<I>(&scores[0], &highest, &mut sums);
+        let second =
+            if scores.len() == 2 { weigh::<I>(&scores[1], &highest, &mut sums) } else { [0.0; LANES] };
+        *weights = S::units(first, second);
+    }
+    sums
+}
+
+#[inline(always)]
+fn weigh<I: Instructions>(score: &Vector, highest: &Vector, sums: &mut Vector) -> Vector {
+    let mut below = *score;
+    for (below, highest) in below.iter_mut().zip(highest) {
+        *below -= highest;
+    }
+    let weight = I::exp2(below);
+    for (sum, weight) in sums.iter_mut().zip(&weight) {
+        *sum += weight;
+    }
+    weight
+}
