@@ -51,6 +51,7 @@ fn cycles_and_output_are_the_references() {
         "7",
         "--size",
         "59",
+        "--whole-beam",
         "--max-new-tokens",
         &count,
         "--token-ids",

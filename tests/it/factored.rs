@@ -45,6 +45,7 @@ fn table(level_ms: f32) -> LatencyTable {
         },
         root: surface(6, 1.0),
         level: surface(5, level_ms),
+        level_rows: None,
         verify: surface(30, 10.0),
         decision: DecisionCost::default(),
         held_out_error: None,
@@ -88,6 +89,11 @@ fn package() -> PolicyPackage {
     PolicyPackage { manifest, policy: Policy::Factored(Factored { predictor, latency, rule: RULE }) }
 }
 
+/// The package on the machine of another table.
+fn elsewhere(latency: LatencyTable) -> PolicyPackage {
+    package().retargeted(Factored { predictor: predictor(), latency, rule: RULE }).expect("another machine")
+}
+
 /// Depths and sizes of all cycles, all new tokens, and what was said on standard error.
 fn decode(mode: &[&str]) -> (Vec<(u64, u64)>, Value, String) {
     let common = ["--json", "--max-new-tokens", "24", "--token-ids", "1 70 105 118 36"];
@@ -116,9 +122,13 @@ fn a_factored_package_decodes_by_the_table_it_holds() {
     let (_, plain, _) = decode(&["--mode", "ar"]);
     assert_ne!(plain, json!([]));
 
-    // 1.2 more tokens per level of 1 ms, at 0.1 tokens per millisecond: as deep as possible.
+    // 1.2 more tokens per level of 1 ms, at 0.1 tokens per millisecond: as deep as possible. Some trees have no candidate
+    // in their fourth level that is among the best 30.
     let (shapes, output, errors) = decode_with(&package(), folder.path(), "cheap");
-    assert!(shapes.iter().all(|shape| *shape == (5, 30)), "{shapes:?}");
+    assert!(
+        shapes.contains(&(5, 30)) && shapes.iter().all(|&(depth, size)| depth >= 4 && size == 30),
+        "{shapes:?}"
+    );
     assert_eq!(output, plain);
     assert!(
         errors.contains("decisions by times measured on a test machine (cpu, f32, 2 threads)"),
@@ -126,7 +136,7 @@ fn a_factored_package_decodes_by_the_table_it_holds() {
     );
 
     // A level of 60 ms costs 6 tokens: the root's own candidates, of which there are 10.
-    let dear = package().retargeted(table(60.0), RULE).expect("another machine");
+    let dear = elsewhere(table(60.0));
     let (shapes, output, _) = decode_with(&dear, folder.path(), "dear");
     assert!(shapes.iter().all(|shape| *shape == (0, 10)), "{shapes:?}");
     assert_eq!(output, plain);
@@ -158,11 +168,11 @@ fn other_conditions_than_the_policy_was_made_for_are_warned_of_once() {
         ["ltd-decode: warning: the policy was made for sampling greedy (here: temperature 0.8, top-k 40): \
           a constant may be better here"]
     );
-    let elsewhere = LatencyTable {
+    let there = LatencyTable {
         identity: LatencyIdentity { dtype: "bf16".to_owned(), threads: 1, ..table(1.0).identity },
         ..table(1.0)
     };
-    let elsewhere = package().retargeted(elsewhere, RULE).expect("another machine");
+    let elsewhere = elsewhere(there);
     std::fs::remove_dir_all(&out).expect("removed");
     ltd::export::write(&elsewhere, &out).expect("it is written");
     assert_eq!(

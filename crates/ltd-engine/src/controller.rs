@@ -6,6 +6,12 @@ use crate::CycleOutcome;
 
 /// Steers a cycle. Static settings, heuristics and learned policies all implement it.
 pub trait Controller {
+    /// The largest size that it may choose. Candidates that cannot be among so many are not expanded; the cycle's outcome
+    /// is the same.
+    fn size_limit(&self) -> usize {
+        usize::MAX
+    }
+
     /// Called when a cycle starts, before its first decision.
     fn begin_cycle(&mut self) {}
 
@@ -38,12 +44,31 @@ pub struct Static {
 }
 
 impl Controller for Static {
+    fn size_limit(&self) -> usize {
+        self.size
+    }
+
     fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
         summary.draft_depth < self.depth
     }
 
     fn verification_size(&mut self, _summary: &CycleSummary) -> usize {
         self.size
+    }
+}
+
+/// [`Static`] with levels that expand all of the beam, as EAGLE-3 drafts (arXiv 2503.01840): candidates that will not be
+/// verified, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WholeBeam(pub Static);
+
+impl Controller for WholeBeam {
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        self.0.continue_drafting(summary)
+    }
+
+    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        self.0.verification_size(summary)
     }
 }
 
@@ -111,6 +136,14 @@ impl From<FactoredPolicy> for Learned {
 }
 
 impl Controller for Learned {
+    fn size_limit(&self) -> usize {
+        match &self.0 {
+            Decider::Factored(policy) => policy.size_limit(),
+            Decider::Pair { size: SizeDecider::Policy(policy), .. } => policy.size_limit(),
+            Decider::Pair { size: SizeDecider::Constant(size), .. } => *size,
+        }
+    }
+
     fn begin_cycle(&mut self) {
         if let Decider::Factored(policy) = &mut self.0 {
             policy.begin_cycle();

@@ -23,6 +23,8 @@ pub struct CycleState {
     frontier_rows: Vec<i64>,
     /// Tree rows (beyond the draft's stable cache) of each frontier node's ancestors.
     frontier_ancestors: Vec<Vec<usize>>,
+    /// Rows of each level's forward.
+    level_rows: Vec<usize>,
     context_length: usize,
     timing: CycleTiming,
 }
@@ -43,9 +45,20 @@ impl CycleState {
         CycleSummary {
             scores: self.tree.scores(),
             beam_width: self.tree.beam_width(),
+            frontier: self.tree.frontier().len(),
             draft_depth: self.tree.depth(),
             context_length: self.context_length,
         }
+    }
+
+    /// Rows of the draft forwards after the root expansion.
+    pub fn level_rows(&self) -> &[usize] {
+        &self.level_rows
+    }
+
+    /// Expands no more than the best `rows` candidates in the next level: to measure what such a level takes.
+    pub fn narrow(&mut self, rows: usize) {
+        self.tree.narrow(rows);
     }
 
     /// Where the time went so far.
@@ -79,8 +92,8 @@ pub struct VerifiedTree {
 }
 
 impl Engine {
-    /// Starts a cycle: root expansion.
-    pub fn begin_cycle(&self, session: &mut Session) -> Result<CycleState> {
+    /// Starts a cycle that will verify at most `size_limit` candidates: root expansion.
+    pub fn begin_cycle(&self, session: &mut Session, size_limit: usize) -> Result<CycleState> {
         if session.is_full() {
             return Err(Error::CacheFull { capacity: self.capacity() });
         }
@@ -97,7 +110,7 @@ impl Engine {
             });
             let level = self.draft.continuations(&logits, self.beam_width())?;
             check_numbers(&level.log_probs, 0)?;
-            Ok::<_, Error>((DraftTree::new(&level.log_probs, level.tokens), hidden))
+            Ok::<_, Error>((DraftTree::within(&level.log_probs, level.tokens, size_limit), hidden))
         });
         let (tree, hidden) = expansion?;
         Ok(CycleState {
@@ -105,15 +118,21 @@ impl Engine {
             frontier_ancestors: vec![Vec::new(); tree.beam_width()],
             tree,
             hidden,
+            level_rows: Vec::new(),
             context_length: session.context_length(),
             timing: CycleTiming { draft, forwards, ..CycleTiming::default() },
         })
     }
 
-    /// Drafts one more level.
+    /// Drafts one more level. Where nothing is left that could be verified, it is empty and takes no forward.
     pub fn expand(&self, session: &mut Session, cycle: &mut CycleState) -> Result<()> {
         if cycle.draft_depth() >= self.max_depth() {
             return Err(Error::DepthLimit { depth: self.max_depth() });
+        }
+        if cycle.tree.frontier().is_empty() {
+            cycle.tree.push_level(&[], &[]);
+            cycle.level_rows.push(0);
+            return Ok(());
         }
         let (expansion, elapsed) = timed(self.device, || self.expand_frontier(session, cycle));
         cycle.timing.draft += elapsed;
@@ -123,15 +142,16 @@ impl Engine {
     fn expand_frontier(&self, session: &Session, cycle: &mut CycleState) -> Result<()> {
         let width = cycle.tree.beam_width();
         let depth = cycle.tree.depth();
-        let first_row = depth * width;
+        let rows = cycle.tree.frontier().len();
+        let first_row: usize = cycle.level_rows.iter().sum();
         let tokens: Vec<u32> = cycle.tree.frontier().iter().map(|&node| cycle.tree.tokens()[node]).collect();
-        let parents = Tensor::from_slice(&cycle.frontier_rows).to_device(self.device);
+        let parents = Tensor::from_slice(&cycle.frontier_rows[..rows]).to_device(self.device);
         let hidden = cycle.hidden.index_select(ROWS, &parents);
 
         // Each node sees the stable cache, its ancestors and itself.
-        let tree_rows = first_row + width;
-        let mut sees = vec![false; width * tree_rows];
-        for (row, ancestors) in cycle.frontier_ancestors.iter_mut().enumerate() {
+        let tree_rows = first_row + rows;
+        let mut sees = vec![false; rows * tree_rows];
+        for (row, ancestors) in cycle.frontier_ancestors[..rows].iter_mut().enumerate() {
             ancestors.push(first_row + row);
             for &ancestor in ancestors.iter() {
                 sees[row * tree_rows + ancestor] = true;
@@ -139,7 +159,7 @@ impl Engine {
         }
         let stable = session.draft_cache.len();
         let mask = &AttentionMask::tree(stable, sees);
-        let positions = vec![(cycle.context_length + depth) as i64; width];
+        let positions = vec![(cycle.context_length + depth) as i64; rows];
         let past = stable + first_row as i64;
         let tokens = self.token_tensor(&tokens);
         let (hidden, logits) = self.forward(&mut cycle.timing.forwards, || {
@@ -158,6 +178,7 @@ impl Engine {
             parent_rows.iter().map(|&row| cycle.frontier_ancestors[row].clone()).collect();
         cycle.frontier_rows = parent_rows.iter().map(|&row| row as i64).collect();
         cycle.hidden = hidden;
+        cycle.level_rows.push(rows);
         Ok(())
     }
 
@@ -175,7 +196,7 @@ impl Engine {
         size: usize,
     ) -> Result<(CycleOutcome, VerifiedTree)> {
         let room = self.capacity() - session.context_length() - 1;
-        let CycleState { tree, context_length, mut timing, .. } = cycle;
+        let CycleState { tree, level_rows, context_length, mut timing, .. } = cycle;
         let mut forwards = Duration::ZERO;
         let (verified, elapsed) = timed(self.device, || {
             let verification = tree.select(session.root, size.min(room));
@@ -192,6 +213,7 @@ impl Engine {
             accepted_ids,
             next_token,
             draft_depth: tree.depth(),
+            level_rows,
             verification_size: verification.selected.len(),
             requested_size: size,
             context_length,
@@ -252,11 +274,13 @@ impl Engine {
         Ok((outcome, tree))
     }
 
-    /// The drafting half of a cycle: root expansion, then levels while the controller goes on.
+    /// The drafting half of a cycle: root expansion, then levels while the controller goes on and there is something to
+    /// expand.
     pub fn draft_cycle(&self, session: &mut Session, controller: &mut dyn Controller) -> Result<CycleState> {
-        let mut cycle = self.begin_cycle(session)?;
+        let mut cycle = self.begin_cycle(session, controller.size_limit())?;
         controller.begin_cycle();
         while cycle.draft_depth() < self.max_depth()
+            && !cycle.tree.frontier().is_empty()
             && cycle.decide(|summary| controller.continue_drafting(summary))
         {
             self.expand(session, &mut cycle)?;
@@ -276,7 +300,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{DtypeSetting, EngineConfig, Static};
+    use crate::{DtypeSetting, EngineConfig, Static, WholeBeam};
 
     /// Keys and values of the same position, computed in batches of other shapes.
     const TOLERANCE: f64 = 1e-4;
@@ -293,6 +317,29 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn what_is_not_expanded_would_not_have_been_verified(
+            prompt in prop::collection::vec(4u32..260, 1..30),
+            shapes in prop::collection::vec((0usize..=12, 1usize..=60), 1..5),
+        ) {
+            let engine = engine();
+            let mut sessions = [0, 1].map(|_| engine.prefill(&prompt, None).expect("prefill"));
+            for (depth, size) in shapes {
+                let fixed = Static { depth, size };
+                let [narrow, whole] = &mut sessions;
+                let (narrow, found) = engine.run_cycle_tree(narrow, &mut { fixed }).expect("a cycle");
+                let (whole, expected) = engine.run_cycle_tree(whole, &mut WholeBeam(fixed)).expect("a cycle");
+                prop_assert_eq!(&found.verification.tokens, &expected.verification.tokens);
+                prop_assert_eq!(found.verification.mask(), expected.verification.mask());
+                prop_assert_eq!((narrow.accepted_ids, narrow.next_token), (whole.accepted_ids, whole.next_token));
+                let width = engine.beam_width();
+                prop_assert_eq!(whole.level_rows, vec![width; depth]);
+                // No more than can be verified, and no level of nothing.
+                prop_assert!(narrow.level_rows.iter().all(|rows| (1..=width.min(size)).contains(rows)));
+                prop_assert_eq!(narrow.draft_depth, narrow.level_rows.len());
+            }
+        }
 
         #[test]
         fn caches_after_cycles_equal_those_of_a_plain_forward(

@@ -191,6 +191,7 @@ impl Engine {
             accepted_ids: vec![appended],
             next_token,
             draft_depth: 0,
+            level_rows: Vec::new(),
             verification_size: 0,
             requested_size: 0,
             context_length,

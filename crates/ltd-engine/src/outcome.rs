@@ -43,6 +43,8 @@ pub struct CycleOutcome {
     pub next_token: u32,
     /// Draft forwards made after the root expansion, `D`.
     pub draft_depth: usize,
+    /// Rows of each of these.
+    pub level_rows: Vec<usize>,
     /// Candidates verified, the root not counted, `V` (fewer than asked for when the tree or the cache is smaller).
     pub verification_size: usize,
     /// Candidates asked for.
@@ -200,6 +202,7 @@ mod tests {
             accepted_ids: vec![0; tokens],
             next_token: 0,
             draft_depth: depth,
+            level_rows: vec![10; depth],
             verification_size: size,
             requested_size: size,
             context_length: 10,

@@ -257,7 +257,7 @@ mod tests {
             for (position, found) in visited {
                 let mut session = engine.prefill(&tokens[..position], None).expect("prefill");
                 session.root = tokens[position];
-                let mut cycle = engine.begin_cycle(&mut session).expect("a cycle");
+                let mut cycle = engine.begin_cycle(&mut session, usize::MAX).expect("a cycle");
                 for _ in 0..depth {
                     engine.expand(&mut session, &mut cycle).expect("a level");
                 }

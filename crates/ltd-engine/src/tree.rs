@@ -1,14 +1,18 @@
 //! The draft tree and what is taken from it for verification: plain host data.
 
+use crate::frontier::Contention;
+
 /// Candidates proposed in one cycle, level after level. Candidate `i` belongs to group `i / W`: the `W` children
 /// of one parent, best first. The first group hangs below the root; each later level has `W` groups, one per
-/// frontier node, in frontier order.
+/// frontier node, in frontier order. Where the frontier is smaller, the last groups have no candidates: their scores
+/// are minus infinity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DraftTree {
     beam_width: usize,
+    contention: Contention,
     scores: Vec<f32>,
     tokens: Vec<u32>,
-    /// Per group, 0 for the root, else 1 + the flat index of the parent candidate.
+    /// Per group, 0 for the root, else 1 + the flat index of the parent candidate; [`ABSENT`] for one without.
     parents: Vec<usize>,
     frontier: Vec<usize>,
     depth: usize,
@@ -27,22 +31,35 @@ pub struct VerificationTree {
     pub depths: Vec<usize>,
 }
 
+/// Marks a group of no candidates.
+const ABSENT: usize = usize::MAX;
+
 impl DraftTree {
     /// A tree with its first level: the `W` best continuations of the root, best first.
     pub fn new(log_probs: &[f32], tokens: Vec<u32>) -> Self {
+        Self::within(log_probs, tokens, usize::MAX)
+    }
+
+    /// [`DraftTree::new`], of which at most `size_limit` candidates will be verified: what cannot be among them any more
+    /// is not expanded, and the best `size_limit` are the same as without the limit.
+    pub fn within(log_probs: &[f32], tokens: Vec<u32>, size_limit: usize) -> Self {
         let beam_width = tokens.len();
+        let scores: Vec<f32> = log_probs.iter().map(|&log_prob| at_most_zero(log_prob)).collect();
+        let mut contention = Contention::new(beam_width, size_limit);
+        let expanded = contention.add_level(&scores);
         Self {
             beam_width,
-            scores: log_probs.iter().map(|&log_prob| at_most_zero(log_prob)).collect(),
+            contention,
+            scores,
             tokens,
             parents: vec![0],
-            frontier: (0..beam_width).collect(),
+            frontier: (0..expanded).collect(),
             depth: 0,
         }
     }
 
-    /// Adds a level: the `W` best continuations of each frontier node (`[W, W]`, row-major), of which the best `W`
-    /// by score become the next frontier.
+    /// Adds a level: the `W` best continuations of each frontier node (`[frontier, W]`, row-major), of which the best
+    /// `W` by score become the next frontier, as far as they can be verified.
     pub fn push_level(&mut self, log_probs: &[f32], tokens: &[u32]) {
         let start = self.scores.len();
         let width = self.beam_width;
@@ -52,11 +69,15 @@ impl DraftTree {
             self.parents.push(parent + 1);
         }
         self.tokens.extend_from_slice(tokens);
-        self.frontier = best(&self.scores, start, width);
+        self.scores.resize(start + width * width, f32::NEG_INFINITY);
+        self.tokens.resize(start + width * width, 0);
+        self.parents.resize(self.scores.len() / width, ABSENT);
+        let expanded = self.contention.add_level(&self.scores[start..]);
+        self.frontier = best(&self.scores, start, expanded);
         self.depth += 1;
     }
 
-    /// Candidates per level that are expanded, `W`.
+    /// Candidates per level that are expanded at most, `W`.
     pub fn beam_width(&self) -> usize {
         self.beam_width
     }
@@ -76,14 +97,21 @@ impl DraftTree {
         &self.tokens
     }
 
-    /// Parent of each group of `W` candidates: 0 for the root, else 1 + the parent's flat index.
+    /// Parent of each group of `W` candidates: 0 for the root, else 1 + the parent's flat index; `usize::MAX` for a group
+    /// without candidates.
     pub fn group_parents(&self) -> &[usize] {
         &self.parents
     }
 
-    /// Flat indices of the candidates that the next level would expand, best first.
+    /// Flat indices of the candidates that the next level would expand, best first. With none, nothing that could be
+    /// drafted would be verified.
     pub fn frontier(&self) -> &[usize] {
         &self.frontier
+    }
+
+    /// Expands no more than the best `rows` candidates in the next level.
+    pub(crate) fn narrow(&mut self, rows: usize) {
+        self.frontier.truncate(rows);
     }
 
     /// Flat index of a candidate's parent, `None` for the root.
@@ -91,10 +119,11 @@ impl DraftTree {
         self.parents[candidate / self.beam_width].checked_sub(1)
     }
 
-    /// The `size` best candidates by score (all, if there are fewer). Closed under parents: a parent scores at
-    /// least as much as its child and, at equal scores, stands before it.
+    /// The `size` best candidates by score (all, if there are fewer; no more than the tree's limit). Closed under
+    /// parents: a parent scores at least as much as its child and, at equal scores, stands before it.
     pub fn select(&self, root: u32, size: usize) -> VerificationTree {
-        let mut selected = best(&self.scores, 0, size);
+        let mut selected = best(&self.scores, 0, size.min(self.contention.limit()));
+        selected.retain(|candidate| self.parents[candidate / self.beam_width] != ABSENT);
         selected.sort_unstable();
         let mut tokens = Vec::with_capacity(selected.len() + 1);
         let mut depths = Vec::with_capacity(selected.len() + 1);

@@ -76,7 +76,7 @@ fn cycles(engine: &Engine, tokens: &[u32], first: usize, size: usize) -> f64 {
     let start = Instant::now();
     for &context in &contexts {
         let session = rehearsal.at(engine, context, 1).expect("a context");
-        let mut cycle = engine.begin_cycle(session).expect("a cycle");
+        let mut cycle = engine.begin_cycle(session, usize::MAX).expect("a cycle");
         for _ in 0..engine.max_depth() {
             engine.expand(session, &mut cycle).expect("a level");
         }

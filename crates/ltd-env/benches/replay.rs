@@ -81,6 +81,7 @@ fn costs() -> Costs {
         identity: LatencyIdentity { beam_width: WIDTH, ..LatencyIdentity::default() },
         root: Surface::from_fn(&[1, 4, 13], &contexts, |rows, _| 1.0 + 0.1 * rows),
         level: Surface::from_fn(&[1, 4, 8, 12], &contexts, |_, context| 1.0 + 0.001 * context),
+        level_rows: None,
         verify: Surface::from_fn(&[1, 4, 16, 64, 240], &contexts, |size, _| 9.0 + 0.1 * size),
         decision: DecisionCost { depth_us: 10.0, size_us: 20.0 },
         held_out_error: None,

@@ -32,8 +32,8 @@ pub trait CycleBackend {
     /// A cycle of this source.
     type Cycle: Cycle;
 
-    /// Starts the next cycle: root expansion.
-    fn begin(&mut self) -> Result<Self::Cycle>;
+    /// Starts the next cycle, which will verify at most `size_limit` candidates: root expansion.
+    fn begin(&mut self, size_limit: usize) -> Result<Self::Cycle>;
 
     /// Drafts one more level.
     fn expand(&mut self, cycle: &mut Self::Cycle) -> Result<()>;

@@ -1,13 +1,16 @@
 //! When to stop drafting, as a decision process.
 
 use ltd_engine::Controller;
-use ltd_policy::{DepthActions, DepthRule, ObservationLayout};
+use ltd_policy::{CycleSummary, DepthActions, DepthRule, ObservationLayout};
 
 use crate::backend::{Cycle, CycleBackend};
 use crate::env::{Decision, Env, PolicyFn, Step};
 use crate::episode::Episodes;
 use crate::reward::RewardMeter;
 use crate::{Error, Result};
+
+/// Cycles in a row without a decision after which none is to be expected.
+const MOST_UNASKED: usize = 1000;
 
 /// One episode is one cycle. Asked at the depths where both actions are possible; continuing pays nothing, the end
 /// of drafting pays the cycle's reward. The counterpart chooses the size.
@@ -25,12 +28,17 @@ impl<B: CycleBackend> DepthEnv<B> {
         layout: ObservationLayout,
         reward: RewardMeter,
     ) -> Self {
-        Self { episodes: Episodes::new(backend, counterpart, layout, reward), actions }
+        let size_limit = counterpart.size_limit();
+        Self { episodes: Episodes::new(backend, counterpart, layout, reward, size_limit), actions }
     }
 
-    /// Drafts until a decision is due or drafting is over; says whether a decision is due.
+    /// Drafts until a decision is due or drafting is over, as it is where nothing is left to expand; says whether a
+    /// decision is due.
     fn draft_to_decision(&mut self, cycle: &mut B::Cycle) -> Result<bool> {
         loop {
+            if cycle.summary().frontier == 0 {
+                return Ok(false);
+            }
             match self.actions.rule_at(cycle.summary().draft_depth) {
                 DepthRule::Ask => return Ok(true),
                 DepthRule::Stop => return Ok(false),
@@ -50,11 +58,17 @@ impl<B: CycleBackend> Env for DepthEnv<B> {
     }
 
     fn reset(&mut self, observation: &mut [f32]) -> Result<()> {
-        let mut cycle = self.episodes.begin()?;
-        let asked = self.draft_to_decision(&mut cycle)?;
-        debug_assert!(asked, "a table with min_depth < max_depth asks at min_depth");
-        self.episodes.show(cycle, observation);
-        Ok(())
+        // Cycles without a decision go by.
+        for _ in 0..MOST_UNASKED {
+            let mut cycle = self.episodes.begin()?;
+            if self.draft_to_decision(&mut cycle)? {
+                self.episodes.show(cycle, observation);
+                return Ok(());
+            }
+            let size = cycle.decide(|summary| self.episodes.counterpart.verification_size(summary));
+            self.episodes.finish(cycle, size)?;
+        }
+        Err(Error::NoDecision { cycles: MOST_UNASKED, min_depth: self.actions.min_depth })
     }
 
     fn step(&mut self, decision: Decision, observation: &mut [f32]) -> Result<Step> {
@@ -84,7 +98,8 @@ impl<B: CycleBackend> Env for DepthEnv<B> {
             let size = self.episodes.counterpart.verification_size(&cycle.summary());
             let Some(stop) = self.episodes.worth(&cycle, size) else { return Ok(None) };
             stops.push(stop);
-            if self.actions.rule_at(cycle.summary().draft_depth) != DepthRule::Ask {
+            let CycleSummary { draft_depth, frontier, .. } = cycle.summary();
+            if frontier == 0 || self.actions.rule_at(draft_depth) != DepthRule::Ask {
                 break;
             }
             self.episodes.backend.expand(&mut cycle)?;

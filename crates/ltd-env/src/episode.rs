@@ -17,6 +17,8 @@ pub(crate) struct Episodes<B: CycleBackend> {
     pub(crate) counterpart: Box<dyn Controller>,
     pub(crate) layout: ObservationLayout,
     pub(crate) reward: RewardMeter,
+    /// The largest size that a cycle may verify.
+    size_limit: usize,
     cycle: Option<B::Cycle>,
 }
 
@@ -35,12 +37,13 @@ impl<B: CycleBackend> Episodes<B> {
         counterpart: Box<dyn Controller>,
         layout: ObservationLayout,
         reward: RewardMeter,
+        size_limit: usize,
     ) -> Self {
-        Self { backend, counterpart, layout, reward, cycle: None }
+        Self { backend, counterpart, layout, reward, size_limit, cycle: None }
     }
 
     pub(crate) fn begin(&mut self) -> Result<B::Cycle> {
-        let cycle = self.backend.begin()?;
+        let cycle = self.backend.begin(self.size_limit)?;
         self.counterpart.begin_cycle();
         Ok(cycle)
     }
@@ -94,7 +97,7 @@ impl<B: CycleBackend> Episodes<B> {
         self.cycle = None;
         if let Some(depth) = state.depth {
             // The same tokens grow the same tree; only its time is measured anew.
-            let mut cycle = self.backend.begin()?;
+            let mut cycle = self.backend.begin(self.size_limit)?;
             while cycle.summary().draft_depth < depth {
                 self.backend.expand(&mut cycle)?;
             }

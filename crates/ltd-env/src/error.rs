@@ -51,6 +51,17 @@ pub enum Error {
     /// Exact values of actions were asked of an environment that learns outcomes only by trying.
     #[error("this environment does not know outcomes in advance: exact advantages need recorded cycles")]
     OutcomesUnknown,
+    /// Drafting always ends before the first decision.
+    #[error(
+        "no depth was to be decided in {cycles} cycles: drafting ended before depth {min_depth}, with nothing left that the \
+         size allows to verify"
+    )]
+    NoDecision {
+        /// Cycles that went by.
+        cycles: usize,
+        /// Where the first decision would be due.
+        min_depth: usize,
+    },
     /// `step` without an episode.
     #[error("no episode is under way: call reset first")]
     NoEpisode,

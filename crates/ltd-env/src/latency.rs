@@ -34,8 +34,10 @@ pub struct LatencyPlan {
 pub struct Measured {
     /// Root expansion by rows read.
     pub root: Surface,
-    /// A draft level by depth.
+    /// A draft level that expands all candidates, by depth.
     pub level: Surface,
+    /// A draft level by the candidates that it expands.
+    pub level_rows: Surface,
     /// Verification by size.
     pub verify: Surface,
 }
@@ -43,9 +45,12 @@ pub struct Measured {
 impl Measured {
     /// Adds the samples of another measurement.
     pub fn merge(&mut self, other: Self) {
-        for (surface, other) in
-            [(&mut self.root, other.root), (&mut self.level, other.level), (&mut self.verify, other.verify)]
-        {
+        for (surface, other) in [
+            (&mut self.root, other.root),
+            (&mut self.level, other.level),
+            (&mut self.level_rows, other.level_rows),
+            (&mut self.verify, other.verify),
+        ] {
             let mut grid = Grid::default();
             for point in std::mem::take(&mut surface.points).into_iter().chain(other.points) {
                 grid.0.entry((point.count, point.context)).or_default().extend(point.samples);
@@ -69,6 +74,7 @@ struct Sample {
     rows: usize,
     root: Duration,
     levels: Vec<Duration>,
+    level_rows: Vec<usize>,
     size: usize,
     verify: Duration,
 }
@@ -86,17 +92,18 @@ pub fn measure(
     let mut rehearsal = rehearsal(engine, plan, &mut random)?;
     let mut points = plan.points();
     for setting in plan.settings(&points, engine.beam_width(), &mut random).into_iter().take(WARM_UP) {
-        sample(engine, &mut rehearsal, setting)?;
+        sample(engine, &mut rehearsal, setting, usize::MAX)?;
     }
+    let level_rows = measure_level_rows(engine, plan, &mut rehearsal, &mut random)?;
     let mut samples = Vec::new();
     for round in 1.. {
         let settings = plan.settings(&points, engine.beam_width(), &mut random);
         let planned = samples.len() + settings.len();
         for setting in settings {
-            samples.push(sample(engine, &mut rehearsal, setting)?);
+            samples.push(sample(engine, &mut rehearsal, setting, usize::MAX)?);
             progress(samples.len(), planned);
         }
-        let measured = summarise(&samples);
+        let measured = summarise(&samples, &level_rows);
         let doubtful = measured.verify.points.iter().filter(|point| point.notch() > PRECISION * point.median);
         points = doubtful.map(|point| (point.context, point.count)).collect();
         if points.is_empty() || round == MOST_ROUNDS {
@@ -106,7 +113,8 @@ pub fn measure(
     unreachable!("the last round returns")
 }
 
-/// Relative error of a table against cycles of random depth, size, context length and unread rows.
+/// Relative error of a table against cycles of random depth, size, context length and unread rows, which expand what
+/// their size can verify.
 pub fn held_out_error(
     engine: &Engine,
     plan: &LatencyPlan,
@@ -127,10 +135,14 @@ pub fn held_out_error(
             depth: random.random_range(least..=plan.max_depth),
             size,
         };
-        let sample = sample(engine, &mut rehearsal, setting)?;
+        let sample = sample(engine, &mut rehearsal, setting, size)?;
         let levels: Duration = sample.levels.iter().sum();
         let measured = (sample.root + levels + sample.verify).as_secs_f64() * 1e3;
-        let predicted = model.cycle_ms(setting.depth, sample.size, setting.context, setting.rows);
+        let levels = (1..).zip(&sample.level_rows);
+        let levels: f64 = levels.map(|(depth, &rows)| model.level_ms(depth, rows, setting.context)).sum();
+        let ends =
+            model.root_ms(setting.rows, setting.context) + model.verify_ms(sample.size, setting.context);
+        let predicted = ends + levels;
         if number >= WARM_UP {
             errors.push((predicted - measured).abs() / measured);
             progress(errors.len(), plan.held_out);
@@ -188,11 +200,11 @@ fn rehearsal(engine: &Engine, plan: &LatencyPlan, random: &mut ChaCha8Rng) -> Re
     Ok(engine.rehearsal(tokens)?)
 }
 
-/// Runs one cycle.
-fn sample(engine: &Engine, rehearsal: &mut Rehearsal, setting: Setting) -> Result<Sample> {
+/// Runs one cycle that expands what `size_limit` candidates can hold.
+fn sample(engine: &Engine, rehearsal: &mut Rehearsal, setting: Setting, size_limit: usize) -> Result<Sample> {
     let Setting { context, rows, depth, size } = setting;
     let session = rehearsal.at(engine, context, rows)?;
-    let mut cycle = engine.begin_cycle(session)?;
+    let mut cycle = engine.begin_cycle(session, size_limit)?;
     let root = cycle.timing().draft;
     let mut levels = Vec::with_capacity(depth);
     for _ in 0..depth {
@@ -202,10 +214,45 @@ fn sample(engine: &Engine, rehearsal: &mut Rehearsal, setting: Setting) -> Resul
     }
     let outcome = engine.verify(session, cycle, size)?;
     let size = outcome.verification_size;
-    Ok(Sample { context, rows, root, levels, size, verify: outcome.timing.verify })
+    let level_rows = outcome.level_rows;
+    Ok(Sample { context, rows, root, levels, level_rows, size, verify: outcome.timing.verify })
 }
 
-fn summarise(samples: &[Sample]) -> Measured {
+/// Levels that expand one candidate to all of them, in random order.
+fn measure_level_rows(
+    engine: &Engine,
+    plan: &LatencyPlan,
+    rehearsal: &mut Rehearsal,
+    random: &mut ChaCha8Rng,
+) -> Result<Surface> {
+    let width = engine.beam_width();
+    let mut places: Vec<(usize, usize)> = Vec::new();
+    for &context in &plan.contexts {
+        for rows in 1..=width {
+            places.extend(std::iter::repeat_n((context, rows), plan.repeats));
+        }
+    }
+    places.shuffle(random);
+    // Levels of one cycle share its context.
+    places.sort_by_key(|(context, _)| *context);
+    let mut grid = Grid::default();
+    for places in places.chunk_by(|a, b| a.0 == b.0) {
+        for places in places.chunks(plan.max_depth) {
+            let session = rehearsal.at(engine, places[0].0, 1)?;
+            let mut cycle = engine.begin_cycle(session, usize::MAX)?;
+            for &(context, rows) in places {
+                let before = cycle.timing().draft;
+                cycle.narrow(rows);
+                engine.expand(session, &mut cycle)?;
+                grid.add(rows, context, cycle.timing().draft.saturating_sub(before));
+            }
+            engine.verify(session, cycle, width)?;
+        }
+    }
+    Ok(grid.surface())
+}
+
+fn summarise(samples: &[Sample], level_rows: &Surface) -> Measured {
     let (mut root, mut level, mut verify) = (Grid::default(), Grid::default(), Grid::default());
     for sample in samples {
         root.add(sample.rows, sample.context, sample.root);
@@ -214,7 +261,12 @@ fn summarise(samples: &[Sample]) -> Measured {
             level.add(depth, sample.context, *elapsed);
         }
     }
-    Measured { root: root.surface(), level: level.surface(), verify: verify.surface() }
+    Measured {
+        root: root.surface(),
+        level: level.surface(),
+        level_rows: level_rows.clone(),
+        verify: verify.surface(),
+    }
 }
 
 /// Samples in milliseconds by count and context length.

@@ -28,6 +28,6 @@ pub use live::LiveCycles;
 pub use noise::Scatter;
 pub use prompt_stream::PromptStream;
 pub use random::stream;
-pub use replay::{Costs, ReplayCycle, ReplayCycles};
+pub use replay::{Costs, RecordedTree, ReplayCycle, ReplayCycles};
 pub use reward::{Reward, RewardMeter};
 pub use size_env::SizeEnv;

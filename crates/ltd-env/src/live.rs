@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use ltd_engine::{CycleOutcome, CycleState, Engine, Sampler, Session, Static, StopRule};
+use ltd_engine::{CycleOutcome, CycleState, Engine, Sampler, Session, StopRule};
 use ltd_policy::CycleSummary;
 use serde::{Deserialize, Serialize};
 
@@ -27,16 +27,24 @@ pub struct LiveCycles {
 struct Generation {
     session: Session,
     prompt_len: usize,
-    /// Depth and size of each cycle so far: repeating them gives the same caches, bit for bit, which a prefill of
-    /// the tokens would not.
-    cycles: Vec<(usize, usize)>,
+    /// Each cycle so far: repeating them gives the same caches, bit for bit, which a prefill of the tokens would not.
+    cycles: Vec<PastCycle>,
+    /// Limit of the cycle under way.
+    size_limit: usize,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct PastCycle {
+    size_limit: usize,
+    depth: usize,
+    size: usize,
 }
 
 #[derive(Serialize, Deserialize)]
 struct LiveState {
     position: Position,
     /// Cycles of the sequence under way; null if none was begun.
-    cycles: Option<Vec<(usize, usize)>>,
+    cycles: Option<Vec<PastCycle>>,
 }
 
 impl Cycle for CycleState {
@@ -76,7 +84,7 @@ impl LiveCycles {
         let sampler = self.sampler.for_sequence(self.prompts.given());
         let Some(prompt) = self.prompts.current() else { return Ok(None) };
         let session = self.engine.prefill_sampled(prompt, sampler, self.recycled.take())?;
-        Ok(Some(Generation { session, prompt_len: prompt.len(), cycles: Vec::new() }))
+        Ok(Some(Generation { session, prompt_len: prompt.len(), cycles: Vec::new(), size_limit: usize::MAX }))
     }
 
     fn under_way(&mut self) -> &mut Generation {
@@ -87,9 +95,11 @@ impl LiveCycles {
 impl CycleBackend for LiveCycles {
     type Cycle = CycleState;
 
-    fn begin(&mut self) -> Result<CycleState> {
+    fn begin(&mut self, size_limit: usize) -> Result<CycleState> {
         let engine = Rc::clone(&self.engine);
-        Ok(engine.begin_cycle(&mut self.generation()?.session)?)
+        let generation = self.generation()?;
+        generation.size_limit = size_limit;
+        Ok(engine.begin_cycle(&mut generation.session, size_limit)?)
     }
 
     fn expand(&mut self, cycle: &mut CycleState) -> Result<()> {
@@ -101,7 +111,8 @@ impl CycleBackend for LiveCycles {
         let engine = Rc::clone(&self.engine);
         let generation = self.under_way();
         let outcome = engine.verify(&mut generation.session, cycle, size)?;
-        generation.cycles.push((outcome.draft_depth, outcome.verification_size));
+        let (depth, size) = (outcome.draft_depth, outcome.verification_size);
+        generation.cycles.push(PastCycle { size_limit: generation.size_limit, depth, size });
         Ok(outcome)
     }
 
@@ -118,8 +129,13 @@ impl CycleBackend for LiveCycles {
         if let Some(cycles) = state.cycles
             && let Some(mut generation) = self.started()?
         {
-            for &(depth, size) in &cycles {
-                self.engine.run_cycle(&mut generation.session, &mut Static { depth, size })?;
+            let session = &mut generation.session;
+            for &PastCycle { size_limit, depth, size } in &cycles {
+                let mut cycle = self.engine.begin_cycle(session, size_limit)?;
+                for _ in 0..depth {
+                    self.engine.expand(session, &mut cycle)?;
+                }
+                self.engine.verify(session, cycle, size)?;
             }
             self.generation = Some(Generation { cycles, ..generation });
         }

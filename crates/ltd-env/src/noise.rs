@@ -46,7 +46,7 @@ impl Noise {
     pub(crate) fn timing(
         &mut self,
         costs: &Costs,
-        depth: usize,
+        level_rows: &[usize],
         size: usize,
         context_length: usize,
         rows: usize,
@@ -55,10 +55,10 @@ impl Noise {
         let mut draw = |ratios: &[f64]| ratios[random.random_range(0..ratios.len())];
         let (model, context) = (&costs.model, context_length);
         let mut draft = model.root_ms(rows, context) * draw(&scatter.root);
-        for level in 1..=depth {
-            draft += model.level_ms(level, context) * draw(&scatter.level);
+        for (depth, &rows) in (1..).zip(level_rows) {
+            draft += model.level_ms(depth, rows, context) * draw(&scatter.level);
         }
-        costs.cycle(depth, draft, model.verify_ms(size, context) * draw(&scatter.verify))
+        costs.cycle(level_rows.len(), draft, model.verify_ms(size, context) * draw(&scatter.verify))
     }
 
     /// Where the stream stands: the generator is a counter.
@@ -94,6 +94,7 @@ mod tests {
             identity: LatencyIdentity { beam_width: 10, ..LatencyIdentity::default() },
             root: surface(1.0),
             level: surface(2.0),
+            level_rows: None,
             verify: surface(10.0),
             decision: DecisionCost { depth_us: 100.0, size_us: 200.0 },
             held_out_error: None,
@@ -104,7 +105,7 @@ mod tests {
         let table = table();
         let costs = Costs { model: table.model(), decision: table.decision };
         let mut noise = Noise::new(Scatter::of(&table), seed);
-        (0..count).map(|_| noise.timing(&costs, 2, 3, 50, 1)).collect()
+        (0..count).map(|_| noise.timing(&costs, &[10, 10], 3, 50, 1)).collect()
     }
 
     #[test]

@@ -3,18 +3,18 @@
 //! Throughput is a ratio of sums. Its optimum is found by maximising `sum(tau) - lambda * sum(T)` with `lambda` the
 //! throughput found so far, until it stays (Dinkelbach 1967, "On nonlinear fractional programming").
 //!
-//! Constants and foresight decide in no time; a controller's decisions take what the table says.
+//! Constants and foresight decide in no time, and expand no candidate that their size could not verify; a controller's decisions take what the table says.
 //!
 //! Everything here needs a trace without gaps ([`Trace::read_replayable`]).
 
 use std::ops::Add;
 
-use ltd_engine::{Controller, CycleOutcome, CycleStats};
+use ltd_engine::{Contention, Controller, CycleOutcome, CycleStats};
 use rayon::prelude::*;
 
 use crate::Costs;
 use crate::backend::Cycle;
-use crate::replay::RecordedTree;
+use crate::replay::{RecordedTree, ReplayCycle};
 use crate::trace::{Trace, TraceHeader, TracedSequence};
 
 /// Depths and sizes that may be chosen.
@@ -30,6 +30,10 @@ impl Choices {
     /// All pairs.
     pub fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
         self.depths.iter().flat_map(|&depth| self.sizes.iter().map(move |&size| (depth, size)))
+    }
+
+    fn place(&self, size: usize) -> usize {
+        self.sizes.iter().position(|known| *known == size).expect("invariant: sizes come from the pairs")
     }
 }
 
@@ -77,12 +81,31 @@ impl Sums {
 
 /// Throughput of every constant, in the order of [`Choices::pairs`].
 pub fn constants(trace: &Trace, costs: &Costs, choices: &Choices) -> Vec<Constant> {
+    constants_within(trace, costs, choices, |size| size)
+}
+
+/// [`constants`] whose levels expand the whole beam, as EAGLE-3 drafts.
+pub fn whole_beam_constants(trace: &Trace, costs: &Costs, choices: &Choices) -> Vec<Constant> {
+    constants_within(trace, costs, choices, |_| usize::MAX)
+}
+
+/// Constants that draft for as many candidates as `size_limit` says of their size.
+fn constants_within(
+    trace: &Trace,
+    costs: &Costs,
+    choices: &Choices,
+    size_limit: impl Fn(usize) -> usize + Sync,
+) -> Vec<Constant> {
     let (pairs, costs): (Vec<_>, _) = (choices.pairs().collect(), &costs.without_decisions());
+    let expansions: Vec<Expansions> =
+        choices.sizes.par_iter().map(|&size| Expansions::of(trace, size_limit(size))).collect();
     let constant = |&(depth, size): &(usize, usize)| {
-        let sums = trace.sequences.iter().map(|sequence| {
+        let expansions = &expansions[choices.place(size)];
+        let sums = trace.sequences.iter().zip(&expansions.sequences).map(|(sequence, expanded)| {
             let (mut sums, mut at, mut rows) = (Sums::default(), 0, 1);
             while at < sequence.len() {
-                let outcome = outcome(trace, sequence, costs, at, rows, depth, size);
+                let level_rows = &expanded[at * trace.header.depth..][..depth];
+                let outcome = outcome(trace, sequence, costs, at, rows, level_rows, size);
                 sums = sums + outcome;
                 rows = outcome.tokens as usize;
                 at += rows;
@@ -103,13 +126,44 @@ pub fn best(constants: &[Constant]) -> Constant {
     *constants.iter().max_by(by_speed).expect("invariant: there is a constant")
 }
 
+/// Candidates that the levels of every recorded tree expand where no more than some number is verified.
+struct Expansions {
+    /// Per sequence, `[positions, depth]`.
+    sequences: Vec<Vec<usize>>,
+}
+
+impl Expansions {
+    fn of(trace: &Trace, size_limit: usize) -> Self {
+        let header = &trace.header;
+        let (width, mut scores) = (header.beam_width, vec![0.0; header.scores_per_position()]);
+        let mut of_sequence = |sequence: &TracedSequence| {
+            let mut expanded = Vec::with_capacity(sequence.len() * header.depth);
+            for at in 0..sequence.len() {
+                sequence.position(at).write_scores(0, &mut scores);
+                let (root, levels) = scores.split_at(width);
+                let mut contention = Contention::new(width, size_limit);
+                let mut rows = contention.add_level(root);
+                for level in levels.chunks_exact(width * width) {
+                    expanded.push(rows);
+                    // Groups of candidates that are not expanded have no place.
+                    rows = contention.add_level(&level[..rows * width]);
+                }
+            }
+            expanded
+        };
+        Self { sequences: trace.sequences.iter().map(&mut of_sequence).collect() }
+    }
+}
+
 /// Throughput of the best choice at every position, made with knowledge of the whole continuation: no policy can be
 /// faster on this trace at these costs.
 pub fn clairvoyant(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
     let (mut lambda, costs) = (0.0, &costs.without_decisions());
+    let expansions: Vec<Expansions> =
+        choices.sizes.par_iter().map(|&size| Expansions::of(trace, size)).collect();
     loop {
-        let sums =
-            trace.sequences.par_iter().map(|sequence| best_path(trace, sequence, costs, choices, lambda));
+        let numbers = (0..trace.sequences.len()).into_par_iter();
+        let sums = numbers.map(|number| best_path(trace, number, &expansions, costs, choices, lambda));
         let found = sums.reduce(Sums::default, Sums::add).tokens_per_second();
         // Each step is an improvement, and there are finitely many ways.
         if found <= lambda * (1.0 + 1e-9) {
@@ -122,18 +176,22 @@ pub fn clairvoyant(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
 /// The way through a sequence with the largest `tokens - lambda * seconds`: a dynamic programme from its end.
 fn best_path(
     trace: &Trace,
-    sequence: &TracedSequence,
+    number: usize,
+    expansions: &[Expansions],
     costs: &Costs,
     choices: &Choices,
     lambda: f64,
 ) -> Sums {
+    let sequence = &trace.sequences[number];
     let n = sequence.len();
     // From each position on, as if the draft had to read one row there.
     let mut ahead = vec![Sums::default(); n + 1];
     let gain = |sums: Sums| sums.tokens - lambda * sums.seconds;
     for at in (0..n).rev() {
         let best = choices.pairs().map(|(depth, size)| {
-            let here = outcome(trace, sequence, costs, at, 1, depth, size);
+            let expanded = &expansions[choices.place(size)].sequences[number];
+            let level_rows = &expanded[at * trace.header.depth..][..depth];
+            let here = outcome(trace, sequence, costs, at, 1, level_rows, size);
             let tokens = here.tokens as usize;
             let next = at + tokens;
             // The next cycle's root expansion reads what this one accepts.
@@ -151,20 +209,21 @@ fn further_rows_seconds(sequence: &TracedSequence, costs: &Costs, position: usiz
     (costs.model.root_ms(rows, context) - costs.model.root_ms(1, context)) * 1e-3
 }
 
-/// Tokens and time of a cycle. `rows` are those that the draft had not read.
+/// Tokens and time of a cycle whose levels expand `level_rows` candidates. `rows` are those that the draft had not read.
 fn outcome(
     trace: &Trace,
     sequence: &TracedSequence,
     costs: &Costs,
     position: usize,
     rows: usize,
-    depth: usize,
+    level_rows: &[usize],
     size: usize,
 ) -> Sums {
+    let depth = level_rows.len();
     let traced = sequence.position(position);
     let context = traced.context_length;
     let size = trace.header.verified(size, depth, context);
-    let seconds = costs.timing(depth, size, context, rows).total().as_secs_f64();
+    let seconds = costs.timing(level_rows, size, context, rows).total().as_secs_f64();
     Sums { tokens: (traced.accepted(depth, size) + 1) as f64, seconds }
 }
 
@@ -203,15 +262,20 @@ pub fn decide_at_every_position(trace: &Trace, controller: &mut dyn Controller) 
     for sequence in &trace.sequences {
         for at in 0..sequence.len() {
             let tree = RecordedTree { header, position: sequence.position(at) };
-            let mut cycle = tree.begin();
+            let mut cycle = tree.begin(controller.size_limit());
             controller.begin_cycle();
-            while cycle.summary().draft_depth < header.depth && controller.continue_drafting(&cycle.summary())
-            {
+            while goes_on(header, &cycle, controller) {
                 tree.expand(&mut cycle);
             }
             controller.verification_size(&cycle.summary());
         }
     }
+}
+
+/// Whether a recorded cycle drafts one more level: as the engine does.
+fn goes_on(header: &TraceHeader, cycle: &ReplayCycle, controller: &mut dyn Controller) -> bool {
+    let summary = cycle.summary();
+    summary.draft_depth < header.depth && summary.frontier > 0 && controller.continue_drafting(&summary)
 }
 
 /// Decodes one sequence of a trace under a controller; `visit` sees each cycle.
@@ -226,9 +290,9 @@ pub fn replay_sequence(
     let (mut at, mut rows) = (0, 1);
     while at < sequence.len() {
         let tree = RecordedTree { header, position: sequence.position(at) };
-        let mut cycle = tree.begin();
+        let mut cycle = tree.begin(controller.size_limit());
         controller.begin_cycle();
-        while cycle.summary().draft_depth < header.depth && controller.continue_drafting(&cycle.summary()) {
+        while goes_on(header, &cycle, controller) {
             tree.expand(&mut cycle);
         }
         let size = controller.verification_size(&cycle.summary());

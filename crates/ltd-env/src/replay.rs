@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ltd_engine::{CycleOutcome, CycleTiming};
+use ltd_engine::{Contention, CycleOutcome, CycleTiming};
 use ltd_policy::{CycleSummary, DecisionCost, LatencyModel};
 use serde::{Deserialize, Serialize};
 
@@ -29,12 +29,19 @@ impl Costs {
         Self { decision: DecisionCost::default(), ..self.clone() }
     }
 
-    /// Time of a cycle of depth `depth` and size `size` after `context_length` tokens, of which the draft has not
-    /// read the last `rows`. The depth is decided after each level.
-    pub fn timing(&self, depth: usize, size: usize, context_length: usize, rows: usize) -> CycleTiming {
+    /// Time of a cycle whose levels expand `level_rows` candidates and that verifies `size`, after `context_length`
+    /// tokens, of which the draft has not read the last `rows`. The depth is decided after each level.
+    pub fn timing(
+        &self,
+        level_rows: &[usize],
+        size: usize,
+        context_length: usize,
+        rows: usize,
+    ) -> CycleTiming {
         let (model, context) = (&self.model, context_length);
-        let draft = model.root_ms(rows, context) + model.levels_ms(depth, context);
-        self.cycle(depth, draft, model.verify_ms(size, context))
+        let levels = (1..).zip(level_rows).map(|(depth, &rows)| model.level_ms(depth, rows, context));
+        let draft = model.root_ms(rows, context) + levels.sum::<f64>();
+        self.cycle(level_rows.len(), draft, model.verify_ms(size, context))
     }
 
     /// A cycle of depth `depth` with these times, in milliseconds, and its decisions.
@@ -81,18 +88,30 @@ struct ReplayState {
 /// The tree at a position, and how cycles draft and verify it: what [`ReplayCycles`] and [`crate::oracle::replay`]
 /// share.
 #[derive(Clone, Copy)]
-pub(crate) struct RecordedTree<'s> {
-    pub(crate) header: &'s TraceHeader,
-    pub(crate) position: TracedPosition<'s>,
+pub struct RecordedTree<'s> {
+    /// Of its trace.
+    pub header: &'s TraceHeader,
+    /// What was recorded.
+    pub position: TracedPosition<'s>,
 }
 
 /// The part of a recorded cycle that a policy sees.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ReplayCycle {
     scores: Vec<f32>,
     beam_width: usize,
-    depth: usize,
+    contention: Contention,
+    /// Candidates that the next level expands.
+    frontier: usize,
+    /// Candidates that each level expanded.
+    level_rows: Vec<usize>,
     context_length: usize,
+}
+
+impl ReplayCycle {
+    fn depth(&self) -> usize {
+        self.level_rows.len()
+    }
 }
 
 impl Cycle for ReplayCycle {
@@ -100,7 +119,8 @@ impl Cycle for ReplayCycle {
         CycleSummary {
             scores: &self.scores,
             beam_width: self.beam_width,
-            draft_depth: self.depth,
+            frontier: self.frontier,
+            draft_depth: self.depth(),
             context_length: self.context_length,
         }
     }
@@ -110,22 +130,34 @@ impl Cycle for ReplayCycle {
 }
 
 impl RecordedTree<'_> {
-    /// A cycle after its root expansion.
-    pub(crate) fn begin(self) -> ReplayCycle {
+    /// A cycle after its root expansion that verifies at most `size_limit` candidates.
+    pub fn begin(self, size_limit: usize) -> ReplayCycle {
         let Self { header, position } = self;
         let mut scores = Vec::with_capacity(header.scores_per_position());
         scores.resize(header.beam_width, 0.0);
         position.write_scores(0, &mut scores);
-        let context_length = position.context_length;
-        ReplayCycle { scores, beam_width: header.beam_width, depth: 0, context_length }
+        let beam_width = header.beam_width;
+        let mut contention = Contention::new(beam_width, size_limit);
+        let frontier = contention.add_level(&scores);
+        let level_rows = Vec::with_capacity(header.depth);
+        ReplayCycle {
+            scores,
+            beam_width,
+            contention,
+            frontier,
+            level_rows,
+            context_length: position.context_length,
+        }
     }
 
-    /// Drafts one more level.
-    pub(crate) fn expand(self, cycle: &mut ReplayCycle) {
-        let from = cycle.scores.len();
-        cycle.scores.resize(from + self.header.beam_width * self.header.beam_width, 0.0);
+    /// Drafts one more level: of the recorded groups, those of the candidates that are expanded.
+    pub fn expand(self, cycle: &mut ReplayCycle) {
+        let (from, width) = (cycle.scores.len(), self.header.beam_width);
+        cycle.scores.resize(from + width * width, 0.0);
         self.position.write_scores(from, &mut cycle.scores);
-        cycle.depth += 1;
+        cycle.scores[from + cycle.frontier * width..].fill(f32::NEG_INFINITY);
+        cycle.level_rows.push(cycle.frontier);
+        cycle.frontier = cycle.contention.add_level(&cycle.scores[from..]);
     }
 
     /// How a cycle ends. `tokens` are those of its sequence, `rows` those that the draft had not read.
@@ -139,16 +171,17 @@ impl RecordedTree<'_> {
     ) -> CycleOutcome {
         let Self { header, position } = self;
         let root = position.context_length;
-        let verified = header.verified(size, cycle.depth, root);
-        let accepted = position.accepted(cycle.depth, verified);
+        let verified = header.verified(size.min(cycle.contention.limit()), cycle.depth(), root);
+        let accepted = position.accepted(cycle.depth(), verified);
         CycleOutcome {
             accepted_ids: tokens[root..=root + accepted].to_vec(),
             next_token: tokens[root + accepted + 1],
-            draft_depth: cycle.depth,
+            draft_depth: cycle.depth(),
+            level_rows: cycle.level_rows.clone(),
             verification_size: verified,
             requested_size: size,
             context_length: root,
-            timing: costs.timing(cycle.depth, verified, root, rows),
+            timing: costs.timing(&cycle.level_rows, verified, root, rows),
         }
     }
 }
@@ -188,18 +221,18 @@ impl ReplayCycles {
 impl CycleBackend for ReplayCycles {
     type Cycle = ReplayCycle;
 
-    fn begin(&mut self) -> Result<ReplayCycle> {
+    fn begin(&mut self, size_limit: usize) -> Result<ReplayCycle> {
         let place = loop {
             match self.place {
                 Some(place) if place.position < self.sequence(place).len() => break place,
                 _ => self.place = Some(Place { sequence: self.order.advance(), position: 0, rows: 1 }),
             }
         };
-        Ok(self.tree(place).begin())
+        Ok(self.tree(place).begin(size_limit))
     }
 
     fn expand(&mut self, cycle: &mut ReplayCycle) -> Result<()> {
-        if cycle.depth >= self.trace.header.depth {
+        if cycle.depth() >= self.trace.header.depth {
             return Err(ltd_engine::Error::DepthLimit { depth: self.trace.header.depth }.into());
         }
         self.tree(self.place.ok_or(Error::NoEpisode)?).expand(cycle);
@@ -210,9 +243,9 @@ impl CycleBackend for ReplayCycles {
         let place = self.place.ok_or(Error::NoEpisode)?;
         let mut outcome = self.foresee(&cycle, size).ok_or(Error::NoEpisode)?;
         if let Some(noise) = &mut self.noise {
-            let CycleOutcome { draft_depth, verification_size, context_length, .. } = outcome;
+            let CycleOutcome { ref level_rows, verification_size, context_length, .. } = outcome;
             outcome.timing =
-                noise.timing(&self.costs, draft_depth, verification_size, context_length, place.rows);
+                noise.timing(&self.costs, level_rows, verification_size, context_length, place.rows);
         }
         let rows = outcome.acceptance_length();
         self.place = Some(Place { position: place.position + rows, rows, ..place });

@@ -105,6 +105,7 @@ mod tests {
             accepted_ids: vec![0; tokens],
             next_token: 0,
             draft_depth: 1,
+            level_rows: Vec::new(),
             verification_size: 1,
             requested_size: 1,
             context_length: 1,

@@ -24,7 +24,8 @@ impl<B: CycleBackend> SizeEnv<B> {
         layout: ObservationLayout,
         reward: RewardMeter,
     ) -> Self {
-        Self { episodes: Episodes::new(backend, counterpart, layout, reward), actions }
+        let size_limit = actions.largest();
+        Self { episodes: Episodes::new(backend, counterpart, layout, reward, size_limit), actions }
     }
 }
 
@@ -41,6 +42,7 @@ impl<B: CycleBackend> Env for SizeEnv<B> {
         let depth_cap = self.episodes.layout.depth_cap;
         let mut cycle = self.episodes.begin()?;
         while cycle.summary().draft_depth < depth_cap
+            && cycle.summary().frontier > 0
             && cycle.decide(|summary| self.episodes.counterpart.continue_drafting(summary))
         {
             self.episodes.backend.expand(&mut cycle)?;

@@ -36,6 +36,7 @@ fn latency_table() -> LatencyTable {
         identity: LatencyIdentity { beam_width: 10, ..LatencyIdentity::default() },
         root: surface(&[1, 13], 0.2),
         level: surface(&[1, 4, 8, 12], 0.1),
+        level_rows: None,
         verify: surface(&[1, 4, 16, 64, 128, 240], 0.05),
         decision: DecisionCost::default(),
         held_out_error: None,
@@ -84,7 +85,8 @@ fn decisions(criterion: &mut Criterion) {
         group.sample_size(30).measurement_time(Duration::from_secs(4));
         for draft_depth in [1, 3, 8] {
             let scores = &scores[..10 + 100 * draft_depth];
-            let summary = CycleSummary { scores, beam_width: 10, draft_depth, context_length: 300 };
+            let summary =
+                CycleSummary { scores, beam_width: 10, frontier: 10, draft_depth, context_length: 300 };
             group.bench_with_input(BenchmarkId::new("depth", draft_depth), &summary, |bench, summary| {
                 bench.iter_custom(|n| timed(n, eviction, || _ = black_box(depth.continue_drafting(summary))));
             });
@@ -113,7 +115,8 @@ fn look_ups(criterion: &mut Criterion) {
     for draft_depth in [1, 3, 8, 12] {
         let scores: Vec<f32> =
             (0..10 + 100 * draft_depth).map(|index| -0.05 * (index * 37 % 101) as f32).collect();
-        let summary = CycleSummary { scores: &scores, beam_width: 10, draft_depth, context_length: 300 };
+        let summary =
+            CycleSummary { scores: &scores, beam_width: 10, frontier: 10, draft_depth, context_length: 300 };
         criterion.bench_with_input(BenchmarkId::new("compact", draft_depth), &summary, |bench, summary| {
             bench.iter(|| layout.write_into(black_box(summary), &mut observation));
         });

@@ -77,6 +77,14 @@ pub struct SizeActions {
 }
 
 impl SizeActions {
+    /// The largest size.
+    ///
+    /// # Panics
+    /// If there is none, which is a [problem](SizeActions::problem).
+    pub fn largest(&self) -> usize {
+        *self.sizes.last().expect("invariant: a table without problems has sizes")
+    }
+
     /// What is impossible about the table, if anything.
     pub fn problem(&self) -> Option<String> {
         if self.sizes.len() < 2 {

@@ -76,6 +76,11 @@ impl SizePolicy {
         }
     }
 
+    /// The largest size that it may choose.
+    pub fn size_limit(&self) -> usize {
+        self.actions.largest()
+    }
+
     /// Candidates to verify.
     pub fn verification_size(&mut self, summary: &CycleSummary) -> usize {
         self.actions.sizes[self.evaluator.decide(summary)]

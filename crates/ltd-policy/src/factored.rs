@@ -125,6 +125,11 @@ impl FactoredPolicy {
         }
     }
 
+    /// The largest size that it may choose.
+    pub fn size_limit(&self) -> usize {
+        self.actions.size.largest()
+    }
+
     /// Forgets what was decided in the cycle before.
     pub fn begin_cycle(&mut self) {
         self.decided = None;
@@ -176,7 +181,8 @@ impl FactoredPolicy {
     fn best_ending(&self, row: usize, depth: usize, summary: &CycleSummary) -> Ending {
         let (drafted, context) = (summary.draft_depth, summary.context_length);
         let sizes = &self.actions.size.sizes;
-        let levels_ms = self.latency.levels_ms(depth, context) - self.latency.levels_ms(drafted, context);
+        // How much deeper frontiers will be smaller is not known.
+        let levels_ms = self.latency.levels_ms(drafted..depth, summary.frontier, context);
         let asked =
             (drafted + 1..=depth).filter(|&depth| self.actions.depth.rule_at(depth) == DepthRule::Ask);
         let drafting_ms = levels_ms + asked.count() as f64 * self.depth_decision_ms;

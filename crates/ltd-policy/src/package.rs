@@ -233,24 +233,26 @@ impl PolicyPackage {
         })
     }
 
-    /// The same factored policy for another machine: another table, and a rule that suits it.
-    pub fn retargeted(&self, latency: LatencyTable, rule: FactoredRule) -> Result<Self> {
+    /// The package with a factored policy for another machine: another table, a rule that suits it, and the same
+    /// predictor or one that learned from the same trace.
+    pub fn retargeted(&self, factored: Factored) -> Result<Self> {
         let refused = |problem: String| Error::Retarget { problem };
-        let Policy::Factored(factored) = &self.policy else {
-            return Err(refused("it holds a pair, which has learned the times of its machine".to_owned()));
-        };
         let mut manifest = self.manifest.clone();
-        let factored = Factored { predictor: factored.predictor.clone(), latency, rule };
         let mut problems = factored.latency.problems();
         problems.extend(factored.problems(&manifest));
         if !problems.is_empty() {
             return Err(refused(problems.join("; ")));
         }
         let sha256 = sha256_hex(factored.latency.to_json().as_bytes());
-        if let PolicyEntry::Factored { latency_table, tokens_per_second, margin, .. } = &mut manifest.policy {
-            (*tokens_per_second, *margin) = (rule.tokens_per_second, rule.margin);
-            manifest.files.insert(latency_table.clone(), sha256.clone());
-        }
+        let PolicyEntry::Factored { file, layout, actions, latency_table, tokens_per_second, margin } =
+            &mut manifest.policy
+        else {
+            return Err(refused("it holds a pair, which has learned the times of its machine".to_owned()));
+        };
+        (*tokens_per_second, *margin) = (factored.rule.tokens_per_second, factored.rule.margin);
+        (*layout, *actions) = (factored.predictor.layout().clone(), factored.predictor.actions().clone());
+        manifest.files.insert(latency_table.clone(), sha256.clone());
+        manifest.files.insert(file.clone(), sha256_hex(&factored.predictor.to_bytes()));
         manifest.latency_table_sha256 = Some(sha256);
         manifest.move_to(&factored.latency.identity);
         Ok(Self { manifest, policy: Policy::Factored(factored) })

@@ -88,6 +88,9 @@ pub(crate) struct CompareArgs {
     /// Constant depth and size; may be repeated [default: the configuration's evaluation.default]
     #[arg(long = "constant", value_name = "DEPTH,SIZE", value_parser = constant)]
     pub(crate) constants: Vec<StaticSetting>,
+    /// Constant whose levels expand the whole beam, as EAGLE-3 drafts; may be repeated
+    #[arg(long = "whole-beam", value_name = "DEPTH,SIZE", value_parser = constant)]
+    pub(crate) whole_beams: Vec<StaticSetting>,
     /// Let the policies of packages decide that fall back to a constant
     #[arg(long)]
     pub(crate) ignore_fallback: bool,

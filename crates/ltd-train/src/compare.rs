@@ -59,14 +59,19 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let constants =
         if args.constants.is_empty() { &[config.evaluation.default][..] } else { &args.constants };
     let drafted = engine.max_depth();
-    if let Some(deepest) = constants.iter().map(|constant| constant.depth).find(|depth| *depth > drafted) {
-        return Err(Error::Recorded(format!(
-            "--constant: depth {deepest} is asked for, engine.max_depth allows {drafted}"
-        )));
+    for (option, settings) in [("--constant", constants), ("--whole-beam", &args.whole_beams)] {
+        if let Some(deepest) = settings.iter().map(|setting| setting.depth).find(|depth| *depth > drafted) {
+            return Err(Error::Recorded(format!(
+                "{option}: depth {deepest} is asked for, engine.max_depth allows {drafted}"
+            )));
+        }
     }
     let mut contenders = vec![Contender::autoregressive()];
     contenders.extend(constants.iter().map(|constant| {
         Contender::constant(format!("depth {}, size {}", constant.depth, constant.size), *constant)
+    }));
+    contenders.extend(args.whole_beams.iter().map(|setting| {
+        Contender::whole_beam(format!("depth {}, size {}, whole beam", setting.depth, setting.size), *setting)
     }));
     for (folder, package) in args.policies.iter().zip(&packages) {
         let learned = if args.ignore_fallback {

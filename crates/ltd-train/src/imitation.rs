@@ -75,6 +75,10 @@ struct Watched<'t> {
 }
 
 impl Controller for Watched<'_> {
+    fn size_limit(&self) -> usize {
+        self.teacher.size_limit()
+    }
+
     fn begin_cycle(&mut self) {
         self.teacher.begin_cycle();
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ltd_engine::{Controller, CycleOutcome, CycleStats, Session, Static, StopRule};
+use ltd_engine::{Controller, CycleOutcome, CycleStats, Session, Static, StopRule, WholeBeam};
 use ltd_train::Progress;
 use rand::seq::SliceRandom;
 
@@ -42,7 +42,9 @@ impl Contender {
     }
 
     fn step(&mut self, subject: &Subject, session: &mut Session) -> Result<CycleOutcome> {
-        let controller = self.tree.as_mut().map(|tree| tree as &mut dyn Controller);
+        // Cycles as EAGLE-3's.
+        let mut tree = self.tree.map(WholeBeam);
+        let controller = tree.as_mut().map(|tree| tree as &mut dyn Controller);
         Ok(subject.engine.step(session, controller)?)
     }
 

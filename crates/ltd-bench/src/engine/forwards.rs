@@ -88,7 +88,7 @@ fn time_level(
     memory: &mut Option<Session>,
 ) -> Result<Duration> {
     let mut session = engine.prefill(context, memory.take())?;
-    let mut cycle = engine.begin_cycle(&mut session)?;
+    let mut cycle = engine.begin_cycle(&mut session, usize::MAX)?;
     for _ in 1..depth {
         engine.expand(&mut session, &mut cycle)?;
     }

@@ -1,6 +1,6 @@
 //! What the process holds, whether it grows from cycle to cycle, and how much of a cycle is no model forward.
 
-use ltd_engine::{Controller, CycleTiming, Session, StopRule};
+use ltd_engine::{Controller, CycleTiming, Session, StopRule, WholeBeam};
 use ltd_train::Progress;
 use serde::Serialize;
 
@@ -113,7 +113,7 @@ pub(super) fn measure_memory(
         let mut session = subject.engine.prefill(prompt, recycled.take())?;
         while done < total && stop.reached(&session, prompt.len()).is_none() {
             let turn = done % args.trees.len();
-            let mut tree = args.trees[turn];
+            let mut tree = WholeBeam(args.trees[turn]);
             let outcome = subject.engine.step(&mut session, Some(&mut tree as &mut dyn Controller))?;
             done += 1;
             if done == warm_up {

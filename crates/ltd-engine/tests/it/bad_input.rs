@@ -395,15 +395,15 @@ fn prompts_that_cannot_be_decoded_are_refused() {
 fn cycles_out_of_turn_are_errors() {
     let engine = load(&EngineConfig { max_length: Some(8), max_depth: 1, ..tiny_config() });
     let mut session = engine.prefill(&[5, 6, 7], None).expect("prefill");
-    let mut cycle = engine.begin_cycle(&mut session).expect("a cycle");
-    assert!(matches!(engine.begin_cycle(&mut session), Err(Error::NoFeatures)));
+    let mut cycle = engine.begin_cycle(&mut session, usize::MAX).expect("a cycle");
+    assert!(matches!(engine.begin_cycle(&mut session, usize::MAX), Err(Error::NoFeatures)));
     engine.expand(&mut session, &mut cycle).expect("a level");
     assert!(matches!(engine.expand(&mut session, &mut cycle), Err(Error::DepthLimit { depth: 1 })));
     engine.verify(&mut session, cycle, 4).expect("verified");
     while !session.is_full() {
         engine.run_cycle(&mut session, &mut Static { depth: 1, size: 4 }).expect("a cycle");
     }
-    assert!(matches!(engine.begin_cycle(&mut session), Err(Error::CacheFull { capacity: 8 })));
+    assert!(matches!(engine.begin_cycle(&mut session, usize::MAX), Err(Error::CacheFull { capacity: 8 })));
     assert!(matches!(engine.autoregressive_step(&mut session), Err(Error::CacheFull { capacity: 8 })));
 }
 

@@ -1,6 +1,6 @@
 //! Every cycle equals the reference implementation's: features, trees, selection, acceptance, output.
 
-use ltd_engine::{Engine, EngineConfig, Session, Static, VerifiedTree};
+use ltd_engine::{Engine, EngineConfig, Session, Static, VerifiedTree, WholeBeam};
 
 use crate::fixtures::{Golden, default_config, load, tiny_config};
 
@@ -14,7 +14,7 @@ const TIE: f32 = 1e-5;
 fn check(golden: &Golden, config: EngineConfig) {
     let engine = load(&EngineConfig { beam_width: golden.setting("beam_width"), ..config });
     let mut controller =
-        Static { depth: golden.setting("draft_depth"), size: golden.setting("verification_size") };
+        WholeBeam(Static { depth: golden.setting("draft_depth"), size: golden.setting("verification_size") });
     let prompt = golden.ids("prompt_ids");
     let mut session = engine.prefill(&prompt, None).expect("prefill");
     for cycle in 0..golden.setting("cycles") {

@@ -1,9 +1,9 @@
 //! What is possible on a trace.
 
-use ltd_engine::{Controller, CycleStats, Static};
-use ltd_env::Costs;
+use ltd_engine::{Controller, CycleStats, Static, WholeBeam};
 use ltd_env::oracle::{self, Choices};
 use ltd_env::trace::Trace;
+use ltd_env::{Costs, Cycle, RecordedTree};
 use ltd_policy::CycleSummary;
 
 use crate::live::engine;
@@ -23,6 +23,13 @@ fn nothing_beats_foresight_and_constants_are_replays() {
         let stats = oracle::replay(&trace, &decided, &mut controller, &mut |_| ());
         let relative = stats.tokens_per_second() / constant.tokens_per_second() - 1.0;
         assert!(relative.abs() < 1e-6, "{constant:?} {relative}");
+    }
+    let whole = oracle::whole_beam_constants(&trace, &costs, &choices);
+    for (whole, constant) in whole.iter().zip(&constants) {
+        let mut controller = WholeBeam(Static { depth: whole.depth, size: whole.size });
+        let stats = oracle::replay(&trace, &decided, &mut controller, &mut |_| ());
+        assert!((stats.tokens_per_second() / whole.tokens_per_second() - 1.0).abs() < 1e-6, "{whole:?}");
+        assert!(whole.sums.tokens == constant.sums.tokens && whole.sums.seconds >= constant.sums.seconds);
     }
     let best = oracle::best(&constants).tokens_per_second();
     let ceiling = oracle::clairvoyant(&trace, &costs, &choices);
@@ -82,7 +89,17 @@ fn brute_force(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
         for (depth, size) in choices.pairs() {
             let tokens = position.accepted(depth, size) + 1;
             let size = size.min(10 + 100 * depth);
-            let seconds = costs.timing(depth, size, position.context_length, rows).total().as_secs_f64();
+            let tree = RecordedTree { header: &trace.header, position };
+            let mut cycle = tree.begin(size);
+            let level_rows: Vec<usize> = (0..depth)
+                .map(|_| {
+                    let rows = cycle.summary().frontier;
+                    tree.expand(&mut cycle);
+                    rows
+                })
+                .collect();
+            let context = position.context_length;
+            let seconds = costs.timing(&level_rows, size, context, rows).total().as_secs_f64();
             for (more, later) in ways(trace, costs, choices, sequence, at + tokens, tokens) {
                 found.push((tokens + more, seconds + later));
             }

@@ -26,6 +26,7 @@ fn table() -> LatencyTable {
     let table = LatencyTable {
         root: Surface::from_fn(&[1, 13], &contexts, |rows, context| 1.0 + 0.1 * rows + 0.001 * context),
         level: Surface::from_fn(&[1, 12], &contexts, |_, context| 1.0 + 0.001 * context),
+        level_rows: Some(Surface::from_fn(&[1, 10], &contexts, |rows, _| 0.5 + 0.05 * rows)),
         verify: Surface::from_fn(&[1, 40, 240], &contexts, |size, context| 9.0 + 0.1 * size + 0.01 * context),
         decision: DecisionCost { depth_us: 10.0, size_us: 20.0 },
         ..empty_table()
@@ -46,6 +47,7 @@ fn empty_table() -> LatencyTable {
         identity: LatencyIdentity { beam_width: 10, ..LatencyIdentity::default() },
         root: Surface::default(),
         level: Surface::default(),
+        level_rows: None,
         verify: Surface::default(),
         decision: DecisionCost::default(),
         held_out_error: None,

@@ -17,6 +17,8 @@ const CAP: usize = 6;
 struct Script {
     begun: usize,
     verified_sizes: Vec<usize>,
+    /// Depth from which on nothing is left to expand.
+    dry_from: Option<usize>,
 }
 
 #[derive(Clone)]
@@ -24,13 +26,16 @@ struct ScriptedCycle {
     scores: Vec<f32>,
     number: usize,
     depth: usize,
+    dry_from: Option<usize>,
     policy: Duration,
 }
 
 impl Cycle for ScriptedCycle {
     fn summary(&self) -> CycleSummary<'_> {
         let (scores, draft_depth) = (&self.scores[..], self.depth);
-        CycleSummary { scores, beam_width: WIDTH, draft_depth, context_length: 100 }
+        let dry = self.dry_from.is_some_and(|depth| draft_depth >= depth);
+        let frontier = if dry { 0 } else { WIDTH };
+        CycleSummary { scores, beam_width: WIDTH, frontier, draft_depth, context_length: 100 }
     }
 
     fn add_policy_time(&mut self, elapsed: Duration) {
@@ -46,10 +51,11 @@ impl Cycle for ScriptedCycle {
 impl CycleBackend for Script {
     type Cycle = ScriptedCycle;
 
-    fn begin(&mut self) -> Result<ScriptedCycle> {
+    fn begin(&mut self, _size_limit: usize) -> Result<ScriptedCycle> {
         self.begun += 1;
         let scores = vec![-(self.begun as f32); WIDTH];
-        Ok(ScriptedCycle { scores, number: self.begun, depth: 0, policy: Duration::ZERO })
+        let (number, dry_from) = (self.begun, self.dry_from);
+        Ok(ScriptedCycle { scores, number, depth: 0, dry_from, policy: Duration::ZERO })
     }
 
     fn expand(&mut self, cycle: &mut ScriptedCycle) -> Result<()> {
@@ -75,6 +81,7 @@ impl CycleBackend for Script {
             accepted_ids: vec![0; 1 + cycle.depth.min(size)],
             next_token: 0,
             draft_depth: cycle.depth,
+            level_rows: vec![WIDTH; cycle.depth],
             verification_size: size,
             requested_size: size,
             context_length: 100,
@@ -141,6 +148,25 @@ fn decisions_are_asked_for_at_the_cadence_and_never_where_they_are_forced() {
     };
     assert_eq!(asked, [1.0, 3.0, 5.0]);
     assert_eq!(depth, 6, "the table's maximum ends drafting by itself");
+}
+
+#[test]
+fn drafting_ends_where_nothing_is_left_to_expand() {
+    let dry = |actions: DepthActions| {
+        let layout = ObservationLayout::reference_depth(WIDTH, CAP);
+        let script = Script { dry_from: Some(2), ..Script::default() };
+        let counterpart = Box::new(Static { depth: 0, size: 3 });
+        DepthEnv::new(script, counterpart, actions, layout, RewardMeter::new(Reward::Acceptance))
+    };
+    let mut env = dry(DepthActions { min_depth: 1, max_depth: CAP, decide_every: 1 });
+    let mut observation = vec![0.0; env.observation_len()];
+    env.reset(&mut observation).unwrap();
+    let values = env.action_values(&mut |_| vec![0.0, 1.0], 1.0).unwrap().expect("outcomes are known");
+    assert_eq!(values, [2.0, 3.0], "one level ahead, and none after it");
+    let step = env.step(decide(DepthActions::CONTINUE), &mut observation).unwrap();
+    assert!(step.terminated && step.outcome.is_some_and(|outcome| outcome.draft_depth == 2));
+    let mut env = dry(DepthActions { min_depth: 3, max_depth: CAP, decide_every: 1 });
+    assert!(matches!(env.reset(&mut observation), Err(Error::NoDecision { .. })));
 }
 
 #[test]

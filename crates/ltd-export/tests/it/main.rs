@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use ltd_export::{Error, export, write};
 use ltd_policy::{
-    Actions, Choice, ChoiceEntry, DecisionCost, DepthActions, FactoredActions, FactoredRule, Fallback,
-    FrozenPolicy, FrozenPredictor, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp, ModelIdentity,
-    ObservationLayout, Policy, PolicyEntry, PolicyKind, PolicyPackage, SamplingParams, SizeActions, Surface,
-    sha256_hex,
+    Actions, Choice, ChoiceEntry, DecisionCost, DepthActions, Factored, FactoredActions, FactoredRule,
+    Fallback, FrozenPolicy, FrozenPredictor, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp,
+    ModelIdentity, ObservationLayout, Policy, PolicyEntry, PolicyKind, PolicyPackage, SamplingParams,
+    SizeActions, Surface, sha256_hex,
 };
 use tch::{CModule, Tensor};
 
@@ -159,6 +159,7 @@ fn latency_table(level_ms: f64) -> LatencyTable {
         identity,
         root: surface(5, 1.0),
         level: surface(4, level_ms),
+        level_rows: None,
         verify: surface(9, 20.0),
         decision: DecisionCost::default(),
         held_out_error: None,
@@ -208,7 +209,8 @@ fn a_factored_policy_is_exported_with_its_table_and_retargeted() {
 
     let other = folder.path().join("retargeted");
     let rule = FactoredRule { tokens_per_second: 30.0, margin: 0.02 };
-    let moved = package.retargeted(latency_table(7.0), rule).expect("another machine");
+    let elsewhere = Factored { predictor: predictor.clone(), latency: latency_table(7.0), rule };
+    let moved = package.retargeted(elsewhere).expect("another machine");
     write(&moved, &other).expect("written");
     let Policy::Factored(factored) = PolicyPackage::load(&other).expect("a package").policy else {
         panic!("a factored policy")

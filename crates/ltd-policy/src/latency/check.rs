@@ -16,8 +16,8 @@ impl LatencyTable {
     /// Everything impossible in the table, each naming its field; empty if it can be used.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        if self.version != Self::VERSION {
-            problems.push(format!("version: is {}, must be {}", self.version, Self::VERSION));
+        if !(1..=Self::VERSION).contains(&self.version) {
+            problems.push(format!("version: is {}, must be 1 to {}", self.version, Self::VERSION));
         }
         let width = self.identity.beam_width;
         if width == 0 || width > MAX_COUNT {
@@ -28,6 +28,14 @@ impl LatencyTable {
         {
             let found = surface.problems(least);
             problems.extend(found.into_iter().map(|problem| format!("{name}: {problem}")));
+        }
+        if let Some(surface) = &self.level_rows {
+            let found = surface.problems(1);
+            problems.extend(found.into_iter().map(|problem| format!("level_rows: {problem}")));
+            let most = surface.counts().last().copied().unwrap_or(0);
+            if most != width && (1..=MAX_COUNT).contains(&width) {
+                problems.push(format!("level_rows: is measured up to {most} rows, must be up to {width}"));
+            }
         }
         for (name, us) in [("depth_us", self.decision.depth_us), ("size_us", self.decision.size_us)] {
             if !(us.is_finite() && us >= 0.0) {

@@ -25,8 +25,12 @@ pub struct LatencyTable {
     pub identity: LatencyIdentity,
     /// Root expansion, by the rows it reads: the acceptance length of the cycle before.
     pub root: Surface,
-    /// One draft level, by the depth that it makes, from 1.
+    /// One draft level that expands all `W` candidates, by the depth that it makes, from 1.
     pub level: Surface,
+    /// One draft level of any depth, by the candidates that it expands, up to `W`; `null` if levels take the same time
+    /// whatever they expand.
+    #[serde(default)]
+    pub level_rows: Option<Surface>,
     /// Selection, target forward, acceptance and commit, by verification size (the root not counted).
     pub verify: Surface,
     /// The policies' own decisions.
@@ -157,8 +161,8 @@ fn ascending(values: impl Iterator<Item = usize>) -> Vec<usize> {
 }
 
 impl LatencyTable {
-    /// Version that this program writes and reads.
-    pub const VERSION: u32 = 1;
+    /// Version that this program writes; it reads version 1, too, which knew no [`level_rows`](LatencyTable::level_rows).
+    pub const VERSION: u32 = 2;
 
     /// Reads a table and refuses one with [`problems`](LatencyTable::problems).
     pub fn read(path: &Path) -> Result<Self> {
@@ -175,8 +179,12 @@ impl LatencyTable {
         let json = |source| Error::Json { path: path.to_owned(), what: "latency table", source };
         // The version first: the rest may have another form in another version.
         let Version { version: found } = serde_json::from_str(text).map_err(json)?;
-        if found != Self::VERSION {
-            return Err(Error::Version { path: path.to_owned(), expected: Self::VERSION.to_string(), found });
+        if !(1..=Self::VERSION).contains(&found) {
+            return Err(Error::Version {
+                path: path.to_owned(),
+                expected: format!("1 or {}", Self::VERSION),
+                found,
+            });
         }
         let mut reader = serde_json::Deserializer::from_str(text);
         let table: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| Error::Field {
@@ -257,6 +265,7 @@ pub(crate) mod tests {
             },
             root: surface(&[1, 13], &[100, 500], |rows, context| 1.0 + 0.1 * rows + 0.001 * context),
             level: surface(&[1, 12], &[100, 500], |depth, context| 2.0 + 0.01 * depth + 0.001 * context),
+            level_rows: Some(surface(&[1, 4, 10], &[100, 500], |rows, _| 1.0 + 0.1 * rows)),
             verify: surface(&[1, 40, 240], &[100, 500], |size, context| 20.0 + 0.3 * size + 0.01 * context),
             decision: DecisionCost { depth_us: 10.0, size_us: 10.0 },
             held_out_error: Some(HeldOutError { median: 0.03, p90: 0.08, cycles: 100 }),
@@ -291,7 +300,7 @@ pub(crate) mod tests {
         let path = Path::new("latency.json");
         let text = table().to_json();
         for (from, to, message) in [
-            (r#""version":1"#, r#""version":2"#, "format version 2, this program reads version 1"),
+            (r#""version":2"#, r#""version":3"#, "format version 3, this program reads version 1 or 2"),
             (r#""threads":2"#, r#""threads":"two""#, "identity.threads: invalid type: string"),
             (r#""count":40"#, r#""number":40"#, "verify[1].number: unknown field `number`"),
             (r#""draft":"d","#, "", "identity: missing field `draft`"),

@@ -1,5 +1,7 @@
 //! Look-ups in a latency table: a few nanoseconds each, nothing allocated.
 
+use std::ops::Range;
+
 use super::isotonic::make_grid_non_decreasing;
 use super::{GridPoint, LatencyTable, Surface};
 
@@ -14,6 +16,9 @@ pub struct LatencyModel {
     level: Times,
     /// Times of all levels up to a depth, from depth 0.
     levels: Times,
+    /// Times of a level by the rows that it expands.
+    level_rows: Option<Times>,
+    beam_width: usize,
     verify: Times,
 }
 
@@ -32,6 +37,8 @@ impl LatencyModel {
             root: Times::new(&table.root),
             levels: level.summed(),
             level,
+            level_rows: table.level_rows.as_ref().map(Times::new),
+            beam_width: table.identity.beam_width,
             verify: Times::new(&table.verify),
         }
     }
@@ -41,14 +48,26 @@ impl LatencyModel {
         self.root.at(rows, context)
     }
 
-    /// The draft level that makes the tree `depth` deep, from 1.
-    pub fn level_ms(&self, depth: usize, context: usize) -> f64 {
-        self.level.at(depth, context)
+    /// The draft level that makes the tree `depth` deep, from 1, and expands `rows` candidates: none take no time.
+    pub fn level_ms(&self, depth: usize, rows: usize, context: usize) -> f64 {
+        self.level.at(depth, context) * self.share(rows, context)
     }
 
-    /// All draft levels of a tree of this depth: `level_ms(1) + ... + level_ms(depth)`.
-    pub fn levels_ms(&self, depth: usize, context: usize) -> f64 {
-        self.levels.at(depth, context)
+    /// The levels after depth `drafted.start` up to `drafted.end`, each of which expands `rows` candidates.
+    pub fn levels_ms(&self, drafted: Range<usize>, rows: usize, context: usize) -> f64 {
+        let whole = self.levels.at(drafted.end, context) - self.levels.at(drafted.start, context);
+        whole * self.share(rows, context)
+    }
+
+    /// What a level that expands `rows` candidates takes of one that expands all `W`.
+    fn share(&self, rows: usize, context: usize) -> f64 {
+        match &self.level_rows {
+            _ if rows == 0 => 0.0,
+            Some(times) if rows < self.beam_width => {
+                times.at(rows, context) / times.at(self.beam_width, context)
+            }
+            _ => 1.0,
+        }
     }
 
     /// Verification of `size` candidates, from their selection to the commit.
@@ -56,9 +75,11 @@ impl LatencyModel {
         self.verify.at(size, context)
     }
 
-    /// A whole cycle without its decisions. `rows` is the acceptance length of the cycle before.
+    /// A whole cycle without its decisions, whose levels expand all `W` candidates. `rows` is the acceptance length of
+    /// the cycle before.
     pub fn cycle_ms(&self, depth: usize, size: usize, context: usize, rows: usize) -> f64 {
-        self.root_ms(rows, context) + self.levels_ms(depth, context) + self.verify_ms(size, context)
+        let levels = self.levels_ms(0..depth, self.beam_width, context);
+        self.root_ms(rows, context) + levels + self.verify_ms(size, context)
     }
 }
 
@@ -145,18 +166,19 @@ mod tests {
         assert!(near(model.verify_ms(40, 100), 33.0));
         assert!(near(model.verify_ms(140, 300), 65.0));
         assert!(near(model.root_ms(4, 200), 1.6));
-        assert!(near(model.level_ms(6, 100), 2.16));
+        assert!(near(model.level_ms(6, 10, 100), 2.16) && near(model.level_ms(6, 4, 100), 2.16 * 1.4 / 2.0));
+        assert_eq!(model.level_ms(6, 0, 100), 0.0);
         assert!(near(model.verify_ms(1, 0), model.verify_ms(1, 100)));
         assert!(near(model.verify_ms(240, 9000), model.verify_ms(240, 500)));
         assert!(near(model.verify_ms(999, 100), model.verify_ms(240, 100)));
-        assert_eq!(model.levels_ms(0, 100), 0.0);
+        assert_eq!(model.levels_ms(0..0, 10, 100), 0.0);
     }
 
     #[test]
     fn a_cycle_is_the_sum_of_its_parts() {
         let model = table().model();
         for (depth, size, context, rows) in [(0, 4, 17, 1), (3, 60, 250, 4), (12, 240, 800, 13)] {
-            let levels: f64 = (1..=depth).map(|level| model.level_ms(level, context)).sum();
+            let levels: f64 = (1..=depth).map(|level| model.level_ms(level, 10, context)).sum();
             let parts = model.root_ms(rows, context) + levels + model.verify_ms(size, context);
             assert!(near(model.cycle_ms(depth, size, context, rows), parts));
         }

@@ -103,7 +103,7 @@ mod tests {
             scores in prop::collection::vec(prop_oneof![-12.0f32..0.0, Just(-1.5f32), Just(f32::NEG_INFINITY)], 410),
         ) {
             let scores = &scores[..width + depth * width * width];
-            let summary = CycleSummary { scores, beam_width: width, draft_depth: depth, context_length: 3 };
+            let summary = CycleSummary { scores, beam_width: width, frontier: width, draft_depth: depth, context_length: 3 };
             let found: Vec<_> = level_numbers(&summary).collect();
             let expected = by_sorting(scores, width, depth);
             prop_assert_eq!(found.len(), expected.len());

@@ -9,10 +9,13 @@ use serde::{Deserialize, Serialize};
 /// training, evaluation and serving.
 #[derive(Debug, Clone, Copy)]
 pub struct CycleSummary<'a> {
-    /// Cumulative log-probs of all candidates drafted so far, level after level: `W + draft_depth * W * W` values.
+    /// Cumulative log-probs of all candidates drafted so far, level after level: `W + draft_depth * W * W` values, minus
+    /// infinity where a candidate was not expanded.
     pub scores: &'a [f32],
     /// Candidates kept per level, `W`.
     pub beam_width: usize,
+    /// Candidates that the next level would expand, at most `W`; with none, nothing that it drafts could be verified.
+    pub frontier: usize,
     /// Draft forwards made after the root expansion, `D`.
     pub draft_depth: usize,
     /// Tokens whose keys and values the target has cached (the root token's position), `L`.
@@ -220,7 +223,7 @@ mod tests {
     use crate::frozen::PolicyKind;
 
     fn summary(scores: &[f32], draft_depth: usize) -> CycleSummary<'_> {
-        CycleSummary { scores, beam_width: 2, draft_depth, context_length: 500 }
+        CycleSummary { scores, beam_width: 2, frontier: 2, draft_depth, context_length: 500 }
     }
 
     #[test]

@@ -23,7 +23,7 @@ fn run(
 ) -> (usize, usize) {
     let summary = |draft_depth: usize| {
         let scores = &scores[..3 + draft_depth * 9];
-        CycleSummary { scores, beam_width: 3, draft_depth, context_length }
+        CycleSummary { scores, beam_width: 3, frontier: 3, draft_depth, context_length }
     };
     policy.begin_cycle();
     let mut depth = 0;
@@ -147,7 +147,8 @@ fn what_was_decided_in_one_cycle_is_not_used_in_the_next() {
     let predictor = FrozenPredictor::new(layout, factored_actions(), Mlp::new(&[linear]), Vec::new());
     let mut policy = FactoredPolicy::new(&predictor, &latency_table(500.0, 2.0), worth(200.0));
     let (sure, unsure) = (vec![-0.01; 3], vec![-7.0; 3]);
-    let summary = |scores| CycleSummary { scores, beam_width: 3, draft_depth: 0, context_length: 50 };
+    let summary =
+        |scores| CycleSummary { scores, beam_width: 3, frontier: 3, draft_depth: 0, context_length: 50 };
     assert!(!policy.continue_drafting(&summary(&sure)));
     assert_eq!(policy.clone().verification_size(&summary(&sure)), 9);
     policy.begin_cycle();

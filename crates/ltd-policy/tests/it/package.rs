@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ltd_policy::{
-    Choice, ChoiceEntry, Conditions, Expected, FactoredRule, Fallback, FrozenPolicy, LatencyIdentity,
-    LatencyTable, MANIFEST_FILE, Manifest, ModelIdentity, Policy, PolicyEntry, PolicyPackage, SamplingParams,
-    sha256_hex,
+    Choice, ChoiceEntry, Conditions, Expected, Factored, FactoredRule, Fallback, FrozenPolicy,
+    LatencyIdentity, LatencyTable, MANIFEST_FILE, Manifest, ModelIdentity, Policy, PolicyEntry,
+    PolicyPackage, SamplingParams, sha256_hex,
 };
 
 use crate::synthetic::{depth_policy, factored_actions, latency_table, predictor, size_policy};
@@ -222,7 +222,7 @@ fn a_package_warns_of_other_conditions_than_it_was_made_for() {
         threads: Some(8),
     };
     assert_eq!(package.conditions(), expected);
-    let moved = package.retargeted(elsewhere, rule(20.0)).expect("a package").manifest;
+    let moved = package.retargeted(factored_at(elsewhere, 20.0)).expect("a package").manifest;
     assert_eq!(
         (moved.device.as_str(), moved.dtype.as_str(), moved.threads),
         ("cuda:1 (a card)", "f16", Some(8))
@@ -261,6 +261,10 @@ fn rule(tokens_per_second: f64) -> FactoredRule {
     FactoredRule { tokens_per_second, margin: 0.05 }
 }
 
+fn factored_at(latency: LatencyTable, tokens_per_second: f64) -> Factored {
+    Factored { predictor: predictor(), latency, rule: rule(tokens_per_second) }
+}
+
 #[test]
 fn a_factored_package_is_read_back_and_retargeted() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -270,7 +274,7 @@ fn a_factored_package_is_read_back_and_retargeted() {
     let Policy::Factored(factored) = &package.policy else { panic!("a factored policy") };
     assert_eq!((&factored.predictor, factored.rule), (&predictor(), rule(50.0)));
 
-    let moved = package.retargeted(latency_table(9.0, 0.01), rule(20.0)).expect("a package");
+    let moved = package.retargeted(factored_at(latency_table(9.0, 0.01), 20.0)).expect("a package");
     let Policy::Factored(factored) = &moved.policy else { panic!("a factored policy") };
     assert_eq!((&factored.predictor, factored.rule), (&predictor(), rule(20.0)));
     assert_eq!((moved.manifest.expected, moved.manifest.fallback.clone()), (None, None));
@@ -289,7 +293,7 @@ fn a_table_of_something_else_is_refused() {
         let mut table = latency_table(2.0, 0.2);
         change(&mut table);
         let in_place =
-            package.retargeted(table.clone(), rule(lambda)).expect_err("another table").to_string();
+            package.retargeted(factored_at(table.clone(), lambda)).expect_err("another table").to_string();
         assert!(in_place.starts_with("the package cannot be retargeted: "), "{in_place}");
         if lambda > 0.0 && table.problems().is_empty() {
             write_factored(folder.path(), &table);
@@ -311,7 +315,7 @@ fn a_table_of_something_else_is_refused() {
 
     write(folder.path(), self::manifest());
     let pair = PolicyPackage::load(folder.path()).expect("a package");
-    let error = pair.retargeted(latency_table(2.0, 0.2), rule(50.0)).expect_err("a pair").to_string();
+    let error = pair.retargeted(factored_at(latency_table(2.0, 0.2), 50.0)).expect_err("a pair").to_string();
     assert!(error.contains("it holds a pair"), "{error}");
 }
 

@@ -39,7 +39,8 @@ fn deciders_choose_what_the_full_network_chooses() {
         for draft_depth in 0..4 {
             for context_length in [0, 17, 900] {
                 let scores = &scores[..3 + draft_depth * 9];
-                let summary = CycleSummary { scores, beam_width: 3, draft_depth, context_length };
+                let summary =
+                    CycleSummary { scores, beam_width: 3, frontier: 3, draft_depth, context_length };
                 let full = |policy: &FrozenPolicy| {
                     let mut observation = vec![0.0; policy.layout().len()];
                     policy.layout().write_into(&summary, &mut observation);
@@ -136,7 +137,7 @@ proptest! {
         let layout = ObservationLayout::reference_size(width, cap);
         let scores = vec![-1.0; width + cap * width * width];
         let mut observation = vec![f32::NAN; layout.len()];
-        let summary = CycleSummary { scores: &scores, beam_width: width, draft_depth: cap, context_length: 3 };
+        let summary = CycleSummary { scores: &scores, beam_width: width, frontier: width, draft_depth: cap, context_length: 3 };
         layout.write_into(&summary, &mut observation);
         prop_assert_eq!(observation.iter().filter(|value| **value == -1.0).count(), scores.len());
     }

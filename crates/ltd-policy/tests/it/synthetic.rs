@@ -74,6 +74,7 @@ pub(crate) fn latency_table(level_ms: f64, candidate_ms: f64) -> LatencyTable {
         },
         root: Surface::from_fn(&[1, 5], &contexts, |rows, _| 1.0 + 0.1 * rows),
         level: Surface::from_fn(&[1, 4], &contexts, |_, context| level_ms * (1.0 + 0.001 * context)),
+        level_rows: None,
         verify: Surface::from_fn(&[1, 40], &contexts, |size, context| {
             10.0 + candidate_ms * size + 0.01 * context
         }),

@@ -37,6 +37,8 @@ struct Report {
     /// Foresight of the size only, at the depth that suits it best.
     clairvoyant_size: f64,
     best_constant: Setting,
+    /// The best of constants that expand the whole beam, as EAGLE-3 drafts.
+    best_whole_beam: Setting,
     policies: Vec<Replay>,
     grid: Vec<Setting>,
     #[serde(skip)]
@@ -217,6 +219,7 @@ fn report(
         clairvoyant_depth: highest(at_sizes.collect()),
         clairvoyant_size: highest(at_depths.collect()),
         best_constant: best,
+        best_whole_beam: oracle::best(&oracle::whole_beam_constants(trace, costs, &choices)).into(),
         policies,
         grid: constants.iter().copied().map(Setting::from).collect(),
         constants,
@@ -268,6 +271,7 @@ mod tests {
             clairvoyant_depth: 1.0,
             clairvoyant_size: 1.0,
             best_constant: oracle::best(&constants).into(),
+            best_whole_beam: oracle::best(&constants).into(),
             policies: Vec::new(),
             grid: Vec::new(),
             constants,

@@ -8,7 +8,7 @@ pub(super) fn describe(findings: &Findings) -> String {
 }
 
 fn of_trace(report: &Report) -> String {
-    let best = report.best_constant;
+    let (best, whole) = (report.best_constant, report.best_whole_beam);
     let row = |name: &str, reached: f64| {
         let gain = (reached / best.tokens_per_second - 1.0) * 100.0;
         format!("| {name} | {reached:.1} | {gain:+.1} % |")
@@ -18,6 +18,10 @@ fn of_trace(report: &Report) -> String {
         format!("{}: {} prompts, {} positions\n", report.trace, report.prompts, report.positions),
         "| choice | tokens/s | over best constant |\n| --- | --- | --- |".to_owned(),
         row(&constant, best.tokens_per_second),
+        row(
+            &format!("with the whole beam: depth {}, size {}", whole.depth, whole.size),
+            whole.tokens_per_second,
+        ),
         row("foresight of the size", report.clairvoyant_size),
         row("foresight of the depth", report.clairvoyant_depth),
         row("foresight of both", report.clairvoyant),

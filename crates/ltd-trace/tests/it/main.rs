@@ -76,6 +76,7 @@ fn table() -> LatencyTable {
         },
         root: Surface::from_fn(&[1, 13], &contexts, |rows, _| 1.0 + 0.1 * rows),
         level: Surface::from_fn(&[1, 8], &contexts, |depth, _| 1.0 + 0.01 * depth),
+        level_rows: None,
         verify: Surface::from_fn(&[1, 8, 64], &contexts, |size, _| 9.0 + 0.1 * size),
         decision: DecisionCost { depth_us: 10.0, size_us: 20.0 },
         held_out_error: None,
@@ -154,7 +155,7 @@ fn from_prompts_to_what_a_policy_could_gain() {
         "is a trace whose beam_width is 10, not 4",
     );
     let broken =
-        std::fs::read_to_string(&latency).expect("a table").replacen("\"version\":1", "\"version\":7", 1);
+        std::fs::read_to_string(&latency).expect("a table").replacen("\"version\":2", "\"version\":7", 1);
     std::fs::write(path("broken.json"), broken).expect("written");
     refuse(&["oracle", "--trace", &all, "--latency", &path("broken.json")], "version 7");
     refuse(&["record", "--config", &config, "--questions", "nowhere.jsonl", "--out", &all], "nowhere.jsonl");

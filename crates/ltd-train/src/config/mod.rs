@@ -184,6 +184,9 @@ pub struct PredictorStage {
     pub batch_size: usize,
     /// Highest step size of Adam; it falls linearly to 0.
     pub learning_rate: f64,
+    /// Whether to find, by replay, above which size nothing is gained: what could only be verified with more candidates
+    /// is not drafted. If not, all of `size.sizes` are there to choose.
+    pub find_size_limit: bool,
     /// Ends the stage early after this time; null never does.
     pub max_minutes: Option<f64>,
 }
@@ -196,6 +199,7 @@ impl Default for PredictorStage {
             epochs: 8,
             batch_size: 512,
             learning_rate: 1e-3,
+            find_size_limit: true,
             max_minutes: None,
         }
     }

@@ -7,7 +7,9 @@ mod summary;
 use std::time::{Duration, Instant};
 
 use ltd_engine::text::Prompt;
-use ltd_engine::{Controller, CycleStats, Engine, Sampler, Session, Static, StopRule};
+use ltd_engine::{
+    Controller, CycleOutcome, CycleStats, Engine, Sampler, Session, Static, StopRule, WholeBeam,
+};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, oracle};
 
@@ -49,6 +51,12 @@ impl Contender {
     /// Decoding with trees of one shape.
     pub(crate) fn constant(name: impl Into<String>, setting: StaticSetting) -> Self {
         let fixed = Static { depth: setting.depth, size: setting.size };
+        Self { name: name.into(), controller: Some(Box::new(fixed)), decides: false }
+    }
+
+    /// [`Contender::constant`] whose levels expand the whole beam, as EAGLE-3 drafts.
+    pub(crate) fn whole_beam(name: impl Into<String>, setting: StaticSetting) -> Self {
+        let fixed = WholeBeam(Static { depth: setting.depth, size: setting.size });
         Self { name: name.into(), controller: Some(Box::new(fixed)), decides: false }
     }
 
@@ -223,8 +231,8 @@ impl Arena<'_> {
                 let controller = contender.controller.as_deref_mut();
                 let outcome = self.engine.step(&mut answer.session, controller)?;
                 if let Some(costs) = self.costs {
-                    let (depth, size) = (outcome.draft_depth, outcome.verification_size);
-                    let timing = costs.timing(depth, size, outcome.context_length, answer.rows);
+                    let CycleOutcome { level_rows, verification_size, context_length, .. } = &outcome;
+                    let timing = costs.timing(level_rows, *verification_size, *context_length, answer.rows);
                     let expected =
                         if contender.decides { timing.total() } else { timing.draft + timing.verify };
                     answer.slowdowns.push(outcome.timing.total().div_duration_f64(expected));

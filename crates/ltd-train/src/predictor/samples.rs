@@ -1,7 +1,8 @@
 //! What the predictor learns from: every outcome at every recorded position.
 
 use ltd_env::trace::Trace;
-use ltd_policy::{CycleSummary, FactoredActions, ObservationLayout};
+use ltd_env::{Cycle, RecordedTree};
+use ltd_policy::{FactoredActions, ObservationLayout};
 use ndarray::Array2;
 use rayon::prelude::*;
 
@@ -31,26 +32,20 @@ impl Samples {
         let targets = accepted.as_slice_mut().expect("invariant: a new array is contiguous");
         (rows.par_chunks_mut(width * stops.len()), targets.par_chunks_mut(outcomes), places)
             .into_par_iter()
-            .for_each_init(
-                || vec![0.0; trace.header.scores_per_position()],
-                |scores, (rows, targets, (sequence, position))| {
-                    let position = trace.sequences[sequence].position(position);
-                    position.write_scores(0, scores);
-                    for (index, &depth) in stops.iter().enumerate() {
-                        let beam_width = trace.header.beam_width;
-                        let summary = CycleSummary {
-                            scores: &scores[..beam_width + depth * beam_width * beam_width],
-                            beam_width,
-                            draft_depth: depth,
-                            context_length: position.context_length,
-                        };
-                        layout.write_into(&summary, &mut rows[index * width..][..width]);
-                        for (place, &size) in sizes.iter().enumerate() {
-                            targets[index * sizes.len() + place] = position.accepted(depth, size) as f32;
-                        }
+            .for_each(|(rows, targets, (sequence, position))| {
+                let position = trace.sequences[sequence].position(position);
+                let tree = RecordedTree { header: &trace.header, position };
+                let mut cycle = tree.begin(actions.size.largest());
+                for (index, &depth) in stops.iter().enumerate() {
+                    while cycle.summary().draft_depth < depth {
+                        tree.expand(&mut cycle);
                     }
-                },
-            );
+                    layout.write_into(&cycle.summary(), &mut rows[index * width..][..width]);
+                    for (place, &size) in sizes.iter().enumerate() {
+                        targets[index * sizes.len() + place] = position.accepted(depth, size) as f32;
+                    }
+                }
+            });
         Self { observations, accepted, stops }
     }
 

@@ -54,14 +54,15 @@ pub fn measure_latency(
         },
         root: Surface::default(),
         level: Surface::default(),
+        level_rows: None,
         verify: Surface::default(),
         decision: decision_cost(config, engine, &plan)?,
         held_out_error: None,
     };
     let mut measured = measure(engine, &plan, &mut tick)?;
     for attempt in 1.. {
-        let Measured { root, level, verify } = measured.clone();
-        table = LatencyTable { root, level, verify, ..table };
+        let Measured { root, level, level_rows, verify } = measured.clone();
+        table = LatencyTable { root, level, level_rows: Some(level_rows), verify, ..table };
         let problems = table.problems();
         if problems.is_empty() {
             break;
@@ -174,12 +175,14 @@ pub fn describe_latency(table: &LatencyTable) -> String {
     let sizes = table.verify.counts();
     lines.extend(sizes.iter().map(|&size| format!("| {size} | {:.2} |", model.verify_ms(size, context))));
     lines.push(format!(
-        "\nroot expansion {:.2} (1 row) to {:.2} ({} rows), a draft level {:.2} to {:.2}",
+        "\nroot expansion {:.2} (1 row) to {:.2} ({} rows), a draft level {:.2} to {:.2} (of one candidate {:.2} to {:.2})",
         model.root_ms(1, context),
         model.root_ms(deepest + 1, context),
         deepest + 1,
-        model.level_ms(1, context),
-        model.level_ms(deepest, context)
+        model.level_ms(1, identity.beam_width, context),
+        model.level_ms(deepest, identity.beam_width, context),
+        model.level_ms(1, 1, context),
+        model.level_ms(deepest, 1, context)
     ));
     let DecisionCost { depth_us, size_us } = table.decision;
     lines.push(format!("decisions: depth {depth_us:.0} us, size {size_us:.0} us"));

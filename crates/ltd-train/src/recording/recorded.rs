@@ -73,6 +73,11 @@ impl Recorded {
         constants
     }
 
+    /// The best constant whose levels expand the whole beam.
+    pub(crate) fn best_whole_beam(&self) -> Constant {
+        oracle::best(&oracle::whole_beam_constants(&self.train, &self.costs, &self.choices()))
+    }
+
     /// Depths and sizes that the table has costs for.
     pub(crate) fn choices(&self) -> Choices {
         let deepest = self.table.level.counts().last().copied().unwrap_or(0).min(self.train.header.depth);

@@ -1,5 +1,6 @@
 //! `ltd-train retarget`: a trained package on another machine.
 
+mod factored;
 mod pair;
 
 use std::path::Path;
@@ -8,11 +9,11 @@ use ltd_engine::Learned;
 use ltd_env::trace::Trace;
 use ltd_policy::{Choice, Conditions, Fallback, LatencyTable, Policy, PolicyPackage};
 
+use self::factored::refit;
 use self::pair::go_on_learning;
 use crate::cli::RetargetArgs;
 use crate::config::StaticSetting;
 use crate::evaluate::{Contender, Prediction};
-use crate::predictor::settle;
 use crate::recording::{Recorded, check_models};
 use crate::{Error, Progress, Result};
 
@@ -32,9 +33,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     let recorded = Recorded::new(&args.trace, &trace, table, HELD_OUT)?;
     let mut retargeted = match &package.policy {
         Policy::Factored(factored) => {
-            let start = recorded.constants()[0].tokens_per_second();
-            let rule = settle(&factored.predictor, &recorded.table, &recorded.train, start);
-            package.retargeted(recorded.table.clone(), rule)?
+            package.retargeted(refit(factored, &recorded, args.seed, Progress::detect()))?
         }
         Policy::Pair { depth, size } => {
             let pair = [depth.clone(), size.clone()];

@@ -8,21 +8,41 @@ use ltd_env::{
     CycleBackend, DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, ReplayCycles, RewardMeter, SizeEnv,
     stream,
 };
-use ltd_policy::{Actions, PolicyKind};
+use ltd_policy::{Actions, Manifest, PolicyEntry, PolicyKind, SizeActions};
 use rand::Rng;
 
 use super::Trainer;
-use crate::Result;
 use crate::config::{Backend, StaticSetting};
-use crate::plan::{Counterpart, PolicyTask};
+use crate::plan::{Counterpart, PolicyTask, Stage, StageTask};
 use crate::ppo::{Advantage, PpoConfig};
+use crate::{Error, Result};
 
 impl Trainer {
-    pub(super) fn actions(&self, kind: PolicyKind) -> Actions {
-        match kind {
+    pub(super) fn actions(&self, kind: PolicyKind) -> Result<Actions> {
+        Ok(match kind {
             PolicyKind::Depth => Actions::Depth(self.config.depth.actions),
-            PolicyKind::Size => Actions::Size(self.config.size.sizes.clone()),
+            PolicyKind::Size => Actions::Size(self.sizes()?),
+        })
+    }
+
+    /// Verification sizes to choose among: no larger than the predictor's stage found worth it, if there was one.
+    pub(super) fn sizes(&self) -> Result<SizeActions> {
+        let finished = &self.plan[..self.checkpoint.finished_stages];
+        match self.predictor_stage().filter(|stage| finished.contains(stage)) {
+            None => Ok(self.config.size.sizes.clone()),
+            Some(stage) => {
+                let path = self.run.stage(stage).manifest();
+                let problem = "its policy is a pair, expected a factored one".to_owned();
+                match Manifest::load(&path)?.policy {
+                    PolicyEntry::Factored { actions, .. } => Ok(actions.size),
+                    PolicyEntry::Pair { .. } => Err(Error::Checkpoint { path, problem }),
+                }
+            }
         }
+    }
+
+    pub(super) fn predictor_stage(&self) -> Option<&Stage> {
+        self.plan.iter().find(|stage| matches!(stage.task, StageTask::Predictor(_)))
     }
 
     /// How the policy of a task learns: of live cycles only what was sampled is known.
@@ -51,13 +71,13 @@ impl Trainer {
                 Some(scatter) => cycles.with_noise(scatter.clone()),
                 None => cycles,
             };
-            return Ok(self.environment_over(cycles, task, seed));
+            return self.environment_over(cycles, task, seed);
         }
         let ids = self.prompts.train.iter().map(|prompt| prompt.ids.clone()).collect();
         let stop = StopRule { max_new_tokens: self.config.max_new_tokens, eos: self.eos.clone() };
         let sampler = self.sampler(name);
         let cycles = LiveCycles::new(Rc::clone(&self.engine), PromptStream::new(ids, seed), stop, sampler);
-        Ok(self.environment_over(cycles, task, seed))
+        self.environment_over(cycles, task, seed)
     }
 
     fn environment_over(
@@ -65,7 +85,7 @@ impl Trainer {
         cycles: impl CycleBackend + 'static,
         task: PolicyTask,
         seed: u64,
-    ) -> Box<dyn Env> {
+    ) -> Result<Box<dyn Env>> {
         // Of a counterpart, only the decision that is not learned here is ever asked.
         let StaticSetting { depth, size } = self.config.evaluation.default;
         let counterpart: Box<dyn Controller> = match task.counterpart {
@@ -74,9 +94,9 @@ impl Trainer {
             Counterpart::Frozen => self.pair.controller(),
         };
         let (layout, meter) = (self.config.layout(task.kind), RewardMeter::new(self.config.reward));
-        match self.actions(task.kind) {
+        Ok(match self.actions(task.kind)? {
             Actions::Depth(actions) => Box::new(DepthEnv::new(cycles, counterpart, actions, layout, meter)),
             Actions::Size(actions) => Box::new(SizeEnv::new(cycles, counterpart, actions, layout, meter)),
-        }
+        })
     }
 }

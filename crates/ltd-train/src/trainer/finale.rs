@@ -29,9 +29,13 @@ impl Trainer {
         let Some(selection) = self.select(best_constant)? else { return Ok(None) };
         let mut contenders = vec![
             Contender::autoregressive(),
-            Contender::constant("eagle-default", self.config.evaluation.default),
-            Contender::constant(BEST_CONSTANT, best_constant),
+            Contender::whole_beam("eagle-default", self.config.evaluation.default),
         ];
+        if let Some(recorded) = &self.recorded {
+            let Constant { depth, size, .. } = recorded.best_whole_beam();
+            contenders.push(Contender::whole_beam("eagle-constant", StaticSetting { depth, size }));
+        }
+        contenders.push(Contender::constant(BEST_CONSTANT, best_constant));
         let candidates = selection.candidates.iter();
         contenders
             .extend(candidates.map(|candidate| Contender::new(candidate.kind(), candidate.controller())));

@@ -7,7 +7,7 @@ use super::{Flow, Trainer};
 use crate::config::ImitationStage;
 use crate::evaluate::Contender;
 use crate::imitation::{examples, imitate};
-use crate::plan::{Stage, StageTask};
+use crate::plan::Stage;
 use crate::run::StageFolder;
 use crate::{Error, Result};
 
@@ -27,7 +27,7 @@ impl Trainer {
             &recorded.train,
             &mut teacher,
             (self.config.layout(PolicyKind::Depth), depth.actions),
-            (self.config.layout(PolicyKind::Size), size.sizes.clone()),
+            (self.config.layout(PolicyKind::Size), self.sizes()?),
         );
         let mut task = self.progress.task(&stage.name, 2 * imitation.epochs);
         let (mut pair, mut done) = (self.pair.clone(), 0);
@@ -64,8 +64,8 @@ impl Trainer {
 
     /// The factored policy that the run's predictor stage left.
     fn factored(&self) -> Result<Policy> {
-        let stage = self.plan.iter().find(|stage| matches!(stage.task, StageTask::Predictor(_)));
-        let folder = self.run.stage(stage.expect("invariant: the configuration was checked"));
+        let stage = self.predictor_stage().expect("invariant: the configuration was checked");
+        let folder = self.run.stage(stage);
         let manifest = Manifest::load(&folder.manifest())?;
         match manifest.load_policy(folder.path())? {
             policy @ Policy::Factored(_) => Ok(policy),

@@ -2,18 +2,14 @@
 
 use std::time::Instant;
 
-use ltd_engine::Learned;
-use ltd_policy::{
-    Factored, FactoredActions, FactoredPolicy, ObservationLayout, PolicyEntry, PolicyKind, write_atomically,
-};
+use ltd_policy::{Factored, ObservationLayout, PolicyEntry, PolicyKind, write_atomically};
 
 use super::{Flow, Trainer};
 use crate::Result;
 use crate::config::PredictorStage;
-use crate::evaluate::Contender;
 use crate::metrics::{Metrics, predictor_record};
 use crate::plan::Stage;
-use crate::predictor::{Epoch, Samples, settle, train};
+use crate::predictor::{Epoch, Fitted, fit, size_tables};
 use crate::run::StageFolder;
 
 impl Trainer {
@@ -27,40 +23,36 @@ impl Trainer {
     ) -> Result<Flow> {
         let recorded = self.recorded.as_ref().expect("invariant: the configuration was checked");
         let layout = self.predictor_layout(predictor);
-        let actions =
-            FactoredActions { depth: self.config.depth.actions, size: self.config.size.sizes.clone() };
-        let samples = Samples::of(&recorded.train, &layout, &actions);
-        let held_out = Samples::of(&recorded.held_out, &layout, &actions);
+        let tables = size_tables(&self.config.size.sizes, &recorded.constants(), predictor);
+        let planned = tables.len() * predictor.epochs;
         let mut metrics = Metrics::open(&self.run.metrics(), folder.path())?;
-        let mut task = self.progress.task(&stage.name, predictor.epochs);
-        let (started, mut written) = (Instant::now(), Ok(()));
-        let mut observer = |epoch: &Epoch| {
-            let record =
-                predictor_record(&stage.name, epoch, epoch.number * samples.len(), started.elapsed());
-            written = metrics.write(&record);
+        let mut task = self.progress.task(&stage.name, planned);
+        let (started, mut written, mut epochs) = (Instant::now(), Ok(()), 0);
+        let mut observer = |epoch: &Epoch, samples: usize| {
+            epochs += 1;
+            written =
+                metrics.write(&predictor_record(&stage.name, epoch, epochs * samples, started.elapsed()));
             let by_time =
                 stage.max_time.map_or(0.0, |limit| started.elapsed().as_secs_f64() / limit.as_secs_f64());
-            let by_epochs = epoch.number as f64 / predictor.epochs as f64;
+            let by_epochs = epochs as f64 / planned as f64;
             let explained = 100.0 * epoch.explained_variance;
             let message = format!("{explained:.1} % of the held-out variance explained");
-            task.update(epoch.number, by_epochs.max(by_time).min(1.0), &message);
+            task.update(epochs, by_epochs.max(by_time).min(1.0), &message);
             written.is_ok() && by_time < 1.0 && !self.interrupt.requested()
         };
-        let trained =
-            train(&samples, &held_out, (layout, actions), predictor, self.config.seed, &mut observer);
+        let depth = self.config.depth.actions;
+        let fitted = fit(recorded, &layout, depth, &tables, predictor, self.config.seed, &mut observer);
         written?;
         if self.interrupt.requested() {
             return Ok(Flow::Interrupted);
         }
-        let start = recorded.constants()[0].tokens_per_second();
-        let rule = settle(&trained, &recorded.table, &recorded.train, start);
-        let controller = Learned::from(FactoredPolicy::new(&trained, &recorded.table, rule));
-        let measured = recorded.measure(&mut [Contender::new("factored", Box::new(controller))]).remove(0);
+        let Fitted { predictor: trained, rule, measured } = fitted;
         task.finish(&format!(
-            "{:.1} tokens/s on the held-out recordings, lambda {:.1}, margin {:.2}",
+            "{:.1} tokens/s on the held-out recordings, lambda {:.1}, margin {:.2}, sizes up to {}",
             measured.total().tokens_per_second(),
             rule.tokens_per_second,
-            rule.margin
+            rule.margin,
+            trained.actions().size.largest()
         ));
 
         let table_sha256 = recorded.table_sha256.clone();

@@ -177,7 +177,7 @@ impl<'t> Training<'t> {
         let stride = buffer.len().div_ceil(PROBES);
         let probes = (0..buffer.len()).step_by(stride).map(|row| buffer.observations.row(row).to_vec());
         let kind = self.task.kind;
-        let (layout, actions) = (self.trainer.config.layout(kind), self.trainer.actions(kind));
+        let (layout, actions) = (self.trainer.config.layout(kind), self.trainer.actions(kind)?);
         let policy = FrozenPolicy::new(layout, actions, self.learner.mlp(), probes.collect());
         policy.save(&self.folder.candidate_policy(&part))?;
         let tensors = self.learner.networks().named_parameters();

@@ -68,6 +68,7 @@ fn table(value: &Value, largest: usize, ms_per_candidate: f64) -> LatencyTable {
         identity,
         root: Surface::from_fn(&[1, 13], &contexts, |rows, _| 1.0 + 0.01 * rows),
         level: Surface::from_fn(&[1, 12], &contexts, |depth, _| 1.0 + 0.001 * depth),
+        level_rows: None,
         verify: Surface::from_fn(&[1, largest], &contexts, |size, _| 5.0 + ms_per_candidate * size),
         decision: DecisionCost { depth_us: 5.0, size_us: 5.0 },
         held_out_error: None,
@@ -168,7 +169,7 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
     let json: Value = serde_json::from_str(&text).expect("JSON");
     let names: Vec<_> =
         json["contenders"].as_array().expect("rows").iter().map(|row| row["name"].clone()).collect();
-    assert_eq!(names, ["ar", "eagle-default", "best-constant", "factored", "pair"]);
+    assert_eq!(names, ["ar", "eagle-default", "eagle-constant", "best-constant", "factored", "pair"]);
     let predictions = json["predictions"].as_array().expect("predictions");
     assert_eq!(predictions.len(), 2);
     for prediction in predictions {

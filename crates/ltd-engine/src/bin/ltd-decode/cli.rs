@@ -48,6 +48,9 @@ pub(crate) struct Cli {
     /// Candidates to verify, root not counted (mode static)
     #[arg(long, value_name = "V", required_if_eq("mode", "static"))]
     pub(crate) size: Option<usize>,
+    /// Expand all of the beam in every level, as EAGLE-3 does, and not only what can still be verified (mode static)
+    #[arg(long)]
+    pub(crate) whole_beam: bool,
     /// Policy package (mode policy)
     #[arg(long, value_name = "DIR", required_if_eq("mode", "policy"))]
     pub(crate) policy: Option<PathBuf>,

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use ltd_engine::text::{Prompt, Question, TextModel, load_questions};
 use ltd_engine::{
     Controller, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Sampler, Session, Static, StopRule,
+    WholeBeam,
 };
 use ltd_policy::{Fallback, Policy, PolicyPackage};
 
@@ -139,7 +140,8 @@ fn controller(
             if depth > MAX_DEPTH {
                 bail!("--depth: is {depth}, must be at most {MAX_DEPTH}");
             }
-            Some(Box::new(Static { depth, size }))
+            let fixed = Static { depth, size };
+            if cli.whole_beam { Some(Box::new(WholeBeam(fixed))) } else { Some(Box::new(fixed)) }
         }
         Mode::Policy => {
             let package = package.context("--policy: expected a folder")?;

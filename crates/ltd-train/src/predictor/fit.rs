@@ -1,0 +1,81 @@
+//! From recordings to a factored policy.
+
+use ltd_engine::Learned;
+use ltd_env::oracle::Constant;
+use ltd_policy::{
+    DepthActions, FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor, ObservationLayout,
+    SizeActions,
+};
+
+use super::rule::settle;
+use super::samples::Samples;
+use super::train::{Epoch, train};
+use crate::config::PredictorStage;
+use crate::evaluate::{Contender, Measurement};
+use crate::recording::Recorded;
+
+/// Limits of the size that are tried: that of the best constant, and the next ones.
+const LIMITS: usize = 3;
+
+/// A factored policy, and what it reaches on the held-out recordings.
+pub(crate) struct Fitted {
+    pub(crate) predictor: FrozenPredictor,
+    pub(crate) rule: FactoredRule,
+    pub(crate) measured: Measurement,
+}
+
+/// Among which sizes to choose, for each limit that is tried: the smaller the largest size, the less is drafted that
+/// could only be verified with more; the more the fewer outcomes remain.
+pub(crate) fn size_tables(
+    sizes: &SizeActions,
+    constants: &[Constant],
+    stage: &PredictorStage,
+) -> Vec<SizeActions> {
+    if !stage.find_size_limit {
+        return vec![sizes.clone()];
+    }
+    let best = constants[0].size;
+    let up_to = |count: usize| SizeActions { sizes: sizes.sizes[..count].to_vec() };
+    let first = sizes.sizes.partition_point(|&size| size < best) + 1;
+    // A choice needs two sizes.
+    let first = first.clamp(2, sizes.sizes.len());
+    (first..=sizes.sizes.len()).take(LIMITS).map(up_to).collect()
+}
+
+/// Fits a predictor for each of some tables of sizes, finds its rule, and keeps the policy that is fastest on the
+/// held-out recordings. `observer` sees each epoch of each table and says whether to go on; nothing is returned if not
+/// even one was fitted.
+pub(crate) fn fit(
+    recorded: &Recorded,
+    layout: &ObservationLayout,
+    depth: DepthActions,
+    tables: &[SizeActions],
+    stage: &PredictorStage,
+    seed: u64,
+    observer: &mut dyn FnMut(&Epoch, usize) -> bool,
+) -> Fitted {
+    let start = recorded.constants()[0].tokens_per_second();
+    let mut best: Option<Fitted> = None;
+    for size in tables {
+        let actions = FactoredActions { depth, size: size.clone() };
+        let samples = Samples::of(&recorded.train, layout, &actions);
+        let held_out = Samples::of(&recorded.held_out, layout, &actions);
+        let mut goes_on = true;
+        let mut observe = |epoch: &Epoch| {
+            goes_on = observer(epoch, samples.len());
+            goes_on
+        };
+        let predictor = train(&samples, &held_out, (layout.clone(), actions), stage, seed, &mut observe);
+        let rule = settle(&predictor, &recorded.table, &recorded.train, start);
+        let controller = Learned::from(FactoredPolicy::new(&predictor, &recorded.table, rule));
+        let measured = recorded.measure(&mut [Contender::new("factored", Box::new(controller))]).remove(0);
+        let rate = |measured: &Measurement| measured.total().tokens_per_second();
+        if best.as_ref().is_none_or(|best| rate(&measured) > rate(&best.measured)) {
+            best = Some(Fitted { predictor, rule, measured });
+        }
+        if !goes_on {
+            break;
+        }
+    }
+    best.expect("invariant: there is a table of sizes")
+}
