@@ -79,3 +79,27 @@ pub(crate) fn fit(
     }
     best.expect("invariant: there is a table of sizes")
 }
+
+#[cfg(test)]
+mod tests {
+    use ltd_env::oracle::Sums;
+
+    use super::*;
+
+    #[test]
+    fn limits_begin_with_the_best_constants_size() {
+        let sizes = SizeActions { sizes: vec![2, 4, 8, 16, 32] };
+        let largest = |best: usize, find_size_limit: bool| -> Vec<usize> {
+            let constant = Constant { depth: 1, size: best, sums: Sums { tokens: 1.0, seconds: 1.0 } };
+            let stage = PredictorStage { find_size_limit, ..PredictorStage::default() };
+            size_tables(&sizes, &[constant], &stage).iter().map(SizeActions::largest).collect()
+        };
+        assert_eq!(largest(4, true), [4, 8, 16]);
+        // A size between two of the table is within the next larger one.
+        assert_eq!(largest(5, true), [8, 16, 32]);
+        assert_eq!(largest(1, true), [4, 8, 16], "one size is no choice");
+        assert_eq!(largest(32, true), [32]);
+        assert_eq!(largest(60, true), [32]);
+        assert_eq!(largest(4, false), [32]);
+    }
+}

@@ -1,7 +1,7 @@
 //! A factored policy at the costs of another machine.
 
 use ltd_engine::Learned;
-use ltd_policy::{Factored, FactoredPolicy, SizeActions};
+use ltd_policy::{DepthActions, Factored, FactoredPolicy, ObservationLayout, SizeActions};
 
 use crate::config::PredictorStage;
 use crate::evaluate::Contender;
@@ -13,8 +13,7 @@ use crate::recording::Recorded;
 /// the held-out recordings: where candidates cost another share of a cycle, another largest size is worth it.
 pub(super) fn refit(factored: &Factored, recorded: &Recorded, seed: u64, progress: Progress) -> Factored {
     let predictor = &factored.predictor;
-    let constants = recorded.constants();
-    let start = constants[0].tokens_per_second();
+    let start = recorded.constants()[0].tokens_per_second();
     let rule = settle(predictor, &recorded.table, &recorded.train, start);
     let kept = Learned::from(FactoredPolicy::new(predictor, &recorded.table, rule));
     let kept = recorded.measure(&mut [Contender::new("kept", Box::new(kept))]).remove(0);
@@ -22,25 +21,37 @@ pub(super) fn refit(factored: &Factored, recorded: &Recorded, seed: u64, progres
     let layers = predictor.mlp().to_layers();
     let net_arch = layers[..layers.len() - 1].iter().map(|layer| layer.bias.len()).collect();
     let stage = PredictorStage { net_arch, ..PredictorStage::default() };
+    let learned = learn(recorded, predictor.layout(), predictor.actions().depth, &stage, seed, progress);
+    let rates = [&kept, &learned.measured].map(|measured| measured.total().tokens_per_second());
+    let (predictor, rule, what) = if rates[1] > rates[0] {
+        let what = format!("that learned again, sizes up to {}", learned.predictor.actions().size.largest());
+        (learned.predictor, learned.rule, what)
+    } else {
+        (predictor.clone(), rule, "as it was, with the new costs".to_owned())
+    };
+    progress.say(&format!("the predictor {what}"));
+    Factored { predictor, latency: recorded.table.clone(), rule }
+}
+
+/// A factored policy of the recordings, which chooses among the sizes that the table has costs for.
+pub(super) fn learn(
+    recorded: &Recorded,
+    layout: &ObservationLayout,
+    depth: DepthActions,
+    stage: &PredictorStage,
+    seed: u64,
+    progress: Progress,
+) -> Fitted {
     let sizes = SizeActions { sizes: recorded.choices().sizes };
-    let tables = size_tables(&sizes, &constants, &stage);
+    let tables = size_tables(&sizes, &recorded.constants(), stage);
     let planned = tables.len() * stage.epochs;
-    let (mut task, mut epochs) = (progress.task("retarget factored", planned), 0);
+    let (mut task, mut epochs) = (progress.task("predictor", planned), 0);
     let mut observer = |_: &_, _| {
         epochs += 1;
         task.update(epochs, epochs as f64 / planned as f64, "epochs");
         true
     };
-    let depth = predictor.actions().depth;
-    let fitted = fit(recorded, predictor.layout(), depth, &tables, &stage, seed, &mut observer);
-    let rates = [&kept, &fitted.measured].map(|measured| measured.total().tokens_per_second());
-    let Fitted { predictor: learned, rule: learned_rule, .. } = fitted;
-    let (predictor, rule, what) = if rates[1] > rates[0] {
-        let what = format!("learned again, sizes up to {}", learned.actions().size.largest());
-        (learned, learned_rule, what)
-    } else {
-        (predictor.clone(), rule, "with the new costs".to_owned())
-    };
-    task.finish(&format!("the predictor {what}"));
-    Factored { predictor, latency: recorded.table.clone(), rule }
+    let fitted = fit(recorded, layout, depth, &tables, stage, seed, &mut observer);
+    task.finish(&format!("sizes up to {}", fitted.predictor.actions().size.largest()));
+    fitted
 }

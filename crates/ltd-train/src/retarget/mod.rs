@@ -7,10 +7,12 @@ use std::path::Path;
 
 use ltd_engine::Learned;
 use ltd_env::trace::Trace;
-use ltd_policy::{Choice, Conditions, Fallback, LatencyTable, Policy, PolicyPackage};
+use ltd_policy::{
+    Choice, ChoiceEntry, Conditions, Fallback, LatencyTable, Manifest, Policy, PolicyEntry, PolicyPackage,
+};
 
 use self::factored::refit;
-use self::pair::go_on_learning;
+use self::pair::{go_on_learning, start};
 use crate::cli::RetargetArgs;
 use crate::config::StaticSetting;
 use crate::evaluate::{Contender, Prediction};
@@ -43,11 +45,14 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
                     "{path}: both decisions are constants: nothing can be fitted"
                 )));
             }
+            let pair = start(pair, &recorded, args.seed, Progress::detect())?;
             let [depth, size] = go_on_learning(pair, &recorded, args.steps, args.seed, Progress::detect())?;
             let mut manifest = package.manifest.clone();
             manifest.latency_table_sha256 = Some(recorded.table_sha256.clone());
             manifest.move_to(&recorded.table.identity);
-            PolicyPackage { manifest, policy: Policy::Pair { depth, size } }
+            let policy = Policy::Pair { depth, size };
+            note_choices(&mut manifest, &policy, &recorded);
+            PolicyPackage { manifest, policy }
         }
     };
     let constant = recorded.constants()[0];
@@ -68,6 +73,26 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     println!("{}", describe(&predictions, &recorded, retargeted.manifest.fallback.as_ref()));
     println!("written to {}", args.out.display());
     Ok(())
+}
+
+/// Writes into a pair's manifest what its policies choose among, and whether they choose.
+fn note_choices(manifest: &mut Manifest, policy: &Policy, recorded: &Recorded) {
+    let controller = Box::new(Learned::of_policy(policy));
+    let chosen = recorded.measure(&mut [Contender::new("pair", controller)]).remove(0).total();
+    let (Policy::Pair { depth, size }, PolicyEntry::Pair { depth: depth_entry, size: size_entry }) =
+        (policy, &mut manifest.policy)
+    else {
+        return;
+    };
+    for (entry, choice, counts) in
+        [(depth_entry, depth, &chosen.depths), (size_entry, size, &chosen.requested_sizes)]
+    {
+        if let (ChoiceEntry::Learned { actions, is_constant, .. }, Choice::Learned(policy)) = (entry, choice)
+        {
+            *actions = policy.actions().clone();
+            *is_constant = counts.len() <= 1;
+        }
+    }
 }
 
 /// Fails unless the trace is of the package's models and as deep as its policy drafts.

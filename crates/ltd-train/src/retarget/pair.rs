@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use ltd_engine::{CycleStats, Learned};
 use ltd_env::{DepthEnv, Env, ReplayCycles, Reward, RewardMeter, SizeEnv, oracle, stream};
-use ltd_policy::{Actions, Choice, FrozenPolicy, PolicyKind};
+use ltd_policy::{Actions, Choice, FactoredPolicy, FrozenPolicy, ObservationLayout, PolicyKind};
 use rand::Rng;
 
-use crate::config::Preset;
+use super::factored::learn as learn_factored;
+use crate::config::{ImitationStage, PredictorStage, Preset};
+use crate::imitation::{examples, imitate};
 use crate::ppo::{Advantage, Learner, NetArch, PpoConfig};
 use crate::progress::Progress;
 use crate::recording::Recorded;
@@ -15,6 +17,38 @@ use crate::{Error, Result};
 
 /// Observations kept with a policy, to check copies of it.
 const PROBES: usize = 32;
+
+/// The pair, or one that imitates a factored policy of the recordings if it is faster on them: where another largest
+/// size is worth it, a pair that cannot choose it has nothing to go on from.
+pub(super) fn start(
+    pair: [Choice; 2],
+    recorded: &Recorded,
+    seed: u64,
+    progress: Progress,
+) -> Result<[Choice; 2]> {
+    let [Choice::Learned(depth), Choice::Learned(size)] = &pair else { return Ok(pair) };
+    let Actions::Depth(actions) = depth.actions() else { return Ok(pair) };
+    let (stage, cap) = (PredictorStage::default(), depth.layout().depth_cap);
+    let layout = ObservationLayout::named(&stage.layout, PolicyKind::Depth, depth.layout().beam_width, cap);
+    let layout = layout.expect("invariant: a stage's default names a layout");
+    let fitted = learn_factored(recorded, &layout, *actions, &stage, seed, progress);
+    let sizes = fitted.predictor.actions().size.clone();
+    let mut teacher = Learned::from(FactoredPolicy::new(&fitted.predictor, &recorded.table, fitted.rule));
+    let (depths, sizes) = ((depth.layout().clone(), *actions), (size.layout().clone(), sizes));
+    let examples = examples(&recorded.train, &mut teacher, depths, sizes);
+    let imitation = [depth, size].into_iter().zip(&examples).map(|(policy, examples)| {
+        let hidden = hidden_layers(policy);
+        Choice::Learned(imitate(examples, &hidden, ImitationStage::default(), seed, &mut |_| ()).0)
+    });
+    let imitation: Vec<Choice> = imitation.collect();
+    let imitation: [Choice; 2] = imitation.try_into().expect("invariant: one for each decision");
+    Ok(if throughput(&imitation, recorded) > throughput(&pair, recorded) { imitation } else { pair })
+}
+
+fn hidden_layers(policy: &FrozenPolicy) -> Vec<usize> {
+    let layers = policy.mlp().to_layers();
+    layers[..layers.len() - 1].iter().map(|layer| layer.bias.len()).collect()
+}
 
 /// Both decisions after each policy among them learned `steps` more, first the depth's, against the other one. A policy
 /// that got no faster on the recordings it learned from stays as it was.
@@ -71,7 +105,7 @@ fn learn(
     };
     let layers = policy.mlp().to_layers();
     let preset = Preset::Quick.ppo(policy.kind());
-    let pi = layers[..layers.len() - 1].iter().map(|layer| layer.bias.len()).collect();
+    let pi = hidden_layers(policy);
     let config = PpoConfig {
         advantage: Advantage::Exact,
         net_arch: NetArch { pi, vf: preset.net_arch.vf.clone() },
