@@ -3,7 +3,8 @@
 //! Throughput is a ratio of sums. Its optimum is found by maximising `sum(tau) - lambda * sum(T)` with `lambda` the
 //! throughput found so far, until it stays (Dinkelbach 1967, "On nonlinear fractional programming").
 //!
-//! Constants and foresight decide in no time, and expand no candidate that their size could not verify; a controller's decisions take what the table says.
+//! Constants and foresight decide in no time, and expand no candidate that their size could not verify; a controller's
+//! decisions take what the table says.
 //!
 //! Everything here needs a trace without gaps ([`Trace::read_replayable`]).
 

@@ -11,7 +11,7 @@ use super::statistics::{entropy, interval, quartiles, ratio_interval};
 /// One row of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Comparison {
-    /// `ar`, `eagle-default`, `best-constant`, `pair` or `factored`; `depth D, size V` and the folders of packages
+    /// `ar`, `eagle-default`, `eagle-constant`, `best-constant`, `pair` or `factored`; `depth D, size V` and the folders of packages
     /// where those were asked for.
     pub(crate) name: String,
     /// `sum(tau) / sum(T)` over all prompts.

@@ -16,7 +16,7 @@ use ltd_env::{Costs, oracle};
 pub(crate) use comparison::{Comparison, comparison_table};
 pub use statistics::quartiles;
 pub(crate) use statistics::{interval, ratio_interval};
-pub(crate) use summary::{GridPoint, Prediction, Summary};
+pub(crate) use summary::{EAGLE_CONSTANT, GridPoint, Prediction, Summary};
 
 use crate::Result;
 use crate::config::StaticSetting;

@@ -72,6 +72,9 @@ pub(crate) struct Prediction {
     pub(crate) closed: f64,
 }
 
+/// The contender that is the best constant of those that expand the whole beam.
+pub(crate) const EAGLE_CONSTANT: &str = "eagle-constant";
+
 impl Summary {
     /// The table and what is worth knowing besides, as Markdown that reads well unrendered.
     pub(crate) fn to_markdown(&self) -> String {
@@ -92,6 +95,15 @@ impl Summary {
                 100.0 * (self.speedup_vs_static - 1.0),
             ),
         };
+        let rate =
+            |name: &str| self.contenders.iter().find(|row| row.name == name).map(|row| row.tokens_per_second);
+        if let (Some(ships), Some(eagle)) = (rate(&self.ships), rate(EAGLE_CONSTANT)) {
+            let _ = writeln!(
+                text,
+                "{:+.1} % over the best constant that drafts as EAGLE-3 does.",
+                100.0 * (ships / eagle - 1.0)
+            );
+        }
         for row in self.contenders.iter().filter(|row| ["pair", "factored"].contains(&row.name.as_str())) {
             let _ = writeln!(text, "{}", row.information());
         }

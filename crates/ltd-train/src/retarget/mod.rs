@@ -45,7 +45,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
                     "{path}: both decisions are constants: nothing can be fitted"
                 )));
             }
-            let pair = start(pair, &recorded, args.seed, Progress::detect())?;
+            let pair = start(pair, &recorded, args.seed, Progress::detect());
             let [depth, size] = go_on_learning(pair, &recorded, args.steps, args.seed, Progress::detect())?;
             let mut manifest = package.manifest.clone();
             manifest.latency_table_sha256 = Some(recorded.table_sha256.clone());

@@ -20,14 +20,9 @@ const PROBES: usize = 32;
 
 /// The pair, or one that imitates a factored policy of the recordings if it is faster on them: where another largest
 /// size is worth it, a pair that cannot choose it has nothing to go on from.
-pub(super) fn start(
-    pair: [Choice; 2],
-    recorded: &Recorded,
-    seed: u64,
-    progress: Progress,
-) -> Result<[Choice; 2]> {
-    let [Choice::Learned(depth), Choice::Learned(size)] = &pair else { return Ok(pair) };
-    let Actions::Depth(actions) = depth.actions() else { return Ok(pair) };
+pub(super) fn start(pair: [Choice; 2], recorded: &Recorded, seed: u64, progress: Progress) -> [Choice; 2] {
+    let [Choice::Learned(depth), Choice::Learned(size)] = &pair else { return pair };
+    let Actions::Depth(actions) = depth.actions() else { return pair };
     let (stage, cap) = (PredictorStage::default(), depth.layout().depth_cap);
     let layout = ObservationLayout::named(&stage.layout, PolicyKind::Depth, depth.layout().beam_width, cap);
     let layout = layout.expect("invariant: a stage's default names a layout");
@@ -42,7 +37,7 @@ pub(super) fn start(
     });
     let imitation: Vec<Choice> = imitation.collect();
     let imitation: [Choice; 2] = imitation.try_into().expect("invariant: one for each decision");
-    Ok(if throughput(&imitation, recorded) > throughput(&pair, recorded) { imitation } else { pair })
+    if throughput(&imitation, recorded) > throughput(&pair, recorded) { imitation } else { pair }
 }
 
 fn hidden_layers(policy: &FrozenPolicy) -> Vec<usize> {

@@ -8,7 +8,7 @@ use ltd_policy::write_atomically;
 use super::Trainer;
 use super::selection::{BEST_CONSTANT, Selection};
 use crate::config::StaticSetting;
-use crate::evaluate::{Comparison, Contender, GridPoint, Measurement, Summary};
+use crate::evaluate::{Comparison, Contender, EAGLE_CONSTANT, GridPoint, Measurement, Summary};
 use crate::metrics::{tags, validation_record};
 use crate::recording::Recorded;
 use crate::{Error, Result};
@@ -33,7 +33,7 @@ impl Trainer {
         ];
         if let Some(recorded) = &self.recorded {
             let Constant { depth, size, .. } = recorded.best_whole_beam();
-            contenders.push(Contender::whole_beam("eagle-constant", StaticSetting { depth, size }));
+            contenders.push(Contender::whole_beam(EAGLE_CONSTANT, StaticSetting { depth, size }));
         }
         contenders.push(Contender::constant(BEST_CONSTANT, best_constant));
         let candidates = selection.candidates.iter();
