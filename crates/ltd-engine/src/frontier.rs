@@ -7,14 +7,19 @@
 pub struct Contention {
     beam_width: usize,
     limit: usize,
-    /// The best candidates so far, best first, and whether they are of the newest level.
-    best: Vec<(f32, bool)>,
+    /// Candidates so far.
+    seen: u32,
+    /// The best of them, in no order but that the worst comes last if there are as many as the limit.
+    best: Vec<Place>,
 }
+
+/// A candidate among others: its score, and how many came before it.
+type Place = (f32, u32);
 
 impl Contention {
     /// Nothing drafted; `beam_width` candidates of a level are expanded at most.
     pub fn new(beam_width: usize, limit: usize) -> Self {
-        Self { beam_width, limit, best: Vec::new() }
+        Self { beam_width, limit, seen: 0, best: Vec::new() }
     }
 
     /// Candidates that may be verified.
@@ -28,21 +33,23 @@ impl Contention {
         if self.limit == usize::MAX {
             return self.beam_width;
         }
-        for (_, newest) in &mut self.best {
-            *newest = false;
+        if self.limit == 0 {
+            return 0;
         }
-        for &score in scores.iter().filter(|score| **score > f32::NEG_INFINITY) {
-            if self.best.len() >= self.limit && self.best.last().is_none_or(|(worst, _)| score <= *worst) {
-                continue;
-            }
-            // Of equal scores, the earlier candidate is the better one.
-            let place = self.best.partition_point(|(better, _)| *better >= score);
-            if place < self.limit {
-                self.best.truncate(self.limit - 1);
-                self.best.insert(place, (score, true));
-            }
+        let first = self.seen;
+        self.seen += scores.len() as u32;
+        // Of equal scores, the earlier candidate is the better one.
+        let full = self.best.len() == self.limit;
+        let cut = if full { self.best[self.limit - 1].0 } else { f32::NEG_INFINITY };
+        self.best.extend(
+            (first..).zip(scores).filter(|(_, score)| **score > cut).map(|(order, &score)| (score, order)),
+        );
+        if self.best.len() >= self.limit {
+            let by_score = |a: &Place, b: &Place| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+            self.best.select_nth_unstable_by(self.limit - 1, by_score);
+            self.best.truncate(self.limit);
         }
-        self.best.iter().filter(|(_, newest)| *newest).count().min(self.beam_width)
+        self.best.iter().filter(|(_, order)| *order >= first).count().min(self.beam_width)
     }
 }
 
