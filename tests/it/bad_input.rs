@@ -37,6 +37,7 @@ fn decoding_refuses_what_it_cannot_do() {
         (vec!["--mode", "ar", "--questions", text(&words)], "words.jsonl: question 1 is text"),
         (vec!["--mode", "ar", "--questions", text(&empty)], "empty.jsonl: no questions"),
         ([&["--mode", "static"], &prompt[..]].concat(), "--depth <D>"),
+        ([&["--mode", "ar", "--whole-beam"], &prompt[..]].concat(), "--whole-beam: only constant trees"),
         (
             [&["--mode", "static", "--depth", "13", "--size", "4"], &prompt[..]].concat(),
             "--depth: is 13, must be at most 12",

@@ -51,11 +51,6 @@ impl CycleState {
         }
     }
 
-    /// Rows of the draft forwards after the root expansion.
-    pub fn level_rows(&self) -> &[usize] {
-        &self.level_rows
-    }
-
     /// Expands no more than the best `rows` candidates in the next level: to measure what such a level takes.
     pub fn narrow(&mut self, rows: usize) {
         self.tree.narrow(rows);

@@ -10,7 +10,7 @@
 
 use std::ops::Add;
 
-use ltd_engine::{Contention, Controller, CycleOutcome, CycleStats};
+use ltd_engine::{Controller, CycleOutcome, CycleStats};
 use rayon::prelude::*;
 
 use crate::Costs;
@@ -136,23 +136,19 @@ struct Expansions {
 impl Expansions {
     fn of(trace: &Trace, size_limit: usize) -> Self {
         let header = &trace.header;
-        let (width, mut scores) = (header.beam_width, vec![0.0; header.scores_per_position()]);
-        let mut of_sequence = |sequence: &TracedSequence| {
+        let of_sequence = |sequence: &TracedSequence| {
             let mut expanded = Vec::with_capacity(sequence.len() * header.depth);
             for at in 0..sequence.len() {
-                sequence.position(at).write_scores(0, &mut scores);
-                let (root, levels) = scores.split_at(width);
-                let mut contention = Contention::new(width, size_limit);
-                let mut rows = contention.add_level(root);
-                for level in levels.chunks_exact(width * width) {
-                    expanded.push(rows);
-                    // Groups of candidates that are not expanded have no place.
-                    rows = contention.add_level(&level[..rows * width]);
+                let tree = RecordedTree { header, position: sequence.position(at) };
+                let mut cycle = tree.begin(size_limit);
+                for _ in 0..header.depth {
+                    tree.expand(&mut cycle);
                 }
+                expanded.extend_from_slice(cycle.level_rows());
             }
             expanded
         };
-        Self { sequences: trace.sequences.iter().map(&mut of_sequence).collect() }
+        Self { sequences: trace.sequences.iter().map(of_sequence).collect() }
     }
 }
 

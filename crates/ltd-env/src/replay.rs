@@ -109,6 +109,11 @@ pub struct ReplayCycle {
 }
 
 impl ReplayCycle {
+    /// Candidates that each level expanded.
+    pub(crate) fn level_rows(&self) -> &[usize] {
+        &self.level_rows
+    }
+
     fn depth(&self) -> usize {
         self.level_rows.len()
     }

@@ -296,6 +296,20 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn in_a_table_of_version_1_levels_take_the_same_whatever_they_expand() {
+        let old = LatencyTable { version: 1, level_rows: None, ..table() };
+        let text = old.to_json().replacen(r#""level_rows":null,"#, "", 1);
+        assert!(!text.contains("level_rows"));
+        let read = LatencyTable::from_json(&text, Path::new("latency.json")).expect("version 1 is read");
+        let model = read.model();
+        assert_eq!(model.level_ms(3, 1, 100), model.level_ms(3, 10, 100));
+        assert!(table().model().level_ms(3, 1, 100) < model.level_ms(3, 1, 100));
+        let short = surface(&[1, 4], &[100], |_, _| 1.0);
+        let problems = LatencyTable { level_rows: Some(short), ..table() }.problems();
+        assert_eq!(problems, ["level_rows: is measured up to 4 rows, must be up to 10"]);
+    }
+
+    #[test]
     fn broken_files_are_refused_with_file_and_field() {
         let path = Path::new("latency.json");
         let text = table().to_json();

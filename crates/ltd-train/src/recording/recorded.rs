@@ -1,7 +1,7 @@
 //! Recordings to learn from and to predict on.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::{Trace, TracedSequence};
@@ -25,6 +25,8 @@ pub(crate) struct Recorded {
     pub(crate) table_sha256: String,
     /// How the times that stages learn from scatter, if they do.
     pub(crate) scatter: Option<Scatter>,
+    /// Of [`Recorded::constants`], once asked for.
+    constants: OnceLock<Vec<Constant>>,
 }
 
 impl Recorded {
@@ -33,7 +35,15 @@ impl Recorded {
         let (train, held_out) = Self::split(path, trace, held_out)?;
         let costs = Costs { model: table.model(), decision: table.decision };
         let table_sha256 = sha256_hex(table.to_json().as_bytes());
-        Ok(Self { train: Arc::new(train), held_out, costs, table, table_sha256, scatter: None })
+        Ok(Self {
+            train: Arc::new(train),
+            held_out,
+            costs,
+            table,
+            table_sha256,
+            scatter: None,
+            constants: OnceLock::new(),
+        })
     }
 
     /// Holds out every n-th sequence that has positions, at least one.
@@ -67,10 +77,12 @@ impl Recorded {
     }
 
     /// Every constant that the table has costs for, on the sequences that are learned from, fastest first.
-    pub(crate) fn constants(&self) -> Vec<Constant> {
-        let mut constants = oracle::constants(&self.train, &self.costs, &self.choices());
-        constants.sort_by(|a, b| b.tokens_per_second().total_cmp(&a.tokens_per_second()));
-        constants
+    pub(crate) fn constants(&self) -> &[Constant] {
+        self.constants.get_or_init(|| {
+            let mut constants = oracle::constants(&self.train, &self.costs, &self.choices());
+            constants.sort_by(|a, b| b.tokens_per_second().total_cmp(&a.tokens_per_second()));
+            constants
+        })
     }
 
     /// The best constant whose levels expand the whole beam.

@@ -3,6 +3,7 @@
 use ltd_engine::Learned;
 use ltd_policy::{DepthActions, Factored, FactoredPolicy, ObservationLayout, SizeActions};
 
+use super::hidden_layers;
 use crate::config::PredictorStage;
 use crate::evaluate::Contender;
 use crate::predictor::{Fitted, fit, settle, size_tables};
@@ -18,9 +19,7 @@ pub(super) fn refit(factored: &Factored, recorded: &Recorded, seed: u64, progres
     let kept = Learned::from(FactoredPolicy::new(predictor, &recorded.table, rule));
     let kept = recorded.measure(&mut [Contender::new("kept", Box::new(kept))]).remove(0);
 
-    let layers = predictor.mlp().to_layers();
-    let net_arch = layers[..layers.len() - 1].iter().map(|layer| layer.bias.len()).collect();
-    let stage = PredictorStage { net_arch, ..PredictorStage::default() };
+    let stage = PredictorStage { net_arch: hidden_layers(predictor.mlp()), ..PredictorStage::default() };
     let learned = learn(recorded, predictor.layout(), predictor.actions().depth, &stage, seed, progress);
     let rates = [&kept, &learned.measured].map(|measured| measured.total().tokens_per_second());
     let (predictor, rule, what) = if rates[1] > rates[0] {
@@ -43,7 +42,7 @@ pub(super) fn learn(
     progress: Progress,
 ) -> Fitted {
     let sizes = SizeActions { sizes: recorded.choices().sizes };
-    let tables = size_tables(&sizes, &recorded.constants(), stage);
+    let tables = size_tables(&sizes, recorded.constants(), stage);
     let planned = tables.len() * stage.epochs;
     let (mut task, mut epochs) = (progress.task("predictor", planned), 0);
     let mut observer = |_: &_, _| {

@@ -8,7 +8,8 @@ use std::path::Path;
 use ltd_engine::Learned;
 use ltd_env::trace::Trace;
 use ltd_policy::{
-    Choice, ChoiceEntry, Conditions, Fallback, LatencyTable, Manifest, Policy, PolicyEntry, PolicyPackage,
+    Choice, ChoiceEntry, Conditions, Fallback, LatencyTable, Manifest, Mlp, Policy, PolicyEntry,
+    PolicyPackage,
 };
 
 use self::factored::refit;
@@ -73,6 +74,12 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     println!("{}", describe(&predictions, &recorded, retargeted.manifest.fallback.as_ref()));
     println!("written to {}", args.out.display());
     Ok(())
+}
+
+/// Widths of a network's hidden layers.
+fn hidden_layers(network: &Mlp) -> Vec<usize> {
+    let layers = network.to_layers();
+    layers[..layers.len() - 1].iter().map(|layer| layer.bias.len()).collect()
 }
 
 /// Writes into a pair's manifest what its policies choose among, and whether they choose.

@@ -8,6 +8,7 @@ use ltd_policy::{Actions, Choice, FactoredPolicy, FrozenPolicy, ObservationLayou
 use rand::Rng;
 
 use super::factored::learn as learn_factored;
+use super::hidden_layers;
 use crate::config::{ImitationStage, PredictorStage, Preset};
 use crate::imitation::{examples, imitate};
 use crate::ppo::{Advantage, Learner, NetArch, PpoConfig};
@@ -32,17 +33,12 @@ pub(super) fn start(pair: [Choice; 2], recorded: &Recorded, seed: u64, progress:
     let (depths, sizes) = ((depth.layout().clone(), *actions), (size.layout().clone(), sizes));
     let examples = examples(&recorded.train, &mut teacher, depths, sizes);
     let imitation = [depth, size].into_iter().zip(&examples).map(|(policy, examples)| {
-        let hidden = hidden_layers(policy);
+        let hidden = hidden_layers(policy.mlp());
         Choice::Learned(imitate(examples, &hidden, ImitationStage::default(), seed, &mut |_| ()).0)
     });
     let imitation: Vec<Choice> = imitation.collect();
     let imitation: [Choice; 2] = imitation.try_into().expect("invariant: one for each decision");
     if throughput(&imitation, recorded) > throughput(&pair, recorded) { imitation } else { pair }
-}
-
-fn hidden_layers(policy: &FrozenPolicy) -> Vec<usize> {
-    let layers = policy.mlp().to_layers();
-    layers[..layers.len() - 1].iter().map(|layer| layer.bias.len()).collect()
 }
 
 /// Both decisions after each policy among them learned `steps` more, first the depth's, against the other one. A policy
@@ -100,7 +96,7 @@ fn learn(
     };
     let layers = policy.mlp().to_layers();
     let preset = Preset::Quick.ppo(policy.kind());
-    let pi = hidden_layers(policy);
+    let pi = hidden_layers(policy.mlp());
     let config = PpoConfig {
         advantage: Advantage::Exact,
         net_arch: NetArch { pi, vf: preset.net_arch.vf.clone() },

@@ -8,14 +8,14 @@ use ltd_env::{
     CycleBackend, DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, ReplayCycles, RewardMeter, SizeEnv,
     stream,
 };
-use ltd_policy::{Actions, Manifest, PolicyEntry, PolicyKind, SizeActions};
+use ltd_policy::{Actions, PolicyKind, SizeActions};
 use rand::Rng;
 
 use super::Trainer;
+use crate::Result;
 use crate::config::{Backend, StaticSetting};
 use crate::plan::{Counterpart, PolicyTask, Stage, StageTask};
 use crate::ppo::{Advantage, PpoConfig};
-use crate::{Error, Result};
 
 impl Trainer {
     pub(super) fn actions(&self, kind: PolicyKind) -> Result<Actions> {
@@ -30,14 +30,7 @@ impl Trainer {
         let finished = &self.plan[..self.checkpoint.finished_stages];
         match self.predictor_stage().filter(|stage| finished.contains(stage)) {
             None => Ok(self.config.size.sizes.clone()),
-            Some(stage) => {
-                let path = self.run.stage(stage).manifest();
-                let problem = "its policy is a pair, expected a factored one".to_owned();
-                match Manifest::load(&path)?.policy {
-                    PolicyEntry::Factored { actions, .. } => Ok(actions.size),
-                    PolicyEntry::Pair { .. } => Err(Error::Checkpoint { path, problem }),
-                }
-            }
+            Some(_) => Ok(self.factored()?.predictor.actions().size.clone()),
         }
     }
 

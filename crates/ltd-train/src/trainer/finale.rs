@@ -102,7 +102,7 @@ impl Trainer {
     /// The constants that are fastest in replay, by what replay says of them at the times that their cycles take on
     /// the validation prompts: recordings hold more text than can be decoded here, live cycles tell the costs.
     fn search_replayed(&self, recorded: &Recorded) -> Result<Option<Vec<GridPoint>>> {
-        let constants: Vec<Constant> = recorded.constants().into_iter().take(REPLAY_FINALISTS).collect();
+        let constants: Vec<Constant> = recorded.constants().iter().copied().take(REPLAY_FINALISTS).collect();
         let mut contenders: Vec<Contender> = constants
             .iter()
             .map(|constant| contender(StaticSetting { depth: constant.depth, size: constant.size }))

@@ -1,7 +1,7 @@
 //! The stage in which the pair imitates the factored policy.
 
 use ltd_engine::Learned;
-use ltd_policy::{Manifest, Policy, PolicyEntry, PolicyKind, write_atomically};
+use ltd_policy::{Factored, FactoredPolicy, Manifest, Policy, PolicyEntry, PolicyKind, write_atomically};
 
 use super::{Flow, Trainer};
 use crate::config::ImitationStage;
@@ -21,7 +21,7 @@ impl Trainer {
         folder: &StageFolder,
     ) -> Result<Flow> {
         let recorded = self.recorded.as_ref().expect("invariant: the configuration was checked");
-        let mut teacher = Learned::of_policy(&self.factored()?);
+        let mut teacher = Learned::from(FactoredPolicy::of(&self.factored()?));
         let (depth, size) = (&self.config.depth, &self.config.size);
         let examples = examples(
             &recorded.train,
@@ -63,12 +63,12 @@ impl Trainer {
     }
 
     /// The factored policy that the run's predictor stage left.
-    fn factored(&self) -> Result<Policy> {
+    pub(super) fn factored(&self) -> Result<Factored> {
         let stage = self.predictor_stage().expect("invariant: the configuration was checked");
         let folder = self.run.stage(stage);
         let manifest = Manifest::load(&folder.manifest())?;
         match manifest.load_policy(folder.path())? {
-            policy @ Policy::Factored(_) => Ok(policy),
+            Policy::Factored(factored) => Ok(factored),
             Policy::Pair { .. } => {
                 let problem = "its policy is a pair, expected a factored one".to_owned();
                 Err(Error::Checkpoint { path: folder.manifest(), problem })

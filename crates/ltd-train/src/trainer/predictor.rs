@@ -23,7 +23,7 @@ impl Trainer {
     ) -> Result<Flow> {
         let recorded = self.recorded.as_ref().expect("invariant: the configuration was checked");
         let layout = self.predictor_layout(predictor);
-        let tables = size_tables(&self.config.size.sizes, &recorded.constants(), predictor);
+        let tables = size_tables(&self.config.size.sizes, recorded.constants(), predictor);
         let planned = tables.len() * predictor.epochs;
         let mut metrics = Metrics::open(&self.run.metrics(), folder.path())?;
         let mut task = self.progress.task(&stage.name, planned);

@@ -61,8 +61,8 @@ impl Trainer {
                 "warning: {latency} was measured with {differences}: policies learn for there, and are compared here"
             ));
         }
-        let scatter = replay.noise.then(|| Scatter::of(&table));
-        let recorded = Recorded { scatter, ..Recorded::new(&trace, &read, table, replay.held_out)? };
+        let mut recorded = Recorded::new(&trace, &read, table, replay.held_out)?;
+        recorded.scatter = replay.noise.then(|| Scatter::of(&recorded.table));
         self.progress.say(&format!(
             "recorded  {} positions of {} prompts to learn from, {} of {} held out",
             recorded.train.positions(),

@@ -7,8 +7,8 @@ use ltd_engine::{Controller, Engine, Learned, fingerprint};
 use ltd_env::oracle::decide_at_every_position;
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
 use ltd_policy::{
-    CycleSummary, DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Manifest, Policy, PolicyEntry,
-    Surface, sha256_hex,
+    Actions, ChoiceEntry, CycleSummary, DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Manifest,
+    Policy, PolicyEntry, Surface, sha256_hex,
 };
 use ltd_train::metrics::tags;
 use ltd_train::{Ending, Interrupt, Progress, TrainConfig, Trainer};
@@ -63,13 +63,15 @@ fn table(value: &Value, largest: usize, ms_per_candidate: f64) -> LatencyTable {
         beam_width: 10,
         ..LatencyIdentity::default()
     };
+    let sizes = [1, 2, 4, 6, 8, 12, 16, 24, 32, 48].into_iter().filter(|&size| size < largest);
+    let sizes: Vec<usize> = sizes.chain([largest]).collect();
     LatencyTable {
         version: LatencyTable::VERSION,
         identity,
         root: Surface::from_fn(&[1, 13], &contexts, |rows, _| 1.0 + 0.01 * rows),
         level: Surface::from_fn(&[1, 12], &contexts, |depth, _| 1.0 + 0.001 * depth),
         level_rows: None,
-        verify: Surface::from_fn(&[1, largest], &contexts, |size, _| 5.0 + ms_per_candidate * size),
+        verify: Surface::from_fn(&sizes, &contexts, |size, _| 5.0 + ms_per_candidate * size),
         decision: DecisionCost { depth_us: 5.0, size_us: 5.0 },
         held_out_error: None,
     }
@@ -131,7 +133,8 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
     value["reward"] = json!("gain");
     // What a busy machine measures is no ground for a test.
     let latency = folder.path().join("latency.json");
-    table(&value, 64, 0.1).write(&latency).expect("written");
+    // Candidates are dear: three limits of the size are tried, none of them the largest.
+    table(&value, 64, 2.0).write(&latency).expect("written");
     value["replay"] = json!({ "held_out": 0.25, "latency": latency });
     value["stages"]["predictor"] = json!({ "epochs": 3, "net_arch": [16], "batch_size": 64 });
     // A short live finish.
@@ -153,6 +156,12 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
     assert_eq!(factored.latency, table);
     assert!(factored.rule.tokens_per_second > 0.0);
     let replayed = Manifest::load(&run.join("stages/04-size/stage.json")).expect("a manifest");
+    assert!(factored.predictor.actions().size.largest() < 64);
+    // The pair chooses among the sizes that the predictor's stage found worth it.
+    let PolicyEntry::Pair { size: ChoiceEntry::Learned { actions, .. }, .. } = &replayed.policy else {
+        panic!("a learned size")
+    };
+    assert_eq!(*actions, Actions::Size(factored.predictor.actions().size.clone()));
     assert_eq!(replayed.latency_table_sha256, manifest.latency_table_sha256);
     let live = Manifest::load(&run.join("stages/05-depth/stage.json")).expect("a manifest");
     assert_eq!(live.latency_table_sha256, None);
@@ -161,7 +170,7 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
     let records: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     for tag in tags::ALL.into_iter().filter(|tag| tag.starts_with("predictor/")) {
         let values: Vec<f64> = records.iter().filter_map(|record| record["values"][tag].as_f64()).collect();
-        assert_eq!(values.len(), 3, "{tag}");
+        assert_eq!(values.len(), 3 * 3, "{tag}");
         assert!(!tag.ends_with("loss") || values[2] < values[0], "{tag} falls: {values:?}");
     }
 
@@ -208,7 +217,7 @@ fn a_pair_that_imitates_the_factored_policy_decides_as_it_does() {
     record(folder.path(), &value, 8);
     table(&value, 64, 0.1).write(&folder.path().join("latency.json")).expect("written");
     value["stages"] = json!({
-        "size": null, "predictor": { "epochs": 20, "net_arch": [32] },
+        "size": null, "predictor": { "find_size_limit": false, "epochs": 20, "net_arch": [32] },
         "imitation": { "epochs": 200, "batch_size": 32, "learning_rate": 3e-3 },
         "depth": null, "rounds": 1, "round": [{ "train": "size", "total_timesteps": 64 }]
     });

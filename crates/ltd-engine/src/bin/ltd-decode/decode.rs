@@ -132,6 +132,9 @@ fn controller(
     package: Option<&PolicyPackage>,
     config: &EngineConfig,
 ) -> Result<Option<Box<dyn Controller>>> {
+    if cli.whole_beam && cli.mode != Mode::Static {
+        bail!("--whole-beam: only constant trees (--mode static) can expand all of the beam");
+    }
     Ok(match cli.mode {
         Mode::Ar if cli.dump_trees.is_some() => bail!("--dump-trees: plain decoding has no trees"),
         Mode::Ar => None,
