@@ -122,6 +122,14 @@ impl Engine {
         &self.dtype
     }
 
+    /// Whether what the target computes of a token has the same bits whatever is computed beside it: then trees are
+    /// verified with the bits of plain decoding, and speculative output equals it token for token in any number type.
+    /// So it is in f32 and bf16 on processors whose products are this engine's own (AVX-512; in bf16 with its
+    /// instructions for bf16, and without AMX).
+    pub fn is_batch_invariant(&self) -> bool {
+        self.target.is_batch_invariant()
+    }
+
     /// Where the target's last layer is, and the draft.
     pub fn device(&self) -> Device {
         self.device

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::model::{BlockConfig, DraftConfig, Linear, TargetConfig};
@@ -42,10 +43,13 @@ impl BlockConfig {
 }
 
 /// Which kernel computes products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ProductKernel {
     /// The one that the models use.
     Engine,
+    /// oneDNN's with the weight in its own order, where the models use another one.
+    OneDnn,
     /// LibTorch's `linear` with the weight as it is stored.
     LibTorch,
 }
@@ -53,7 +57,9 @@ pub enum ProductKernel {
 /// Random weights of some shapes, to be multiplied one after another. Each has memory of its own, as in a model: what
 /// a cache keeps from one forward to the next is not what it would keep of a single weight.
 pub struct Products {
-    weights: Vec<(Linear, Tensor)>,
+    weights: BTreeMap<ProductKernel, Vec<Linear>>,
+    /// Of the weights' inputs.
+    widths: Vec<i64>,
     /// Rows to multiply, by their width.
     inputs: BTreeMap<i64, Tensor>,
     device: Device,
@@ -64,14 +70,23 @@ impl Products {
     pub fn new(engine: &Engine, shapes: &[[i64; 2]], rows: usize) -> Result<Self> {
         let options = (engine.dtype().chosen.kind(), engine.device());
         let random = |shape: [i64; 2]| Tensor::f_randn(shape, options);
-        let weights = shapes.iter().map(|&shape| {
-            let weight = random(shape)?;
-            Ok((Linear::new(weight.shallow_clone()), weight))
-        });
-        let widths = shapes.iter().map(|&[_, width]| Ok((width, random([rows as i64, width])?)));
+        let mut weights = BTreeMap::<_, Vec<Linear>>::new();
+        for &shape in shapes {
+            let stored = random(shape)?;
+            let mut add = |kernel, linear| weights.entry(kernel).or_default().push(linear);
+            add(ProductKernel::Engine, Linear::new(stored.shallow_clone()));
+            if let Some(linear) = Linear::alternative(&stored) {
+                add(ProductKernel::OneDnn, linear);
+            }
+            add(ProductKernel::LibTorch, Linear::as_stored(stored));
+        }
+        // A kernel that cannot take all weights is none to compare with.
+        weights.retain(|_, weights| weights.len() == shapes.len());
+        let inputs = shapes.iter().map(|&[_, width]| Ok((width, random([rows as i64, width])?)));
         let products = Self {
-            weights: weights.collect::<Result<_>>()?,
-            inputs: widths.collect::<Result<_>>()?,
+            weights,
+            widths: shapes.iter().map(|&[_, width]| width).collect(),
+            inputs: inputs.collect::<Result<_>>()?,
             device: engine.device(),
         };
         if engine.device() == Device::Cpu {
@@ -81,17 +96,19 @@ impl Products {
         Ok(products)
     }
 
-    /// Multiplies all weights with `rows` rows and returns the wall-clock time, device synchronised at both ends.
+    /// The kernels that all weights can be multiplied with.
+    pub fn kernels(&self) -> impl Iterator<Item = ProductKernel> {
+        self.weights.keys().copied()
+    }
+
+    /// Multiplies all weights with `rows` rows and returns the wall-clock time, device synchronised at both ends. The
+    /// kernel must be one of [`Products::kernels`].
     pub fn time(&self, kernel: ProductKernel, rows: usize) -> Duration {
         let inputs: BTreeMap<i64, Tensor> =
             self.inputs.iter().map(|(&width, input)| (width, input.narrow(0, 0, rows as i64))).collect();
         let work = || {
-            for (linear, weight) in &self.weights {
-                let input = &inputs[&weight.size()[1]];
-                let _product = match kernel {
-                    ProductKernel::Engine => linear.forward(input),
-                    ProductKernel::LibTorch => input.linear(weight, None::<&Tensor>),
-                };
+            for (linear, width) in self.weights[&kernel].iter().zip(&self.widths) {
+                let _product = linear.forward(&inputs[width]);
             }
         };
         timed(self.device, work).1

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ltd_engine::{BlockConfig, Engine, ProductKernel, Products};
+use ltd_engine::{BlockConfig, Engine, Products};
 use ltd_train::Progress;
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
@@ -78,8 +78,8 @@ impl Limits {
         };
         let side = if device == Device::Cpu { HOST_PRODUCT } else { DEVICE_PRODUCT };
         let product = Products::new(engine, &[[side, side]], side as usize)?;
-        let kernels = [ProductKernel::Engine, ProductKernel::LibTorch];
-        let times = (0..REPEATS).flat_map(|_| kernels.map(|kernel| product.time(kernel, side as usize)));
+        let times =
+            (0..REPEATS).flat_map(|_| product.kernels().map(|kernel| product.time(kernel, side as usize)));
         let best = times.min().expect("invariant: there are repeats").as_secs_f64();
         let limits = Self { bytes_per_second, operations_per_second: 2.0 * (side as f64).powi(3) / best };
         task.finish(&limits.to_string());

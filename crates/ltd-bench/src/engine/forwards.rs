@@ -1,5 +1,6 @@
 //! Single forwards beside their bare matrix products.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ltd_engine::{Engine, ProductKernel, Products, Session};
@@ -13,7 +14,6 @@ use crate::cli::EngineArgs;
 use crate::error::Result;
 
 const WARM_UP: usize = 3;
-const KERNELS: [ProductKernel; 2] = [ProductKernel::Engine, ProductKernel::LibTorch];
 
 /// One thing to time.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,7 +42,7 @@ pub(super) fn measure_forwards(subject: &Subject, args: &EngineArgs, progress: P
     // A level follows those above it: each is measured in a tree of its own.
     let mut tree_memory = Some(engine.prefill(&context, None)?);
 
-    let contenders = contenders(args);
+    let contenders = contenders(args, &target_products, &level_products);
     let mut task = progress.task("forwards", WARM_UP + args.repeats);
     let time = |contender: &Contender| {
         Ok(match *contender {
@@ -61,13 +61,12 @@ pub(super) fn measure_forwards(subject: &Subject, args: &EngineArgs, progress: P
     Ok(Forwards { times, context: args.context })
 }
 
-fn contenders(args: &EngineArgs) -> Vec<Contender> {
+fn contenders(args: &EngineArgs, target: &Products, level: &Products) -> Vec<Contender> {
     let mut contenders: Vec<Contender> = args.tokens.iter().map(|&rows| Contender::Target { rows }).collect();
     contenders.extend(depths(args).into_iter().map(|depth| Contender::Level { depth }));
-    for kernel in KERNELS {
-        let products = args.tokens.iter().map(|&rows| Contender::TargetProducts { rows, kernel });
-        contenders.extend(products.chain([Contender::LevelProducts { kernel }]));
-    }
+    let of_target = |kernel| args.tokens.iter().map(move |&rows| Contender::TargetProducts { rows, kernel });
+    contenders.extend(target.kernels().flat_map(of_target));
+    contenders.extend(level.kernels().map(|kernel| Contender::LevelProducts { kernel }));
     contenders
 }
 
@@ -104,7 +103,10 @@ impl Forwards {
     pub(super) fn verify(&self, engine: &Engine, args: &EngineArgs, limits: &Limits) -> Vec<Verify> {
         let row = |&tokens: &usize| {
             let forward = self.spread(Contender::Target { rows: tokens });
-            let products = self.products(|kernel| Contender::TargetProducts { rows: tokens, kernel });
+            let products = self.products(|contender| match contender {
+                Contender::TargetProducts { rows, kernel } => (rows == tokens).then_some(kernel),
+                _ => None,
+            });
             Verify {
                 tokens,
                 ms: forward.median,
@@ -123,7 +125,10 @@ impl Forwards {
         args: &EngineArgs,
         limits: &Limits,
     ) -> Vec<DraftLevel> {
-        let products = self.products(|kernel| Contender::LevelProducts { kernel });
+        let products = self.products(|contender| match contender {
+            Contender::LevelProducts { kernel } => Some(kernel),
+            _ => None,
+        });
         let row = |depth: usize| {
             let level = self.spread(Contender::Level { depth });
             DraftLevel {
@@ -139,17 +144,17 @@ impl Forwards {
         depths(args).into_iter().map(row).collect()
     }
 
-    /// The fastest kernel's times, and all kernels' medians.
-    fn products(&self, contender: impl Fn(ProductKernel) -> Contender) -> ProductTimes {
-        let [engine, libtorch] = KERNELS.map(|kernel| self.spread(contender(kernel)));
-        let (fastest, products_kernel) =
-            if engine.median <= libtorch.median { (engine, "engine") } else { (libtorch, "libtorch") };
+    /// The fastest kernel's times, and all kernels' medians, of the products that are `wanted`.
+    fn products(&self, wanted: impl Fn(Contender) -> Option<ProductKernel>) -> ProductTimes {
+        let timed = self.times.iter().filter_map(|(timed, spread)| Some((wanted(*timed)?, *spread)));
+        let kernels: BTreeMap<ProductKernel, Spread> = timed.collect();
+        let fastest = kernels.iter().min_by(|(_, a), (_, b)| a.median.total_cmp(&b.median));
+        let (&products_kernel, fastest) = fastest.expect("invariant: products are timed beside forwards");
         ProductTimes {
             products_ms: fastest.median,
             products_ms_quartiles: fastest.quartiles,
             products_kernel,
-            engine_products_ms: engine.median,
-            libtorch_products_ms: libtorch.median,
+            kernels_ms: kernels.iter().map(|(kernel, spread)| (*kernel, spread.median)).collect(),
         }
     }
 

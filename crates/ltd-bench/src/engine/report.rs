@@ -1,6 +1,8 @@
 //! What the output file holds. Milliseconds are medians, with first and third quartile beside them.
 
-use ltd_engine::DtypeChoice;
+use std::collections::BTreeMap;
+
+use ltd_engine::{DtypeChoice, ProductKernel};
 use ltd_train::{Machine, git_revision};
 use serde::Serialize;
 
@@ -73,10 +75,10 @@ pub(super) struct Autoregressive {
 pub(super) struct ProductTimes {
     pub(super) products_ms: f64,
     pub(super) products_ms_quartiles: [f64; 2],
-    /// Which kernel that was: the engine's or LibTorch's plain one.
-    pub(super) products_kernel: &'static str,
-    pub(super) engine_products_ms: f64,
-    pub(super) libtorch_products_ms: f64,
+    /// Which kernel that was.
+    pub(super) products_kernel: ProductKernel,
+    /// The medians of all kernels.
+    pub(super) kernels_ms: BTreeMap<ProductKernel, f64>,
 }
 
 #[derive(Debug, Serialize)]

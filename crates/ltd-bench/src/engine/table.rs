@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use ltd_engine::ProductKernel;
+
 use super::operations::OperationTimes;
 use super::report::{Cycle, DraftLevel, ProductTimes, Report, Verify};
 
@@ -31,7 +33,7 @@ fn write_all(report: &Report, out: &mut String) -> std::fmt::Result {
 
     writeln!(
         out,
-        "| forward over V tokens | ms (quartiles) | products | ratio | engine's, LibTorch's products | floor |"
+        "| forward over V tokens | ms (quartiles) | products | ratio | products: engine's, oneDNN's, LibTorch's | floor |"
     )?;
     writeln!(out, "| --- | --- | --- | --- | --- | --- |")?;
     for Verify { tokens, ms, ms_quartiles, products, ratio, floor_ms } in &report.verify {
@@ -113,10 +115,13 @@ fn forward(
     ratio: f64,
     floor_ms: f64,
 ) -> std::fmt::Result {
-    let ProductTimes { products_ms, engine_products_ms, libtorch_products_ms, .. } = products;
+    let ProductTimes { products_ms, kernels_ms, .. } = products;
+    let kernel = |kernel| kernels_ms.get(&kernel).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.2}"));
+    let [engine, onednn, libtorch] =
+        [ProductKernel::Engine, ProductKernel::OneDnn, ProductKernel::LibTorch].map(kernel);
     writeln!(
         out,
         "| {name} | {ms:.2} ({low:.2} - {high:.2}) | {products_ms:.2} | {ratio:.2} | \
-         {engine_products_ms:.2}, {libtorch_products_ms:.2} | {floor_ms:.2} |"
+         {engine}, {onednn}, {libtorch} | {floor_ms:.2} |"
     )
 }

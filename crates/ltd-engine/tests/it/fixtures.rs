@@ -23,6 +23,13 @@ pub(crate) fn default_config() -> EngineConfig {
     EngineConfig { dtype: DtypeSetting::F32, max_length: Some(1024), ..EngineConfig::new(target, draft) }
 }
 
+/// The engine in f32, and in bf16 where its output does not depend on how it is decoded there either.
+pub(crate) fn exact_engines(config: &EngineConfig) -> Vec<Engine> {
+    let in_bf16 = load(&EngineConfig { dtype: DtypeSetting::Bf16, ..config.clone() });
+    let in_f32 = load(&EngineConfig { dtype: DtypeSetting::F32, ..config.clone() });
+    if in_bf16.is_batch_invariant() { vec![in_f32, in_bf16] } else { vec![in_f32] }
+}
+
 pub(crate) fn load(config: &EngineConfig) -> Engine {
     Engine::load(config).expect("the engine loads")
 }

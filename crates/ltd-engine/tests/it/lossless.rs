@@ -1,10 +1,11 @@
-//! The contract: greedy speculative output is the target's own output, token for token, in f32.
+//! The contract: greedy speculative output is the target's own output, token for token: in f32, and in bf16 where products
+//! do not depend on the rows beside.
 
 use ltd_engine::{Controller, Devices, Engine, EngineConfig, Sampler, Static, StopReason, StopRule};
 use ltd_policy::CycleSummary;
 use proptest::prelude::*;
 
-use crate::fixtures::{default_config, load, tiny_config};
+use crate::fixtures::{default_config, exact_engines, load, tiny_config};
 
 fn autoregressive(engine: &Engine, prompt: &[u32], stop: &StopRule) -> (Vec<u32>, StopReason) {
     decode(engine, prompt, &Sampler::greedy(), stop, None)
@@ -86,11 +87,12 @@ proptest! {
         beam_width in 1usize..=10,
         max_new_tokens in 1usize..60,
     ) {
-        let engine = load(&EngineConfig { beam_width, ..tiny_config() });
-        let stop = StopRule { max_new_tokens, eos: vec![2] };
-        let expected = autoregressive(&engine, &prompt, &stop);
-        let found = speculative(&engine, &prompt, &stop, &mut Static { depth, size });
-        prop_assert_eq!(found, expected);
+        for engine in exact_engines(&EngineConfig { beam_width, ..tiny_config() }) {
+            let stop = StopRule { max_new_tokens, eos: vec![2] };
+            let expected = autoregressive(&engine, &prompt, &stop);
+            let found = speculative(&engine, &prompt, &stop, &mut Static { depth, size });
+            prop_assert_eq!(found, expected, "{}", engine.dtype());
+        }
     }
 
     #[test]
@@ -102,11 +104,12 @@ proptest! {
         eos in 4u32..260,
     ) {
         let max_length = Some(prompt.len() + room);
-        let engine = load(&EngineConfig { max_length, ..tiny_config() });
-        let stop = StopRule { max_new_tokens: 1000, eos: vec![2, eos] };
-        let expected = autoregressive(&engine, &prompt, &stop);
-        let found = speculative(&engine, &prompt, &stop, &mut Erratic::new(seed));
-        prop_assert_eq!(found, expected);
+        for engine in exact_engines(&EngineConfig { max_length, ..tiny_config() }) {
+            let stop = StopRule { max_new_tokens: 1000, eos: vec![2, eos] };
+            let expected = autoregressive(&engine, &prompt, &stop);
+            let found = speculative(&engine, &prompt, &stop, &mut Erratic::new(seed));
+            prop_assert_eq!(found, expected, "{}", engine.dtype());
+        }
     }
 }
 
@@ -172,14 +175,21 @@ fn a_recycled_session_remembers_nothing() {
 
 #[test]
 fn the_default_pair_is_lossless() {
-    let engine = load(&default_config());
     // "<|im_start|>user\nHello 123 world, def f(x):\n    return x+1 héllo<|im_end|>\n<|im_start|>assistant\n"
     let prompt: Vec<u32> = vec![
         1, 4093, 198, 19556, 216, 33, 34, 35, 905, 28, 753, 275, 24, 104, 727, 472, 1003, 1792, 27, 33, 294,
         2756, 31394, 2, 198, 1, 520, 9531, 198,
     ];
-    let stop = StopRule { max_new_tokens: 48, eos: vec![2] };
-    let expected = autoregressive(&engine, &prompt, &stop);
-    assert_eq!(speculative(&engine, &prompt, &stop, &mut Static { depth: 7, size: 59 }), expected);
-    assert_eq!(speculative(&engine, &prompt, &stop, &mut Erratic::new(7)), expected);
+    for engine in exact_engines(&default_config()) {
+        // In bf16 two tokens are often nearly equal: there a text soon parts, if it does.
+        let stop = StopRule { max_new_tokens: 96, eos: Vec::new() };
+        let expected = autoregressive(&engine, &prompt, &stop);
+        for controller in [
+            &mut Static { depth: 7, size: 59 } as &mut dyn Controller,
+            &mut Static { depth: 2, size: 4 },
+            &mut Erratic::new(7),
+        ] {
+            assert_eq!(speculative(&engine, &prompt, &stop, controller), expected, "{}", engine.dtype());
+        }
+    }
 }

@@ -35,7 +35,8 @@ struct Job {
 pub(crate) fn run(cli: &Cli) -> Result<()> {
     let mut job = prepare(cli).map_err(UsageError)?;
     let (devices, dtype) = (devices(&job.engine), job.engine.dtype());
-    eprintln!("ltd-decode: {devices}, dtype {dtype}, {}", job.sampler.params());
+    let exact = if job.engine.is_batch_invariant() { " (batch invariant)" } else { "" };
+    eprintln!("ltd-decode: {devices}, dtype {dtype}{exact}, {}", job.sampler.params());
     let here = job.engine.conditions(*job.sampler.params());
     if let Some(warning) = job.package.as_ref().and_then(|package| package.warning(&here)) {
         eprintln!("ltd-decode: warning: {warning}");
@@ -69,7 +70,7 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         }
         recycled = Some(session);
     }
-    report.total(&totals, job.engine.dtype(), job.sampler.params(), cli.sampling.seed)
+    report.total(&totals, &job.engine, job.sampler.params(), cli.sampling.seed)
 }
 
 /// Everything that can be wrong with the input is looked at before a token is produced.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use ltd_engine::text::Prompt;
-use ltd_engine::{CycleOutcome, CycleStats, DtypeChoice, SamplingParams};
+use ltd_engine::{CycleOutcome, CycleStats, Engine, SamplingParams};
 use serde_json::{Value, json};
 
 /// Cycles and tokens of one answer, or of all.
@@ -100,13 +100,14 @@ impl Report {
     pub(crate) fn total(
         &self,
         totals: &Totals,
-        dtype: &DtypeChoice,
+        engine: &Engine,
         sampling: &SamplingParams,
         seed: u64,
     ) -> Result<()> {
         if self.json {
             let mut line = totals.json(&totals.output_ids);
-            line["dtype"] = json!(dtype);
+            line["dtype"] = json!(engine.dtype());
+            line["batch_invariant"] = json!(engine.is_batch_invariant());
             line["sampling"] = json!(sampling);
             line["seed"] = json!(seed);
             return print(&line);

@@ -136,6 +136,12 @@ impl Attention {
         Ok(Self { qkv: Linear::with_bias(weight, bias), output, head_norms, heads, kv_heads, head_dim })
     }
 
+    /// Whether a row's result has the same bits whatever the rows beside it that it does not see. Where the products are,
+    /// the device is a CPU, on which attention is, too.
+    pub(crate) fn is_batch_invariant(&self) -> bool {
+        self.qkv.is_batch_invariant() && self.output.is_batch_invariant()
+    }
+
     /// `residual + attention(x)`, `[n, input] -> [n, hidden]`. Writes the rows' keys and values into the cache, after
     /// those that the plan says are there, and attends to both.
     pub(crate) fn forward(
@@ -230,6 +236,31 @@ mod tests {
     use crate::kv_cache::KvCache;
     use crate::model::config::{RopeConfig, RopeScaling};
 
+    const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    fn block(heads: i64, kv_heads: i64, head_dim: i64, head_norms: bool) -> BlockConfig {
+        BlockConfig {
+            hidden: 1,
+            intermediate: 1,
+            heads,
+            kv_heads,
+            head_dim,
+            rms_norm_eps: 1e-5,
+            rope: RopeConfig { theta: 1e4, scaling: RopeScaling::None },
+            qkv_bias: false,
+            output_bias: false,
+            mlp_bias: false,
+            head_norms,
+        }
+    }
+
+    /// To attend with, not to project.
+    fn bare_attention(config: &BlockConfig, head_norms: Option<(RmsNorm, RmsNorm)>) -> Attention {
+        let BlockConfig { heads, kv_heads, head_dim, .. } = *config;
+        let weight = || Linear::new(Tensor::zeros([1, 1], CPU));
+        Attention { qkv: weight(), output: weight(), head_norms, heads, kv_heads, head_dim }
+    }
+
     /// The largest difference between LibTorch's kernels and those of any instruction set of this processor, in the
     /// results and in what the cache holds.
     fn case(
@@ -241,31 +272,10 @@ mod tests {
         normed: bool,
     ) -> f64 {
         let (kv_heads, group, head_dim) = heads;
-        let config = BlockConfig {
-            hidden: 1,
-            intermediate: 1,
-            heads: kv_heads * group,
-            kv_heads,
-            head_dim,
-            rms_norm_eps: 1e-5,
-            rope: RopeConfig { theta: 1e4, scaling: RopeScaling::None },
-            qkv_bias: false,
-            output_bias: false,
-            mlp_bias: false,
-            head_norms: normed,
-        };
-        let options = (Kind::Float, Device::Cpu);
-        let random = |shape: &[i64]| Tensor::randn(shape, options).to_kind(kind);
-        let weight = || Linear::new(Tensor::zeros([1, 1], options));
+        let config = block(kv_heads * group, kv_heads, head_dim, normed);
+        let random = |shape: &[i64]| Tensor::randn(shape, CPU).to_kind(kind);
         let norm = || RmsNorm::new(random(&[head_dim]) * 0.3 + 0.7, config.rms_norm_eps);
-        let attention = Attention {
-            qkv: weight(),
-            output: weight(),
-            head_norms: normed.then(|| (norm(), norm())),
-            heads: config.heads,
-            kv_heads,
-            head_dim,
-        };
+        let attention = bare_attention(&config, normed.then(|| (norm(), norm())));
         let qkv = random(&[rows, (config.heads + 2 * kv_heads) * head_dim]);
         let cached = random(&[1, 2, kv_heads, past + rows + 3, head_dim]);
         let mask = AttentionMask { everywhere: if sees.is_some() { past } else { past + rows }, sees };
@@ -338,45 +348,51 @@ mod tests {
     }
 
     #[test]
-    fn a_row_in_f32_does_not_depend_on_the_rows_beside_it() {
-        let options = (Kind::Float, Device::Cpu);
-        let (rows, past, heads, width) = (40, 70, 3, 64);
-        let rotary =
-            RotaryTable::new(past + rows, width, &RopeConfig { theta: 1e4, scaling: RopeScaling::None });
-        let block = BlockConfig {
-            hidden: 1,
-            intermediate: 1,
-            heads,
-            kv_heads: 1,
-            head_dim: width,
-            rms_norm_eps: 1e-5,
-            rope: RopeConfig { theta: 1e4, scaling: RopeScaling::None },
-            qkv_bias: false,
-            output_bias: false,
-            mlp_bias: false,
-            head_norms: false,
-        };
-        let weight = || Linear::new(Tensor::zeros([1, 1], options));
-        let attention = Attention {
-            qkv: weight(),
-            output: weight(),
-            head_norms: None,
-            heads,
-            kv_heads: 1,
-            head_dim: width,
-        };
-        let qkv = Tensor::randn([rows, (heads + 2) * width], options);
-        let cache = KvCache::new(1, 1, past + rows, width, Kind::Float, Device::Cpu);
-        cache.fill(&Tensor::randn([1, 2, 1, past, width], options));
-        let attend = |from: i64, count: i64| {
-            let mask = AttentionMask::causal(past + from, count);
-            let positions: Vec<i64> = (past + from..past + from + count).collect();
-            let x = qkv.narrow(ROWS, from, count);
-            let plan = AttentionPlan::new(&rotary, &positions, past + from, &mask, &block, &x);
-            attention.attend(&x, &plan, cache.layer(0))
-        };
-        let together = attend(0, rows);
-        let apart = Tensor::cat(&(0..rows).map(|row| attend(row, 1)).collect::<Vec<_>>(), 0);
-        assert_eq!(together, apart);
+    fn a_path_of_a_tree_gets_the_bits_of_one_step_after_another() {
+        let block = block(3, 1, 64, false);
+        let attention = bare_attention(&block, None);
+        let rows = 40;
+        let parents: Vec<usize> = (0..rows).map(|row| row * 7 / 2 + 1).collect();
+        let sees = tree(&parents, rows);
+        let path =
+            |row: usize| -> Vec<usize> { (0..rows).filter(|other| sees[row * rows + other]).collect() };
+        let rotary = RotaryTable::new(200, block.head_dim, &block.rope);
+        // The first new row is the first or the second one of a pair of positions that is multiplied at once.
+        for (kind, past) in (40..60).flat_map(|past| [(Kind::Float, past), (Kind::BFloat16, past)]) {
+            // Equal weights, and values of which the large ones cancel out: what is left depends on the order of the sum.
+            let random = |shape: &[i64]| Tensor::randn(shape, CPU);
+            let values =
+                |shape: &[i64]| random(shape).sign() * (random(shape).sign().clamp_min(0) * 24).exp2();
+            let (count, width) = (rows as i64, block.head_dim);
+            let new =
+                [random(&[count, 3 * width]), Tensor::zeros([count, width], CPU), values(&[count, width])];
+            let qkv = Tensor::cat(&new, 1).to_kind(kind);
+            let context = [Tensor::zeros([1, 1, 1, past, width], CPU), values(&[1, 1, 1, past, width])];
+            let context = Tensor::cat(&context, 1).to_kind(kind);
+            let attend = |cache: &KvCache, x: &Tensor, positions: &[i64], past: i64, mask: &AttentionMask| {
+                let plan = AttentionPlan::new(&rotary, positions, past, mask, &block, x);
+                attention.attend(x, &plan, cache.layer(0))
+            };
+            let new_cache = || {
+                let cache = KvCache::new(1, 1, past + rows as i64, block.head_dim, kind, Device::Cpu);
+                cache.fill(&context);
+                cache
+            };
+            let positions: Vec<i64> = (0..rows).map(|row| past + path(row).len() as i64 - 1).collect();
+            let mask = AttentionMask::tree(past, sees.clone());
+            let in_tree = attend(&new_cache(), &qkv, &positions, past, &mask);
+            for leaf in 0..rows {
+                let cache = new_cache();
+                for (step, row) in path(leaf).into_iter().enumerate() {
+                    let (x, past) = (qkv.narrow(ROWS, row as i64, 1), past + step as i64);
+                    let alone = attend(&cache, &x, &[past], past, &AttentionMask::causal(past, 1));
+                    assert_eq!(
+                        alone,
+                        in_tree.narrow(ROWS, row as i64, 1),
+                        "{kind:?}, {past}: row {row} of {leaf}"
+                    );
+                }
+            }
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use tch::Tensor;
 
-use super::packed::{Fused, PackedWeight};
+use super::host::{Fused, Panels};
+use super::packed::PackedWeight;
 use crate::Result;
 use crate::model::weights::Weights;
 
@@ -18,6 +19,9 @@ pub(crate) struct Linear {
 enum Weight {
     /// `[outputs, inputs]`.
     Plain(Tensor),
+    /// In the order of the engine's own kernel.
+    Panels(Panels),
+    /// In oneDNN's order.
     Packed(PackedWeight),
 }
 
@@ -29,8 +33,26 @@ impl Linear {
 
     /// Takes a `[outputs, inputs]` weight and an `[outputs]` bias.
     pub(crate) fn with_bias(weight: Tensor, bias: Option<Tensor>) -> Self {
-        let packed = PackedWeight::new(&weight);
-        Self { weight: packed.map_or_else(|| Weight::Plain(weight), Weight::Packed), bias }
+        let weight = if let Some(panels) = Panels::new(&weight) {
+            Weight::Panels(panels)
+        } else if let Some(packed) = PackedWeight::new(&weight) {
+            Weight::Packed(packed)
+        } else {
+            Weight::Plain(weight)
+        };
+        Self { weight, bias }
+    }
+
+    /// The product with a weight left as it is stored, which [`Linear::new`] only makes where no other one is possible.
+    pub(crate) fn as_stored(weight: Tensor) -> Self {
+        Self { weight: Weight::Plain(weight), bias: None }
+    }
+
+    /// The product in oneDNN's order, if there is one beside that of [`Linear::new`].
+    pub(crate) fn alternative(weight: &Tensor) -> Option<Self> {
+        Panels::instructions(weight.device(), weight.kind(), weight.size()[1])?;
+        let packed = PackedWeight::new(weight)?;
+        Some(Self { weight: Weight::Packed(packed), bias: None })
     }
 
     /// Takes `name.weight` of the shape `[outputs, inputs]`, and `name.bias` if there is to be one.
@@ -49,44 +71,43 @@ impl Linear {
         }
     }
 
+    /// Whether a row's product has the same bits whatever the rows beside it.
+    pub(crate) fn is_batch_invariant(&self) -> bool {
+        matches!(self.weight, Weight::Panels(_))
+    }
+
     /// `[n, inputs] -> [n, outputs]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        match (&self.weight, &self.bias) {
-            (Weight::Plain(weight), bias) => x.linear(weight, bias.as_ref()),
-            (Weight::Packed(weight), None) => weight.forward(x, Fused::Nothing),
-            (Weight::Packed(weight), Some(bias)) => weight.forward(x, Fused::Nothing) + bias,
-        }
+        self.forward_fused(x, Fused::Nothing)
     }
 
     /// `silu(y)`.
     pub(crate) fn forward_silu(&self, x: &Tensor) -> Tensor {
-        match self.packed_without_bias() {
-            Some(weight) => weight.forward(x, Fused::Silu),
-            None => self.forward(x).silu(),
-        }
+        self.forward_fused(x, Fused::Silu)
     }
 
     /// `y * other`, with `other` of `y`'s shape.
     pub(crate) fn forward_times(&self, x: &Tensor, other: &Tensor) -> Tensor {
-        match self.packed_without_bias() {
-            Some(weight) => weight.forward(x, Fused::Times(other)),
-            None => self.forward(x) * other,
-        }
+        self.forward_fused(x, Fused::Times(other))
     }
 
     /// `y + other`, with `other` of `y`'s shape.
     pub(crate) fn forward_plus(&self, x: &Tensor, other: &Tensor) -> Tensor {
-        match self.packed_without_bias() {
-            Some(weight) => weight.forward(x, Fused::Plus(other)),
-            None => self.forward(x) + other,
-        }
+        self.forward_fused(x, Fused::Plus(other))
     }
 
-    /// The weight, if what follows the product can be done in the same kernel.
-    fn packed_without_bias(&self) -> Option<&PackedWeight> {
-        match (&self.weight, &self.bias) {
-            (Weight::Packed(weight), None) => Some(weight),
-            _ => None,
+    fn forward_fused(&self, x: &Tensor, fused: Fused) -> Tensor {
+        let product = match (&self.weight, &self.bias) {
+            (Weight::Panels(weight), bias) => return weight.forward(x, bias.as_ref(), fused),
+            (Weight::Packed(weight), None) => return weight.forward(x, fused),
+            (Weight::Packed(weight), Some(bias)) => weight.forward(x, Fused::Nothing) + bias,
+            (Weight::Plain(weight), bias) => x.linear(weight, bias.as_ref()),
+        };
+        match fused {
+            Fused::Nothing => product,
+            Fused::Silu => product.silu(),
+            Fused::Times(other) => product * other,
+            Fused::Plus(other) => product + other,
         }
     }
 }

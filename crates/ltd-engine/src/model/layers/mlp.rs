@@ -26,6 +26,11 @@ impl Mlp {
         })
     }
 
+    /// Whether a row's result has the same bits whatever the rows beside it.
+    pub(crate) fn is_batch_invariant(&self) -> bool {
+        [&self.gate, &self.up, &self.down].iter().all(|linear| linear.is_batch_invariant())
+    }
+
     /// `residual + mlp(x)`, `[n, hidden] -> [n, hidden]`.
     pub(crate) fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
         let gate = self.gate.forward_silu(x);

@@ -15,6 +15,8 @@ use std::sync::LazyLock;
 use libloading::os::unix::Library;
 use tch::{Device, Kind, Tensor};
 
+use super::host::Fused;
+
 type TensorHandle = *mut c_void;
 
 type CallDispatcher = unsafe extern "C" fn(*const c_char, *const c_char, *mut u64) -> i32;
@@ -54,18 +56,6 @@ static FUNCTIONS: LazyLock<Option<Functions>> = LazyLock::new(|| {
         })
     }
 });
-
-/// What is done with a product where it is computed.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Fused<'t> {
-    Nothing,
-    /// `silu(product)`.
-    Silu,
-    /// `product * other`.
-    Times(&'t Tensor),
-    /// `product + other`.
-    Plus(&'t Tensor),
-}
 
 /// A weight in oneDNN's own order.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ mod element;
 mod exponential;
 mod norm;
 mod parallel;
+mod product;
 mod simd;
 mod sums;
 mod top;
@@ -23,6 +24,7 @@ mod x86;
 
 pub(super) use attention::{HeadNorms, Heads, Visibility, attend};
 pub(super) use norm::rms_norm;
+pub(super) use product::{Fused, Panels};
 pub(super) use simd::InstructionSet;
 pub(super) use top::{argmax, top_log_probs};
 
@@ -38,7 +40,7 @@ pub(super) fn supports(device: Device, kind: Kind) -> bool {
 /// # Safety
 /// The tensor must be of the type `T`, on the CPU, and not be written to while the slice lives.
 unsafe fn elements<T>(tensor: &Tensor) -> &[T] {
-    debug_assert!(tensor.is_contiguous());
+    assert!(tensor.is_contiguous());
     unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<T>(), tensor.numel()) }
 }
 
@@ -48,6 +50,6 @@ unsafe fn elements<T>(tensor: &Tensor) -> &[T] {
 /// As for [`elements`], and nothing else may look at the tensor while the slice lives.
 #[expect(clippy::mut_from_ref, reason = "a tensor is a handle: its memory is not behind the reference")]
 unsafe fn elements_mut<T>(tensor: &Tensor) -> &mut [T] {
-    debug_assert!(tensor.is_contiguous());
+    assert!(tensor.is_contiguous());
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<T>(), tensor.numel()) }
 }

@@ -188,7 +188,8 @@ impl Sums for Singles {
     }
 }
 
-/// Products of bf16, two in one instruction.
+/// Products of bf16, two in one instruction, which adds the one of the second numbers first: they are turned round, so that
+/// sums are taken in the order of the steps, and rows of weight 0 between others change nothing.
 #[derive(Clone, Copy)]
 pub(super) struct Pairs(__m512);
 
@@ -224,7 +225,7 @@ impl Sums for Pairs {
             let mut places = [[0; 2]; LANES];
             let mut lane = 0;
             while lane < LANES {
-                places[lane] = [lane as u16, (LANES + lane) as u16];
+                places[lane] = [(LANES + lane) as u16, lane as u16];
                 lane += 1;
             }
             places
@@ -239,6 +240,6 @@ impl Sums for Pairs {
 
     #[inline(always)]
     fn unit(first: bf16, second: bf16) -> [bf16; 2] {
-        [first, second]
+        [second, first]
     }
 }

@@ -2,8 +2,8 @@
 //! tree mask.
 //!
 //! Query heads that share a key head are rows of one problem, sixteen of them in the lanes of a vector: keys and values are
-//! read as they stand in the cache, and the softmax is computed lane by lane. In f32 a row's result does not depend on the
-//! rows beside it.
+//! read as they stand in the cache, and the softmax is computed lane by lane. Sums are taken in the order of the
+//! positions, and what a row does not see adds 0: its result does not depend on the rows beside it.
 
 mod memory;
 mod rotation;
