@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::simd::Instructions;
+use super::simd::{Instructions, LANES, Vector};
 use super::sums::Sums;
 
 /// A number type of tensors.
@@ -12,6 +12,16 @@ pub(super) trait Element: Copy + Default + Send + Sync + 'static {
 
     fn to_f32(self) -> f32;
     fn from_f32(value: f32) -> Self;
+
+    /// [`Self::from_f32`] of a vector; what is smaller than all normal numbers may become 0.
+    #[inline(always)]
+    fn from_vector<I: Instructions>(values: Vector) -> [Self; LANES] {
+        let mut rounded = [Self::default(); LANES];
+        for (rounded, value) in rounded.iter_mut().zip(values) {
+            *rounded = Self::from_f32(value);
+        }
+        rounded
+    }
 }
 
 impl Element for f32 {
@@ -42,6 +52,11 @@ impl Element for bf16 {
         let bits = value.to_bits();
         let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
         bf16::from_bits(if value.is_nan() { 0x7fc0 } else { rounded })
+    }
+
+    #[inline(always)]
+    fn from_vector<I: Instructions>(values: Vector) -> [Self; LANES] {
+        I::to_bf16(values)
     }
 }
 

@@ -46,8 +46,19 @@ impl<T: Element> Kernel for Norm<'_, T> {
         let output =
             unsafe { std::slice::from_raw_parts_mut((self.output as *mut T).add(row * width), width) };
         let factor = inverse_rms::<I, T>(input, self.eps);
-        for ((output, input), weight) in output.iter_mut().zip(input).zip(self.weight) {
-            *output = T::from_f32(input.to_f32() * factor * weight.to_f32());
+        let normed = |input: &T, weight: &T| input.to_f32() * factor * weight.to_f32();
+        let (inputs, rest) = input.as_chunks::<LANES>();
+        let (weights, weights_of_rest) = self.weight.as_chunks::<LANES>();
+        let (outputs, output_of_rest) = output.as_chunks_mut::<LANES>();
+        for ((output, input), weight) in outputs.iter_mut().zip(inputs).zip(weights) {
+            let mut values: Vector = [0.0; LANES];
+            for ((value, input), weight) in values.iter_mut().zip(input).zip(weight) {
+                *value = normed(input, weight);
+            }
+            *output = T::from_vector::<I>(values);
+        }
+        for ((output, input), weight) in output_of_rest.iter_mut().zip(rest).zip(weights_of_rest) {
+            *output = T::from_f32(normed(input, weight));
         }
     }
 }

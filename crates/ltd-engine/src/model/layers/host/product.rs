@@ -250,10 +250,7 @@ impl<T: Element> Product<'_, T> {
                 }
             }
         }
-        let mut rounded = [T::default(); LANES];
-        for (rounded, value) in rounded.iter_mut().zip(values) {
-            *rounded = T::from_f32(value);
-        }
+        let rounded = T::from_vector::<I>(values);
         let output = unsafe { std::slice::from_raw_parts_mut((self.result as *mut T).add(place), count) };
         match output.first_chunk_mut() {
             Some(output) => *output = rounded,

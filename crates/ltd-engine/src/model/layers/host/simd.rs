@@ -1,5 +1,8 @@
 //! Vectors as arrays that the compiler turns into vector instructions, and one function per instruction set.
 
+use half::bf16;
+
+use super::element::Element;
 use super::exponential;
 use super::sums::{Plain, Sums};
 #[cfg(target_arch = "x86_64")]
@@ -59,6 +62,16 @@ pub(super) trait Instructions: Copy {
             *x = exponential::exp2::<Self>(*x);
         }
         powers
+    }
+
+    /// Rounded to nearest, ties to even.
+    #[inline(always)]
+    fn to_bf16(x: Vector) -> [bf16; LANES] {
+        let mut rounded = [bf16::ZERO; LANES];
+        for (rounded, x) in rounded.iter_mut().zip(x) {
+            *rounded = Element::from_f32(x);
+        }
+        rounded
     }
 
     /// Makes columns of the rows.
@@ -191,6 +204,29 @@ mod tests {
             dispatch_to(*set, &kernel, 0);
             let found = kernel.0.into_inner().expect("one thread");
             assert_eq!(found, block(&|row, column| column * LANES + row), "{set:?}");
+        }
+    }
+
+    struct Rounding(Vector, Mutex<[bf16; LANES]>);
+
+    impl Kernel for Rounding {
+        #[inline(always)]
+        fn run<I: Instructions>(&self, _: usize) {
+            *self.1.lock().expect("one thread") = I::to_bf16(self.0);
+        }
+    }
+
+    #[test]
+    fn bf16_is_the_nearest() {
+        let numbers = (0..20_000u32).map(|index| f32::from_bits(index.wrapping_mul(2_654_435_761)));
+        let normal: Vec<f32> = numbers.filter(|number| number.is_normal()).collect();
+        for set in InstructionSet::ALL.iter().filter(|set| **set <= InstructionSet::best()) {
+            for vector in normal.as_chunks().0 {
+                let kernel = Rounding(*vector, Mutex::default());
+                dispatch_to(*set, &kernel, 0);
+                let found = kernel.1.into_inner().expect("one thread");
+                assert_eq!(found, vector.map(bf16::from_f32), "{set:?}");
+            }
         }
     }
 

@@ -1,11 +1,11 @@
 //! Instruction sets of x86-64, found at run time: nothing here needs to be enabled when compiling.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _MM_FROUND_TO_NEAREST_INT, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_mul_ps,
-    _mm512_permutexvar_epi16, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_shuffle_i32x4, _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m256bh, __m512, __m512bh, __m512i, _MM_FROUND_TO_NEAREST_INT, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
+    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_mov_ps,
+    _mm512_max_ps, _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_roundscale_ps, _mm512_scalef_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_i32x4, _mm512_sub_ps,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 
@@ -67,6 +67,11 @@ impl Instructions for Avx512 {
 impl Instructions for Avx512Bf16 {
     avx512!();
     type Bf16 = Pairs;
+
+    #[inline(always)]
+    fn to_bf16(x: Vector) -> [bf16; LANES] {
+        unsafe { transmute::<__m256bh, [bf16; LANES]>(_mm512_cvtneps_pbh(register(x))) }
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

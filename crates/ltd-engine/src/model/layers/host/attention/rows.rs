@@ -103,10 +103,7 @@ impl<T: Element> Rows<'_, '_, T> {
                     let output = (shared.result as *mut T).add(start + first);
                     std::slice::from_raw_parts_mut(output, end - first)
                 };
-                let mut rounded = [T::default(); LANES];
-                for (rounded, value) in rounded.iter_mut().zip(values) {
-                    *rounded = T::from_f32(*value);
-                }
+                let rounded = T::from_vector::<I>(*values);
                 // A whole vector at once, but at the end of an odd width.
                 match output.first_chunk_mut() {
                     Some(output) => *output = rounded,
