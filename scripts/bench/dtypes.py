@@ -3,7 +3,7 @@
     python3 scripts/bench/dtypes.py --questions data/humaneval.jsonl ... --limit 80 --out dtypes
 
 Each question file is decoded by `ltd-decode` with a fixed tree in both number types, and plainly in bf16, where forwards of
-different widths round differently. In f32 trees give the text of plain decoding; `--check` decodes that too and fails if
+different widths round differently unless they are batch invariant. In f32 trees give the text of plain decoding; `--check` decodes that too and fails if
 they part. Answers go to `--out`, and what is there is not decoded again. `cargo build --release --workspace --bins` comes
 before; nothing but Python itself is needed.
 """

@@ -1,5 +1,5 @@
-//! oneDNN's packed weights: the fastest matrix products of a CPU at few rows, where LibTorch's plain `linear` reads
-//! weights in an order that wastes memory bandwidth.
+//! oneDNN's packed weights: the fastest matrix products where there are none of the engine's own ([`super::host`]).
+//! LibTorch's plain `linear` reads weights in an order that wastes memory bandwidth at few rows.
 //!
 //! LibTorch has no function for them in its public C++ interface, but exports C functions that compiled models use
 //! (`torch/csrc/inductor/aoti_torch/c/`). They are looked up when first needed: a LibTorch without them, another

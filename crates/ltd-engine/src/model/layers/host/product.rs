@@ -64,7 +64,7 @@ impl Panels {
             if missing == 0 { weight.shallow_clone() } else { weight.constant_pad_nd([0, 0, 0, missing]) };
         let numbers = numbers(weight.kind());
         let packed = whole
-            .view([-1, VECTORS as i64, LANES as i64, inputs / numbers, numbers])
+            .reshape([-1, VECTORS as i64, LANES as i64, inputs / numbers, numbers])
             .permute([0, 3, 1, 2, 4])
             .contiguous();
         Self { packed, outputs, inputs, instructions }
@@ -74,13 +74,15 @@ impl Panels {
     pub(in super::super) fn forward(&self, x: &Tensor, bias: Option<&Tensor>, fused: Fused) -> Tensor {
         let x = x.contiguous();
         let rows = x.size()[0];
-        assert_eq!(x.size(), [rows, self.inputs], "shapes were checked when the weights were loaded");
+        // Memory is read by these sizes; they were checked when the weights were loaded.
+        assert_eq!((x.kind(), x.size().as_slice()), (self.packed.kind(), [rows, self.inputs].as_slice()));
         let result = x.new_empty([rows, self.outputs], (x.kind(), x.device()));
         let other = match fused {
             Fused::Times(other) | Fused::Plus(other) => Some(other.contiguous()),
             Fused::Nothing | Fused::Silu => None,
         };
         assert!(other.as_ref().is_none_or(|other| other.size() == result.size() && other.kind() == x.kind()));
+        assert!(bias.is_none_or(|bias| bias.size() == [self.outputs] && bias.kind() == x.kind()));
         let (rows, instructions) = (rows as usize, self.instructions);
         with_element!(x.kind(), T => {
             // The result is new; the weight's type is x's.
