@@ -111,3 +111,48 @@ impl Linear {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn all_kernels_of_this_processor_compute_the_same() {
+        let (rows, outputs, inputs) = (13, 70, 96);
+        for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 0.02)] {
+            let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
+            let (x, weight, other) =
+                (random(&[rows, inputs]), random(&[outputs, inputs]), random(&[rows, outputs]));
+            for bias in [None, Some(random(&[outputs]))] {
+                let kernels = [
+                    Panels::new(&weight).map(Weight::Panels),
+                    PackedWeight::new(&weight).map(Weight::Packed),
+                    Some(Weight::Plain(weight.shallow_clone())),
+                ];
+                for kernel in kernels.into_iter().flatten() {
+                    let linear = Linear { weight: kernel, bias: bias.as_ref().map(Tensor::shallow_clone) };
+                    let single = |tensor: &Tensor| tensor.to_kind(Kind::Float);
+                    let y = single(&x).linear(&single(&weight), bias.as_ref().map(single));
+                    for (found, expected) in [
+                        (linear.forward(&x), y.shallow_clone()),
+                        (linear.forward_silu(&x), y.silu()),
+                        (linear.forward_times(&x, &other), &y * single(&other)),
+                        (linear.forward_plus(&x, &other), &y + single(&other)),
+                    ] {
+                        assert_eq!(found.kind(), kind);
+                        let error = (single(&found) - &expected) / (expected.abs() + (inputs as f64).sqrt());
+                        let error = error.abs().max().double_value(&[]);
+                        assert!(
+                            error < tolerance,
+                            "{kind:?}, {:?}, bias {}: {error}",
+                            linear.weight,
+                            bias.is_some()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
