@@ -261,7 +261,7 @@ impl<T: Element> Product<'_, T> {
     }
 }
 
-/// Numbers as a vector; zeros where there are too few.
+/// Numbers as a vector; zeros where there are too few. Apart, so that a whole one is read at once.
 #[inline(always)]
 fn vector<T: Element>(numbers: &[T]) -> Vector {
     let mut vector = [0.0; LANES];
