@@ -32,9 +32,14 @@ extern "C" fn run(job: *mut c_void) {
     }
 }
 
+/// Threads that [`for_each`] uses for many items.
+pub(super) fn threads() -> usize {
+    tch::get_num_threads().max(1) as usize
+}
+
 /// Calls `work` for each of `0..items`, on several threads if there is more than one item.
 pub(super) fn for_each(items: usize, work: &(dyn Fn(usize) + Sync)) {
-    let threads = tch::get_num_threads().max(1) as usize;
+    let threads = threads();
     match *GOMP_PARALLEL {
         Some(gomp_parallel) if items > 1 && threads > 1 => {
             let job = Job { next: AtomicUsize::new(0), items, work };

@@ -96,6 +96,7 @@ impl Panels {
                     rows,
                     inputs: self.inputs as usize,
                     outputs: self.outputs as usize,
+                    threads: parallel::threads(),
                     result: elements_mut::<T>(&result).as_mut_ptr() as usize,
                 }
             };
@@ -163,6 +164,7 @@ struct Product<'t, T> {
     rows: usize,
     inputs: usize,
     outputs: usize,
+    threads: usize,
     /// Address of the result, of which each item writes its panel's columns.
     result: usize,
 }
@@ -173,29 +175,50 @@ impl<T: Element> Kernel for Product<'_, T> {
         // Blocks of equal size: a small one at the end would wait for its few sums.
         let blocks = self.rows.div_ceil(ROWS);
         let size = self.rows.div_ceil(blocks.max(1));
-        for first in (0..self.rows).step_by(size.max(1)) {
+        for (block, first) in (0..self.rows).step_by(size.max(1)).enumerate() {
+            let next = self.next(panel, block, blocks);
             match size.min(self.rows - first) {
-                1 => self.tile::<I, 1>(panel, first),
-                2 => self.tile::<I, 2>(panel, first),
-                3 => self.tile::<I, 3>(panel, first),
-                4 => self.tile::<I, 4>(panel, first),
-                5 => self.tile::<I, 5>(panel, first),
-                6 => self.tile::<I, 6>(panel, first),
-                7 => self.tile::<I, 7>(panel, first),
-                8 => self.tile::<I, 8>(panel, first),
-                9 => self.tile::<I, 9>(panel, first),
-                10 => self.tile::<I, 10>(panel, first),
-                11 => self.tile::<I, 11>(panel, first),
-                _ => self.tile::<I, ROWS>(panel, first),
+                1 => self.tile::<I, 1>(panel, first, next),
+                2 => self.tile::<I, 2>(panel, first, next),
+                3 => self.tile::<I, 3>(panel, first, next),
+                4 => self.tile::<I, 4>(panel, first, next),
+                5 => self.tile::<I, 5>(panel, first, next),
+                6 => self.tile::<I, 6>(panel, first, next),
+                7 => self.tile::<I, 7>(panel, first, next),
+                8 => self.tile::<I, 8>(panel, first, next),
+                9 => self.tile::<I, 9>(panel, first, next),
+                10 => self.tile::<I, 10>(panel, first, next),
+                11 => self.tile::<I, 11>(panel, first, next),
+                _ => self.tile::<I, ROWS>(panel, first, next),
             }
         }
     }
 }
 
 impl<T: Element> Product<'_, T> {
-    /// Some rows' products with a panel.
+    /// What of its next panel a thread fetches into the cache while it multiplies a block of rows: memory would be idle while
+    /// the blocks after the first multiply what is in the cache. With one block all of it, else a half in each of the last two.
     #[inline(always)]
-    fn tile<I: Instructions, const COUNT: usize>(&self, panel: usize, first: usize) {
+    fn next(&self, panel: usize, block: usize, blocks: usize) -> &[T] {
+        let size = self.inputs * PANEL;
+        // Threads take panels by turns.
+        let start = (panel + self.threads) * size;
+        let nothing = &self.weight[..0];
+        if start >= self.weight.len() {
+            return nothing;
+        }
+        let next = &self.weight[start..][..size];
+        match blocks - block {
+            1 if blocks == 1 => next,
+            1 => &next[size / 2..],
+            2 => &next[..size / 2],
+            _ => nothing,
+        }
+    }
+
+    /// Some rows' products with a panel; fetches `next` meanwhile.
+    #[inline(always)]
+    fn tile<I: Instructions, const COUNT: usize>(&self, panel: usize, first: usize, next: &[T]) {
         type Unit<T, I> = <<T as Element>::Sums<I> as Sums>::Unit;
         assert!(
             TypeId::of::<T>() == TypeId::of::<<T::Sums<I> as Sums>::Number>(),
@@ -205,12 +228,17 @@ impl<T: Element> Product<'_, T> {
         let size = self.inputs * PANEL;
         let weight = &self.weight[panel * size..][..size];
         let rows = &self.x[first * self.inputs..][..COUNT * self.inputs];
+        let stride = size_of_val(next) / steps;
+        let next: *const u8 = next.as_ptr().cast();
         let mut sums = [[T::Sums::<I>::zero(); VECTORS]; COUNT];
         unsafe {
             let weight: *const [[Unit<T, I>; LANES]; VECTORS] = weight.as_ptr().cast();
             let rows: *const Unit<T, I> = rows.as_ptr().cast();
             for step in 0..steps {
                 let lanes = &*weight.add(step);
+                // The same line twice, where a step fetches one or none.
+                I::fetch(next.wrapping_add(step * stride));
+                I::fetch(next.wrapping_add(step * stride + stride / 2));
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let unit = *rows.add(row * steps + step);
                     for (sum, lanes) in sums.iter_mut().zip(lanes) {

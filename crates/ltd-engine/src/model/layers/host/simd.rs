@@ -29,6 +29,10 @@ pub(super) trait Instructions: Copy {
     /// Products of bf16.
     type Bf16: Sums;
 
+    /// Starts to fetch what is at an address, into the second level of the cache.
+    #[inline(always)]
+    fn fetch(_: *const u8) {}
+
     // What follows are loops that the compiler turns into vector instructions, but not always: of nested ones it likes to
     // take the outer one, and reads and writes number by number. Where that costs, an instruction set says it itself.
 
