@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+import loss
 from conversations import Conversation
 from head import DraftVocabulary
 from target import Target
@@ -59,7 +60,8 @@ class Supervision:
         """
         choices, probabilities = [], []
         for output in self.output.split(CHUNK):
-            logits = self.target.logits(output).float()
-            choices.append(logits.argmax(-1))
-            probabilities.append((logits[:, vocabulary.target_ids] - logits.logsumexp(-1, keepdim=True)).exp())
+            for logits in self.target.logits(output).split(loss.CHUNK):
+                logits = logits.float()
+                choices.append(logits.argmax(-1))
+                probabilities.append((logits[:, vocabulary.target_ids] - logits.logsumexp(-1, keepdim=True)).exp())
         return torch.cat(choices), torch.cat(probabilities)

@@ -21,6 +21,7 @@ import generate
 import train
 from conversations import Conversation, TextModel, load_conversations, read_shards
 from head import folded_tensors, load_head, save_head, training_time_test
+from loss import CHUNK, SoftCrossEntropy
 from model_folder import InputError
 from supervision import Supervision
 from target import Target, continue_prompts
@@ -259,6 +260,18 @@ class TrainerTest(TinyPair):
         self.assertTrue(torch.equal(found["t2d"].nonzero().flatten(), covered))
         configs = [json.loads((path / "config.json").read_text()) for path in folders]
         self.assertEqual(configs[0] | configs[1], configs[0] | {"bias": False})
+
+    def test_the_loss_and_its_gradient_are_those_of_the_formula(self):
+        random = torch.Generator().manual_seed(1)
+        normal = lambda *shape: torch.randn(*shape, generator=random)
+        # More rows than are computed at once, and some that share their probabilities.
+        logits, rows = normal(2 * CHUNK + 5, 33).requires_grad_(), torch.arange(2 * CHUNK + 5) // 2
+        probabilities = 0.9 * normal(CHUNK + 3, 33).softmax(-1)
+        plain = -(probabilities[rows] * logits.log_softmax(-1)).sum()
+        found = SoftCrossEntropy.apply(logits, probabilities, rows)
+        torch.testing.assert_close(found, plain)
+        gradients = [torch.autograd.grad(3 * loss, logits)[0] for loss in (found, plain)]
+        torch.testing.assert_close(*gradients)
 
     def test_only_drafts_inside_an_answer_are_judged(self):
         tokens = np.array([1, 40, 41, 42, 43, 44, 45])

@@ -23,6 +23,7 @@ from safetensors.torch import save
 
 from conversations import Conversation, load_conversations
 from head import DraftVocabulary, Head, new_head, save_head, training_time_test
+from loss import SoftCrossEntropy
 from model_folder import DTYPES, InputError, check_same, fingerprint, run_command, write_atomically
 from supervision import Supervision
 from target import Target, add_target_arguments, load_target
@@ -113,10 +114,9 @@ def losses_and_hits(head: Head, batch: Supervision, steps: int) -> tuple[torch.T
     losses, hits = [], []
     for step, hidden in enumerate(training_time_test(head, batch.tokens, batch.features, steps)):
         judged = batch.judgements(step)
-        logits = head.logits(hidden[batch.rows(step)]).float()
-        cross_entropy = -(probabilities[judged] * logits.log_softmax(-1)).sum(-1)
+        logits = head.logits(hidden[batch.rows(step)])
         # A step may have no row at all, where all answers are shorter.
-        losses.append(cross_entropy.sum() / max(1, len(judged)))
+        losses.append(SoftCrossEntropy.apply(logits, probabilities, judged) / max(1, len(judged)))
         proposed = head.vocabulary.target_ids[logits.detach().argmax(-1)]
         hits.append((proposed == choices[judged]).sum() / max(1, len(judged)))
     return torch.stack(losses), torch.stack(hits)
