@@ -6,8 +6,10 @@ memory and a good part of its time. Imported by train.py and supervision.py; see
 
 import torch
 
-# Rows whose numbers in f32 stay in a CPU's cache.
-CHUNK = 64
+
+def rows_at_once(device: torch.device) -> int:
+    """Few enough for a CPU's cache; as many as keep another device busy."""
+    return 64 if device.type == "cpu" else 1024
 
 
 class SoftCrossEntropy(torch.autograd.Function):
@@ -21,7 +23,8 @@ class SoftCrossEntropy(torch.autograd.Function):
     def forward(ctx, logits: torch.Tensor, probabilities: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         total = torch.zeros((), device=logits.device)
         gradient = torch.empty_like(logits)
-        for part, some, of_part in zip(logits.split(CHUNK), rows.split(CHUNK), gradient.split(CHUNK)):
+        count = rows_at_once(logits.device)
+        for part, some, of_part in zip(logits.split(count), rows.split(count), gradient.split(count)):
             log_q, p = part.float().log_softmax(-1), probabilities[some]
             total -= (p * log_q).sum()
             of_part.copy_(log_q.exp_().mul_(p.sum(-1, keepdim=True)).sub_(p))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
-import loss
 from conversations import Conversation
 from head import DraftVocabulary
+from loss import rows_at_once
 from target import Target
 
 # Rows whose logits over the target's whole vocabulary are in memory at once.
@@ -60,7 +60,7 @@ class Supervision:
         """
         choices, probabilities = [], []
         for output in self.output.split(CHUNK):
-            for logits in self.target.logits(output).split(loss.CHUNK):
+            for logits in self.target.logits(output).split(rows_at_once(output.device)):
                 logits = logits.float()
                 choices.append(logits.argmax(-1))
                 probabilities.append((logits[:, vocabulary.target_ids] - logits.logsumexp(-1, keepdim=True)).exp())

@@ -21,7 +21,7 @@ import generate
 import train
 from conversations import Conversation, TextModel, load_conversations, read_shards
 from head import folded_tensors, load_head, save_head, training_time_test
-from loss import CHUNK, SoftCrossEntropy
+from loss import SoftCrossEntropy, rows_at_once
 from model_folder import InputError
 from supervision import Supervision
 from target import Target, continue_prompts
@@ -265,13 +265,15 @@ class TrainerTest(TinyPair):
         random = torch.Generator().manual_seed(1)
         normal = lambda *shape: torch.randn(*shape, generator=random)
         # More rows than are computed at once, and some that share their probabilities.
-        logits, rows = normal(2 * CHUNK + 5, 33).requires_grad_(), torch.arange(2 * CHUNK + 5) // 2
-        probabilities = 0.9 * normal(CHUNK + 3, 33).softmax(-1)
-        plain = -(probabilities[rows] * logits.log_softmax(-1)).sum()
-        found = SoftCrossEntropy.apply(logits, probabilities, rows)
-        torch.testing.assert_close(found, plain)
-        gradients = [torch.autograd.grad(3 * loss, logits)[0] for loss in (found, plain)]
-        torch.testing.assert_close(*gradients)
+        count = 2 * rows_at_once(CPU) + 5
+        rows, probabilities = torch.arange(count) // 2, 0.9 * normal(count, 33).softmax(-1)
+        for dtype in (torch.float32, torch.bfloat16):
+            logits = normal(count, 33).to(dtype).requires_grad_()
+            plain = -(probabilities[rows] * logits.float().log_softmax(-1)).sum()
+            found = SoftCrossEntropy.apply(logits, probabilities, rows)
+            torch.testing.assert_close(found, plain)
+            gradients = [torch.autograd.grad(3 * loss, logits)[0] for loss in (found, plain)]
+            torch.testing.assert_close(*gradients)
 
     def test_only_drafts_inside_an_answer_are_judged(self):
         tokens = np.array([1, 40, 41, 42, 43, 44, 45])

@@ -164,6 +164,7 @@ struct Product<'t, T> {
     rows: usize,
     inputs: usize,
     outputs: usize,
+    /// That take panels by turns.
     threads: usize,
     /// Address of the result, of which each item writes its panel's columns.
     result: usize,
@@ -201,7 +202,6 @@ impl<T: Element> Product<'_, T> {
     #[inline(always)]
     fn next(&self, panel: usize, block: usize, blocks: usize) -> &[T] {
         let size = self.inputs * PANEL;
-        // Threads take panels by turns.
         let start = (panel + self.threads) * size;
         let nothing = &self.weight[..0];
         if start >= self.weight.len() {
