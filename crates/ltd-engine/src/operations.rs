@@ -9,11 +9,9 @@ use crate::timing::timed;
 /// A part of a forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// The norms before attention and MLP, of all layers.
-    Norms,
-    /// Attention of all layers, its projections included.
+    /// Attention of all layers, with the norms before it and its projections.
     Attention,
-    /// MLP of all layers: products, activation and residual.
+    /// MLP of all layers: norms, products, activation and residual.
     Mlp,
     /// The last norm and the logits.
     Logits,
@@ -21,7 +19,7 @@ pub enum Operation {
 
 impl Operation {
     /// All of them, in the order in which a layer comes to them.
-    pub const ALL: [Self; 4] = [Self::Norms, Self::Attention, Self::Mlp, Self::Logits];
+    pub const ALL: [Self; 3] = [Self::Attention, Self::Mlp, Self::Logits];
 }
 
 /// Is told of each operation of a forward.

@@ -21,7 +21,6 @@ const ATTENTION_PRODUCTS: usize = 2;
 pub(super) struct OperationTimes {
     /// Rows of the forward.
     pub(super) tokens: usize,
-    pub(super) norms_ms: f64,
     pub(super) attention_ms: f64,
     pub(super) attention_products_ms: f64,
     pub(super) mlp_ms: f64,
@@ -95,11 +94,10 @@ impl Samples {
 
     fn medians(self, tokens: usize) -> OperationTimes {
         let median = |times: Vec<Duration>| Spread::of_ms(times).median;
-        let [norms_ms, attention_ms, mlp_ms, logits_ms] = self.operations.map(median);
+        let [attention_ms, mlp_ms, logits_ms] = self.operations.map(median);
         let [attention_products_ms, mlp_products_ms, logits_products_ms] = self.products.map(median);
         OperationTimes {
             tokens,
-            norms_ms,
             attention_ms,
             attention_products_ms,
             mlp_ms,

@@ -87,16 +87,15 @@ fn write_all(report: &Report, out: &mut String) -> std::fmt::Result {
 fn operations(out: &mut String, forwards: &[OperationTimes]) -> std::fmt::Result {
     writeln!(
         out,
-        "\n| forward over V tokens | norms | attention (products) | MLP (products) | logits (products) | rest |"
+        "\n| forward over V tokens | attention (products) | MLP (products) | logits (products) | rest |"
     )?;
-    writeln!(out, "| --- | --- | --- | --- | --- | --- |")?;
+    writeln!(out, "| --- | --- | --- | --- | --- |")?;
     for times in forwards {
         let part = |ms: f64, products_ms: f64| format!("{ms:.2} ({products_ms:.2})");
         writeln!(
             out,
-            "| V = {} | {:.2} | {} | {} | {} | {:.2} |",
+            "| V = {} | {} | {} | {} | {:.2} |",
             times.tokens,
-            times.norms_ms,
             part(times.attention_ms, times.attention_products_ms),
             part(times.mlp_ms, times.mlp_products_ms),
             part(times.logits_ms, times.logits_products_ms),

@@ -118,7 +118,7 @@ fn a_pair_is_measured() {
     assert_eq!(operations.len(), 2);
     for (times, tokens) in operations.iter().zip([1.0, 8.0]) {
         assert_eq!(number(times, "tokens"), tokens);
-        for part in ["norms", "attention", "attention_products", "mlp", "mlp_products", "logits", "rest"] {
+        for part in ["attention", "attention_products", "mlp", "mlp_products", "logits", "rest"] {
             assert!(number(times, &format!("{part}_ms")) > 0.0, "{part} in {times}");
         }
     }

@@ -143,12 +143,12 @@ impl DraftModel {
         let residual = if self.config.norm_before_residual { &normed } else { hidden };
         let plan = AttentionPlan::new(&self.rotary, positions, past, mask, &self.config.block, &input);
         let x = self.attention.forward(&input, residual, &plan, cache.layer(0));
-        self.mlp.forward(&self.post_attention_norm.forward(&x), &x)
+        self.mlp.forward(&x, &self.post_attention_norm)
     }
 
     /// Scores of all draft tokens after each row of a layer output, `[n, hidden] -> [n, draft_vocabulary]`.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Tensor {
-        self.output.forward(&self.norm.forward(hidden))
+        self.output.forward_normed(hidden, &self.norm)
     }
 
     /// The `width` most probable tokens of each row of logits, with one transfer to the host.

@@ -159,12 +159,10 @@ impl TargetModel {
                     features.push(x.shallow_clone());
                 }
                 // Nothing in place: the features keep the old values.
-                let normed = observer.observe(Operation::Norms, || layer.input_norm.forward(&x));
-                let attention = || layer.attention.forward(&normed, &x, &plan, cache.layer(index));
+                let Layer { input_norm, attention, post_attention_norm, mlp } = layer;
+                let attention = || attention.forward_normed(&x, input_norm, &plan, cache.layer(index));
                 let attended = observer.observe(Operation::Attention, attention);
-                let normed =
-                    observer.observe(Operation::Norms, || layer.post_attention_norm.forward(&attended));
-                x = observer.observe(Operation::Mlp, || layer.mlp.forward(&normed, &attended));
+                x = observer.observe(Operation::Mlp, || mlp.forward(&attended, post_attention_norm));
                 index += 1;
             }
         }
@@ -176,7 +174,7 @@ impl TargetModel {
             LogitRows::None => None,
         };
         let logits = observer.observe(Operation::Logits, || match &of {
-            Some(x) => self.output.forward(&self.norm.forward(x)),
+            Some(x) => self.output.forward_normed(x, &self.norm),
             None => Tensor::empty([0, self.config.vocabulary], (self.kind, device)),
         });
         TargetOutput { logits, features: Tensor::cat(&features, COLUMNS) }

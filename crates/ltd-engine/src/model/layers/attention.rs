@@ -151,8 +151,28 @@ impl Attention {
         plan: &AttentionPlan,
         cache: &LayerCache,
     ) -> Tensor {
-        let qkv = self.qkv.forward(x);
-        self.output.forward_plus(&self.attend(&qkv, plan, cache), residual)
+        self.attend_and_add(&self.qkv.forward(x), residual, plan, cache)
+    }
+
+    /// `x + attention(norm(x))`, as [`Attention::forward`].
+    pub(crate) fn forward_normed(
+        &self,
+        x: &Tensor,
+        norm: &RmsNorm,
+        plan: &AttentionPlan,
+        cache: &LayerCache,
+    ) -> Tensor {
+        self.attend_and_add(&self.qkv.forward_normed(x, norm), x, plan, cache)
+    }
+
+    fn attend_and_add(
+        &self,
+        qkv: &Tensor,
+        residual: &Tensor,
+        plan: &AttentionPlan,
+        cache: &LayerCache,
+    ) -> Tensor {
+        self.output.forward_plus(&self.attend(qkv, plan, cache), residual)
     }
 
     fn attend(&self, qkv: &Tensor, plan: &AttentionPlan, cache: &LayerCache) -> Tensor {
@@ -183,11 +203,8 @@ impl Attention {
             scale: 1.0 / (self.head_dim as f32).sqrt(),
         };
         let Rotation { cos, sin, .. } = rotation;
-        let norms = self.head_norms.as_ref().map(|(query, key)| HeadNorms {
-            query: query.weight(),
-            key: key.weight(),
-            eps: query.eps() as f32,
-        });
+        let norms = self.head_norms.as_ref();
+        let norms = norms.map(|(query, key)| HeadNorms { query: query.on_host(), key: key.on_host() });
         host::attend(qkv, heads, norms, cos, sin, keys, values, past as usize, visibility, instructions)
     }
 

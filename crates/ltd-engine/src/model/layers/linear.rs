@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use super::host::{Fused, Panels};
+use super::norm::RmsNorm;
 use super::packed::PackedWeight;
 use crate::Result;
 use crate::model::weights::Weights;
@@ -81,14 +82,14 @@ impl Linear {
         self.forward_fused(x, Fused::Nothing)
     }
 
-    /// `silu(y)`.
-    pub(crate) fn forward_silu(&self, x: &Tensor) -> Tensor {
-        self.forward_fused(x, Fused::Silu)
-    }
-
-    /// `y * other`, with `other` of `y`'s shape.
-    pub(crate) fn forward_times(&self, x: &Tensor, other: &Tensor) -> Tensor {
-        self.forward_fused(x, Fused::Times(other))
+    /// The product of the normed rows.
+    pub(crate) fn forward_normed(&self, x: &Tensor, norm: &RmsNorm) -> Tensor {
+        match &self.weight {
+            Weight::Panels(weight) => {
+                weight.forward(x, Some(norm.on_host()), self.bias.as_ref(), Fused::Nothing)
+            }
+            _ => self.forward(&norm.forward(x)),
+        }
     }
 
     /// `y + other`, with `other` of `y`'s shape.
@@ -96,9 +97,20 @@ impl Linear {
         self.forward_fused(x, Fused::Plus(other))
     }
 
+    /// `silu(gate) * up`, of the products of the normed rows with two weights of the same shape.
+    pub(crate) fn gated(gate: &Self, up: &Self, x: &Tensor, norm: &RmsNorm) -> Tensor {
+        if let (Weight::Panels(gate_weight), Weight::Panels(up_weight)) = (&gate.weight, &up.weight) {
+            let (gate, up) = ((gate_weight, gate.bias.as_ref()), (up_weight, up.bias.as_ref()));
+            return Panels::gated(gate, up, x, norm.on_host());
+        }
+        let x = norm.forward(x);
+        let gates = gate.forward_fused(&x, Fused::Silu);
+        up.forward_fused(&x, Fused::Times(&gates))
+    }
+
     fn forward_fused(&self, x: &Tensor, fused: Fused) -> Tensor {
         let product = match (&self.weight, &self.bias) {
-            (Weight::Panels(weight), bias) => return weight.forward(x, bias.as_ref(), fused),
+            (Weight::Panels(weight), bias) => return weight.forward(x, None, bias.as_ref(), fused),
             (Weight::Packed(weight), None) => return weight.forward(x, fused),
             (Weight::Packed(weight), Some(bias)) => weight.forward(x, Fused::Nothing) + bias,
             (Weight::Plain(weight), bias) => x.linear(weight, bias.as_ref()),
@@ -125,6 +137,7 @@ mod tests {
             let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
             let (x, weight, other) =
                 (random(&[rows, inputs]), random(&[outputs, inputs]), random(&[rows, outputs]));
+            let norm = RmsNorm::new(random(&[inputs]), 1e-5);
             for bias in [None, Some(random(&[outputs]))] {
                 let kernels = [
                     Panels::new(&weight).map(Weight::Panels),
@@ -134,12 +147,13 @@ mod tests {
                 for kernel in kernels.into_iter().flatten() {
                     let linear = Linear { weight: kernel, bias: bias.as_ref().map(Tensor::shallow_clone) };
                     let single = |tensor: &Tensor| tensor.to_kind(Kind::Float);
-                    let y = single(&x).linear(&single(&weight), bias.as_ref().map(single));
+                    let product = |x: &Tensor| x.linear(&single(&weight), bias.as_ref().map(single));
+                    let (y, normed) = (product(&single(&x)), product(&single(&norm.forward(&x))));
                     for (found, expected) in [
                         (linear.forward(&x), y.shallow_clone()),
-                        (linear.forward_silu(&x), y.silu()),
-                        (linear.forward_times(&x, &other), &y * single(&other)),
                         (linear.forward_plus(&x, &other), &y + single(&other)),
+                        (linear.forward_normed(&x, &norm), normed.shallow_clone()),
+                        (Linear::gated(&linear, &linear, &x, &norm), normed.silu() * &normed),
                     ] {
                         assert_eq!(found.kind(), kind);
                         let error = (single(&found) - &expected) / (expected.abs() + (inputs as f64).sqrt());

@@ -3,11 +3,12 @@
 use tch::Tensor;
 
 use super::linear::Linear;
+use super::norm::RmsNorm;
 use crate::Result;
 use crate::model::config::BlockConfig;
 use crate::model::weights::Weights;
 
-/// `down(silu(gate(x)) * up(x))`. Gate and up stay apart: each takes its part of the formula along where it is computed.
+/// `down(silu(gate(x)) * up(x))`.
 pub(crate) struct Mlp {
     gate: Linear,
     up: Linear,
@@ -31,9 +32,8 @@ impl Mlp {
         [&self.gate, &self.up, &self.down].iter().all(|linear| linear.is_batch_invariant())
     }
 
-    /// `residual + mlp(x)`, `[n, hidden] -> [n, hidden]`.
-    pub(crate) fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
-        let gate = self.gate.forward_silu(x);
-        self.down.forward_plus(&self.up.forward_times(x, &gate), residual)
+    /// `x + mlp(norm(x))`, `[n, hidden] -> [n, hidden]`.
+    pub(crate) fn forward(&self, x: &Tensor, norm: &RmsNorm) -> Tensor {
+        self.down.forward_plus(&Linear::gated(&self.gate, &self.up, x, norm), x)
     }
 }

@@ -22,19 +22,14 @@ impl RmsNorm {
         Ok(Self { weight: weights.take(&format!("{name}.weight"), &[width])?, eps })
     }
 
-    /// `[width]`.
-    pub(super) fn weight(&self) -> &Tensor {
-        &self.weight
-    }
-
-    pub(super) fn eps(&self) -> f64 {
-        self.eps
+    pub(super) fn on_host(&self) -> host::RowNorm<'_> {
+        host::RowNorm { weight: &self.weight, eps: self.eps as f32 }
     }
 
     /// `[.., width] -> [.., width]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         if host::supports(x.device(), x.kind()) {
-            host::rms_norm(x, &self.weight, self.eps)
+            host::rms_norm(x, self.on_host())
         } else {
             x.rms_norm(self.weight.size(), Some(&self.weight), self.eps)
         }

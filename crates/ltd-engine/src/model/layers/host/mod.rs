@@ -13,6 +13,7 @@
 mod attention;
 mod element;
 mod exponential;
+mod memory;
 mod norm;
 mod parallel;
 mod product;
@@ -23,7 +24,7 @@ mod top;
 mod x86;
 
 pub(super) use attention::{HeadNorms, Heads, Visibility, attend};
-pub(super) use norm::rms_norm;
+pub(super) use norm::{RowNorm, rms_norm};
 pub(super) use product::{Fused, Panels};
 pub(super) use simd::InstructionSet;
 pub(super) use top::{argmax, top_log_probs};

@@ -9,33 +9,53 @@ use super::{elements, elements_mut, parallel};
 /// Numbers from which on the rows are shared among threads.
 const WORTH_SHARING: usize = 1 << 15;
 
-/// `x / rms(x) * weight` of each row, `[n, width] -> [n, width]`.
-pub(in super::super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
+/// `x / rms(x) * weight`, row by row.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct RowNorm<'t> {
+    /// `[width]`, of x's type.
+    pub(in super::super) weight: &'t Tensor,
+    pub(in super::super) eps: f32,
+}
+
+/// Norms each row, `[n, width] -> [n, width]`.
+pub(in super::super) fn rms_norm(x: &Tensor, norm: RowNorm) -> Tensor {
     let x = x.contiguous();
     let result = x.empty_like();
     with_element!(x.kind(), T => {
-        let width = weight.numel();
-        // The result is new, and of x's type like the weight.
+        // The result is new, and of x's type.
         let (input, output) = unsafe { (elements::<T>(&x), elements_mut::<T>(&result)) };
-        let rows = input.len() / width;
-        let weight = unsafe { elements::<T>(weight) };
-        let kernel = Norm { input, output: output.as_mut_ptr() as usize, weight, eps: eps as f32 };
-        let blocks = if input.len() < WORTH_SHARING { 1 } else { rows.min(8) };
-        parallel::for_each(blocks, &|block| {
-            for row in rows * block / blocks..rows * (block + 1) / blocks {
-                dispatch(&kernel, row);
-            }
-        });
+        let kernel = Norm::new(input, norm, output);
+        let parts = if input.len() < WORTH_SHARING { 1 } else { parallel::threads() };
+        parallel::for_each(parts, &|part| kernel.part(part, parts));
     });
     result
 }
 
-struct Norm<'t, T> {
+/// Norms rows into other memory.
+pub(super) struct Norm<'t, T> {
     input: &'t [T],
     /// Address of the result, whose rows no two items share.
     output: usize,
     weight: &'t [T],
     eps: f32,
+}
+
+impl<'t, T: Element> Norm<'t, T> {
+    /// `input` and `output` have the same size, a number of rows.
+    pub(super) fn new(input: &'t [T], norm: RowNorm<'t>, output: &mut [T]) -> Self {
+        // The weight is of x's type.
+        let weight = unsafe { elements::<T>(norm.weight) };
+        assert!(input.len() == output.len() && input.len().is_multiple_of(weight.len()));
+        Self { input, output: output.as_mut_ptr() as usize, weight, eps: norm.eps }
+    }
+
+    /// Does the rows of one of some parts of equal size.
+    pub(super) fn part(&self, part: usize, parts: usize) {
+        let rows = self.input.len() / self.weight.len();
+        for row in rows * part / parts..rows * (part + 1) / parts {
+            dispatch(self, row);
+        }
+    }
 }
 
 impl<T: Element> Kernel for Norm<'_, T> {
@@ -91,7 +111,7 @@ mod tests {
                 let weight = Tensor::rand([width], (Kind::Float, Device::Cpu)).to_kind(kind);
                 let expected =
                     x.to_kind(Kind::Float).rms_norm([width], Some(&weight.to_kind(Kind::Float)), 1e-5);
-                let found = rms_norm(&x, &weight, 1e-5);
+                let found = rms_norm(&x, RowNorm { weight: &weight, eps: 1e-5 });
                 assert_eq!(found.kind(), kind);
                 let error = (found.to_kind(Kind::Float) - expected).abs().max().double_value(&[]);
                 assert!(error < tolerance, "{kind:?} {rows} x {width}: {error}");

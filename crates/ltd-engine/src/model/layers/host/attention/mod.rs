@@ -5,26 +5,33 @@
 //! read as they stand in the cache, and the softmax is computed lane by lane. Sums are taken in the order of the
 //! positions, and what a row does not see adds 0: its result does not depend on the rows beside it.
 
-mod memory;
 mod rotation;
 mod rows;
 mod storing;
 mod visibility;
 
 use std::any::TypeId;
+use std::cell::RefCell;
 use std::ops::Range;
 
 use tch::Tensor;
 
 use super::element::{Element, with_element};
+use super::memory::{Line, lines};
+use super::norm::RowNorm;
+use super::parallel::{self, Step};
 use super::simd::{InstructionSet, LANES, dispatch_to};
 use super::sums::Sums;
-use super::{elements, elements_mut, parallel};
-use memory::{FORWARD, lines};
+use super::{elements, elements_mut};
 use rows::Rows;
 use storing::Storing;
 
 pub(in super::super) use visibility::Visibility;
+
+thread_local! {
+    /// Keys and values for [`Sums`] that cannot read the cache, of the thread that starts a forward.
+    static CACHED: RefCell<Vec<Line>> = RefCell::default();
+}
 
 /// Sizes of the heads.
 #[derive(Debug, Clone, Copy)]
@@ -39,12 +46,11 @@ pub(in super::super) struct Heads {
     pub(in super::super) scale: f32,
 }
 
-/// Norms of each query and key head before the rotation, `[head_dim]` each (Qwen3).
+/// Norms of each query and key head before the rotation (Qwen3).
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct HeadNorms<'t> {
-    pub(in super::super) query: &'t Tensor,
-    pub(in super::super) key: &'t Tensor,
-    pub(in super::super) eps: f32,
+    pub(in super::super) query: RowNorm<'t>,
+    pub(in super::super) key: RowNorm<'t>,
 }
 
 /// Rotates the queries and keys of `qkv` (`[n, (query heads + 2 key heads) * width]`), stores keys and values at rows
@@ -67,7 +73,7 @@ pub(in super::super) fn attend(
     let result =
         qkv.new_empty([rows as i64, (heads.queries * heads.width) as i64], (qkv.kind(), qkv.device()));
     let vectors = (rows * heads.queries / heads.keys).div_ceil(LANES);
-    FORWARD.with_borrow_mut(|memory| {
+    CACHED.with_borrow_mut(|memory| {
         let cached = 2 * heads.keys * (past + rows + 1) * heads.width;
         let cached = lines::<f32>(memory, cached.div_ceil(LANES));
         with_element!(qkv.kind(), T => {
@@ -76,7 +82,9 @@ pub(in super::super) fn attend(
                 Shared::<T> {
                     qkv: elements(qkv),
                     heads,
-                    norms: norms.map(|norms| (elements(norms.query), elements(norms.key), norms.eps)),
+                    norms: norms.map(|HeadNorms { query, key }| {
+                        [query, key].map(|norm| (elements(norm.weight), norm.eps))
+                    }),
                     cos,
                     sin,
                     caches: [keys, values].map(|cache| elements_mut::<T>(cache).as_mut_ptr() as usize),
@@ -89,10 +97,11 @@ pub(in super::super) fn attend(
                     result: elements_mut::<T>(&result).as_mut_ptr() as usize,
                 }
             };
-            let storing = Storing(&shared);
-            parallel::for_each(2 * heads.keys, &|item| dispatch_to(instructions, &storing, item));
-            let rows = Rows(&shared);
-            parallel::for_each(heads.keys * vectors, &|item| dispatch_to(instructions, &rows, item));
+            let (storing, rows) = (Storing::new(&shared), Rows(&shared));
+            parallel::in_turn(&[
+                Step::new(storing.items(), &|item| dispatch_to(instructions, &storing, item)),
+                Step::new(heads.keys * vectors, &|item| dispatch_to(instructions, &rows, item)),
+            ]);
         });
     });
     result
@@ -102,7 +111,8 @@ pub(in super::super) fn attend(
 struct Shared<'t, T> {
     qkv: &'t [T],
     heads: Heads,
-    norms: Option<(&'t [T], &'t [T], f32)>,
+    /// Weight and epsilon, of queries and of keys.
+    norms: Option<[(&'t [T], f32); 2]>,
     cos: &'t [f32],
     sin: &'t [f32],
     /// Of keys and of values.
@@ -161,12 +171,22 @@ impl<T: Element> Shared<'_, T> {
         (query / self.group(), key_head * self.group() + query % self.group())
     }
 
-    /// All keys or values of a key head, made for [`Sums`] that cannot read the cache.
+    /// Keys or values of some positions of a key head, made for [`Sums`] that cannot read the cache. The positions start
+    /// with a unit and end with one, if it be half of one.
     #[inline(always)]
-    unsafe fn cached<'c, S: Sums>(&self, which: usize, head: usize) -> &'c mut [S::Unit] {
-        let size = (self.total() + 1) * self.heads.width;
-        let offset = (which * self.heads.keys + head) * size;
-        unsafe { std::slice::from_raw_parts_mut((self.cached as *mut S::Unit).add(offset), size) }
+    unsafe fn cached<'c, S: Sums>(
+        &self,
+        which: usize,
+        head: usize,
+        positions: Range<usize>,
+    ) -> &'c mut [S::Unit] {
+        let numbers = if which == KEYS { 1 } else { S::NUMBERS };
+        let (start, end) = (positions.start / numbers, positions.end.div_ceil(numbers));
+        let width = self.heads.width;
+        let offset = ((which * self.heads.keys + head) * (self.total() + 1) + start) * width;
+        unsafe {
+            std::slice::from_raw_parts_mut((self.cached as *mut S::Unit).add(offset), (end - start) * width)
+        }
     }
 
     /// Keys as units `[total, width in units]`, values as units `[total in units, width]`.
@@ -174,7 +194,7 @@ impl<T: Element> Shared<'_, T> {
     unsafe fn units<'c, S: Sums>(&self, which: usize, head: usize) -> &'c [S::Unit] {
         unsafe {
             if !Self::in_cache::<S>(which) {
-                return self.cached::<S>(which, head);
+                return self.cached::<S>(which, head, 0..self.total());
             }
             let cache = self.cache(which, head, 0, self.total());
             std::slice::from_raw_parts(cache.as_ptr().cast(), cache.len() / S::NUMBERS)

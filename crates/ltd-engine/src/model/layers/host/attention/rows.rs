@@ -1,13 +1,32 @@
 //! Second step of the attention: what the new rows see is weighed and added up, a vector of query rows at a time.
 
+use std::cell::Cell;
 use std::f32::consts::LOG2_E;
 
 use super::super::element::Element;
+use super::super::memory::{Line, lines};
 use super::super::simd::{Instructions, Kernel, LANES, Vector};
 use super::super::sums::{Sums, product};
-use super::memory::{ITEM, Item, lines};
 use super::rotation::rotate;
 use super::{KEYS, Number, Shared, VALUES};
+
+thread_local! {
+    /// Taken out rather than borrowed: a closure handed to `with_borrow_mut` is compiled without the kernel's instructions.
+    static ITEM: Cell<Item> = Cell::default();
+}
+
+/// What an item computes on its way.
+#[derive(Default)]
+struct Item {
+    /// `[width in units, lanes]`.
+    queries: Vec<Line>,
+    /// `[total, lanes]`.
+    scores: Vec<Line>,
+    /// `[total in units, lanes]`.
+    weights: Vec<Line>,
+    /// `[width, lanes]`.
+    attended: Vec<Line>,
+}
 
 /// Rotated queries, scores, softmax, weighted values, of a vector of query rows of a key head.
 pub(super) struct Rows<'s, 't, T>(pub(super) &'s Shared<'t, T>);
@@ -61,7 +80,7 @@ impl<T: Element> Rows<'_, '_, T> {
         assert!(numbers * size_of::<Number<T, I>>() <= size_of_val(rows) / LANES);
         let rows: &mut [Number<T, I>] =
             unsafe { std::slice::from_raw_parts_mut(rows.as_mut_ptr().cast(), numbers * LANES) };
-        let norm = shared.norms.map(|(query, _, eps)| (query, eps));
+        let norm = shared.norms.map(|[query, _]| query);
         for (query, rotated) in shared.queries(vector).zip(rows.chunks_exact_mut(numbers)) {
             let (row, head) = shared.row_and_head(head, query);
             let input = shared.input(row, head);

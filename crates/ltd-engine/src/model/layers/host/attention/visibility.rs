@@ -22,17 +22,20 @@ impl Visibility {
     ) -> Self {
         let seeing = sees.map(|sees| {
             let (count, positions) = (rows * group, sees.len() / rows);
-            // Lanes that are left over see what the last row does.
-            let row = |lane: usize| lane.min(count - 1) / group;
-            let lanes = |vector: usize, position: usize| {
-                let seeing = |lane| sees[row(vector * LANES + lane) * positions + position];
-                (0..LANES).fold(0, |lanes, lane| lanes | u16::from(seeing(lane)) << lane)
-            };
-            let vectors = 0..count.div_ceil(LANES);
-            vectors
-                .flat_map(|vector| (0..positions).map(move |position| (vector, position)))
-                .map(|(vector, position)| lanes(vector, position))
-                .collect()
+            let mut seeing = Vec::with_capacity(count.div_ceil(LANES) * positions);
+            for first in (0..count).step_by(LANES) {
+                let lanes: [&[bool]; LANES] = std::array::from_fn(|lane| {
+                    // Lanes that are left over see what the last row does.
+                    let row = (first + lane).min(count - 1) / group;
+                    &sees[row * positions..][..positions]
+                });
+                let of_position = |position: usize| {
+                    let bits = lanes.iter().enumerate();
+                    bits.fold(0, |bits, (lane, sees)| bits | u16::from(sees[position]) << lane)
+                };
+                seeing.extend((0..positions).map(of_position));
+            }
+            seeing
         });
         Self { everywhere, seeing }
     }

@@ -1,0 +1,240 @@
+//! A panel's product with some rows.
+
+use std::any::TypeId;
+
+use tch::Tensor;
+
+use super::super::element::Element;
+use super::super::simd::{Instructions, Kernel, LANES, Vector};
+use super::super::sums::Sums;
+
+/// Vectors of outputs in a panel.
+pub(super) const VECTORS: usize = 2;
+/// Outputs in a panel.
+pub(super) const PANEL: usize = VECTORS * LANES;
+/// Rows whose sums fit in the registers of AVX-512, beside what is multiplied.
+const ROWS: usize = 12;
+
+/// A weight in panels and rows that are multiplied with it; an item is a panel.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'t, T> {
+    /// `[rows, inputs]`.
+    pub(super) x: &'t [T],
+    pub(super) weight: &'t [T],
+    /// `[outputs]`.
+    pub(super) bias: Option<&'t [T]>,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    pub(super) then: Then,
+    pub(super) next: Next<'t, T>,
+    /// Of which no two items write the same part.
+    pub(super) result: Columns,
+}
+
+/// What is done with sums.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Then {
+    Nothing,
+    Silu,
+    Times(Columns),
+    Plus(Columns),
+}
+
+/// The panel that a thread probably reads next.
+#[derive(Clone, Copy)]
+pub(super) struct Next<'t, T> {
+    /// In panels of the same size.
+    pub(super) weight: &'t [T],
+    /// Panels from the one at hand to it.
+    pub(super) distance: usize,
+}
+
+/// Rows of numbers in the memory of somebody else, who sees to it that it is there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Columns {
+    address: usize,
+    /// Numbers from a row to the next one.
+    row: usize,
+    /// Numbers from a panel's first column to that of the next one.
+    panel: usize,
+}
+
+impl Columns {
+    /// All columns of `[rows, outputs]`.
+    pub(super) fn of(tensor: &Tensor) -> Self {
+        assert!(tensor.is_contiguous());
+        Self { address: tensor.data_ptr() as usize, row: tensor.size()[1] as usize, panel: PANEL }
+    }
+
+    /// The columns of whatever panel is at hand, `[rows, PANEL]`.
+    pub(super) fn of_panel<T: Element>(memory: &mut [T]) -> Self {
+        Self { address: memory.as_mut_ptr() as usize, row: PANEL, panel: 0 }
+    }
+
+    /// Where the columns of a panel's vector are in a row.
+    #[inline(always)]
+    unsafe fn at<T: Element>(self, row: usize, panel: usize, vector: usize) -> *mut T {
+        unsafe { (self.address as *mut T).add(row * self.row + panel * self.panel + vector * LANES) }
+    }
+}
+
+impl<T: Element> Kernel for Product<'_, T> {
+    #[inline(always)]
+    fn run<I: Instructions>(&self, panel: usize) {
+        // Blocks of equal size: a small one at the end would wait for its few sums.
+        let rows = self.x.len() / self.inputs;
+        let blocks = rows.div_ceil(ROWS);
+        let size = rows.div_ceil(blocks.max(1));
+        for (block, first) in (0..rows).step_by(size.max(1)).enumerate() {
+            let next = self.next(panel, block, blocks);
+            match size.min(rows - first) {
+                1 => self.tile::<I, 1>(panel, first, next),
+                2 => self.tile::<I, 2>(panel, first, next),
+                3 => self.tile::<I, 3>(panel, first, next),
+                4 => self.tile::<I, 4>(panel, first, next),
+                5 => self.tile::<I, 5>(panel, first, next),
+                6 => self.tile::<I, 6>(panel, first, next),
+                7 => self.tile::<I, 7>(panel, first, next),
+                8 => self.tile::<I, 8>(panel, first, next),
+                9 => self.tile::<I, 9>(panel, first, next),
+                10 => self.tile::<I, 10>(panel, first, next),
+                11 => self.tile::<I, 11>(panel, first, next),
+                _ => self.tile::<I, ROWS>(panel, first, next),
+            }
+        }
+    }
+}
+
+impl<T: Element> Product<'_, T> {
+    /// What of its next panel a thread fetches into the cache while it multiplies a block of rows: memory would be idle while
+    /// the blocks after the first multiply what is in the cache. With one block all of it, else a half in each of the last two.
+    #[inline(always)]
+    fn next(&self, panel: usize, block: usize, blocks: usize) -> &[T] {
+        let size = self.inputs * PANEL;
+        let Next { weight, distance } = self.next;
+        let start = (panel + distance) * size;
+        let nothing = &weight[..0];
+        if start >= weight.len() {
+            return nothing;
+        }
+        let next = &weight[start..][..size];
+        match blocks - block {
+            1 if blocks == 1 => next,
+            1 => &next[size / 2..],
+            2 => &next[..size / 2],
+            _ => nothing,
+        }
+    }
+
+    /// Some rows' products with a panel; fetches `next` meanwhile.
+    #[inline(always)]
+    fn tile<I: Instructions, const COUNT: usize>(&self, panel: usize, first: usize, next: &[T]) {
+        type Unit<T, I> = <<T as Element>::Sums<I> as Sums>::Unit;
+        assert!(
+            TypeId::of::<T>() == TypeId::of::<<T::Sums<I> as Sums>::Number>(),
+            "weights are packed for instructions that read them"
+        );
+        let steps = self.inputs / T::Sums::<I>::NUMBERS;
+        let size = self.inputs * PANEL;
+        let weight = &self.weight[panel * size..][..size];
+        let rows = &self.x[first * self.inputs..][..COUNT * self.inputs];
+        let stride = size_of_val(next) / steps;
+        let next: *const u8 = next.as_ptr().cast();
+        let mut sums = [[T::Sums::<I>::zero(); VECTORS]; COUNT];
+        unsafe {
+            let weight: *const [[Unit<T, I>; LANES]; VECTORS] = weight.as_ptr().cast();
+            let rows: *const Unit<T, I> = rows.as_ptr().cast();
+            for step in 0..steps {
+                let lanes = &*weight.add(step);
+                // The same line twice, where a step fetches one or none.
+                I::fetch(next.wrapping_add(step * stride));
+                I::fetch(next.wrapping_add(step * stride + stride / 2));
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let unit = *rows.add(row * steps + step);
+                    for (sum, lanes) in sums.iter_mut().zip(lanes) {
+                        *sum = sum.add(lanes, unit);
+                    }
+                }
+            }
+        }
+        for (row, sums) in (first..).zip(sums) {
+            for (vector, sum) in sums.into_iter().enumerate() {
+                let column = panel * PANEL + vector * LANES;
+                if column < self.outputs {
+                    self.finish::<I>(row, panel, vector, sum.get());
+                }
+            }
+        }
+    }
+
+    /// Does what is to be done with a vector of sums, and stores it.
+    #[inline(always)]
+    fn finish<I: Instructions>(&self, row: usize, panel: usize, part: usize, sums: Vector) {
+        let column = panel * PANEL + part * LANES;
+        let count = LANES.min(self.outputs - column);
+        let other = |columns: Columns| {
+            vector::<T>(unsafe { std::slice::from_raw_parts(columns.at(row, panel, part), count) })
+        };
+        let mut values = sums;
+        if let Some(bias) = self.bias {
+            values = add(values, vector(&bias[column..][..count]));
+        }
+        match self.then {
+            Then::Nothing => {}
+            Then::Silu => values = silu::<I>(values),
+            Then::Times(columns) => values = I::multiply(values, other(columns)),
+            Then::Plus(columns) => values = add(values, other(columns)),
+        }
+        let rounded = T::from_vector::<I>(values);
+        let output = unsafe { std::slice::from_raw_parts_mut(self.result.at(row, panel, part), count) };
+        match output.first_chunk_mut() {
+            Some(output) => *output = rounded,
+            None => output.copy_from_slice(&rounded[..count]),
+        }
+    }
+}
+
+#[inline(always)]
+fn add(a: Vector, b: Vector) -> Vector {
+    let mut sum = a;
+    for (a, b) in sum.iter_mut().zip(b) {
+        *a += b;
+    }
+    sum
+}
+
+/// Numbers as a vector; zeros where there are too few. Apart, so that a whole one is read at once.
+#[inline(always)]
+fn vector<T: Element>(numbers: &[T]) -> Vector {
+    let mut vector = [0.0; LANES];
+    match numbers.first_chunk::<LANES>() {
+        Some(numbers) => {
+            for (value, number) in vector.iter_mut().zip(numbers) {
+                *value = number.to_f32();
+            }
+        }
+        None => {
+            for (value, number) in vector.iter_mut().zip(numbers) {
+                *value = number.to_f32();
+            }
+        }
+    }
+    vector
+}
+
+/// `x / (1 + exp(-x))`.
+#[inline(always)]
+fn silu<I: Instructions>(x: Vector) -> Vector {
+    let mut below = x;
+    for value in &mut below {
+        *value = value.abs() * -std::f32::consts::LOG2_E;
+    }
+    // Of a negative number the logistic function is the rest to 1 of that of its opposite.
+    let powers = I::exp2(below);
+    let mut result = x;
+    for (value, power) in result.iter_mut().zip(powers) {
+        let part = if *value < 0.0 { power } else { 1.0 };
+        *value *= part / (1.0 + power);
+    }
+    result
+}

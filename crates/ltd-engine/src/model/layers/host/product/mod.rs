@@ -1,0 +1,349 @@
+//! Products of a few rows with a large weight, at the speed at which the weight can be read.
+//!
+//! A weight is packed once, into panels of the outputs that a tile of sums is computed for: a panel is read from end to end,
+//! and a number of the rows is multiplied with all of a panel's outputs at once. What is done with a product is done while
+//! it is in registers. Each sum is taken in the order of the inputs, whatever the number of rows: a row's result does not
+//! depend on the rows beside it.
+
+mod kernel;
+
+use std::cell::{Cell, RefCell};
+
+use tch::{Device, Kind, Tensor};
+
+use super::element::{Element, with_element};
+use super::elements;
+use super::memory::{Line, numbers};
+use super::norm::{Norm, RowNorm};
+use super::parallel::{self, Step};
+use super::simd::{InstructionSet, LANES, dispatch_to};
+use kernel::{Columns, Next, PANEL, Product, Then, VECTORS};
+
+thread_local! {
+    /// Normed rows, of the thread that starts a product.
+    static NORMED: RefCell<Vec<Line>> = RefCell::default();
+    /// A panel's gates, of every thread.
+    static GATES: Cell<Vec<Line>> = Cell::default();
+}
+
+/// What is done with a product where it is computed.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) enum Fused<'t> {
+    Nothing,
+    /// `silu(product)`.
+    Silu,
+    /// `product * other`.
+    Times(&'t Tensor),
+    /// `product + other`.
+    Plus(&'t Tensor),
+}
+
+/// A weight in panels: `[panels, inputs / numbers, VECTORS, LANES, numbers]`, where as many numbers as an instruction
+/// multiplies and adds are neighbours. Outputs that the last panel has too many are zeros.
+#[derive(Debug)]
+pub(in super::super) struct Panels {
+    packed: Tensor,
+    outputs: i64,
+    inputs: i64,
+    instructions: InstructionSet,
+}
+
+/// A weight and the bias `[outputs]` that is added to its product.
+pub(in super::super) type Biased<'t> = (&'t Panels, Option<&'t Tensor>);
+
+impl Panels {
+    /// Packs a `[outputs, inputs]` weight if there are [`Self::instructions`] for it.
+    pub(in super::super) fn new(weight: &Tensor) -> Option<Self> {
+        let instructions = Self::instructions(weight.device(), weight.kind(), weight.size()[1])?;
+        Some(Self::pack(weight, instructions))
+    }
+
+    /// The instructions of this processor that multiply such weights faster than oneDNN.
+    pub(in super::super) fn instructions(device: Device, kind: Kind, inputs: i64) -> Option<InstructionSet> {
+        let whole = device == Device::Cpu && inputs % neighbours(kind) == 0;
+        let needed = needed_instructions(kind).filter(|_| whole)?;
+        Some(InstructionSet::best()).filter(|best| *best >= needed)
+    }
+
+    fn pack(weight: &Tensor, instructions: InstructionSet) -> Self {
+        let &[outputs, inputs] = weight.size().as_slice() else { unreachable!("a weight is a matrix") };
+        let missing = (PANEL as i64 - outputs % PANEL as i64) % PANEL as i64;
+        let whole =
+            if missing == 0 { weight.shallow_clone() } else { weight.constant_pad_nd([0, 0, 0, missing]) };
+        let numbers = neighbours(weight.kind());
+        let packed = whole
+            .reshape([-1, VECTORS as i64, LANES as i64, inputs / numbers, numbers])
+            .permute([0, 3, 1, 2, 4])
+            .contiguous();
+        Self { packed, outputs, inputs, instructions }
+    }
+
+    /// `[n, inputs] -> [n, outputs]`, of the rows or of the normed rows; the `bias` `[outputs]` is added before all else.
+    pub(in super::super) fn forward(
+        &self,
+        x: &Tensor,
+        norm: Option<RowNorm>,
+        bias: Option<&Tensor>,
+        fused: Fused,
+    ) -> Tensor {
+        let (x, instructions) = (self.rows(x), self.instructions);
+        let result = self.result(&x);
+        let other = match fused {
+            Fused::Times(other) | Fused::Plus(other) => Some(other.contiguous()),
+            Fused::Nothing | Fused::Silu => None,
+        };
+        assert!(other.as_ref().is_none_or(|other| other.size() == result.size() && other.kind() == x.kind()));
+        let then = match (fused, &other) {
+            (Fused::Times(_), Some(other)) => Then::Times(Columns::of(other)),
+            (Fused::Plus(_), Some(other)) => Then::Plus(Columns::of(other)),
+            (Fused::Silu, _) => Then::Silu,
+            _ => Then::Nothing,
+        };
+        with_element!(x.kind(), T => {
+            let product = Product { then, ..self.product::<T>(bias, Columns::of(&result)) };
+            with_rows(&x, norm, self.panels(), &|x, panel| {
+                dispatch_to(instructions, &Product { x, ..product }, panel);
+            });
+        });
+        result
+    }
+
+    /// `silu(gate) * up` of the normed rows' products, as in a gated MLP: a panel's gates stay with the thread that needs
+    /// them.
+    pub(in super::super) fn gated(
+        (gate, gate_bias): Biased,
+        (up, up_bias): Biased,
+        x: &Tensor,
+        norm: RowNorm,
+    ) -> Tensor {
+        let x = up.rows(x);
+        assert_eq!(
+            (gate.packed.kind(), gate.inputs, gate.outputs, gate.instructions),
+            (up.packed.kind(), up.inputs, up.outputs, up.instructions)
+        );
+        let result = up.result(&x);
+        let (rows, instructions) = (x.size()[0] as usize, up.instructions);
+        with_element!(x.kind(), T => {
+            let columns = Columns::of(&result);
+            let (gates, ups) = (gate.product::<T>(gate_bias, columns), up.product::<T>(up_bias, columns));
+            // Each weight's panel is followed by one of the other's.
+            let gates = Product { then: Then::Silu, next: Next { distance: 0, ..ups.next }, ..gates };
+            let ups = Product { next: gate.product::<T>(None, columns).next, ..ups };
+            with_rows(&x, Some(norm), up.panels(), &|x, panel| {
+                let mut memory = GATES.take();
+                let between = Columns::of_panel(numbers::<T>(&mut memory, rows * PANEL));
+                dispatch_to(instructions, &Product { x, result: between, ..gates }, panel);
+                dispatch_to(instructions, &Product { x, then: Then::Times(between), ..ups }, panel);
+                GATES.set(memory);
+            });
+        });
+        result
+    }
+
+    /// Rows of inputs as they are read. Memory is read by these sizes; they were checked when the weights were loaded.
+    fn rows(&self, x: &Tensor) -> Tensor {
+        let x = x.contiguous();
+        assert_eq!((x.kind(), x.dim(), x.size()[1]), (self.packed.kind(), 2, self.inputs));
+        x
+    }
+
+    /// Memory for `[rows of x, outputs]`.
+    fn result(&self, x: &Tensor) -> Tensor {
+        x.new_empty([x.size()[0], self.outputs], (x.kind(), x.device()))
+    }
+
+    fn panels(&self) -> usize {
+        (self.outputs as usize).div_ceil(PANEL)
+    }
+
+    /// The product with rows that are still to be given.
+    fn product<'t, T: Element>(&'t self, bias: Option<&'t Tensor>, result: Columns) -> Product<'t, T> {
+        let kind = self.packed.kind();
+        assert!(bias.is_none_or(|bias| bias.size() == [self.outputs] && bias.kind() == kind));
+        // Both are of the type that the caller chose by the kind.
+        let (weight, bias) = unsafe { (elements(&self.packed), bias.map(|bias| elements(bias))) };
+        Product {
+            x: &[],
+            weight,
+            bias,
+            inputs: self.inputs as usize,
+            outputs: self.outputs as usize,
+            then: Then::Nothing,
+            next: Next { weight, distance: parallel::threads() },
+            result,
+        }
+    }
+}
+
+/// Does `work` with the rows of `x`, or with the normed rows, for each of `0..items`.
+fn with_rows<T: Element>(
+    x: &Tensor,
+    norm: Option<RowNorm>,
+    items: usize,
+    work: &(dyn Fn(&[T], usize) + Sync),
+) {
+    // The caller chose the type by the kind.
+    let rows = unsafe { elements::<T>(x) };
+    let Some(norm) = norm else {
+        return parallel::for_each(items, &|item| work(rows, item));
+    };
+    NORMED.with_borrow_mut(|memory| {
+        let normed = numbers::<T>(memory, rows.len());
+        let (address, parts) = (normed.as_ptr() as usize, parallel::threads());
+        let norm = Norm::new(rows, norm, normed);
+        parallel::in_turn(&[
+            Step::new(parts, &|part| norm.part(part, parts)),
+            Step::new(items, &|item| {
+                // Nobody writes there any more.
+                let normed = unsafe { std::slice::from_raw_parts(address as *const T, rows.len()) };
+                work(normed, item);
+            }),
+        ]);
+    });
+}
+
+/// Where this kernel is faster than oneDNN's.
+#[cfg(target_arch = "x86_64")]
+fn needed_instructions(kind: Kind) -> Option<InstructionSet> {
+    match kind {
+        Kind::Float => Some(InstructionSet::Avx512),
+        // oneDNN knows AMX, which does many times more at once.
+        Kind::BFloat16 if !has_amx() => Some(InstructionSet::Avx512Bf16),
+        _ => None,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn needed_instructions(_: Kind) -> Option<InstructionSet> {
+    None
+}
+
+/// Whether the processor multiplies tiles of bf16.
+#[cfg(target_arch = "x86_64")]
+fn has_amx() -> bool {
+    // Leaf 7, EDX: the standard library's name for it is not stable yet.
+    const AMX_BF16: u32 = 1 << 22;
+    std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).edx & AMX_BF16 != 0
+}
+
+/// Numbers that are neighbours.
+fn neighbours(kind: Kind) -> i64 {
+    if kind == Kind::BFloat16 { 2 } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::norm::rms_norm;
+    use super::*;
+
+    const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    /// Packed for each instruction set of this processor that multiplies the type.
+    fn packed(weight: &Tensor) -> impl Iterator<Item = Panels> {
+        let needed = match weight.kind() {
+            #[cfg(target_arch = "x86_64")]
+            Kind::BFloat16 => Some(InstructionSet::Avx512Bf16),
+            Kind::Float => Some(InstructionSet::Baseline),
+            _ => None,
+        };
+        let sets = InstructionSet::ALL.iter().copied();
+        let usable = sets
+            .filter(move |set| needed.is_some_and(|needed| (needed..=InstructionSet::best()).contains(set)));
+        usable.map(|set| Panels::pack(weight, set))
+    }
+
+    fn expected(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, fused: Fused) -> Tensor {
+        let single = |tensor: &Tensor| tensor.to_kind(Kind::Float);
+        let product = single(x).linear(&single(weight), bias.map(single));
+        match fused {
+            Fused::Nothing => product,
+            Fused::Silu => product.silu(),
+            Fused::Times(other) => product * single(other),
+            Fused::Plus(other) => product + single(other),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn products_are_those_of_libtorch(
+            rows in 1i64..40, outputs in 1i64..100, half in 1i64..80, biased in any::<bool>(),
+        ) {
+            for (kind, tolerance) in [(Kind::Float, 2e-5), (Kind::BFloat16, 8e-3)] {
+                let random = |shape: &[i64]| Tensor::randn(shape, CPU).to_kind(kind);
+                let (x, weight) = (random(&[rows, 2 * half]), random(&[outputs, 2 * half]));
+                let (bias, other) = (biased.then(|| random(&[outputs])), random(&[rows, outputs]));
+                for panels in packed(&weight) {
+                    for fused in [Fused::Nothing, Fused::Silu, Fused::Times(&other), Fused::Plus(&other)] {
+                        let expected = expected(&x, &weight, bias.as_ref(), fused);
+                        let found = panels.forward(&x, None, bias.as_ref(), fused);
+                        prop_assert_eq!((found.kind(), found.size()), (kind, expected.size()));
+                        // Relative to what is added up.
+                        let scale = expected.abs() + (2.0 * half as f64).sqrt();
+                        let error = (found.to_kind(Kind::Float) - expected) / scale;
+                        let error = error.abs().max().double_value(&[]);
+                        prop_assert!(error < tolerance, "{:?} {:?}: {}", kind, fused, error);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn norms_and_gates_are_those_of_operations_of_their_own() {
+        for (kind, rows, inputs, outputs) in
+            [(Kind::Float, 1, 64, 96), (Kind::BFloat16, 29, 150, 70), (Kind::Float, 60, 576, 1000)]
+        {
+            let random = |shape: &[i64]| Tensor::randn(shape, CPU).to_kind(kind);
+            let (x, weight) = (random(&[rows, inputs]) * 3, random(&[inputs]));
+            let norm = RowNorm { weight: &weight, eps: 1e-5 };
+            let normed = rms_norm(&x, norm);
+            let [gate, up] = [(), ()].map(|()| random(&[outputs, inputs]));
+            let [gate_bias, up_bias] = [(), ()].map(|()| random(&[outputs]));
+            for (gate, up) in packed(&gate).zip(packed(&up)) {
+                let plain = gate.forward(&normed, None, Some(&gate_bias), Fused::Nothing);
+                assert_eq!(gate.forward(&x, Some(norm), Some(&gate_bias), Fused::Nothing), plain, "{kind:?}");
+                let gates = gate.forward(&normed, None, Some(&gate_bias), Fused::Silu);
+                let product = up.forward(&normed, None, Some(&up_bias), Fused::Times(&gates));
+                let found = Panels::gated((&gate, Some(&gate_bias)), (&up, Some(&up_bias)), &x, norm);
+                assert_eq!(found, product, "{kind:?} {:?}", up.instructions);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_the_rows_beside_it() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let (x, weight) =
+                (Tensor::randn([43, 150], CPU).to_kind(kind), Tensor::randn([70, 150], CPU).to_kind(kind));
+            for panels in packed(&weight) {
+                let together = panels.forward(&x, None, None, Fused::Silu);
+                for (first, count) in (0..43).flat_map(|first| [1, 2, 7, 13, 30].map(|count| (first, count)))
+                {
+                    if first + count <= 43 {
+                        let apart = panels.forward(&x.narrow(0, first, count), None, None, Fused::Silu);
+                        assert_eq!(
+                            apart,
+                            together.narrow(0, first, count),
+                            "{kind:?} {:?}",
+                            panels.instructions
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn silu_is_right_far_from_zero_too() {
+        let values = [-1e4, -90.0, -20.0, -1.0, -0.0, 0.0, 1e-3, 20.0, 90.0, 1e4f32];
+        let x = Tensor::from_slice(&values).view([10, 1]);
+        let one = Tensor::ones([1, 1], CPU);
+        for panels in packed(&one) {
+            let found = panels.forward(&x, None, None, Fused::Silu);
+            let error = ((found - x.silu()) / (x.abs() + 1e-30)).abs().max().double_value(&[]);
+            assert!(error < 1e-6, "{:?}: {error}", panels.instructions);
+        }
+    }
+}
