@@ -142,7 +142,7 @@ impl DraftModel {
         let input = Tensor::cat(&[&self.input_norm.forward(&embedded), &normed], COLUMNS);
         let residual = if self.config.norm_before_residual { &normed } else { hidden };
         let plan = AttentionPlan::new(&self.rotary, positions, past, mask, &self.config.block, &input);
-        let x = self.attention.forward(&input, residual, &plan, cache.layer(0));
+        let x = self.attention.forward(&input, None, residual, &plan, cache.layer(0));
         self.mlp.forward(&x, &self.post_attention_norm)
     }
 

@@ -160,7 +160,7 @@ impl TargetModel {
                 }
                 // Nothing in place: the features keep the old values.
                 let Layer { input_norm, attention, post_attention_norm, mlp } = layer;
-                let attention = || attention.forward_normed(&x, input_norm, &plan, cache.layer(index));
+                let attention = || attention.forward(&x, Some(input_norm), &x, &plan, cache.layer(index));
                 let attended = observer.observe(Operation::Attention, attention);
                 x = observer.observe(Operation::Mlp, || mlp.forward(&attended, post_attention_norm));
                 index += 1;

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::host::{self, HeadNorms, Heads, InstructionSet, Visibility};
+use super::host::{self, Attending, HeadNorms, Heads, InstructionSet, Visibility};
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::rope::{RotaryTable, Rotation, RotationTensors};
@@ -58,8 +58,14 @@ pub(crate) struct AttentionPlan {
 }
 
 enum PlanForm {
-    Host(Rotation, Visibility, InstructionSet),
+    Host(HostForm),
     Tensors(RotationTensors, Option<Tensor>),
+}
+
+struct HostForm {
+    rotation: Rotation,
+    visibility: Visibility,
+    instructions: InstructionSet,
 }
 
 impl AttentionPlan {
@@ -91,7 +97,7 @@ impl AttentionPlan {
             let AttentionMask { everywhere, sees } = mask;
             let (rows, group) = (positions.len(), group as usize);
             let visibility = Visibility::new(*everywhere as usize, sees.as_deref(), rows, group);
-            PlanForm::Host(rotation, visibility, instructions)
+            PlanForm::Host(HostForm { rotation, visibility, instructions })
         } else {
             let mask = mask.additive(positions.len() as i64, group, x);
             PlanForm::Tensors(rotation.to_tensors(x.kind(), x.device()), mask)
@@ -142,70 +148,58 @@ impl Attention {
         self.qkv.is_batch_invariant() && self.output.is_batch_invariant()
     }
 
-    /// `residual + attention(x)`, `[n, input] -> [n, hidden]`. Writes the rows' keys and values into the cache, after
-    /// those that the plan says are there, and attends to both.
+    /// `residual + attention(x)`, with the rows of `x` normed if there is a `norm`: `[n, input] -> [n, hidden]`. Writes the
+    /// rows' keys and values into the cache, after those that the plan says are there, and attends to both.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
+        norm: Option<&RmsNorm>,
         residual: &Tensor,
         plan: &AttentionPlan,
         cache: &LayerCache,
     ) -> Tensor {
-        self.attend_and_add(&self.qkv.forward(x), residual, plan, cache)
-    }
-
-    /// `x + attention(norm(x))`, as [`Attention::forward`].
-    pub(crate) fn forward_normed(
-        &self,
-        x: &Tensor,
-        norm: &RmsNorm,
-        plan: &AttentionPlan,
-        cache: &LayerCache,
-    ) -> Tensor {
-        self.attend_and_add(&self.qkv.forward_normed(x, norm), x, plan, cache)
-    }
-
-    fn attend_and_add(
-        &self,
-        qkv: &Tensor,
-        residual: &Tensor,
-        plan: &AttentionPlan,
-        cache: &LayerCache,
-    ) -> Tensor {
-        self.output.forward_plus(&self.attend(qkv, plan, cache), residual)
+        let Self { qkv, output, .. } = self;
+        if let (PlanForm::Host(form), Some(qkv), Some(output)) = (&plan.form, qkv.on_host(), output.on_host())
+        {
+            let attending = self.attending(form, plan.past, cache);
+            return attending.attend_projected(qkv, output, x, norm.map(RmsNorm::on_host), residual);
+        }
+        let qkv = match norm {
+            Some(norm) => qkv.forward_normed(x, norm),
+            None => qkv.forward(x),
+        };
+        output.forward_plus(&self.attend(&qkv, plan, cache), residual)
     }
 
     fn attend(&self, qkv: &Tensor, plan: &AttentionPlan, cache: &LayerCache) -> Tensor {
         match &plan.form {
-            PlanForm::Host(rotation, visibility, instructions) => {
-                self.attend_on_host(qkv, rotation, visibility, *instructions, plan.past, cache)
-            }
+            PlanForm::Host(form) => self.attending(form, plan.past, cache).attend(qkv),
             PlanForm::Tensors(rotation, mask) => {
                 self.attend_with_libtorch(qkv, rotation, mask.as_ref(), plan.past, cache)
             }
         }
     }
 
-    fn attend_on_host(
-        &self,
-        qkv: &Tensor,
-        rotation: &Rotation,
-        visibility: &Visibility,
-        instructions: InstructionSet,
-        past: i64,
-        cache: &LayerCache,
-    ) -> Tensor {
+    fn attending<'t>(&'t self, form: &'t HostForm, past: i64, cache: &'t LayerCache) -> Attending<'t> {
+        let HostForm { rotation: Rotation { cos, sin, .. }, visibility, instructions } = form;
         let (keys, values) = cache.whole();
-        let heads = Heads {
-            queries: self.heads as usize,
-            keys: self.kv_heads as usize,
-            width: self.head_dim as usize,
-            scale: 1.0 / (self.head_dim as f32).sqrt(),
-        };
-        let Rotation { cos, sin, .. } = rotation;
         let norms = self.head_norms.as_ref();
-        let norms = norms.map(|(query, key)| HeadNorms { query: query.on_host(), key: key.on_host() });
-        host::attend(qkv, heads, norms, cos, sin, keys, values, past as usize, visibility, instructions)
+        Attending {
+            heads: Heads {
+                queries: self.heads as usize,
+                keys: self.kv_heads as usize,
+                width: self.head_dim as usize,
+                scale: 1.0 / (self.head_dim as f32).sqrt(),
+            },
+            norms: norms.map(|(query, key)| HeadNorms { query: query.on_host(), key: key.on_host() }),
+            cos,
+            sin,
+            keys,
+            values,
+            past: past as usize,
+            visibility,
+            instructions: *instructions,
+        }
     }
 
     fn attend_with_libtorch(

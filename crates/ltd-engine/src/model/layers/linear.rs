@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::host::{Fused, Panels};
+use super::host::{Biased, Fused, Panels};
 use super::norm::RmsNorm;
 use super::packed::PackedWeight;
 use crate::Result;
@@ -84,36 +84,44 @@ impl Linear {
 
     /// The product of the normed rows.
     pub(crate) fn forward_normed(&self, x: &Tensor, norm: &RmsNorm) -> Tensor {
-        match &self.weight {
-            Weight::Panels(weight) => {
-                weight.forward(x, Some(norm.on_host()), self.bias.as_ref(), Fused::Nothing)
-            }
-            _ => self.forward(&norm.forward(x)),
+        match self.on_host() {
+            Some(weight) => weight.forward(x, Some(norm.on_host()), Fused::Nothing),
+            None => self.forward(&norm.forward(x)),
         }
+    }
+
+    /// `silu(y)`.
+    pub(super) fn forward_silu(&self, x: &Tensor) -> Tensor {
+        self.forward_fused(x, Fused::Silu)
+    }
+
+    /// `y * other`, with `other` of `y`'s shape.
+    pub(super) fn forward_times(&self, x: &Tensor, other: &Tensor) -> Tensor {
+        self.forward_fused(x, Fused::Times(other))
     }
 
     /// `y + other`, with `other` of `y`'s shape.
-    pub(crate) fn forward_plus(&self, x: &Tensor, other: &Tensor) -> Tensor {
+    pub(super) fn forward_plus(&self, x: &Tensor, other: &Tensor) -> Tensor {
         self.forward_fused(x, Fused::Plus(other))
     }
 
-    /// `silu(gate) * up`, of the products of the normed rows with two weights of the same shape.
-    pub(crate) fn gated(gate: &Self, up: &Self, x: &Tensor, norm: &RmsNorm) -> Tensor {
-        if let (Weight::Panels(gate_weight), Weight::Panels(up_weight)) = (&gate.weight, &up.weight) {
-            let (gate, up) = ((gate_weight, gate.bias.as_ref()), (up_weight, up.bias.as_ref()));
-            return Panels::gated(gate, up, x, norm.on_host());
+    /// The weight, if the engine's own kernels multiply it.
+    pub(super) fn on_host(&self) -> Option<Biased<'_>> {
+        match &self.weight {
+            Weight::Panels(weight) => Some(Biased { weight, bias: self.bias.as_ref() }),
+            _ => None,
         }
-        let x = norm.forward(x);
-        let gates = gate.forward_fused(&x, Fused::Silu);
-        up.forward_fused(&x, Fused::Times(&gates))
     }
 
     fn forward_fused(&self, x: &Tensor, fused: Fused) -> Tensor {
+        if let Some(weight) = self.on_host() {
+            return weight.forward(x, None, fused);
+        }
         let product = match (&self.weight, &self.bias) {
-            (Weight::Panels(weight), bias) => return weight.forward(x, None, bias.as_ref(), fused),
             (Weight::Packed(weight), None) => return weight.forward(x, fused),
             (Weight::Packed(weight), Some(bias)) => weight.forward(x, Fused::Nothing) + bias,
             (Weight::Plain(weight), bias) => x.linear(weight, bias.as_ref()),
+            (Weight::Panels(_), _) => unreachable!("multiplied above"),
         };
         match fused {
             Fused::Nothing => product,
@@ -151,9 +159,10 @@ mod tests {
                     let (y, normed) = (product(&single(&x)), product(&single(&norm.forward(&x))));
                     for (found, expected) in [
                         (linear.forward(&x), y.shallow_clone()),
-                        (linear.forward_plus(&x, &other), &y + single(&other)),
                         (linear.forward_normed(&x, &norm), normed.shallow_clone()),
-                        (Linear::gated(&linear, &linear, &x, &norm), normed.silu() * &normed),
+                        (linear.forward_silu(&x), y.silu()),
+                        (linear.forward_times(&x, &other), &y * single(&other)),
+                        (linear.forward_plus(&x, &other), &y + single(&other)),
                     ] {
                         assert_eq!(found.kind(), kind);
                         let error = (single(&found) - &expected) / (expected.abs() + (inputs as f64).sqrt());

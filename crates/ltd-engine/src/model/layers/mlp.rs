@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::host;
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use crate::Result;
@@ -34,6 +35,11 @@ impl Mlp {
 
     /// `x + mlp(norm(x))`, `[n, hidden] -> [n, hidden]`.
     pub(crate) fn forward(&self, x: &Tensor, norm: &RmsNorm) -> Tensor {
-        self.down.forward_plus(&Linear::gated(&self.gate, &self.up, x, norm), x)
+        let Self { gate, up, down } = self;
+        if let (Some(gate), Some(up), Some(down)) = (gate.on_host(), up.on_host(), down.on_host()) {
+            return host::mlp(gate, up, down, x, norm.on_host());
+        }
+        let normed = norm.forward(x);
+        down.forward_plus(&up.forward_times(&normed, &gate.forward_silu(&normed)), x)
     }
 }

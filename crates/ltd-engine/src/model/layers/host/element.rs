@@ -1,12 +1,14 @@
 //! Number types in memory; all arithmetic is in f32, the products of bf16 excepted.
 
 use half::{bf16, f16};
+use tch::Kind;
 
 use super::simd::{Instructions, LANES, Vector};
 use super::sums::Sums;
 
 /// A number type of tensors.
 pub(super) trait Element: Copy + Default + Send + Sync + 'static {
+    const KIND: Kind;
     /// What adds up its products.
     type Sums<I: Instructions>: Sums;
 
@@ -25,6 +27,7 @@ pub(super) trait Element: Copy + Default + Send + Sync + 'static {
 }
 
 impl Element for f32 {
+    const KIND: Kind = Kind::Float;
     type Sums<I: Instructions> = I::Singles;
 
     #[inline(always)]
@@ -39,6 +42,7 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    const KIND: Kind = Kind::BFloat16;
     type Sums<I: Instructions> = I::Bf16;
 
     #[inline(always)]
@@ -61,6 +65,7 @@ impl Element for bf16 {
 }
 
 impl Element for f16 {
+    const KIND: Kind = Kind::Half;
     type Sums<I: Instructions> = I::Singles;
 
     #[inline(always)]

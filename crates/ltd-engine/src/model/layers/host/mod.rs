@@ -14,6 +14,7 @@ mod attention;
 mod element;
 mod exponential;
 mod memory;
+mod mlp;
 mod norm;
 mod parallel;
 mod product;
@@ -23,9 +24,10 @@ mod top;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(super) use attention::{HeadNorms, Heads, Visibility, attend};
+pub(super) use attention::{Attending, HeadNorms, Heads, Visibility};
+pub(super) use mlp::mlp;
 pub(super) use norm::{RowNorm, rms_norm};
-pub(super) use product::{Fused, Panels};
+pub(super) use product::{Biased, Fused, Panels};
 pub(super) use simd::InstructionSet;
 pub(super) use top::{argmax, top_log_probs};
 

@@ -3,8 +3,10 @@
 use tch::Tensor;
 
 use super::element::{Element, with_element};
+use super::memory::{Handover, Line};
+use super::parallel::Work;
 use super::simd::{Instructions, Kernel, LANES, Vector, dispatch, multiply_add, sum};
-use super::{elements, elements_mut, parallel};
+use super::{elements, parallel};
 
 /// Numbers from which on the rows are shared among threads.
 const WORTH_SHARING: usize = 1 << 15;
@@ -23,36 +25,65 @@ pub(in super::super) fn rms_norm(x: &Tensor, norm: RowNorm) -> Tensor {
     let result = x.empty_like();
     with_element!(x.kind(), T => {
         // The result is new, and of x's type.
-        let (input, output) = unsafe { (elements::<T>(&x), elements_mut::<T>(&result)) };
-        let kernel = Norm::new(input, norm, output);
+        let (input, output) = unsafe { (elements::<T>(&x), Handover::of(elements(&result))) };
         let parts = if input.len() < WORTH_SHARING { 1 } else { parallel::threads() };
-        parallel::for_each(parts, &|part| kernel.part(part, parts));
+        parallel::in_turn([&Norm::new(input, norm, output, parts)]);
     });
     result
 }
 
-/// Norms rows into other memory.
-pub(super) struct Norm<'t, T> {
+/// The rows that a product reads, normed before it if they are to be.
+pub(super) struct Input<'t, T> {
+    pub(super) rows: Handover<T>,
+    norm: Option<Norm<'t, T>>,
+}
+
+impl<'t, T: Element> Input<'t, T> {
+    pub(super) fn new(x: &'t [T], norm: Option<RowNorm<'t>>, memory: &mut Vec<Line>) -> Self {
+        let Some(norm) = norm else { return Self { rows: Handover::of(x), norm: None } };
+        let rows = Handover::new(memory, x.len());
+        Self { rows, norm: Some(Norm::new(x, norm, rows, parallel::threads())) }
+    }
+}
+
+impl<T: Element> Work for Input<'_, T> {
+    fn items(&self) -> usize {
+        self.norm.as_ref().map_or(0, Norm::items)
+    }
+
+    fn item(&self, item: usize) {
+        if let Some(norm) = &self.norm {
+            norm.item(item);
+        }
+    }
+}
+
+/// Norms rows into other memory, in parts of equal size.
+struct Norm<'t, T> {
     input: &'t [T],
-    /// Address of the result, whose rows no two items share.
-    output: usize,
+    output: Handover<T>,
     weight: &'t [T],
     eps: f32,
+    parts: usize,
 }
 
 impl<'t, T: Element> Norm<'t, T> {
-    /// `input` and `output` have the same size, a number of rows.
-    pub(super) fn new(input: &'t [T], norm: RowNorm<'t>, output: &mut [T]) -> Self {
+    fn new(input: &'t [T], norm: RowNorm<'t>, output: Handover<T>, parts: usize) -> Self {
         // The weight is of x's type.
         let weight = unsafe { elements::<T>(norm.weight) };
         assert!(input.len() == output.len() && input.len().is_multiple_of(weight.len()));
-        Self { input, output: output.as_mut_ptr() as usize, weight, eps: norm.eps }
+        Self { input, output, weight, eps: norm.eps, parts }
+    }
+}
+
+impl<T: Element> Work for Norm<'_, T> {
+    fn items(&self) -> usize {
+        self.parts
     }
 
-    /// Does the rows of one of some parts of equal size.
-    pub(super) fn part(&self, part: usize, parts: usize) {
+    fn item(&self, part: usize) {
         let rows = self.input.len() / self.weight.len();
-        for row in rows * part / parts..rows * (part + 1) / parts {
+        for row in rows * part / self.parts..rows * (part + 1) / self.parts {
             dispatch(self, row);
         }
     }
@@ -63,8 +94,7 @@ impl<T: Element> Kernel for Norm<'_, T> {
     fn run<I: Instructions>(&self, row: usize) {
         let width = self.weight.len();
         let input = &self.input[row * width..][..width];
-        let output =
-            unsafe { std::slice::from_raw_parts_mut((self.output as *mut T).add(row * width), width) };
+        let output = unsafe { std::slice::from_raw_parts_mut(self.output.start().add(row * width), width) };
         let factor = inverse_rms::<I, T>(input, self.eps);
         let normed = |input: &T, weight: &T| input.to_f32() * factor * weight.to_f32();
         let (inputs, rest) = input.as_chunks::<LANES>();

@@ -15,20 +15,63 @@ type GompParallel = unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void
 static GOMP_PARALLEL: LazyLock<Option<GompParallel>> =
     LazyLock::new(|| unsafe { Library::this().get(b"GOMP_parallel\0").ok().map(|symbol| *symbol) });
 
-/// Items of work that may be done in any order, by any thread.
-pub(super) struct Step<'w> {
+/// Items that may be done in any order, by any thread.
+pub(super) trait Work: Sync {
+    fn items(&self) -> usize;
+    /// Does one of them.
+    fn item(&self, item: usize);
+}
+
+/// Does each piece of work when the one before it is done, the items of each on several threads if there are more than
+/// one. To gather threads and send them out again would take longer than to let them go on.
+pub(super) fn in_turn<const N: usize>(work: [&dyn Work; N]) {
+    let steps = work.map(Step::new);
+    let steps = steps.as_slice();
+    let (threads, most) = (threads(), steps.iter().map(|step| step.items).max().unwrap_or(0));
+    let data = std::ptr::from_ref(&steps).cast_mut().cast::<c_void>();
+    match *GOMP_PARALLEL {
+        Some(gomp_parallel) if most > 1 && threads > 1 => unsafe {
+            gomp_parallel(run, data, threads.min(most) as u32, 0);
+        },
+        _ => run(data),
+    }
+}
+
+/// Calls `work` for each of `0..items`, on several threads if there is more than one item.
+pub(super) fn for_each(items: usize, work: impl Fn(usize) + Sync) {
+    in_turn([&Each(items, work)]);
+}
+
+/// Threads that are used for many items.
+pub(super) fn threads() -> usize {
+    tch::get_num_threads().max(1) as usize
+}
+
+struct Each<F>(usize, F);
+
+impl<F: Fn(usize) + Sync> Work for Each<F> {
+    fn items(&self) -> usize {
+        self.0
+    }
+
+    fn item(&self, item: usize) {
+        (self.1)(item);
+    }
+}
+
+/// Work under way.
+struct Step<'w> {
+    work: &'w dyn Work,
     items: usize,
-    work: &'w (dyn Fn(usize) + Sync),
-    /// The next item that a thread takes.
+    /// The item that is taken next.
     next: AtomicUsize,
     /// Items that are done.
     done: AtomicUsize,
 }
 
 impl<'w> Step<'w> {
-    /// `work` for each of `0..items`.
-    pub(super) fn new(items: usize, work: &'w (dyn Fn(usize) + Sync)) -> Self {
-        Self { items, work, next: AtomicUsize::new(0), done: AtomicUsize::new(0) }
+    fn new(work: &'w dyn Work) -> Self {
+        Self { work, items: work.items(), next: AtomicUsize::new(0), done: AtomicUsize::new(0) }
     }
 
     /// Does items until all are taken.
@@ -38,7 +81,7 @@ impl<'w> Step<'w> {
             if item >= self.items {
                 return;
             }
-            (self.work)(item);
+            self.work.item(item);
             self.done.fetch_add(1, Ordering::Release);
         }
     }
@@ -72,29 +115,6 @@ extern "C" fn run(steps: *mut c_void) {
     }
 }
 
-/// Threads that are used for many items.
-pub(super) fn threads() -> usize {
-    tch::get_num_threads().max(1) as usize
-}
-
-/// Does one step after another, the items of each on several threads if there are more than one. To start and to gather
-/// threads takes longer than to go on to the next step.
-pub(super) fn in_turn(steps: &[Step]) {
-    let (threads, most) = (threads(), steps.iter().map(|step| step.items).max().unwrap_or(0));
-    let data = std::ptr::from_ref(&steps).cast_mut().cast::<c_void>();
-    match *GOMP_PARALLEL {
-        Some(gomp_parallel) if most > 1 && threads > 1 => unsafe {
-            gomp_parallel(run, data, threads.min(most) as u32, 0);
-        },
-        _ => run(data),
-    }
-}
-
-/// Calls `work` for each of `0..items`, on several threads if there is more than one item.
-pub(super) fn for_each(items: usize, work: &(dyn Fn(usize) + Sync)) {
-    in_turn(&[Step::new(items, work)]);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,30 +123,25 @@ mod tests {
     fn every_item_is_done_once() {
         for items in [0, 1, 2, 97] {
             let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
-            for_each(items, &|item| _ = counts[item].fetch_add(1, Ordering::Relaxed));
+            for_each(items, |item| _ = counts[item].fetch_add(1, Ordering::Relaxed));
             assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
         }
     }
 
     #[test]
-    fn a_step_begins_when_the_one_before_it_is_done() {
-        for sizes in [[3, 40, 1], [0, 2, 5], [1, 1, 1]] {
+    fn work_begins_when_the_one_before_it_is_done() {
+        for [first, second, third] in [[3, 40, 1], [0, 2, 5], [1, 1, 1], [2, 0, 2]] {
             for _ in 0..200 {
                 let done = AtomicUsize::new(0);
-                let [first, second, third] = sizes;
-                let step = |before: usize| {
+                let after = |before: usize| {
                     let done = &done;
                     move |_| {
                         assert!(done.load(Ordering::Relaxed) >= before);
                         done.fetch_add(1, Ordering::Relaxed);
                     }
                 };
-                let work = [step(0), step(first), step(first + second)];
-                in_turn(&[
-                    Step::new(first, &work[0]),
-                    Step::new(second, &work[1]),
-                    Step::new(third, &work[2]),
-                ]);
+                let last = Each(third, after(first + second));
+                in_turn([&Each(first, after(0)), &Each(second, after(first)), &last]);
                 assert_eq!(done.into_inner(), first + second + third);
             }
         }

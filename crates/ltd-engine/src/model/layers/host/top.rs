@@ -43,7 +43,7 @@ fn scan<const PROBABILITIES: bool>(logits: &Tensor, width: usize) -> (Vec<Entry>
             best: best.as_mut_ptr() as usize,
             normalisers: normalisers.as_mut_ptr() as usize,
         };
-        parallel::for_each(rows, &|row| dispatch(&kernel, row));
+        parallel::for_each(rows, |row| dispatch(&kernel, row));
     });
     (best, normalisers)
 }

@@ -17,10 +17,11 @@ use std::ops::Range;
 use tch::Tensor;
 
 use super::element::{Element, with_element};
-use super::memory::{Line, lines};
-use super::norm::RowNorm;
-use super::parallel::{self, Step};
-use super::simd::{InstructionSet, LANES, dispatch_to};
+use super::memory::{Handover, Line, lines};
+use super::norm::{Input, RowNorm};
+use super::parallel;
+use super::product::{Biased, Columns, Then};
+use super::simd::{InstructionSet, LANES};
 use super::sums::Sums;
 use super::{elements, elements_mut};
 use rows::Rows;
@@ -29,8 +30,18 @@ use storing::Storing;
 pub(in super::super) use visibility::Visibility;
 
 thread_local! {
-    /// Keys and values for [`Sums`] that cannot read the cache, of the thread that starts a forward.
-    static CACHED: RefCell<Vec<Line>> = RefCell::default();
+    /// Of the thread that starts a forward.
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Memory {
+    normed: Vec<Line>,
+    /// Queries, keys and values, and what they give.
+    projected: Vec<Line>,
+    attended: Vec<Line>,
+    /// Keys and values for [`Sums`] that cannot read the cache.
+    cached: Vec<Line>,
 }
 
 /// Sizes of the heads.
@@ -53,63 +64,101 @@ pub(in super::super) struct HeadNorms<'t> {
     pub(in super::super) key: RowNorm<'t>,
 }
 
-/// Rotates the queries and keys of `qkv` (`[n, (query heads + 2 key heads) * width]`), stores keys and values at rows
-/// `past..past + n` of the caches (`[key heads, capacity, width]`), and attends: `[n, query heads * width]`. `cos` and
-/// `sin` are those of the rows, `[n, width / 2]`. The processor has the `instructions`.
-#[expect(clippy::too_many_arguments, reason = "the formula has so many terms")]
-pub(in super::super) fn attend(
-    qkv: &Tensor,
-    heads: Heads,
-    norms: Option<HeadNorms>,
-    cos: &[f32],
-    sin: &[f32],
-    keys: &Tensor,
-    values: &Tensor,
-    past: usize,
-    visibility: &Visibility,
-    instructions: InstructionSet,
-) -> Tensor {
-    let rows = qkv.size()[0] as usize;
-    let result =
-        qkv.new_empty([rows as i64, (heads.queries * heads.width) as i64], (qkv.kind(), qkv.device()));
-    let vectors = (rows * heads.queries / heads.keys).div_ceil(LANES);
-    CACHED.with_borrow_mut(|memory| {
-        let cached = 2 * heads.keys * (past + rows + 1) * heads.width;
-        let cached = lines::<f32>(memory, cached.div_ceil(LANES));
-        with_element!(qkv.kind(), T => {
-            // The caches are written in the first step only, and read after it.
-            let shared = unsafe {
-                Shared::<T> {
-                    qkv: elements(qkv),
-                    heads,
-                    norms: norms.map(|HeadNorms { query, key }| {
-                        [query, key].map(|norm| (elements(norm.weight), norm.eps))
-                    }),
-                    cos,
-                    sin,
-                    caches: [keys, values].map(|cache| elements_mut::<T>(cache).as_mut_ptr() as usize),
-                    capacity: keys.size()[1] as usize,
-                    past,
-                    rows,
-                    vectors,
-                    visibility,
-                    cached: cached.as_mut_ptr() as usize,
-                    result: elements_mut::<T>(&result).as_mut_ptr() as usize,
-                }
-            };
-            let (storing, rows) = (Storing::new(&shared), Rows(&shared));
-            parallel::in_turn(&[
-                Step::new(storing.items(), &|item| dispatch_to(instructions, &storing, item)),
-                Step::new(heads.keys * vectors, &|item| dispatch_to(instructions, &rows, item)),
-            ]);
-        });
-    });
-    result
+/// What is done between the projections: queries and keys are rotated, keys and values stored at rows
+/// `past..past + n` of the caches, and attended to.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Attending<'t> {
+    pub(in super::super) heads: Heads,
+    pub(in super::super) norms: Option<HeadNorms<'t>>,
+    /// Cosines and sines of the rows, `[n, width / 2]`.
+    pub(in super::super) cos: &'t [f32],
+    pub(in super::super) sin: &'t [f32],
+    /// Caches, `[key heads, capacity, width]`.
+    pub(in super::super) keys: &'t Tensor,
+    pub(in super::super) values: &'t Tensor,
+    pub(in super::super) past: usize,
+    pub(in super::super) visibility: &'t Visibility,
+    /// That the processor has.
+    pub(in super::super) instructions: InstructionSet,
+}
+
+impl<'t> Attending<'t> {
+    /// Attends with what is projected already, `[n, (query heads + 2 key heads) * width]`: `[n, query heads * width]`.
+    pub(in super::super) fn attend(&self, qkv: &Tensor) -> Tensor {
+        let size = [qkv.size()[0], (self.heads.queries * self.heads.width) as i64];
+        let result = qkv.new_empty(size, (qkv.kind(), qkv.device()));
+        with_element!(qkv.kind(), T => MEMORY.with_borrow_mut(|memory| {
+            let (qkv, result) = unsafe { (elements::<T>(qkv), elements::<T>(&result)) };
+            let shared = self.shared(Handover::of(qkv), &mut memory.cached, Handover::of(result));
+            parallel::in_turn([&Storing::new(&shared), &Rows(&shared)]);
+        }));
+        result
+    }
+
+    /// `residual + output(attention(qkv(x)))`, with the rows of `x` normed if there is a norm: as one operation.
+    pub(in super::super) fn attend_projected(
+        &self,
+        qkv: Biased,
+        output: Biased,
+        x: &Tensor,
+        norm: Option<RowNorm>,
+        residual: &Tensor,
+    ) -> Tensor {
+        let (x, residual) = (qkv.rows(x), residual.contiguous());
+        let (result, rows) = (output.result(&x), x.size()[0] as usize);
+        assert_eq!((residual.kind(), residual.size()), (result.kind(), result.size()));
+        with_element!(x.kind(), T => MEMORY.with_borrow_mut(|memory| {
+            let Memory { normed, projected, attended, cached } = memory;
+            let input = Input::new(unsafe { elements::<T>(&x) }, norm, normed);
+            let projected = Handover::<T>::new(projected, rows * qkv.outputs());
+            let attended = Handover::<T>::new(attended, rows * self.heads.queries * self.heads.width);
+            let qkv = qkv.product(input.rows, Then::Nothing, Columns::of_rows(projected, qkv.outputs()));
+            let shared = self.shared(projected, cached, attended);
+            let output = output.product(attended, Then::Plus(Columns::of(&residual)), Columns::of(&result));
+            parallel::in_turn([&input, &qkv, &Storing::new(&shared), &Rows(&shared), &output]);
+        }));
+        result
+    }
+
+    fn shared<T: Element>(
+        &self,
+        qkv: Handover<T>,
+        cached: &mut Vec<Line>,
+        result: Handover<T>,
+    ) -> Shared<'t, T> {
+        let Self { heads, norms, cos, sin, keys, values, past, visibility, instructions } = *self;
+        let rows = qkv.len() / ((heads.queries + 2 * heads.keys) * heads.width);
+        assert_eq!(result.len(), rows * heads.queries * heads.width);
+        let room = (2 * heads.keys * (past + rows + 1) * heads.width).div_ceil(LANES);
+        // All are of the type that the caller chose by the kind. The caches are written in the first step only, and read
+        // after it.
+        let (norms, caches) = unsafe {
+            let elements_of = |norm: RowNorm<'t>| (elements(norm.weight), norm.eps);
+            let norms = norms.map(|HeadNorms { query, key }| [query, key].map(elements_of));
+            (norms, [keys, values].map(|cache| elements_mut::<T>(cache).as_mut_ptr() as usize))
+        };
+        Shared {
+            qkv,
+            heads,
+            norms,
+            cos,
+            sin,
+            caches,
+            capacity: keys.size()[1] as usize,
+            past,
+            rows,
+            vectors: (rows * heads.queries / heads.keys).div_ceil(LANES),
+            visibility,
+            instructions,
+            cached: lines::<f32>(cached, room).as_mut_ptr() as usize,
+            result,
+        }
+    }
 }
 
 /// All that both steps share. Addresses stand for memory of which no two items write the same part.
 struct Shared<'t, T> {
-    qkv: &'t [T],
+    qkv: Handover<T>,
     heads: Heads,
     /// Weight and epsilon, of queries and of keys.
     norms: Option<[(&'t [T], f32); 2]>,
@@ -123,8 +172,9 @@ struct Shared<'t, T> {
     /// Vectors of query rows per key head.
     vectors: usize,
     visibility: &'t Visibility,
+    instructions: InstructionSet,
     cached: usize,
-    result: usize,
+    result: Handover<T>,
 }
 
 impl<T: Element> Shared<'_, T> {
@@ -141,7 +191,8 @@ impl<T: Element> Shared<'_, T> {
     #[inline(always)]
     fn input(&self, row: usize, head: usize) -> &[T] {
         let Heads { queries, keys, width, .. } = self.heads;
-        &self.qkv[(row * (queries + 2 * keys) + head) * width..][..width]
+        let qkv = unsafe { self.qkv.read() };
+        &qkv[(row * (queries + 2 * keys) + head) * width..][..width]
     }
 
     /// Cosines and sines of a row.

@@ -5,7 +5,8 @@ use std::f32::consts::LOG2_E;
 
 use super::super::element::Element;
 use super::super::memory::{Line, lines};
-use super::super::simd::{Instructions, Kernel, LANES, Vector};
+use super::super::parallel::Work;
+use super::super::simd::{Instructions, Kernel, LANES, Vector, dispatch_to};
 use super::super::sums::{Sums, product};
 use super::rotation::rotate;
 use super::{KEYS, Number, Shared, VALUES};
@@ -30,6 +31,16 @@ struct Item {
 
 /// Rotated queries, scores, softmax, weighted values, of a vector of query rows of a key head.
 pub(super) struct Rows<'s, 't, T>(pub(super) &'s Shared<'t, T>);
+
+impl<T: Element> Work for Rows<'_, '_, T> {
+    fn items(&self) -> usize {
+        self.0.heads.keys * self.0.vectors
+    }
+
+    fn item(&self, item: usize) {
+        dispatch_to(self.0.instructions, self, item);
+    }
+}
 
 impl<T: Element> Kernel for Rows<'_, '_, T> {
     #[inline(always)]
@@ -119,7 +130,7 @@ impl<T: Element> Rows<'_, '_, T> {
             for (values, start) in columns.iter().zip(&starts[..queries.len()]) {
                 let (first, end) = (block * LANES, width.min((block + 1) * LANES));
                 let output = unsafe {
-                    let output = (shared.result as *mut T).add(start + first);
+                    let output = shared.result.start().add(start + first);
                     std::slice::from_raw_parts_mut(output, end - first)
                 };
                 let rounded = T::from_vector::<I>(*values);

@@ -4,7 +4,8 @@ use std::any::TypeId;
 use std::ops::Range;
 
 use super::super::element::Element;
-use super::super::simd::{Instructions, Kernel};
+use super::super::parallel::Work;
+use super::super::simd::{Instructions, Kernel, dispatch_to};
 use super::super::sums::Sums;
 use super::rotation::rotate;
 use super::{KEYS, Number, Shared, VALUES};
@@ -23,9 +24,15 @@ impl<'s, 't, T: Element> Storing<'s, 't, T> {
     pub(super) fn new(shared: &'s Shared<'t, T>) -> Self {
         Self { shared, parts: shared.total().div_ceil(POSITIONS) }
     }
+}
 
-    pub(super) fn items(&self) -> usize {
+impl<T: Element> Work for Storing<'_, '_, T> {
+    fn items(&self) -> usize {
         2 * self.shared.heads.keys * self.parts
+    }
+
+    fn item(&self, item: usize) {
+        dispatch_to(self.shared.instructions, self, item);
     }
 }
 

@@ -5,35 +5,48 @@ use std::any::TypeId;
 use tch::Tensor;
 
 use super::super::element::Element;
-use super::super::simd::{Instructions, Kernel, LANES, Vector};
+use super::super::memory::Handover;
+use super::super::parallel::Work;
+use super::super::simd::{InstructionSet, Instructions, Kernel, LANES, Vector, dispatch_to};
 use super::super::sums::Sums;
 
 /// Vectors of outputs in a panel.
 pub(super) const VECTORS: usize = 2;
 /// Outputs in a panel.
-pub(super) const PANEL: usize = VECTORS * LANES;
+pub(in super::super) const PANEL: usize = VECTORS * LANES;
 /// Rows whose sums fit in the registers of AVX-512, beside what is multiplied.
 const ROWS: usize = 12;
 
 /// A weight in panels and rows that are multiplied with it; an item is a panel.
 #[derive(Clone, Copy)]
-pub(super) struct Product<'t, T> {
+pub(in super::super) struct Product<'t, T> {
     /// `[rows, inputs]`.
-    pub(super) x: &'t [T],
-    pub(super) weight: &'t [T],
+    pub(in super::super) x: Handover<T>,
+    pub(in super::super) weight: &'t [T],
     /// `[outputs]`.
-    pub(super) bias: Option<&'t [T]>,
-    pub(super) inputs: usize,
-    pub(super) outputs: usize,
-    pub(super) then: Then,
-    pub(super) next: Next<'t, T>,
+    pub(in super::super) bias: Option<&'t [T]>,
+    pub(in super::super) inputs: usize,
+    pub(in super::super) outputs: usize,
+    pub(in super::super) instructions: InstructionSet,
+    pub(in super::super) then: Then,
+    pub(in super::super) next: Next<'t, T>,
     /// Of which no two items write the same part.
-    pub(super) result: Columns,
+    pub(in super::super) result: Columns,
+}
+
+impl<T: Element> Work for Product<'_, T> {
+    fn items(&self) -> usize {
+        self.outputs.div_ceil(PANEL)
+    }
+
+    fn item(&self, item: usize) {
+        dispatch_to(self.instructions, self, item);
+    }
 }
 
 /// What is done with sums.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Then {
+pub(in super::super) enum Then {
     Nothing,
     Silu,
     Times(Columns),
@@ -42,17 +55,18 @@ pub(super) enum Then {
 
 /// The panel that a thread probably reads next.
 #[derive(Clone, Copy)]
-pub(super) struct Next<'t, T> {
+pub(in super::super) struct Next<'t, T> {
     /// In panels of the same size.
-    pub(super) weight: &'t [T],
+    pub(in super::super) weight: &'t [T],
     /// Panels from the one at hand to it.
-    pub(super) distance: usize,
+    pub(in super::super) distance: usize,
 }
 
 /// Rows of numbers in the memory of somebody else, who sees to it that it is there.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Columns {
+pub(in super::super) struct Columns {
     address: usize,
+    pub(super) rows: usize,
     /// Numbers from a row to the next one.
     row: usize,
     /// Numbers from a panel's first column to that of the next one.
@@ -61,14 +75,20 @@ pub(super) struct Columns {
 
 impl Columns {
     /// All columns of `[rows, outputs]`.
-    pub(super) fn of(tensor: &Tensor) -> Self {
+    pub(in super::super) fn of(tensor: &Tensor) -> Self {
         assert!(tensor.is_contiguous());
-        Self { address: tensor.data_ptr() as usize, row: tensor.size()[1] as usize, panel: PANEL }
+        let (address, [rows, row]) = (tensor.data_ptr() as usize, [0, 1].map(|i| tensor.size()[i] as usize));
+        Self { address, rows, row, panel: PANEL }
+    }
+
+    /// All columns of `[rows, outputs]` that other work reads afterwards.
+    pub(in super::super) fn of_rows<T: Element>(rows: Handover<T>, outputs: usize) -> Self {
+        Self { address: rows.start() as usize, rows: rows.len() / outputs, row: outputs, panel: PANEL }
     }
 
     /// The columns of whatever panel is at hand, `[rows, PANEL]`.
-    pub(super) fn of_panel<T: Element>(memory: &mut [T]) -> Self {
-        Self { address: memory.as_mut_ptr() as usize, row: PANEL, panel: 0 }
+    pub(in super::super) fn of_panel<T: Element>(rows: Handover<T>) -> Self {
+        Self { address: rows.start() as usize, rows: rows.len() / PANEL, row: PANEL, panel: 0 }
     }
 
     /// Where the columns of a panel's vector are in a row.
@@ -82,24 +102,25 @@ impl<T: Element> Kernel for Product<'_, T> {
     #[inline(always)]
     fn run<I: Instructions>(&self, panel: usize) {
         // Blocks of equal size: a small one at the end would wait for its few sums.
-        let rows = self.x.len() / self.inputs;
+        let x = unsafe { self.x.read() };
+        let rows = x.len() / self.inputs;
         let blocks = rows.div_ceil(ROWS);
         let size = rows.div_ceil(blocks.max(1));
         for (block, first) in (0..rows).step_by(size.max(1)).enumerate() {
             let next = self.next(panel, block, blocks);
             match size.min(rows - first) {
-                1 => self.tile::<I, 1>(panel, first, next),
-                2 => self.tile::<I, 2>(panel, first, next),
-                3 => self.tile::<I, 3>(panel, first, next),
-                4 => self.tile::<I, 4>(panel, first, next),
-                5 => self.tile::<I, 5>(panel, first, next),
-                6 => self.tile::<I, 6>(panel, first, next),
-                7 => self.tile::<I, 7>(panel, first, next),
-                8 => self.tile::<I, 8>(panel, first, next),
-                9 => self.tile::<I, 9>(panel, first, next),
-                10 => self.tile::<I, 10>(panel, first, next),
-                11 => self.tile::<I, 11>(panel, first, next),
-                _ => self.tile::<I, ROWS>(panel, first, next),
+                1 => self.tile::<I, 1>(panel, x, first, next),
+                2 => self.tile::<I, 2>(panel, x, first, next),
+                3 => self.tile::<I, 3>(panel, x, first, next),
+                4 => self.tile::<I, 4>(panel, x, first, next),
+                5 => self.tile::<I, 5>(panel, x, first, next),
+                6 => self.tile::<I, 6>(panel, x, first, next),
+                7 => self.tile::<I, 7>(panel, x, first, next),
+                8 => self.tile::<I, 8>(panel, x, first, next),
+                9 => self.tile::<I, 9>(panel, x, first, next),
+                10 => self.tile::<I, 10>(panel, x, first, next),
+                11 => self.tile::<I, 11>(panel, x, first, next),
+                _ => self.tile::<I, ROWS>(panel, x, first, next),
             }
         }
     }
@@ -128,7 +149,7 @@ impl<T: Element> Product<'_, T> {
 
     /// Some rows' products with a panel; fetches `next` meanwhile.
     #[inline(always)]
-    fn tile<I: Instructions, const COUNT: usize>(&self, panel: usize, first: usize, next: &[T]) {
+    fn tile<I: Instructions, const COUNT: usize>(&self, panel: usize, x: &[T], first: usize, next: &[T]) {
         type Unit<T, I> = <<T as Element>::Sums<I> as Sums>::Unit;
         assert!(
             TypeId::of::<T>() == TypeId::of::<<T::Sums<I> as Sums>::Number>(),
@@ -137,7 +158,7 @@ impl<T: Element> Product<'_, T> {
         let steps = self.inputs / T::Sums::<I>::NUMBERS;
         let size = self.inputs * PANEL;
         let weight = &self.weight[panel * size..][..size];
-        let rows = &self.x[first * self.inputs..][..COUNT * self.inputs];
+        let rows = &x[first * self.inputs..][..COUNT * self.inputs];
         let stride = size_of_val(next) / steps;
         let next: *const u8 = next.as_ptr().cast();
         let mut sums = [[T::Sums::<I>::zero(); VECTORS]; COUNT];

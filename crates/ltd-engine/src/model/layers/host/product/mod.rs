@@ -7,23 +7,23 @@
 
 mod kernel;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use tch::{Device, Kind, Tensor};
 
 use super::element::{Element, with_element};
 use super::elements;
-use super::memory::{Line, numbers};
-use super::norm::{Norm, RowNorm};
-use super::parallel::{self, Step};
-use super::simd::{InstructionSet, LANES, dispatch_to};
-use kernel::{Columns, Next, PANEL, Product, Then, VECTORS};
+use super::memory::{Handover, Line};
+use super::norm::{Input, RowNorm};
+use super::parallel;
+use super::simd::{InstructionSet, LANES};
+use kernel::VECTORS;
+
+pub(super) use kernel::{Columns, Next, PANEL, Product, Then};
 
 thread_local! {
-    /// Normed rows, of the thread that starts a product.
+    /// Of the thread that starts a product.
     static NORMED: RefCell<Vec<Line>> = RefCell::default();
-    /// A panel's gates, of every thread.
-    static GATES: Cell<Vec<Line>> = Cell::default();
 }
 
 /// What is done with a product where it is computed.
@@ -47,9 +47,6 @@ pub(in super::super) struct Panels {
     inputs: i64,
     instructions: InstructionSet,
 }
-
-/// A weight and the bias `[outputs]` that is added to its product.
-pub(in super::super) type Biased<'t> = (&'t Panels, Option<&'t Tensor>);
 
 impl Panels {
     /// Packs a `[outputs, inputs]` weight if there are [`Self::instructions`] for it.
@@ -77,16 +74,19 @@ impl Panels {
             .contiguous();
         Self { packed, outputs, inputs, instructions }
     }
+}
 
-    /// `[n, inputs] -> [n, outputs]`, of the rows or of the normed rows; the `bias` `[outputs]` is added before all else.
-    pub(in super::super) fn forward(
-        &self,
-        x: &Tensor,
-        norm: Option<RowNorm>,
-        bias: Option<&Tensor>,
-        fused: Fused,
-    ) -> Tensor {
-        let (x, instructions) = (self.rows(x), self.instructions);
+/// A weight and the bias `[outputs]` that is added to its product before all else.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Biased<'t> {
+    pub(in super::super) weight: &'t Panels,
+    pub(in super::super) bias: Option<&'t Tensor>,
+}
+
+impl<'t> Biased<'t> {
+    /// `[n, inputs] -> [n, outputs]`, of the rows or of the normed rows.
+    pub(in super::super) fn forward(self, x: &Tensor, norm: Option<RowNorm>, fused: Fused) -> Tensor {
+        let x = self.rows(x);
         let result = self.result(&x);
         let other = match fused {
             Fused::Times(other) | Fused::Plus(other) => Some(other.contiguous()),
@@ -99,107 +99,50 @@ impl Panels {
             (Fused::Silu, _) => Then::Silu,
             _ => Then::Nothing,
         };
-        with_element!(x.kind(), T => {
-            let product = Product { then, ..self.product::<T>(bias, Columns::of(&result)) };
-            with_rows(&x, norm, self.panels(), &|x, panel| {
-                dispatch_to(instructions, &Product { x, ..product }, panel);
-            });
-        });
+        with_element!(x.kind(), T => NORMED.with_borrow_mut(|memory| {
+            let input = Input::new(unsafe { elements::<T>(&x) }, norm, memory);
+            parallel::in_turn([&input, &self.product(input.rows, then, Columns::of(&result))]);
+        }));
         result
     }
 
-    /// `silu(gate) * up` of the normed rows' products, as in a gated MLP: a panel's gates stay with the thread that needs
-    /// them.
-    pub(in super::super) fn gated(
-        (gate, gate_bias): Biased,
-        (up, up_bias): Biased,
-        x: &Tensor,
-        norm: RowNorm,
-    ) -> Tensor {
-        let x = up.rows(x);
-        assert_eq!(
-            (gate.packed.kind(), gate.inputs, gate.outputs, gate.instructions),
-            (up.packed.kind(), up.inputs, up.outputs, up.instructions)
-        );
-        let result = up.result(&x);
-        let (rows, instructions) = (x.size()[0] as usize, up.instructions);
-        with_element!(x.kind(), T => {
-            let columns = Columns::of(&result);
-            let (gates, ups) = (gate.product::<T>(gate_bias, columns), up.product::<T>(up_bias, columns));
-            // Each weight's panel is followed by one of the other's.
-            let gates = Product { then: Then::Silu, next: Next { distance: 0, ..ups.next }, ..gates };
-            let ups = Product { next: gate.product::<T>(None, columns).next, ..ups };
-            with_rows(&x, Some(norm), up.panels(), &|x, panel| {
-                let mut memory = GATES.take();
-                let between = Columns::of_panel(numbers::<T>(&mut memory, rows * PANEL));
-                dispatch_to(instructions, &Product { x, result: between, ..gates }, panel);
-                dispatch_to(instructions, &Product { x, then: Then::Times(between), ..ups }, panel);
-                GATES.set(memory);
-            });
-        });
-        result
-    }
-
-    /// Rows of inputs as they are read. Memory is read by these sizes; they were checked when the weights were loaded.
-    fn rows(&self, x: &Tensor) -> Tensor {
+    /// Rows of inputs as they are read. That sizes fit was checked when the weights were loaded.
+    pub(super) fn rows(self, x: &Tensor) -> Tensor {
         let x = x.contiguous();
-        assert_eq!((x.kind(), x.dim(), x.size()[1]), (self.packed.kind(), 2, self.inputs));
+        assert_eq!((x.kind(), x.dim(), x.size()[1]), (self.weight.packed.kind(), 2, self.weight.inputs));
         x
     }
 
     /// Memory for `[rows of x, outputs]`.
-    fn result(&self, x: &Tensor) -> Tensor {
-        x.new_empty([x.size()[0], self.outputs], (x.kind(), x.device()))
+    pub(super) fn result(self, x: &Tensor) -> Tensor {
+        x.new_empty([x.size()[0], self.weight.outputs], (x.kind(), x.device()))
     }
 
-    fn panels(&self) -> usize {
-        (self.outputs as usize).div_ceil(PANEL)
+    pub(super) fn outputs(self) -> usize {
+        self.weight.outputs as usize
     }
 
-    /// The product with rows that are still to be given.
-    fn product<'t, T: Element>(&'t self, bias: Option<&'t Tensor>, result: Columns) -> Product<'t, T> {
-        let kind = self.packed.kind();
-        assert!(bias.is_none_or(|bias| bias.size() == [self.outputs] && bias.kind() == kind));
-        // Both are of the type that the caller chose by the kind.
-        let (weight, bias) = unsafe { (elements(&self.packed), bias.map(|bias| elements(bias))) };
+    /// The product of `[rows, inputs]`.
+    pub(super) fn product<T: Element>(self, x: Handover<T>, then: Then, result: Columns) -> Product<'t, T> {
+        let Panels { packed, outputs, inputs, instructions } = self.weight;
+        // Memory is read and written by these.
+        assert_eq!((packed.kind(), x.len()), (T::KIND, result.rows * *inputs as usize));
+        if let Some(bias) = self.bias {
+            assert_eq!((bias.kind(), bias.size().as_slice()), (T::KIND, [*outputs].as_slice()));
+        }
+        let (weight, bias) = unsafe { (elements(packed), self.bias.map(|bias| elements(bias))) };
         Product {
-            x: &[],
+            x,
             weight,
             bias,
-            inputs: self.inputs as usize,
-            outputs: self.outputs as usize,
-            then: Then::Nothing,
+            inputs: *inputs as usize,
+            outputs: *outputs as usize,
+            instructions: *instructions,
+            then,
             next: Next { weight, distance: parallel::threads() },
             result,
         }
     }
-}
-
-/// Does `work` with the rows of `x`, or with the normed rows, for each of `0..items`.
-fn with_rows<T: Element>(
-    x: &Tensor,
-    norm: Option<RowNorm>,
-    items: usize,
-    work: &(dyn Fn(&[T], usize) + Sync),
-) {
-    // The caller chose the type by the kind.
-    let rows = unsafe { elements::<T>(x) };
-    let Some(norm) = norm else {
-        return parallel::for_each(items, &|item| work(rows, item));
-    };
-    NORMED.with_borrow_mut(|memory| {
-        let normed = numbers::<T>(memory, rows.len());
-        let (address, parts) = (normed.as_ptr() as usize, parallel::threads());
-        let norm = Norm::new(rows, norm, normed);
-        parallel::in_turn(&[
-            Step::new(parts, &|part| norm.part(part, parts)),
-            Step::new(items, &|item| {
-                // Nobody writes there any more.
-                let normed = unsafe { std::slice::from_raw_parts(address as *const T, rows.len()) };
-                work(normed, item);
-            }),
-        ]);
-    });
 }
 
 /// Where this kernel is faster than oneDNN's.
@@ -277,7 +220,8 @@ mod tests {
                 for panels in packed(&weight) {
                     for fused in [Fused::Nothing, Fused::Silu, Fused::Times(&other), Fused::Plus(&other)] {
                         let expected = expected(&x, &weight, bias.as_ref(), fused);
-                        let found = panels.forward(&x, None, bias.as_ref(), fused);
+                        let product = Biased { weight: &panels, bias: bias.as_ref() };
+                        let found = product.forward(&x, None, fused);
                         prop_assert_eq!((found.kind(), found.size()), (kind, expected.size()));
                         // Relative to what is added up.
                         let scale = expected.abs() + (2.0 * half as f64).sqrt();
@@ -291,23 +235,17 @@ mod tests {
     }
 
     #[test]
-    fn norms_and_gates_are_those_of_operations_of_their_own() {
-        for (kind, rows, inputs, outputs) in
-            [(Kind::Float, 1, 64, 96), (Kind::BFloat16, 29, 150, 70), (Kind::Float, 60, 576, 1000)]
-        {
+    fn normed_rows_are_those_of_an_operation_of_its_own() {
+        for (kind, rows, inputs, outputs) in [(Kind::Float, 1, 64, 96), (Kind::BFloat16, 60, 150, 70)] {
             let random = |shape: &[i64]| Tensor::randn(shape, CPU).to_kind(kind);
-            let (x, weight) = (random(&[rows, inputs]) * 3, random(&[inputs]));
-            let norm = RowNorm { weight: &weight, eps: 1e-5 };
+            let (x, weight, norm) =
+                (random(&[rows, inputs]) * 3, random(&[outputs, inputs]), random(&[inputs]));
+            let norm = RowNorm { weight: &norm, eps: 1e-5 };
             let normed = rms_norm(&x, norm);
-            let [gate, up] = [(), ()].map(|()| random(&[outputs, inputs]));
-            let [gate_bias, up_bias] = [(), ()].map(|()| random(&[outputs]));
-            for (gate, up) in packed(&gate).zip(packed(&up)) {
-                let plain = gate.forward(&normed, None, Some(&gate_bias), Fused::Nothing);
-                assert_eq!(gate.forward(&x, Some(norm), Some(&gate_bias), Fused::Nothing), plain, "{kind:?}");
-                let gates = gate.forward(&normed, None, Some(&gate_bias), Fused::Silu);
-                let product = up.forward(&normed, None, Some(&up_bias), Fused::Times(&gates));
-                let found = Panels::gated((&gate, Some(&gate_bias)), (&up, Some(&up_bias)), &x, norm);
-                assert_eq!(found, product, "{kind:?} {:?}", up.instructions);
+            for weight in packed(&weight) {
+                let biased = Biased { weight: &weight, bias: None };
+                let expected = biased.forward(&normed, None, Fused::Nothing);
+                assert_eq!(biased.forward(&x, Some(norm), Fused::Nothing), expected, "{kind:?}");
             }
         }
     }
@@ -318,11 +256,13 @@ mod tests {
             let (x, weight) =
                 (Tensor::randn([43, 150], CPU).to_kind(kind), Tensor::randn([70, 150], CPU).to_kind(kind));
             for panels in packed(&weight) {
-                let together = panels.forward(&x, None, None, Fused::Silu);
+                let forward =
+                    |x: &Tensor| Biased { weight: &panels, bias: None }.forward(x, None, Fused::Silu);
+                let together = forward(&x);
                 for (first, count) in (0..43).flat_map(|first| [1, 2, 7, 13, 30].map(|count| (first, count)))
                 {
                     if first + count <= 43 {
-                        let apart = panels.forward(&x.narrow(0, first, count), None, None, Fused::Silu);
+                        let apart = forward(&x.narrow(0, first, count));
                         assert_eq!(
                             apart,
                             together.narrow(0, first, count),
@@ -341,7 +281,7 @@ mod tests {
         let x = Tensor::from_slice(&values).view([10, 1]);
         let one = Tensor::ones([1, 1], CPU);
         for panels in packed(&one) {
-            let found = panels.forward(&x, None, None, Fused::Silu);
+            let found = Biased { weight: &panels, bias: None }.forward(&x, None, Fused::Silu);
             let error = ((found - x.silu()) / (x.abs() + 1e-30)).abs().max().double_value(&[]);
             assert!(error < 1e-6, "{:?}: {error}", panels.instructions);
         }

@@ -1,0 +1,102 @@
+//! A gated MLP as one operation.
+
+use std::cell::{Cell, RefCell};
+
+use tch::Tensor;
+
+use super::element::{Element, with_element};
+use super::elements;
+use super::memory::{Handover, Line};
+use super::norm::{Input, RowNorm};
+use super::parallel::{self, Work};
+use super::product::{Biased, Columns, Next, PANEL, Product, Then};
+
+thread_local! {
+    /// Of the thread that starts a forward: normed rows, and `[rows, intermediate]`.
+    static FORWARD: RefCell<[Vec<Line>; 2]> = RefCell::default();
+    /// A panel's gates, of every thread.
+    static GATES: Cell<Vec<Line>> = Cell::default();
+}
+
+/// `x + down(silu(gate(normed)) * up(normed))`, with the rows of `x` normed.
+pub(in super::super) fn mlp(gate: Biased, up: Biased, down: Biased, x: &Tensor, norm: RowNorm) -> Tensor {
+    let x = up.rows(x);
+    let (result, rows) = (down.result(&x), x.size()[0] as usize);
+    assert_eq!((gate.outputs(), result.size()), (up.outputs(), x.size()));
+    with_element!(x.kind(), T => FORWARD.with_borrow_mut(|[normed, inner]| {
+        let input = Input::new(unsafe { elements::<T>(&x) }, Some(norm), normed);
+        let inner = Handover::new(inner, rows * up.outputs());
+        let gated = Gated::new(gate, up, input.rows, inner, rows);
+        let down = down.product(inner, Then::Plus(Columns::of(&x)), Columns::of(&result));
+        parallel::in_turn([&input, &gated, &down]);
+    }));
+    result
+}
+
+/// `silu(gate) * up`. A panel's gates stay with the thread that needs them.
+struct Gated<'t, T> {
+    gate: Product<'t, T>,
+    up: Product<'t, T>,
+    rows: usize,
+}
+
+impl<'t, T: Element> Gated<'t, T> {
+    fn new(gate: Biased<'t>, up: Biased<'t>, x: Handover<T>, result: Handover<T>, rows: usize) -> Self {
+        let result = Columns::of_rows(result, up.outputs());
+        let (gate, up) = (gate.product(x, Then::Silu, result), up.product(x, Then::Nothing, result));
+        // Each weight's panel is followed by one of the other's.
+        Self {
+            gate: Product { next: Next { distance: 0, ..up.next }, ..gate },
+            up: Product { next: gate.next, ..up },
+            rows,
+        }
+    }
+}
+
+impl<T: Element> Work for Gated<'_, T> {
+    fn items(&self) -> usize {
+        self.up.items()
+    }
+
+    fn item(&self, panel: usize) {
+        let mut memory = GATES.take();
+        let gates = Columns::of_panel(Handover::<T>::new(&mut memory, self.rows * PANEL));
+        Product { result: gates, ..self.gate }.item(panel);
+        Product { then: Then::Times(gates), ..self.up }.item(panel);
+        GATES.set(memory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::super::norm::rms_norm;
+    use super::super::product::{Fused, Panels};
+    use super::*;
+
+    #[test]
+    fn equals_its_operations_one_by_one() {
+        for (kind, rows, hidden, intermediate) in
+            [(Kind::Float, 1, 64, 96), (Kind::BFloat16, 29, 150, 70), (Kind::Float, 60, 576, 1000)]
+        {
+            let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
+            let (x, weight) = (random(&[rows, hidden]) * 3, random(&[hidden]));
+            let norm = RowNorm { weight: &weight, eps: 1e-5 };
+            let shapes = [[intermediate, hidden], [intermediate, hidden], [hidden, intermediate]];
+            let biases = shapes.map(|[outputs, _]| random(&[outputs]));
+            // Where the processor has no such products, the model's MLP is not made of them.
+            let Some(weights): Option<Vec<Panels>> =
+                shapes.iter().map(|shape| Panels::new(&random(shape))).collect()
+            else {
+                continue;
+            };
+            let [gate, up, down] = [0, 1, 2].map(|i| Biased { weight: &weights[i], bias: Some(&biases[i]) });
+            let normed = rms_norm(&x, norm);
+            let gates = gate.forward(&normed, None, Fused::Silu);
+            let inner = up.forward(&normed, None, Fused::Times(&gates));
+            let expected = down.forward(&inner, None, Fused::Plus(&x));
+            assert_eq!(mlp(gate, up, down, &x, norm), expected, "{kind:?}, {rows} rows");
+        }
+    }
+}
