@@ -102,25 +102,24 @@ impl<T: Element> Kernel for Product<'_, T> {
     #[inline(always)]
     fn run<I: Instructions>(&self, panel: usize) {
         // Blocks of equal size: a small one at the end would wait for its few sums.
-        let x = unsafe { self.x.read() };
-        let rows = x.len() / self.inputs;
+        let rows = self.x.len() / self.inputs;
         let blocks = rows.div_ceil(ROWS);
         let size = rows.div_ceil(blocks.max(1));
         for (block, first) in (0..rows).step_by(size.max(1)).enumerate() {
             let next = self.next(panel, block, blocks);
             match size.min(rows - first) {
-                1 => self.tile::<I, 1>(panel, x, first, next),
-                2 => self.tile::<I, 2>(panel, x, first, next),
-                3 => self.tile::<I, 3>(panel, x, first, next),
-                4 => self.tile::<I, 4>(panel, x, first, next),
-                5 => self.tile::<I, 5>(panel, x, first, next),
-                6 => self.tile::<I, 6>(panel, x, first, next),
-                7 => self.tile::<I, 7>(panel, x, first, next),
-                8 => self.tile::<I, 8>(panel, x, first, next),
-                9 => self.tile::<I, 9>(panel, x, first, next),
-                10 => self.tile::<I, 10>(panel, x, first, next),
-                11 => self.tile::<I, 11>(panel, x, first, next),
-                _ => self.tile::<I, ROWS>(panel, x, first, next),
+                1 => self.tile::<I, 1>(panel, first, next),
+                2 => self.tile::<I, 2>(panel, first, next),
+                3 => self.tile::<I, 3>(panel, first, next),
+                4 => self.tile::<I, 4>(panel, first, next),
+                5 => self.tile::<I, 5>(panel, first, next),
+                6 => self.tile::<I, 6>(panel, first, next),
+                7 => self.tile::<I, 7>(panel, first, next),
+                8 => self.tile::<I, 8>(panel, first, next),
+                9 => self.tile::<I, 9>(panel, first, next),
+                10 => self.tile::<I, 10>(panel, first, next),
+                11 => self.tile::<I, 11>(panel, first, next),
+                _ => self.tile::<I, ROWS>(panel, first, next),
             }
         }
     }
@@ -149,7 +148,7 @@ impl<T: Element> Product<'_, T> {
 
     /// Some rows' products with a panel; fetches `next` meanwhile.
     #[inline(always)]
-    fn tile<I: Instructions, const COUNT: usize>(&self, panel: usize, x: &[T], first: usize, next: &[T]) {
+    fn tile<I: Instructions, const COUNT: usize>(&self, panel: usize, first: usize, next: &[T]) {
         type Unit<T, I> = <<T as Element>::Sums<I> as Sums>::Unit;
         assert!(
             TypeId::of::<T>() == TypeId::of::<<T::Sums<I> as Sums>::Number>(),
@@ -158,20 +157,24 @@ impl<T: Element> Product<'_, T> {
         let steps = self.inputs / T::Sums::<I>::NUMBERS;
         let size = self.inputs * PANEL;
         let weight = &self.weight[panel * size..][..size];
-        let rows = &x[first * self.inputs..][..COUNT * self.inputs];
+        let rows = unsafe { &self.x.read()[first * self.inputs..][..COUNT * self.inputs] };
         let stride = size_of_val(next) / steps;
         let next: *const u8 = next.as_ptr().cast();
         let mut sums = [[T::Sums::<I>::zero(); VECTORS]; COUNT];
         unsafe {
             let weight: *const [[Unit<T, I>; LANES]; VECTORS] = weight.as_ptr().cast();
-            let rows: *const Unit<T, I> = rows.as_ptr().cast();
+            // Where each row is: found in the loop, this made the compiler run out of registers at eleven and twelve rows.
+            let mut units = [rows.as_ptr().cast::<Unit<T, I>>(); COUNT];
+            for (row, units) in units.iter_mut().enumerate() {
+                *units = units.add(row * steps);
+            }
             for step in 0..steps {
                 let lanes = &*weight.add(step);
                 // The same line twice, where a step fetches one or none.
                 I::fetch(next.wrapping_add(step * stride));
                 I::fetch(next.wrapping_add(step * stride + stride / 2));
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let unit = *rows.add(row * steps + step);
+                for (units, sums) in units.iter().zip(&mut sums) {
+                    let unit = *units.add(step);
                     for (sum, lanes) in sums.iter_mut().zip(lanes) {
                         *sum = sum.add(lanes, unit);
                     }
