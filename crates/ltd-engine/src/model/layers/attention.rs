@@ -359,6 +359,34 @@ mod tests {
     }
 
     #[test]
+    fn one_operation_equals_its_parts() {
+        let (hidden, rows, past) = (96, 21, 40);
+        let config = block(6, 2, 32, true);
+        for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 0.05)] {
+            let random = |shape: &[i64]| Tensor::randn(shape, CPU).to_kind(kind);
+            let (x, norm) = (random(&[rows, hidden]), RmsNorm::new(random(&[hidden]), config.rms_norm_eps));
+            let weights = [random(&[10 * 32, hidden]), random(&[hidden, 6 * 32])].map(|weight| weight * 0.1);
+            let cached = random(&[1, 2, 2, past, 32]);
+            let rotary = RotaryTable::new(past + rows, 32, &config.rope);
+            let positions: Vec<i64> = (past..past + rows).collect();
+            let mask = AttentionMask::causal(past, rows);
+            let plan = AttentionPlan::new(&rotary, &positions, past, &mask, &config, &x);
+            let run = |linear: fn(Tensor) -> Linear| {
+                let cache = KvCache::new(1, 2, past + rows, 32, kind, Device::Cpu);
+                cache.fill(&cached);
+                let [qkv, output] = weights.each_ref().map(|weight| linear(weight.shallow_clone()));
+                let norms = [(); 2].map(|()| RmsNorm::new(Tensor::ones([32], CPU).to_kind(kind), 1e-5));
+                let head_norms = Some(norms.into());
+                let attention = Attention { qkv, output, head_norms, ..bare_attention(&config, None) };
+                attention.forward(&x, Some(&norm), &x, &plan, cache.layer(0)).to_kind(Kind::Float)
+            };
+            // Weights as they are stored are multiplied by LibTorch.
+            let difference = (run(Linear::new) - run(Linear::as_stored)).abs().max().double_value(&[]);
+            assert!(difference < tolerance, "{kind:?}: {difference}");
+        }
+    }
+
+    #[test]
     fn a_path_of_a_tree_gets_the_bits_of_one_step_after_another() {
         let block = block(3, 1, 64, false);
         let attention = bare_attention(&block, None);

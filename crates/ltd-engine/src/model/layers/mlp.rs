@@ -43,3 +43,26 @@ impl Mlp {
         down.forward_plus(&up.forward_times(&normed, &gate.forward_silu(&normed)), x)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn one_operation_equals_its_parts() {
+        for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 0.05)] {
+            let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind);
+            let (x, norm) = (random(&[21, 96]), RmsNorm::new(random(&[96]), 1e-5));
+            let weights = [[200, 96], [200, 96], [96, 200]].map(|shape| random(&shape) * 0.1);
+            let run = |linear: fn(Tensor) -> Linear| {
+                let [gate, up, down] = weights.each_ref().map(|weight| linear(weight.shallow_clone()));
+                Mlp { gate, up, down }.forward(&x, &norm).to_kind(Kind::Float)
+            };
+            // Weights as they are stored are multiplied by LibTorch.
+            let difference = (run(Linear::new) - run(Linear::as_stored)).abs().max().double_value(&[]);
+            assert!(difference < tolerance, "{kind:?}: {difference}");
+        }
+    }
+}
