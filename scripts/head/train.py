@@ -9,6 +9,7 @@ the official layout (`FOLDER/head`), both as of the last checkpoint.
 """
 
 import argparse
+import ctypes
 import json
 import math
 import time
@@ -202,6 +203,14 @@ class Training:
         return True
 
 
+def give_back_memory() -> None:
+    """Has the C library return the pages of all that is free: matrices of ever other sizes leave gaps, and a run of hours
+    would fill the memory with them (`scripts/head/train` has the library keep what it has)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
 def train(
     training: Training, run: Path, log_seconds: float, checkpoint_seconds: float, until: int | None = None
 ) -> None:
@@ -227,6 +236,7 @@ def train(
             print(f"train: update {training.update}/{updates}: loss {steps(losses)}, accuracy {steps(hits)}, "
                   f"{rate:.0f} tokens/s, {left / 60:.1f} min left", flush=True)
             recent = []
+            give_back_memory()
         if now - stored >= checkpoint_seconds:
             training.store(run)
             stored = time.monotonic()
