@@ -204,8 +204,8 @@ class Training:
 
 
 def give_back_memory() -> None:
-    """Has the C library return the pages of all that is free: matrices of ever other sizes leave gaps, and a run of hours
-    would fill the memory with them (`scripts/head/train` has the library keep what it has)."""
+    """Has the C library return the pages of all that is free: matrices of ever other sizes leave gaps, and updates would
+    fill the memory with them (`scripts/head/train` has the library keep what it has)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)
@@ -226,6 +226,7 @@ def train(
     begun, recent = training.update, []
     while training.update < until:
         recent.append(training.step())
+        give_back_memory()
         now = time.monotonic()
         if now - logged >= log_seconds or training.update == until:
             logged = now
@@ -236,7 +237,6 @@ def train(
             print(f"train: update {training.update}/{updates}: loss {steps(losses)}, accuracy {steps(hits)}, "
                   f"{rate:.0f} tokens/s, {left / 60:.1f} min left", flush=True)
             recent = []
-            give_back_memory()
         if now - stored >= checkpoint_seconds:
             training.store(run)
             stored = time.monotonic()
