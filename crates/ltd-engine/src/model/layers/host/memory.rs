@@ -27,7 +27,8 @@ impl<T: Element> Handover<T> {
 
     /// Memory for `count` numbers that are still to be written.
     pub(super) fn new(memory: &mut Vec<Line>, count: usize) -> Self {
-        Self { address: numbers::<T>(memory, count).as_mut_ptr() as usize, len: count, numbers: PhantomData }
+        grow(memory, (count * size_of::<T>()).div_ceil(size_of::<Line>()));
+        Self { address: memory.as_mut_ptr() as usize, len: count, numbers: PhantomData }
     }
 
     pub(super) fn len(self) -> usize {
@@ -53,13 +54,6 @@ impl<T: Element> Handover<T> {
 pub(super) fn lines<U>(memory: &mut Vec<Line>, count: usize) -> &mut [[U; LANES]] {
     const { assert!(size_of::<[U; LANES]>() == size_of::<Line>()) };
     grow(memory, count);
-    unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), count) }
-}
-
-/// Memory for `count` numbers.
-#[inline(always)]
-pub(super) fn numbers<T: Element>(memory: &mut Vec<Line>, count: usize) -> &mut [T] {
-    grow(memory, (count * size_of::<T>()).div_ceil(size_of::<Line>()));
     unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast(), count) }
 }
 

@@ -85,18 +85,21 @@ mod tests {
             let norm = RowNorm { weight: &weight, eps: 1e-5 };
             let shapes = [[intermediate, hidden], [intermediate, hidden], [hidden, intermediate]];
             let biases = shapes.map(|[outputs, _]| random(&[outputs]));
-            // Where the processor has no such products, the model's MLP is not made of them.
-            let Some(weights): Option<Vec<Panels>> =
-                shapes.iter().map(|shape| Panels::new(&random(shape))).collect()
-            else {
-                continue;
-            };
-            let [gate, up, down] = [0, 1, 2].map(|i| Biased { weight: &weights[i], bias: Some(&biases[i]) });
+            let [gates, ups, downs] = shapes.map(|shape| Panels::of_all_instructions(&random(&shape)));
             let normed = rms_norm(&x, norm);
-            let gates = gate.forward(&normed, None, Fused::Silu);
-            let inner = up.forward(&normed, None, Fused::Times(&gates));
-            let expected = down.forward(&inner, None, Fused::Plus(&x));
-            assert_eq!(mlp(gate, up, down, &x, norm), expected, "{kind:?}, {rows} rows");
+            for ((gate, up), down) in gates.iter().zip(&ups).zip(&downs) {
+                let biased = |weight, i: usize| Biased { weight, bias: Some(&biases[i]) };
+                let (gate, up, down) = (biased(gate, 0), biased(up, 1), biased(down, 2));
+                let gates = gate.forward(&normed, None, Fused::Silu);
+                let inner = up.forward(&normed, None, Fused::Times(&gates));
+                let expected = down.forward(&inner, None, Fused::Plus(&x));
+                assert_eq!(
+                    mlp(gate, up, down, &x, norm),
+                    expected,
+                    "{kind:?}, {rows} rows, {:?}",
+                    gate.weight
+                );
+            }
         }
     }
 }

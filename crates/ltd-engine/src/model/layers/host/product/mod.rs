@@ -55,6 +55,21 @@ impl Panels {
         Some(Self::pack(weight, instructions))
     }
 
+    /// Packed for each instruction set of this processor that multiplies the type.
+    #[cfg(test)]
+    pub(super) fn of_all_instructions(weight: &Tensor) -> Vec<Self> {
+        let needed = match weight.kind() {
+            #[cfg(target_arch = "x86_64")]
+            Kind::BFloat16 => Some(InstructionSet::Avx512Bf16),
+            Kind::Float => Some(InstructionSet::Baseline),
+            _ => None,
+        };
+        let sets = InstructionSet::ALL.iter().copied();
+        let usable =
+            sets.filter(|set| needed.is_some_and(|needed| (needed..=InstructionSet::best()).contains(set)));
+        usable.map(|set| Self::pack(weight, set)).collect()
+    }
+
     /// The instructions of this processor that multiply such weights faster than oneDNN.
     pub(in super::super) fn instructions(device: Device, kind: Kind, inputs: i64) -> Option<InstructionSet> {
         let whole = device == Device::Cpu && inputs % neighbours(kind) == 0;
@@ -183,20 +198,6 @@ mod tests {
 
     const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-    /// Packed for each instruction set of this processor that multiplies the type.
-    fn packed(weight: &Tensor) -> impl Iterator<Item = Panels> {
-        let needed = match weight.kind() {
-            #[cfg(target_arch = "x86_64")]
-            Kind::BFloat16 => Some(InstructionSet::Avx512Bf16),
-            Kind::Float => Some(InstructionSet::Baseline),
-            _ => None,
-        };
-        let sets = InstructionSet::ALL.iter().copied();
-        let usable = sets
-            .filter(move |set| needed.is_some_and(|needed| (needed..=InstructionSet::best()).contains(set)));
-        usable.map(|set| Panels::pack(weight, set))
-    }
-
     fn expected(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, fused: Fused) -> Tensor {
         let single = |tensor: &Tensor| tensor.to_kind(Kind::Float);
         let product = single(x).linear(&single(weight), bias.map(single));
@@ -217,7 +218,7 @@ mod tests {
                 let random = |shape: &[i64]| Tensor::randn(shape, CPU).to_kind(kind);
                 let (x, weight) = (random(&[rows, 2 * half]), random(&[outputs, 2 * half]));
                 let (bias, other) = (biased.then(|| random(&[outputs])), random(&[rows, outputs]));
-                for panels in packed(&weight) {
+                for panels in Panels::of_all_instructions(&weight) {
                     for fused in [Fused::Nothing, Fused::Silu, Fused::Times(&other), Fused::Plus(&other)] {
                         let expected = expected(&x, &weight, bias.as_ref(), fused);
                         let product = Biased { weight: &panels, bias: bias.as_ref() };
@@ -242,7 +243,7 @@ mod tests {
                 (random(&[rows, inputs]) * 3, random(&[outputs, inputs]), random(&[inputs]));
             let norm = RowNorm { weight: &norm, eps: 1e-5 };
             let normed = rms_norm(&x, norm);
-            for weight in packed(&weight) {
+            for weight in Panels::of_all_instructions(&weight) {
                 let biased = Biased { weight: &weight, bias: None };
                 let expected = biased.forward(&normed, None, Fused::Nothing);
                 assert_eq!(biased.forward(&x, Some(norm), Fused::Nothing), expected, "{kind:?}");
@@ -255,7 +256,7 @@ mod tests {
         for kind in [Kind::Float, Kind::BFloat16] {
             let (x, weight) =
                 (Tensor::randn([43, 150], CPU).to_kind(kind), Tensor::randn([70, 150], CPU).to_kind(kind));
-            for panels in packed(&weight) {
+            for panels in Panels::of_all_instructions(&weight) {
                 let forward =
                     |x: &Tensor| Biased { weight: &panels, bias: None }.forward(x, None, Fused::Silu);
                 let together = forward(&x);
@@ -280,7 +281,7 @@ mod tests {
         let values = [-1e4, -90.0, -20.0, -1.0, -0.0, 0.0, 1e-3, 20.0, 90.0, 1e4f32];
         let x = Tensor::from_slice(&values).view([10, 1]);
         let one = Tensor::ones([1, 1], CPU);
-        for panels in packed(&one) {
+        for panels in Panels::of_all_instructions(&one) {
             let found = Biased { weight: &panels, bias: None }.forward(&x, None, Fused::Silu);
             let error = ((found - x.silu()) / (x.abs() + 1e-30)).abs().max().double_value(&[]);
             assert!(error < 1e-6, "{:?}: {error}", panels.instructions);
