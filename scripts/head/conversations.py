@@ -143,22 +143,22 @@ class TextModel:
             raise InputError(f"{self.folder}: chat template: {error}") from error
 
     def chat_prompt(self, message: str) -> tuple[int, ...]:
-        return self._encode(self.render(message, answer=True))
+        return self.encode(self.render(message, answer=True))
 
     def open_user_turn(self) -> tuple[int, ...]:
         """The chat template up to where the user's message begins: the target continues it with a question."""
         before, found, after = self.render(PLACEHOLDER, answer=False).partition(PLACEHOLDER)
-        if not found or not set(self._encode(after)[:1]) & set(self.eos):
+        if not found or not set(self.encode(after)[:1]) & set(self.eos):
             raise InputError(
                 f"{self.folder}: chat template: expected an end-of-sequence token after the user's message, "
                 f"found {after!r}: the target cannot make up questions"
             )
-        return self._encode(before)
+        return self.encode(before)
 
     def decode(self, tokens: Iterable[int]) -> str:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True)
 
-    def _encode(self, text: str) -> tuple[int, ...]:
+    def encode(self, text: str) -> tuple[int, ...]:
         # The template writes the special tokens itself.
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
 

@@ -1,15 +1,18 @@
 """Generates training conversations: questions that the target makes up, answered by the target.
 
-    python scripts/head/generate.py --target MODEL --out FOLDER --tokens 2000000 [--exclude FILE_OR_FOLDER]...
+    python scripts/head/generate.py --target MODEL --out FOLDER --tokens 2000000 [--openings FILE] [--exclude PATH]...
 
 The target continues its chat template's open user turn, which makes a question (the Magpie method, arXiv 2406.08464),
-and then answers it: greedily, but for a share that is sampled. A target without tokenizer.json continues its
+and then answers it: greedily, but for a share that is sampled. Left to itself a target asks what it was tuned on most;
+with openings it completes the question that one of them begins. A target without tokenizer.json continues its
 beginning-of-sequence token, and what it has sampled so far is the prompt. Work is a fixed sequence of items, each with
 random numbers of its own; an item whose question is empty, too long, excluded or already asked becomes no
 conversation. A run that was stopped is continued by the same command; with a higher goal it goes on.
 """
 
 import argparse
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -38,6 +41,14 @@ class Settings:
     question_temperature: float
     max_question: int
     max_answer: int
+    openings: tuple[str, ...] = ()
+
+    def manifest(self, target: Target) -> dict:
+        """What is kept; of openings a digest."""
+        settings = {name: value for name, value in asdict(self).items() if name != "openings"}
+        if self.openings:
+            settings["openings"] = hashlib.sha256(json.dumps(self.openings).encode()).hexdigest()[:16]
+        return {"target": fingerprint(target.folder), **settings}
 
     def check(self, target: Target) -> None:
         limit = target.config.max_positions
@@ -73,31 +84,37 @@ class Questioner:
         self.seen: set[tuple[int, ...]] = set()
         self.text = TextModel(target.folder) if (target.folder / "tokenizer.json").is_file() else None
         self.eos = end_tokens(target.folder)
+        if self.text is None and settings.openings:
+            raise InputError(f"{target.folder / 'tokenizer.json'}: expected for --openings, found none")
         self.beginning = self.text.open_user_turn() if self.text else (target.config.raw["bos_token_id"],)
+        self.openings = [self.text.encode(opening) for opening in settings.openings] or [()]
 
     def ask(self, items: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
         """Items that have a fit question, each with its prompt."""
         settings = self.settings
         turns = continue_prompts(
             self.target,
-            [self.beginning] * len(items),
+            [(*self.beginning, *self._opening(item)) for item in items],
             [settings.question_temperature] * len(items),
             draws(settings.seed, items, QUESTION_DRAWS, settings.max_question),
             self.eos,
         )
         asked = []
         for item, turn in zip(items, turns):
-            prompt = self._prompt(turn)
+            prompt = self._prompt(self._opening(item), turn)
             if prompt and prompt not in self.seen and prompt not in self.exclusions.prompts:
                 self.seen.add(prompt)
                 asked.append((item, prompt))
         return asked
 
-    def _prompt(self, turn: list[int]) -> tuple[int, ...] | None:
+    def _opening(self, item: int) -> tuple[int, ...]:
+        return self.openings[item % len(self.openings)]
+
+    def _prompt(self, opening: tuple[int, ...], turn: list[int]) -> tuple[int, ...] | None:
         ended = turn[-1] in self.eos
         if self.text is None:
             return None if ended else (*self.beginning, *turn)
-        question = self.text.decode(turn[:-1]).strip() if ended else ""
+        question = self.text.decode([*opening, *turn[:-1]]).strip() if ended else ""
         if not question or normalised(question) in self.exclusions.questions:
             return None
         return self.text.chat_prompt(question)
@@ -142,7 +159,7 @@ def generate(target: Target, out: Path, settings: Settings, exclude: Sequence[Pa
     settings.check(target)
     if batch < 1:
         raise InputError(f"--batch: expected a positive number, found {batch}")
-    open_folder(out, {"target": fingerprint(target.folder), **asdict(settings)})
+    open_folder(out, settings.manifest(target))
     questioner = Questioner(target, Exclusions(exclude), settings)
     progress = Progress()
     for end, shard in read_shards(out):
@@ -174,15 +191,18 @@ def main() -> None:
     parser.add_argument("--question-temperature", type=float, default=1.0,
                         help="temperature of the questions (default %(default)s)")
     parser.add_argument("--max-question", type=int, default=128,
-                        help="tokens of the longest question; longer ones are left out (default %(default)s)")
+                        help="tokens a target may write of a question; longer ones are left out (default %(default)s)")
     parser.add_argument("--max-answer", type=int, default=512,
                         help="tokens at which an answer is cut (default %(default)s)")
+    parser.add_argument("--openings", type=Path, metavar="FILE",
+                        help="beginnings of questions, by turns, in FastChat's question.jsonl form (default: none)")
     parser.add_argument("--exclude", type=Path, nargs="*", default=[], metavar="PATH",
                         help="question files and folders of conversations whose questions are never asked")
     parser.add_argument("--batch", type=int, default=64,
                         help="items worked on at once, and stored at once (default %(default)s)")
     add_target_arguments(parser)
     options = parser.parse_args()
+    options.openings = tuple(load_questions(options.openings)) if options.openings else ()
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
     generate(load_target(options), options.out, settings, options.exclude, options.tokens, options.batch)
 

@@ -62,6 +62,24 @@ def best_paths(run: dict[str, torch.Tensor], beam: int) -> list[list[int]]:
     return paths
 
 
+def write_text_model(folder: Path, vocabulary: dict[str, int]) -> None:
+    """A tokenizer that knows words, the first four of them special, and a chat template `<u>question</s><a>`."""
+    template = "{% for m in messages %}<u>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+    tokenizer = {
+        "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
+        "decoder": None, "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "added_tokens": [
+            {"id": id, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False, "special": True}
+            for token, id in list(vocabulary.items())[:4]
+        ],
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    (folder / "config.json").exists() or (folder / "config.json").write_text(json.dumps({"eos_token_id": 2}))
+
+
 class TinyPair(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -167,28 +185,33 @@ class GeneratorTest(TinyPair):
             conversations.load_questions(path)
 
     def test_chat_template_opens_a_user_turn_and_ends_it(self):
-        # A byte-level tokenizer is not what matters here: text around the message is.
-        template = (
-            "{% for m in messages %}<u>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
-        )
-        vocabulary = {"<unk>": 0, "<u>": 1, "</s>": 2, "<a>": 3, "Hi": 4}
-        tokenizer = {
-            "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "pre_tokenizer": None,
-            "post_processor": None, "decoder": None,
-            "added_tokens": [
-                {"id": id, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-                 "normalized": False, "special": True}
-                for token, id in list(vocabulary.items())[:4]
-            ],
-            "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
-        }
-        (self.folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-        (self.folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
-        (self.folder / "config.json").write_text(json.dumps({"eos_token_id": 2}))
+        write_text_model(self.folder, {"<unk>": 0, "<u>": 1, "</s>": 2, "<a>": 3, "Hi": 4})
         text = TextModel(self.folder)
         self.assertEqual(text.open_user_turn(), (1,))
         self.assertEqual(text.chat_prompt("Hi"), (1, 4, 2, 3))
         self.assertEqual(text.decode([4, 2]), "Hi")
+
+    def test_questions_begin_with_the_openings_by_turns(self):
+        folder = self.folder / "target"
+        shutil.copytree(PAIR / "target", folder)
+        special = {"<unk>": 0, "<u>": 1, "</s>": 2, "<a>": 3}
+        words = {f"w{id}": id for id in range(len(special), self.target.config.vocabulary)}
+        write_text_model(folder, special | words)
+        target = Target(folder, CPU, torch.float32)
+        settings = replace(GENERATED, openings=("w9 w8", "w7"), max_question=64)
+        generate.generate(target, self.folder / "opened", settings, (), 500, 16)
+        made = load_conversations(self.folder / "opened")
+        self.assertEqual({one.item % 2 for one in made}, {0, 1})
+        for one in made:
+            opening = [(1, 9, 8), (1, 7)][one.item % 2]
+            self.assertEqual(one.prompt[: len(opening)], opening)
+            self.assertEqual(one.prompt[-2:], (2, 3))
+        with self.assertRaisesRegex(InputError, "openings is '[0-9a-f]{16}', now None"):
+            generate.generate(target, self.folder / "opened", replace(settings, openings=()), (), 600, 16)
+
+    def test_openings_need_a_tokenizer(self):
+        with self.assertRaisesRegex(InputError, r"tokenizer\.json: expected for --openings, found none"):
+            self.generate(settings=replace(GENERATED, openings=("Why",)))
 
 
 class TrainerTest(TinyPair):
@@ -213,6 +236,20 @@ class TrainerTest(TinyPair):
         self.assertTrue((after < before - 1).all(), f"{before} {after}")
         trained = evaluate.measure(load_head(self.folder / "head", self.target), self.target, greedy, 5)
         self.assertGreater(trained["mean_accepted_chain"], untrained + 0.5)
+
+    def test_matrices_inside_move_orthogonally_and_as_far_as_adamw_would(self):
+        training = train.Training(self.target, self.made, TRAINED, torch.float32)
+        moved = {"fc": training.head.fc.weight, "lm_head": training.head.lm_head.weight}
+        before = {name: weight.detach().clone() for name, weight in moved.items()}
+        training.step()
+        rate = train.learning_rate(TRAINED, 0, len(training.plan))
+        change = {name: moved[name].detach() - weight * (1 - rate * 0.01) for name, weight in before.items()}
+        for name, orthogonal in (("fc", True), ("lm_head", False)):
+            stretches = torch.linalg.svdvals(change[name])
+            # Muon's few iterations leave the smallest stretches of a gradient smaller than the others.
+            self.assertEqual(bool(stretches.median() > 0.5 * stretches.max()), orthogonal, f"{name}: {stretches}")
+        # AdamW's changes of a parameter have a mean size of about 0.2 of its rate (arXiv 2502.16982).
+        self.assertAlmostEqual(float(change["fc"].square().mean().sqrt()) / (0.2 * rate), 1, delta=0.3)
 
     def test_a_resumed_training_equals_an_uninterrupted_one(self):
         whole = self.train("whole", self.made, until=9)

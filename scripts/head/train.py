@@ -26,6 +26,7 @@ from conversations import Conversation, load_conversations
 from head import DraftVocabulary, Head, new_head, save_head, training_time_test
 from loss import SoftCrossEntropy
 from model_folder import DTYPES, InputError, check_same, fingerprint, run_command, write_atomically
+from optimiser import HeadOptimiser
 from supervision import Supervision
 from target import Target, add_target_arguments, load_target
 
@@ -33,7 +34,6 @@ from target import Target, add_target_arguments, load_target
 SORTED_TOGETHER = 512
 # Conversations from which the features' scales are measured.
 SCALE_SAMPLE = 64
-OPTIMISER_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,7 @@ class Training:
         self.coverage = float(counts[vocabulary.target_ids].sum() / counts.sum())
         self.head = new_head(target.config.of_head(len(vocabulary), dtype), vocabulary, target, settings.seed)
         self.head.feature_scale.copy_(measure_scales(target, conversations))
-        self.optimiser = torch.optim.AdamW(
-            self.head.parameters(), settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay
-        )
+        self.optimiser = HeadOptimiser(self.head, settings.weight_decay)
         # Data decide as much as settings do.
         tokens = sum(len(conversation.tokens) for conversation in conversations)
         data = {"target": fingerprint(target.folder), "conversations": len(conversations), "tokens": tokens}
@@ -151,8 +149,6 @@ class Training:
     def step(self) -> tuple[torch.Tensor, torch.Tensor]:
         """One update; its losses and hits."""
         settings, device = self.settings, self.target.device
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(settings, self.update, len(self.plan))
         batch = Supervision(self.target, [self.conversations[index] for index in self.plan[self.update]])
         with torch.autocast(device.type, torch.bfloat16, enabled=self.target.dtype == torch.bfloat16):
             losses, hits = losses_and_hits(self.head, batch, settings.steps)
@@ -162,10 +158,9 @@ class Training:
             raise InputError(
                 f"update {self.update}: expected a finite loss, found {float(loss)}: lower --learning-rate"
             )
-        self.optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), settings.max_grad_norm)
-        self.optimiser.step()
+        self.optimiser.step(learning_rate(settings, self.update, len(self.plan)))
         self.update += 1
         return losses.detach(), hits
 
@@ -173,8 +168,7 @@ class Training:
         tensors = {"feature_scale": self.head.feature_scale, "target_ids": self.head.vocabulary.target_ids}
         for name, parameter in self.head.named_parameters():
             tensors[f"head.{name}"] = parameter.detach()
-            for kind, value in self.optimiser.state.get(parameter, {}).items():
-                tensors[f"{kind}.{name}"] = value
+        tensors |= self.optimiser.state()
         tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"update": str(self.update), "settings": json.dumps(self.identity)}
         write_atomically(run / "checkpoint.safetensors", save(tensors, metadata=metadata))
@@ -194,9 +188,7 @@ class Training:
                 self.head.feature_scale.copy_(tensors["feature_scale"])
                 for name, parameter in self.head.named_parameters():
                     parameter.copy_(tensors[f"head.{name}"])
-                    state = {kind: tensors[f"{kind}.{name}"] for kind in OPTIMISER_STATE}
-                    moments = {kind: value.to(parameter.device) for kind, value in state.items() if value.dim()}
-                    self.optimiser.state[parameter] = {**state, **moments}
+            self.optimiser.restore(tensors)
             self.update = int(metadata["update"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{path}: expected a checkpoint of this training, found: {error!r}") from error
@@ -249,12 +241,13 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of the training; made or continued")
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and order (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=2, help="times each conversation is seen (default %(default)s)")
-    parser.add_argument("--batch-tokens", type=int, default=4096,
+    parser.add_argument("--batch-tokens", type=int, default=1024,
                         help="tokens of an update, padding included (default %(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="highest (default %(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="highest (default %(default)s)")
     parser.add_argument("--warmup-share", type=float, default=0.03,
                         help="share of updates with a rising learning rate (default %(default)s)")
-    parser.add_argument("--weight-decay", type=float, default=0.01, help="of AdamW (default %(default)s)")
+    parser.add_argument("--weight-decay", type=float, default=0.01,
+                        help="relative to the step size (default %(default)s)")
     parser.add_argument("--max-grad-norm", type=float, default=1.0,
                         help="gradients are scaled down to it (default %(default)s)")
     parser.add_argument("--steps", type=int, default=5, help="tokens drafted from each position (default %(default)s)")
