@@ -9,7 +9,7 @@ use super::elements;
 use super::memory::{Handover, Line};
 use super::norm::{Input, RowNorm};
 use super::parallel::{self, Work};
-use super::product::{Biased, Columns, Next, PANEL, Product, Then};
+use super::product::{Biased, Columns, PANEL, Product, Then};
 
 thread_local! {
     /// Of the thread that starts a forward: normed rows, and `[rows, intermediate]`.
@@ -43,13 +43,7 @@ struct Gated<'t, T> {
 impl<'t, T: Element> Gated<'t, T> {
     fn new(gate: Biased<'t>, up: Biased<'t>, x: Handover<T>, result: Handover<T>, rows: usize) -> Self {
         let result = Columns::of_rows(result, up.outputs());
-        let (gate, up) = (gate.product(x, Then::Silu, result), up.product(x, Then::Nothing, result));
-        // Each weight's panel is followed by one of the other's.
-        Self {
-            gate: Product { next: Next { distance: 0, ..up.next }, ..gate },
-            up: Product { next: gate.next, ..up },
-            rows,
-        }
+        Self { gate: gate.product(x, Then::Silu, result), up: up.product(x, Then::Nothing, result), rows }
     }
 }
 
@@ -58,11 +52,13 @@ impl<T: Element> Work for Gated<'_, T> {
         self.up.items()
     }
 
-    fn item(&self, panel: usize) {
+    fn item(&self, item: usize, next: Option<usize>) {
         let mut memory = GATES.take();
         let gates = Columns::of_panel(Handover::<T>::new(&mut memory, self.rows * PANEL));
-        Product { result: gates, ..self.gate }.item(panel);
-        Product { then: Then::Times(gates), ..self.up }.item(panel);
+        let Self { gate, up, .. } = self;
+        // Each weight's panel is followed by one of the other's.
+        Product { result: gates, ..*gate }.multiply(item, up.panel(Some(item)));
+        Product { then: Then::Times(gates), ..*up }.multiply(item, gate.panel(next));
         GATES.set(memory);
     }
 }

@@ -51,9 +51,9 @@ impl<T: Element> Work for Input<'_, T> {
         self.norm.as_ref().map_or(0, Norm::items)
     }
 
-    fn item(&self, item: usize) {
+    fn item(&self, item: usize, next: Option<usize>) {
         if let Some(norm) = &self.norm {
-            norm.item(item);
+            norm.item(item, next);
         }
     }
 }
@@ -81,7 +81,7 @@ impl<T: Element> Work for Norm<'_, T> {
         self.parts
     }
 
-    fn item(&self, part: usize) {
+    fn item(&self, part: usize, _: Option<usize>) {
         let rows = self.input.len() / self.weight.len();
         for row in rows * part / self.parts..rows * (part + 1) / self.parts {
             dispatch(self, row);

@@ -8,16 +8,17 @@
 mod rotation;
 mod rows;
 mod storing;
+mod units;
 mod visibility;
 
-use std::any::TypeId;
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tch::Tensor;
 
 use super::element::{Element, with_element};
-use super::memory::{Handover, Line, lines};
+use super::memory::{Handover, Line};
 use super::norm::{Input, RowNorm};
 use super::parallel;
 use super::product::{Biased, Columns, Then};
@@ -40,8 +41,6 @@ struct Memory {
     /// Queries, keys and values, and what they give.
     projected: Vec<Line>,
     attended: Vec<Line>,
-    /// Keys and values for [`Sums`] that cannot read the cache.
-    cached: Vec<Line>,
 }
 
 /// Sizes of the heads.
@@ -87,11 +86,11 @@ impl<'t> Attending<'t> {
     pub(in super::super) fn attend(&self, qkv: &Tensor) -> Tensor {
         let size = [qkv.size()[0], (self.heads.queries * self.heads.width) as i64];
         let result = qkv.new_empty(size, (qkv.kind(), qkv.device()));
-        with_element!(qkv.kind(), T => MEMORY.with_borrow_mut(|memory| {
+        with_element!(qkv.kind(), T => {
             let (qkv, result) = unsafe { (elements::<T>(qkv), elements::<T>(&result)) };
-            let shared = self.shared(Handover::of(qkv), &mut memory.cached, Handover::of(result));
-            parallel::in_turn([&Storing::new(&shared), &Rows(&shared)]);
-        }));
+            let shared = self.shared(Handover::of(qkv), Handover::of(result));
+            parallel::in_turn([&Storing(&shared), &Rows(&shared)]);
+        });
         result
     }
 
@@ -108,28 +107,23 @@ impl<'t> Attending<'t> {
         let (result, rows) = (output.result(&x), x.size()[0] as usize);
         assert_eq!((residual.kind(), residual.size()), (result.kind(), result.size()));
         with_element!(x.kind(), T => MEMORY.with_borrow_mut(|memory| {
-            let Memory { normed, projected, attended, cached } = memory;
+            let Memory { normed, projected, attended } = memory;
             let input = Input::new(unsafe { elements::<T>(&x) }, norm, normed);
             let projected = Handover::<T>::new(projected, rows * qkv.outputs());
             let attended = Handover::<T>::new(attended, rows * self.heads.queries * self.heads.width);
             let qkv = qkv.product(input.rows, Then::Nothing, Columns::of_rows(projected, qkv.outputs()));
-            let shared = self.shared(projected, cached, attended);
+            let shared = self.shared(projected, attended);
             let output = output.product(attended, Then::Plus(Columns::of(&residual)), Columns::of(&result));
-            parallel::in_turn([&input, &qkv, &Storing::new(&shared), &Rows(&shared), &output]);
+            parallel::in_turn([&input, &qkv, &Storing(&shared), &Rows(&shared), &output]);
         }));
         result
     }
 
-    fn shared<T: Element>(
-        &self,
-        qkv: Handover<T>,
-        cached: &mut Vec<Line>,
-        result: Handover<T>,
-    ) -> Shared<'t, T> {
+    fn shared<T: Element>(&self, qkv: Handover<T>, result: Handover<T>) -> Shared<'t, T> {
+        static FORWARDS: AtomicU64 = AtomicU64::new(0);
         let Self { heads, norms, cos, sin, keys, values, past, visibility, instructions } = *self;
         let rows = qkv.len() / ((heads.queries + 2 * heads.keys) * heads.width);
         assert_eq!(result.len(), rows * heads.queries * heads.width);
-        let room = (2 * heads.keys * (past + rows + 1) * heads.width).div_ceil(LANES);
         // All are of the type that the caller chose by the kind. The caches are written in the first step only, and read
         // after it.
         let (norms, caches) = unsafe {
@@ -138,6 +132,7 @@ impl<'t> Attending<'t> {
             (norms, [keys, values].map(|cache| elements_mut::<T>(cache).as_mut_ptr() as usize))
         };
         Shared {
+            forward: FORWARDS.fetch_add(1, Ordering::Relaxed),
             qkv,
             heads,
             norms,
@@ -150,7 +145,6 @@ impl<'t> Attending<'t> {
             vectors: (rows * heads.queries / heads.keys).div_ceil(LANES),
             visibility,
             instructions,
-            cached: lines::<f32>(cached, room).as_mut_ptr() as usize,
             result,
         }
     }
@@ -158,6 +152,8 @@ impl<'t> Attending<'t> {
 
 /// All that both steps share. Addresses stand for memory of which no two items write the same part.
 struct Shared<'t, T> {
+    /// Tells this forward from others.
+    forward: u64,
     qkv: Handover<T>,
     heads: Heads,
     /// Weight and epsilon, of queries and of keys.
@@ -173,7 +169,6 @@ struct Shared<'t, T> {
     vectors: usize,
     visibility: &'t Visibility,
     instructions: InstructionSet,
-    cached: usize,
     result: Handover<T>,
 }
 
@@ -221,46 +216,12 @@ impl<T: Element> Shared<'_, T> {
     fn row_and_head(&self, key_head: usize, query: usize) -> (usize, usize) {
         (query / self.group(), key_head * self.group() + query % self.group())
     }
-
-    /// Keys or values of some positions of a key head, made for [`Sums`] that cannot read the cache. The positions start
-    /// with a unit and end with one, if it be half of one.
-    #[inline(always)]
-    unsafe fn cached<'c, S: Sums>(
-        &self,
-        which: usize,
-        head: usize,
-        positions: Range<usize>,
-    ) -> &'c mut [S::Unit] {
-        let numbers = if which == KEYS { 1 } else { S::NUMBERS };
-        let (start, end) = (positions.start / numbers, positions.end.div_ceil(numbers));
-        let width = self.heads.width;
-        let offset = ((which * self.heads.keys + head) * (self.total() + 1) + start) * width;
-        unsafe {
-            std::slice::from_raw_parts_mut((self.cached as *mut S::Unit).add(offset), (end - start) * width)
-        }
-    }
-
-    /// Keys as units `[total, width in units]`, values as units `[total in units, width]`.
-    #[inline(always)]
-    unsafe fn units<'c, S: Sums>(&self, which: usize, head: usize) -> &'c [S::Unit] {
-        unsafe {
-            if !Self::in_cache::<S>(which) {
-                return self.cached::<S>(which, head, 0..self.total());
-            }
-            let cache = self.cache(which, head, 0, self.total());
-            std::slice::from_raw_parts(cache.as_ptr().cast(), cache.len() / S::NUMBERS)
-        }
-    }
-
-    /// Whether keys or values can be read from the cache: they are of the right type, and numbers that are multiplied
-    /// together are neighbours.
-    fn in_cache<S: Sums>(which: usize) -> bool {
-        TypeId::of::<T>() == TypeId::of::<S::Number>() && (which == KEYS || S::NUMBERS == 1)
-    }
 }
 
 const KEYS: usize = 0;
 const VALUES: usize = 1;
 
+/// What is multiplied at once.
+type Unit<T, I> = <<T as Element>::Sums<I> as Sums>::Unit;
 /// Numbers that are multiplied.
 type Number<T, I> = <<T as Element>::Sums<I> as Sums>::Number;

@@ -9,7 +9,8 @@ use super::super::parallel::Work;
 use super::super::simd::{Instructions, Kernel, LANES, Vector, dispatch_to};
 use super::super::sums::{Sums, product};
 use super::rotation::rotate;
-use super::{KEYS, Number, Shared, VALUES};
+use super::units::Units;
+use super::{Number, Shared};
 
 thread_local! {
     /// Taken out rather than borrowed: a closure handed to `with_borrow_mut` is compiled without the kernel's instructions.
@@ -27,6 +28,7 @@ struct Item {
     weights: Vec<Line>,
     /// `[width, lanes]`.
     attended: Vec<Line>,
+    units: Units,
 }
 
 /// Rotated queries, scores, softmax, weighted values, of a vector of query rows of a key head.
@@ -37,7 +39,7 @@ impl<T: Element> Work for Rows<'_, '_, T> {
         self.0.heads.keys * self.0.vectors
     }
 
-    fn item(&self, item: usize) {
+    fn item(&self, item: usize, _: Option<usize>) {
         dispatch_to(self.0.instructions, self, item);
     }
 }
@@ -54,7 +56,7 @@ impl<T: Element> Kernel for Rows<'_, '_, T> {
         let steps = end.div_ceil(T::Sums::<I>::NUMBERS);
 
         let mut scratch = ITEM.take();
-        let Item { queries, scores, weights, attended } = &mut scratch;
+        let Item { queries, scores, weights, attended, units } = &mut scratch;
         let queries = lines(queries, (width / T::Sums::<I>::NUMBERS).next_multiple_of(LANES));
         let scores = lines(scores, end);
         let weights = lines(weights, steps);
@@ -62,13 +64,12 @@ impl<T: Element> Kernel for Rows<'_, '_, T> {
 
         self.rotated_queries::<I>(head, vector, attended, queries);
         let queries = &queries[..width / T::Sums::<I>::NUMBERS];
-        let keys = unsafe { shared.units::<T::Sums<I>>(KEYS, head) };
+        let [keys, values] = units.of::<I, T>(shared, head);
         product::<T::Sums<I>>(keys, [queries.len(), 1], queries, scores);
         for (scores, lanes) in scores[everywhere..].iter_mut().zip(seeing.unwrap_or_default()) {
             *scores = I::select(*scores, *lanes);
         }
         let sums = softmax::<I, T::Sums<I>>(scores, weights);
-        let values = unsafe { shared.units::<T::Sums<I>>(VALUES, head) };
         product::<T::Sums<I>>(values, [1, width], weights, &mut attended[..width]);
         self.store::<I>(head, vector, attended, sums.map(|sum| 1.0 / sum));
         ITEM.set(scratch);

@@ -17,7 +17,10 @@ pub(in super::super) const PANEL: usize = VECTORS * LANES;
 /// Rows whose sums fit in the registers of AVX-512, beside what is multiplied.
 const ROWS: usize = 12;
 
-/// A weight in panels and rows that are multiplied with it; an item is a panel.
+/// Rows from which on they are divided among threads, too.
+const ROWS_TO_DIVIDE: usize = 16;
+
+/// A weight in panels and rows that are multiplied with it; an item is a panel and a part of the rows.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Product<'t, T> {
     /// `[rows, inputs]`.
@@ -29,18 +32,20 @@ pub(in super::super) struct Product<'t, T> {
     pub(in super::super) outputs: usize,
     pub(in super::super) instructions: InstructionSet,
     pub(in super::super) then: Then,
-    pub(in super::super) next: Next<'t, T>,
+    /// Parts of the rows. Many rows take long enough for a thread to read panels that others read, too, and what it then
+    /// goes on with is its own.
+    pub(in super::super) parts: usize,
     /// Of which no two items write the same part.
     pub(in super::super) result: Columns,
 }
 
 impl<T: Element> Work for Product<'_, T> {
     fn items(&self) -> usize {
-        self.outputs.div_ceil(PANEL)
+        self.panels() * self.parts
     }
 
-    fn item(&self, item: usize) {
-        dispatch_to(self.instructions, self, item);
+    fn item(&self, item: usize, next: Option<usize>) {
+        self.multiply(item, self.panel(next));
     }
 }
 
@@ -51,15 +56,6 @@ pub(in super::super) enum Then {
     Silu,
     Times(Columns),
     Plus(Columns),
-}
-
-/// The panel that a thread probably reads next.
-#[derive(Clone, Copy)]
-pub(in super::super) struct Next<'t, T> {
-    /// In panels of the same size.
-    pub(in super::super) weight: &'t [T],
-    /// Panels from the one at hand to it.
-    pub(in super::super) distance: usize,
 }
 
 /// Rows of numbers in the memory of somebody else, who sees to it that it is there.
@@ -98,54 +94,79 @@ impl Columns {
     }
 }
 
-impl<T: Element> Kernel for Product<'_, T> {
+impl<'t, T: Element> Product<'t, T> {
+    /// Parts of so many rows for so many threads.
+    pub(in super::super) fn parts(rows: usize, threads: usize) -> usize {
+        (rows / ROWS_TO_DIVIDE).clamp(1, threads)
+    }
+
+    fn panels(&self) -> usize {
+        self.outputs.div_ceil(PANEL)
+    }
+
+    /// The panel of an item.
+    pub(in super::super) fn panel(&self, item: Option<usize>) -> &'t [T] {
+        let Some(item) = item else { return &[] };
+        let size = self.inputs * PANEL;
+        &self.weight[item % self.panels() * size..][..size]
+    }
+
+    /// Does an item, and fetches what is read next.
+    pub(in super::super) fn multiply(&self, item: usize, next: &[T]) {
+        dispatch_to(self.instructions, &Multiplication { product: self, next }, item);
+    }
+}
+
+/// An item of a product, and the panel that its thread probably reads next.
+struct Multiplication<'p, 't, T> {
+    product: &'p Product<'t, T>,
+    next: &'p [T],
+}
+
+impl<T: Element> Kernel for Multiplication<'_, '_, T> {
     #[inline(always)]
-    fn run<I: Instructions>(&self, panel: usize) {
+    fn run<I: Instructions>(&self, item: usize) {
+        let Self { product, next } = self;
+        let (part, panel) = (item / product.panels(), item % product.panels());
+        let rows = product.x.len() / product.inputs;
+        let [start, end] = [part, part + 1].map(|part| rows * part / product.parts);
         // Blocks of equal size: a small one at the end would wait for its few sums.
-        let rows = self.x.len() / self.inputs;
-        let blocks = rows.div_ceil(ROWS);
-        let size = rows.div_ceil(blocks.max(1));
-        for (block, first) in (0..rows).step_by(size.max(1)).enumerate() {
-            let next = self.next(panel, block, blocks);
-            match size.min(rows - first) {
-                1 => self.tile::<I, 1>(panel, first, next),
-                2 => self.tile::<I, 2>(panel, first, next),
-                3 => self.tile::<I, 3>(panel, first, next),
-                4 => self.tile::<I, 4>(panel, first, next),
-                5 => self.tile::<I, 5>(panel, first, next),
-                6 => self.tile::<I, 6>(panel, first, next),
-                7 => self.tile::<I, 7>(panel, first, next),
-                8 => self.tile::<I, 8>(panel, first, next),
-                9 => self.tile::<I, 9>(panel, first, next),
-                10 => self.tile::<I, 10>(panel, first, next),
-                11 => self.tile::<I, 11>(panel, first, next),
-                _ => self.tile::<I, ROWS>(panel, first, next),
+        let blocks = (end - start).div_ceil(ROWS);
+        let size = (end - start).div_ceil(blocks.max(1));
+        for (block, first) in (start..end).step_by(size.max(1)).enumerate() {
+            let next = to_fetch(next, blocks - block, blocks);
+            match size.min(end - first) {
+                1 => product.tile::<I, 1>(panel, first, next),
+                2 => product.tile::<I, 2>(panel, first, next),
+                3 => product.tile::<I, 3>(panel, first, next),
+                4 => product.tile::<I, 4>(panel, first, next),
+                5 => product.tile::<I, 5>(panel, first, next),
+                6 => product.tile::<I, 6>(panel, first, next),
+                7 => product.tile::<I, 7>(panel, first, next),
+                8 => product.tile::<I, 8>(panel, first, next),
+                9 => product.tile::<I, 9>(panel, first, next),
+                10 => product.tile::<I, 10>(panel, first, next),
+                11 => product.tile::<I, 11>(panel, first, next),
+                _ => product.tile::<I, ROWS>(panel, first, next),
             }
         }
     }
 }
 
-impl<T: Element> Product<'_, T> {
-    /// What of its next panel a thread fetches into the cache while it multiplies a block of rows: memory would be idle while
-    /// the blocks after the first multiply what is in the cache. With one block all of it, else a half in each of the last two.
-    #[inline(always)]
-    fn next(&self, panel: usize, block: usize, blocks: usize) -> &[T] {
-        let size = self.inputs * PANEL;
-        let Next { weight, distance } = self.next;
-        let start = (panel + distance) * size;
-        let nothing = &weight[..0];
-        if start >= weight.len() {
-            return nothing;
-        }
-        let next = &weight[start..][..size];
-        match blocks - block {
-            1 if blocks == 1 => next,
-            1 => &next[size / 2..],
-            2 => &next[..size / 2],
-            _ => nothing,
-        }
+/// What of its next panel a thread fetches into the cache while it multiplies a block of rows: memory would be idle while
+/// the blocks after the first multiply what is in the cache. With one block all of it, else a half in each of the last two.
+#[inline(always)]
+fn to_fetch<T>(next: &[T], blocks_left: usize, blocks: usize) -> &[T] {
+    let (first, second) = next.split_at(next.len() / 2);
+    match blocks_left {
+        1 if blocks == 1 => next,
+        1 => second,
+        2 => first,
+        _ => &[],
     }
+}
 
+impl<T: Element> Product<'_, T> {
     /// Some rows' products with a panel; fetches `next` meanwhile.
     #[inline(always)]
     fn tile<I: Instructions, const COUNT: usize>(&self, panel: usize, first: usize, next: &[T]) {

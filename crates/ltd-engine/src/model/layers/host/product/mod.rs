@@ -19,7 +19,7 @@ use super::parallel;
 use super::simd::{InstructionSet, LANES};
 use kernel::VECTORS;
 
-pub(super) use kernel::{Columns, Next, PANEL, Product, Then};
+pub(super) use kernel::{Columns, PANEL, Product, Then};
 
 thread_local! {
     /// Of the thread that starts a product.
@@ -154,7 +154,7 @@ impl<'t> Biased<'t> {
             outputs: *outputs as usize,
             instructions: *instructions,
             then,
-            next: Next { weight, distance: parallel::threads() },
+            parts: Product::<T>::parts(result.rows, parallel::threads()),
             result,
         }
     }
