@@ -17,8 +17,9 @@ pub(in super::super) const PANEL: usize = VECTORS * LANES;
 /// Rows whose sums fit in the registers of AVX-512, beside what is multiplied.
 const ROWS: usize = 12;
 
-/// Rows from which on they are divided among threads, too.
-const ROWS_TO_DIVIDE: usize = 16;
+/// Rows of a part for each thread that memory is shared with: with fewer, to read a panel once more would take longer than
+/// what it saves (measured with two threads).
+const ROWS_PER_THREAD: usize = 8;
 
 /// A weight in panels and rows that are multiplied with it; an item is a panel and a part of the rows.
 #[derive(Clone, Copy)]
@@ -97,7 +98,7 @@ impl Columns {
 impl<'t, T: Element> Product<'t, T> {
     /// Parts of so many rows for so many threads.
     pub(in super::super) fn parts(rows: usize, threads: usize) -> usize {
-        (rows / ROWS_TO_DIVIDE).clamp(1, threads)
+        (rows / (ROWS_PER_THREAD * threads)).clamp(1, threads)
     }
 
     fn panels(&self) -> usize {
@@ -282,4 +283,18 @@ fn silu<I: Instructions>(x: Vector) -> Vector {
         *value *= part / (1.0 + power);
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_divided_where_there_are_many_for_each_thread() {
+        for (rows, threads, parts) in
+            [(0, 1, 1), (128, 1, 1), (31, 2, 1), (32, 2, 2), (1000, 2, 2), (128, 8, 2), (128, 64, 1)]
+        {
+            assert_eq!(Product::<f32>::parts(rows, threads), parts, "{rows} rows, {threads} threads");
+        }
+    }
 }
