@@ -42,9 +42,8 @@ pub(super) trait Work: Sync {
 /// A thread does items in a row, of each piece of work the same part: what it writes is in its own cache when it goes on
 /// with it. To have it from another core's takes as long as from memory.
 pub(super) fn in_turn<const N: usize>(work: [&dyn Work; N]) {
-    let threads = threads();
     let most = work.iter().map(|work| work.items()).max().unwrap_or(0);
-    let threads = threads.min(most).max(1);
+    let threads = threads().min(most).max(1);
     let taken: Vec<Counter> = (0..N * threads).map(|_| Counter::default()).collect();
     let mut taken = taken.chunks_exact(threads);
     let steps = work.map(|work| Step::new(work, taken.next().expect("one for each")));
@@ -119,7 +118,7 @@ impl<'w> Step<'w> {
                 if item >= end {
                     break;
                 }
-                self.work.item(item, Some(item + 1).filter(|next| *next < end));
+                self.work.item(item, (item + 1 < end).then_some(item + 1));
                 done += 1;
             }
         }
