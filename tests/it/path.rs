@@ -66,6 +66,18 @@ fn a_configuration_becomes_policies_that_decode() {
     // At depth 0 a tree has 10 candidates; a table entry above that is cut to them.
     assert!(sizes.map(|size| size as usize).all(|size| table.contains(&size) || size == 10), "{policy}");
     assert!(policy.lines().all(|line| !line.contains("\"draft_depth\":6")), "the table ends at depth 5");
+
+    // Where nobody names a number type, it is that of the policies, which nothing measured chooses against.
+    let manifest = out.join("manifest.json");
+    let written = std::fs::read_to_string(&manifest).expect("the manifest");
+    std::fs::write(&manifest, written.replace("\"dtype\": \"f32\"", "\"dtype\": \"bf16\"")).expect("written");
+    let steered = |dtype: &[&str]| {
+        let models = [&TINY[..4], dtype, &["--mode", "policy", "--policy", text(&out)]].concat();
+        total(&stdout("ltd-decode", &[&models[..], &arguments].concat()))["dtype"].clone()
+    };
+    assert_eq!(steered(&[]), json!({ "chosen": "bf16", "measured": [] }));
+    assert_eq!(steered(&["--dtype", "auto"])["chosen"], "bf16");
+    assert_eq!(steered(&["--dtype", "f32"])["chosen"], "f32");
 }
 
 #[test]

@@ -77,6 +77,15 @@ impl Dtype {
 }
 
 impl DtypeSetting {
+    /// This setting, or where it is `auto`, the type that a policy package was made for: its decisions weigh what cycles
+    /// cost in that type.
+    pub fn or_of_package(self, dtype: &str) -> Result<Self, String> {
+        match self {
+            Self::Auto => dtype.parse(),
+            named => Ok(named),
+        }
+    }
+
     /// The type that was asked for by name, if one was.
     pub(crate) fn fixed(self) -> Option<Dtype> {
         match self {

@@ -28,6 +28,7 @@ mod session;
 pub mod text;
 mod timing;
 mod tree;
+mod waiting;
 
 pub use config::{Devices, EngineConfig, MAX_DEPTH};
 pub use controller::{Controller, Learned, Static, WholeBeam};
@@ -49,3 +50,4 @@ pub use rehearsal::Rehearsal;
 pub use sampling::{Sampler, SamplingParams, distribution, tokens_at};
 pub use session::Session;
 pub use tree::{DraftTree, VerificationTree};
+pub use waiting::bound_spinning;

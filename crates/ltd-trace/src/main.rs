@@ -5,5 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    ltd_trace::Cli::parse().run()
+    let cli = ltd_trace::Cli::parse();
+    ltd_engine::bound_spinning();
+    cli.run()
 }

@@ -36,9 +36,16 @@ struct Report {
 
 /// Lets plain decoding, constants and packages decode the same prompts in turns, and prints how fast each was.
 pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
-    let config = TrainConfig::load(&args.config, &args.overrides)?;
+    let mut config = TrainConfig::load(&args.config, &args.overrides)?;
     let packages: Vec<PolicyPackage> =
         args.policies.iter().map(|folder| Ok(PolicyPackage::load(folder)?)).collect::<Result<_>>()?;
+    if let Some((first, others)) = packages.split_first()
+        && others.iter().all(|other| other.manifest.dtype == first.manifest.dtype)
+    {
+        let dtype = config.engine.dtype.or_of_package(&first.manifest.dtype);
+        config.engine.dtype =
+            dtype.map_err(|problem| Error::Recorded(format!("{}: {problem}", args.policies[0].display())))?;
+    }
     let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
     let engine = Engine::load(&config.engine)?;
     engine.check_text(&text)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, ValueEnum};
 use ltd_engine::text::{BuiltinTemplate, ChatConfig};
 use ltd_engine::{Devices, DtypeSetting, EngineConfig, SamplingParams};
+use ltd_policy::Manifest;
 
 /// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned policy.
 #[derive(Debug, Parser)]
@@ -20,7 +21,7 @@ pub(crate) struct Cli {
     /// have room
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     device: Vec<String>,
-    /// auto (measured), f32, bf16 or f16
+    /// auto (a policy package's, else measured), f32, bf16 or f16
     #[arg(long, default_value = "auto")]
     dtype: DtypeSetting,
     /// Threads of the CPU kernels [default: LibTorch's choice]
@@ -123,17 +124,22 @@ pub(crate) enum Mode {
 }
 
 impl Cli {
-    /// The engine's settings; `beam_width` is what a policy package asks for.
-    pub(crate) fn engine_config(&self, beam_width: Option<usize>) -> EngineConfig {
+    /// The engine's settings; what is not given is as a policy package has it.
+    pub(crate) fn engine_config(&self, package: Option<&Manifest>) -> Result<EngineConfig, String> {
         let defaults = EngineConfig::new(&self.target, &self.draft);
-        EngineConfig {
+        let dtype = match package {
+            Some(package) => self.dtype.or_of_package(&package.dtype)?,
+            None => self.dtype,
+        };
+        let beam_width = package.map_or(defaults.beam_width, |package| package.beam_width);
+        Ok(EngineConfig {
             devices: Devices::from_names(self.device.clone()),
-            dtype: self.dtype,
+            dtype,
             threads: self.threads,
-            beam_width: self.beam_width.or(beam_width).unwrap_or(defaults.beam_width),
+            beam_width: self.beam_width.unwrap_or(beam_width),
             max_length: self.max_length,
             chat: ChatConfig { template: self.chat_template, enable_thinking: self.enable_thinking },
             ..defaults
-        }
+        })
     }
 }

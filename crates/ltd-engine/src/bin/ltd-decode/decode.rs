@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ltd_engine::text::{Prompt, Question, TextModel, load_questions};
 use ltd_engine::{
     Controller, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Sampler, Session, Static, StopRule,
@@ -76,8 +76,8 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
 /// Everything that can be wrong with the input is looked at before a token is produced.
 fn prepare(cli: &Cli) -> Result<Job> {
     let package = cli.policy.as_deref().filter(|_| cli.mode == Mode::Policy).map(load_package).transpose()?;
-    let beam_width = package.as_ref().map(|package| package.manifest.beam_width);
-    let config = cli.engine_config(beam_width);
+    let manifest = package.as_ref().map(|package| &package.manifest);
+    let config = cli.engine_config(manifest).map_err(|problem| anyhow!("--policy: {problem}"))?;
     let params = cli.sampling.params();
     if let Some((field, problem)) = config.problems().iter().chain(&params.problems()).next() {
         bail!("--{}: {problem}", field.replace('_', "-"));

@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match decode::run(&cli::Cli::parse()) {
+    let cli = cli::Cli::parse();
+    ltd_engine::bound_spinning();
+    match decode::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads the output has seen enough (`ltd-decode ... | head`).
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
