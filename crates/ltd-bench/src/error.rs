@@ -23,8 +23,8 @@ pub(crate) enum Error {
     #[error("cannot write {0}")]
     Write(#[from] ltd_policy::Error),
     /// Standard output.
-    #[error("standard output: {0}")]
-    Print(std::io::Error),
+    #[error(transparent)]
+    Output(#[from] ltd_console::OutputError),
     /// LibTorch refused an operation.
     #[error("LibTorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -37,7 +37,7 @@ impl Error {
             Self::Argument { .. } | Self::NothingToDecode | Self::Text(_) => true,
             Self::Config(error) => error.is_usage(),
             Self::Engine(error) => error.is_usage(),
-            Self::Write(_) | Self::Print(_) | Self::Torch(_) => false,
+            Self::Write(_) | Self::Output(_) | Self::Torch(_) => false,
         }
     }
 }

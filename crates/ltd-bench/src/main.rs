@@ -9,13 +9,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    ltd_console::begin();
     let cli = cli::Cli::parse();
     ltd_engine::bound_spinning();
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("ltd-bench: {error}");
-            ExitCode::from(if error.is_usage() { 2 } else { 1 })
-        }
+        Err(error) => ltd_console::fail("ltd-bench", &error, error.is_usage()),
     }
 }

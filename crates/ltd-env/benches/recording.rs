@@ -16,6 +16,7 @@ const SIZES: [usize; 2] = [60, 240];
 /// Cycles are run at every so-manieth position: each takes long.
 const EVERY: usize = 8;
 
+#[expect(clippy::print_stdout, reason = "what it measured is all that it does")]
 fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = root.join("models/smollm2-135m-instruct");

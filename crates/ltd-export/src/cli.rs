@@ -1,9 +1,10 @@
 //! Command line of `ltd-export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use ltd_console::say;
 use ltd_policy::{ChoiceEntry, Expected, Fallback, PolicyEntry};
 
 use crate::{Export, Result, export};
@@ -31,50 +32,52 @@ impl Cli {
     pub fn run(&self) -> ExitCode {
         match self.execute() {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("ltd-export: {error}");
-                ExitCode::from(if error.is_usage() { 2 } else { 1 })
-            }
+            Err(error) => ltd_console::fail("ltd-export", &error, error.is_usage()),
         }
     }
 
     fn execute(&self) -> Result<()> {
-        let Export { manifest, probes } = export(&self.run, self.stage.as_deref(), &self.out)?;
-        println!("{}: policies of {}, stage {}", self.out.display(), manifest.run, manifest.stage);
-        println!(
-            "  trained with {} and {}, {}, {}, reward {}",
-            manifest.target.name, manifest.draft.name, manifest.dtype, manifest.device, manifest.objective
-        );
-        if let Some(Expected { tokens_per_second, low, high, prompts }) = manifest.expected {
-            println!(
-                "  measured {tokens_per_second:.1} tokens/s (95 % interval {low:.1} - {high:.1}, {prompts} validation prompts)"
-            );
-        }
-        match &manifest.policy {
-            PolicyEntry::Pair { depth, size } => {
-                print_choice("depth", depth);
-                print_choice("size", size);
-            }
-            PolicyEntry::Factored { layout, latency_table, tokens_per_second, margin, .. } => println!(
-                "  factored policy over {} ({} numbers), {latency_table} at {tokens_per_second:.1} tokens/s, margin {margin:.2}",
-                layout.name,
-                layout.len()
-            ),
-        }
-        if let Some(Fallback { depth, size, reason }) = &manifest.fallback {
-            println!("  depth {depth} and size {size} decide instead of the policy: {reason}");
-        }
-        println!("  {} files, each checked on {probes} probe observations", manifest.files.len());
-        Ok(())
+        let export = export(&self.run, self.stage.as_deref(), &self.out)?;
+        Ok(say!("{}", describe(&self.out, &export))?)
     }
 }
 
-fn print_choice(what: &str, entry: &ChoiceEntry) {
+fn describe(out: &Path, Export { manifest, probes }: &Export) -> String {
+    let mut lines = vec![
+        format!("{}: policies of {}, stage {}", out.display(), manifest.run, manifest.stage),
+        format!(
+            "trained with {} and {}, {}, {}, reward {}",
+            manifest.target.name, manifest.draft.name, manifest.dtype, manifest.device, manifest.objective
+        ),
+    ];
+    if let Some(Expected { tokens_per_second, low, high, prompts }) = manifest.expected {
+        lines.push(format!(
+            "measured {tokens_per_second:.1} tokens/s (95 % interval {low:.1} - {high:.1}, {prompts} validation prompts)"
+        ));
+    }
+    match &manifest.policy {
+        PolicyEntry::Pair { depth, size } => {
+            lines.extend([describe_choice("depth", depth), describe_choice("size", size)]);
+        }
+        PolicyEntry::Factored { layout, latency_table, tokens_per_second, margin, .. } => lines.push(format!(
+            "factored policy over {} ({} numbers), {latency_table} at {tokens_per_second:.1} tokens/s, margin {margin:.2}",
+            layout.name,
+            layout.len()
+        )),
+    }
+    if let Some(Fallback { depth, size, reason }) = &manifest.fallback {
+        lines.push(format!("depth {depth} and size {size} decide instead of the policy: {reason}"));
+    }
+    lines.push(format!("{} files, each checked on {probes} probe observations", manifest.files.len()));
+    lines.join("\n  ")
+}
+
+fn describe_choice(what: &str, entry: &ChoiceEntry) -> String {
     match entry {
-        ChoiceEntry::Constant { value } => println!("  {what}: constant {value}"),
+        ChoiceEntry::Constant { value } => format!("{what}: constant {value}"),
         ChoiceEntry::Learned { is_constant, layout, .. } => {
             let remark = if *is_constant { ", which chose one and the same in validation" } else { "" };
-            println!("  {what}: policy over {} ({} numbers){remark}", layout.name, layout.len());
+            format!("{what}: policy over {} ({} numbers){remark}", layout.name, layout.len())
         }
     }
 }

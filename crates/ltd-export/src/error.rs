@@ -59,6 +59,9 @@ pub enum Error {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// A result could not be printed.
+    #[error(transparent)]
+    Output(#[from] ltd_console::OutputError),
     /// A policy file or manifest.
     #[error(transparent)]
     Policy(#[from] ltd_policy::Error),
@@ -70,6 +73,14 @@ pub enum Error {
 impl Error {
     /// Whether the user's input, rather than the export, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Run { .. } | Self::Out { .. } | Self::Policy(_))
+        match self {
+            Self::Run { .. } | Self::Out { .. } => true,
+            Self::Policy(error) => error.is_usage(),
+            Self::Mismatch { .. }
+            | Self::NoProbes { .. }
+            | Self::Io { .. }
+            | Self::Output(_)
+            | Self::Torch(_) => false,
+        }
     }
 }

@@ -5,5 +5,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    ltd_console::begin();
     ltd_export::Cli::parse().run()
 }

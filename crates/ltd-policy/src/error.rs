@@ -94,6 +94,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the user's input is at fault: not if a file is there and the system refuses to read or write it.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            _ => true,
+        }
+    }
+
     /// Wraps an I/O error with the path it concerns.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io { path: path.to_owned(), source }

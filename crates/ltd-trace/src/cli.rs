@@ -114,10 +114,7 @@ impl Cli {
     pub fn run(&self) -> ExitCode {
         match self.execute() {
             Ok(code) => code,
-            Err(error) => {
-                eprintln!("ltd-trace: {error}");
-                ExitCode::from(if error.is_usage() { 2 } else { 1 })
-            }
+            Err(error) => ltd_console::fail("ltd-trace", &error, error.is_usage()),
         }
     }
 

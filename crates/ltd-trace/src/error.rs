@@ -19,6 +19,9 @@ pub enum Error {
     /// A trace or a replay.
     #[error(transparent)]
     Env(#[from] ltd_env::Error),
+    /// A result could not be printed.
+    #[error(transparent)]
+    Output(#[from] ltd_console::OutputError),
     /// A model.
     #[error(transparent)]
     Engine(#[from] ltd_engine::Error),
@@ -34,11 +37,12 @@ impl Error {
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Usage(_) | Self::Text(_) | Self::Policy(_) => true,
+            Self::Usage(_) | Self::Text(_) => true,
+            Self::Policy(error) => error.is_usage(),
             Self::Config(error) => error.is_usage(),
             Self::Env(error) => matches!(error, ltd_env::Error::Trace { .. } | ltd_env::Error::EmptyTrace),
             Self::Engine(error) => error.is_usage(),
-            Self::Signal(_) => false,
+            Self::Signal(_) | Self::Output(_) => false,
         }
     }
 }

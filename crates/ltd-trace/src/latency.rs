@@ -1,5 +1,6 @@
 //! `ltd-trace latency`.
 
+use ltd_console::say;
 use ltd_engine::Engine;
 use ltd_train::{Progress, TrainConfig, describe_latency, measure_latency};
 
@@ -11,6 +12,5 @@ pub(crate) fn latency(args: &LatencyArgs) -> Result<()> {
     let engine = Engine::load(&config.engine)?;
     let table = measure_latency(&config, &engine, usize::from(args.repeats), Progress::detect())?;
     table.write(&args.out)?;
-    println!("written to {}\n\n{}", args.out.display(), describe_latency(&table));
-    Ok(())
+    Ok(say!("written to {}\n\n{}", args.out.display(), describe_latency(&table))?)
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use ltd_console::say;
 use ltd_engine::Engine;
 use ltd_engine::text::TextModel;
 use ltd_env::trace::{Trace, TraceWriter};
@@ -36,6 +37,8 @@ pub(crate) fn record(args: &RecordArgs) -> Result<ExitCode> {
 
 pub(crate) fn merge(args: &MergeArgs) -> Result<()> {
     let mut writer: Option<TraceWriter> = None;
+    // What cannot be told is merged nevertheless.
+    let mut told = Ok(());
     for folder in &args.traces {
         let trace = Trace::read(folder)?;
         let writer = match &mut writer {
@@ -43,7 +46,8 @@ pub(crate) fn merge(args: &MergeArgs) -> Result<()> {
             None => writer.insert(TraceWriter::open(&args.out, trace.header.clone())?),
         };
         let added = writer.merge(&trace)?;
-        println!("{}: {added} of {} prompts taken over", folder.display(), trace.sequences.len());
+        told =
+            told.and(say!("{}: {added} of {} prompts taken over", folder.display(), trace.sequences.len()));
     }
-    Ok(())
+    Ok(told?)
 }

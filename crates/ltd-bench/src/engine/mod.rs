@@ -10,14 +10,13 @@ mod spread;
 mod subject;
 mod table;
 
-use std::io::Write;
-
+use ltd_console::print_result;
 use ltd_engine::Static;
 use ltd_policy::write_atomically;
 use ltd_train::Progress;
 
 use crate::cli::EngineArgs;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use decode::{Contender, decode};
 use floor::{Limits, Work};
 use forwards::measure_forwards;
@@ -59,7 +58,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     };
     let json = serde_json::to_string_pretty(&report).expect("invariant: a report is plain data") + "\n";
     write_atomically(&args.json, json.as_bytes())?;
-    write!(std::io::stdout(), "{}", table::text(&report)).map_err(Error::Print)
+    Ok(print_result(format_args!("{}", table::text(&report)))?)
 }
 
 fn autoregressive(contender: &Contender, subject: &Subject, limits: &Limits) -> Autoregressive {

@@ -6,6 +6,7 @@ mod tables;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ltd_console::{note, say};
 use ltd_engine::{CycleStats, Learned};
 use ltd_env::Costs;
 use ltd_env::oracle::{self, Choices, Constant};
@@ -128,7 +129,7 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
     for folder in &args.traces {
         let trace = Trace::read_replayable(folder)?;
         for shard in &trace.truncated {
-            eprintln!("{}: the last chunk is cut off and was passed over", shard.display());
+            note!("{}: the last chunk is cut off and was passed over", shard.display());
         }
         check_fit(folder, &trace.header, &args.latency, &table)?;
         if trace.positions() == 0 {
@@ -138,15 +139,16 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
     }
     let common_constant = if traces.len() > 1 { common(&traces) } else { None };
     let findings = Findings { traces, common_constant };
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings).expect("invariant: plain data"));
+    let text = if args.json {
+        serde_json::to_string_pretty(&findings).expect("invariant: plain data")
     } else {
-        println!("{}", tables::describe(&findings));
-    }
+        tables::describe(&findings)
+    };
+    let printed = say!("{text}");
     if let Some(path) = &args.plot {
         plot::write(path, &findings.traces)?;
     }
-    Ok(())
+    Ok(printed?)
 }
 
 /// A package by its path.
@@ -155,7 +157,7 @@ fn load_policy(path: &Path) -> Result<(String, Learned)> {
     let name = path.display().to_string();
     // Costs are those of the table, whatever the policy was made for; traces are greedy.
     if let Some(warning) = package.warning(&Conditions::greedy()) {
-        eprintln!("ltd-trace: warning: {name}: {warning}");
+        note!("ltd-trace: warning: {name}: {warning}");
     }
     Ok((name, Learned::of_package(&package)))
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
+use ltd_console::note;
 use ltd_engine::text::{Prompt, Question, TextModel, load_questions};
 use ltd_engine::{
     Controller, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Sampler, Session, Static, StopRule,
@@ -36,14 +37,14 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
     let mut job = prepare(cli).map_err(UsageError)?;
     let (devices, dtype) = (devices(&job.engine), job.engine.dtype());
     let exact = if job.engine.is_batch_invariant() { " (batch invariant)" } else { "" };
-    eprintln!("ltd-decode: {devices}, dtype {dtype}{exact}, {}", job.sampler.params());
+    note!("ltd-decode: {devices}, dtype {dtype}{exact}, {}", job.sampler.params());
     let here = job.engine.conditions(*job.sampler.params());
     if let Some(warning) = job.package.as_ref().and_then(|package| package.warning(&here)) {
-        eprintln!("ltd-decode: warning: {warning}");
+        note!("ltd-decode: warning: {warning}");
     }
 
     let stop = StopRule { max_new_tokens: cli.max_new_tokens, eos: job.text.eos().to_vec() };
-    let report = Report::new(cli.json, job.prompts.len());
+    let mut report = Report::new(cli.json, job.prompts.len());
     let mut totals = Totals::default();
     let mut recycled = None;
     for (index, prompt) in job.prompts.iter().enumerate() {
@@ -61,6 +62,10 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
             };
             report.cycle(index, &outcome)?;
             answer.add(&outcome);
+            // Whoever reads has seen enough, unless trees are wanted too.
+            if report.reader_has_gone() && dump.is_none() {
+                return Ok(());
+            }
         }
         let output = stop.output(&session, prompt.ids.len());
         report.answer(index, prompt, &job.text.decode(&output)?, &output, &answer)?;
@@ -107,7 +112,7 @@ fn devices(engine: &Engine) -> String {
 fn load_package(folder: &Path) -> Result<PolicyPackage> {
     let package = PolicyPackage::load(folder)?;
     let manifest = &package.manifest;
-    eprintln!(
+    note!(
         "ltd-decode: policies of {} ({}), trained with {} and {} in {} on {}",
         manifest.run,
         manifest.stage,
@@ -117,12 +122,15 @@ fn load_package(folder: &Path) -> Result<PolicyPackage> {
         manifest.device
     );
     if let Some(Fallback { depth, size, reason }) = &manifest.fallback {
-        eprintln!("ltd-decode: depth {depth} and size {size} decide instead of the policy: {reason}");
+        note!("ltd-decode: depth {depth} and size {size} decide instead of the policy: {reason}");
     } else if let Policy::Factored(factored) = &package.policy {
         let measured = &factored.latency.identity;
-        eprintln!(
+        note!(
             "ltd-decode: decisions by times measured on {} ({}, {}, {} threads)",
-            measured.machine, measured.device, measured.dtype, measured.threads
+            measured.machine,
+            measured.device,
+            measured.dtype,
+            measured.threads
         );
     }
     Ok(package)

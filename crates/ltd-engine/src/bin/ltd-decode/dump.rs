@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use ltd_engine::{CycleOutcome, Session, VerifiedTree};
+use ltd_policy::write_atomically;
 use safetensors::{Dtype, tensor::TensorView};
 
 /// Collects cycles and writes them as one file.
@@ -60,14 +61,7 @@ impl TreeDump {
         });
         let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
         let bytes = safetensors::serialize(views, Some(metadata))?;
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let write = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            std::io::Write::write_all(&mut file, &bytes)?;
-            file.persist(path)?;
-            Ok(())
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+        Ok(write_atomically(path, &bytes)?)
     }
 
     fn ints(&mut self, name: &str, values: impl IntoIterator<Item = usize>) {

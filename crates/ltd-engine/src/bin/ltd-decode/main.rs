@@ -10,20 +10,13 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    ltd_console::begin();
     let cli = cli::Cli::parse();
     ltd_engine::bound_spinning();
     match decode::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads the output has seen enough (`ltd-decode ... | head`).
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ltd-decode: {error:#}");
-            ExitCode::from(if error.is::<decode::UsageError>() { 2 } else { 1 })
+            ltd_console::fail("ltd-decode", &format_args!("{error:#}"), error.is::<decode::UsageError>())
         }
     }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.downcast_ref::<std::io::Error>();
-    io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }

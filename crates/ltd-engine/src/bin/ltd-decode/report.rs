@@ -1,9 +1,10 @@
 //! What the command prints: text, or one JSON object per line.
 
-use std::io::Write;
+use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::Result;
+use ltd_console::{note, print_to_reader};
 use ltd_engine::text::Prompt;
 use ltd_engine::{CycleOutcome, CycleStats, Engine, SamplingParams};
 use serde_json::{Value, json};
@@ -47,18 +48,32 @@ impl Totals {
 pub(crate) struct Report {
     json: bool,
     prompts: usize,
+    reader_has_gone: bool,
 }
 
 impl Report {
     pub(crate) fn new(json: bool, prompts: usize) -> Self {
-        Self { json, prompts }
+        Self { json, prompts, reader_has_gone: false }
     }
 
-    pub(crate) fn cycle(&self, prompt: usize, outcome: &CycleOutcome) -> Result<()> {
+    /// Whether nobody reads any more (`ltd-decode ... | head`).
+    pub(crate) fn reader_has_gone(&self) -> bool {
+        self.reader_has_gone
+    }
+
+    fn print(&mut self, line: &dyn Display) -> Result<()> {
+        match print_to_reader(format_args!("{line}\n")) {
+            Err(error) if error.reader_has_gone() => self.reader_has_gone = true,
+            printed => printed?,
+        }
+        Ok(())
+    }
+
+    pub(crate) fn cycle(&mut self, prompt: usize, outcome: &CycleOutcome) -> Result<()> {
         if !self.json {
             return Ok(());
         }
-        print(&json!({
+        self.print(&json!({
             "prompt": prompt,
             "root": outcome.accepted_ids[0],
             "draft_depth": outcome.draft_depth,
@@ -72,7 +87,7 @@ impl Report {
     }
 
     pub(crate) fn answer(
-        &self,
+        &mut self,
         index: usize,
         prompt: &Prompt,
         text: &str,
@@ -86,19 +101,18 @@ impl Report {
                 line["prompt"] = json!(index);
                 line["question_id"] = json!(prompt.id);
                 line["text"] = json!(text);
-                print(&line)?;
+                self.print(&line)?;
             }
             return Ok(());
         }
         if self.prompts > 1 {
-            writeln!(std::io::stdout(), "--- question {}", prompt.id)?;
+            self.print(&format_args!("--- question {}", prompt.id))?;
         }
-        writeln!(std::io::stdout(), "{text}")?;
-        Ok(())
+        self.print(&text)
     }
 
     pub(crate) fn total(
-        &self,
+        &mut self,
         totals: &Totals,
         engine: &Engine,
         sampling: &SamplingParams,
@@ -110,11 +124,11 @@ impl Report {
             line["batch_invariant"] = json!(engine.is_batch_invariant());
             line["sampling"] = json!(sampling);
             line["seed"] = json!(seed);
-            return print(&line);
+            return self.print(&line);
         }
         let stats = &totals.stats;
         let percent = |part: Duration| 100.0 * stats.share(part);
-        eprintln!(
+        note!(
             "ltd-decode: {} tokens in {} cycles, {:.1} tokens/s, acceptance length {:.2}, \
              draft {:.0} %, verify {:.0} %, policy {:.1} %",
             totals.output_ids.len(),
@@ -127,11 +141,6 @@ impl Report {
         );
         Ok(())
     }
-}
-
-fn print(line: &Value) -> Result<()> {
-    writeln!(std::io::stdout(), "{line}")?;
-    Ok(())
 }
 
 fn milliseconds(duration: Duration) -> f64 {
