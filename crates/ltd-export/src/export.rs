@@ -1,12 +1,14 @@
 //! From a run's stage to a package: written beside its place, checked in every form, then moved there.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use ltd_policy::{
-    Choice, Frozen, MANIFEST_FILE, Manifest, Outputs, Policy, PolicyEntry, PolicyPackage, Probes, sha256_hex,
-    write_atomically,
+    Choice, Frozen, MANIFEST_FILE, Manifest, Outputs, Policy, PolicyEntry, PolicyPackage, Probes, is_full,
+    sha256_hex, write_atomically,
 };
 use serde::Deserialize;
+use tempfile::TempDir;
 
 use crate::torchscript;
 use crate::{Error, Result};
@@ -40,13 +42,62 @@ pub fn write(package: &PolicyPackage, out: &Path) -> Result<Export> {
         let problem = "exists and is not empty: choose another --out, or remove it".to_owned();
         return Err(Error::Out { path: out.to_owned(), problem });
     }
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let unusable = |error: std::io::Error| Error::Out { path: out.to_owned(), problem: error.to_string() };
-    std::fs::create_dir_all(parent).map_err(unusable)?;
-    let folder = tempfile::Builder::new().prefix(".exporting-").tempdir_in(parent).map_err(unusable)?;
-    let export = write_package(package, folder.path())?;
-    publish(folder, out).map_err(unusable)?;
+    let unusable = |error: std::io::Error| {
+        let path = out.to_owned();
+        if is_full(&error) {
+            Error::Io { path, source: error }
+        } else {
+            Error::Out { path, problem: error.to_string() }
+        }
+    };
+    let unfinished = Unfinished::begin(out).map_err(unusable)?;
+    let export = write_package(package, unfinished.folder.path())?;
+    unfinished.publish(out).map_err(unusable)?;
     Ok(export)
+}
+
+/// A folder beside its place, which goes with this unless it is published.
+struct Unfinished {
+    folder: TempDir,
+    /// Says to others that somebody still works here, where folders can be locked.
+    _lock: Option<File>,
+}
+
+impl Unfinished {
+    /// A new folder; those of earlier processes for the same place, which were killed, go.
+    fn begin(out: &Path) -> std::io::Result<Self> {
+        let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let prefix = format!(".{}.exporting-", out.file_name().unwrap_or_default().display());
+        std::fs::create_dir_all(parent)?;
+        for entry in parent.read_dir()?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) && lock(&entry.path()).is_some() {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(parent)?;
+        Ok(Self { _lock: lock(folder.path()), folder })
+    }
+
+    /// Moves the folder to its place.
+    fn publish(self, out: &Path) -> std::io::Result<()> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(self.folder.path(), std::fs::Permissions::from_mode(0o755))?;
+        }
+        // An empty folder is in the way of nothing but the renaming.
+        if out.is_dir() {
+            std::fs::remove_dir(out)?;
+        }
+        std::fs::rename(self.folder.path(), out)?;
+        let _ = self.folder.keep();
+        Ok(())
+    }
+}
+
+/// A lock that ends with the process, unless another process has it.
+fn lock(folder: &Path) -> Option<File> {
+    File::open(folder).ok().filter(|folder| folder.try_lock().is_ok())
 }
 
 /// The folder of a stage.
@@ -156,21 +207,5 @@ fn compare(form: &'static str, policy: &str, expected: &[Vec<f32>], found: &[Vec
             }
         }
     }
-    Ok(())
-}
-
-/// Moves a finished folder to its place.
-fn publish(folder: tempfile::TempDir, out: &Path) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
-    }
-    // An empty folder is in the way of nothing but the renaming.
-    if out.is_dir() {
-        std::fs::remove_dir(out)?;
-    }
-    std::fs::rename(folder.path(), out)?;
-    let _ = folder.keep();
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! A policy as `TorchScript`, for servers that run LibTorch or PyTorch.
 
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use ltd_policy::{Linear, Mlp};
+use ltd_policy::{Linear, Mlp, write_atomically};
 use tch::{CModule, Kind, Tensor};
 
-use crate::Result;
+use crate::{Error, Result};
 
 const ROWS: i64 = 0;
 
@@ -31,8 +34,28 @@ pub(crate) fn write(mlp: &Mlp, path: &Path) -> Result<()> {
         vec![x]
     };
     let module = tch::no_grad(|| CModule::create_by_tracing("Policy", "forward", &[example], &mut forward))?;
-    module.save(path)?;
-    Ok(())
+    Ok(write_atomically(path, &serialize(&module, path)?)?)
+}
+
+/// What the file `path` of a module has to hold. LibTorch ends the process where a disk is full, so that it writes
+/// into a pipe: `path` leads there meanwhile, for the name is part of the content.
+fn serialize(module: &CModule, path: &Path) -> Result<Vec<u8>> {
+    let io = |source| Error::Io { path: path.to_owned(), source };
+    let (mut reader, writer) = std::io::pipe().map_err(io)?;
+    let open_files = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    symlink(format!("{open_files}/{}", writer.as_raw_fd()), path).map_err(io)?;
+    let (saved, bytes) = std::thread::scope(|scope| {
+        let bytes = scope.spawn(move || {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).map(|_| bytes)
+        });
+        let saved = module.save(path);
+        // The pipe ends where nobody can write to it any more.
+        drop(writer);
+        (saved, bytes.join().expect("invariant: reading does not panic"))
+    });
+    saved?;
+    bytes.map_err(io)
 }
 
 /// The logits that a written module gives to observations.

@@ -1,16 +1,19 @@
 //! Files that are complete or absent.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 use crate::{Error, Result};
+
+/// How the names of unfinished files begin; the rest is drawn anew for each.
+const UNFINISHED: &str = ".writing-";
 
 /// Writes a file under a temporary name in the same folder, then renames it into place.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".writing-").tempfile_in(folder)?;
-        file.write_all(bytes)?;
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
+        file.as_file_mut().write_all(bytes)?;
         file.as_file().sync_all()?;
         // Temporary files are private to their owner; results are not.
         #[cfg(unix)]
@@ -22,4 +25,23 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         Ok(())
     };
     write().map_err(Error::io(path))
+}
+
+/// Removes what a writer that was killed left unfinished in a folder. Only for whoever alone writes there.
+pub fn remove_unfinished(folder: &Path) -> Result<()> {
+    let remove = || -> std::io::Result<()> {
+        for entry in folder.read_dir()? {
+            let entry = entry?;
+            if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    };
+    remove().map_err(Error::io(folder))
+}
+
+/// Whether a file could not be written for want of room: another place on the same disk would do no better.
+pub fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }

@@ -6,6 +6,7 @@ mod conditions;
 mod decider;
 mod error;
 mod factored;
+mod folder_lock;
 mod frozen;
 mod latency;
 mod manifest;
@@ -15,11 +16,12 @@ mod package;
 mod sampling;
 
 pub use action::{DepthActions, DepthRule, SizeActions};
-pub use atomic_file::write_atomically;
+pub use atomic_file::{is_full, remove_unfinished, write_atomically};
 pub use conditions::Conditions;
 pub use decider::{DepthPolicy, SizePolicy};
 pub use error::{Error, Result};
 pub use factored::{FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor};
+pub use folder_lock::FolderLock;
 pub use frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind, Probes};
 pub use latency::{
     DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,

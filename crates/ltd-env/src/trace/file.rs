@@ -1,18 +1,18 @@
 //! Traces on disk: a header, and shards of checksummed chunks, one per sequence.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use half::f16;
-use ltd_policy::{sha256_hex, write_atomically};
+use ltd_policy::{FolderLock, remove_unfinished, sha256_hex, write_atomically};
 
 use super::{TRACE_VERSION, TraceHeader, TracedSequence};
 use crate::{Error, Result};
 
 const HEADER_FILE: &str = "trace.json";
-/// Locked by whoever writes the trace. The system unlocks it when the process ends, in whatever way; the file stays.
+/// Locked by whoever writes the trace.
 const LOCK_FILE: &str = "trace.lock";
 const MAGIC: [u8; 4] = *b"LTDT";
 /// Magic, length of the payload, checksum of the payload.
@@ -94,8 +94,7 @@ pub struct TraceWriter {
     shard: usize,
     recorded: BTreeSet<u32>,
     bytes: u64,
-    /// Held as long as the writer lives.
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl TraceWriter {
@@ -106,7 +105,9 @@ impl TraceWriter {
     pub fn open(folder: &Path, header: TraceHeader) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         // First: what looks cut off may be a chunk that another process is writing.
-        let lock = lock(folder)?;
+        let lock = FolderLock::take(&folder.join(LOCK_FILE))?;
+        let lock = lock.ok_or_else(|| Error::TraceInUse { path: folder.to_owned() })?;
+        remove_unfinished(folder)?;
         let path = folder.join(HEADER_FILE);
         if path.exists() {
             let found = read_header(folder)?;
@@ -181,18 +182,6 @@ impl TraceWriter {
             self.append(sequence)?;
         }
         Ok(new.len())
-    }
-}
-
-/// Takes the lock of a trace's folder.
-fn lock(folder: &Path) -> Result<File> {
-    let path = folder.join(LOCK_FILE);
-    let file =
-        OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::TraceInUse { path: folder.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(Error::Io { path, source }),
     }
 }
 

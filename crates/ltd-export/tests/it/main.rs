@@ -304,3 +304,43 @@ fn what_is_no_run_or_no_place_is_refused() {
     );
     assert_eq!(entries(folder.path()), ["run"]);
 }
+
+#[test]
+fn what_killed_exports_left_goes_and_what_others_write_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = run(folder.path());
+    let [dead, alive, other] =
+        [".policies.exporting-dead", ".policies.exporting-alive", ".more.exporting-other"]
+            .map(|name| folder.path().join(name));
+    for path in [&dead, &alive, &other] {
+        std::fs::create_dir(path).expect("a folder");
+        std::fs::write(path.join("size.safetensors"), "").expect("written");
+    }
+    let writer = std::fs::File::open(&alive).expect("a folder");
+    writer.try_lock().expect("locked");
+    export(&run, None, &folder.path().join("policies")).expect("an export");
+    assert!(!dead.exists() && alive.exists() && other.exists());
+}
+
+/// LibTorch ends the process where it cannot write.
+#[test]
+fn a_full_disk_is_an_error_with_every_file_of_a_package() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = run(folder.path());
+    let whole = folder.path().join("whole");
+    export(&run, None, &whole).expect("an export");
+    let length = |name: &str| whole.join(name).metadata().expect("a file").len();
+    let scripts = ["depth.torchscript.pt", "size.torchscript.pt"].map(length);
+    assert!(length("depth.safetensors") < scripts[0] / 2, "a limit can lie between them");
+    for limit in [0, length("depth.safetensors") / 1024 + 1, scripts[0] / 1024, scripts[1] / 1024] {
+        let out = folder.path().join("limited");
+        let line = format!("ulimit -f {limit}; exec \"$0\" --run \"$1\" --out \"$2\"");
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", &line, env!("CARGO_BIN_EXE_ltd-export")]).args([&run, &out]);
+        let ended = command.output().expect("a shell");
+        let errors = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{limit} KiB: {errors}");
+        assert!(errors.starts_with("ltd-export: ") && errors.contains("File too large"), "{errors}");
+        assert_eq!(entries(folder.path()), ["run", "whole"], "nothing is left behind");
+    }
+}
