@@ -2,8 +2,10 @@
 
 mod bad_input;
 mod command;
+mod console;
 mod decode;
 mod factored;
+mod folders;
 mod path;
 mod resume;
 mod retarget;

@@ -16,6 +16,9 @@ pub enum Error {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ltd_train::Error),
+    /// A recording had no room; what is complete of it is kept.
+    #[error("{0}\nwhat was recorded is kept; the same command goes on")]
+    Recording(ltd_env::Error),
     /// A trace or a replay.
     #[error(transparent)]
     Env(#[from] ltd_env::Error),
@@ -42,7 +45,7 @@ impl Error {
             Self::Config(error) => error.is_usage(),
             Self::Env(error) => matches!(error, ltd_env::Error::Trace { .. } | ltd_env::Error::EmptyTrace),
             Self::Engine(error) => error.is_usage(),
-            Self::Signal(_) | Self::Output(_) => false,
+            Self::Signal(_) | Self::Output(_) | Self::Recording(_) => false,
         }
     }
 }

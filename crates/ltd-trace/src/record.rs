@@ -10,8 +10,8 @@ use ltd_train::{
     INTERRUPTED_EXIT_CODE, Interrupt, Progress, PromptSet, Recording, TrainConfig, load_prompts,
 };
 
-use crate::Result;
 use crate::cli::{MergeArgs, RecordArgs};
+use crate::{Error, Result};
 
 pub(crate) fn record(args: &RecordArgs) -> Result<ExitCode> {
     let config = TrainConfig::load(&args.config, &args.overrides)?;
@@ -31,7 +31,11 @@ pub(crate) fn record(args: &RecordArgs) -> Result<ExitCode> {
         max_time: None,
     };
     let interrupt = Interrupt::listen()?;
-    let done = ltd_train::record(&recording, &config, &engine, text.eos(), Progress::detect(), &interrupt)?;
+    let done = ltd_train::record(&recording, &config, &engine, text.eos(), Progress::detect(), &interrupt);
+    let done = done.map_err(|error| match error {
+        ltd_train::Error::Env(error @ ltd_env::Error::Io { .. }) => Error::Recording(error),
+        other => other.into(),
+    })?;
     Ok(if done { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED_EXIT_CODE) })
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use ltd_console::{note, print_result, say};
 
 use crate::compare::compare;
 use crate::config::StaticSetting;
@@ -138,51 +139,46 @@ impl Cli {
         };
         match result {
             Ok(code) => code,
-            Err(error) => {
-                eprintln!("ltd-train: {error}");
-                ExitCode::from(if error.is_usage() { 2 } else { 1 })
-            }
+            Err(error) => ltd_console::fail("ltd-train", &error, error.is_usage()),
         }
     }
 }
 
 impl RunArgs {
     fn execute(&self) -> Result<ExitCode> {
-        let (folder, config) = match (&self.resume, &self.config) {
-            (Some(run), _) => (run.clone(), None),
-            (None, Some(file)) => {
-                let config = TrainConfig::load(file, &self.overrides)?;
-                if self.dry_run {
-                    print!("{}", describe(&config));
-                    return Ok(ExitCode::SUCCESS);
-                }
-                (self.run_dir.clone().unwrap_or_else(|| default_folder(file)), Some(config))
-            }
-            (None, None) => unreachable!("clap asks for one of both"),
-        };
-        let interrupt = Interrupt::listen().map_err(Error::Signal)?;
-        let progress = Progress::detect();
-        let mut trainer = match config {
-            Some(config) => {
-                progress.say(&format!("run folder {0}; curves: tensorboard --logdir {0}", folder.display()));
-                Trainer::create(config, &folder, progress, interrupt)?
-            }
-            None => Trainer::resume(&folder, progress, interrupt)?,
-        };
-        let ending = trainer.learn().map_err(|error| unfinished(error, &folder))?;
+        if let (Some(file), true) = (&self.config, self.dry_run) {
+            let config = TrainConfig::load(file, &self.overrides)?;
+            print_result(format_args!("{}", describe(&config)))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut trainer = self.open()?;
+        let ending = trainer.learn().map_err(|error| unfinished(error, trainer.folder()))?;
+        let folder = trainer.folder().display();
         Ok(match ending {
             Ending::Finished { summary } => {
-                println!("\n{summary}");
-                let folder = folder.display();
-                progress.say(&format!("freeze the policies: ltd-export --run {folder} --out policies"));
+                say!("\n{summary}")?;
+                note!("freeze the policies: ltd-export --run {folder} --out policies");
                 ExitCode::SUCCESS
             }
             Ending::Interrupted { place } => {
-                let folder = folder.display();
-                progress.say(&format!("interrupted at {place}; go on with: ltd-train --resume {folder}"));
+                note!("interrupted at {place}; go on with: ltd-train --resume {folder}");
                 ExitCode::from(EXIT_CODE)
             }
         })
+    }
+
+    /// Begins a run, or goes on with one.
+    fn open(&self) -> Result<Trainer> {
+        let (interrupt, progress) = (Interrupt::listen().map_err(Error::Signal)?, Progress::detect());
+        if let Some(run) = &self.resume {
+            return Trainer::resume(run, progress, interrupt).map_err(|error| unfinished(error, run));
+        }
+        let file = self.config.as_ref().expect("clap asks for one of both");
+        let config = TrainConfig::load(file, &self.overrides)?;
+        match &self.run_dir {
+            Some(folder) => Trainer::create(config, folder, progress, interrupt),
+            None => Trainer::create_unique(config, &default_folder(file), progress, interrupt),
+        }
     }
 }
 

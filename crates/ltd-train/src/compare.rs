@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ltd_console::{note, print_result};
 use ltd_engine::text::TextModel;
 use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule, fingerprint};
 use ltd_policy::{Fallback, Policy, PolicyPackage, write_atomically};
@@ -54,7 +55,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
     for (folder, package) in args.policies.iter().zip(&packages) {
         check_package(folder, package, [&target, &draft, &width], &engine)?;
         if let Some(warning) = package.warning(&engine.conditions(config.sampling)) {
-            eprintln!("ltd-train: warning: {}: {warning}", folder.display());
+            note!("ltd-train: warning: {}: {warning}", folder.display());
         }
     }
     let set = match &args.questions {
@@ -116,12 +117,14 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
         best_constant: constant.name.clone(),
         contenders: measured.iter().map(|row| Comparison::new(row, &measured[0], constant)).collect(),
     };
-    // First what was measured, on whatever else fails.
-    print!("{}", describe(&report, &args.policies, &packages, args.ignore_fallback));
+    // Whichever of both fails, the other one has what was measured.
+    let text = describe(&report, &args.policies, &packages, args.ignore_fallback);
+    let printed = print_result(format_args!("{text}"));
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&report).expect("invariant: plain data") + "\n";
         write_atomically(path, json.as_bytes())?;
     }
+    printed?;
     Ok(ExitCode::SUCCESS)
 }
 

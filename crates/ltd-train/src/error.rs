@@ -87,6 +87,9 @@ pub enum Error {
     /// A policy file.
     #[error(transparent)]
     Policy(#[from] ltd_policy::Error),
+    /// A result could not be printed.
+    #[error(transparent)]
+    Output(#[from] ltd_console::OutputError),
     /// A package could not be written.
     #[error(transparent)]
     Export(#[from] ltd_export::Error),
@@ -102,17 +105,13 @@ impl Error {
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
         match self {
-            // A file that is not there was named wrongly; other troubles with files are the run's.
-            Self::Policy(ltd_policy::Error::Io { source, .. }) => {
-                source.kind() == std::io::ErrorKind::NotFound
-            }
+            Self::Policy(error) => error.is_usage(),
             Self::Config { .. }
             | Self::ConfigFile { .. }
             | Self::RunFolder { .. }
             | Self::Prompt { .. }
             | Self::Checkpoint { .. }
             | Self::Recorded(_)
-            | Self::Policy(_)
             | Self::Text(_) => true,
             Self::Export(error) => error.is_usage(),
             Self::Engine(error) => error.is_usage(),

@@ -1,9 +1,10 @@
 //! Progress on a terminal as bars, elsewhere as plain lines.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use ltd_console::note;
 
 /// Time between plain lines of one task.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -28,8 +29,7 @@ impl Progress {
     /// A line for the user.
     pub fn say(self, line: &str) {
         if self != Self::Silent {
-            // Progress is a courtesy: a closed standard error is no reason to stop.
-            let _ = writeln!(std::io::stderr(), "{line}");
+            note!("{line}");
         }
     }
 

@@ -1,68 +1,106 @@
-//! TensorBoard event files, through tensorboard-rs: the one place that knows the crate.
+//! TensorBoard event files: events and framing are tensorboard-rs's, the file is ours. The crate's own writers panic,
+//! in a thread and again when they are dropped, where a disk is full.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::Duration;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
-use tensorboard_rs::summary_writer::SummaryWriter;
+use protobuf::Message;
+use tensorboard_proto::event::{Event, SessionLog, SessionLog_SessionStatus};
+use tensorboard_proto::summary::Summary;
+use tensorboard_rs::record_writer::RecordWriter;
+use tensorboard_rs::summary;
 
 use super::Record;
-use crate::run::unix_time;
+use crate::run::{seconds_since_1970, unix_time};
 use crate::{Error, Result};
 
-/// An event file.
-pub(super) struct Events(SummaryWriter);
+/// How TensorBoard knows its files.
+const PREFIX: &str = "events.out.tfevents.";
+/// Where the first event says which form the file has.
+const VERSION: &str = "brain.Event:2";
+
+/// The event file of a folder, which TensorBoard shows as one run.
+pub(super) struct Events {
+    path: PathBuf,
+    file: File,
+}
 
 impl Events {
-    /// Starts a new event file in `folder`, which TensorBoard shows as one run.
-    pub(super) fn create(folder: &Path) -> Result<Self> {
-        // The crate panics where it cannot write: find out first.
+    /// Starts the event file of `folder` anew, with the records that there are already. Files of earlier processes go:
+    /// they may end in the middle of an event, and hold steps that will be taken once more.
+    pub(super) fn create(folder: &Path, records: &[Record]) -> Result<Self> {
         let io = |source| Error::Io { path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(io)?;
-        tempfile::tempfile_in(folder).map_err(io)?;
-        // It names files by second and process, and writes over one of the same name.
-        while std::fs::read_dir(folder).map_err(io)?.flatten().any(|entry| {
-            entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with(&format!("events.out.tfevents.{:010}", unix_time()))
-        }) {
-            std::thread::sleep(Duration::from_millis(50));
+        // TensorBoard goes on from file to file in the order of their names, which begin with a time.
+        let mut time = unix_time();
+        for entry in folder.read_dir().map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            let Some(earlier) = path.file_name().and_then(|name| name.to_str()?.strip_prefix(PREFIX)) else {
+                continue;
+            };
+            let begun = earlier.split('.').next().and_then(|begun| begun.parse::<u64>().ok());
+            time = time.max(begun.map_or(0, |begun| begun.saturating_add(1)));
+            std::fs::remove_file(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
         }
-        Ok(Self(SummaryWriter::new(folder)))
+        let path = folder.join(format!("{PREFIX}{time:010}.ltd-train.{}.0", std::process::id()));
+        let open = OpenOptions::new().create_new(true).append(true).open(&path);
+        let file = open.map_err(|source| Error::Io { path: path.clone(), source })?;
+        let mut events = Self { path, file };
+
+        let mut version = Event::new();
+        version.set_wall_time(seconds_since_1970());
+        version.set_file_version(VERSION.to_owned());
+        // Whoever watched the earlier files forgets what they said.
+        let mut restart = SessionLog::new();
+        restart.set_status(SessionLog_SessionStatus::START);
+        let mut begin = Event::new();
+        begin.set_wall_time(seconds_since_1970());
+        begin.set_session_log(restart);
+        events.append([version, begin].into_iter().chain(records.iter().flat_map(of_record)))?;
+        Ok(events)
     }
 
-    pub(super) fn write(&mut self, record: &Record) {
-        for (tag, value) in &record.values {
-            self.0.add_scalar(tag, *value as f32, record.timesteps);
-        }
-        for (tag, counts) in &record.histograms {
-            self.histogram(tag, counts, record.timesteps);
-        }
-        self.0.flush();
+    pub(super) fn write(&mut self, record: &Record) -> Result<()> {
+        self.append(of_record(record))
     }
 
-    /// One bucket per value: all are small whole numbers.
-    fn histogram(&mut self, tag: &str, counts: &BTreeMap<usize, usize>, timesteps: usize) {
-        let (Some(&least), Some(&greatest)) = (counts.keys().next(), counts.keys().next_back()) else {
-            return;
-        };
-        let moment = |power: i32| {
-            counts.iter().map(|(value, count)| (*value as f64).powi(power) * *count as f64).sum::<f64>()
-        };
-        let limits: Vec<f64> = (least..=greatest).map(|value| value as f64 + 0.5).collect();
-        let buckets: Vec<f64> =
-            (least..=greatest).map(|value| counts.get(&value).copied().unwrap_or(0) as f64).collect();
-        self.0.add_histogram_raw(
-            tag,
-            least as f64,
-            greatest as f64,
-            moment(0),
-            moment(1),
-            moment(2),
-            &limits,
-            &buckets,
-            timesteps,
-        );
+    /// Appends events in one go.
+    fn append(&mut self, events: impl Iterator<Item = Event>) -> Result<()> {
+        let mut bytes = Vec::new();
+        let mut framed = RecordWriter::new(&mut bytes);
+        for event in events {
+            let event = event.write_to_bytes().expect("invariant: no field is required");
+            framed.write(&event).expect("invariant: memory can be written to");
+        }
+        self.file.write_all(&bytes).map_err(|source| Error::Io { path: self.path.clone(), source })
     }
+}
+
+/// The events of a record: one per curve and histogram.
+fn of_record(record: &Record) -> impl Iterator<Item = Event> {
+    let scalars = record.values.iter().map(|(tag, value)| summary::scalar(tag, *value as f32));
+    let histograms = record.histograms.iter().filter_map(|(tag, counts)| histogram(tag, counts));
+    scalars.chain(histograms).map(|summary| {
+        let mut event = Event::new();
+        event.set_wall_time(record.wall_time);
+        event.set_step(record.timesteps as i64);
+        event.set_summary(summary);
+        event
+    })
+}
+
+/// One bucket per value: all are small whole numbers.
+fn histogram(tag: &str, counts: &BTreeMap<usize, usize>) -> Option<Summary> {
+    let (&least, &greatest) = (counts.keys().next()?, counts.keys().next_back()?);
+    let moment = |power: i32| {
+        counts.iter().map(|(value, count)| (*value as f64).powi(power) * *count as f64).sum::<f64>()
+    };
+    let limits: Vec<f64> = (least..=greatest).map(|value| value as f64 + 0.5).collect();
+    let buckets: Vec<f64> =
+        (least..=greatest).map(|value| counts.get(&value).copied().unwrap_or(0) as f64).collect();
+    let [count, sum, squares] = [0, 1, 2].map(moment);
+    let (least, greatest) = (least as f64, greatest as f64);
+    Some(summary::histogram_raw(tag, least, greatest, count, sum, squares, &limits, &buckets))
 }

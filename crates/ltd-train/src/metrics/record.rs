@@ -69,7 +69,7 @@ pub(crate) fn rollout_record(
             histograms.insert(tag.to_owned(), counts.clone());
         }
     }
-    Record { stage: stage.to_owned(), timesteps, values, histograms }
+    Record { stage: stage.to_owned(), timesteps, values, histograms, ..Record::default() }
 }
 
 /// The curves of an epoch of the predictor, `samples` of which were seen so far.

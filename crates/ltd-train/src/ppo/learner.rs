@@ -121,14 +121,29 @@ impl Learner {
         &mut self.observation
     }
 
-    /// Takes steps until the rollout is full, or until `interrupted` says so after a step: then there is no buffer,
-    /// and the next call goes on with the same rollout. `observer` sees each step.
+    /// Whether a rollout was begun that nothing was learned from yet.
+    pub fn in_rollout(&self) -> bool {
+        self.rollout.len() > 0
+    }
+
+    /// A rollout to learn from, unless `interrupted` says so after a step: see [`Learner::fill_rollout`].
     pub fn collect(
         &mut self,
         env: &mut dyn Env,
         observer: &mut dyn FnMut(&Step),
         interrupted: &dyn Fn() -> bool,
     ) -> ltd_env::Result<Option<RolloutBuffer>> {
+        Ok(self.fill_rollout(env, observer, interrupted)?.then(|| self.finish_rollout()))
+    }
+
+    /// Takes steps until the rollout is full, or until `interrupted` says so after a step: then it is not, and the
+    /// next call goes on with the same rollout. `observer` sees each step.
+    pub fn fill_rollout(
+        &mut self,
+        env: &mut dyn Env,
+        observer: &mut dyn FnMut(&Step),
+        interrupted: &dyn Fn() -> bool,
+    ) -> ltd_env::Result<bool> {
         if !self.begun {
             env.reset(&mut self.observation)?;
             self.begun = true;
@@ -139,12 +154,17 @@ impl Learner {
             let step = rollout.step(&self.config, env, actor, observation, episodes, actions)?;
             observer(&step);
             if interrupted() && rollout.len() < self.config.n_steps {
-                return Ok(None);
+                return Ok(false);
             }
         }
-        let rollout = std::mem::take(rollout);
+        Ok(true)
+    }
+
+    /// The full rollout with its advantages, to be learned from.
+    pub fn finish_rollout(&mut self) -> RolloutBuffer {
+        let rollout = std::mem::take(&mut self.rollout);
         self.updated_timesteps += rollout.len();
-        Ok(Some(rollout.finish(&self.config, networks, observation, episodes.at_start())))
+        rollout.finish(&self.config, &self.networks, &self.observation, self.episodes.at_start())
     }
 
     /// Learns from a rollout; `progress` is the share of the stage that is over.
@@ -161,6 +181,10 @@ impl Learner {
     pub fn snapshot(&self) -> Snapshot {
         let mut tensors = self.networks.named_parameters();
         tensors.extend(self.adam.named_tensors());
+        // Learning goes on in place.
+        for (_, tensor) in &mut tensors {
+            *tensor = tensor.detach().copy();
+        }
         for (name, values) in [
             (ROLLOUT_OBSERVATIONS, &self.rollout.observations),
             (ROLLOUT_ACTION_VALUES, &self.rollout.action_values),

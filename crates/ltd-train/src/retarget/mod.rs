@@ -5,6 +5,7 @@ mod pair;
 
 use std::path::Path;
 
+use ltd_console::{note, say};
 use ltd_engine::Learned;
 use ltd_env::trace::Trace;
 use ltd_policy::{
@@ -30,7 +31,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     check_trace(&args.trace, &trace, &package)?;
     // Another machine is what this is for, and traces are greedy.
     if let Some(warning) = package.warning(&Conditions::greedy()) {
-        eprintln!("ltd-train: warning: {}: {warning}", args.policy.display());
+        note!("ltd-train: warning: {}: {warning}", args.policy.display());
     }
     let table = LatencyTable::read(&args.latency)?;
     let recorded = Recorded::new(&args.trace, &trace, table, HELD_OUT)?;
@@ -71,9 +72,8 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
         retargeted.manifest.fallback = Some(Fallback { depth: constant.depth, size: constant.size, reason });
     }
     ltd_export::write(&retargeted, &args.out)?;
-    println!("{}", describe(&predictions, &recorded, retargeted.manifest.fallback.as_ref()));
-    println!("written to {}", args.out.display());
-    Ok(())
+    say!("{}", describe(&predictions, &recorded, retargeted.manifest.fallback.as_ref()))?;
+    Ok(say!("written to {}", args.out.display())?)
 }
 
 /// Widths of a network's hidden layers.

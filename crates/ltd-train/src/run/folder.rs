@@ -1,43 +1,78 @@
 //! Names of a run's files.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use ltd_policy::{PolicyKind, write_atomically};
+use ltd_policy::{FolderLock, PolicyKind, is_full, remove_unfinished, write_atomically};
 
 use crate::config::TrainConfig;
 use crate::plan::Stage;
 use crate::run::Provenance;
 use crate::{Error, Result};
 
-/// The folder of a run. All that the run leaves is in it.
-#[derive(Debug, Clone)]
+/// The folder of a run. All that the run leaves is in it, and as long as this lives nobody else writes to it.
+#[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
+    /// Whether it was not there before, and no run has begun in it: then it goes when this does.
+    provisional: bool,
+    _lock: FolderLock,
 }
 
 impl RunFolder {
     const CONFIG: &'static str = "config.json";
     /// Written last when a run begins: what makes a folder a run.
     const PROVENANCE: &'static str = "run.json";
+    /// Locked by the process that writes the run.
+    const LOCK: &'static str = "run.lock";
 
     /// The folder of a run that is to begin: it can be made, and holds no run yet.
     pub(crate) fn reserve(path: &Path) -> Result<Self> {
-        let unusable = |problem: String| Error::RunFolder { path: path.to_owned(), problem };
-        if path.join(Self::PROVENANCE).exists() {
-            let problem = "holds a run already: resume it with --resume, or choose another --run-dir";
-            return Err(unusable(problem.to_owned()));
+        // Before anything is written.
+        refuse_a_run(path)?;
+        let new = !path.exists();
+        std::fs::create_dir_all(path).map_err(|error| unusable(path, "cannot be made", error))?;
+        Self::occupy(path, new)
+    }
+
+    /// A folder that was not there before: `path`, or with a number after it if that is taken.
+    pub(crate) fn reserve_unique(path: &Path) -> Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|error| unusable(path, "cannot be made", error))?;
         }
-        std::fs::create_dir_all(path).map_err(|error| unusable(format!("cannot be made: {error}")))?;
-        tempfile::tempfile_in(path).map_err(|error| unusable(format!("cannot be written to: {error}")))?;
-        Ok(Self { path: path.to_owned() })
+        let mut name = path.to_owned();
+        for number in 2.. {
+            match std::fs::create_dir(&name) {
+                Ok(()) => break,
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    let mut numbered = path.as_os_str().to_owned();
+                    numbered.push(format!("-{number}"));
+                    name = numbered.into();
+                }
+                Err(error) => return Err(unusable(&name, "cannot be made", error)),
+            }
+        }
+        Self::occupy(&name, true)
+    }
+
+    fn occupy(path: &Path, provisional: bool) -> Result<Self> {
+        let run = Self { _lock: lock(path)?, path: path.to_owned(), provisional };
+        // Another process may have begun one, and ended, since this was looked at.
+        refuse_a_run(path)?;
+        let cannot = |error| unusable(path, "cannot be written to", error);
+        tempfile::tempfile_in(path).map_err(cannot)?;
+        remove_unfinished(path)?;
+        Ok(run)
     }
 
     /// Begins the run: writes its resolved configuration and where it comes from.
-    pub(crate) fn begin(&self, config: &TrainConfig, provenance: &Provenance) -> Result<()> {
+    pub(crate) fn begin(&mut self, config: &TrainConfig, provenance: &Provenance) -> Result<()> {
         let text =
             serde_json::to_string_pretty(config).expect("invariant: a configuration is plain data") + "\n";
         write_atomically(&self.path.join(Self::CONFIG), text.as_bytes())?;
-        provenance.write(&self.provenance())
+        provenance.write(&self.provenance())?;
+        self.provisional = false;
+        Ok(())
     }
 
     /// Opens the folder of a run that was begun.
@@ -46,7 +81,9 @@ impl RunFolder {
             let problem = format!("is no run: it has no {}", Self::PROVENANCE);
             return Err(Error::RunFolder { path: path.to_owned(), problem });
         }
-        Ok((Self { path: path.to_owned() }, TrainConfig::load(&path.join(Self::CONFIG), &[])?))
+        let run = Self { _lock: lock(path)?, path: path.to_owned(), provisional: false };
+        remove_unfinished(path)?;
+        Ok((run, TrainConfig::load(&path.join(Self::CONFIG), &[])?))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -98,6 +135,15 @@ impl RunFolder {
     }
 }
 
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        if self.provisional {
+            // What cannot be removed does no harm: it is no run.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
 /// The folder of one stage.
 #[derive(Debug, Clone)]
 pub(crate) struct StageFolder {
@@ -105,8 +151,35 @@ pub(crate) struct StageFolder {
 }
 
 impl StageFolder {
+    const MANIFEST: &'static str = "stage.json";
+    /// How the names of snapshots begin.
+    const CANDIDATE: &'static str = "candidate-";
+
+    /// Readies the folder for the stage, or for the rest of it.
     pub(crate) fn create(&self) -> Result<()> {
-        std::fs::create_dir_all(&self.path).map_err(|source| Error::Io { path: self.path.clone(), source })
+        std::fs::create_dir_all(&self.path)
+            .map_err(|source| Error::Io { path: self.path.clone(), source })?;
+        remove_unfinished(&self.path)?;
+        // Whoever finds the manifest takes the stage for finished.
+        self.remove(|name| name == Self::MANIFEST)
+    }
+
+    /// Removes the snapshots of a stage that is over.
+    pub(crate) fn remove_candidates(&self) -> Result<()> {
+        self.remove(|name| name.starts_with(Self::CANDIDATE))
+    }
+
+    fn remove(&self, which: impl Fn(&str) -> bool) -> Result<()> {
+        let remove = || -> std::io::Result<()> {
+            for entry in self.path.read_dir()? {
+                let entry = entry?;
+                if which(&entry.file_name().to_string_lossy()) {
+                    std::fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        remove().map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -115,7 +188,7 @@ impl StageFolder {
 
     /// The pair of policies after the stage, in the form of a package's manifest.
     pub(crate) fn manifest(&self) -> PathBuf {
-        self.path.join("stage.json")
+        self.path.join(Self::MANIFEST)
     }
 
     /// Name of a policy's file.
@@ -130,11 +203,42 @@ impl StageFolder {
 
     /// The frozen policy of a snapshot.
     pub(crate) fn candidate_policy(&self, candidate: &str) -> PathBuf {
-        self.path.join(format!("candidate-{candidate}.policy.safetensors"))
+        self.path.join(format!("{}{candidate}.policy.safetensors", Self::CANDIDATE))
     }
 
     /// Policy and value function of a snapshot.
     pub(crate) fn candidate_networks(&self, candidate: &str) -> PathBuf {
-        self.path.join(format!("candidate-{candidate}.networks.safetensors"))
+        self.path.join(format!("{}{candidate}.networks.safetensors", Self::CANDIDATE))
+    }
+}
+
+/// Takes the lock of a run's folder.
+fn lock(path: &Path) -> Result<FolderLock> {
+    match FolderLock::take(&path.join(RunFolder::LOCK)) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => {
+            let problem =
+                "another process is writing this run: wait until it has ended, or choose another folder";
+            Err(Error::RunFolder { path: path.to_owned(), problem: problem.to_owned() })
+        }
+        Err(ltd_policy::Error::Io { source, .. }) => Err(unusable(path, "cannot be written to", source)),
+        Err(other) => Err(other.into()),
+    }
+}
+
+fn refuse_a_run(path: &Path) -> Result<()> {
+    if path.join(RunFolder::PROVENANCE).exists() {
+        let problem = "holds a run already: resume it with --resume, or choose another --run-dir";
+        return Err(Error::RunFolder { path: path.to_owned(), problem: problem.to_owned() });
+    }
+    Ok(())
+}
+
+fn unusable(path: &Path, what: &str, error: std::io::Error) -> Error {
+    let path = path.to_owned();
+    if is_full(&error) {
+        Error::Io { path, source: error }
+    } else {
+        Error::RunFolder { path, problem: format!("{what}: {error}") }
     }
 }

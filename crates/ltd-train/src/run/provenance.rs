@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::process::Command;
 
+use ltd_engine::text::Prompt;
 use ltd_engine::{DtypeChoice, Engine, fingerprint};
-use ltd_policy::{ModelIdentity, write_atomically};
+use ltd_policy::{ModelIdentity, sha256_hex, write_atomically};
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
 use crate::config::TrainConfig;
-use crate::{Error, Result};
+use crate::prompts::Prompts;
 
 /// Program, source revision, machine and models of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -31,7 +33,37 @@ pub(crate) struct Provenance {
     pub(crate) threads: i32,
     pub(crate) target: ModelIdentity,
     pub(crate) draft: ModelIdentity,
+    /// What the prompts are, whatever their files are called.
+    pub(crate) prompts: PromptHashes,
+    /// Tokens that end an answer.
+    pub(crate) eos: Vec<u32>,
     pub(crate) seed: u64,
+    /// The configuration as it was when the run began.
+    pub(crate) config: TrainConfig,
+}
+
+/// SHA-256 of each set of prompts, over its token ids.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PromptHashes {
+    pub(crate) train: String,
+    pub(crate) validation: String,
+    pub(crate) evaluation: String,
+}
+
+impl PromptHashes {
+    fn of(prompts: &Prompts) -> Self {
+        let hash = |set: &[Prompt]| {
+            let numbers = set.iter().flat_map(|prompt| {
+                std::iter::once(prompt.ids.len() as u32).chain(prompt.ids.iter().copied())
+            });
+            sha256_hex(&numbers.flat_map(u32::to_le_bytes).collect::<Vec<u8>>())
+        };
+        Self {
+            train: hash(&prompts.train),
+            validation: hash(&prompts.validation),
+            evaluation: hash(&prompts.evaluation),
+        }
+    }
 }
 
 /// The machine, as far as the system tells.
@@ -56,7 +88,12 @@ const KERNEL_FLAGS: [&str; 8] =
     ["avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16"];
 
 impl Provenance {
-    pub(crate) fn collect(config: &TrainConfig, engine: &Engine) -> Result<Self> {
+    pub(crate) fn collect(
+        config: &TrainConfig,
+        engine: &Engine,
+        prompts: &Prompts,
+        eos: &[u32],
+    ) -> Result<Self> {
         Ok(Self {
             program: format!("ltd-train {}", env!("CARGO_PKG_VERSION")),
             command: std::env::args().collect(),
@@ -68,22 +105,11 @@ impl Provenance {
             threads: tch::get_num_threads(),
             target: fingerprint(&config.engine.target)?,
             draft: fingerprint(&config.engine.draft)?,
+            prompts: PromptHashes::of(prompts),
+            eos: eos.to_vec(),
             seed: config.seed,
+            config: config.clone(),
         })
-    }
-
-    /// Target and draft of the run whose record `path` is.
-    pub(crate) fn read_models(path: &Path) -> Result<(ModelIdentity, ModelIdentity)> {
-        #[derive(Deserialize)]
-        struct Models {
-            target: ModelIdentity,
-            draft: ModelIdentity,
-        }
-        let text =
-            std::fs::read_to_string(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        let Models { target, draft } = serde_json::from_str(&text)
-            .map_err(|error| Error::Checkpoint { path: path.to_owned(), problem: error.to_string() })?;
-        Ok((target, draft))
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
@@ -144,8 +170,13 @@ pub(crate) fn timestamp() -> String {
 
 /// Seconds since 1970.
 pub(crate) fn unix_time() -> u64 {
+    seconds_since_1970() as u64
+}
+
+/// Seconds since 1970, with parts of them.
+pub(crate) fn seconds_since_1970() -> f64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |elapsed| elapsed.as_secs())
+    now.map_or(0.0, |elapsed| elapsed.as_secs_f64())
 }
 
 /// Commit of the working folder's repository, with `-dirty` if it has changes; `None` outside a repository.

@@ -12,15 +12,15 @@ use crate::{Error, Result};
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Checkpoint {
     /// Whether the run's own recording is complete.
-    #[serde(default)]
     pub(super) recorded: bool,
     /// Identity of the trace and SHA-256 of the latency table that the run learns from.
-    #[serde(default)]
     pub(super) recordings: Option<[String; 2]>,
     /// Stages whose policies are in their folders.
     pub(super) finished_stages: usize,
     /// Steps of those stages.
     pub(super) finished_timesteps: usize,
+    /// Bytes of the curves' lines.
+    pub(super) curves: u64,
     /// The stage that was begun.
     pub(super) under_way: Option<StageState>,
 }

@@ -169,7 +169,7 @@ impl Trainer {
     fn write_final_curves(&mut self, summary: &Summary) -> Result<()> {
         let shipped = summary.contenders.iter().find(|row| row.name == summary.ships);
         let speedup = shipped.map_or(f64::NAN, |row| row.speedup);
-        self.curves.write(&validation_record(
+        self.curves.write(validation_record(
             self.checkpoint.finished_timesteps,
             &[(tags::EVAL_SPEEDUP, speedup), (tags::EVAL_SPEEDUP_VS_STATIC, summary.speedup_vs_static)],
         ))

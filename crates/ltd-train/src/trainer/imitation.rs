@@ -58,7 +58,8 @@ impl Trainer {
             self.manifest(PolicyEntry::Pair { depth, size }, &stage.name, &measured, Some(table_sha256));
         write_atomically(&folder.manifest(), manifest.to_json().as_bytes())?;
         self.pair = pair;
-        self.finish_stage(0, &measured)?;
+        // A place of its own on the axis of the run's curves.
+        self.finish_stage(1, &measured)?;
         Ok(Flow::Done)
     }
 

@@ -16,21 +16,20 @@ use std::rc::Rc;
 
 use ltd_engine::text::TextModel;
 use ltd_engine::{Engine, StopRule};
-use ltd_policy::ModelIdentity;
 
 use checkpoint::Checkpoint;
 use pair::Pair;
 
+use crate::Result;
 use crate::config::TrainConfig;
 use crate::evaluate::Arena;
 use crate::interrupt::Interrupt;
-use crate::metrics::{self, Metrics, Record};
+use crate::metrics::Metrics;
 use crate::plan::{Stage, StageTask};
 use crate::progress::Progress;
 use crate::prompts::Prompts;
 use crate::recording::Recorded;
-use crate::run::{Provenance, RunFolder};
-use crate::{Error, Result};
+use crate::run::{Beginning, Provenance, RunFolder};
 
 /// A run under way.
 pub struct Trainer {
@@ -82,8 +81,22 @@ impl Trainer {
         progress: Progress,
         interrupt: Interrupt,
     ) -> Result<Self> {
-        let run = RunFolder::reserve(folder)?;
-        let trainer = Self::prepare(config, run, Checkpoint::default(), progress, interrupt)?;
+        Self::begin(config, RunFolder::reserve(folder)?, progress, interrupt)
+    }
+
+    /// Starts a run in a folder that is called `folder`, with a number after it if there is one already.
+    pub fn create_unique(
+        config: TrainConfig,
+        folder: &Path,
+        progress: Progress,
+        interrupt: Interrupt,
+    ) -> Result<Self> {
+        Self::begin(config, RunFolder::reserve_unique(folder)?, progress, interrupt)
+    }
+
+    fn begin(config: TrainConfig, run: RunFolder, progress: Progress, interrupt: Interrupt) -> Result<Self> {
+        progress.say(&format!("run folder {0}; curves: tensorboard --logdir {0}", run.path().display()));
+        let mut trainer = Self::prepare(config, run, Checkpoint::default(), None, progress, interrupt)?;
         // Last: an attempt that failed so far leaves no run behind.
         trainer.run.begin(&trainer.config, &trainer.provenance)?;
         Ok(trainer)
@@ -92,19 +105,29 @@ impl Trainer {
     /// Goes on with a run that was interrupted.
     pub fn resume(folder: &Path, progress: Progress, interrupt: Interrupt) -> Result<Self> {
         let (run, config) = RunFolder::open(folder)?;
+        let beginning = Beginning::read(&run)?;
+        let (config, changes) = beginning.goes_on_with(config, &run)?;
+        for change in changes {
+            progress.say(&change);
+        }
         let checkpoint = Checkpoint::read(&run)?;
-        let (target, draft) = Provenance::read_models(&run.provenance())?;
-        rewind_metrics(&run, &config.plan(), &checkpoint)?;
-        let trainer = Self::prepare(config, run, checkpoint, progress, interrupt)?;
-        trainer.check_model("target", &target, &trainer.provenance.target)?;
-        trainer.check_model("draft", &draft, &trainer.provenance.draft)?;
+        let trainer = Self::prepare(config, run, checkpoint, Some(&beginning), progress, interrupt)?;
+        for stage in &trainer.plan[..trainer.checkpoint.finished_stages.min(trainer.plan.len())] {
+            trainer.run.stage(stage).remove_candidates()?;
+        }
         Ok(trainer)
+    }
+
+    /// The folder of the run.
+    pub fn folder(&self) -> &Path {
+        self.run.path()
     }
 
     fn prepare(
         config: TrainConfig,
         run: RunFolder,
         checkpoint: Checkpoint,
+        beginning: Option<&Beginning>,
         progress: Progress,
         interrupt: Interrupt,
     ) -> Result<Self> {
@@ -112,7 +135,10 @@ impl Trainer {
         let engine = Engine::load(&config.engine)?;
         engine.check_text(&text)?;
         let prompts = Prompts::load(&config.prompts, &text, &engine)?;
-        let provenance = Provenance::collect(&config, &engine)?;
+        let provenance = Provenance::collect(&config, &engine, &prompts, text.eos())?;
+        if let Some(beginning) = beginning {
+            beginning.check(&provenance, &config, &run)?;
+        }
         progress.say(&format!("{}, dtype {}", provenance.device_text(), engine.dtype()));
         if let Some(replay) = &config.replay {
             recorded::check_given(replay, &config, &engine, &prompts, &provenance)?;
@@ -124,9 +150,12 @@ impl Trainer {
             Some(last) => Pair::load(&run.stage(last))?,
             None => Pair::constant(config.evaluation.default),
         };
+        // A finished run goes on with nothing.
+        let length = if run.summary_md().is_file() { u64::MAX } else { checkpoint.curves };
+        let curves = Metrics::open(&run.metrics(), length, run.path())?;
         Ok(Self {
             plan,
-            curves: Metrics::open(&run.metrics(), run.path())?,
+            curves,
             run,
             provenance,
             engine: Rc::new(engine),
@@ -181,31 +210,9 @@ impl Trainer {
         }
     }
 
-    fn check_model(&self, what: &str, expected: &ModelIdentity, found: &ModelIdentity) -> Result<()> {
-        if expected == found {
-            return Ok(());
-        }
-        let path = self.run.path().to_owned();
-        let problem = format!(
-            "was begun with another {what}: {} (SHA-256 {}), now {} ({})",
-            expected.name, expected.sha256, found.name, found.sha256
-        );
-        Err(Error::RunFolder { path, problem })
+    /// Notes on disk where the run stands.
+    fn write_checkpoint(&mut self) -> Result<()> {
+        self.checkpoint.curves = self.curves.length();
+        self.checkpoint.write(&self.run)
     }
-}
-
-/// Drops the records of steps that will be taken again.
-fn rewind_metrics(run: &RunFolder, plan: &[Stage], checkpoint: &Checkpoint) -> Result<()> {
-    let (finished, rest) = plan.split_at(checkpoint.finished_stages.min(plan.len()));
-    let current = rest.first().map(|stage| stage.name.as_str());
-    let reached = checkpoint.under_way.as_ref().map_or(0, |state| state.timesteps);
-    metrics::rewind(&run.metrics(), |record: &Record| {
-        if record.stage.is_empty() {
-            record.timesteps <= checkpoint.finished_timesteps
-        } else if Some(record.stage.as_str()) == current {
-            record.timesteps <= reached
-        } else {
-            finished.iter().any(|stage| stage.name == record.stage)
-        }
-    })
 }

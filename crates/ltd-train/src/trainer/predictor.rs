@@ -7,7 +7,7 @@ use ltd_policy::{Factored, ObservationLayout, PolicyEntry, PolicyKind, write_ato
 use super::{Flow, Trainer};
 use crate::Result;
 use crate::config::PredictorStage;
-use crate::metrics::{Metrics, predictor_record};
+use crate::metrics::predictor_record;
 use crate::plan::Stage;
 use crate::predictor::{Epoch, Fitted, fit, size_tables};
 use crate::run::StageFolder;
@@ -25,13 +25,13 @@ impl Trainer {
         let layout = self.predictor_layout(predictor);
         let tables = size_tables(&self.config.size.sizes, recorded.constants(), predictor);
         let planned = tables.len() * predictor.epochs;
-        let mut metrics = Metrics::open(&self.run.metrics(), folder.path())?;
+        self.curves.begin_stage(&stage.name, folder.path())?;
         let mut task = self.progress.task(&stage.name, planned);
         let (started, mut written, mut epochs) = (Instant::now(), Ok(()), 0);
         let mut observer = |epoch: &Epoch, samples: usize| {
             epochs += 1;
-            written =
-                metrics.write(&predictor_record(&stage.name, epoch, epochs * samples, started.elapsed()));
+            let record = predictor_record(&stage.name, epoch, epochs * samples, started.elapsed());
+            written = self.curves.write(record);
             let by_time =
                 stage.max_time.map_or(0.0, |limit| started.elapsed().as_secs_f64() / limit.as_secs_f64());
             let by_epochs = epochs as f64 / planned as f64;
@@ -60,7 +60,8 @@ impl Trainer {
         let entry = save(&Factored { predictor: trained, latency, rule }, folder)?;
         let manifest = self.manifest(entry, &stage.name, &measured, Some(table_sha256));
         write_atomically(&folder.manifest(), manifest.to_json().as_bytes())?;
-        self.finish_stage(0, &measured)?;
+        // A place of its own on the axis of the run's curves.
+        self.finish_stage(1, &measured)?;
         Ok(Flow::Done)
     }
 

@@ -45,7 +45,7 @@ impl Trainer {
                 return Ok(Flow::Interrupted);
             }
             self.checkpoint.recorded = true;
-            self.checkpoint.write(&self.run)?;
+            self.write_checkpoint()?;
         }
         if latency == self.run.latency() && !latency.is_file() {
             measure_latency(&self.config, &self.engine, LATENCY_REPEATS, self.progress)?.write(&latency)?;
@@ -74,7 +74,7 @@ impl Trainer {
         match &self.checkpoint.recordings {
             None => {
                 self.checkpoint.recordings = Some(found);
-                self.checkpoint.write(&self.run)?;
+                self.write_checkpoint()?;
             }
             Some(known) if *known == found => {}
             Some(_) => {

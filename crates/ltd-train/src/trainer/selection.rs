@@ -126,13 +126,19 @@ impl Trainer {
         Ok(candidates)
     }
 
-    /// Writes into a stage's manifest what ships in place of its policies, if anything.
-    fn note_fallback(&self, stage: &str, fallback: Option<&Fallback>) -> Result<()> {
-        let stage = self.plan.iter().find(|known| known.name == stage);
-        let path = self.run.stage(stage.expect("invariant: candidates come from stages")).manifest();
-        let mut manifest = Manifest::load(&path)?;
-        manifest.fallback = fallback.cloned();
-        Ok(write_atomically(&path, manifest.to_json().as_bytes())?)
+    /// Writes into the manifest of `chosen` what ships in place of its policies, if anything. Other stages have
+    /// nothing of the kind: a selection that was interrupted may have ended otherwise.
+    fn note_fallback(&self, chosen: &str, fallback: Option<&Fallback>) -> Result<()> {
+        for stage in &self.plan {
+            let path = self.run.stage(stage).manifest();
+            let mut manifest = Manifest::load(&path)?;
+            let noted = fallback.filter(|_| stage.name == chosen).cloned();
+            if manifest.fallback != noted {
+                manifest.fallback = noted;
+                write_atomically(&path, manifest.to_json().as_bytes())?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use ltd_policy::{Choice, FrozenPolicy, PolicyKind};
 
 use super::checkpoint::StageState;
 use super::{Flow, Trainer};
-use crate::metrics::{Metrics, rollout_record};
+use crate::metrics::rollout_record;
 use crate::plan::{PolicyTask, Stage, StageTask};
 use crate::ppo::{Learner, RolloutBuffer};
 use crate::progress::Task;
@@ -111,24 +111,32 @@ impl<'t> Training<'t> {
     }
 
     fn run(&mut self) -> Result<Flow> {
-        let mut metrics = Metrics::open(&self.trainer.run.metrics(), self.folder.path())?;
+        self.trainer.curves.begin_stage(&self.stage.name, self.folder.path())?;
         let mut task = self.trainer.progress.task(&self.stage.name, self.task.total_timesteps);
         let mut last_checkpoint = Instant::now();
         let mut progress = self.share();
         let at_start = progress;
         // At least one rollout: there must be something to keep.
-        while progress < 1.0 || self.candidates.iter().all(|candidate| candidate == INCUMBENT) {
-            let Some(buffer) = self.collect(&mut task, at_start)? else { return Ok(Flow::Interrupted) };
+        while self.learner.in_rollout()
+            || progress < 1.0
+            || self.candidates.iter().all(|candidate| candidate == INCUMBENT)
+        {
+            if !self.fill_rollout(&mut task, at_start)? {
+                return Ok(Flow::Interrupted);
+            }
             progress = self.share();
-            let update = self.learner.update(&buffer, progress.min(1.0));
-            let cycles = std::mem::take(&mut self.cycles);
-            let lambda = self.env.lambda();
-            self.lambdas.extend(lambda);
-            let record =
-                rollout_record(&self.stage.name, &self.learner, &cycles, &update, lambda, self.elapsed());
-            metrics.write(&record)?;
-            self.keep_candidate(progress, &buffer)?;
-            if last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL {
+            // Where the run goes on if what comes of the rollout cannot be written.
+            let before = self.state(false);
+            let kept = match self.finish_rollout(progress) {
+                Ok(kept) => kept,
+                Err(error) => {
+                    self.trainer.checkpoint.under_way = Some(before);
+                    // On a full disk there may be no room for this either: then the run goes on where it was saved last.
+                    let _ = self.trainer.write_checkpoint();
+                    return Err(error);
+                }
+            };
+            if kept || last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL {
                 self.save(false)?;
                 last_checkpoint = Instant::now();
             }
@@ -145,8 +153,8 @@ impl<'t> Training<'t> {
         Ok(Flow::Done)
     }
 
-    /// One rollout, shown as it goes.
-    fn collect(&mut self, task: &mut Task, at_start: f64) -> Result<Option<RolloutBuffer>> {
+    /// Takes the steps of one rollout, shown as they go; says whether it is full, not if it was interrupted.
+    fn fill_rollout(&mut self, task: &mut Task, at_start: f64) -> Result<bool> {
         let interrupt = self.trainer.interrupt.clone();
         let (stage, policy, earlier, started) = (self.stage, self.task, self.earlier, self.started);
         let mut timesteps = self.learner.timesteps();
@@ -164,15 +172,28 @@ impl<'t> Training<'t> {
             let message = format!("{reward}{rate}");
             task.update(timesteps, (share - at_start) / (1.0 - at_start), &message);
         };
-        Ok(self.learner.collect(self.env.as_mut(), &mut observer, &|| interrupt.requested())?)
+        Ok(self.learner.fill_rollout(self.env.as_mut(), &mut observer, &|| interrupt.requested())?)
+    }
+
+    /// Learns from a full rollout, and notes what comes of it; says whether a snapshot was kept.
+    fn finish_rollout(&mut self, progress: f64) -> Result<bool> {
+        let buffer = self.learner.finish_rollout();
+        let update = self.learner.update(&buffer, progress.min(1.0));
+        let cycles = std::mem::take(&mut self.cycles);
+        let lambda = self.env.lambda();
+        self.lambdas.extend(lambda);
+        let record =
+            rollout_record(&self.stage.name, &self.learner, &cycles, &update, lambda, self.elapsed());
+        self.trainer.curves.write(record)?;
+        self.keep_candidate(progress, &buffer)
     }
 
     /// Keeps a snapshot each time another part of the stage is over.
-    fn keep_candidate(&mut self, progress: f64, buffer: &RolloutBuffer) -> Result<()> {
+    fn keep_candidate(&mut self, progress: f64, buffer: &RolloutBuffer) -> Result<bool> {
         let parts = self.trainer.config.stages.candidates;
         let part = ((progress.min(1.0) * parts as f64 + 1e-9).floor() as usize).to_string();
         if part == "0" || self.candidates.contains(&part) {
-            return Ok(());
+            return Ok(false);
         }
         let stride = buffer.len().div_ceil(PROBES);
         let probes = (0..buffer.len()).step_by(stride).map(|row| buffer.observations.row(row).to_vec());
@@ -184,16 +205,20 @@ impl<'t> Training<'t> {
         TensorFile { tensors, state: serde_json::Value::Null }
             .write(&self.folder.candidate_networks(&part))?;
         self.candidates.push(part);
-        Ok(())
+        Ok(true)
+    }
+
+    /// Where the stage stands.
+    fn state(&self, trained: bool) -> StageState {
+        let (env, seconds) = (self.env.state(), self.elapsed().as_secs_f64());
+        let (cycles, candidates) = (self.cycles.clone(), self.candidates.clone());
+        StageState::new(&self.learner, env, cycles, seconds, candidates, trained)
     }
 
     /// Writes the run's checkpoint.
     fn save(&mut self, trained: bool) -> Result<()> {
-        let (env, seconds) = (self.env.state(), self.elapsed().as_secs_f64());
-        let (cycles, candidates) = (self.cycles.clone(), self.candidates.clone());
-        let state = StageState::new(&self.learner, env, cycles, seconds, candidates, trained);
-        self.trainer.checkpoint.under_way = Some(state);
-        self.trainer.checkpoint.write(&self.trainer.run)
+        self.trainer.checkpoint.under_way = Some(self.state(trained));
+        self.trainer.write_checkpoint()
     }
 }
 

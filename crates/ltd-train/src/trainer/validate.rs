@@ -56,28 +56,24 @@ impl Trainer {
 
         self.pair = pairs.swap_remove(best);
         self.finish_stage(timesteps, &measured[best])?;
-        for name in &names {
-            for path in [folder.candidate_policy(name), folder.candidate_networks(name)] {
-                std::fs::remove_file(&path).map_err(|source| Error::Io { path, source })?;
-            }
-        }
+        folder.remove_candidates()?;
         Ok(Flow::Done)
     }
 
     /// Notes that a stage is over, after `timesteps` steps, with what its policies reached.
     pub(super) fn finish_stage(&mut self, timesteps: usize, measured: &Measurement) -> Result<()> {
-        self.checkpoint.finished_stages += 1;
-        self.checkpoint.finished_timesteps += timesteps;
-        self.checkpoint.under_way = None;
-        self.checkpoint.write(&self.run)?;
         let total = measured.total();
-        self.curves.write(&validation_record(
-            self.checkpoint.finished_timesteps,
+        self.curves.write(validation_record(
+            self.checkpoint.finished_timesteps + timesteps,
             &[
                 (tags::EVAL_TOKENS_PER_SECOND, total.tokens_per_second()),
                 (tags::EVAL_ACCEPTANCE_LENGTH, total.acceptance_length()),
             ],
-        ))
+        ))?;
+        self.checkpoint.finished_stages += 1;
+        self.checkpoint.finished_timesteps += timesteps;
+        self.checkpoint.under_way = None;
+        self.write_checkpoint()
     }
 
     /// Describes the policy of a stage.

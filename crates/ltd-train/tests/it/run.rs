@@ -132,6 +132,8 @@ fn a_run_that_is_interrupted_again_and_again_ends_like_an_uninterrupted_one() {
     // Sampled: a resumed run must draw the same tokens.
     value["sampling"] = json!({ "temperature": 1.0 });
     value["stages"]["rounds"] = json!(0);
+    // Nearly all of the last rollout is beyond the stage's steps, and is taken to its end nevertheless.
+    value["stages"]["size"]["total_timesteps"] = json!(130);
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     finish(&value, &whole);
 
@@ -179,14 +181,17 @@ fn a_run_that_is_interrupted_again_and_again_ends_like_an_uninterrupted_one() {
 }
 
 #[test]
-fn a_damaged_checkpoint_and_another_model_are_refused() {
+fn a_damaged_checkpoint_and_other_inputs_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut value = config(folder.path());
+    let value = config(folder.path());
     let run = folder.path().join("run");
     let interrupt = Interrupt::default();
     interrupt.request();
     let mut trainer = Trainer::create(parse(&value), &run, Progress::Silent, interrupt).expect("a run");
     assert!(matches!(trainer.learn(), Ok(Ending::Interrupted { .. })));
+    let second = Trainer::resume(&run, Progress::Silent, Interrupt::default()).err().expect("a run in use");
+    assert!(second.is_usage() && second.to_string().contains("another process is writing this run"));
+    drop(trainer);
     let resume = || {
         let error = Trainer::resume(&run, Progress::Silent, Interrupt::default()).err().expect("an error");
         assert!(error.is_usage());
@@ -204,16 +209,41 @@ fn a_damaged_checkpoint_and_another_model_are_refused() {
     changed["draft"]["sha256"] = json!("0");
     std::fs::write(&provenance, changed.to_string()).expect("written");
     assert!(resume().contains("was begun with another draft"));
+    changed.as_object_mut().expect("an object").remove("prompts");
+    std::fs::write(&provenance, changed.to_string()).expect("written");
+    assert!(resume().contains("run.json does not say what the run began with"));
     std::fs::write(&provenance, text).expect("written");
 
-    value["size"] = json!({ "sizes": [4, 8] });
-    std::fs::write(run.join("config.json"), value.to_string()).expect("written");
-    let error = Trainer::resume(&run, Progress::Silent, Interrupt::default()).expect("it loads").learn();
-    let error = error.expect_err("networks of another shape").to_string();
-    assert!(
-        error.contains("policy.1.weight has shape [10, 64], this configuration needs [2, 64]"),
-        "{error}"
-    );
+    // Other values: all of them are named. How long a stage takes may change.
+    let resolved = run.join("config.json");
+    let text = std::fs::read_to_string(&resolved).expect("the configuration");
+    let mut changed: Value = serde_json::from_str(&text).expect("JSON");
+    changed["stages"]["size"]["total_timesteps"] = json!(128);
+    std::fs::write(&resolved, changed.to_string()).expect("written");
+    drop(Trainer::resume(&run, Progress::Silent, Interrupt::default()).expect("a run"));
+    changed["size"]["sizes"] = json!([4, 8]);
+    changed["seed"] = json!(5);
+    std::fs::write(&resolved, changed.to_string()).expect("written");
+    let found = resume();
+    for problem in ["seed: was 1 when the run began, is 5 now", "size.sizes: was ["] {
+        assert!(found.contains(problem) && !found.contains("total_timesteps"), "{found}");
+    }
+    std::fs::write(&resolved, text).expect("written");
+
+    // Other questions under the same name, and the same ones under another.
+    let questions = folder.path().join("questions.jsonl");
+    let text = std::fs::read_to_string(&questions).expect("questions");
+    std::fs::write(&questions, text.replacen("[88,", "[89,", 1)).expect("written");
+    assert!(resume().contains("prompts.train: "));
+    let moved = folder.path().join("moved.jsonl");
+    std::fs::write(&moved, &text).expect("written");
+    let mut elsewhere: Value =
+        serde_json::from_str(&std::fs::read_to_string(&resolved).expect("the configuration")).expect("JSON");
+    for set in ["train", "validation", "evaluation"] {
+        elsewhere["prompts"][set]["file"] = json!(moved);
+    }
+    std::fs::write(&resolved, elsewhere.to_string()).expect("written");
+    drop(Trainer::resume(&run, Progress::Silent, Interrupt::default()).expect("a run"));
 
     assert!(
         Trainer::resume(folder.path(), Progress::Silent, Interrupt::default())
