@@ -24,7 +24,7 @@ from conversations import (
     Conversation, TextModel, end_tokens, load_conversations, load_questions, normalised, open_folder, read_shards,
     write_shard,
 )
-from model_folder import InputError, fingerprint, run_command
+from model_folder import InputError, fingerprint, occupied, run_command
 from target import Target, add_target_arguments, continue_prompts, load_target
 
 # What an item's random numbers are for; each purpose has its own stream.
@@ -204,7 +204,8 @@ def main() -> None:
     options = parser.parse_args()
     options.openings = tuple(load_questions(options.openings)) if options.openings else ()
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
-    generate(load_target(options), options.out, settings, options.exclude, options.tokens, options.batch)
+    with occupied(options.out):
+        generate(load_target(options), options.out, settings, options.exclude, options.tokens, options.batch)
 
 
 if __name__ == "__main__":

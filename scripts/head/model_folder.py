@@ -3,11 +3,13 @@
 Imported by the commands of this folder; see docs/head.md.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +36,19 @@ def run_command(program: str, main: Callable[[], None]) -> None:
     except InputError as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(USAGE_ERROR)
+
+
+@contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Nobody else writes to the folder meanwhile; the system sees to it, also that it ends with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            problem = "another process is writing this folder: wait until it has ended, or choose another one"
+            raise InputError(f"{folder}: {problem}") from error
+        yield
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -22,7 +22,7 @@ import train
 from conversations import Conversation, TextModel, load_conversations, read_shards
 from head import folded_tensors, load_head, save_head, training_time_test
 from loss import SoftCrossEntropy, rows_at_once
-from model_folder import InputError
+from model_folder import InputError, occupied
 from supervision import Supervision
 from target import Target, continue_prompts
 
@@ -271,6 +271,13 @@ class TrainerTest(TinyPair):
         path.write_bytes(path.read_bytes()[:1000])
         with self.assertRaisesRegex(InputError, "expected a checkpoint"):
             train.Training(self.target, self.made, TRAINED, torch.float32).restore(self.folder / "run")
+
+    def test_a_folder_is_written_by_one_at_a_time(self):
+        for _ in range(2):
+            with occupied(self.folder / "run"):
+                with self.assertRaisesRegex(InputError, "run: another process is writing this folder"):
+                    with occupied(self.folder / "run"):
+                        self.fail("two at once")
 
     def test_folding_the_scales_changes_nothing_but_the_last_bits(self):
         training = self.train("run", self.made, until=2)

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from conversations import Conversation, load_conversations
 from head import DraftVocabulary, Head, new_head, save_head, training_time_test
 from loss import SoftCrossEntropy
-from model_folder import DTYPES, InputError, check_same, fingerprint, run_command, write_atomically
+from model_folder import DTYPES, InputError, check_same, fingerprint, occupied, run_command, write_atomically
 from optimiser import HeadOptimiser
 from supervision import Supervision
 from target import Target, add_target_arguments, load_target
@@ -265,7 +265,8 @@ def main() -> None:
     target = load_target(options)
     conversations = [conversation for folder in options.conversations for conversation in load_conversations(folder)]
     training = Training(target, conversations, settings, DTYPES[options.save_dtype])
-    train(training, options.run, options.log_seconds, options.checkpoint_seconds)
+    with occupied(options.run):
+        train(training, options.run, options.log_seconds, options.checkpoint_seconds)
 
 
 if __name__ == "__main__":
