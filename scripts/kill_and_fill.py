@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Kills programs at random moments and fills their disk, then lets them go on: the result is that of an undisturbed run.
+"""Kills programs at random moments, fills their disk, and lets them go on: the result is that of an undisturbed run.
 
     kill_and_fill.py [--kills N] [--full N] [--seed S] [--programs FOLDER]
 
-Training (recorded and live stages), recording and export of the tiny pair. What is compared, byte for byte, depends on
-nothing but the seed: rewards are acceptance lengths, or come from a latency table that is made up. After each kill every
-file is whole, at the end there is none too many, and TensorBoard's own reader finds each step once. A disk that is full
-(a small tmpfs for root, a limit on the length of files otherwise) ends a program with an error and exit code 1.
+Training (recorded and live stages), recording and export of the tiny pair. What is compared, byte for byte, depends
+on nothing but the seed: rewards are acceptance lengths, or come from a latency table that is made up. After each kill
+every file is whole, at the end there is none too many, and TensorBoard's own reader finds each step once. A disk that
+is full (a limit on the length of files and, for root, a small tmpfs) ends a program with an error and exit code 1.
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ class Torture:
             if limit is not None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-        for place in (command[-1],):
-            Path(place).parent.mkdir(exist_ok=True, parents=True)
+        # The place of the result is the last argument of all commands.
+        Path(command[-1]).parent.mkdir(exist_ok=True, parents=True)
         return subprocess.Popen([self.programs / command[0], *command[1:]], cwd=ROOT, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=restrict)
 
