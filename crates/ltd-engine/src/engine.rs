@@ -14,13 +14,15 @@ use crate::model::{
     AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights, stored_kind,
 };
 use crate::placement::{Pair, Share, shares};
-use crate::session::Session;
+use crate::session::{Identity, Session};
 use crate::text::TextModel;
 use crate::timing::timed;
 use crate::{Controller, CycleOutcome, CycleTiming, Error, Result, Sampler, SamplingParams};
 
 /// The two models with the limits under which they draft.
 pub struct Engine {
+    /// What its sessions are known by.
+    pub(crate) identity: Identity,
     pub(crate) target: TargetModel,
     pub(crate) draft: DraftModel,
     /// Where the target's last layer is, and the draft.
@@ -93,7 +95,19 @@ impl Engine {
     ) -> Self {
         let EngineConfig { beam_width, max_depth, .. } = *config;
         let device = shares[shares.len() - 1].device;
-        Self { target, draft, device, shares, dtype, beam_width, max_depth, capacity, profiling: false }
+        let identity = Identity::new();
+        Self {
+            identity,
+            target,
+            draft,
+            device,
+            shares,
+            dtype,
+            beam_width,
+            max_depth,
+            capacity,
+            profiling: false,
+        }
     }
 
     /// Whether [`CycleTiming::forwards`] says, from now on, how much of a cycle the model forwards take. Costs two
@@ -178,10 +192,11 @@ impl Engine {
     /// One plain autoregressive step, in the form of a cycle that drafts and verifies nothing. The session's
     /// features are dropped, as the baseline has no use for them.
     pub fn autoregressive_step(&self, session: &mut Session) -> Result<CycleOutcome> {
+        session.check_engine(self.identity)?;
         if session.is_full() {
             return Err(Error::CacheFull { capacity: self.capacity });
         }
-        session.features = None;
+        (session.features, session.cycle) = (None, None);
         let context_length = session.context_length();
         let (choice, verify) = timed(self.device, || {
             let tokens = self.token_tensor(&[session.root]);
