@@ -46,11 +46,7 @@ impl Engine {
         let target_config = TargetConfig::load(&config.target)?;
         let draft_config = DraftConfig::load(&config.draft)?;
         DraftModel::check_fit(&draft_config, &config.draft, &target_config, &config.target)?;
-        if config.beam_width as i64 > draft_config.draft_vocabulary {
-            let vocabulary = draft_config.draft_vocabulary;
-            let problem = format!("is {}, but the draft knows only {vocabulary} tokens", config.beam_width);
-            return Err(Error::Config { field: "beam_width", problem });
-        }
+        config.check_beam(draft_config.draft_vocabulary)?;
         let capacity = config.capacity(target_config.max_positions)?;
         target_config.check_window(&config.target, capacity)?;
         // Draft levels stand beyond the last position of the target.
@@ -311,6 +307,8 @@ fn release_freed_memory() {
         unsafe extern "C" {
             fn malloc_trim(pad: usize) -> std::ffi::c_int;
         }
+        // SAFETY: glibc's `int malloc_trim(size_t)` may be called at any time, by any thread: it gives back
+        // memory that nobody has, of all of the process.
         unsafe { malloc_trim(0) };
     }
 }

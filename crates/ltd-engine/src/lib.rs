@@ -30,7 +30,7 @@ mod timing;
 mod tree;
 mod waiting;
 
-pub use config::{Devices, EngineConfig, MAX_DEPTH};
+pub use config::{Devices, EngineConfig, MAX_BEAM_WIDTH, MAX_DEPTH};
 pub use controller::{Controller, Learned, Static, WholeBeam};
 pub use cycle::{CycleState, VerifiedTree};
 pub use device::{Dtype, DtypeSetting};
