@@ -67,6 +67,7 @@ impl Engine {
         };
         let shares = shares(config, &pair)?;
         let device = shares[shares.len() - 1].device;
+        let memory = huge_pages::Mapped::now();
         let load = |dtype: Dtype| {
             TargetModel::load(&config.target, target_config.clone(), capacity as i64, &shares, dtype.kind())
         };
@@ -76,7 +77,7 @@ impl Engine {
             DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
         release_freed_memory();
         if device == Device::Cpu {
-            huge_pages::advise();
+            memory.advise_new();
         }
         Ok(Self::assemble(target, draft, shares, dtype, capacity, config))
     }
