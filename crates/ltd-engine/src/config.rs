@@ -12,6 +12,10 @@ use crate::{Error, Result};
 
 /// Deepest draft the method uses (design: `D <= 12`).
 pub const MAX_DEPTH: usize = 12;
+/// Widest beam: its levels, of a million candidates, are far beyond what a forward verifies.
+pub const MAX_BEAM_WIDTH: usize = 1024;
+/// Most threads: more than the processors that LibTorch runs on have.
+const MAX_THREADS: usize = 1024;
 
 /// Which models to run, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -148,6 +152,10 @@ impl EngineConfig {
         if self.beam_width == 0 {
             problems.push(("beam_width", "must be at least 1".to_owned()));
         }
+        if self.beam_width > MAX_BEAM_WIDTH {
+            problems
+                .push(("beam_width", format!("is {}, must be at most {MAX_BEAM_WIDTH}", self.beam_width)));
+        }
         if self.max_depth > MAX_DEPTH {
             problems.push(("max_depth", format!("is {}, must be at most {MAX_DEPTH}", self.max_depth)));
         }
@@ -160,10 +168,22 @@ impl EngineConfig {
         if self.threads == Some(0) {
             problems.push(("threads", "must be at least 1, or null for LibTorch's own choice".to_owned()));
         }
+        if let Some(threads) = self.threads.filter(|&threads| threads > MAX_THREADS) {
+            problems.push(("threads", format!("is {threads}, must be at most {MAX_THREADS}")));
+        }
         if self.max_length.is_some_and(|length| length < 2) {
             problems.push(("max_length", "must be at least 2".to_owned()));
         }
         problems
+    }
+
+    /// Fails if a level of a draft with such a vocabulary has not as many tokens as the beam is to keep.
+    pub(crate) fn check_beam(&self, draft_vocabulary: i64) -> Result<()> {
+        if self.beam_width as i64 <= draft_vocabulary {
+            return Ok(());
+        }
+        let problem = format!("is {}, but the draft knows only {draft_vocabulary} tokens", self.beam_width);
+        Err(Error::Config { field: "beam_width", problem })
     }
 
     /// Fails with the first impossible value.

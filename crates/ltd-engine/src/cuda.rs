@@ -18,6 +18,7 @@ pub(crate) fn device_count() -> Result<usize, String> {
 
 /// `libtorch_cuda.so` registers its kernels when it is loaded; the linker drops it because nothing refers to it.
 fn load_library() -> Result<(), libloading::Error> {
+    // SAFETY: What runs when the library is loaded is LibTorch's own registration of kernels.
     let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) }?;
     // Kernels stay registered for the life of the process.
     std::mem::forget(library);
@@ -45,6 +46,8 @@ impl Runtime {
     /// Finds them in the process, into which LibTorch's libraries have brought them.
     fn find() -> Result<Self, libloading::Error> {
         let program = Library::this();
+        // SAFETY: The types are those of `cuda_runtime_api.h`, in which an error is an int. The library stays
+        // loaded.
         unsafe {
             Ok(Self {
                 get_device: *program.get(b"cudaGetDevice\0")?,
@@ -60,14 +63,20 @@ impl Runtime {
         let check = |code: c_int| match code {
             0 => Ok(()),
             code => {
+                // SAFETY: The function takes any number, and returns a text that ends with 0 and is never
+                // freed.
                 let text = unsafe { CStr::from_ptr((self.error_string)(code)) };
                 Err(format!("free memory of cuda:{device}: {}", text.to_string_lossy()))
             }
         };
         let (mut current, mut free, mut total) = (0, 0, 0);
+        // SAFETY: It writes one number, where there is one.
         check(unsafe { (self.get_device)(&raw mut current) })?;
+        // SAFETY: It takes any number, and refuses one that is no device.
         check(unsafe { (self.set_device)(device as c_int) })?;
+        // SAFETY: It writes two numbers, where there are two.
         let found = check(unsafe { (self.memory)(&raw mut free, &raw mut total) });
+        // SAFETY: As above.
         check(unsafe { (self.set_device)(current) })?;
         found.map(|()| free as u64)
     }
@@ -99,6 +108,7 @@ mod tests {
     fn the_runtime_is_in_the_process_and_says_why_it_has_no_such_device() {
         let Ok(runtime) = Runtime::find() else {
             assert!(!Cuda::is_available());
+            println!("not covered: this LibTorch has no CUDA runtime");
             return;
         };
         let problem = runtime.free_memory(4096).expect_err("no machine has so many devices");

@@ -6,7 +6,7 @@ use ltd_policy::CycleSummary;
 use tch::{Device, Tensor};
 
 use crate::model::{AttentionMask, LogitRows};
-use crate::session::Session;
+use crate::session::{Identity, Session};
 use crate::timing::timed;
 use crate::tree::{DraftTree, VerificationTree};
 use crate::{Controller, CycleOutcome, CycleTiming, Engine, Error, Result};
@@ -16,6 +16,8 @@ const ROWS: i64 = 0;
 /// A cycle under way: its draft tree, what the next level needs, and its clock. Always a fresh value: nothing of
 /// one cycle can be seen in the next.
 pub struct CycleState {
+    /// Tells it from all others: what it holds is of one session, where that stood when it began.
+    identity: Identity,
     tree: DraftTree,
     /// Draft output of the last level's rows, `[rows, hidden]`.
     hidden: Tensor,
@@ -89,6 +91,7 @@ pub struct VerifiedTree {
 impl Engine {
     /// Starts a cycle that will verify at most `size_limit` candidates: root expansion.
     pub fn begin_cycle(&self, session: &mut Session, size_limit: usize) -> Result<CycleState> {
+        session.check_engine(self.identity)?;
         if session.is_full() {
             return Err(Error::CacheFull { capacity: self.capacity() });
         }
@@ -108,7 +111,10 @@ impl Engine {
             Ok::<_, Error>((DraftTree::within(&level.log_probs, level.tokens, size_limit), hidden))
         });
         let (tree, hidden) = expansion?;
+        let identity = Identity::new();
+        session.cycle = Some(identity);
         Ok(CycleState {
+            identity,
             frontier_rows: vec![0; tree.beam_width()],
             frontier_ancestors: vec![Vec::new(); tree.beam_width()],
             tree,
@@ -121,6 +127,7 @@ impl Engine {
 
     /// Drafts one more level. Where nothing is left that could be verified, it is empty and takes no forward.
     pub fn expand(&self, session: &mut Session, cycle: &mut CycleState) -> Result<()> {
+        session.check_cycle(self.identity, cycle.identity)?;
         if cycle.draft_depth() >= self.max_depth() {
             return Err(Error::DepthLimit { depth: self.max_depth() });
         }
@@ -190,6 +197,8 @@ impl Engine {
         cycle: CycleState,
         size: usize,
     ) -> Result<(CycleOutcome, VerifiedTree)> {
+        session.check_cycle(self.identity, cycle.identity)?;
+        session.cycle = None;
         let room = self.capacity() - session.context_length() - 1;
         let CycleState { tree, level_rows, context_length, mut timing, .. } = cycle;
         let mut forwards = Duration::ZERO;

@@ -14,13 +14,15 @@ use crate::model::{
     AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights, stored_kind,
 };
 use crate::placement::{Pair, Share, shares};
-use crate::session::Session;
+use crate::session::{Identity, Session};
 use crate::text::TextModel;
 use crate::timing::timed;
 use crate::{Controller, CycleOutcome, CycleTiming, Error, Result, Sampler, SamplingParams};
 
 /// The two models with the limits under which they draft.
 pub struct Engine {
+    /// What its sessions are known by.
+    pub(crate) identity: Identity,
     pub(crate) target: TargetModel,
     pub(crate) draft: DraftModel,
     /// Where the target's last layer is, and the draft.
@@ -44,11 +46,7 @@ impl Engine {
         let target_config = TargetConfig::load(&config.target)?;
         let draft_config = DraftConfig::load(&config.draft)?;
         DraftModel::check_fit(&draft_config, &config.draft, &target_config, &config.target)?;
-        if config.beam_width as i64 > draft_config.draft_vocabulary {
-            let vocabulary = draft_config.draft_vocabulary;
-            let problem = format!("is {}, but the draft knows only {vocabulary} tokens", config.beam_width);
-            return Err(Error::Config { field: "beam_width", problem });
-        }
+        config.check_beam(draft_config.draft_vocabulary)?;
         let capacity = config.capacity(target_config.max_positions)?;
         target_config.check_window(&config.target, capacity)?;
         // Draft levels stand beyond the last position of the target.
@@ -69,6 +67,7 @@ impl Engine {
         };
         let shares = shares(config, &pair)?;
         let device = shares[shares.len() - 1].device;
+        let memory = huge_pages::Mapped::now();
         let load = |dtype: Dtype| {
             TargetModel::load(&config.target, target_config.clone(), capacity as i64, &shares, dtype.kind())
         };
@@ -78,7 +77,7 @@ impl Engine {
             DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
         release_freed_memory();
         if device == Device::Cpu {
-            huge_pages::advise();
+            memory.advise_new();
         }
         Ok(Self::assemble(target, draft, shares, dtype, capacity, config))
     }
@@ -93,7 +92,19 @@ impl Engine {
     ) -> Self {
         let EngineConfig { beam_width, max_depth, .. } = *config;
         let device = shares[shares.len() - 1].device;
-        Self { target, draft, device, shares, dtype, beam_width, max_depth, capacity, profiling: false }
+        let identity = Identity::new();
+        Self {
+            identity,
+            target,
+            draft,
+            device,
+            shares,
+            dtype,
+            beam_width,
+            max_depth,
+            capacity,
+            profiling: false,
+        }
     }
 
     /// Whether [`CycleTiming::forwards`] says, from now on, how much of a cycle the model forwards take. Costs two
@@ -178,10 +189,11 @@ impl Engine {
     /// One plain autoregressive step, in the form of a cycle that drafts and verifies nothing. The session's
     /// features are dropped, as the baseline has no use for them.
     pub fn autoregressive_step(&self, session: &mut Session) -> Result<CycleOutcome> {
+        session.check_engine(self.identity)?;
         if session.is_full() {
             return Err(Error::CacheFull { capacity: self.capacity });
         }
-        session.features = None;
+        (session.features, session.cycle) = (None, None);
         let context_length = session.context_length();
         let (choice, verify) = timed(self.device, || {
             let tokens = self.token_tensor(&[session.root]);
@@ -296,6 +308,8 @@ fn release_freed_memory() {
         unsafe extern "C" {
             fn malloc_trim(pad: usize) -> std::ffi::c_int;
         }
+        // SAFETY: glibc's `int malloc_trim(size_t)` may be called at any time, by any thread: it gives back
+        // memory that nobody has, of all of the process.
         unsafe { malloc_trim(0) };
     }
 }

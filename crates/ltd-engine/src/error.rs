@@ -200,6 +200,15 @@ pub enum Error {
         /// Positions of the cache.
         capacity: usize,
     },
+    /// A session was used with another engine than the one that started it.
+    #[error("the session belongs to another engine: its caches are of other sizes or another number type")]
+    ForeignSession,
+    /// A cycle was continued on another session than the one that it was begun on, or on one that has moved
+    /// on since.
+    #[error(
+        "the cycle does not belong here: it was begun on another session, or the session has moved on since"
+    )]
+    ForeignCycle,
     /// A cycle was begun on a sequence that has no unread features: one is under way or was abandoned, or the
     /// sequence was advanced by autoregressive steps.
     #[error(
@@ -238,6 +247,8 @@ impl Error {
         !matches!(
             self,
             Self::CacheFull { .. }
+                | Self::ForeignSession
+                | Self::ForeignCycle
                 | Self::NoFeatures
                 | Self::DepthLimit { .. }
                 | Self::NotANumber { .. }

@@ -30,7 +30,7 @@ mod timing;
 mod tree;
 mod waiting;
 
-pub use config::{Devices, EngineConfig, MAX_DEPTH};
+pub use config::{Devices, EngineConfig, MAX_BEAM_WIDTH, MAX_DEPTH};
 pub use controller::{Controller, Learned, Static, WholeBeam};
 pub use cycle::{CycleState, VerifiedTree};
 pub use device::{Dtype, DtypeSetting};
@@ -40,7 +40,9 @@ pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use frontier::Contention;
 pub use generate::{StopReason, StopRule};
-pub use model::{BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig};
+pub use model::{
+    BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig, libtorch_version, why_not_packed,
+};
 pub use operations::Operation;
 pub use outcome::{CycleOutcome, CycleStats, CycleTiming};
 pub use placement::Shortage;

@@ -25,8 +25,9 @@ fn padded(rows: usize) -> usize {
 }
 
 impl Engine {
-    /// Runs the target over a prompt, and the draft over all of it but the last position, and starts a sequence
-    /// whose tokens `sampler` chooses. The memory of a finished session can be passed on with `recycle`.
+    /// Runs the target over a prompt, and the draft over all of it but the last position, and starts a
+    /// sequence whose tokens `sampler` chooses. The memory of a finished session of this engine can be passed
+    /// on with `recycle`.
     pub fn prefill_sampled(
         &self,
         prompt: &[u32],
@@ -35,7 +36,10 @@ impl Engine {
     ) -> Result<Session> {
         self.check_prompt(prompt)?;
         let (mut target_cache, mut draft_cache) = match recycle {
-            Some(session) => (session.target_cache, session.draft_cache),
+            Some(session) => {
+                session.check_engine(self.identity)?;
+                (session.target_cache, session.draft_cache)
+            }
             None => self.new_caches(),
         };
         target_cache.clear();
@@ -49,6 +53,8 @@ impl Engine {
                 self.draft_stable_rows(&prompt[1..], &output.features.narrow(0, 0, n - 1), &mut draft_cache);
         }
         Ok(Session {
+            engine: self.identity,
+            cycle: None,
             tokens: prompt.to_vec(),
             root,
             target_cache,

@@ -34,6 +34,7 @@ impl Engine {
         tokens: &[u32],
         observer: &mut impl Observer,
     ) -> Result<Duration> {
+        session.check_engine(self.identity)?;
         self.check_prompt(tokens)?;
         let (past, n) = (session.target_cache.len(), tokens.len() as i64);
         if past + n > session.capacity as i64 {

@@ -69,6 +69,7 @@ impl Products {
     /// Weights of the shapes `[outputs, inputs]` in the engine's number type and on its device, for up to `rows` rows.
     pub fn new(engine: &Engine, shapes: &[[i64; 2]], rows: usize) -> Result<Self> {
         let options = (engine.dtype().chosen.kind(), engine.device());
+        let memory = huge_pages::Mapped::now();
         let random = |shape: [i64; 2]| Tensor::f_randn(shape, options);
         let mut weights = BTreeMap::<_, Vec<Linear>>::new();
         for &shape in shapes {
@@ -91,7 +92,7 @@ impl Products {
         };
         if engine.device() == Device::Cpu {
             // As the models' weights are.
-            huge_pages::advise();
+            memory.advise_new();
         }
         Ok(products)
     }

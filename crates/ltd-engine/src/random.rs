@@ -33,6 +33,7 @@ impl Engine {
             norm_before_residual: false,
             feature_layers: None,
         };
+        settings.check_beam(draft_config.draft_vocabulary)?;
         let capacity = settings.capacity(target_config.max_positions)?;
         let pair = Pair {
             target: &target_config,

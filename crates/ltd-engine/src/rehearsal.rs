@@ -23,13 +23,15 @@ impl Rehearsal {
     /// accepted so many.
     ///
     /// # Errors
-    /// If the rehearsal is shorter, or there are no `rows` rows to read.
+    /// If the rehearsal is shorter or of another engine, or there are no `rows` rows to read.
     pub fn at(&mut self, engine: &Engine, context: usize, rows: usize) -> Result<&mut Session> {
+        self.session.check_engine(engine.identity)?;
         let known = self.tokens.len();
         if context > known || rows == 0 || rows > context {
             return Err(Error::Rehearsal { context, rows, known });
         }
         let session = &mut self.session;
+        session.cycle = None;
         session.tokens.clear();
         session.tokens.extend_from_slice(&self.tokens[..context]);
         session.root = self.tokens[context % known];

@@ -1,12 +1,30 @@
 //! One sequence being generated.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tch::Tensor;
 
-use crate::Sampler;
 use crate::kv_cache::KvCache;
+use crate::{Error, Result, Sampler};
+
+/// Tells an engine, or a cycle, from all others of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity(u64);
+
+impl Identity {
+    /// One that nothing else has.
+    pub(crate) fn new() -> Self {
+        static GIVEN: AtomicU64 = AtomicU64::new(0);
+        Self(GIVEN.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 /// A sequence: its tokens, the caches of both models, and the features that the draft has not read yet.
 pub struct Session {
+    /// Whose it is: the caches fit that engine only.
+    pub(crate) engine: Identity,
+    /// The cycle under way.
+    pub(crate) cycle: Option<Identity>,
     /// Tokens whose keys and values the target has cached.
     pub(crate) tokens: Vec<u32>,
     pub(crate) root: u32,
@@ -20,6 +38,17 @@ pub struct Session {
 }
 
 impl Session {
+    /// Fails unless this is a session of such an engine.
+    pub(crate) fn check_engine(&self, engine: Identity) -> Result<()> {
+        if self.engine == engine { Ok(()) } else { Err(Error::ForeignSession) }
+    }
+
+    /// Fails unless this is a session of such an engine, in which such a cycle is under way.
+    pub(crate) fn check_cycle(&self, engine: Identity, cycle: Identity) -> Result<()> {
+        self.check_engine(engine)?;
+        if self.cycle == Some(cycle) { Ok(()) } else { Err(Error::ForeignCycle) }
+    }
+
     /// All tokens whose keys and values are cached: the prompt and what was appended since.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens

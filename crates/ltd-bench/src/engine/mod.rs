@@ -33,6 +33,9 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     args.check_fit(&subject.engine)?;
     let header = Header::collect(args, &subject);
     progress.say(&format!("{}, dtype {}", header.device_text(), subject.engine.dtype()));
+    if let Some(problem) = header.no_packed_weights {
+        progress.say(&format!("oneDNN's packed weights are not used: {problem}"));
+    }
 
     // Memory first: later measurements need memory of their own.
     let (memory, forwards_share) = measure_memory(&mut subject, at_start, args, progress)?;

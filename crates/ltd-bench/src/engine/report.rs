@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ltd_engine::{DtypeChoice, ProductKernel};
+use ltd_engine::{DtypeChoice, ProductKernel, libtorch_version, why_not_packed};
 use ltd_train::{Machine, git_revision};
 use serde::Serialize;
 
@@ -34,8 +34,11 @@ pub(super) struct Report {
 pub(super) struct Header {
     pub(super) program: String,
     pub(super) git_revision: Option<String>,
-    /// LibTorch's version, as tch is made for.
-    pub(super) libtorch: &'static str,
+    /// LibTorch's version.
+    pub(super) libtorch: Option<String>,
+    /// Why oneDNN's packed weights are not used, if this LibTorch is the reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) no_packed_weights: Option<&'static str>,
     pub(super) command: Vec<String>,
     pub(super) machine: Machine,
     pub(super) device: String,
@@ -124,9 +127,6 @@ pub(super) struct Cycle {
     pub(super) floor_ms: f64,
 }
 
-/// The version that `tch` is made for (`Cargo.toml`).
-const LIBTORCH: &str = "2.11.0";
-
 impl Header {
     pub(super) fn collect(args: &EngineArgs, subject: &Subject) -> Self {
         let settings = &subject.settings;
@@ -136,7 +136,8 @@ impl Header {
         Self {
             program: format!("ltd-bench {}", env!("CARGO_PKG_VERSION")),
             git_revision: git_revision(),
-            libtorch: LIBTORCH,
+            libtorch: libtorch_version().map(|[major, minor, patch]| format!("{major}.{minor}.{patch}")),
+            no_packed_weights: why_not_packed(),
             command: std::env::args().collect(),
             machine: Machine::read(),
             device: settings.device.clone(),

@@ -14,6 +14,7 @@ mod weights;
 pub use config::{BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig};
 pub(crate) use draft::DraftModel;
 pub(crate) use layers::{AttentionMask, Linear, argmax, entropies};
+pub use layers::{libtorch_version, why_not_packed};
 pub(crate) use split::{layer_weights, split_layers};
 pub(crate) use target::{LogitRows, TargetModel, TargetOutput};
 pub(crate) use weights::{Weights, stored_kind, weight_files};

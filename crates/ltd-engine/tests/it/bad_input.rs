@@ -324,6 +324,19 @@ fn impossible_settings_are_named() {
             EngineConfig { beam_width: 129, ..config.clone() },
             "beam_width: is 129, but the draft knows only 128 tokens",
         ),
+        (
+            EngineConfig { beam_width: 1 << 63, ..config.clone() },
+            &format!("beam_width: is {}, must be at most 1024", 1u64 << 63),
+        ),
+        (EngineConfig { beam_width: 1025, ..config.clone() }, "beam_width: is 1025, must be at most 1024"),
+        (
+            EngineConfig { threads: Some(100_000), ..config.clone() },
+            "threads: is 100000, must be at most 1024",
+        ),
+        (
+            EngineConfig { threads: Some(usize::MAX), ..config.clone() },
+            "threads: is 18446744073709551615, must be at most 1024",
+        ),
         (EngineConfig { max_depth: 13, ..config.clone() }, "max_depth: is 13, must be at most 12"),
         (EngineConfig { threads: Some(0), ..config.clone() }, "threads: must be at least 1"),
         (EngineConfig { max_length: Some(1), ..config.clone() }, "max_length: must be at least 2"),
@@ -363,6 +376,7 @@ fn impossible_settings_are_named() {
 #[test]
 fn cuda_without_a_device_is_refused() {
     if tch::Cuda::is_available() {
+        println!("not covered: this machine has a CUDA device");
         return;
     }
     let config = EngineConfig { device: "cuda".to_owned(), ..tiny_config() };

@@ -6,5 +6,6 @@ mod heads;
 mod lossless;
 mod parity;
 mod sampling;
+mod sessions;
 mod stop_tokens;
 mod tree;

@@ -1,6 +1,6 @@
 //! Matrix products with weights.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::host::{Biased, Fused, Panels};
 use super::norm::RmsNorm;
@@ -32,12 +32,15 @@ impl Linear {
         Self::with_bias(weight, None)
     }
 
-    /// Takes a `[outputs, inputs]` weight and an `[outputs]` bias.
+    /// Takes a `[outputs, inputs]` weight, possibly a view of its file, and an `[outputs]` bias.
     pub(crate) fn with_bias(weight: Tensor, bias: Option<Tensor>) -> Self {
         let weight = if let Some(panels) = Panels::new(&weight) {
             Weight::Panels(panels)
         } else if let Some(packed) = PackedWeight::new(&weight) {
             Weight::Packed(packed)
+        } else if weight.device() == Device::Cpu {
+            // What is kept may be a view of its file, which is for the time of loading only.
+            Weight::Plain(weight.copy())
         } else {
             Weight::Plain(weight)
         };
@@ -63,9 +66,9 @@ impl Linear {
         Ok(Self::with_bias(weight, bias))
     }
 
-    /// Takes a weight to make a product of.
+    /// Takes a weight to make a product of: on a CPU another form of it is kept.
     pub(super) fn take_weight(weights: &mut Weights, name: &str, shape: [i64; 2]) -> Result<Tensor> {
-        if PackedWeight::is_possible(weights.device(), weights.kind()) {
+        if weights.device() == Device::Cpu {
             weights.take_view(name, &shape)
         } else {
             weights.take(name, &shape)
@@ -137,6 +140,29 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn no_weight_is_a_view_of_its_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.safetensors");
+        let mapped = || {
+            let maps = std::fs::read_to_string("/proc/self/maps").expect("the maps");
+            maps.contains(&path.display().to_string())
+        };
+        // In panels, packed and plain: on no processor are all of them one form.
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+            let stored = Tensor::randn([32, 64], (Kind::Float, Device::Cpu)).to_kind(kind);
+            let named = ["w.weight", "embedding"].map(|name| (name, stored.shallow_clone()));
+            Tensor::write_safetensors(&named, &path).expect("a file");
+            let mut weights = Weights::open(folder.path(), kind).expect("weights");
+            let view = weights.take_view("embedding", &[32, 64]).expect("a view");
+            assert!(mapped(), "a view is one of the file");
+            let linears =
+                [Linear::load(&mut weights, "w", [32, 64], false).expect("a weight"), Linear::new(view)];
+            assert!(!mapped(), "{kind:?}: {:?}", linears.map(|linear| linear.weight));
+        }
+    }
 
     #[test]
     fn all_kernels_of_this_processor_compute_the_same() {

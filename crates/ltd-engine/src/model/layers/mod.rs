@@ -15,6 +15,7 @@ pub(crate) use embedding::Embedding;
 pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
+pub use packed::{libtorch_version, why_not_packed};
 pub(crate) use rope::RotaryTable;
 pub(super) use top::top_log_probs;
 pub(crate) use top::{argmax, entropies};

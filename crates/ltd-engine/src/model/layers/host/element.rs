@@ -3,11 +3,12 @@
 use half::{bf16, f16};
 use tch::Kind;
 
+use super::memory::Pod;
 use super::simd::{Instructions, LANES, Vector};
 use super::sums::Sums;
 
 /// A number type of tensors.
-pub(super) trait Element: Copy + Default + Send + Sync + 'static {
+pub(super) trait Element: Pod + Default {
     const KIND: Kind;
     /// What adds up its products.
     type Sums<I: Instructions>: Sums;

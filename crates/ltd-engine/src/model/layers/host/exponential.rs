@@ -57,34 +57,35 @@ pub(super) fn exp<I: Instructions>(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use super::super::simd::{InstructionSet, Kernel, LANES, dispatch_to};
+    use super::super::InstructionSet;
+    use super::super::simd::{Kernel, LANES};
     use super::*;
 
-    /// Exponentials of multiples of a number, natural ones or powers of two.
-    struct Exponentials {
-        step: f32,
+    /// The exponential of a number, the natural one or the power of two.
+    struct Exponential {
+        x: f32,
         natural: bool,
-        found: Mutex<Vec<(f32, f32)>>,
+        lane: usize,
     }
 
-    impl Kernel for Exponentials {
+    impl Kernel for Exponential {
+        type Output = f32;
+
         #[inline(always)]
-        fn run<I: Instructions>(&self, item: usize) {
-            let x = self.step * item as f32;
-            let result = if self.natural { exp::<I>(x) } else { I::exp2([x; LANES])[item % LANES] };
-            self.found.lock().expect("one thread").push((x, result));
+        fn run<I: Instructions>(self) -> f32 {
+            let Self { x, natural, lane } = self;
+            if natural { exp::<I>(x) } else { I::exp2([x; LANES])[lane] }
         }
     }
 
     /// The numbers `0..=20_000` times a step and their exponentials, of all instruction sets of this processor.
     fn exponentials(step: f32, natural: bool) -> Vec<(f32, f32)> {
-        let kernel = Exponentials { step, natural, found: Mutex::default() };
-        for set in InstructionSet::ALL.iter().filter(|set| **set <= InstructionSet::best()) {
-            (0..=20_000).for_each(|item| dispatch_to(*set, &kernel, item));
-        }
-        kernel.found.into_inner().expect("one thread")
+        let of = |set: InstructionSet, item: usize| {
+            let x = step * item as f32;
+            (x, set.run(Exponential { x, natural, lane: item % LANES }))
+        };
+        let sets = InstructionSet::available();
+        sets.flat_map(|set| (0..=20_000).map(move |item| of(set, item))).collect()
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::cell::{Cell, RefCell};
 use tch::Tensor;
 
 use super::element::{Element, with_element};
-use super::elements;
-use super::memory::{Handover, Line};
+use super::memory::{Handover, Line, SharedMut};
 use super::norm::{Input, RowNorm};
 use super::parallel::{self, Work};
 use super::product::{Biased, Columns, PANEL, Product, Then};
+use super::{elements, elements_mut};
 
 thread_local! {
     /// Of the thread that starts a forward: normed rows, and `[rows, intermediate]`.
@@ -24,11 +24,15 @@ pub(in super::super) fn mlp(gate: Biased, up: Biased, down: Biased, x: &Tensor, 
     let (result, rows) = (down.result(&x), x.size()[0] as usize);
     assert_eq!((gate.outputs(), result.size()), (up.outputs(), x.size()));
     with_element!(x.kind(), T => FORWARD.with_borrow_mut(|[normed, inner]| {
-        let input = Input::new(unsafe { elements::<T>(&x) }, Some(norm), normed);
-        let inner = Handover::new(inner, rows * up.outputs());
+        // SAFETY: The result is new, and x is only read until it is returned.
+        let (x, result) = unsafe { (elements::<T>(&x), elements_mut::<T>(&result)) };
+        let input = Input::new(x, Some(norm), normed);
+        let inner = SharedMut::new(inner, rows * up.outputs());
         let gated = Gated::new(gate, up, input.rows, inner, rows);
-        let down = down.product(inner, Then::Plus(Columns::of(&x)), Columns::of(&result));
-        parallel::in_turn([&input, &gated, &down]);
+        let down = down.product(inner.into(), Then::Plus(Columns::of(x.into(), down.outputs())), result);
+        // SAFETY: The work is made here; what one of them writes (the normed rows, the inner ones, the
+        // result) is nobody else's but that of the later ones, which read it.
+        unsafe { parallel::in_turn([&input, &gated, &down]) };
     }));
     result
 }
@@ -41,8 +45,13 @@ struct Gated<'t, T> {
 }
 
 impl<'t, T: Element> Gated<'t, T> {
-    fn new(gate: Biased<'t>, up: Biased<'t>, x: Handover<T>, result: Handover<T>, rows: usize) -> Self {
-        let result = Columns::of_rows(result, up.outputs());
+    fn new(
+        gate: Biased<'t>,
+        up: Biased<'t>,
+        x: Handover<'t, T>,
+        result: SharedMut<'t, T>,
+        rows: usize,
+    ) -> Self {
         Self { gate: gate.product(x, Then::Silu, result), up: up.product(x, Then::Nothing, result), rows }
     }
 }
@@ -52,13 +61,18 @@ impl<T: Element> Work for Gated<'_, T> {
         self.up.items()
     }
 
-    fn item(&self, item: usize, next: Option<usize>) {
+    unsafe fn item(&self, item: usize, next: Option<usize>) {
         let mut memory = GATES.take();
-        let gates = Columns::of_panel(Handover::<T>::new(&mut memory, self.rows * PANEL));
-        let Self { gate, up, .. } = self;
+        let Self { gate, up, rows } = self;
+        let gates = SharedMut::<T>::new(&mut memory, rows * PANEL);
+        let (gate, up) = (gate.in_panel(gates), up.with(Then::Times(Columns::of_panel(gates.into()))));
         // Each weight's panel is followed by one of the other's.
-        Product { result: gates, ..*gate }.multiply(item, up.panel(Some(item)));
-        Product { then: Then::Times(gates), ..*up }.multiply(item, gate.panel(next));
+        // SAFETY: Items are those of both products, which are as large. The first writes memory of this
+        // thread, the second reads it and writes the item's part of the result.
+        unsafe {
+            gate.multiply(item, up.panel(Some(item)));
+            up.multiply(item, gate.panel(next));
+        }
         GATES.set(memory);
     }
 }

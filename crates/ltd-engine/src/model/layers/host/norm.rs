@@ -3,10 +3,10 @@
 use tch::Tensor;
 
 use super::element::{Element, with_element};
-use super::memory::{Handover, Line};
+use super::memory::{Handover, Line, SharedMut};
 use super::parallel::Work;
-use super::simd::{Instructions, Kernel, LANES, Vector, dispatch, multiply_add, sum};
-use super::{elements, parallel};
+use super::simd::{Instructions, Kernel, LANES, Vector, multiply_add, sum};
+use super::{InstructionSet, elements, elements_mut, parallel};
 
 /// Numbers from which on the rows are shared among threads.
 const WORTH_SHARING: usize = 1 << 15;
@@ -24,25 +24,26 @@ pub(in super::super) fn rms_norm(x: &Tensor, norm: RowNorm) -> Tensor {
     let x = x.contiguous();
     let result = x.empty_like();
     with_element!(x.kind(), T => {
-        // The result is new, and of x's type.
-        let (input, output) = unsafe { (elements::<T>(&x), Handover::of(elements(&result))) };
+        // SAFETY: The result is new, and x is only read until it is returned.
+        let (input, output) = unsafe { (elements::<T>(&x), elements_mut::<T>(&result)) };
         let parts = if input.len() < WORTH_SHARING { 1 } else { parallel::threads() };
-        parallel::in_turn([&Norm::new(input, norm, output, parts)]);
+        // SAFETY: The work is made here; what it writes, the result, is nobody else's.
+        unsafe { parallel::in_turn([&Norm::new(input, norm, output, parts)]) };
     });
     result
 }
 
 /// The rows that a product reads, normed before it if they are to be.
 pub(super) struct Input<'t, T> {
-    pub(super) rows: Handover<T>,
+    pub(super) rows: Handover<'t, T>,
     norm: Option<Norm<'t, T>>,
 }
 
 impl<'t, T: Element> Input<'t, T> {
-    pub(super) fn new(x: &'t [T], norm: Option<RowNorm<'t>>, memory: &mut Vec<Line>) -> Self {
-        let Some(norm) = norm else { return Self { rows: Handover::of(x), norm: None } };
-        let rows = Handover::new(memory, x.len());
-        Self { rows, norm: Some(Norm::new(x, norm, rows, parallel::threads())) }
+    pub(super) fn new(x: &'t [T], norm: Option<RowNorm<'t>>, memory: &'t mut Vec<Line>) -> Self {
+        let Some(norm) = norm else { return Self { rows: x.into(), norm: None } };
+        let rows = SharedMut::new(memory, x.len());
+        Self { rows: rows.into(), norm: Some(Norm::new(x, norm, rows, parallel::threads())) }
     }
 }
 
@@ -51,9 +52,10 @@ impl<T: Element> Work for Input<'_, T> {
         self.norm.as_ref().map_or(0, Norm::items)
     }
 
-    fn item(&self, item: usize, next: Option<usize>) {
+    unsafe fn item(&self, item: usize, next: Option<usize>) {
         if let Some(norm) = &self.norm {
-            norm.item(item, next);
+            // SAFETY: Items are those of the norm.
+            unsafe { norm.item(item, next) };
         }
     }
 }
@@ -61,15 +63,15 @@ impl<T: Element> Work for Input<'_, T> {
 /// Norms rows into other memory, in parts of equal size.
 struct Norm<'t, T> {
     input: &'t [T],
-    output: Handover<T>,
+    output: SharedMut<'t, T>,
     weight: &'t [T],
     eps: f32,
     parts: usize,
 }
 
 impl<'t, T: Element> Norm<'t, T> {
-    fn new(input: &'t [T], norm: RowNorm<'t>, output: Handover<T>, parts: usize) -> Self {
-        // The weight is of x's type.
+    fn new(input: &'t [T], norm: RowNorm<'t>, output: SharedMut<'t, T>, parts: usize) -> Self {
+        // SAFETY: Nobody writes to weights.
         let weight = unsafe { elements::<T>(norm.weight) };
         assert!(input.len() == output.len() && input.len().is_multiple_of(weight.len()));
         Self { input, output, weight, eps: norm.eps, parts }
@@ -81,24 +83,36 @@ impl<T: Element> Work for Norm<'_, T> {
         self.parts
     }
 
-    fn item(&self, part: usize, _: Option<usize>) {
-        let rows = self.input.len() / self.weight.len();
-        for row in rows * part / self.parts..rows * (part + 1) / self.parts {
-            dispatch(self, row);
+    unsafe fn item(&self, part: usize, _: Option<usize>) {
+        let Self { input, output, weight, eps, parts } = *self;
+        let (rows, width, instructions) = (input.len() / weight.len(), weight.len(), InstructionSet::best());
+        for row in rows * part / parts..rows * (part + 1) / parts {
+            let input = &input[row * width..][..width];
+            // SAFETY: There are as many rows as of the input, and each is in one part.
+            let output = unsafe { output.part(row * width, width) };
+            instructions.run(NormRow { input, output, weight, eps });
         }
     }
 }
 
-impl<T: Element> Kernel for Norm<'_, T> {
+/// One row, and where it goes.
+struct NormRow<'r, T> {
+    input: &'r [T],
+    output: &'r mut [T],
+    weight: &'r [T],
+    eps: f32,
+}
+
+impl<T: Element> Kernel for NormRow<'_, T> {
+    type Output = ();
+
     #[inline(always)]
-    fn run<I: Instructions>(&self, row: usize) {
-        let width = self.weight.len();
-        let input = &self.input[row * width..][..width];
-        let output = unsafe { std::slice::from_raw_parts_mut(self.output.start().add(row * width), width) };
-        let factor = inverse_rms::<I, T>(input, self.eps);
+    fn run<I: Instructions>(self) {
+        let Self { input, output, weight, eps } = self;
+        let factor = inverse_rms::<I, T>(input, eps);
         let normed = |input: &T, weight: &T| input.to_f32() * factor * weight.to_f32();
         let (inputs, rest) = input.as_chunks::<LANES>();
-        let (weights, weights_of_rest) = self.weight.as_chunks::<LANES>();
+        let (weights, weights_of_rest) = weight.as_chunks::<LANES>();
         let (outputs, output_of_rest) = output.as_chunks_mut::<LANES>();
         for ((output, input), weight) in outputs.iter_mut().zip(inputs).zip(weights) {
             let mut values: Vector = [0.0; LANES];

@@ -1,12 +1,11 @@
-//! Vectors as arrays that the compiler turns into vector instructions, and one function per instruction set.
+//! Vectors as arrays that the compiler turns into vector instructions, and what an instruction set says
+//! itself.
 
 use half::bf16;
 
 use super::element::Element;
 use super::exponential;
 use super::sums::{Plain, Sums};
-#[cfg(target_arch = "x86_64")]
-use super::x86;
 
 /// Numbers in a vector: a whole AVX-512 register, two of AVX2.
 pub(super) const LANES: usize = 16;
@@ -14,10 +13,12 @@ pub(super) const LANES: usize = 16;
 /// A vector.
 pub(super) type Vector = [f32; LANES];
 
-/// Work that is compiled once per instruction set.
+/// Work that is compiled once per instruction set ([`super::InstructionSet::run`]).
 pub(super) trait Kernel {
-    /// Does item `item`. Must be `inline(always)`.
-    fn run<I: Instructions>(&self, item: usize);
+    type Output;
+
+    /// Does it. Must be `inline(always)`.
+    fn run<I: Instructions>(self) -> Self::Output;
 }
 
 /// An instruction set.
@@ -92,74 +93,12 @@ pub(super) trait Instructions: Copy {
 
 /// What every processor of an architecture has.
 #[derive(Clone, Copy)]
-struct Baseline;
+pub(super) struct Baseline;
 
 impl Instructions for Baseline {
     const FUSED: bool = cfg!(target_arch = "aarch64");
     type Singles = Plain<Self>;
     type Bf16 = Plain<Self>;
-}
-
-/// An instruction set by name, in rising order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in super::super) enum InstructionSet {
-    Baseline,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Avx512Bf16,
-}
-
-impl InstructionSet {
-    #[cfg(test)]
-    pub(in super::super) const ALL: &[Self] = &[
-        Self::Baseline,
-        #[cfg(target_arch = "x86_64")]
-        Self::Avx2,
-        #[cfg(target_arch = "x86_64")]
-        Self::Avx512,
-        #[cfg(target_arch = "x86_64")]
-        Self::Avx512Bf16,
-    ];
-
-    /// The best one of this processor.
-    pub(in super::super) fn best() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512dq")
-            {
-                let bf16 = is_x86_feature_detected!("avx512bf16");
-                return if bf16 { Self::Avx512Bf16 } else { Self::Avx512 };
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                return Self::Avx2;
-            }
-        }
-        Self::Baseline
-    }
-}
-
-/// Runs an item of a kernel with the best instructions of this processor.
-pub(super) fn dispatch<K: Kernel>(kernel: &K, item: usize) {
-    dispatch_to(InstructionSet::best(), kernel, item);
-}
-
-/// Runs an item of a kernel with instructions that the processor has.
-pub(super) fn dispatch_to<K: Kernel>(set: InstructionSet, kernel: &K, item: usize) {
-    match set {
-        InstructionSet::Baseline => kernel.run::<Baseline>(item),
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx2 => unsafe { x86::avx2(kernel, item) },
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => unsafe { x86::avx512(kernel, item) },
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512Bf16 => unsafe { x86::avx512_bf16(kernel, item) },
-    }
 }
 
 /// `a * b + c`.
@@ -185,16 +124,18 @@ pub(super) fn sum(vector: Vector) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
+    use super::super::InstructionSet;
     use super::*;
 
-    struct Transposition(Mutex<[Vector; LANES]>);
+    struct Transposition([Vector; LANES]);
 
     impl Kernel for Transposition {
+        type Output = [Vector; LANES];
+
         #[inline(always)]
-        fn run<I: Instructions>(&self, _: usize) {
-            I::transpose(&mut self.0.lock().expect("one thread"));
+        fn run<I: Instructions>(mut self) -> [Vector; LANES] {
+            I::transpose(&mut self.0);
+            self.0
         }
     }
 
@@ -203,20 +144,20 @@ mod tests {
         let block = |number: &dyn Fn(usize, usize) -> usize| -> [Vector; LANES] {
             std::array::from_fn(|row| std::array::from_fn(|column| number(row, column) as f32))
         };
-        for set in InstructionSet::ALL.iter().filter(|set| **set <= InstructionSet::best()) {
-            let kernel = Transposition(Mutex::new(block(&|row, column| row * LANES + column)));
-            dispatch_to(*set, &kernel, 0);
-            let found = kernel.0.into_inner().expect("one thread");
+        for set in InstructionSet::available() {
+            let found = set.run(Transposition(block(&|row, column| row * LANES + column)));
             assert_eq!(found, block(&|row, column| column * LANES + row), "{set:?}");
         }
     }
 
-    struct Rounding(Vector, Mutex<[bf16; LANES]>);
+    struct Rounding(Vector);
 
     impl Kernel for Rounding {
+        type Output = [bf16; LANES];
+
         #[inline(always)]
-        fn run<I: Instructions>(&self, _: usize) {
-            *self.1.lock().expect("one thread") = I::to_bf16(self.0);
+        fn run<I: Instructions>(self) -> [bf16; LANES] {
+            I::to_bf16(self.0)
         }
     }
 
@@ -224,12 +165,9 @@ mod tests {
     fn bf16_is_the_nearest() {
         let numbers = (0..20_000u32).map(|index| f32::from_bits(index.wrapping_mul(2_654_435_761)));
         let normal: Vec<f32> = numbers.filter(|number| number.is_normal()).collect();
-        for set in InstructionSet::ALL.iter().filter(|set| **set <= InstructionSet::best()) {
+        for set in InstructionSet::available() {
             for vector in normal.as_chunks().0 {
-                let kernel = Rounding(*vector, Mutex::default());
-                dispatch_to(*set, &kernel, 0);
-                let found = kernel.1.into_inner().expect("one thread");
-                assert_eq!(found, vector.map(bf16::from_f32), "{set:?}");
+                assert_eq!(set.run(Rounding(*vector)), vector.map(bf16::from_f32), "{set:?}");
             }
         }
     }

@@ -2,14 +2,15 @@
 //! memory: nothing has to be packed first, and a lane's sum does not depend on its neighbours.
 
 use super::element::Element;
+use super::memory::Pod;
 use super::simd::{Instructions, LANES, Vector, multiply_add};
 
 /// Sums of products, one per lane.
 pub(super) trait Sums: Copy {
     /// Numbers that are multiplied.
     type Number: Element;
-    /// What is multiplied at once: a number, or two of them whose products are added.
-    type Unit: Copy;
+    /// What is multiplied at once, in four bytes: a number, or two of them whose products are added.
+    type Unit: Pod;
     /// Numbers in a unit, 1 or 2.
     const NUMBERS: usize;
     /// Sums of which the registers hold so many vectors, and that hide the latency of an addition.
@@ -51,12 +52,15 @@ fn blocks<S: Sums, const ROWS: usize>(
     assert!((rows.max(1) - 1) * strides[0] + (lanes.len().max(1) - 1) * strides[1] < units.len());
     if rows < ROWS {
         for row in 0..rows {
+            // SAFETY: The last row and step that are read are there, as was just checked, and `row` is one of
+            // the results.
             unsafe { block::<S, 1>(row, units, strides, lanes, results) };
         }
         return;
     }
     for row in (0..rows).step_by(ROWS) {
         // The last block does rows of the one before it again, rather than fewer.
+        // SAFETY: As above: no block reaches beyond the results.
         unsafe { block::<S, ROWS>(row.min(rows - ROWS), units, strides, lanes, results) };
     }
 }
@@ -64,7 +68,8 @@ fn blocks<S: Sums, const ROWS: usize>(
 /// Some rows of a product.
 ///
 /// # Safety
-/// `units` and `results` must have those rows.
+/// `results` must have the rows `first..first + ROWS`, and `units` those rows with as many steps as there are
+/// `lanes`.
 #[inline(always)]
 unsafe fn block<S: Sums, const ROWS: usize>(
     first: usize,
@@ -76,10 +81,12 @@ unsafe fn block<S: Sums, const ROWS: usize>(
     let mut sums = [S::zero(); ROWS];
     for (step, lanes) in lanes.iter().enumerate() {
         for (row, sum) in (first..).zip(&mut sums) {
+            // SAFETY: `units` has this row and step.
             *sum = sum.add(lanes, unsafe { *units.get_unchecked(row * row_stride + step * step_stride) });
         }
     }
     for (row, sum) in (first..).zip(sums) {
+        // SAFETY: `results` has this row.
         unsafe { *results.get_unchecked_mut(row) = sum.get() };
     }
 }

@@ -4,8 +4,10 @@ use tch::Tensor;
 
 use super::element::{Element, with_element};
 use super::exponential::exp;
-use super::simd::{Instructions, Kernel, LANES, Vector, dispatch, sum};
-use super::{elements, parallel};
+use super::memory::SharedMut;
+use super::parallel::{self, Work};
+use super::simd::{Instructions, Kernel, LANES, Vector, sum};
+use super::{InstructionSet, elements};
 
 /// The `width` most probable entries of each row of `[n, vocabulary]`: their log-probs and their indices, row-major,
 /// best first; the earlier of equals first. A row with a NaN has log-probs that are NaN.
@@ -32,42 +34,68 @@ type Normaliser = (f32, f32);
 /// Per row the best entries, and what normalises them if `PROBABILITIES` are wanted.
 fn scan<const PROBABILITIES: bool>(logits: &Tensor, width: usize) -> (Vec<Entry>, Vec<Normaliser>) {
     let logits = logits.contiguous();
-    let rows = logits.size()[0] as usize;
+    let [rows, vocabulary] = logits.size()[..] else {
+        panic!("logits are a matrix, not {:?}", logits.size())
+    };
+    assert!(width > 0, "at least one entry of each row");
+    let (rows, vocabulary) = (rows as usize, vocabulary as usize);
     let mut best = vec![(f32::NEG_INFINITY, 0); rows * width];
     let mut normalisers = vec![(0.0, 0.0); rows];
     with_element!(logits.kind(), T => {
-        let kernel = Scan::<T, PROBABILITIES> {
+        let scan = Scan::<T, PROBABILITIES> {
+            // SAFETY: The logits are only read until the result is returned.
             logits: unsafe { elements(&logits) },
-            vocabulary: logits.size()[1] as usize,
+            vocabulary,
             width,
-            best: best.as_mut_ptr() as usize,
-            normalisers: normalisers.as_mut_ptr() as usize,
+            best: SharedMut::of(&mut best),
+            normalisers: SharedMut::of(&mut normalisers),
         };
-        parallel::for_each(rows, |row| dispatch(&kernel, row));
+        // SAFETY: The work is made here; each row writes its own part of the results, which are nobody
+        // else's.
+        unsafe { parallel::in_turn([&scan]) };
     });
     (best, normalisers)
 }
 
+/// An item is a row.
 struct Scan<'t, T, const PROBABILITIES: bool> {
     logits: &'t [T],
     vocabulary: usize,
     width: usize,
-    /// Addresses of the results, of which each row writes its own part.
-    best: usize,
-    normalisers: usize,
+    best: SharedMut<'t, Entry>,
+    normalisers: SharedMut<'t, Normaliser>,
 }
 
-impl<T: Element, const PROBABILITIES: bool> Kernel for Scan<'_, T, PROBABILITIES> {
-    #[inline(always)]
-    fn run<I: Instructions>(&self, row: usize) {
+impl<T: Element, const PROBABILITIES: bool> Work for Scan<'_, T, PROBABILITIES> {
+    fn items(&self) -> usize {
+        self.normalisers.len()
+    }
+
+    unsafe fn item(&self, row: usize, _: Option<usize>) {
         let logits = &self.logits[row * self.vocabulary..][..self.vocabulary];
-        let best = unsafe {
-            let start = (self.best as *mut Entry).add(row * self.width);
-            std::slice::from_raw_parts_mut(start, self.width)
-        };
+        // SAFETY: There are `width` entries and one normaliser for each row, which is this item's own.
+        let (best, normaliser) =
+            unsafe { (self.best.part(row * self.width, self.width), &mut self.normalisers.part(row, 1)[0]) };
+        InstructionSet::best().run(ScanRow::<T, PROBABILITIES> { logits, best, normaliser });
+    }
+}
+
+struct ScanRow<'r, T, const PROBABILITIES: bool> {
+    logits: &'r [T],
+    /// In falling order; smaller than all logits at first.
+    best: &'r mut [Entry],
+    normaliser: &'r mut Normaliser,
+}
+
+impl<T: Element, const PROBABILITIES: bool> Kernel for ScanRow<'_, T, PROBABILITIES> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Instructions>(self) {
+        let Self { logits, best, normaliser } = self;
         let (chunks, rest) = logits.as_chunks::<LANES>();
         for (number, chunk) in chunks.iter().enumerate() {
-            let least = best[self.width - 1].0;
+            let least = best[best.len() - 1].0;
             let mut above = 0u32;
             for value in chunk {
                 above |= u32::from(value.to_f32() > least);
@@ -89,7 +117,7 @@ impl<T: Element, const PROBABILITIES: bool> Kernel for Scan<'_, T, PROBABILITIES
             for value in rest {
                 total += exp::<I>(value.to_f32() - largest);
             }
-            unsafe { *(self.normalisers as *mut Normaliser).add(row) = (largest, total) };
+            *normaliser = (largest, total);
         }
     }
 }

@@ -1,4 +1,9 @@
 //! Instruction sets of x86-64, found at run time: nothing here needs to be enabled when compiling.
+//!
+//! `Avx2`, `Avx512`, `Avx512Bf16` and the sums that they name stand for instructions in generic code. Only
+//! [`HasAvx2::run`] and its siblings name them to a kernel, and a `HasAvx2` is made where the processor has
+//! the features. Hence whatever uses their instructions below runs on a processor that has them: the argument
+//! of each `unsafe` block.
 
 use std::arch::x86_64::{
     __m256bh, __m512, __m512bh, __m512i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch,
@@ -16,12 +21,44 @@ use super::exponential::POWERS;
 use super::simd::{Instructions, Kernel, LANES, Vector};
 use super::sums::{Plain, Sums};
 
-#[derive(Clone, Copy)]
-struct Avx2;
-#[derive(Clone, Copy)]
-struct Avx512;
-#[derive(Clone, Copy)]
-struct Avx512Bf16;
+/// Proof that the processor has some features, and the one place where a kernel is compiled with them: what
+/// is detected and what is enabled is the same list.
+macro_rules! instruction_set {
+    ($proof:ident, $instructions:ident: $($feature:tt)+) => {
+        #[derive(Clone, Copy)]
+        struct $instructions;
+
+        /// Proof that the processor has these instructions.
+        #[derive(Debug, Clone, Copy)]
+        pub(in super::super) struct $proof(());
+
+        impl $proof {
+            pub(super) fn detect() -> Option<Self> {
+                ($(is_x86_feature_detected!($feature))&&+).then_some(Self(()))
+            }
+
+            pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+                /// The kernel, compiled with these instructions.
+                ///
+                /// # Safety
+                /// The processor must have them.
+                $(#[target_feature(enable = $feature)])+
+                fn compiled<K: Kernel>(kernel: K) -> K::Output {
+                    kernel.run::<$instructions>()
+                }
+                // SAFETY: `detect` alone makes the proof, after it found each of these features.
+                unsafe { compiled(kernel) }
+            }
+        }
+    };
+}
+
+instruction_set!(HasAvx2, Avx2: "avx2" "fma" "f16c");
+instruction_set!(HasAvx512, Avx512: "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx2" "fma" "f16c");
+instruction_set!(
+    HasAvx512Bf16, Avx512Bf16:
+    "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512bf16" "avx2" "fma" "f16c"
+);
 
 impl Instructions for Avx2 {
     const FUSED: bool = true;
@@ -37,16 +74,19 @@ macro_rules! avx512 {
 
         #[inline(always)]
         fn fetch(address: *const u8) {
+            // SAFETY: A hint, which may be of any address; all processors of x86-64 have it.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
         }
 
         #[inline(always)]
         fn multiply(a: Vector, b: Vector) -> Vector {
+            // SAFETY: The processor has AVX-512.
             vector(unsafe { _mm512_mul_ps(register(a), register(b)) })
         }
 
         #[inline(always)]
         fn select(x: Vector, lanes: u16) -> Vector {
+            // SAFETY: The processor has AVX-512.
             vector(unsafe { _mm512_mask_mov_ps(_mm512_set1_ps(f32::NEG_INFINITY), lanes, register(x)) })
         }
 
@@ -57,10 +97,11 @@ macro_rules! avx512 {
 
         #[inline(always)]
         fn transpose(block: &mut [Vector; LANES]) {
-            unsafe {
+            // SAFETY: Registers are sixteen numbers of four bytes, whatever these are.
+            *block = unsafe {
                 let columns = transpose(transmute::<[Vector; LANES], [__m512i; LANES]>(*block));
-                *block = transmute::<[__m512i; LANES], [Vector; LANES]>(columns);
-            }
+                transmute::<[__m512i; LANES], [Vector; LANES]>(columns)
+            };
         }
     };
 }
@@ -76,42 +117,29 @@ impl Instructions for Avx512Bf16 {
 
     #[inline(always)]
     fn to_bf16(x: Vector) -> [bf16; LANES] {
+        // SAFETY: The processor has AVX-512 with bf16; half a register is sixteen numbers of two bytes.
         unsafe { transmute::<__m256bh, [bf16; LANES]>(_mm512_cvtneps_pbh(register(x))) }
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn avx2<K: Kernel>(kernel: &K, item: usize) {
-    kernel.run::<Avx2>(item);
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
-pub(super) fn avx512<K: Kernel>(kernel: &K, item: usize) {
-    kernel.run::<Avx512>(item);
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma,f16c")]
-pub(super) fn avx512_bf16<K: Kernel>(kernel: &K, item: usize) {
-    kernel.run::<Avx512Bf16>(item);
-}
-
 #[inline(always)]
 fn register(vector: Vector) -> __m512 {
+    // SAFETY: A register is sixteen numbers of four bytes.
     unsafe { transmute::<Vector, __m512>(vector) }
 }
 
 #[inline(always)]
 fn vector(register: __m512) -> Vector {
+    // SAFETY: A register is sixteen numbers of four bytes.
     unsafe { transmute::<__m512, Vector>(register) }
 }
-
-// The instructions of all that follows are those of the kernels that use it.
 
 /// [`Instructions::exp2`]: the processor has instructions for the whole part.
 #[inline(always)]
 fn exp2(x: __m512) -> __m512 {
     /// Low enough for a result of 0. Minus infinity less itself would be NaN.
     const LOWEST: f32 = -1000.0;
+    // SAFETY: The processor has AVX-512.
     unsafe {
         // Of two operands of which one is NaN, the second one is the result.
         let x = _mm512_max_ps(_mm512_set1_ps(LOWEST), x);
@@ -129,6 +157,7 @@ fn exp2(x: __m512) -> __m512 {
 /// [`Instructions::transpose`]: numbers, then pairs, then fours change places.
 #[inline(always)]
 fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+    // SAFETY: The processor has AVX-512.
     unsafe {
         let mut pairs = rows;
         for row in (0..LANES).step_by(2) {
@@ -165,7 +194,7 @@ fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
 
 /// Products of f32. The compiler makes vectors of few arrays; of as many as hide two additions per cycle it does not.
 #[derive(Clone, Copy)]
-pub(super) struct Singles(__m512);
+struct Singles(__m512);
 
 impl Sums for Singles {
     type Number = f32;
@@ -175,11 +204,13 @@ impl Sums for Singles {
 
     #[inline(always)]
     fn zero() -> Self {
+        // SAFETY: The processor has AVX-512.
         Self(unsafe { _mm512_setzero_ps() })
     }
 
     #[inline(always)]
     fn add(self, lanes: &[f32; LANES], unit: f32) -> Self {
+        // SAFETY: The processor has AVX-512; sixteen numbers are read where there are sixteen.
         Self(unsafe { _mm512_fmadd_ps(_mm512_loadu_ps(lanes.as_ptr()), _mm512_set1_ps(unit), self.0) })
     }
 
@@ -202,7 +233,7 @@ impl Sums for Singles {
 /// Products of bf16, two in one instruction, which adds the one of the second numbers first: they are turned round, so that
 /// sums are taken in the order of the steps, and rows of weight 0 between others change nothing.
 #[derive(Clone, Copy)]
-pub(super) struct Pairs(__m512);
+struct Pairs(__m512);
 
 impl Sums for Pairs {
     type Number = bf16;
@@ -212,11 +243,14 @@ impl Sums for Pairs {
 
     #[inline(always)]
     fn zero() -> Self {
+        // SAFETY: The processor has AVX-512.
         Self(unsafe { _mm512_setzero_ps() })
     }
 
     #[inline(always)]
     fn add(self, lanes: &[[bf16; 2]; LANES], unit: [bf16; 2]) -> Self {
+        // SAFETY: The processor has AVX-512 with bf16; sixteen pairs are read where there are sixteen, and a
+        // register of pairs is one of any other numbers.
         unsafe {
             let lanes: __m512bh = transmute(_mm512_loadu_si512(lanes.as_ptr().cast()));
             let unit: __m512bh = transmute(_mm512_set1_epi32(transmute::<[bf16; 2], i32>(unit)));
@@ -241,6 +275,7 @@ impl Sums for Pairs {
             }
             places
         };
+        // SAFETY: The processor has AVX-512 with bf16; a register is sixteen pairs of two bytes each.
         unsafe {
             let rounded = _mm512_cvtne2ps_pbh(register(second), register(first));
             let places = transmute::<[[u16; 2]; LANES], __m512i>(PLACES);

@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::f32::consts::LOG2_E;
 
 use super::super::element::Element;
-use super::super::memory::{Line, lines};
+use super::super::memory::{Handover, Line, cast, cast_mut, lines};
 use super::super::parallel::Work;
-use super::super::simd::{Instructions, Kernel, LANES, Vector, dispatch_to};
+use super::super::simd::{Instructions, Kernel, LANES, Vector};
 use super::super::sums::{Sums, product};
 use super::rotation::rotate;
 use super::units::Units;
@@ -39,16 +39,36 @@ impl<T: Element> Work for Rows<'_, '_, T> {
         self.0.heads.keys * self.0.vectors
     }
 
-    fn item(&self, item: usize, _: Option<usize>) {
-        dispatch_to(self.0.instructions, self, item);
+    unsafe fn item(&self, item: usize, _: Option<usize>) {
+        let shared = self.0;
+        let (head, vector) = (item / shared.vectors, item % shared.vectors);
+        let (start, count) = (shared.place(head, 0), shared.total() * shared.heads.width);
+        // SAFETY: Projections and caches are there, and nobody writes to them any more: the new rows were
+        // stored by the step before. A head's positions stand one after another, and `total` is within the
+        // capacity.
+        let (qkv, cached) = unsafe {
+            (shared.qkv.read(), shared.caches.map(|cache| Handover::from(cache).part(start, count)))
+        };
+        shared.instructions.run(QueryRows { shared, head, vector, qkv, cached });
     }
 }
 
-impl<T: Element> Kernel for Rows<'_, '_, T> {
+/// A vector of query rows of a key head, of which its thread may write the result (only [`Rows`] makes one).
+struct QueryRows<'s, 't, T> {
+    shared: &'s Shared<'t, T>,
+    head: usize,
+    vector: usize,
+    qkv: &'s [T],
+    /// Keys and values of the head, each `[total, width]`.
+    cached: [&'s [T]; 2],
+}
+
+impl<T: Element> Kernel for QueryRows<'_, '_, T> {
+    type Output = ();
+
     #[inline(always)]
-    fn run<I: Instructions>(&self, item: usize) {
-        let shared = self.0;
-        let (head, vector) = (item / shared.vectors, item % shared.vectors);
+    fn run<I: Instructions>(self) {
+        let Self { shared, head, vector, cached, .. } = self;
         let (width, total) = (shared.heads.width, shared.total());
         let everywhere = shared.visibility.everywhere;
         let seeing = shared.visibility.of(vector, total);
@@ -62,45 +82,41 @@ impl<T: Element> Kernel for Rows<'_, '_, T> {
         let weights = lines(weights, steps);
         let attended = lines(attended, width.next_multiple_of(LANES));
 
-        self.rotated_queries::<I>(head, vector, attended, queries);
+        self.rotated_queries::<I>(attended, queries);
         let queries = &queries[..width / T::Sums::<I>::NUMBERS];
-        let [keys, values] = units.of::<I, T>(shared, head);
+        let [keys, values] = units.of::<I, T>(shared, head, cached);
         product::<T::Sums<I>>(keys, [queries.len(), 1], queries, scores);
         for (scores, lanes) in scores[everywhere..].iter_mut().zip(seeing.unwrap_or_default()) {
             *scores = I::select(*scores, *lanes);
         }
         let sums = softmax::<I, T::Sums<I>>(scores, weights);
         product::<T::Sums<I>>(values, [1, width], weights, &mut attended[..width]);
-        self.store::<I>(head, vector, attended, sums.map(|sum| 1.0 / sum));
+        self.store::<I>(attended, sums.map(|sum| 1.0 / sum));
         ITEM.set(scratch);
     }
 }
 
-impl<T: Element> Rows<'_, '_, T> {
+impl<T: Element> QueryRows<'_, '_, T> {
     /// The rows' queries as `[width in units, lanes]`, scaled such that powers of two turn scores into weights. They are
     /// rotated one by one into `rows`, whose size they fit in, and transposed.
     #[inline(always)]
     fn rotated_queries<I: Instructions>(
         &self,
-        head: usize,
-        vector: usize,
         rows: &mut [Vector],
         queries: &mut [[<T::Sums<I> as Sums>::Unit; LANES]],
     ) {
-        let shared = self.0;
+        let Self { shared, head, vector, qkv, .. } = *self;
         let (width, numbers) = (shared.heads.width, queries.len() * T::Sums::<I>::NUMBERS);
-        assert!(numbers * size_of::<Number<T, I>>() <= size_of_val(rows) / LANES);
-        let rows: &mut [Number<T, I>] =
-            unsafe { std::slice::from_raw_parts_mut(rows.as_mut_ptr().cast(), numbers * LANES) };
+        // A unit has the size of an f32: so many vectors hold all rows' units.
+        let rows = &mut rows[..queries.len()];
+        let rotated = cast_mut::<Vector, Number<T, I>>(rows);
         let norm = shared.norms.map(|[query, _]| query);
-        for (query, rotated) in shared.queries(vector).zip(rows.chunks_exact_mut(numbers)) {
+        for (query, rotated) in shared.queries(vector).zip(rotated.chunks_exact_mut(numbers)) {
             let (row, head) = shared.row_and_head(head, query);
-            let input = shared.input(row, head);
+            let input = shared.input(qkv, row, head);
             let scale = shared.heads.scale * LOG2_E;
             rotate::<I, T, _>(input, norm, shared.angles(row), scale, &mut rotated[..width]);
         }
-        // A unit has the size of an f32.
-        let rows: &[Vector] = unsafe { std::slice::from_raw_parts(rows.as_ptr().cast(), queries.len()) };
         let blocks = queries.len() / LANES;
         for (block, queries) in queries.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let mut lanes = [[0.0; LANES]; LANES];
@@ -108,14 +124,15 @@ impl<T: Element> Rows<'_, '_, T> {
                 *numbers = rows[lane * blocks + block];
             }
             I::transpose(&mut lanes);
-            *queries = unsafe { std::mem::transmute_copy(&lanes) };
+            queries.copy_from_slice(cast(&lanes));
         }
     }
 
     /// Writes `[width, lanes]` times factors to the rows of the result.
     #[inline(always)]
-    fn store<I: Instructions>(&self, head: usize, vector: usize, attended: &[Vector], factors: Vector) {
-        let (shared, width) = (self.0, self.0.heads.width);
+    fn store<I: Instructions>(&self, attended: &[Vector], factors: Vector) {
+        let Self { shared, head, vector, .. } = *self;
+        let width = shared.heads.width;
         let queries = shared.queries(vector);
         let starts: [usize; LANES] = std::array::from_fn(|lane| {
             let (row, head) = shared.row_and_head(head, queries.start + lane);
@@ -130,10 +147,8 @@ impl<T: Element> Rows<'_, '_, T> {
             I::transpose(&mut columns);
             for (values, start) in columns.iter().zip(&starts[..queries.len()]) {
                 let (first, end) = (block * LANES, width.min((block + 1) * LANES));
-                let output = unsafe {
-                    let output = shared.result.start().add(start + first);
-                    std::slice::from_raw_parts_mut(output, end - first)
-                };
+                // SAFETY: A part of a head of a row of the result, of which this thread has the query row.
+                let output = unsafe { shared.result.part(start + first, end - first) };
                 let rounded = T::from_vector::<I>(*values);
                 // A whole vector at once, but at the end of an odd width.
                 match output.first_chunk_mut() {

@@ -2,9 +2,9 @@
 
 use super::super::element::Element;
 use super::super::parallel::Work;
-use super::super::simd::{Instructions, Kernel, dispatch_to};
+use super::super::simd::{Instructions, Kernel};
+use super::Shared;
 use super::rotation::rotate;
-use super::{KEYS, Shared, VALUES};
 
 /// Rotates and stores new keys, and stores new values; an item is a key head.
 pub(super) struct Storing<'s, 't, T>(pub(super) &'s Shared<'t, T>);
@@ -14,23 +14,40 @@ impl<T: Element> Work for Storing<'_, '_, T> {
         self.0.heads.keys
     }
 
-    fn item(&self, head: usize, _: Option<usize>) {
-        dispatch_to(self.0.instructions, self, head);
+    unsafe fn item(&self, head: usize, _: Option<usize>) {
+        let shared = self.0;
+        let (start, count) = (shared.place(head, shared.past), shared.rows * shared.heads.width);
+        // SAFETY: The projections are there and nobody writes to them any more. The cache has room for the
+        // new rows, which stand one after another in a head's part of it; a head is one item.
+        let (qkv, [keys, values]) =
+            unsafe { (shared.qkv.read(), shared.caches.map(|cache| cache.part(start, count))) };
+        shared.instructions.run(NewRows { shared, head, qkv, keys, values });
     }
 }
 
-impl<T: Element> Kernel for Storing<'_, '_, T> {
+/// The new rows of a key head, and where they go.
+struct NewRows<'s, 't, T> {
+    shared: &'s Shared<'t, T>,
+    head: usize,
+    qkv: &'s [T],
+    keys: &'s mut [T],
+    values: &'s mut [T],
+}
+
+impl<T: Element> Kernel for NewRows<'_, '_, T> {
+    type Output = ();
+
     #[inline(always)]
-    fn run<I: Instructions>(&self, head: usize) {
-        let shared = self.0;
+    fn run<I: Instructions>(self) {
+        let Self { shared, head, qkv, keys, values } = self;
+        let width = shared.heads.width;
         let norm = shared.norms.map(|[_, key]| key);
         let (first_key, first_value) = (shared.heads.queries, shared.heads.queries + shared.heads.keys);
-        for row in 0..shared.rows {
-            let [key, value] =
-                [KEYS, VALUES].map(|which| unsafe { shared.cache(which, head, shared.past + row, 1) });
-            let input = shared.input(row, first_key + head);
+        let cached = keys.chunks_exact_mut(width).zip(values.chunks_exact_mut(width));
+        for (row, (key, value)) in cached.enumerate() {
+            let input = shared.input(qkv, row, first_key + head);
             rotate::<I, T, T>(input, norm, shared.angles(row), 1.0, key);
-            value.copy_from_slice(shared.input(row, first_value + head));
+            value.copy_from_slice(shared.input(qkv, row, first_value + head));
         }
     }
 }

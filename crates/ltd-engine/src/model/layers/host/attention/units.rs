@@ -4,10 +4,10 @@
 use std::any::TypeId;
 
 use super::super::element::Element;
-use super::super::memory::{Line, lines};
+use super::super::memory::{Line, cast, lines};
 use super::super::simd::{Instructions, LANES};
 use super::super::sums::Sums;
-use super::{KEYS, Number, Shared, Unit, VALUES};
+use super::{Number, Shared, Unit};
 
 /// Keys and values of one head of one forward.
 #[derive(Default)]
@@ -19,17 +19,17 @@ pub(super) struct Units {
 }
 
 impl Units {
-    /// Keys as units `[total, width in units]`, values as units `[total in units, width]`.
+    /// Keys as units `[total, width in units]`, values as units `[total in units, width]`, of what the caches
+    /// hold of a head, each `[total, width]`.
     #[inline(always)]
     pub(super) fn of<'u, I: Instructions, T: Element>(
         &'u mut self,
-        shared: &'u Shared<T>,
+        shared: &Shared<T>,
         head: usize,
+        [keys, values]: [&'u [T]; 2],
     ) -> [&'u [Unit<T, I>]; 2] {
         let (width, total) = (shared.heads.width, shared.total());
         let numbers = T::Sums::<I>::NUMBERS;
-        let [keys, values]: [&[T]; 2] =
-            [KEYS, VALUES].map(|which| &*unsafe { shared.cache(which, head, 0, total) });
         let alike = TypeId::of::<T>() == TypeId::of::<Number<T, I>>();
         let new = self.of.replace((shared.forward, head)) != Some((shared.forward, head));
         let keys = if alike {
@@ -64,7 +64,7 @@ impl Units {
 #[inline(always)]
 fn as_units<I: Instructions, T: Element>(numbers: &[T]) -> &[Unit<T, I>] {
     assert!(TypeId::of::<T>() == TypeId::of::<Number<T, I>>());
-    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), numbers.len() / T::Sums::<I>::NUMBERS) }
+    cast(numbers)
 }
 
 /// Puts two rows together, or one alone.
@@ -86,7 +86,7 @@ fn lay_out<I: Instructions, T: Element>(first: &[T], second: &[T], units: &mut [
 #[inline(always)]
 fn number<T: Element, I: Instructions>(value: T) -> Number<T, I> {
     if TypeId::of::<T>() == TypeId::of::<Number<T, I>>() {
-        unsafe { std::mem::transmute_copy(&value) }
+        cast::<T, Number<T, I>>(&[value])[0]
     } else {
         Element::from_f32(value.to_f32())
     }

@@ -40,6 +40,13 @@ impl Visibility {
         Self { everywhere, seeing }
     }
 
+    /// Fails unless it is for so many vectors of query rows and `total` positions.
+    pub(super) fn check(&self, vectors: usize, total: usize) {
+        let masked = total.checked_sub(self.everywhere).expect("positions that all see are there");
+        let masks = self.seeing.as_ref().map_or(vectors * masked, Vec::len);
+        assert_eq!(masks, vectors * masked, "masks of {vectors} vectors of rows over {masked} positions");
+    }
+
     /// Of the positions after those that all see, the ones up to the last that a lane of a vector sees.
     #[inline(always)]
     pub(super) fn of(&self, vector: usize, total: usize) -> Option<&[u16]> {

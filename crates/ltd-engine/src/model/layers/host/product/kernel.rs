@@ -2,12 +2,11 @@
 
 use std::any::TypeId;
 
-use tch::Tensor;
-
+use super::super::InstructionSet;
 use super::super::element::Element;
-use super::super::memory::Handover;
-use super::super::parallel::Work;
-use super::super::simd::{InstructionSet, Instructions, Kernel, LANES, Vector, dispatch_to};
+use super::super::memory::{Handover, SharedMut, cast};
+use super::super::parallel::{self, Work};
+use super::super::simd::{Instructions, Kernel, LANES, Vector};
 use super::super::sums::Sums;
 
 /// Vectors of outputs in a panel.
@@ -22,22 +21,27 @@ const ROWS: usize = 12;
 const ROWS_PER_THREAD: usize = 8;
 
 /// A weight in panels and rows that are multiplied with it; an item is a panel and a part of the rows.
+///
+/// Always so, as it is checked when one is made: `x` has `rows * inputs` numbers, `weight` as many as `panels
+/// * inputs * PANEL`, `bias` has `outputs`, and the result, and what is done with it, `rows` rows of
+/// `outputs` columns or of a panel's.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Product<'t, T> {
     /// `[rows, inputs]`.
-    pub(in super::super) x: Handover<T>,
-    pub(in super::super) weight: &'t [T],
+    x: Handover<'t, T>,
+    weight: &'t [T],
     /// `[outputs]`.
-    pub(in super::super) bias: Option<&'t [T]>,
-    pub(in super::super) inputs: usize,
-    pub(in super::super) outputs: usize,
-    pub(in super::super) instructions: InstructionSet,
-    pub(in super::super) then: Then,
+    bias: Option<&'t [T]>,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+    instructions: InstructionSet,
+    then: Then<'t, T>,
     /// Parts of the rows. Many rows take long enough for a thread to read panels that others read, too, and what it then
     /// goes on with is its own.
-    pub(in super::super) parts: usize,
+    parts: usize,
     /// Of which no two items write the same part.
-    pub(in super::super) result: Columns,
+    result: Columns<SharedMut<'t, T>>,
 }
 
 impl<T: Element> Work for Product<'_, T> {
@@ -45,57 +49,100 @@ impl<T: Element> Work for Product<'_, T> {
         self.panels() * self.parts
     }
 
-    fn item(&self, item: usize, next: Option<usize>) {
-        self.multiply(item, self.panel(next));
+    unsafe fn item(&self, item: usize, next: Option<usize>) {
+        // SAFETY: What this asks for is what `multiply` does.
+        unsafe { self.multiply(item, self.panel(next)) };
     }
 }
 
 /// What is done with sums.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) enum Then {
+pub(in super::super) enum Then<'t, T> {
     Nothing,
     Silu,
-    Times(Columns),
-    Plus(Columns),
+    Times(Columns<Handover<'t, T>>),
+    Plus(Columns<Handover<'t, T>>),
 }
 
-/// Rows of numbers in the memory of somebody else, who sees to it that it is there.
+/// Rows of numbers, of which each panel has its columns.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Columns {
-    address: usize,
-    pub(super) rows: usize,
+pub(in super::super) struct Columns<N> {
+    numbers: N,
     /// Numbers from a row to the next one.
     row: usize,
     /// Numbers from a panel's first column to that of the next one.
     panel: usize,
 }
 
-impl Columns {
+impl<N> Columns<N> {
     /// All columns of `[rows, outputs]`.
-    pub(in super::super) fn of(tensor: &Tensor) -> Self {
-        assert!(tensor.is_contiguous());
-        let (address, [rows, row]) = (tensor.data_ptr() as usize, [0, 1].map(|i| tensor.size()[i] as usize));
-        Self { address, rows, row, panel: PANEL }
-    }
-
-    /// All columns of `[rows, outputs]` that other work reads afterwards.
-    pub(in super::super) fn of_rows<T: Element>(rows: Handover<T>, outputs: usize) -> Self {
-        Self { address: rows.start() as usize, rows: rows.len() / outputs, row: outputs, panel: PANEL }
+    pub(in super::super) fn of(numbers: N, outputs: usize) -> Self {
+        Self { numbers, row: outputs, panel: PANEL }
     }
 
     /// The columns of whatever panel is at hand, `[rows, PANEL]`.
-    pub(in super::super) fn of_panel<T: Element>(rows: Handover<T>) -> Self {
-        Self { address: rows.start() as usize, rows: rows.len() / PANEL, row: PANEL, panel: 0 }
+    pub(in super::super) fn of_panel(numbers: N) -> Self {
+        Self { numbers, row: PANEL, panel: 0 }
     }
 
-    /// Where the columns of a panel's vector are in a row.
+    /// Fails unless these are columns of `rows` rows of `outputs` outputs, `len` numbers in all.
+    fn check(&self, len: usize, rows: usize, outputs: usize) {
+        let width = if self.panel == 0 { PANEL } else { outputs };
+        assert_eq!((self.row, Some(len)), (width, rows.checked_mul(width)), "{rows} rows of {outputs}");
+    }
+
+    /// Where the columns of a panel's vector begin in a row.
     #[inline(always)]
-    unsafe fn at<T: Element>(self, row: usize, panel: usize, vector: usize) -> *mut T {
-        unsafe { (self.address as *mut T).add(row * self.row + panel * self.panel + vector * LANES) }
+    fn place(&self, row: usize, panel: usize, vector: usize) -> usize {
+        row * self.row + panel * self.panel + vector * LANES
     }
 }
 
 impl<'t, T: Element> Product<'t, T> {
+    /// The product of a packed weight of the shape `[outputs, inputs]`.
+    pub(super) fn new(
+        instructions: InstructionSet,
+        x: Handover<'t, T>,
+        weight: &'t [T],
+        bias: Option<&'t [T]>,
+        [outputs, inputs]: [usize; 2],
+        then: Then<'t, T>,
+        result: SharedMut<'t, T>,
+    ) -> Self {
+        let panels = outputs.div_ceil(PANEL);
+        assert!(inputs > 0 && weight.len() == panels * inputs * PANEL, "a weight of {outputs} x {inputs}");
+        assert!(bias.is_none_or(|bias| bias.len() == outputs), "a bias of {outputs}");
+        let rows = x.len() / inputs;
+        assert_eq!(x.len(), rows * inputs, "rows of {inputs}");
+        let parts = Self::parts(rows, parallel::threads());
+        let result = Columns::of(result, outputs);
+        result.check(result.numbers.len(), rows, outputs);
+        let product =
+            Self { x, weight, bias, rows, inputs, outputs, instructions, then: Then::Nothing, parts, result };
+        product.with(then)
+    }
+
+    /// The same product, with which something else is done.
+    pub(in super::super) fn with<'o>(&self, then: Then<'o, T>) -> Product<'o, T>
+    where
+        't: 'o,
+    {
+        if let Then::Times(columns) | Then::Plus(columns) = &then {
+            columns.check(columns.numbers.len(), self.rows, self.outputs);
+        }
+        Product { then, ..*self }
+    }
+
+    /// The same product, of which each panel is written to `[rows, PANEL]`: for one item at a time.
+    pub(in super::super) fn in_panel<'o>(&self, result: SharedMut<'o, T>) -> Product<'o, T>
+    where
+        't: 'o,
+    {
+        let result = Columns::of_panel(result);
+        result.check(result.numbers.len(), self.rows, self.outputs);
+        Product { result, ..*self }
+    }
+
     /// Parts of so many rows for so many threads.
     pub(in super::super) fn parts(rows: usize, threads: usize) -> usize {
         (rows / (ROWS_PER_THREAD * threads)).clamp(1, threads)
@@ -113,42 +160,53 @@ impl<'t, T: Element> Product<'t, T> {
     }
 
     /// Does an item, and fetches what is read next.
-    pub(in super::super) fn multiply(&self, item: usize, next: &[T]) {
-        dispatch_to(self.instructions, &Multiplication { product: self, next }, item);
+    ///
+    /// # Safety
+    /// As for [`Work::item`]: nobody else may do the item, and what the product reads must have been written.
+    pub(in super::super) unsafe fn multiply(&self, item: usize, next: &[T]) {
+        let (part, panel) = (item / self.panels(), item % self.panels());
+        assert!(part < self.parts, "item {item}");
+        // SAFETY: Nobody writes to the rows any more.
+        let x = unsafe { self.x.read() };
+        self.instructions.run(Multiplication { product: self, x, part, panel, next });
     }
 }
 
-/// An item of a product, and the panel that its thread probably reads next.
+/// An item of a product, which its thread may write (only [`Product::multiply`] makes one), and the panel
+/// that its thread probably reads next.
 struct Multiplication<'p, 't, T> {
     product: &'p Product<'t, T>,
+    x: &'p [T],
+    part: usize,
+    panel: usize,
     next: &'p [T],
 }
 
 impl<T: Element> Kernel for Multiplication<'_, '_, T> {
+    type Output = ();
+
     #[inline(always)]
-    fn run<I: Instructions>(&self, item: usize) {
-        let Self { product, next } = self;
-        let (part, panel) = (item / product.panels(), item % product.panels());
-        let rows = product.x.len() / product.inputs;
-        let [start, end] = [part, part + 1].map(|part| rows * part / product.parts);
+    fn run<I: Instructions>(self) {
+        let Self { product, part, next, .. } = self;
+        let [start, end] = [part, part + 1].map(|part| product.rows * part / product.parts);
         // Blocks of equal size: a small one at the end would wait for its few sums.
         let blocks = (end - start).div_ceil(ROWS);
         let size = (end - start).div_ceil(blocks.max(1));
         for (block, first) in (start..end).step_by(size.max(1)).enumerate() {
             let next = to_fetch(next, blocks - block, blocks);
             match size.min(end - first) {
-                1 => product.tile::<I, 1>(panel, first, next),
-                2 => product.tile::<I, 2>(panel, first, next),
-                3 => product.tile::<I, 3>(panel, first, next),
-                4 => product.tile::<I, 4>(panel, first, next),
-                5 => product.tile::<I, 5>(panel, first, next),
-                6 => product.tile::<I, 6>(panel, first, next),
-                7 => product.tile::<I, 7>(panel, first, next),
-                8 => product.tile::<I, 8>(panel, first, next),
-                9 => product.tile::<I, 9>(panel, first, next),
-                10 => product.tile::<I, 10>(panel, first, next),
-                11 => product.tile::<I, 11>(panel, first, next),
-                _ => product.tile::<I, ROWS>(panel, first, next),
+                1 => self.tile::<I, 1>(first, next),
+                2 => self.tile::<I, 2>(first, next),
+                3 => self.tile::<I, 3>(first, next),
+                4 => self.tile::<I, 4>(first, next),
+                5 => self.tile::<I, 5>(first, next),
+                6 => self.tile::<I, 6>(first, next),
+                7 => self.tile::<I, 7>(first, next),
+                8 => self.tile::<I, 8>(first, next),
+                9 => self.tile::<I, 9>(first, next),
+                10 => self.tile::<I, 10>(first, next),
+                11 => self.tile::<I, 11>(first, next),
+                _ => self.tile::<I, ROWS>(first, next),
             }
         }
     }
@@ -167,26 +225,30 @@ fn to_fetch<T>(next: &[T], blocks_left: usize, blocks: usize) -> &[T] {
     }
 }
 
-impl<T: Element> Product<'_, T> {
-    /// Some rows' products with a panel; fetches `next` meanwhile.
+impl<T: Element> Multiplication<'_, '_, T> {
+    /// The panel's products with some rows of the part; fetches `next` meanwhile.
     #[inline(always)]
-    fn tile<I: Instructions, const COUNT: usize>(&self, panel: usize, first: usize, next: &[T]) {
+    fn tile<I: Instructions, const COUNT: usize>(&self, first: usize, next: &[T]) {
         type Unit<T, I> = <<T as Element>::Sums<I> as Sums>::Unit;
+        let Self { product: &Product { weight, inputs, outputs, .. }, x, panel, .. } = *self;
         assert!(
             TypeId::of::<T>() == TypeId::of::<<T::Sums<I> as Sums>::Number>(),
             "weights are packed for instructions that read them"
         );
-        let steps = self.inputs / T::Sums::<I>::NUMBERS;
-        let size = self.inputs * PANEL;
-        let weight = &self.weight[panel * size..][..size];
-        let rows = unsafe { &self.x.read()[first * self.inputs..][..COUNT * self.inputs] };
+        let steps = inputs / T::Sums::<I>::NUMBERS;
+        let size = inputs * PANEL;
+        let weight: &[[[Unit<T, I>; LANES]; VECTORS]] = cast(&weight[panel * size..][..size]);
+        let rows: &[Unit<T, I>] = cast(&x[first * inputs..][..COUNT * inputs]);
+        assert!(weight.len() == steps && rows.len() == COUNT * steps, "inputs are whole units");
         let stride = size_of_val(next) / steps;
         let next: *const u8 = next.as_ptr().cast();
         let mut sums = [[T::Sums::<I>::zero(); VECTORS]; COUNT];
+        // SAFETY: `weight` has `steps` elements and `rows` has `COUNT` times as many: pointers stay inside of
+        // them, and what is read is before their ends.
         unsafe {
-            let weight: *const [[Unit<T, I>; LANES]; VECTORS] = weight.as_ptr().cast();
+            let weight = weight.as_ptr();
             // Where each row is: found in the loop, this made the compiler run out of registers at eleven and twelve rows.
-            let mut units = [rows.as_ptr().cast::<Unit<T, I>>(); COUNT];
+            let mut units = [rows.as_ptr(); COUNT];
             for (row, units) in units.iter_mut().enumerate() {
                 *units = units.add(row * steps);
             }
@@ -206,8 +268,8 @@ impl<T: Element> Product<'_, T> {
         for (row, sums) in (first..).zip(sums) {
             for (vector, sum) in sums.into_iter().enumerate() {
                 let column = panel * PANEL + vector * LANES;
-                if column < self.outputs {
-                    self.finish::<I>(row, panel, vector, sum.get());
+                if column < outputs {
+                    self.finish::<I>(row, vector, sum.get());
                 }
             }
         }
@@ -215,24 +277,29 @@ impl<T: Element> Product<'_, T> {
 
     /// Does what is to be done with a vector of sums, and stores it.
     #[inline(always)]
-    fn finish<I: Instructions>(&self, row: usize, panel: usize, part: usize, sums: Vector) {
+    fn finish<I: Instructions>(&self, row: usize, part: usize, sums: Vector) {
+        let Self { product: &Product { bias, outputs, then, result, .. }, panel, .. } = *self;
         let column = panel * PANEL + part * LANES;
-        let count = LANES.min(self.outputs - column);
-        let other = |columns: Columns| {
-            vector::<T>(unsafe { std::slice::from_raw_parts(columns.at(row, panel, part), count) })
+        let count = LANES.min(outputs - column);
+        let other = |columns: Columns<Handover<T>>| {
+            // SAFETY: The row is one of the rows, and the columns are some of its columns, which nobody
+            // writes to any more.
+            vector::<T>(unsafe { columns.numbers.part(columns.place(row, panel, part), count) })
         };
         let mut values = sums;
-        if let Some(bias) = self.bias {
+        if let Some(bias) = bias {
             values = add(values, vector(&bias[column..][..count]));
         }
-        match self.then {
+        match then {
             Then::Nothing => {}
             Then::Silu => values = silu::<I>(values),
             Then::Times(columns) => values = I::multiply(values, other(columns)),
             Then::Plus(columns) => values = add(values, other(columns)),
         }
         let rounded = T::from_vector::<I>(values);
-        let output = unsafe { std::slice::from_raw_parts_mut(self.result.at(row, panel, part), count) };
+        // SAFETY: As above; the row is of this item's part and the columns are of its panel: they are this
+        // thread's own.
+        let output = unsafe { result.numbers.part(result.place(row, panel, part), count) };
         match output.first_chunk_mut() {
             Some(output) => *output = rounded,
             None => output.copy_from_slice(&rounded[..count]),

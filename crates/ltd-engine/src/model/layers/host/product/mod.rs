@@ -12,11 +12,10 @@ use std::cell::RefCell;
 use tch::{Device, Kind, Tensor};
 
 use super::element::{Element, with_element};
-use super::elements;
-use super::memory::{Handover, Line};
+use super::memory::{Handover, Line, SharedMut};
 use super::norm::{Input, RowNorm};
-use super::parallel;
-use super::simd::{InstructionSet, LANES};
+use super::simd::LANES;
+use super::{InstructionSet, elements, elements_mut, parallel};
 use kernel::VECTORS;
 
 pub(super) use kernel::{Columns, PANEL, Product, Then};
@@ -58,23 +57,21 @@ impl Panels {
     /// Packed for each instruction set of this processor that multiplies the type.
     #[cfg(test)]
     pub(super) fn of_all_instructions(weight: &Tensor) -> Vec<Self> {
-        let needed = match weight.kind() {
-            #[cfg(target_arch = "x86_64")]
-            Kind::BFloat16 => Some(InstructionSet::Avx512Bf16),
-            Kind::Float => Some(InstructionSet::Baseline),
-            _ => None,
-        };
-        let sets = InstructionSet::ALL.iter().copied();
-        let usable =
-            sets.filter(|set| needed.is_some_and(|needed| (needed..=InstructionSet::best()).contains(set)));
-        usable.map(|set| Self::pack(weight, set)).collect()
+        let usable = InstructionSet::available().filter(|set| match weight.kind() {
+            Kind::BFloat16 => set.multiplies_bf16(),
+            kind => kind == Kind::Float,
+        });
+        let panels: Vec<Self> = usable.map(|set| Self::pack(weight, set)).collect();
+        if panels.is_empty() {
+            println!("not covered: products of {:?}, which this processor does not have", weight.kind());
+        }
+        panels
     }
 
     /// The instructions of this processor that multiply such weights faster than oneDNN.
     pub(in super::super) fn instructions(device: Device, kind: Kind, inputs: i64) -> Option<InstructionSet> {
         let whole = device == Device::Cpu && inputs % neighbours(kind) == 0;
-        let needed = needed_instructions(kind).filter(|_| whole)?;
-        Some(InstructionSet::best()).filter(|best| *best >= needed)
+        Some(InstructionSet::best()).filter(|best| whole && is_faster(*best, kind))
     }
 
     fn pack(weight: &Tensor, instructions: InstructionSet) -> Self {
@@ -107,21 +104,33 @@ impl<'t> Biased<'t> {
             Fused::Times(other) | Fused::Plus(other) => Some(other.contiguous()),
             Fused::Nothing | Fused::Silu => None,
         };
-        assert!(other.as_ref().is_none_or(|other| other.size() == result.size() && other.kind() == x.kind()));
-        let then = match (fused, &other) {
-            (Fused::Times(_), Some(other)) => Then::Times(Columns::of(other)),
-            (Fused::Plus(_), Some(other)) => Then::Plus(Columns::of(other)),
-            (Fused::Silu, _) => Then::Silu,
-            _ => Then::Nothing,
-        };
+        assert!(
+            other.as_ref().is_none_or(|other| other.size() == result.size()),
+            "{other:?} is added to {result:?}"
+        );
         with_element!(x.kind(), T => NORMED.with_borrow_mut(|memory| {
-            let input = Input::new(unsafe { elements::<T>(&x) }, norm, memory);
-            parallel::in_turn([&input, &self.product(input.rows, then, Columns::of(&result))]);
+            // SAFETY: The result is new, and the other ones are only read until it is returned.
+            let (x, other, result) = unsafe {
+                let columns = |other| Columns::of(elements::<T>(other).into(), self.outputs());
+                let other = other.as_ref().map(columns);
+                (elements::<T>(&x), other, elements_mut::<T>(&result))
+            };
+            let then = match (fused, other) {
+                (Fused::Times(_), Some(other)) => Then::Times(other),
+                (Fused::Plus(_), Some(other)) => Then::Plus(other),
+                (Fused::Silu, _) => Then::Silu,
+                _ => Then::Nothing,
+            };
+            let input = Input::new(x, norm, memory);
+            let product = self.product(input.rows, then, result);
+            // SAFETY: The work is made here; the first writes normed rows that the second reads, the second
+            // the result, and both are nobody else's.
+            unsafe { parallel::in_turn([&input, &product]) };
         }));
         result
     }
 
-    /// Rows of inputs as they are read. That sizes fit was checked when the weights were loaded.
+    /// Rows of inputs as they are read.
     pub(super) fn rows(self, x: &Tensor) -> Tensor {
         let x = x.contiguous();
         assert_eq!((x.kind(), x.dim(), x.size()[1]), (self.weight.packed.kind(), 2, self.weight.inputs));
@@ -137,43 +146,36 @@ impl<'t> Biased<'t> {
         self.weight.outputs as usize
     }
 
-    /// The product of `[rows, inputs]`.
-    pub(super) fn product<T: Element>(self, x: Handover<T>, then: Then, result: Columns) -> Product<'t, T> {
+    /// The product of `[rows, inputs]`, `[rows, outputs]`.
+    pub(super) fn product<T: Element>(
+        self,
+        x: Handover<'t, T>,
+        then: Then<'t, T>,
+        result: SharedMut<'t, T>,
+    ) -> Product<'t, T> {
         let Panels { packed, outputs, inputs, instructions } = self.weight;
-        // Memory is read and written by these.
-        assert_eq!((packed.kind(), x.len()), (T::KIND, result.rows * *inputs as usize));
-        if let Some(bias) = self.bias {
-            assert_eq!((bias.kind(), bias.size().as_slice()), (T::KIND, [*outputs].as_slice()));
-        }
+        // SAFETY: Nobody writes to weights.
         let (weight, bias) = unsafe { (elements(packed), self.bias.map(|bias| elements(bias))) };
-        Product {
-            x,
-            weight,
-            bias,
-            inputs: *inputs as usize,
-            outputs: *outputs as usize,
-            instructions: *instructions,
-            then,
-            parts: Product::<T>::parts(result.rows, parallel::threads()),
-            result,
-        }
+        Product::new(*instructions, x, weight, bias, [*outputs as usize, *inputs as usize], then, result)
     }
 }
 
-/// Where this kernel is faster than oneDNN's.
+/// Whether this kernel is faster than oneDNN's.
 #[cfg(target_arch = "x86_64")]
-fn needed_instructions(kind: Kind) -> Option<InstructionSet> {
+fn is_faster(instructions: InstructionSet, kind: Kind) -> bool {
     match kind {
-        Kind::Float => Some(InstructionSet::Avx512),
+        Kind::Float => {
+            matches!(instructions, InstructionSet::Avx512(_) | InstructionSet::Avx512Bf16(_))
+        }
         // oneDNN knows AMX, which does many times more at once.
-        Kind::BFloat16 if !has_amx() => Some(InstructionSet::Avx512Bf16),
-        _ => None,
+        Kind::BFloat16 => instructions.multiplies_bf16() && !has_amx(),
+        _ => false,
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn needed_instructions(_: Kind) -> Option<InstructionSet> {
-    None
+fn is_faster(_: InstructionSet, _: Kind) -> bool {
+    false
 }
 
 /// Whether the processor multiplies tiles of bf16.
@@ -285,6 +287,30 @@ mod tests {
             let found = Biased { weight: &panels, bias: None }.forward(&x, None, Fused::Silu);
             let error = ((found - x.silu()) / (x.abs() + 1e-30)).abs().max().double_value(&[]);
             assert!(error < 1e-6, "{:?}: {error}", panels.instructions);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_before_memory_is_touched() {
+        let random = |shape: &[i64]| Tensor::randn(shape, CPU);
+        let (weight, x, other) = (random(&[40, 12]), random(&[3, 12]), random(&[3, 40]));
+        let (bias, norm) = (random(&[40]), random(&[12]));
+        for panels in Panels::of_all_instructions(&weight) {
+            let refused = |x: &Tensor, bias: &Tensor, norm: &Tensor, other: &Tensor| {
+                let norm = Some(RowNorm { weight: norm, eps: 1e-5 });
+                let biased = Biased { weight: &panels, bias: Some(bias) };
+                let product = || biased.forward(x, norm, Fused::Plus(other));
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(product)).is_err()
+            };
+            assert!(!refused(&x, &bias, &norm, &other));
+            assert!(refused(&random(&[3, 11]), &bias, &norm, &other));
+            assert!(refused(&x.to_kind(Kind::BFloat16), &bias, &norm, &other));
+            assert!(refused(&x, &random(&[39]), &norm, &other));
+            assert!(refused(&x, &bias.to_kind(Kind::Half), &norm, &other));
+            assert!(refused(&x, &bias, &random(&[24]), &random(&[2, 40])));
+            assert!(refused(&x, &bias, &random(&[5]), &other));
+            assert!(refused(&x, &bias, &norm, &random(&[2, 40])));
+            assert!(refused(&x, &bias, &norm, &other.to_kind(Kind::BFloat16)));
         }
     }
 }
