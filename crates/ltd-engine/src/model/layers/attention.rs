@@ -234,8 +234,20 @@ impl Attention {
         let (keys, values) = (keys.unsqueeze(0), values.unsqueeze(0));
         let attended =
             Tensor::scaled_dot_product_attention(&q, &keys, &values, mask, 0.0, false, None, false);
-        attended.view([heads, n, head_dim]).transpose(0, 1).reshape([n, heads * head_dim])
+        heads_to_rows(&attended, n)
     }
+}
+
+/// `[1, kv_heads, group * n, head_dim]`, in whatever order in memory a kernel leaves it, to
+/// `[n, heads * head_dim]`: with one copy at most.
+fn heads_to_rows(attended: &Tensor, n: i64) -> Tensor {
+    let size = attended.size();
+    let [_, kv_heads, grouped, head_dim] = size[..] else {
+        unreachable!("invariant: attention is over four dimensions")
+    };
+    // Dimensions that are divided can be looked at in any order; only dimensions that become one cannot.
+    let divided = attended.view([kv_heads, grouped / n, n, head_dim]);
+    divided.permute([2, 0, 1, 3]).reshape([n, -1])
 }
 
 #[cfg(test)]
@@ -356,6 +368,33 @@ mod tests {
                 prop_assert!(difference < tolerance, "{:?}: {}", kind, difference);
             }
         }
+    }
+
+    #[test]
+    fn heads_become_rows_whatever_their_order_in_memory() {
+        let (kv_heads, group, rows, head_dim) = (2, 3, 5, 4);
+        let shape = [1, kv_heads, group * rows, head_dim];
+        let numbers = Tensor::arange(shape.iter().product::<i64>(), CPU).view(shape);
+        let value = |row: i64, head: i64, place: i64| {
+            // Head `h` of the queries is the one of number `h % group` on key head `h / group`.
+            let at = [0, head / group, head % group * rows + row, place];
+            numbers.double_value(&at)
+        };
+        let expected = (0..rows).flat_map(|row| {
+            let heads = (0..kv_heads * group).flat_map(|head| (0..head_dim).map(move |place| (head, place)));
+            heads.map(move |(head, place)| (row, head, place))
+        });
+        let expected: Vec<f32> = expected.map(|(row, head, place)| value(row, head, place) as f32).collect();
+        let expected = Tensor::from_slice(&expected).view([rows, kv_heads * group * head_dim]);
+        // As flash attention leaves it, as the memory-efficient kernel does, and in the order of columns.
+        for order in [[0, 1, 2, 3], [0, 2, 1, 3], [3, 2, 1, 0]] {
+            let attended = numbers.permute(order).contiguous().permute(order);
+            assert_eq!(attended.is_contiguous(), order == [0, 1, 2, 3]);
+            assert_eq!(heads_to_rows(&attended, rows), expected, "{order:?}");
+        }
+        let step = numbers.narrow(2, 0, group).transpose(1, 2).contiguous().transpose(1, 2);
+        let rows = heads_to_rows(&step, 1);
+        assert_eq!(rows, numbers.narrow(2, 0, group).reshape([1, kv_heads * group * head_dim]));
     }
 
     #[test]
