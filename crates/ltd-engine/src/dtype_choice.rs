@@ -107,6 +107,17 @@ const ROUNDS: usize = 5;
 /// Of so many forwards in a round the fastest counts: what disturbs one of them does not decide.
 const REPEATS: usize = 2;
 
+/// The number types among which the fastest is sought for a checkpoint stored as `stored`. On a CPU it may be
+/// any that keeps the checkpoint's meaning. On other devices wider numbers are never faster, so that it is
+/// the checkpoint's own, and no second copy of the target is loaded there.
+pub(crate) fn candidates(stored: Kind, on_cpu: bool) -> Vec<Dtype> {
+    let mut candidates = Dtype::meaning_preserving(stored);
+    if !on_cpu {
+        candidates.truncate(1);
+    }
+    candidates
+}
+
 /// Loads the target in each candidate type, times forwards of 1, 4 and 16 rows in several rounds, and keeps the type
 /// that has the least product of these times in most of them. With one candidate nothing is measured.
 pub(crate) fn choose_dtype(
@@ -188,5 +199,19 @@ mod tests {
     fn a_type_that_was_given_is_not_measured() {
         let choice = DtypeChoice::fixed(Dtype::F16);
         assert_eq!((choice.to_string().as_str(), choice.disagreement()), ("f16", None));
+    }
+
+    #[test]
+    fn only_a_cpu_compares_number_types() {
+        for (stored, on_cpu, expected) in [
+            (Kind::BFloat16, true, &[Dtype::Bf16, Dtype::F32] as &[Dtype]),
+            (Kind::Half, true, &[Dtype::F16, Dtype::F32]),
+            (Kind::Float, true, &[Dtype::F32]),
+            (Kind::BFloat16, false, &[Dtype::Bf16]),
+            (Kind::Half, false, &[Dtype::F16]),
+            (Kind::Float, false, &[Dtype::F32]),
+        ] {
+            assert_eq!(candidates(stored, on_cpu), expected, "{stored:?}, on a CPU: {on_cpu}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 
 use crate::config::EngineConfig;
 use crate::device::Dtype;
-use crate::dtype_choice::{DtypeChoice, choose_dtype};
+use crate::dtype_choice::{DtypeChoice, candidates, choose_dtype};
 use crate::huge_pages;
 use crate::kv_cache::KvCache;
 use crate::model::{
@@ -56,14 +56,15 @@ impl Engine {
         draft_config.check_length(&config.draft, positions)?;
         let dtypes = match config.dtype.fixed() {
             Some(dtype) => vec![dtype],
-            None => Dtype::meaning_preserving(stored_kind(&config.target)?),
+            None => candidates(stored_kind(&config.target)?, config.is_on_cpu()),
         };
         let draft_weights = Weights::open(&config.draft, dtypes[0].kind())?;
         let pair = Pair {
             target: &target_config,
             draft: &draft_config,
             shares_embedding: DraftModel::shares_embedding(&draft_config, &draft_weights),
-            dtypes: &dtypes,
+            // Devices are chosen by their memory only where no types are compared.
+            dtype: dtypes[0],
             capacity,
             draft_rows: draft_rows(capacity, config.beam_width, config.max_depth),
         };

@@ -12,8 +12,8 @@ pub(crate) struct Pair<'a> {
     pub(crate) draft: &'a DraftConfig,
     /// Whether the draft reads the target's embedding.
     pub(crate) shares_embedding: bool,
-    /// Number types in which the target is loaded: more than one where they are compared.
-    pub(crate) dtypes: &'a [Dtype],
+    /// Number type of both models.
+    pub(crate) dtype: Dtype,
     /// Positions of the target's cache.
     pub(crate) capacity: usize,
     /// Rows of the draft's cache.
@@ -32,17 +32,15 @@ impl Pair<'_> {
     /// The parts' bytes. Biases are left out, which are far less than what is reserved for forwards.
     pub(crate) fn demand(&self) -> Demand {
         let (target, draft) = (self.target, self.draft);
-        let element = self.dtypes.iter().map(|dtype| bytes(*dtype)).max().unwrap_or_default();
-        // While types are compared, the target is there in two of them.
-        let target_element: u64 = self.dtypes.iter().map(|dtype| bytes(*dtype)).sum();
+        let element = self.dtype.kind().elt_size_in_bytes() as u64;
         let block = &target.block;
         let vocabulary = target.vocabulary * block.hidden;
-        let embedding = vocabulary as u64 * target_element;
+        let embedding = vocabulary as u64 * element;
         let tied = u64::from(target.tied_embeddings);
         let own_embedding = if self.shares_embedding { 0 } else { draft.vocabulary * draft.block.hidden };
         Demand {
             layers: target.layers as usize,
-            layer_weights: (layer_weights(block, block.hidden) + 2 * block.hidden) as u64 * target_element,
+            layer_weights: (layer_weights(block, block.hidden) + 2 * block.hidden) as u64 * element,
             layer_cache: cache_elements(block, self.capacity) * element,
             embedding,
             output: (1 - tied) * embedding,
@@ -63,10 +61,6 @@ impl Pair<'_> {
         let logits = (LOGIT_ROWS * self.target.vocabulary) as u64 * LOGIT_BYTES;
         self.capacity as u64 * row as u64 * element + logits
     }
-}
-
-fn bytes(dtype: Dtype) -> u64 {
-    dtype.kind().elt_size_in_bytes() as u64
 }
 
 /// Keys and values of one layer.
@@ -100,7 +94,7 @@ mod tests {
             target: engine.target_config(),
             draft: engine.draft_config(),
             shares_embedding,
-            dtypes: &[Dtype::F32],
+            dtype: Dtype::F32,
             capacity: engine.capacity(),
             draft_rows: engine.draft_rows(),
         };
@@ -111,13 +105,10 @@ mod tests {
         let draft_cache = caches - layers * demand.layer_cache;
         let final_norm = 4 * engine.target_config().block.hidden as u64;
         assert_eq!(weights + final_norm, engine.weight_bytes() + draft_cache);
-        // Twice the target, once the draft, in types of two and of four bytes.
-        let both = Pair { dtypes: &[Dtype::Bf16, Dtype::F32], ..pair }.demand();
-        assert_eq!(2 * both.layer_weights, 3 * demand.layer_weights);
-        assert_eq!(
-            (both.layer_cache, both.draft, both.working),
-            (demand.layer_cache, demand.draft, demand.working)
-        );
+        let halved = Pair { dtype: Dtype::Bf16, ..pair }.demand();
+        assert_eq!(2 * halved.layer_weights, demand.layer_weights);
+        assert_eq!(2 * halved.layer_cache, demand.layer_cache);
+        assert_eq!(2 * halved.draft, demand.draft);
     }
 
     #[test]
@@ -136,7 +127,7 @@ mod tests {
                 target: &target,
                 draft: &draft,
                 shares_embedding: true,
-                dtypes: &[Dtype::Bf16],
+                dtype: Dtype::Bf16,
                 capacity: 2048,
                 draft_rows: 2048 + 120,
             };
