@@ -129,35 +129,37 @@ pub(crate) fn choose_dtype(
         return Ok((load(*only)?, DtypeChoice::fixed(*only)));
     }
     let mut models: Vec<TargetModel> = candidates.iter().map(|&dtype| load(dtype)).collect::<Result<_>>()?;
-    let choice = DtypeChoice::of_rounds(candidates, &time_rounds(&models, device));
+    let choice = DtypeChoice::of_rounds(candidates, &time_rounds(&models, device)?);
     let chosen = candidates.iter().position(|&dtype| dtype == choice.chosen);
     Ok((models.swap_remove(chosen.expect("invariant: one of the candidates was chosen")), choice))
 }
 
 /// Milliseconds of each model's forwards over each number of rows, round by round. The models take turns, so that what
 /// disturbs the machine for a moment disturbs all of them alike.
-fn time_rounds(models: &[TargetModel], device: Device) -> Vec<Vec<[f64; ROWS.len()]>> {
+fn time_rounds(models: &[TargetModel], device: Device) -> Result<Vec<Vec<[f64; ROWS.len()]>>> {
     let round = |_| {
         let mut fastest = vec![[f64::INFINITY; ROWS.len()]; models.len()];
         for _ in 0..REPEATS {
             for (model, fastest) in models.iter().zip(&mut fastest) {
                 for (rows, fastest) in ROWS.into_iter().zip(fastest) {
-                    *fastest = fastest.min(forward_time(model, rows, device).as_secs_f64() * 1e3);
+                    *fastest = fastest.min(forward_time(model, rows, device)?.as_secs_f64() * 1e3);
                 }
             }
         }
-        fastest
+        Ok(fastest)
     };
     (0..=ROUNDS).map(round).skip(1).collect()
 }
 
-fn forward_time(model: &TargetModel, rows: i64, device: Device) -> Duration {
-    let mut cache = model.new_cache(CONTEXT + rows);
+fn forward_time(model: &TargetModel, rows: i64, device: Device) -> Result<Duration> {
+    let mut cache = model.new_cache(CONTEXT + rows)?;
     cache.advance(CONTEXT);
-    let tokens = Tensor::zeros([rows], (Kind::Int64, device));
+    let tokens = Tensor::f_zeros([rows], (Kind::Int64, device))?;
     let positions: Vec<i64> = (CONTEXT..CONTEXT + rows).collect();
     let mask = AttentionMask::causal(CONTEXT, rows);
-    timed(device, || model.forward(&tokens, &positions, &mask, &cache, LogitRows::All)).1
+    let (output, elapsed) =
+        timed(device, || model.forward(&tokens, &positions, &mask, &cache, LogitRows::All));
+    output.map(|_| elapsed)
 }
 
 #[cfg(test)]

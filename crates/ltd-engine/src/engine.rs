@@ -185,15 +185,15 @@ impl Engine {
         session.features = None;
         let context_length = session.context_length();
         let (choice, verify) = timed(self.device, || {
-            let tokens = self.token_tensor(&[session.root]);
+            let tokens = self.token_tensor(&[session.root])?;
             let positions = positions(session.target_cache.len(), 1);
             let mask = &AttentionMask::causal(session.target_cache.len(), 1);
             let output =
-                self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All);
-            session.target_cache.advance(1);
+                self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All)?;
             session.sampler.tokens(&output.logits, &[context_length + 1])
         });
         let next_token = choice?[0];
+        session.target_cache.advance(1);
         let appended = std::mem::replace(&mut session.root, next_token);
         session.tokens.push(appended);
         Ok(CycleOutcome {
@@ -230,14 +230,19 @@ impl Engine {
         result
     }
 
-    pub(crate) fn token_tensor(&self, tokens: &[u32]) -> Tensor {
+    pub(crate) fn token_tensor(&self, tokens: &[u32]) -> Result<Tensor> {
         let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-        Tensor::from_slice(&tokens).to_device(self.device)
+        self.index_tensor(&tokens)
     }
 
-    pub(crate) fn new_caches(&self) -> (KvCache, KvCache) {
-        let target_cache = self.target.new_cache(self.capacity as i64);
-        (target_cache, self.draft_cache(self.draft_rows()))
+    /// Numbers of rows, or tokens, where the draft is.
+    pub(crate) fn index_tensor(&self, numbers: &[i64]) -> Result<Tensor> {
+        Ok(Tensor::from_slice(numbers).f_to_device(self.device)?)
+    }
+
+    pub(crate) fn new_caches(&self) -> Result<(KvCache, KvCache)> {
+        let target_cache = self.target.new_cache(self.capacity as i64)?;
+        Ok((target_cache, self.draft_cache(self.draft_rows())?))
     }
 
     /// Rows of the draft's cache.
@@ -246,7 +251,7 @@ impl Engine {
     }
 
     /// A cache of the draft for some rows.
-    pub(crate) fn draft_cache(&self, rows: usize) -> KvCache {
+    pub(crate) fn draft_cache(&self, rows: usize) -> Result<KvCache> {
         let block = &self.draft.config().block;
         let kind = self.dtype.chosen.kind();
         KvCache::new(1, block.kv_heads, rows as i64, block.head_dim, kind, self.device)

@@ -55,11 +55,15 @@ impl Pair<'_> {
     /// that is read in another type than the file's takes as much while models are loaded.
     fn activations(&self, element: u64) -> u64 {
         let BlockConfig { hidden, intermediate, heads, kv_heads, head_dim, .. } = self.target.block;
+        let capacity = self.capacity as u64;
         // The features, twice while they are joined; residual stream and norms; queries, keys and values before and after
         // the rotation; gate, up and their product.
         let row = 6 * hidden + 4 * hidden + 2 * (heads + 2 * kv_heads) * head_dim + 3 * intermediate;
         let logits = (LOGIT_ROWS * self.target.vocabulary) as u64 * LOGIT_BYTES;
-        self.capacity as u64 * row as u64 * element + logits
+        // Who sees whom, in f32 as it comes from the host, then in the model's type: twice while it is joined
+        // with what all see, and once for each query head that shares a key head.
+        let mask = size_of::<f32>() as u64 + (2 + (heads / kv_heads) as u64) * element;
+        capacity * (row as u64 * element + capacity * mask) + logits
     }
 }
 
@@ -80,15 +84,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::pairs::{PAIRS, folders};
     use crate::{DtypeSetting, Engine, EngineConfig};
 
     /// What the engine itself counts, on one device: `copies` are none.
-    fn assert_counts(target: &str, draft: &str, shares_embedding: bool) {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let config = EngineConfig {
-            dtype: DtypeSetting::F32,
-            ..EngineConfig::new(root.join(target), root.join(draft))
-        };
+    fn assert_counts(target: &Path, draft: &Path, shares_embedding: bool) {
+        let config = EngineConfig { dtype: DtypeSetting::F32, ..EngineConfig::new(target, draft) };
         let engine = Engine::load(&config).expect("the engine loads");
         let pair = Pair {
             target: engine.target_config(),
@@ -113,13 +114,21 @@ mod tests {
 
     #[test]
     fn the_parts_are_what_the_engine_counts() {
-        assert_counts("tests/fixtures/tiny-pair/target", "tests/fixtures/tiny-pair/draft", true);
-        assert_counts("models/smollm2-135m-instruct", "assets/eagle3-smollm2-135m", true);
+        for pair in PAIRS {
+            let [target, draft] = folders(pair);
+            assert_counts(&target, &draft, true);
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        assert_counts(
+            &root.join("models/smollm2-135m-instruct"),
+            &root.join("assets/eagle3-smollm2-135m"),
+            true,
+        );
     }
 
     #[test]
     fn published_pairs_need_what_their_sizes_say() {
-        let demand = |name: &str| {
+        let demand = |name: &str, capacity: usize| {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/families/configs");
             let target = TargetConfig::load(&root.join(name).join("target")).expect("a target");
             let draft = DraftConfig::load(&root.join(name).join("draft")).expect("a head");
@@ -128,8 +137,8 @@ mod tests {
                 draft: &draft,
                 shares_embedding: true,
                 dtype: Dtype::Bf16,
-                capacity: 2048,
-                draft_rows: 2048 + 120,
+                capacity,
+                draft_rows: capacity + 120,
             };
             pair.demand()
         };
@@ -137,12 +146,16 @@ mod tests {
         let weights =
             |demand: &Demand| demand.layers as u64 * demand.layer_weights + demand.embedding + demand.output;
         // 8.03 and 32.76 billion parameters in two bytes.
-        let (llama, qwen) = (demand("llama-3.1-8b"), demand("qwen3-32b"));
+        let (llama, qwen) = (demand("llama-3.1-8b", 2048), demand("qwen3-32b", 2048));
         assert!((gib(weights(&llama)) - 14.96).abs() < 0.01, "{}", gib(weights(&llama)));
         assert!((gib(weights(&qwen)) - 61.02).abs() < 0.01, "{}", gib(weights(&qwen)));
         // 8 key heads of 128 and 2048 positions; untied: only the draft needs a copy of the embedding.
         assert_eq!(llama.layer_cache, 2 * 8 * 128 * 2048 * 2);
         assert_eq!(llama.copies, llama.embedding);
         assert!(gib(llama.working) < 2.0 && gib(qwen.working) < 3.0);
+        // The mask of a long prompt: 32768 x 32768, once in four bytes and six times in two, for groups of
+        // four heads.
+        let long = demand("llama-3.1-8b", 32768).working - demand("llama-3.1-8b", 0).working;
+        assert!((16.0..32.0).contains(&gib(long)), "{}", gib(long));
     }
 }
