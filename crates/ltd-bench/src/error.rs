@@ -25,9 +25,12 @@ pub(crate) enum Error {
     /// Standard output.
     #[error(transparent)]
     Output(#[from] ltd_console::OutputError),
-    /// LibTorch refused an operation.
-    #[error("LibTorch: {0}")]
-    Torch(#[from] tch::TchError),
+}
+
+impl From<tch::TchError> for Error {
+    fn from(error: tch::TchError) -> Self {
+        Self::Engine(error.into())
+    }
 }
 
 impl Error {
@@ -37,7 +40,7 @@ impl Error {
             Self::Argument { .. } | Self::NothingToDecode | Self::Text(_) => true,
             Self::Config(error) => error.is_usage(),
             Self::Engine(error) => error.is_usage(),
-            Self::Write(_) | Self::Output(_) | Self::Torch(_) => false,
+            Self::Write(_) | Self::Output(_) => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! CUDA, as far as LibTorch does not wrap it: no binary links it, so everything is looked up at run time.
 #![expect(unsafe_code, reason = "loads a shared library and calls CUDA's C functions")]
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use tch::Cuda;
@@ -9,6 +9,8 @@ use tch::Cuda;
 /// Makes LibTorch's CUDA half available, and tells how many devices there are: at least one.
 pub(crate) fn device_count() -> Result<usize, String> {
     load_library().map_err(|problem| format!("libtorch_cuda.so cannot be loaded: {problem}"))?;
+    switch_cudnn_attention_off()
+        .map_err(|problem| format!("cuDNN's attention cannot be switched off: {problem}"))?;
     let count = Cuda::device_count().max(0) as usize;
     if !Cuda::is_available() || count == 0 {
         return Err("LibTorch finds no CUDA device on this machine".to_owned());
@@ -22,6 +24,24 @@ fn load_library() -> Result<(), libloading::Error> {
     let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) }?;
     // Kernels stay registered for the life of the process.
     std::mem::forget(library);
+    Ok(())
+}
+
+/// Keeps attention from cuDNN, which LibTorch prefers on recent devices: it builds and keeps a plan for each
+/// exact shape, and the length of a context is another one at each step.
+fn switch_cudnn_attention_off() -> Result<(), libloading::Error> {
+    type GlobalContext = unsafe extern "C" fn() -> *mut c_void;
+    type SetFlag = unsafe extern "C" fn(*mut c_void, bool);
+    let program = Library::this();
+    // SAFETY: LibTorch declares `Context& at::globalContext()` and `void at::Context::setSDPUseCuDNN(bool)`.
+    // In the C++ ABI of Unix a reference is a pointer, and a member function takes its object as the first
+    // argument. The context is a static that outlives all callers, the setter only writes a flag of it, and
+    // neither of them throws.
+    unsafe {
+        let global_context = program.get::<GlobalContext>(b"_ZN2at13globalContextEv\0")?;
+        let set_use_cudnn = program.get::<SetFlag>(b"_ZN2at7Context14setSDPUseCuDNNEb\0")?;
+        set_use_cudnn(global_context(), false);
+    }
     Ok(())
 }
 
@@ -101,6 +121,21 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn cudnn_attention_is_off_once_it_was_switched_off() {
+        type GetFlag = unsafe extern "C" fn(*const c_void) -> bool;
+        switch_cudnn_attention_off().expect("LibTorch has the switch");
+        let program = Library::this();
+        // SAFETY: as above; `bool at::Context::userEnabledCuDNNSDP() const` reads the flag.
+        let enabled = unsafe {
+            let context =
+                program.get::<unsafe extern "C" fn() -> *const c_void>(b"_ZN2at13globalContextEv\0");
+            let enabled = program.get::<GetFlag>(b"_ZNK2at7Context19userEnabledCuDNNSDPEv\0");
+            enabled.expect("the flag")(context.expect("the context")())
+        };
+        assert!(!enabled);
     }
 
     /// LibTorch with CUDA brings the runtime along, which answers without a device too: with an error of its own.

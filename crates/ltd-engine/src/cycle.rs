@@ -101,11 +101,11 @@ impl Engine {
             let from = session.draft_cache.len() as usize + 1;
             let following: Vec<u32> = session.tokens[from..].iter().copied().chain([session.root]).collect();
             let (hidden, logits) = self.forward(&mut forwards, || {
-                let hidden = self.draft_stable_rows(&following, &features, &mut session.draft_cache);
+                let hidden = self.draft_stable_rows(&following, &features, &mut session.draft_cache)?;
                 let last = hidden.narrow(ROWS, following.len() as i64 - 1, 1);
-                let logits = self.draft.logits(&last);
-                (last, logits)
-            });
+                let logits = self.draft.logits(&last)?;
+                Ok::<_, Error>((last, logits))
+            })?;
             let level = self.draft.continuations(&logits, self.beam_width())?;
             check_numbers(&level.log_probs, 0)?;
             Ok::<_, Error>((DraftTree::within(&level.log_probs, level.tokens, size_limit), hidden))
@@ -147,8 +147,8 @@ impl Engine {
         let rows = cycle.tree.frontier().len();
         let first_row: usize = cycle.level_rows.iter().sum();
         let tokens: Vec<u32> = cycle.tree.frontier().iter().map(|&node| cycle.tree.tokens()[node]).collect();
-        let parents = Tensor::from_slice(&cycle.frontier_rows[..rows]).to_device(self.device);
-        let hidden = cycle.hidden.index_select(ROWS, &parents);
+        let parents = self.index_tensor(&cycle.frontier_rows[..rows])?;
+        let hidden = cycle.hidden.f_index_select(ROWS, &parents)?;
 
         // Each node sees the stable cache, its ancestors and itself.
         let tree_rows = first_row + rows;
@@ -163,12 +163,13 @@ impl Engine {
         let mask = &AttentionMask::tree(stable, sees);
         let positions = vec![(cycle.context_length + depth) as i64; rows];
         let past = stable + first_row as i64;
-        let tokens = self.token_tensor(&tokens);
+        let tokens = self.token_tensor(&tokens)?;
         let (hidden, logits) = self.forward(&mut cycle.timing.forwards, || {
-            let hidden = self.draft.forward(&tokens, &hidden, &positions, mask, &session.draft_cache, past);
-            let logits = self.draft.logits(&hidden);
-            (hidden, logits)
-        });
+            let hidden =
+                self.draft.forward(&tokens, &hidden, &positions, mask, &session.draft_cache, past)?;
+            let logits = self.draft.logits(&hidden)?;
+            Ok::<_, Error>((hidden, logits))
+        })?;
         let level = self.draft.continuations(&logits, width)?;
         check_numbers(&level.log_probs, depth + 1)?;
 
@@ -236,10 +237,10 @@ impl Engine {
         let context = session.target_cache.len();
         let positions: Vec<i64> = verification.depths.iter().map(|&depth| context + depth as i64).collect();
         let mask = &AttentionMask::tree(context, verification.mask());
-        let tokens = self.token_tensor(&verification.tokens);
+        let tokens = self.token_tensor(&verification.tokens)?;
         let output = self.forward(forwards, || {
             self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All)
-        });
+        })?;
         let next_position = |row: usize| session.context_length() + verification.depths[row] + 1;
         let (accepted, next_token) = if self.device == Device::Cpu {
             // Only the rows of the path are looked at: the argmax of all would take as long as half a layer.
@@ -254,9 +255,9 @@ impl Engine {
             verification.accept(|row| Ok::<_, Error>(choices[row]))?
         };
         let kept: Vec<i64> = accepted.iter().map(|&row| row as i64).collect();
-        session.target_cache.commit(&kept);
-        let kept = Tensor::from_slice(&kept).to_device(self.device);
-        session.features = Some(output.features.index_select(ROWS, &kept));
+        let features = output.features.f_index_select(ROWS, &self.index_tensor(&kept)?)?;
+        session.target_cache.commit(&kept)?;
+        session.features = Some(features);
         Ok((accepted, next_token))
     }
 
@@ -299,19 +300,18 @@ pub(crate) fn check_numbers(log_probs: &[f32], depth: usize) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pairs::{PAIRS, folders};
     use crate::{DtypeSetting, EngineConfig, Static, WholeBeam};
 
     /// Keys and values of the same position, computed in batches of other shapes.
     const TOLERANCE: f64 = 1e-4;
 
-    fn engine() -> Engine {
-        let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
-        let config = EngineConfig::new(pair.join("target"), pair.join("draft"));
+    fn engine(pair: &str) -> Engine {
+        let [target, draft] = folders(pair);
+        let config = EngineConfig::new(target, draft);
         Engine::load(&EngineConfig { dtype: DtypeSetting::F32, ..config }).expect("the engine loads")
     }
 
@@ -327,21 +327,26 @@ mod tests {
             prompt in prop::collection::vec(4u32..260, 1..30),
             shapes in prop::collection::vec((0usize..=12, 1usize..=60), 1..5),
         ) {
-            let engine = engine();
-            let mut sessions = [0, 1].map(|_| engine.prefill(&prompt, None).expect("prefill"));
-            for (depth, size) in shapes {
-                let fixed = Static { depth, size };
-                let [narrow, whole] = &mut sessions;
-                let (narrow, found) = engine.run_cycle_tree(narrow, &mut { fixed }).expect("a cycle");
-                let (whole, expected) = engine.run_cycle_tree(whole, &mut WholeBeam(fixed)).expect("a cycle");
-                prop_assert_eq!(&found.verification.tokens, &expected.verification.tokens);
-                prop_assert_eq!(found.verification.mask(), expected.verification.mask());
-                prop_assert_eq!((narrow.accepted_ids, narrow.next_token), (whole.accepted_ids, whole.next_token));
-                let width = engine.beam_width();
-                prop_assert_eq!(whole.level_rows, vec![width; depth]);
-                // No more than can be verified, and no level of nothing.
-                prop_assert!(narrow.level_rows.iter().all(|rows| (1..=width.min(size)).contains(rows)));
-                prop_assert_eq!(narrow.draft_depth, narrow.level_rows.len());
+            for pair in PAIRS {
+                let engine = engine(pair);
+                let mut sessions = [0, 1].map(|_| engine.prefill(&prompt, None).expect("prefill"));
+                for &(depth, size) in &shapes {
+                    let fixed = Static { depth, size };
+                    let [narrow, whole] = &mut sessions;
+                    let (narrow, found) = engine.run_cycle_tree(narrow, &mut { fixed }).expect("a cycle");
+                    let (whole, expected) = engine.run_cycle_tree(whole, &mut WholeBeam(fixed)).expect("a cycle");
+                    prop_assert_eq!(&found.verification.tokens, &expected.verification.tokens, "{}", pair);
+                    prop_assert_eq!(found.verification.mask(), expected.verification.mask(), "{}", pair);
+                    let (narrow_end, whole_end) =
+                        ((narrow.accepted_ids, narrow.next_token), (whole.accepted_ids, whole.next_token));
+                    prop_assert_eq!(narrow_end, whole_end, "{}", pair);
+                    let width = engine.beam_width();
+                    prop_assert_eq!(whole.level_rows, vec![width; depth], "{}", pair);
+                    // No more than can be verified, and no level of nothing.
+                    let most = width.min(size);
+                    prop_assert!(narrow.level_rows.iter().all(|rows| (1..=most).contains(rows)), "{}", pair);
+                    prop_assert_eq!(narrow.draft_depth, narrow.level_rows.len(), "{}", pair);
+                }
             }
         }
 
@@ -350,22 +355,24 @@ mod tests {
             prompt in prop::collection::vec(4u32..260, 1..30),
             shapes in prop::collection::vec((0usize..=12, 1usize..=300), 1..6),
         ) {
-            let engine = engine();
-            let mut session = engine.prefill(&prompt, None).expect("prefill");
-            for (depth, size) in shapes {
-                engine.run_cycle(&mut session, &mut Static { depth, size }).expect("a cycle");
+            for pair in PAIRS {
+                let engine = engine(pair);
+                let mut session = engine.prefill(&prompt, None).expect("prefill");
+                for &(depth, size) in &shapes {
+                    engine.run_cycle(&mut session, &mut Static { depth, size }).expect("a cycle");
+                }
+                let plain = engine.prefill(session.tokens(), None).expect("prefill");
+                prop_assert_eq!(plain.root(), session.root(), "{}", pair);
+                let (found, expected) = (session.target_cache.certain(), plain.target_cache.certain());
+                prop_assert_eq!(found.size(), expected.size(), "{}", pair);
+                let difference = largest_difference(&found, &expected);
+                prop_assert!(difference < TOLERANCE, "{}, target: {}", pair, difference);
+                // The draft has not read what the last cycle accepted.
+                let read = session.draft_cache.len();
+                let expected = plain.draft_cache.certain().narrow(3, 0, read);
+                let difference = largest_difference(&session.draft_cache.certain(), &expected);
+                prop_assert!(difference < TOLERANCE, "{}, draft: {}", pair, difference);
             }
-            let plain = engine.prefill(session.tokens(), None).expect("prefill");
-            prop_assert_eq!(plain.root(), session.root());
-            let (found, expected) = (session.target_cache.certain(), plain.target_cache.certain());
-            prop_assert_eq!(found.size(), expected.size());
-            let difference = largest_difference(&found, &expected);
-            prop_assert!(difference < TOLERANCE, "target: {}", difference);
-            // The draft has not read what the last cycle accepted.
-            let read = session.draft_cache.len();
-            let expected = plain.draft_cache.certain().narrow(3, 0, read);
-            let difference = largest_difference(&session.draft_cache.certain(), &expected);
-            prop_assert!(difference < TOLERANCE, "draft: {}", difference);
         }
     }
 }

@@ -21,7 +21,8 @@ pub enum Dtype {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DtypeSetting {
-    /// The fastest on this machine, by measurement, of those that keep the checkpoint's meaning.
+    /// On a CPU the fastest, by measurement, of those that keep the checkpoint's meaning; on CUDA the
+    /// checkpoint's own.
     #[default]
     Auto,
     /// [`Dtype::F32`].
@@ -65,8 +66,8 @@ impl Dtype {
         }
     }
 
-    /// Types in which a checkpoint stored as `stored` computes the same function: its own, and wider ones.
-    /// (`bf16` weights do not fit the range of `f16`.)
+    /// Types in which a checkpoint stored as `stored` computes the same function, and wider ones: its own
+    /// comes first. (`bf16` weights do not fit the range of `f16`.)
     pub(crate) fn meaning_preserving(stored: Kind) -> Vec<Self> {
         match stored {
             Kind::BFloat16 => vec![Self::Bf16, Self::F32],

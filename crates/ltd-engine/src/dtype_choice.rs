@@ -107,6 +107,17 @@ const ROUNDS: usize = 5;
 /// Of so many forwards in a round the fastest counts: what disturbs one of them does not decide.
 const REPEATS: usize = 2;
 
+/// The number types among which the fastest is sought for a checkpoint stored as `stored`. On a CPU it may be
+/// any that keeps the checkpoint's meaning. On other devices wider numbers are never faster, so that it is
+/// the checkpoint's own, and no second copy of the target is loaded there.
+pub(crate) fn candidates(stored: Kind, on_cpu: bool) -> Vec<Dtype> {
+    let mut candidates = Dtype::meaning_preserving(stored);
+    if !on_cpu {
+        candidates.truncate(1);
+    }
+    candidates
+}
+
 /// Loads the target in each candidate type, times forwards of 1, 4 and 16 rows in several rounds, and keeps the type
 /// that has the least product of these times in most of them. With one candidate nothing is measured.
 pub(crate) fn choose_dtype(
@@ -118,35 +129,37 @@ pub(crate) fn choose_dtype(
         return Ok((load(*only)?, DtypeChoice::fixed(*only)));
     }
     let mut models: Vec<TargetModel> = candidates.iter().map(|&dtype| load(dtype)).collect::<Result<_>>()?;
-    let choice = DtypeChoice::of_rounds(candidates, &time_rounds(&models, device));
+    let choice = DtypeChoice::of_rounds(candidates, &time_rounds(&models, device)?);
     let chosen = candidates.iter().position(|&dtype| dtype == choice.chosen);
     Ok((models.swap_remove(chosen.expect("invariant: one of the candidates was chosen")), choice))
 }
 
 /// Milliseconds of each model's forwards over each number of rows, round by round. The models take turns, so that what
 /// disturbs the machine for a moment disturbs all of them alike.
-fn time_rounds(models: &[TargetModel], device: Device) -> Vec<Vec<[f64; ROWS.len()]>> {
+fn time_rounds(models: &[TargetModel], device: Device) -> Result<Vec<Vec<[f64; ROWS.len()]>>> {
     let round = |_| {
         let mut fastest = vec![[f64::INFINITY; ROWS.len()]; models.len()];
         for _ in 0..REPEATS {
             for (model, fastest) in models.iter().zip(&mut fastest) {
                 for (rows, fastest) in ROWS.into_iter().zip(fastest) {
-                    *fastest = fastest.min(forward_time(model, rows, device).as_secs_f64() * 1e3);
+                    *fastest = fastest.min(forward_time(model, rows, device)?.as_secs_f64() * 1e3);
                 }
             }
         }
-        fastest
+        Ok(fastest)
     };
     (0..=ROUNDS).map(round).skip(1).collect()
 }
 
-fn forward_time(model: &TargetModel, rows: i64, device: Device) -> Duration {
-    let mut cache = model.new_cache(CONTEXT + rows);
+fn forward_time(model: &TargetModel, rows: i64, device: Device) -> Result<Duration> {
+    let mut cache = model.new_cache(CONTEXT + rows)?;
     cache.advance(CONTEXT);
-    let tokens = Tensor::zeros([rows], (Kind::Int64, device));
+    let tokens = Tensor::f_zeros([rows], (Kind::Int64, device))?;
     let positions: Vec<i64> = (CONTEXT..CONTEXT + rows).collect();
     let mask = AttentionMask::causal(CONTEXT, rows);
-    timed(device, || model.forward(&tokens, &positions, &mask, &cache, LogitRows::All)).1
+    let (output, elapsed) =
+        timed(device, || model.forward(&tokens, &positions, &mask, &cache, LogitRows::All));
+    output.map(|_| elapsed)
 }
 
 #[cfg(test)]
@@ -188,5 +201,19 @@ mod tests {
     fn a_type_that_was_given_is_not_measured() {
         let choice = DtypeChoice::fixed(Dtype::F16);
         assert_eq!((choice.to_string().as_str(), choice.disagreement()), ("f16", None));
+    }
+
+    #[test]
+    fn only_a_cpu_compares_number_types() {
+        for (stored, on_cpu, expected) in [
+            (Kind::BFloat16, true, &[Dtype::Bf16, Dtype::F32] as &[Dtype]),
+            (Kind::Half, true, &[Dtype::F16, Dtype::F32]),
+            (Kind::Float, true, &[Dtype::F32]),
+            (Kind::BFloat16, false, &[Dtype::Bf16]),
+            (Kind::Half, false, &[Dtype::F16]),
+            (Kind::Float, false, &[Dtype::F32]),
+        ] {
+            assert_eq!(candidates(stored, on_cpu), expected, "{stored:?}, on a CPU: {on_cpu}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 
 use crate::config::EngineConfig;
 use crate::device::Dtype;
-use crate::dtype_choice::{DtypeChoice, choose_dtype};
+use crate::dtype_choice::{DtypeChoice, candidates, choose_dtype};
 use crate::huge_pages;
 use crate::kv_cache::KvCache;
 use crate::model::{
@@ -54,14 +54,15 @@ impl Engine {
         draft_config.check_length(&config.draft, positions)?;
         let dtypes = match config.dtype.fixed() {
             Some(dtype) => vec![dtype],
-            None => Dtype::meaning_preserving(stored_kind(&config.target)?),
+            None => candidates(stored_kind(&config.target)?, config.is_on_cpu()),
         };
         let draft_weights = Weights::open(&config.draft, dtypes[0].kind())?;
         let pair = Pair {
             target: &target_config,
             draft: &draft_config,
             shares_embedding: DraftModel::shares_embedding(&draft_config, &draft_weights),
-            dtypes: &dtypes,
+            // Devices are chosen by their memory only where no types are compared.
+            dtype: dtypes[0],
             capacity,
             draft_rows: draft_rows(capacity, config.beam_width, config.max_depth),
         };
@@ -196,15 +197,15 @@ impl Engine {
         (session.features, session.cycle) = (None, None);
         let context_length = session.context_length();
         let (choice, verify) = timed(self.device, || {
-            let tokens = self.token_tensor(&[session.root]);
+            let tokens = self.token_tensor(&[session.root])?;
             let positions = positions(session.target_cache.len(), 1);
             let mask = &AttentionMask::causal(session.target_cache.len(), 1);
             let output =
-                self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All);
-            session.target_cache.advance(1);
+                self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All)?;
             session.sampler.tokens(&output.logits, &[context_length + 1])
         });
         let next_token = choice?[0];
+        session.target_cache.advance(1);
         let appended = std::mem::replace(&mut session.root, next_token);
         session.tokens.push(appended);
         Ok(CycleOutcome {
@@ -241,14 +242,19 @@ impl Engine {
         result
     }
 
-    pub(crate) fn token_tensor(&self, tokens: &[u32]) -> Tensor {
+    pub(crate) fn token_tensor(&self, tokens: &[u32]) -> Result<Tensor> {
         let tokens: Vec<i64> = tokens.iter().map(|&token| i64::from(token)).collect();
-        Tensor::from_slice(&tokens).to_device(self.device)
+        self.index_tensor(&tokens)
     }
 
-    pub(crate) fn new_caches(&self) -> (KvCache, KvCache) {
-        let target_cache = self.target.new_cache(self.capacity as i64);
-        (target_cache, self.draft_cache(self.draft_rows()))
+    /// Numbers of rows, or tokens, where the draft is.
+    pub(crate) fn index_tensor(&self, numbers: &[i64]) -> Result<Tensor> {
+        Ok(Tensor::from_slice(numbers).f_to_device(self.device)?)
+    }
+
+    pub(crate) fn new_caches(&self) -> Result<(KvCache, KvCache)> {
+        let target_cache = self.target.new_cache(self.capacity as i64)?;
+        Ok((target_cache, self.draft_cache(self.draft_rows())?))
     }
 
     /// Rows of the draft's cache.
@@ -257,7 +263,7 @@ impl Engine {
     }
 
     /// A cache of the draft for some rows.
-    pub(crate) fn draft_cache(&self, rows: usize) -> KvCache {
+    pub(crate) fn draft_cache(&self, rows: usize) -> Result<KvCache> {
         let block = &self.draft.config().block;
         let kind = self.dtype.chosen.kind();
         KvCache::new(1, block.kv_heads, rows as i64, block.head_dim, kind, self.device)

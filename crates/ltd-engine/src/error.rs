@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use tch::TchError;
+
+use crate::out_of_memory::OutOfMemory;
+
 /// Result of an engine operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -233,12 +237,24 @@ pub enum Error {
         /// Position of the token that was to be chosen.
         position: usize,
     },
+    /// A device has no memory left for what is to be done.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     /// LibTorch refused an operation.
     #[error("LibTorch: {0}")]
-    Torch(#[from] tch::TchError),
+    Torch(TchError),
     /// Prompt text, tokenizer or chat template.
     #[error(transparent)]
     Text(#[from] crate::text::TextError),
+}
+
+impl From<TchError> for Error {
+    fn from(error: TchError) -> Self {
+        match OutOfMemory::in_message(&error) {
+            Some(shortage) => Self::OutOfMemory(shortage),
+            None => Self::Torch(error),
+        }
+    }
 }
 
 impl Error {
@@ -253,6 +269,7 @@ impl Error {
                 | Self::DepthLimit { .. }
                 | Self::NotANumber { .. }
                 | Self::LogitsNotANumber { .. }
+                | Self::OutOfMemory(_)
                 | Self::Torch(_)
         )
     }

@@ -2,6 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::Result;
+
 const POSITIONS: i64 = 3;
 
 /// Keys and values of all layers, of which the first `len` positions are certain. Rows written beyond `len` are
@@ -28,7 +30,7 @@ impl KvCache {
         head_dim: i64,
         kind: Kind,
         device: Device,
-    ) -> Self {
+    ) -> Result<Self> {
         Self::split([(device, layers)], kv_heads, capacity, head_dim, kind)
     }
 
@@ -39,15 +41,15 @@ impl KvCache {
         capacity: i64,
         head_dim: i64,
         kind: Kind,
-    ) -> Self {
+    ) -> Result<Self> {
         let part =
-            |(device, layers)| Tensor::zeros([layers, 2, kv_heads, capacity, head_dim], (kind, device));
-        let parts: Vec<Tensor> = devices.into_iter().map(part).collect();
+            |(device, layers)| Tensor::f_zeros([layers, 2, kv_heads, capacity, head_dim], (kind, device));
+        let parts: Vec<Tensor> = devices.into_iter().map(part).collect::<Result<_, _>>()?;
         let layers = parts.iter().flat_map(|part| {
             (0..part.size()[0])
                 .map(|layer| LayerCache { keys: part.get(layer).get(0), values: part.get(layer).get(1) })
         });
-        Self { layers: layers.collect(), len: 0, parts }
+        Ok(Self { layers: layers.collect(), len: 0, parts })
     }
 
     /// Certain positions.
@@ -77,17 +79,18 @@ impl KvCache {
 
     /// Makes the provisional rows `rows` (ascending, relative to `len`) certain and drops the others. Two kernels
     /// per device, whatever the number of layers.
-    pub(crate) fn commit(&mut self, rows: &[i64]) {
+    pub(crate) fn commit(&mut self, rows: &[i64]) -> Result<()> {
         let count = rows.len() as i64;
         if rows.iter().zip(0..).any(|(&row, place)| row != place) {
             let from: Vec<i64> = rows.iter().map(|row| self.len + row).collect();
             let from = Tensor::from_slice(&from);
             for part in &self.parts {
-                let kept = part.index_select(POSITIONS, &from.to_device(part.device()));
-                part.narrow(POSITIONS, self.len, count).copy_(&kept);
+                let kept = part.f_index_select(POSITIONS, &from.f_to_device(part.device())?)?;
+                part.narrow(POSITIONS, self.len, count).f_copy_(&kept)?;
             }
         }
         self.len += count;
+        Ok(())
     }
 
     /// The certain part, `[layers, 2, kv_heads, len, head_dim]`.
@@ -116,10 +119,11 @@ impl LayerCache {
     const ROWS: i64 = 1;
 
     /// Writes `[kv_heads, n, head_dim]` keys and values at positions `at..at + n`.
-    pub(crate) fn write(&self, at: i64, keys: &Tensor, values: &Tensor) {
+    pub(crate) fn write(&self, at: i64, keys: &Tensor, values: &Tensor) -> Result<()> {
         let n = keys.size()[1];
-        self.keys.narrow(Self::ROWS, at, n).copy_(keys);
-        self.values.narrow(Self::ROWS, at, n).copy_(values);
+        self.keys.narrow(Self::ROWS, at, n).f_copy_(keys)?;
+        self.values.narrow(Self::ROWS, at, n).f_copy_(values)?;
+        Ok(())
     }
 
     /// Keys and values of all positions, each `[kv_heads, capacity, head_dim]`.
@@ -146,13 +150,13 @@ mod tests {
             len in 0i64..6,
             kept in prop::collection::btree_set(0i64..8, 1..8),
         ) {
-            let mut cache = KvCache::new(2, 3, 16, 4, Kind::Float, Device::Cpu);
+            let mut cache = KvCache::new(2, 3, 16, 4, Kind::Float, Device::Cpu).expect("a cache");
             let content = Tensor::arange(2 * 2 * 3 * 16 * 4, (Kind::Float, Device::Cpu)).view([2, 2, 3, 16, 4]);
             cache.fill(&content);
             cache.advance(len);
             let rows: Vec<i64> = kept.into_iter().collect();
             let places: Vec<i64> = (0..len).chain(rows.iter().map(|row| len + row)).collect();
-            cache.commit(&rows);
+            cache.commit(&rows).expect("a commit");
             let expected = content.index_select(POSITIONS, &Tensor::from_slice(&places));
             prop_assert_eq!(cache.certain(), expected);
         }

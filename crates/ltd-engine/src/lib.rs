@@ -15,7 +15,11 @@ mod huge_pages;
 mod kv_cache;
 mod model;
 mod operations;
+mod out_of_memory;
 mod outcome;
+#[cfg(test)]
+#[path = "../tests/it/pairs.rs"]
+mod pairs;
 mod placement;
 mod positions;
 mod prefill;
@@ -44,6 +48,7 @@ pub use model::{
     BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig, libtorch_version, why_not_packed,
 };
 pub use operations::Operation;
+pub use out_of_memory::OutOfMemory;
 pub use outcome::{CycleOutcome, CycleStats, CycleTiming};
 pub use placement::Shortage;
 pub use positions::{Along, GrownTree};

@@ -1,6 +1,6 @@
 //! Draft trees at many positions of a known sequence: what recording needs, at the price of few large forwards.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::cycle::check_numbers;
 use crate::kv_cache::KvCache;
@@ -84,10 +84,10 @@ impl Engine {
         }
         let context = &tokens[..tokens.len() - 1];
         self.check_prompt(context)?;
-        let features = self.read_prompt(context, &mut self.new_caches().0).features;
+        let features = self.read_prompt(context, &mut self.new_caches()?.0)?.features;
         let roots: Vec<usize> = (first..tokens.len()).step_by(along.every.max(1)).collect();
         let batch = along.batch.clamp(1, roots.len());
-        let mut cache = self.draft_cache(tokens.len() + batch * self.beam_width() * along.depth);
+        let mut cache = self.draft_cache(tokens.len() + batch * self.beam_width() * along.depth)?;
         for roots in roots.chunks(batch) {
             for growing in self.grow(tokens, &features, roots, along, &mut cache)? {
                 visit(growing.grown)?;
@@ -109,9 +109,9 @@ impl Engine {
         let last = roots[roots.len() - 1];
         let read = cache.len() as usize;
         let new = features.narrow(ROWS, read as i64, (last - read) as i64);
-        let hidden = self.draft_stable_rows(&tokens[read + 1..=last], &new, cache);
+        let hidden = self.draft_stable_rows(&tokens[read + 1..=last], &new, cache)?;
         let rows: Vec<i64> = roots.iter().map(|root| (root - 1 - read) as i64).collect();
-        let mut hidden = hidden.index_select(ROWS, &Tensor::from_slice(&rows).to_device(self.device));
+        let mut hidden = hidden.f_index_select(ROWS, &self.index_tensor(&rows)?)?;
         let mut trees = self.plant(&hidden, roots, along)?;
         for made in 0..along.depth {
             hidden = self.grow_level(&mut trees, &hidden, last, made, along, cache)?;
@@ -122,12 +122,11 @@ impl Engine {
     /// The root expansions, of the draft's output after each root.
     fn plant(&self, hidden: &Tensor, roots: &[usize], along: &Along) -> Result<Vec<Growing>> {
         let width = self.beam_width();
-        let logits = self.draft.logits(hidden);
+        let logits = self.draft.logits(hidden)?;
         let level = self.draft.continuations(&logits, width)?;
         check_numbers(&level.log_probs, 0)?;
         let entropies = if along.entropies { entropies(&logits)? } else { Vec::new() };
-        let states: Vec<f32> =
-            if along.hidden { Vec::try_from(hidden.to_kind(Kind::Float).view(-1))? } else { Vec::new() };
+        let states: Vec<f32> = if along.hidden { Vec::try_from(hidden.view(-1))? } else { Vec::new() };
         let part = |values: &[f32], number: usize| {
             let length = values.len() / roots.len();
             values[number * length..][..length].to_vec()
@@ -160,11 +159,11 @@ impl Engine {
         let past = last + made * trees.len() * width;
         let first = trees[0].grown.root;
         let rows = level_rows(trees, past, made);
-        let input = hidden.index_select(ROWS, &Tensor::from_slice(&rows.parents).to_device(self.device));
+        let input = hidden.f_index_select(ROWS, &self.index_tensor(&rows.parents)?)?;
         let mask = AttentionMask::tree(first as i64, rows.sees);
-        let tokens = self.token_tensor(&rows.tokens);
-        let hidden = self.draft.forward(&tokens, &input, &rows.positions, &mask, cache, past as i64);
-        let logits = self.draft.logits(&hidden);
+        let tokens = self.token_tensor(&rows.tokens)?;
+        let hidden = self.draft.forward(&tokens, &input, &rows.positions, &mask, cache, past as i64)?;
+        let logits = self.draft.logits(&hidden)?;
         let level = self.draft.continuations(&logits, width)?;
         check_numbers(&level.log_probs, made + 1)?;
         if along.entropies {
@@ -219,21 +218,20 @@ fn level_rows(trees: &mut [Growing], past: usize, made: usize) -> LevelRows {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use proptest::prelude::*;
 
     use super::Along;
+    use crate::pairs::{PAIRS, folders};
     use crate::{DtypeSetting, Engine, EngineConfig, Error};
 
-    fn engine() -> Engine {
-        let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
-        let config = EngineConfig::new(pair.join("target"), pair.join("draft"));
+    fn engine(pair: &str) -> Engine {
+        let [target, draft] = folders(pair);
+        let config = EngineConfig::new(target, draft);
         Engine::load(&EngineConfig { dtype: DtypeSetting::F32, ..config }).expect("loads")
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(12))]
+        #![proptest_config(ProptestConfig::with_cases(24))]
 
         #[test]
         fn trees_are_those_that_decoding_grows(
@@ -242,8 +240,9 @@ mod tests {
             every in 1usize..6,
             depth in 0usize..=12,
             batch in 1usize..9,
+            pair in prop::sample::select(PAIRS.to_vec()),
         ) {
-            let engine = engine();
+            let engine = engine(pair);
             let mut visited = Vec::new();
             let along = Along { first, every, depth, batch, entropies: false, hidden: false };
             engine
@@ -292,7 +291,11 @@ mod tests {
 
     #[test]
     fn what_the_draft_is_like_does_not_depend_on_its_neighbours() {
-        let engine = engine();
+        PAIRS.into_iter().for_each(assert_neighbours_do_not_matter);
+    }
+
+    fn assert_neighbours_do_not_matter(pair: &str) {
+        let engine = engine(pair);
         let tokens: Vec<u32> = (0..30).map(|index| 4 + index * 37 % 250).collect();
         let grown = |batch: usize| {
             let along = Along { first: 5, every: 3, depth: 2, batch, entropies: true, hidden: true };
@@ -312,12 +315,13 @@ mod tests {
             assert_eq!(alone.hidden.len() as i64, engine.draft_config().block.hidden);
             assert_eq!(alone.entropies.len(), 1 + 2 * width);
             let all = |tree: &super::GrownTree| [&tree.hidden[..], &tree.entropies[..]].concat();
-            assert!(all(alone).iter().zip(all(together)).all(|(a, b)| (a - b).abs() < 1e-3));
+            assert!(all(alone).iter().zip(all(together)).all(|(a, b)| (a - b).abs() < 1e-3), "{pair}");
             // The best candidates hold a part of the distribution.
             let top: f32 = alone.tree.scores()[..width].iter().map(|score| -score * score.exp()).sum();
             assert!(
                 alone.entropies[0] > top
-                    && alone.entropies.iter().all(|entropy| (0.0..most).contains(entropy))
+                    && alone.entropies.iter().all(|entropy| (0.0..most).contains(entropy)),
+                "{pair}"
             );
         }
     }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::engine::positions;
 use crate::kv_cache::KvCache;
@@ -40,17 +40,17 @@ impl Engine {
                 session.check_engine(self.identity)?;
                 (session.target_cache, session.draft_cache)
             }
-            None => self.new_caches(),
+            None => self.new_caches()?,
         };
         target_cache.clear();
         draft_cache.clear();
         let n = prompt.len() as i64;
-        let output = self.read_prompt(prompt, &mut target_cache);
+        let output = self.read_prompt(prompt, &mut target_cache)?;
         let root = sampler.tokens(&output.logits, &[prompt.len()])?[0];
         if n > 1 {
             // Only the cache is wanted: the first tree grows from the last position.
-            let _ =
-                self.draft_stable_rows(&prompt[1..], &output.features.narrow(0, 0, n - 1), &mut draft_cache);
+            let features = output.features.narrow(0, 0, n - 1);
+            let _ = self.draft_stable_rows(&prompt[1..], &features, &mut draft_cache)?;
         }
         Ok(Session {
             engine: self.identity,
@@ -60,7 +60,7 @@ impl Engine {
             target_cache,
             draft_cache,
             // A copy: a view would keep the features of the whole prompt alive.
-            features: Some(output.features.narrow(0, n - 1, 1).copy()),
+            features: Some(output.features.f_narrow_copy(0, n - 1, 1)?),
             capacity: self.capacity(),
             sampler,
         })
@@ -70,50 +70,55 @@ impl Engine {
     /// and dumps: decoding keeps only what the draft has not read.
     pub fn target_features(&self, prompt: &[u32]) -> Result<(Vec<f32>, usize)> {
         self.check_prompt(prompt)?;
-        let (mut cache, _) = self.new_caches();
-        let features = self.read_prompt(prompt, &mut cache).features;
+        let (mut cache, _) = self.new_caches()?;
+        let features = self.read_prompt(prompt, &mut cache)?.features;
         let width = features.size()[1] as usize;
-        Ok((Vec::try_from(features.to_kind(Kind::Float).to_device(Device::Cpu).view(-1))?, width))
+        Ok((Vec::try_from(features.view(-1))?, width))
     }
 
     /// Runs the target over certain tokens, whose keys and values become certain: the logits of the last row, and the
     /// features of all.
-    pub(crate) fn read_prompt(&self, tokens: &[u32], cache: &mut KvCache) -> TargetOutput {
+    pub(crate) fn read_prompt(&self, tokens: &[u32], cache: &mut KvCache) -> Result<TargetOutput> {
         let mut features = Vec::new();
         let mut logits = None;
         for rows in self.pieces(tokens.len()) {
             let (past, n) = (cache.len(), rows.len());
             let more = self.padding(n, self.capacity() - past as usize);
-            let (padded_tokens, positions) = self.padded_rows(&tokens[rows.clone()], past, more);
+            let (padded_tokens, positions) = self.padded_rows(&tokens[rows.clone()], past, more)?;
             let mask = AttentionMask::causal(past, (n + more) as i64);
             let wanted =
                 if rows.end == tokens.len() { LogitRows::One(n as i64 - 1) } else { LogitRows::None };
-            let output = self.target.forward(&padded_tokens, &positions, &mask, cache, wanted);
+            let output = self.target.forward(&padded_tokens, &positions, &mask, cache, wanted)?;
             cache.advance(n as i64);
             features.push(output.features.narrow(ROWS, 0, n as i64));
             logits = Some(output.logits);
         }
         let logits = logits.expect("invariant: there are tokens");
-        TargetOutput { logits, features: joined(features) }
+        Ok(TargetOutput { logits, features: joined(features)? })
     }
 
     /// Feeds newly accepted positions to the draft: `tokens[i]` follows the position of `features` row `i`. Their
     /// keys and values become certain. Returns the layer's output, `[n, hidden]`.
-    pub(crate) fn draft_stable_rows(&self, tokens: &[u32], features: &Tensor, cache: &mut KvCache) -> Tensor {
+    pub(crate) fn draft_stable_rows(
+        &self,
+        tokens: &[u32],
+        features: &Tensor,
+        cache: &mut KvCache,
+    ) -> Result<Tensor> {
         let outputs = self.pieces(tokens.len()).map(|rows| {
             let (past, n) = (cache.len(), rows.len());
             let more = self.padding(n, cache.capacity() - past as usize);
-            let (tokens, positions) = self.padded_rows(&tokens[rows.clone()], past, more);
+            let (tokens, positions) = self.padded_rows(&tokens[rows.clone()], past, more)?;
             let features = features.narrow(ROWS, rows.start as i64, n as i64);
             let features =
-                if more == 0 { features } else { features.constant_pad_nd([0, 0, 0, more as i64]) };
-            let hidden = self.draft.project(&features);
+                if more == 0 { features } else { features.f_constant_pad_nd([0, 0, 0, more as i64])? };
+            let hidden = self.draft.project(&features)?;
             let mask = &AttentionMask::causal(past, (n + more) as i64);
-            let output = self.draft.forward(&tokens, &hidden, &positions, mask, cache, past);
+            let output = self.draft.forward(&tokens, &hidden, &positions, mask, cache, past)?;
             cache.advance(n as i64);
-            output.narrow(ROWS, 0, n as i64)
+            Ok(output.narrow(ROWS, 0, n as i64))
         });
-        joined(outputs.collect())
+        joined(outputs.collect::<Result<_>>()?)
     }
 
     /// The rows of each forward over `count` rows.
@@ -130,26 +135,25 @@ impl Engine {
 
     /// Tokens and positions of rows in sequence with `more` rows after them, which none of them sees and the next
     /// forward overwrites.
-    fn padded_rows(&self, tokens: &[u32], past: i64, more: usize) -> (Tensor, Vec<i64>) {
+    fn padded_rows(&self, tokens: &[u32], past: i64, more: usize) -> Result<(Tensor, Vec<i64>)> {
         let last = past + tokens.len() as i64 - 1;
         let mut positions = positions(past, tokens.len() as i64);
         positions.resize(tokens.len() + more, last);
         let mut tokens = tokens.to_vec();
         tokens.resize(positions.len(), 0);
-        (self.token_tensor(&tokens), positions)
+        Ok((self.token_tensor(&tokens)?, positions))
     }
 }
 
 /// The parts as one tensor, without a copy if there is one.
-fn joined(mut parts: Vec<Tensor>) -> Tensor {
-    if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, ROWS) }
+fn joined(mut parts: Vec<Tensor>) -> Result<Tensor> {
+    Ok(if parts.len() == 1 { parts.remove(0) } else { Tensor::f_cat(&parts, ROWS)? })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+    use crate::pairs::{PAIRS, folders};
     use crate::{DtypeSetting, EngineConfig};
 
     /// f32, products of other numbers of rows.
@@ -164,20 +168,25 @@ mod tests {
 
     #[test]
     fn a_prompt_read_in_padded_pieces_is_the_prompt() {
-        let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
-        let config = EngineConfig::new(pair.join("target"), pair.join("draft"));
+        PAIRS.into_iter().for_each(assert_pieces_are_the_whole);
+    }
+
+    fn assert_pieces_are_the_whole(pair: &str) {
+        let [target, draft] = folders(pair);
+        let config = EngineConfig::new(target, draft);
         let config = EngineConfig { dtype: DtypeSetting::F32, max_length: Some(300), ..config };
         let engine = Engine::load(&config).expect("the engine loads");
         // The last length leaves no room for padding.
         for length in [1, 3, 33, 128, 129, 200, 299] {
             let prompt: Vec<u32> = (0..length).map(|i| 4 + i * i % 256).collect();
-            let mut caches = [(); 2].map(|()| engine.new_caches().0);
+            let mut caches = [(); 2].map(|()| engine.new_caches().expect("caches").0);
             let [pieces, whole] = &mut caches;
-            let found = engine.read_prompt(&prompt, pieces);
+            let found = engine.read_prompt(&prompt, pieces).expect("a forward");
             let n = i64::from(length);
-            let (tokens, mask) = (engine.token_tensor(&prompt), AttentionMask::causal(0, n));
-            let expected =
-                engine.target.forward(&tokens, &positions(0, n), &mask, whole, LogitRows::One(n - 1));
+            let tokens = engine.token_tensor(&prompt).expect("tokens");
+            let (mask, row) = (AttentionMask::causal(0, n), LogitRows::One(n - 1));
+            let expected = engine.target.forward(&tokens, &positions(0, n), &mask, whole, row);
+            let expected = expected.expect("a forward");
             whole.advance(n);
             assert_eq!(pieces.len(), n);
             let pairs = [
@@ -188,7 +197,7 @@ mod tests {
             for (found, expected) in pairs {
                 assert_eq!(found.size(), expected.size());
                 let difference = (found - expected).abs().max().double_value(&[]);
-                assert!(difference < TOLERANCE, "{length}: {difference}");
+                assert!(difference < TOLERANCE, "{pair}, {length}: {difference}");
             }
         }
     }

@@ -40,13 +40,13 @@ impl Engine {
         if past + n > session.capacity as i64 {
             return Err(Error::CacheFull { capacity: session.capacity });
         }
-        let (_, elapsed) = timed(self.device, || {
+        let (output, elapsed) = timed(self.device, || {
             let positions = positions(past, n);
             let mask = &AttentionMask::causal(past, n);
-            let (tokens, cache) = (self.token_tensor(tokens), &session.target_cache);
+            let (tokens, cache) = (self.token_tensor(tokens)?, &session.target_cache);
             self.target.observed_forward(&tokens, &positions, mask, cache, LogitRows::All, observer)
         });
-        Ok(elapsed)
+        output.map(|_| elapsed)
     }
 
     /// Bytes of both models' weights, each counted once, in the number type in use.

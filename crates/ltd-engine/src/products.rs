@@ -104,15 +104,17 @@ impl Products {
 
     /// Multiplies all weights with `rows` rows and returns the wall-clock time, device synchronised at both ends. The
     /// kernel must be one of [`Products::kernels`].
-    pub fn time(&self, kernel: ProductKernel, rows: usize) -> Duration {
+    pub fn time(&self, kernel: ProductKernel, rows: usize) -> Result<Duration> {
         let inputs: BTreeMap<i64, Tensor> =
             self.inputs.iter().map(|(&width, input)| (width, input.narrow(0, 0, rows as i64))).collect();
         let work = || {
             for (linear, width) in self.weights[&kernel].iter().zip(&self.widths) {
-                let _product = linear.forward(&inputs[width]);
+                let _product = linear.forward(&inputs[width])?;
             }
+            Ok(())
         };
-        timed(self.device, work).1
+        let (done, elapsed) = timed(self.device, work);
+        done.map(|()| elapsed)
     }
 }
 
@@ -121,10 +123,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::pairs::{PAIRS, folders};
 
     #[test]
     fn the_shapes_are_those_of_the_weights_in_the_file() {
-        let pair = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/tiny-pair");
         let elements = |shapes: &[[i64; 2]]| shapes.iter().map(|[rows, columns]| rows * columns).sum::<i64>();
         let stored = |file: &Path| -> BTreeMap<String, i64> {
             let bytes = std::fs::read(file).expect("weights");
@@ -134,16 +136,19 @@ mod tests {
                 .map(|(name, view)| (name.to_owned(), view.shape().iter().product::<usize>() as i64))
                 .collect()
         };
-        let target = TargetConfig::load(&pair.join("target")).expect("a configuration");
-        let mut in_file = stored(&pair.join("target/model.safetensors"));
-        if !target.tied_embeddings {
-            in_file.remove("model.embed_tokens.weight").expect("an embedding");
+        for pair in PAIRS {
+            let [target_folder, draft_folder] = folders(pair);
+            let target = TargetConfig::load(&target_folder).expect("a configuration");
+            let mut in_file = stored(&target_folder.join("model.safetensors"));
+            if !target.tied_embeddings {
+                in_file.remove("model.embed_tokens.weight").expect("an embedding");
+            }
+            assert_eq!(elements(&target.products()), in_file.values().sum::<i64>(), "{pair}");
+            let draft = DraftConfig::load(&draft_folder).expect("a configuration");
+            let mut in_file = stored(&draft_folder.join("model.safetensors"));
+            in_file.remove("fc.weight").expect("a level does not read features");
+            in_file.remove("embed_tokens.weight");
+            assert_eq!(elements(&draft.products()), in_file.values().sum::<i64>(), "{pair}");
         }
-        assert_eq!(elements(&target.products()), in_file.values().sum::<i64>());
-        let draft = DraftConfig::load(&pair.join("draft")).expect("a configuration");
-        let mut in_file = stored(&pair.join("draft/model.safetensors"));
-        in_file.remove("fc.weight").expect("a level does not read features");
-        in_file.remove("embed_tokens.weight");
-        assert_eq!(elements(&draft.products()), in_file.values().sum::<i64>());
     }
 }

@@ -39,7 +39,7 @@ impl Engine {
             target: &target_config,
             draft: &draft_config,
             shares_embedding: true,
-            dtypes: &[dtype],
+            dtype,
             capacity,
             draft_rows: draft_rows(capacity, settings.beam_width, settings.max_depth),
         };

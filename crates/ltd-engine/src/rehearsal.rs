@@ -40,7 +40,7 @@ impl Rehearsal {
         session.draft_cache.set_len((context - rows) as i64);
         let width = 3 * engine.target.config().block.hidden;
         let options = (engine.dtype().chosen.kind(), engine.device);
-        session.features = Some(Tensor::zeros([rows as i64, width], options));
+        session.features = Some(Tensor::f_zeros([rows as i64, width], options)?);
         Ok(session)
     }
 }

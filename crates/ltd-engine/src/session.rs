@@ -76,10 +76,9 @@ impl Session {
 
     /// Features that the next root expansion will read, `[rows, 3 * hidden]` row-major, with the row length.
     /// For inspection and dumps.
-    pub fn pending_features(&self) -> Option<(Vec<f32>, usize)> {
-        let features = self.features.as_ref()?;
+    pub fn pending_features(&self) -> Result<Option<(Vec<f32>, usize)>> {
+        let Some(features) = &self.features else { return Ok(None) };
         let width = features.size()[1] as usize;
-        let flat = features.to_kind(tch::Kind::Float).to_device(tch::Device::Cpu).contiguous().view(-1);
-        Vec::try_from(flat).ok().map(|values| (values, width))
+        Ok(Some((Vec::try_from(features.f_contiguous()?.view(-1))?, width)))
     }
 }

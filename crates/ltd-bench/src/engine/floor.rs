@@ -80,7 +80,8 @@ impl Limits {
         let product = Products::new(engine, &[[side, side]], side as usize)?;
         let times =
             (0..REPEATS).flat_map(|_| product.kernels().map(|kernel| product.time(kernel, side as usize)));
-        let best = times.min().expect("invariant: there are repeats").as_secs_f64();
+        let times = times.collect::<Result<Vec<_>, _>>()?;
+        let best = times.into_iter().min().expect("invariant: there are repeats").as_secs_f64();
         let limits = Self { bytes_per_second, operations_per_second: 2.0 * (side as f64).powi(3) / best };
         task.finish(&limits.to_string());
         Ok(limits)
@@ -130,11 +131,12 @@ fn device_bandwidth(device: Device) -> Result<f64> {
     let pass = || {
         synchronize();
         let start = Instant::now();
-        let _sum = buffer.sum(Kind::Float);
+        let _sum = buffer.f_sum(Kind::Float)?;
         synchronize();
-        start.elapsed().as_secs_f64()
+        Ok(start.elapsed().as_secs_f64())
     };
-    Ok(DEVICE_BYTES as f64 / (0..REPEATS).map(|_| pass()).fold(f64::INFINITY, f64::min))
+    let passes = (0..REPEATS).map(|_| pass()).collect::<Result<Vec<_>>>()?;
+    Ok(DEVICE_BYTES as f64 / passes.into_iter().fold(f64::INFINITY, f64::min))
 }
 
 #[cfg(test)]

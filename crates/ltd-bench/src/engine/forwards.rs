@@ -47,9 +47,9 @@ pub(super) fn measure_forwards(subject: &Subject, args: &EngineArgs, progress: P
     let time = |contender: &Contender| {
         Ok(match *contender {
             Contender::Target { rows: count } => engine.time_target_forward(&session, &rows[..count])?,
-            Contender::TargetProducts { rows, kernel } => target_products.time(kernel, rows),
+            Contender::TargetProducts { rows, kernel } => target_products.time(kernel, rows)?,
             Contender::Level { depth } => time_level(engine, &context, depth, &mut tree_memory)?,
-            Contender::LevelProducts { kernel } => level_products.time(kernel, engine.beam_width()),
+            Contender::LevelProducts { kernel } => level_products.time(kernel, engine.beam_width())?,
         })
     };
     let total = WARM_UP + args.repeats;

@@ -56,7 +56,9 @@ pub(super) fn measure_operations(
     for round in 0..total {
         for (&count, samples) in args.tokens.iter().zip(&mut samples) {
             let (elapsed, times) = engine.time_target_operations(&session, &rows[..count])?;
-            let products = products.each_ref().map(|products| products.time(ProductKernel::Engine, count));
+            let [attention, mlp, logits] =
+                products.each_ref().map(|products| products.time(ProductKernel::Engine, count));
+            let products = [attention?, mlp?, logits?];
             if round >= WARM_UP {
                 samples.add(elapsed, times, products);
             }

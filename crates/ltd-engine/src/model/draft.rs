@@ -122,7 +122,7 @@ impl DraftModel {
     }
 
     /// Projects the target's features to the draft's residual stream: `[n, 3 * target_hidden] -> [n, hidden]`.
-    pub(crate) fn project(&self, features: &Tensor) -> Tensor {
+    pub(crate) fn project(&self, features: &Tensor) -> Result<Tensor> {
         self.fc.forward(features)
     }
 
@@ -136,18 +136,18 @@ impl DraftModel {
         mask: &AttentionMask,
         cache: &KvCache,
         past: i64,
-    ) -> Tensor {
-        let embedded = self.embedding.forward(tokens);
-        let normed = self.hidden_norm.forward(hidden);
-        let input = Tensor::cat(&[&self.input_norm.forward(&embedded), &normed], COLUMNS);
+    ) -> Result<Tensor> {
+        let embedded = self.embedding.forward(tokens)?;
+        let normed = self.hidden_norm.forward(hidden)?;
+        let input = Tensor::f_cat(&[&self.input_norm.forward(&embedded)?, &normed], COLUMNS)?;
         let residual = if self.config.norm_before_residual { &normed } else { hidden };
-        let plan = AttentionPlan::new(&self.rotary, positions, past, mask, &self.config.block, &input);
-        let x = self.attention.forward(&input, None, residual, &plan, cache.layer(0));
+        let plan = AttentionPlan::new(&self.rotary, positions, past, mask, &self.config.block, &input)?;
+        let x = self.attention.forward(&input, None, residual, &plan, cache.layer(0))?;
         self.mlp.forward(&x, &self.post_attention_norm)
     }
 
     /// Scores of all draft tokens after each row of a layer output, `[n, hidden] -> [n, draft_vocabulary]`.
-    pub(crate) fn logits(&self, hidden: &Tensor) -> Tensor {
+    pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.output.forward_normed(hidden, &self.norm)
     }
 
@@ -207,7 +207,7 @@ fn target_ids(config: &DraftConfig, weights: &mut Weights) -> Result<Vec<u32>> {
     if count == config.vocabulary && !weights.contains("d2t") {
         return Ok((0..count as u32).collect());
     }
-    let offsets: Vec<i64> = Vec::try_from(weights.take("d2t", &[count])?.to_kind(Kind::Int64))?;
+    let offsets: Vec<i64> = Vec::try_from(weights.take("d2t", &[count])?.f_to_kind(Kind::Int64)?)?;
     let map = offsets.iter().enumerate().map(|(draft_id, offset)| {
         let target_id = (draft_id as i64).saturating_add(*offset);
         if (0..config.vocabulary).contains(&target_id) {

@@ -50,14 +50,14 @@ fn differences(
     let find = |name: String| {
         &expected.iter().find(|(found, _)| *found == name).unwrap_or_else(|| panic!("{name} is missing")).1
     };
-    let mut cache = model.new_cache(capacity);
+    let mut cache = model.new_cache(capacity).expect("a cache");
     let mut worst = (0.0f64, 0.0f64);
     for chunk in 0..4 {
         let tokens = find(format!("{chunk}.tokens")).to_kind(Kind::Int64);
         let (past, count) = (cache.len(), tokens.size()[0]);
         let positions: Vec<i64> = (past..past + count).collect();
         let mask = AttentionMask::causal(past, count);
-        let output = model.forward(&tokens, &positions, &mask, &cache, LogitRows::All);
+        let output = model.forward(&tokens, &positions, &mask, &cache, LogitRows::All).expect("a forward");
         cache.advance(count);
         worst.0 = worst.0.max(largest_difference(&output.logits, find(format!("{chunk}.logits"))));
         worst.1 = worst.1.max(largest_difference(&output.features, find(format!("{chunk}.features"))));

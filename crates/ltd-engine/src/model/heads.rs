@@ -28,15 +28,16 @@ fn difference(layout: &str) -> f64 {
     let draft =
         DraftModel::load(&folder, config, target.embedding(), positions, device, kind).expect("a head");
     let block = &draft.config().block;
-    let cache = KvCache::new(1, block.kv_heads, positions, block.head_dim, kind, device);
+    let cache = KvCache::new(1, block.kv_heads, positions, block.head_dim, kind, device).expect("a cache");
     let expected = Tensor::read_safetensors(folder.join("expected.safetensors")).expect("the fixture");
     let find = |name: &str| &expected.iter().find(|(found, _)| found == name).expect("a tensor").1;
     let tokens = find("tokens").to_kind(Kind::Int64);
     let rows = tokens.size()[0];
     let mask = AttentionMask::causal(0, rows);
-    let hidden = draft.project(find("features"));
+    let hidden = draft.project(find("features")).expect("hidden states");
     let positions: Vec<i64> = (0..rows).collect();
-    let logits = draft.logits(&draft.forward(&tokens, &hidden, &positions, &mask, &cache, 0));
+    let output = draft.forward(&tokens, &hidden, &positions, &mask, &cache, 0).expect("a forward");
+    let logits = draft.logits(&output).expect("logits");
     assert_eq!(logits.size(), find("logits").size());
     (logits - find("logits")).abs().max().double_value(&[])
 }

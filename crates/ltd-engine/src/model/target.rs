@@ -103,7 +103,7 @@ impl TargetModel {
     }
 
     /// An empty cache for this model, each layer's part where the layer is.
-    pub(crate) fn new_cache(&self, capacity: i64) -> KvCache {
+    pub(crate) fn new_cache(&self, capacity: i64) -> Result<KvCache> {
         let parts = self.stages.iter().map(|stage| (stage.device, stage.layers.len() as i64));
         let BlockConfig { kv_heads, head_dim, .. } = self.config.block;
         KvCache::split(parts, kv_heads, capacity, head_dim, self.kind)
@@ -133,7 +133,7 @@ impl TargetModel {
         mask: &AttentionMask,
         cache: &KvCache,
         logit_rows: LogitRows,
-    ) -> TargetOutput {
+    ) -> Result<TargetOutput> {
         self.observed_forward(tokens, positions, mask, cache, logit_rows, &mut Unobserved)
     }
 
@@ -146,14 +146,15 @@ impl TargetModel {
         cache: &KvCache,
         logit_rows: LogitRows,
         observer: &mut impl Observer,
-    ) -> TargetOutput {
+    ) -> Result<TargetOutput> {
         let feature_layers = self.config.feature_layers();
         let mut features = Vec::with_capacity(feature_layers.len());
-        let mut x = self.embedding.forward(tokens);
+        let mut x = self.embedding.forward(tokens)?;
         let mut index = 0;
         for stage in &self.stages {
-            x = x.to_device(stage.device);
-            let plan = AttentionPlan::new(&self.rotary, positions, cache.len(), mask, &self.config.block, &x);
+            x = x.f_to_device(stage.device)?;
+            let plan =
+                AttentionPlan::new(&self.rotary, positions, cache.len(), mask, &self.config.block, &x)?;
             for layer in &stage.layers {
                 if feature_layers.contains(&(index as i64)) {
                     features.push(x.shallow_clone());
@@ -161,13 +162,14 @@ impl TargetModel {
                 // Nothing in place: the features keep the old values.
                 let Layer { input_norm, attention, post_attention_norm, mlp } = layer;
                 let attention = || attention.forward(&x, Some(input_norm), &x, &plan, cache.layer(index));
-                let attended = observer.observe(Operation::Attention, attention);
-                x = observer.observe(Operation::Mlp, || mlp.forward(&attended, post_attention_norm));
+                let attended = observer.observe(Operation::Attention, attention)?;
+                x = observer.observe(Operation::Mlp, || mlp.forward(&attended, post_attention_norm))?;
                 index += 1;
             }
         }
-        let features: Vec<Tensor> = features.iter().map(|part| part.to_device(x.device())).collect();
         let device = x.device();
+        let features = features.iter().map(|part| part.f_to_device(device));
+        let features: Vec<Tensor> = features.collect::<Result<_, _>>()?;
         let of = match logit_rows {
             LogitRows::All => Some(x),
             LogitRows::One(row) => Some(x.narrow(ROWS, row, 1)),
@@ -175,9 +177,9 @@ impl TargetModel {
         };
         let logits = observer.observe(Operation::Logits, || match &of {
             Some(x) => self.output.forward_normed(x, &self.norm),
-            None => Tensor::empty([0, self.config.vocabulary], (self.kind, device)),
-        });
-        TargetOutput { logits, features: Tensor::cat(&features, COLUMNS) }
+            None => Ok(Tensor::f_empty([0, self.config.vocabulary], (self.kind, device))?),
+        })?;
+        Ok(TargetOutput { logits, features: Tensor::f_cat(&features, COLUMNS)? })
     }
 }
 

@@ -12,8 +12,8 @@ pub(crate) struct Pair<'a> {
     pub(crate) draft: &'a DraftConfig,
     /// Whether the draft reads the target's embedding.
     pub(crate) shares_embedding: bool,
-    /// Number types in which the target is loaded: more than one where they are compared.
-    pub(crate) dtypes: &'a [Dtype],
+    /// Number type of both models.
+    pub(crate) dtype: Dtype,
     /// Positions of the target's cache.
     pub(crate) capacity: usize,
     /// Rows of the draft's cache.
@@ -32,17 +32,15 @@ impl Pair<'_> {
     /// The parts' bytes. Biases are left out, which are far less than what is reserved for forwards.
     pub(crate) fn demand(&self) -> Demand {
         let (target, draft) = (self.target, self.draft);
-        let element = self.dtypes.iter().map(|dtype| bytes(*dtype)).max().unwrap_or_default();
-        // While types are compared, the target is there in two of them.
-        let target_element: u64 = self.dtypes.iter().map(|dtype| bytes(*dtype)).sum();
+        let element = self.dtype.kind().elt_size_in_bytes() as u64;
         let block = &target.block;
         let vocabulary = target.vocabulary * block.hidden;
-        let embedding = vocabulary as u64 * target_element;
+        let embedding = vocabulary as u64 * element;
         let tied = u64::from(target.tied_embeddings);
         let own_embedding = if self.shares_embedding { 0 } else { draft.vocabulary * draft.block.hidden };
         Demand {
             layers: target.layers as usize,
-            layer_weights: (layer_weights(block, block.hidden) + 2 * block.hidden) as u64 * target_element,
+            layer_weights: (layer_weights(block, block.hidden) + 2 * block.hidden) as u64 * element,
             layer_cache: cache_elements(block, self.capacity) * element,
             embedding,
             output: (1 - tied) * embedding,
@@ -57,16 +55,16 @@ impl Pair<'_> {
     /// that is read in another type than the file's takes as much while models are loaded.
     fn activations(&self, element: u64) -> u64 {
         let BlockConfig { hidden, intermediate, heads, kv_heads, head_dim, .. } = self.target.block;
+        let capacity = self.capacity as u64;
         // The features, twice while they are joined; residual stream and norms; queries, keys and values before and after
         // the rotation; gate, up and their product.
         let row = 6 * hidden + 4 * hidden + 2 * (heads + 2 * kv_heads) * head_dim + 3 * intermediate;
         let logits = (LOGIT_ROWS * self.target.vocabulary) as u64 * LOGIT_BYTES;
-        self.capacity as u64 * row as u64 * element + logits
+        // Who sees whom, in f32 as it comes from the host, then in the model's type: twice while it is joined
+        // with what all see, and once for each query head that shares a key head.
+        let mask = size_of::<f32>() as u64 + (2 + (heads / kv_heads) as u64) * element;
+        capacity * (row as u64 * element + capacity * mask) + logits
     }
-}
-
-fn bytes(dtype: Dtype) -> u64 {
-    dtype.kind().elt_size_in_bytes() as u64
 }
 
 /// Keys and values of one layer.
@@ -86,21 +84,18 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::pairs::{PAIRS, folders};
     use crate::{DtypeSetting, Engine, EngineConfig};
 
     /// What the engine itself counts, on one device: `copies` are none.
-    fn assert_counts(target: &str, draft: &str, shares_embedding: bool) {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let config = EngineConfig {
-            dtype: DtypeSetting::F32,
-            ..EngineConfig::new(root.join(target), root.join(draft))
-        };
+    fn assert_counts(target: &Path, draft: &Path, shares_embedding: bool) {
+        let config = EngineConfig { dtype: DtypeSetting::F32, ..EngineConfig::new(target, draft) };
         let engine = Engine::load(&config).expect("the engine loads");
         let pair = Pair {
             target: engine.target_config(),
             draft: engine.draft_config(),
             shares_embedding,
-            dtypes: &[Dtype::F32],
+            dtype: Dtype::F32,
             capacity: engine.capacity(),
             draft_rows: engine.draft_rows(),
         };
@@ -111,24 +106,29 @@ mod tests {
         let draft_cache = caches - layers * demand.layer_cache;
         let final_norm = 4 * engine.target_config().block.hidden as u64;
         assert_eq!(weights + final_norm, engine.weight_bytes() + draft_cache);
-        // Twice the target, once the draft, in types of two and of four bytes.
-        let both = Pair { dtypes: &[Dtype::Bf16, Dtype::F32], ..pair }.demand();
-        assert_eq!(2 * both.layer_weights, 3 * demand.layer_weights);
-        assert_eq!(
-            (both.layer_cache, both.draft, both.working),
-            (demand.layer_cache, demand.draft, demand.working)
-        );
+        let halved = Pair { dtype: Dtype::Bf16, ..pair }.demand();
+        assert_eq!(2 * halved.layer_weights, demand.layer_weights);
+        assert_eq!(2 * halved.layer_cache, demand.layer_cache);
+        assert_eq!(2 * halved.draft, demand.draft);
     }
 
     #[test]
     fn the_parts_are_what_the_engine_counts() {
-        assert_counts("tests/fixtures/tiny-pair/target", "tests/fixtures/tiny-pair/draft", true);
-        assert_counts("models/smollm2-135m-instruct", "assets/eagle3-smollm2-135m", true);
+        for pair in PAIRS {
+            let [target, draft] = folders(pair);
+            assert_counts(&target, &draft, true);
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        assert_counts(
+            &root.join("models/smollm2-135m-instruct"),
+            &root.join("assets/eagle3-smollm2-135m"),
+            true,
+        );
     }
 
     #[test]
     fn published_pairs_need_what_their_sizes_say() {
-        let demand = |name: &str| {
+        let demand = |name: &str, capacity: usize| {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/families/configs");
             let target = TargetConfig::load(&root.join(name).join("target")).expect("a target");
             let draft = DraftConfig::load(&root.join(name).join("draft")).expect("a head");
@@ -136,9 +136,9 @@ mod tests {
                 target: &target,
                 draft: &draft,
                 shares_embedding: true,
-                dtypes: &[Dtype::Bf16],
-                capacity: 2048,
-                draft_rows: 2048 + 120,
+                dtype: Dtype::Bf16,
+                capacity,
+                draft_rows: capacity + 120,
             };
             pair.demand()
         };
@@ -146,12 +146,16 @@ mod tests {
         let weights =
             |demand: &Demand| demand.layers as u64 * demand.layer_weights + demand.embedding + demand.output;
         // 8.03 and 32.76 billion parameters in two bytes.
-        let (llama, qwen) = (demand("llama-3.1-8b"), demand("qwen3-32b"));
+        let (llama, qwen) = (demand("llama-3.1-8b", 2048), demand("qwen3-32b", 2048));
         assert!((gib(weights(&llama)) - 14.96).abs() < 0.01, "{}", gib(weights(&llama)));
         assert!((gib(weights(&qwen)) - 61.02).abs() < 0.01, "{}", gib(weights(&qwen)));
         // 8 key heads of 128 and 2048 positions; untied: only the draft needs a copy of the embedding.
         assert_eq!(llama.layer_cache, 2 * 8 * 128 * 2048 * 2);
         assert_eq!(llama.copies, llama.embedding);
         assert!(gib(llama.working) < 2.0 && gib(qwen.working) < 3.0);
+        // The mask of a long prompt: 32768 x 32768, once in four bytes and six times in two, for groups of
+        // four heads.
+        let long = demand("llama-3.1-8b", 32768).working - demand("llama-3.1-8b", 0).working;
+        assert!((16.0..32.0).contains(&gib(long)), "{}", gib(long));
     }
 }

@@ -7,7 +7,6 @@ use std::ops::Range;
 
 use tch::Device;
 
-use crate::config::Devices;
 use crate::cuda;
 use crate::device::resolve;
 use crate::model::split_layers;
@@ -37,11 +36,7 @@ impl Share {
 
 /// The devices that a configuration asks for, in order, with their layers.
 pub(crate) fn shares(config: &EngineConfig, pair: &Pair) -> Result<Vec<Share>> {
-    let names = match &config.devices {
-        Devices::Auto => return by_free_memory(pair),
-        Devices::Listed(names) if names.is_empty() => std::slice::from_ref(&config.device),
-        Devices::Listed(names) => names,
-    };
+    let Some(names) = config.device_names() else { return by_free_memory(pair) };
     if names.len() as i64 > pair.target.layers {
         let problem = format!("are {}, but the target has only {} layers", names.len(), pair.target.layers);
         return Err(Error::Config { field: "devices", problem });

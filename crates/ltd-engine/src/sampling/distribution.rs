@@ -1,8 +1,12 @@
 //! From logits to probabilities to tokens: pure functions of tensors, on whichever device they are.
+//!
+//! Plain numbers are tensors without dimensions here. A `Scalar` of tch panics when it is dropped after an
+//! operation that failed, and on a device any of these may: memory ends.
 
 use tch::{Kind, Tensor};
 
 use super::SamplingParams;
+use crate::Result;
 
 const VOCABULARY: i64 = -1;
 
@@ -17,55 +21,59 @@ const MORE_TOKENS: i64 = 16;
 /// depend on how a sort treats equals.
 ///
 /// `params` are valid and not greedy. Logits that are not numbers give probabilities that are not numbers.
-pub fn distribution(logits: &Tensor, params: &SamplingParams) -> Tensor {
+pub fn distribution(logits: &Tensor, params: &SamplingParams) -> Result<Tensor> {
     // Nothing in place: logits that are f32 already are the caller's.
-    let mut logits = &logits.to_kind(Kind::Float) / params.temperature;
+    let mut logits = logits.f_to_kind(Kind::Float)?.f_div(&Tensor::from(params.temperature))?;
     if let Some(top_k) = params.top_k
         && (top_k as i64) < width(&logits)
     {
-        let (best, _) = logits.topk(top_k as i64, VOCABULARY, true, true);
+        let (best, _) = logits.f_topk(top_k as i64, VOCABULARY, true, true)?;
         let least = best.narrow(VOCABULARY, top_k as i64 - 1, 1);
-        logits = logits.masked_fill(&logits.lt_tensor(&least), f64::NEG_INFINITY);
+        let never = Tensor::from(f64::NEG_INFINITY);
+        logits = logits.f_masked_fill_tensor(&logits.f_lt_tensor(&least)?, &never)?;
     }
-    let probabilities = logits.softmax(VOCABULARY, Kind::Float);
+    let probabilities = logits.f_softmax(VOCABULARY, Kind::Float)?;
     if params.top_p < 1.0 {
         let first = params.top_k.map_or(FIRST_TOKENS, |top_k| top_k as i64);
         nucleus(&probabilities, params.top_p, first)
     } else {
-        probabilities
+        Ok(probabilities)
     }
 }
 
 /// The smallest set of most probable tokens that reaches `top_p` (arXiv 1904.09751), normalised. It is sought among
 /// the `first` most probable tokens, then among more.
-fn nucleus(probabilities: &Tensor, top_p: f64, first: i64) -> Tensor {
+fn nucleus(probabilities: &Tensor, top_p: f64, first: i64) -> Result<Tensor> {
     let vocabulary = width(probabilities);
     let mut count = first.min(vocabulary);
     let (best, reached) = loop {
-        let (best, _) = probabilities.topk(count, VOCABULARY, true, true);
-        let reached = best.cumsum(VOCABULARY, Kind::Double);
+        let (best, _) = probabilities.f_topk(count, VOCABULARY, true, true)?;
+        let reached = best.f_cumsum(VOCABULARY, Kind::Double)?;
         // On a GPU this waits for one number.
-        if count == vocabulary || last(&reached).min().double_value(&[]) >= top_p {
+        if count == vocabulary || last(&reached).f_min()?.f_double_value(&[])? >= top_p {
             break (best, reached);
         }
         count = (count * MORE_TOKENS).min(vocabulary);
     };
-    // A token stays while those before it have not reached `top_p`: the first one always does.
-    let stays = (&reached - &best).lt(top_p);
-    let count = stays.sum_dim_intlist(VOCABULARY, true, Kind::Int64);
-    let least = best.gather(VOCABULARY, &(count - 1).clamp_min(0), false);
-    let kept = probabilities.masked_fill(&probabilities.lt_tensor(&least), 0.0);
-    &kept / kept.sum_dim_intlist(VOCABULARY, true, Kind::Float)
+    // A token stays while those before it have not reached `top_p`. The first one always does: as many as
+    // stay after it, that far is the last one that stays.
+    let stays = reached.f_sub(&best)?.f_lt_tensor(&Tensor::from(top_p))?;
+    let after_first = stays.narrow(VOCABULARY, 1, width(&stays) - 1);
+    let last_place = after_first.f_sum_dim_intlist(VOCABULARY, true, Kind::Int64)?;
+    let least = best.f_gather(VOCABULARY, &last_place, false)?;
+    let kept = probabilities.f_masked_fill_tensor(&probabilities.f_lt_tensor(&least)?, &Tensor::from(0.0))?;
+    Ok(kept.f_div(&kept.f_sum_dim_intlist(VOCABULARY, true, Kind::Float)?)?)
 }
 
 /// For each row of `probabilities` (`[rows, vocabulary]`), the token whose interval holds `uniforms` (`[rows, 1]` in
 /// f64, each below 1), the tokens' intervals being laid side by side in the order of their ids: `[rows]`, int64.
 /// A token without probability has no interval. A row that holds no numbers gives the vocabulary's size.
-pub fn tokens_at(probabilities: &Tensor, uniforms: &Tensor) -> Tensor {
-    let ends = probabilities.cumsum(VOCABULARY, Kind::Double);
+pub fn tokens_at(probabilities: &Tensor, uniforms: &Tensor) -> Result<Tensor> {
+    let ends = probabilities.f_cumsum(VOCABULARY, Kind::Double)?;
     // The sum of rounded probabilities is not exactly 1.
-    let tokens = (uniforms * last(&ends)).searchsorted(&ends, false, true, "right", None::<Tensor>);
-    tokens.squeeze_dim(VOCABULARY)
+    let places = uniforms.f_mul(&last(&ends))?;
+    let tokens = places.f_searchsorted(&ends, false, true, "right", None::<Tensor>)?;
+    Ok(tokens.squeeze_dim(VOCABULARY))
 }
 
 /// The last column, `[rows, 1]`.

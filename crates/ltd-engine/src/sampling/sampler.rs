@@ -58,8 +58,9 @@ impl Sampler {
             return argmax(logits);
         }
         let uniforms: Vec<f64> = positions.iter().map(|&position| self.uniform(position)).collect();
-        let uniforms = Tensor::from_slice(&uniforms).view([-1, 1]).to_device(logits.device());
-        let tokens: Vec<i64> = Vec::try_from(tokens_at(&distribution(logits, &self.params), &uniforms))?;
+        let uniforms = Tensor::from_slice(&uniforms).view([-1, 1]).f_to_device(logits.device())?;
+        let tokens = tokens_at(&distribution(logits, &self.params)?, &uniforms)?;
+        let tokens: Vec<i64> = Vec::try_from(tokens)?;
         let vocabulary = logits.size()[1];
         match tokens.iter().position(|&token| token >= vocabulary) {
             Some(row) => Err(Error::LogitsNotANumber { position: positions[row] }),

@@ -6,13 +6,25 @@ use std::path::{Path, PathBuf};
 use ltd_engine::{DtypeSetting, Engine, EngineConfig};
 use safetensors::{Dtype, SafeTensors};
 
+use crate::pairs::{PAIRS, folders};
+
 pub(crate) fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// The tiny pair in f32: the one with golden files.
 pub(crate) fn tiny_config() -> EngineConfig {
-    let pair = workspace().join("tests/fixtures/tiny-pair");
-    EngineConfig { dtype: DtypeSetting::F32, ..EngineConfig::new(pair.join("target"), pair.join("draft")) }
+    config_of(PAIRS[0])
+}
+
+/// Both tiny pairs in f32, each with its name.
+pub(crate) fn tiny_configs() -> impl Iterator<Item = (&'static str, EngineConfig)> {
+    PAIRS.into_iter().map(|pair| (pair, config_of(pair)))
+}
+
+fn config_of(pair: &str) -> EngineConfig {
+    let [target, draft] = folders(pair);
+    EngineConfig { dtype: DtypeSetting::F32, ..EngineConfig::new(target, draft) }
 }
 
 /// The default pair in f32; its target folder is made by `scripts/setup`.

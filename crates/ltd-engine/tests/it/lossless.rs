@@ -5,7 +5,7 @@ use ltd_engine::{Controller, Devices, Engine, EngineConfig, Sampler, Static, Sto
 use ltd_policy::CycleSummary;
 use proptest::prelude::*;
 
-use crate::fixtures::{default_config, exact_engines, load, tiny_config};
+use crate::fixtures::{default_config, exact_engines, load, tiny_configs};
 
 fn autoregressive(engine: &Engine, prompt: &[u32], stop: &StopRule) -> (Vec<u32>, StopReason) {
     decode(engine, prompt, &Sampler::greedy(), stop, None)
@@ -87,11 +87,13 @@ proptest! {
         beam_width in 1usize..=10,
         max_new_tokens in 1usize..60,
     ) {
-        for engine in exact_engines(&EngineConfig { beam_width, ..tiny_config() }) {
-            let stop = StopRule { max_new_tokens, eos: vec![2] };
-            let expected = autoregressive(&engine, &prompt, &stop);
-            let found = speculative(&engine, &prompt, &stop, &mut Static { depth, size });
-            prop_assert_eq!(found, expected, "{}", engine.dtype());
+        for (pair, config) in tiny_configs() {
+            for engine in exact_engines(&EngineConfig { beam_width, ..config }) {
+                let stop = StopRule { max_new_tokens, eos: vec![2] };
+                let expected = autoregressive(&engine, &prompt, &stop);
+                let found = speculative(&engine, &prompt, &stop, &mut Static { depth, size });
+                prop_assert_eq!(found, expected, "{}, {}", pair, engine.dtype());
+            }
         }
     }
 
@@ -104,73 +106,108 @@ proptest! {
         eos in 4u32..260,
     ) {
         let max_length = Some(prompt.len() + room);
-        for engine in exact_engines(&EngineConfig { max_length, ..tiny_config() }) {
-            let stop = StopRule { max_new_tokens: 1000, eos: vec![2, eos] };
-            let expected = autoregressive(&engine, &prompt, &stop);
-            let found = speculative(&engine, &prompt, &stop, &mut Erratic::new(seed));
-            prop_assert_eq!(found, expected, "{}", engine.dtype());
+        for (pair, config) in tiny_configs() {
+            for engine in exact_engines(&EngineConfig { max_length, ..config }) {
+                let stop = StopRule { max_new_tokens: 1000, eos: vec![2, eos] };
+                let expected = autoregressive(&engine, &prompt, &stop);
+                let found = speculative(&engine, &prompt, &stop, &mut Erratic::new(seed));
+                prop_assert_eq!(found, expected, "{}, {}", pair, engine.dtype());
+            }
         }
     }
 }
 
 #[test]
 fn a_target_split_over_devices_decodes_as_one_on_a_single_device() {
-    let whole = load(&tiny_config());
     let prompt: Vec<u32> = "Once upon a time".bytes().map(|byte| u32::from(byte) + 4).collect();
     let stop = StopRule { max_new_tokens: 60, eos: vec![2] };
-    let expected = autoregressive(&whole, &prompt, &stop);
-    for count in [2, 3, 8] {
-        let engine =
-            load(&EngineConfig { devices: Devices::Listed(vec!["cpu".to_owned(); count]), ..tiny_config() });
-        assert_eq!(autoregressive(&engine, &prompt, &stop), expected);
-        assert_eq!(speculative(&engine, &prompt, &stop, &mut Static { depth: 4, size: 30 }), expected);
-        assert_eq!(speculative(&engine, &prompt, &stop, &mut Erratic { state: 3, depth: 0 }), expected);
+    for (pair, config) in tiny_configs() {
+        let whole = load(&config);
+        let expected = autoregressive(&whole, &prompt, &stop);
+        for count in [2, 3, whole.target_config().layers as usize] {
+            let devices = Devices::Listed(vec!["cpu".to_owned(); count]);
+            let engine = load(&EngineConfig { devices, ..config.clone() });
+            assert_eq!(autoregressive(&engine, &prompt, &stop), expected, "{pair}");
+            for controller in [
+                &mut Static { depth: 4, size: 30 } as &mut dyn Controller,
+                &mut Erratic { state: 3, depth: 0 },
+            ] {
+                assert_eq!(speculative(&engine, &prompt, &stop, controller), expected, "{pair}");
+            }
+        }
     }
 }
 
 #[test]
 fn a_full_cache_ends_both_ways_of_decoding_at_the_same_token() {
-    let engine = load(&EngineConfig { max_length: Some(30), ..tiny_config() });
-    let prompt: Vec<u32> = (100..110).collect();
-    let stop = StopRule { max_new_tokens: 1000, eos: Vec::new() };
-    let (expected, reason) = autoregressive(&engine, &prompt, &stop);
-    assert_eq!(reason, StopReason::CacheFull);
-    // 20 free positions, and one token after the last of them.
-    assert_eq!(expected.len(), 21);
-    assert_eq!(speculative(&engine, &prompt, &stop, &mut Static { depth: 7, size: 59 }), (expected, reason));
+    for (pair, config) in tiny_configs() {
+        let engine = load(&EngineConfig { max_length: Some(30), ..config });
+        let prompt: Vec<u32> = (100..110).collect();
+        let stop = StopRule { max_new_tokens: 1000, eos: Vec::new() };
+        let (expected, reason) = autoregressive(&engine, &prompt, &stop);
+        assert_eq!(reason, StopReason::CacheFull, "{pair}");
+        // 20 free positions, and one token after the last of them.
+        assert_eq!(expected.len(), 21, "{pair}");
+        let found = speculative(&engine, &prompt, &stop, &mut Static { depth: 7, size: 59 });
+        assert_eq!(found, (expected, reason), "{pair}");
+    }
 }
 
 #[test]
 fn an_end_of_sequence_token_inside_an_accepted_path_ends_the_output_there() {
-    let engine = load(&tiny_config());
-    let prompt: Vec<u32> = "Once upon a time".bytes().map(|byte| u32::from(byte) + 4).collect();
-    let free = StopRule { max_new_tokens: 40, eos: Vec::new() };
-    let (answer, _) = autoregressive(&engine, &prompt, &free);
-    for &token in &answer {
-        let stop = StopRule { max_new_tokens: 40, eos: vec![token] };
-        let expected = autoregressive(&engine, &prompt, &stop);
-        assert_eq!(expected.1, StopReason::EndOfSequence);
-        assert_eq!(expected.0.iter().filter(|&&id| id == token).count(), 1);
-        assert_eq!(expected.0.last(), Some(&token));
-        assert_eq!(speculative(&engine, &prompt, &stop, &mut Static { depth: 5, size: 30 }), expected);
+    for (pair, config) in tiny_configs() {
+        let engine = load(&config);
+        let prompt: Vec<u32> = "Once upon a time".bytes().map(|byte| u32::from(byte) + 4).collect();
+        let free = StopRule { max_new_tokens: 40, eos: Vec::new() };
+        let (answer, _) = autoregressive(&engine, &prompt, &free);
+        for &token in &answer {
+            let stop = StopRule { max_new_tokens: 40, eos: vec![token] };
+            let expected = autoregressive(&engine, &prompt, &stop);
+            assert_eq!(expected.1, StopReason::EndOfSequence, "{pair}");
+            assert_eq!(expected.0.iter().filter(|&&id| id == token).count(), 1, "{pair}");
+            assert_eq!(expected.0.last(), Some(&token), "{pair}");
+            let found = speculative(&engine, &prompt, &stop, &mut Static { depth: 5, size: 30 });
+            assert_eq!(found, expected, "{pair}");
+        }
     }
 }
 
 #[test]
 fn a_recycled_session_remembers_nothing() {
-    let engine = load(&tiny_config());
-    let (first, second): (Vec<u32>, Vec<u32>) = ((50..90).collect(), (120..140).collect());
-    let run = |mut session: ltd_engine::Session| {
-        let mut controller = Static { depth: 4, size: 20 };
-        for _ in 0..6 {
-            engine.run_cycle(&mut session, &mut controller).expect("cycle");
-        }
-        session
-    };
-    let fresh = run(engine.prefill(&second, None).expect("prefill"));
-    let used = run(engine.prefill(&first, None).expect("prefill"));
-    let recycled = run(engine.prefill(&second, Some(used)).expect("prefill"));
-    assert_eq!(recycled.tokens(), fresh.tokens());
+    for (pair, config) in tiny_configs() {
+        let engine = load(&config);
+        let (first, second): (Vec<u32>, Vec<u32>) = ((50..90).collect(), (120..140).collect());
+        let run = |mut session: ltd_engine::Session| {
+            let mut controller = Static { depth: 4, size: 20 };
+            for _ in 0..6 {
+                engine.run_cycle(&mut session, &mut controller).expect("cycle");
+            }
+            session
+        };
+        let fresh = run(engine.prefill(&second, None).expect("prefill"));
+        let used = run(engine.prefill(&first, None).expect("prefill"));
+        let recycled = run(engine.prefill(&second, Some(used)).expect("prefill"));
+        assert_eq!(recycled.tokens(), fresh.tokens(), "{pair}");
+    }
+}
+
+/// Tests of trees tell something only where trees are accepted in part.
+#[test]
+fn heads_of_both_tiny_pairs_propose_what_their_targets_say() {
+    for (pair, config) in tiny_configs() {
+        let engine = load(&config);
+        let prompt: Vec<u32> =
+            "def is_even(n: int) -> bool:\n".bytes().map(|byte| u32::from(byte) + 4).collect();
+        let mut session = engine.prefill(&prompt, None).expect("prefill");
+        let cycles = 20;
+        let accepted: usize = (0..cycles)
+            .map(|_| {
+                let outcome = engine.run_cycle(&mut session, &mut Static { depth: 7, size: 59 });
+                outcome.expect("a cycle").acceptance_length()
+            })
+            .sum();
+        assert!(accepted > 2 * cycles, "{pair}: {accepted} tokens in {cycles} cycles");
+    }
 }
 
 #[test]

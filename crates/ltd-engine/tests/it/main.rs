@@ -4,6 +4,7 @@ mod bad_input;
 mod fixtures;
 mod heads;
 mod lossless;
+mod pairs;
 mod parity;
 mod sampling;
 mod sessions;

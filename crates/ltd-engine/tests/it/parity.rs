@@ -38,7 +38,7 @@ fn check_features(golden: &Golden, cycle: usize, engine: &Engine, session: &Sess
     let (found, width) = if cycle == 0 {
         engine.target_features(prompt).expect("features")
     } else {
-        session.pending_features().expect("features")
+        session.pending_features().expect("features").expect("features")
     };
     // The first rows of a prompt, the last rows of what a cycle accepted.
     let kept = if cycle == 0 { &found[..expected.len()] } else { &found[found.len() - expected.len()..] };

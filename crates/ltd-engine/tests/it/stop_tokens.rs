@@ -1,7 +1,8 @@
 //! Generation ends at every stop token that a family's files name, inside an accepted path too.
 //!
-//! A family's vocabulary and stop tokens on the tiny pair: the vocabulary is padded, and tokens that the pair says in the
-//! middle of an accepted path change places with the stop tokens. Everything else it says is the same.
+//! A family's vocabulary and stop tokens on a tiny pair: the vocabulary is padded, and tokens that the pair
+//! says in the middle of an accepted path change places with the stop tokens. Everything else it says is the
+//! same.
 
 use std::path::{Path, PathBuf};
 
@@ -11,20 +12,19 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
-use crate::fixtures::{default_config, load, tiny_config, workspace};
+use crate::fixtures::{default_config, load, tiny_configs, workspace};
 use crate::lossless::decode;
 
 fn tree() -> Static {
     Static { depth: 6, size: 40 }
 }
 
-/// Tokens of the tiny pair, and numbers in a row of its matrices.
+/// Tokens of the tiny pairs.
 const TINY_TOKENS: usize = 260;
-const TINY_HIDDEN: usize = 96;
 /// Stop tokens of the family that has the most.
 const MOST_STOPS: usize = 3;
 
-/// A path of which the tiny pair accepts more than the token at `place`, in the first cycle after `prompt`.
+/// A path of which a tiny pair accepts more than the token at `place`, in the first cycle after `prompt`.
 #[derive(Debug, Clone)]
 struct AcceptedPath {
     prompt: Vec<u32>,
@@ -45,8 +45,8 @@ impl AcceptedPath {
 }
 
 /// Paths with different tokens at their places, none of which comes before another's place.
-fn accepted_paths() -> Vec<AcceptedPath> {
-    let engine = load(&tiny_config());
+fn accepted_paths(tiny: &EngineConfig) -> Vec<AcceptedPath> {
+    let engine = load(tiny);
     let prompt: Vec<u32> = "Once upon a time".bytes().map(|byte| u32::from(byte) + 4).collect();
     let mut session = engine.prefill(&prompt, None).expect("prefill");
     let mut paths: Vec<AcceptedPath> = Vec::new();
@@ -69,7 +69,7 @@ fn accepted_paths() -> Vec<AcceptedPath> {
     paths
 }
 
-/// Tokens of the tiny pair as tokens of a family.
+/// Tokens of a tiny pair as tokens of a family.
 struct Names(Vec<u32>);
 
 impl Names {
@@ -94,11 +94,10 @@ fn read_json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).expect("a file")).expect("JSON")
 }
 
-/// The tiny pair with a family's vocabulary and `generation_config.json`.
-fn renamed_pair(folder: &Path, family: &Path, names: &Names) -> EngineConfig {
+/// A tiny pair with a family's vocabulary and `generation_config.json`.
+fn renamed_pair(tiny: &EngineConfig, folder: &Path, family: &Path, names: &Names) -> EngineConfig {
     let vocabulary =
         read_json(&family.join("config.json"))["vocab_size"].as_u64().expect("a number") as usize;
-    let tiny = tiny_config();
     for (model, source) in [("target", &tiny.target), ("draft", &tiny.draft)] {
         let copy = folder.join(model);
         std::fs::create_dir(&copy).expect("a folder");
@@ -114,7 +113,7 @@ fn renamed_pair(folder: &Path, family: &Path, names: &Names) -> EngineConfig {
             .filter(|(name, _)| *name != "t2d")
             .map(|(name, view)| match (model, name) {
                 ("target", "model.embed_tokens.weight" | "lm_head.weight") => {
-                    let shape = vec![vocabulary, TINY_HIDDEN];
+                    let shape = vec![vocabulary, view.shape()[1]];
                     (name.to_owned(), view.dtype(), shape, spread(view.data(), vocabulary, names))
                 }
                 ("draft", "d2t") => {
@@ -131,7 +130,7 @@ fn renamed_pair(folder: &Path, family: &Path, names: &Names) -> EngineConfig {
     }
     let generation = "generation_config.json";
     std::fs::copy(family.join(generation), folder.join("target").join(generation)).expect("a copy");
-    EngineConfig { target: folder.join("target"), draft: folder.join("draft"), ..tiny }
+    EngineConfig { target: folder.join("target"), draft: folder.join("draft"), ..tiny.clone() }
 }
 
 /// The rows of a matrix at their tokens' new places; the others are zeros.
@@ -167,6 +166,12 @@ fn decode_in_all_modes(engine: &Engine, prompt: &[u32], stop: &StopRule) -> Vec<
 
 #[test]
 fn generation_ends_at_every_stop_token_of_every_family() {
+    for (pair, config) in tiny_configs() {
+        assert_ends_at_every_stop_token(pair, &config);
+    }
+}
+
+fn assert_ends_at_every_stop_token(pair: &str, tiny: &EngineConfig) {
     let configs = workspace().join("tests/fixtures/families/configs");
     let published = |name: &str| configs.join(name).join("target");
     let families: [(PathBuf, &[u32]); 6] = [
@@ -177,13 +182,13 @@ fn generation_ends_at_every_stop_token_of_every_family() {
         (published("qwen3-32b"), &[151_645, 151_643]),
         (default_config().target, &[2]),
     ];
-    let paths = accepted_paths();
+    let paths = accepted_paths(tiny);
     let tokens: Vec<u32> = paths.iter().map(AcceptedPath::stop).collect();
     for (family, stops) in families {
-        let family_name = family.display();
+        let family_name = format!("{pair}, {}", family.display());
         let names = Names::new(&tokens, stops);
         let folder = tempfile::tempdir().expect("a folder");
-        let config = renamed_pair(folder.path(), &family, &names);
+        let config = renamed_pair(tiny, folder.path(), &family, &names);
         let text = TextModel::load(&config.target).expect("a text model");
         assert_eq!(text.eos(), stops, "{family_name}");
         let engine = load(&config);

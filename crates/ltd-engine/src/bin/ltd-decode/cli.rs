@@ -21,7 +21,7 @@ pub(crate) struct Cli {
     /// have room
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     device: Vec<String>,
-    /// auto (a policy package's, else measured), f32, bf16 or f16
+    /// auto (a policy package's, else measured on a CPU and the checkpoint's on CUDA), f32, bf16 or f16
     #[arg(long, default_value = "auto")]
     dtype: DtypeSetting,
     /// Threads of the CPU kernels [default: LibTorch's choice]

@@ -20,6 +20,15 @@ use crate::report::{Report, Totals};
 #[error(transparent)]
 pub(crate) struct UsageError(#[from] anyhow::Error);
 
+/// What goes wrong before the first token is the user's doing, unless the engine knows better: a device may
+/// be full.
+fn blame(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref::<ltd_engine::Error>() {
+        Some(of_engine) if !of_engine.is_usage() => error,
+        _ => UsageError(error).into(),
+    }
+}
+
 /// All that a run needs, checked.
 struct Job {
     engine: Engine,
@@ -34,7 +43,7 @@ struct Job {
 
 /// Runs the command.
 pub(crate) fn run(cli: &Cli) -> Result<()> {
-    let mut job = prepare(cli).map_err(UsageError)?;
+    let mut job = prepare(cli).map_err(blame)?;
     let (devices, dtype) = (devices(&job.engine), job.engine.dtype());
     let exact = if job.engine.is_batch_invariant() { " (batch invariant)" } else { "" };
     note!("ltd-decode: {devices}, dtype {dtype}{exact}, {}", job.sampler.params());
@@ -194,7 +203,7 @@ fn dumped_cycle(
     let first = session.context_length() == prompt.ids.len();
     // Before the first cycle the draft has read all but the prompt's last position.
     let features =
-        if first { Some(engine.target_features(&prompt.ids)?) } else { session.pending_features() };
+        if first { Some(engine.target_features(&prompt.ids)?) } else { session.pending_features()? };
     if let Some((features, width)) = features {
         dump.features(&features, width);
     }

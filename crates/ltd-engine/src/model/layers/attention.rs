@@ -38,15 +38,15 @@ impl AttentionMask {
     }
 
     /// 0 where a row may look and minus infinity where not, `[group * n, positions]`: repeated for the `group` query
-    /// heads that share a key head.
-    fn additive(&self, rows: i64, group: i64, like: &Tensor) -> Option<Tensor> {
-        let flags = self.sees.as_ref()?;
+    /// heads that share a key head. Absent if all rows see all.
+    fn additive(&self, rows: i64, group: i64, like: &Tensor) -> Result<Option<Tensor>> {
+        let Some(flags) = self.sees.as_ref().filter(|flags| flags.contains(&false)) else { return Ok(None) };
         let additive: Vec<f32> =
             flags.iter().map(|&sees| if sees { 0.0 } else { f32::NEG_INFINITY }).collect();
-        let among_new =
-            Tensor::from_slice(&additive).view([rows, -1]).to_device(like.device()).to_kind(like.kind());
-        let seen = Tensor::zeros([rows, self.everywhere], (like.kind(), like.device()));
-        Some(Tensor::cat(&[seen, among_new], 1).repeat([group, 1]))
+        let among_new = Tensor::from_slice(&additive).view([rows, -1]);
+        let among_new = among_new.f_to_device(like.device())?.f_to_kind(like.kind())?;
+        let seen = Tensor::f_zeros([rows, self.everywhere], (like.kind(), like.device()))?;
+        Ok(Some(Tensor::f_cat(&[seen, among_new], 1)?.f_repeat([group, 1])?))
     }
 }
 
@@ -77,7 +77,7 @@ impl AttentionPlan {
         mask: &AttentionMask,
         config: &BlockConfig,
         x: &Tensor,
-    ) -> Self {
+    ) -> Result<Self> {
         let instructions = host::supports(x.device(), x.kind()).then(InstructionSet::best);
         Self::with_form(instructions, rotary, positions, past, mask, config, x)
     }
@@ -91,7 +91,7 @@ impl AttentionPlan {
         mask: &AttentionMask,
         config: &BlockConfig,
         x: &Tensor,
-    ) -> Self {
+    ) -> Result<Self> {
         let (rotation, group) = (rotary.at(positions), config.heads / config.kv_heads);
         let form = if let Some(instructions) = instructions {
             let AttentionMask { everywhere, sees } = mask;
@@ -99,10 +99,10 @@ impl AttentionPlan {
             let visibility = Visibility::new(*everywhere as usize, sees.as_deref(), rows, group);
             PlanForm::Host(HostForm { rotation, visibility, instructions })
         } else {
-            let mask = mask.additive(positions.len() as i64, group, x);
-            PlanForm::Tensors(rotation.to_tensors(x.kind(), x.device()), mask)
+            let mask = mask.additive(positions.len() as i64, group, x)?;
+            PlanForm::Tensors(rotation.to_tensors(x.kind(), x.device())?, mask)
         };
-        Self { past, form }
+        Ok(Self { past, form })
     }
 }
 
@@ -157,23 +157,23 @@ impl Attention {
         residual: &Tensor,
         plan: &AttentionPlan,
         cache: &LayerCache,
-    ) -> Tensor {
+    ) -> Result<Tensor> {
         let Self { qkv, output, .. } = self;
         if let (PlanForm::Host(form), Some(qkv), Some(output)) = (&plan.form, qkv.on_host(), output.on_host())
         {
             let attending = self.attending(form, plan.past, cache);
-            return attending.attend_projected(qkv, output, x, norm.map(RmsNorm::on_host), residual);
+            return Ok(attending.attend_projected(qkv, output, x, norm.map(RmsNorm::on_host), residual));
         }
         let qkv = match norm {
-            Some(norm) => qkv.forward_normed(x, norm),
-            None => qkv.forward(x),
+            Some(norm) => qkv.forward_normed(x, norm)?,
+            None => qkv.forward(x)?,
         };
-        output.forward_plus(&self.attend(&qkv, plan, cache), residual)
+        output.forward_plus(&self.attend(&qkv, plan, cache)?, residual)
     }
 
-    fn attend(&self, qkv: &Tensor, plan: &AttentionPlan, cache: &LayerCache) -> Tensor {
+    fn attend(&self, qkv: &Tensor, plan: &AttentionPlan, cache: &LayerCache) -> Result<Tensor> {
         match &plan.form {
-            PlanForm::Host(form) => self.attending(form, plan.past, cache).attend(qkv),
+            PlanForm::Host(form) => Ok(self.attending(form, plan.past, cache).attend(qkv)),
             PlanForm::Tensors(rotation, mask) => {
                 self.attend_with_libtorch(qkv, rotation, mask.as_ref(), plan.past, cache)
             }
@@ -209,33 +209,45 @@ impl Attention {
         mask: Option<&Tensor>,
         past: i64,
         cache: &LayerCache,
-    ) -> Tensor {
+    ) -> Result<Tensor> {
         let n = qkv.size()[0];
         let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
         let qkv = qkv.view([n, heads + 2 * kv_heads, head_dim]);
         let queries_and_keys = match &self.head_norms {
             Some((query, key)) => {
-                let queries = query.forward(&qkv.narrow(HEADS, 0, heads));
-                let keys = key.forward(&qkv.narrow(HEADS, heads, kv_heads));
-                Tensor::cat(&[queries, keys], HEADS)
+                let queries = query.forward(&qkv.narrow(HEADS, 0, heads))?;
+                let keys = key.forward(&qkv.narrow(HEADS, heads, kv_heads))?;
+                Tensor::f_cat(&[queries, keys], HEADS)?
             }
             None => qkv.narrow(HEADS, 0, heads + kv_heads),
         };
-        let rotated = rotation.apply(&queries_and_keys);
+        let rotated = rotation.apply(&queries_and_keys)?;
         let k = rotated.narrow(HEADS, heads, kv_heads).transpose(ROWS, HEADS);
         let v = qkv.narrow(HEADS, heads + kv_heads, kv_heads).transpose(ROWS, HEADS);
-        cache.write(past, &k, &v);
+        cache.write(past, &k, &v)?;
 
         // Query heads that share a key head become rows of one problem: no copy of the cache per head.
         let group = heads / kv_heads;
         let q = rotated.narrow(HEADS, 0, heads).transpose(ROWS, HEADS);
-        let q = q.reshape([1, kv_heads, group * n, head_dim]);
+        let q = q.f_reshape([1, kv_heads, group * n, head_dim])?;
         let (keys, values) = cache.read(past + n);
         let (keys, values) = (keys.unsqueeze(0), values.unsqueeze(0));
         let attended =
-            Tensor::scaled_dot_product_attention(&q, &keys, &values, mask, 0.0, false, None, false);
-        attended.view([heads, n, head_dim]).transpose(0, 1).reshape([n, heads * head_dim])
+            Tensor::f_scaled_dot_product_attention(&q, &keys, &values, mask, 0.0, false, None, false)?;
+        heads_to_rows(&attended, n)
     }
+}
+
+/// `[1, kv_heads, group * n, head_dim]`, in whatever order in memory a kernel leaves it, to
+/// `[n, heads * head_dim]`: with one copy at most.
+fn heads_to_rows(attended: &Tensor, n: i64) -> Result<Tensor> {
+    let size = attended.size();
+    let [_, kv_heads, grouped, head_dim] = size[..] else {
+        unreachable!("invariant: attention is over four dimensions")
+    };
+    // Dimensions that are divided can be looked at in any order; only dimensions that become one cannot.
+    let divided = attended.view([kv_heads, grouped / n, n, head_dim]);
+    Ok(divided.permute([2, 0, 1, 3]).f_reshape([n, -1])?)
 }
 
 #[cfg(test)]
@@ -294,11 +306,12 @@ mod tests {
         let positions: Vec<i64> = (0..rows).map(|row| past + row / 2).collect();
         let rotary = RotaryTable::new(past + rows, head_dim, &config.rope);
         let run = |instructions: Option<InstructionSet>| {
-            let mut cache = KvCache::new(1, kv_heads, past + rows + 3, head_dim, kind, Device::Cpu);
+            let cache = KvCache::new(1, kv_heads, past + rows + 3, head_dim, kind, Device::Cpu);
+            let mut cache = cache.expect("a cache");
             cache.fill(&cached);
             let plan =
                 AttentionPlan::with_form(instructions, &rotary, &positions, past, &mask, &config, &qkv);
-            let result = attention.attend(&qkv, &plan, cache.layer(0));
+            let result = attention.attend(&qkv, &plan.expect("a plan"), cache.layer(0)).expect("a result");
             cache.advance(past + rows);
             [result.to_kind(Kind::Float), cache.certain().to_kind(Kind::Float)]
         };
@@ -359,6 +372,46 @@ mod tests {
     }
 
     #[test]
+    fn heads_become_rows_whatever_their_order_in_memory() {
+        let (kv_heads, group, rows, head_dim) = (2, 3, 5, 4);
+        let shape = [1, kv_heads, group * rows, head_dim];
+        let numbers = Tensor::arange(shape.iter().product::<i64>(), CPU).view(shape);
+        let value = |row: i64, head: i64, place: i64| {
+            // Head `h` of the queries is the one of number `h % group` on key head `h / group`.
+            let at = [0, head / group, head % group * rows + row, place];
+            numbers.double_value(&at)
+        };
+        let expected = (0..rows).flat_map(|row| {
+            let heads = (0..kv_heads * group).flat_map(|head| (0..head_dim).map(move |place| (head, place)));
+            heads.map(move |(head, place)| (row, head, place))
+        });
+        let expected: Vec<f32> = expected.map(|(row, head, place)| value(row, head, place) as f32).collect();
+        let expected = Tensor::from_slice(&expected).view([rows, kv_heads * group * head_dim]);
+        // As flash attention leaves it, as the memory-efficient kernel does, and in the order of columns.
+        for order in [[0, 1, 2, 3], [0, 2, 1, 3], [3, 2, 1, 0]] {
+            let attended = numbers.permute(order).contiguous().permute(order);
+            assert_eq!(attended.is_contiguous(), order == [0, 1, 2, 3]);
+            assert_eq!(heads_to_rows(&attended, rows).expect("rows"), expected, "{order:?}");
+        }
+        let step = numbers.narrow(2, 0, group).transpose(1, 2).contiguous().transpose(1, 2);
+        let rows = heads_to_rows(&step, 1).expect("rows");
+        assert_eq!(rows, numbers.narrow(2, 0, group).reshape([1, kv_heads * group * head_dim]));
+    }
+
+    #[test]
+    fn no_mask_is_made_where_every_row_sees_all() {
+        let like = Tensor::zeros([1], CPU);
+        let mask = |mask: AttentionMask, rows: i64| mask.additive(rows, 2, &like).expect("a mask");
+        assert!(mask(AttentionMask::causal(7, 1), 1).is_none());
+        assert!(mask(AttentionMask::tree(7, vec![true]), 1).is_none());
+        assert!(mask(AttentionMask::tree(7, vec![true; 4]), 2).is_none());
+        let masked = mask(AttentionMask::causal(1, 2), 2).expect("a mask");
+        let unseen = f32::NEG_INFINITY;
+        let expected = Tensor::from_slice(&[0.0, 0.0, unseen, 0.0, 0.0, 0.0]).view([2, 3]).repeat([2, 1]);
+        assert_eq!(masked, expected);
+    }
+
+    #[test]
     fn one_operation_equals_its_parts() {
         let (hidden, rows, past) = (96, 21, 40);
         let config = block(6, 2, 32, true);
@@ -370,15 +423,16 @@ mod tests {
             let rotary = RotaryTable::new(past + rows, 32, &config.rope);
             let positions: Vec<i64> = (past..past + rows).collect();
             let mask = AttentionMask::causal(past, rows);
-            let plan = AttentionPlan::new(&rotary, &positions, past, &mask, &config, &x);
+            let plan = AttentionPlan::new(&rotary, &positions, past, &mask, &config, &x).expect("a plan");
             let run = |linear: fn(Tensor) -> Linear| {
-                let cache = KvCache::new(1, 2, past + rows, 32, kind, Device::Cpu);
+                let cache = KvCache::new(1, 2, past + rows, 32, kind, Device::Cpu).expect("a cache");
                 cache.fill(&cached);
                 let [qkv, output] = weights.each_ref().map(|weight| linear(weight.shallow_clone()));
                 let norms = [(); 2].map(|()| RmsNorm::new(Tensor::ones([32], CPU).to_kind(kind), 1e-5));
                 let head_norms = Some(norms.into());
                 let attention = Attention { qkv, output, head_norms, ..bare_attention(&config, None) };
-                attention.forward(&x, Some(&norm), &x, &plan, cache.layer(0)).to_kind(Kind::Float)
+                let result = attention.forward(&x, Some(&norm), &x, &plan, cache.layer(0));
+                result.expect("a result").to_kind(Kind::Float)
             };
             // Weights as they are stored are multiplied by LibTorch.
             let difference = (run(Linear::new) - run(Linear::as_stored)).abs().max().double_value(&[]);
@@ -409,11 +463,12 @@ mod tests {
             let context = [Tensor::zeros([1, 1, 1, past, width], CPU), values(&[1, 1, 1, past, width])];
             let context = Tensor::cat(&context, 1).to_kind(kind);
             let attend = |cache: &KvCache, x: &Tensor, positions: &[i64], past: i64, mask: &AttentionMask| {
-                let plan = AttentionPlan::new(&rotary, positions, past, mask, &block, x);
-                attention.attend(x, &plan, cache.layer(0))
+                let plan = AttentionPlan::new(&rotary, positions, past, mask, &block, x).expect("a plan");
+                attention.attend(x, &plan, cache.layer(0)).expect("a result")
             };
             let new_cache = || {
                 let cache = KvCache::new(1, 1, past + rows as i64, block.head_dim, kind, Device::Cpu);
+                let cache = cache.expect("a cache");
                 cache.fill(&context);
                 cache
             };

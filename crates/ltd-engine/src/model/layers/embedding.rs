@@ -35,16 +35,14 @@ impl Embedding {
     /// The vectors of `tokens` (`[n]`, int64), `[n, hidden]`, where the embedding is.
     ///
     /// # Panics
-    /// If a token is not in the vocabulary, or the file cannot be read any more.
-    pub(crate) fn forward(&self, tokens: &Tensor) -> Tensor {
-        match &self.rows {
-            Rows::Memory(rows) => Tensor::embedding(rows, &tokens.to_device(rows.device()), -1, false, false),
-            Rows::File(rows) => {
-                let tokens = Vec::<i64>::try_from(tokens).expect("invariant: tokens are a vector of int64");
-                let vectors = rows.rows(&tokens).unwrap_or_else(|error| panic!("{error}"));
-                vectors.to_kind(self.kind)
+    /// If a token is not in the vocabulary.
+    pub(crate) fn forward(&self, tokens: &Tensor) -> Result<Tensor> {
+        Ok(match &self.rows {
+            Rows::Memory(rows) => {
+                Tensor::f_embedding(rows, &tokens.f_to_device(rows.device())?, -1, false, false)?
             }
-        }
+            Rows::File(rows) => rows.rows(&Vec::<i64>::try_from(tokens)?)?.f_to_kind(self.kind)?,
+        })
     }
 
     /// All vectors in the model's type, possibly as a view of the file: with tied embeddings, the logits' weight.

@@ -81,30 +81,30 @@ impl Linear {
     }
 
     /// `[n, inputs] -> [n, outputs]`.
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_fused(x, Fused::Nothing)
     }
 
     /// The product of the normed rows.
-    pub(crate) fn forward_normed(&self, x: &Tensor, norm: &RmsNorm) -> Tensor {
+    pub(crate) fn forward_normed(&self, x: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
         match self.on_host() {
-            Some(weight) => weight.forward(x, Some(norm.on_host()), Fused::Nothing),
-            None => self.forward(&norm.forward(x)),
+            Some(weight) => Ok(weight.forward(x, Some(norm.on_host()), Fused::Nothing)),
+            None => self.forward(&norm.forward(x)?),
         }
     }
 
     /// `silu(y)`.
-    pub(super) fn forward_silu(&self, x: &Tensor) -> Tensor {
+    pub(super) fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_fused(x, Fused::Silu)
     }
 
     /// `y * other`, with `other` of `y`'s shape.
-    pub(super) fn forward_times(&self, x: &Tensor, other: &Tensor) -> Tensor {
+    pub(super) fn forward_times(&self, x: &Tensor, other: &Tensor) -> Result<Tensor> {
         self.forward_fused(x, Fused::Times(other))
     }
 
     /// `y + other`, with `other` of `y`'s shape.
-    pub(super) fn forward_plus(&self, x: &Tensor, other: &Tensor) -> Tensor {
+    pub(super) fn forward_plus(&self, x: &Tensor, other: &Tensor) -> Result<Tensor> {
         self.forward_fused(x, Fused::Plus(other))
     }
 
@@ -116,22 +116,22 @@ impl Linear {
         }
     }
 
-    fn forward_fused(&self, x: &Tensor, fused: Fused) -> Tensor {
+    fn forward_fused(&self, x: &Tensor, fused: Fused) -> Result<Tensor> {
         if let Some(weight) = self.on_host() {
-            return weight.forward(x, None, fused);
+            return Ok(weight.forward(x, None, fused));
         }
         let product = match (&self.weight, &self.bias) {
-            (Weight::Packed(weight), None) => return weight.forward(x, fused),
-            (Weight::Packed(weight), Some(bias)) => weight.forward(x, Fused::Nothing) + bias,
-            (Weight::Plain(weight), bias) => x.linear(weight, bias.as_ref()),
+            (Weight::Packed(weight), None) => return Ok(weight.forward(x, fused)),
+            (Weight::Packed(weight), Some(bias)) => weight.forward(x, Fused::Nothing).f_add(bias)?,
+            (Weight::Plain(weight), bias) => x.f_linear(weight, bias.as_ref())?,
             (Weight::Panels(_), _) => unreachable!("multiplied above"),
         };
-        match fused {
+        Ok(match fused {
             Fused::Nothing => product,
-            Fused::Silu => product.silu(),
-            Fused::Times(other) => product * other,
-            Fused::Plus(other) => product + other,
-        }
+            Fused::Silu => product.f_silu()?,
+            Fused::Times(other) => product.f_mul(other)?,
+            Fused::Plus(other) => product.f_add(other)?,
+        })
     }
 }
 
@@ -182,7 +182,8 @@ mod tests {
                     let linear = Linear { weight: kernel, bias: bias.as_ref().map(Tensor::shallow_clone) };
                     let single = |tensor: &Tensor| tensor.to_kind(Kind::Float);
                     let product = |x: &Tensor| x.linear(&single(&weight), bias.as_ref().map(single));
-                    let (y, normed) = (product(&single(&x)), product(&single(&norm.forward(&x))));
+                    let normed = norm.forward(&x).expect("a result");
+                    let (y, normed) = (product(&single(&x)), product(&single(&normed)));
                     for (found, expected) in [
                         (linear.forward(&x), y.shallow_clone()),
                         (linear.forward_normed(&x, &norm), normed.shallow_clone()),
@@ -190,6 +191,7 @@ mod tests {
                         (linear.forward_times(&x, &other), &y * single(&other)),
                         (linear.forward_plus(&x, &other), &y + single(&other)),
                     ] {
+                        let found = found.expect("a product");
                         assert_eq!(found.kind(), kind);
                         let error = (single(&found) - &expected) / (expected.abs() + (inputs as f64).sqrt());
                         let error = error.abs().max().double_value(&[]);

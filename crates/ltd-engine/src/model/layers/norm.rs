@@ -27,11 +27,11 @@ impl RmsNorm {
     }
 
     /// `[.., width] -> [.., width]`.
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        if host::supports(x.device(), x.kind()) {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(if host::supports(x.device(), x.kind()) {
             host::rms_norm(x, self.on_host())
         } else {
-            x.rms_norm(self.weight.size(), Some(&self.weight), self.eps)
-        }
+            x.f_rms_norm(self.weight.size(), Some(&self.weight), self.eps)?
+        })
     }
 }

@@ -4,6 +4,7 @@ use std::f32::consts::TAU;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::Result;
 use crate::model::config::{RopeConfig, RopeScaling};
 
 /// Cosines and sines of every position, `[positions, head_dim / 2]`, in f32.
@@ -75,23 +76,25 @@ fn scaled(frequency: f32, scaling: RopeScaling) -> f32 {
 }
 
 impl Rotation {
-    pub(super) fn to_tensors(&self, kind: Kind, device: Device) -> RotationTensors {
+    pub(super) fn to_tensors(&self, kind: Kind, device: Device) -> Result<RotationTensors> {
         let both = |half: &[f32], first_sign: f64| {
             let half = Tensor::from_slice(half).view([-1, 1, self.half as i64]);
-            Tensor::cat(&[&half * first_sign, half.shallow_clone()], 2).to_kind(kind).to_device(device)
+            let both = Tensor::cat(&[&half * first_sign, half.shallow_clone()], 2);
+            both.f_to_kind(kind)?.f_to_device(device)
         };
-        RotationTensors {
-            cos: both(&self.cos, 1.0),
-            signed_sin: both(&self.sin, -1.0),
+        Ok(RotationTensors {
+            cos: both(&self.cos, 1.0)?,
+            signed_sin: both(&self.sin, -1.0)?,
             half: self.half as i64,
-        }
+        })
     }
 }
 
 impl RotationTensors {
     /// Rotates each head of `[n, heads, head_dim]`.
-    pub(super) fn apply(&self, x: &Tensor) -> Tensor {
-        x * &self.cos + x.roll([self.half], [-1]) * &self.signed_sin
+    pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let crossed = x.f_roll([self.half], [-1])?.f_mul(&self.signed_sin)?;
+        Ok(x.f_mul(&self.cos)?.f_add(&crossed)?)
     }
 }
 

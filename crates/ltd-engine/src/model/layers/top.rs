@@ -13,10 +13,11 @@ pub(in crate::model) fn top_log_probs(logits: &Tensor, width: usize) -> Result<(
     if host::supports(logits.device(), logits.kind()) {
         return Ok(host::top_log_probs(logits, width));
     }
-    let (log_probs, ids) = logits.log_softmax(COLUMNS, Kind::Float).topk(width as i64, COLUMNS, true, true);
+    let log_probs = logits.f_log_softmax(COLUMNS, Kind::Float)?;
+    let (log_probs, ids) = log_probs.f_topk(width as i64, COLUMNS, true, true)?;
     // Ids below 2^24 are exact in f32, so that one tensor carries both.
-    let both: Vec<f32> =
-        Vec::try_from(Tensor::cat(&[log_probs, ids.to_kind(Kind::Float)], COLUMNS).view(-1))?;
+    let both = Tensor::f_cat(&[log_probs, ids.f_to_kind(Kind::Float)?], COLUMNS)?;
+    let both: Vec<f32> = Vec::try_from(both.view(-1))?;
     let rows = both.chunks_exact(2 * width);
     let log_probs = rows.clone().flat_map(|row| row[..width].iter().copied()).collect();
     let ids = rows.flat_map(|row| row[width..].iter().map(|&id| id as u32)).collect();
@@ -25,9 +26,9 @@ pub(in crate::model) fn top_log_probs(logits: &Tensor, width: usize) -> Result<(
 
 /// Entropy, in nats, of the distribution that each row of logits `[n, vocabulary]` is.
 pub(crate) fn entropies(logits: &Tensor) -> Result<Vec<f32>> {
-    let log_probs = logits.log_softmax(COLUMNS, Kind::Float);
-    let entropies = -(log_probs.exp() * log_probs).sum_dim_intlist(COLUMNS, false, Kind::Float);
-    Ok(Vec::try_from(entropies)?)
+    let log_probs = logits.f_log_softmax(COLUMNS, Kind::Float)?;
+    let products = log_probs.f_exp()?.f_mul(&log_probs)?;
+    Ok(Vec::try_from(products.f_sum_dim_intlist(COLUMNS, false, Kind::Float)?.f_neg()?)?)
 }
 
 /// Index of the largest entry of each row of `[n, vocabulary]`.
@@ -35,6 +36,6 @@ pub(crate) fn argmax(logits: &Tensor) -> Result<Vec<u32>> {
     if host::supports(logits.device(), logits.kind()) {
         return Ok(host::argmax(logits));
     }
-    let choices: Vec<i64> = Vec::try_from(logits.argmax(-1, false))?;
+    let choices: Vec<i64> = Vec::try_from(logits.f_argmax(-1, false)?)?;
     Ok(choices.into_iter().map(|token| token as u32).collect())
 }

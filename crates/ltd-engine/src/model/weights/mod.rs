@@ -170,7 +170,7 @@ impl Weights {
                 return self.make_up(shape);
             }
             self.missing.push(name.to_owned());
-            return Ok(Tensor::zeros(shape, (self.kind, self.device)));
+            return Ok(Tensor::f_zeros(shape, (self.kind, self.device))?);
         };
         self.check_shape(&file, name, shape)?;
         let tensor = read(&file, name)?;
@@ -202,7 +202,7 @@ impl Weights {
         let options = (self.kind, self.device);
         Ok(match shape {
             [_] => Tensor::f_ones(shape, options)?,
-            _ => Tensor::f_randn(shape, options)?.f_mul_scalar_(RANDOM_DEVIATION)?,
+            _ => Tensor::f_randn(shape, options)?.f_mul_(&Tensor::from(RANDOM_DEVIATION))?,
         })
     }
 

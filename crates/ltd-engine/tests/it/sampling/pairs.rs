@@ -8,7 +8,7 @@ use ltd_engine::{
 
 use super::SETTINGS;
 use super::statistics::Fit;
-use crate::fixtures::{default_config, exact_engines, load, tiny_config};
+use crate::fixtures::{default_config, exact_engines, load, tiny_configs};
 use crate::lossless::{Erratic, decode};
 
 fn bytes(text: &str) -> Vec<u32> {
@@ -24,20 +24,23 @@ const NEVER_ENDS: StopRule = StopRule { max_new_tokens: 30, eos: Vec::new() };
 #[test]
 fn a_seed_gives_the_same_tokens_plainly_and_with_any_tree() {
     let prompt = bytes("Once upon a time");
-    for engine in exact_engines(&tiny_config()) {
+    for (pair, engine) in tiny_configs()
+        .flat_map(|(pair, config)| exact_engines(&config).into_iter().map(move |engine| (pair, engine)))
+    {
         for (params, seed) in SETTINGS.into_iter().zip(1..) {
             let sampler = sampler(params, seed);
             let expected = decode(&engine, &prompt, &sampler, &NEVER_ENDS, None);
             for (depth, size) in [(0, 1), (0, 10), (1, 4), (2, 30), (5, 59), (12, 500)] {
                 let mut controller = Static { depth, size };
                 let found = decode(&engine, &prompt, &sampler, &NEVER_ENDS, Some(&mut controller));
-                assert_eq!(found, expected, "{}, {params}, depth {depth}, size {size}", engine.dtype());
+                let dtype = engine.dtype();
+                assert_eq!(found, expected, "{pair}, {dtype}, {params}, depth {depth}, size {size}");
             }
             for number in 0..4 {
                 let sampler = sampler.for_sequence(number);
                 let expected = decode(&engine, &prompt, &sampler, &NEVER_ENDS, None);
                 let found = decode(&engine, &prompt, &sampler, &NEVER_ENDS, Some(&mut Erratic::new(number)));
-                assert_eq!(found, expected, "{}, {params}, sequence {number}", engine.dtype());
+                assert_eq!(found, expected, "{pair}, {}, {params}, sequence {number}", engine.dtype());
             }
         }
     }
@@ -66,17 +69,22 @@ fn the_default_pair_gives_the_same_tokens_plainly_and_with_trees() {
 
 #[test]
 fn output_depends_on_seed_and_sequence_and_on_nothing_else() {
-    let engine = load(&tiny_config());
+    for (pair, config) in tiny_configs() {
+        assert_depends_on_seed_and_sequence(pair, &load(&config));
+    }
+}
+
+fn assert_depends_on_seed_and_sequence(pair: &str, engine: &Engine) {
     let prompt = bytes("In the beginning");
     let params = SamplingParams { temperature: 1.0, ..SamplingParams::default() };
     let run = |sampler: &Sampler| {
-        decode(&engine, &prompt, sampler, &NEVER_ENDS, Some(&mut Static { depth: 3, size: 20 })).0
+        decode(engine, &prompt, sampler, &NEVER_ENDS, Some(&mut Static { depth: 3, size: 20 })).0
     };
     let first = run(&sampler(params, 1));
-    assert_eq!(run(&sampler(params, 1)), first);
-    assert_eq!(run(&sampler(params, 1).for_sequence(0)), first);
-    assert_ne!(run(&sampler(params, 2)), first);
-    assert_ne!(run(&sampler(params, 1).for_sequence(1)), first);
+    assert_eq!(run(&sampler(params, 1)), first, "{pair}");
+    assert_eq!(run(&sampler(params, 1).for_sequence(0)), first, "{pair}");
+    assert_ne!(run(&sampler(params, 2)), first, "{pair}");
+    assert_ne!(run(&sampler(params, 1).for_sequence(1)), first, "{pair}");
     // Memory and numbers of another sequence leave no trace, nor does LibTorch's own generator.
     tch::manual_seed(99);
     let used = engine.prefill_sampled(&bytes("To be"), sampler(params, 7), None).expect("prefill");
@@ -84,24 +92,29 @@ fn output_depends_on_seed_and_sequence_and_on_nothing_else() {
     while NEVER_ENDS.reached(&session, prompt.len()).is_none() {
         engine.run_cycle(&mut session, &mut Static { depth: 3, size: 20 }).expect("a cycle");
     }
-    assert_eq!(NEVER_ENDS.output(&session, prompt.len()), first);
+    assert_eq!(NEVER_ENDS.output(&session, prompt.len()), first, "{pair}");
     // At temperature 0 seeds and cuts mean nothing.
     let cold = SamplingParams { temperature: 0.0, top_p: 0.3, top_k: Some(2) };
-    let greedy = decode(&engine, &prompt, &Sampler::greedy(), &NEVER_ENDS, None).0;
-    assert_eq!(run(&sampler(cold, 5)), greedy);
-    assert_ne!(first, greedy);
+    let greedy = decode(engine, &prompt, &Sampler::greedy(), &NEVER_ENDS, None).0;
+    assert_eq!(run(&sampler(cold, 5)), greedy, "{pair}");
+    assert_ne!(first, greedy, "{pair}");
 }
 
 #[test]
 fn generation_ends_where_plain_sampling_ends() {
+    for (pair, config) in tiny_configs() {
+        assert_ends_where_plain_sampling_ends(pair, &load(&EngineConfig { max_length: Some(48), ..config }));
+    }
+}
+
+fn assert_ends_where_plain_sampling_ends(pair: &str, engine: &Engine) {
     let params = SamplingParams { temperature: 1.0, ..SamplingParams::default() };
-    let engine = load(&EngineConfig { max_length: Some(48), ..tiny_config() });
     let prompt = bytes("It was a dark");
     let tree = |stop: &StopRule, seed: u64| {
         let sampler = sampler(params, seed);
-        let expected = decode(&engine, &prompt, &sampler, stop, None);
-        let found = decode(&engine, &prompt, &sampler, stop, Some(&mut Static { depth: 6, size: 40 }));
-        assert_eq!(found, expected, "seed {seed}, {stop:?}");
+        let expected = decode(engine, &prompt, &sampler, stop, None);
+        let found = decode(engine, &prompt, &sampler, stop, Some(&mut Static { depth: 6, size: 40 }));
+        assert_eq!(found, expected, "{pair}, seed {seed}, {stop:?}");
         found
     };
     for seed in 0..4 {
@@ -165,33 +178,45 @@ fn fit(first: &[BTreeMap<u32, f64>; 2], second: &[BTreeMap<u32, f64>; 2]) -> [Fi
     })
 }
 
-fn assert_alike(engine: &Engine, prompt: &[u32], params: SamplingParams, count: u64, tree: Static) {
+fn assert_alike(
+    pair: &str,
+    engine: &Engine,
+    prompt: &[u32],
+    params: SamplingParams,
+    count: u64,
+    tree: Static,
+) {
     let plain = sample(engine, prompt, &sampler(params, 1), count, None);
     // Another seed: the same one would give the same tokens, and no test.
     let trees = sample(engine, prompt, &sampler(params, 2), count, Some(&mut { tree }));
-    assert_ne!(plain, trees);
+    assert_ne!(plain, trees, "{pair}");
     for fit in fit(&plain, &trees) {
-        assert!(fit.is_good(), "{params}: {fit:?}, z = {:.2}", fit.z());
+        assert!(fit.is_good(), "{pair}, {params}: {fit:?}, z = {:.2}", fit.z());
     }
 }
 
 #[test]
-fn tokens_of_the_tiny_pair_have_one_distribution_plainly_and_with_trees() {
+fn tokens_of_the_tiny_pairs_have_one_distribution_plainly_and_with_trees() {
+    for (pair, config) in tiny_configs() {
+        assert_one_distribution(pair, &load(&config));
+    }
+}
+
+fn assert_one_distribution(pair: &str, engine: &Engine) {
     const COUNT: u64 = 400;
-    let engine = load(&tiny_config());
     let prompt = bytes("The cat ");
     for params in [
         SamplingParams { temperature: 1.0, ..SamplingParams::default() },
         SamplingParams { temperature: 1.0, top_p: 0.9, top_k: Some(12) },
     ] {
-        assert_alike(&engine, &prompt, params, COUNT, Static { depth: 2, size: 16 });
+        assert_alike(pair, engine, &prompt, params, COUNT, Static { depth: 2, size: 16 });
     }
     // The test tells a temperature of 1 from one of 0.8.
     let at = |temperature: f64, seed: u64| {
         let params = SamplingParams { temperature, ..SamplingParams::default() };
-        sample(&engine, &prompt, &sampler(params, seed), COUNT, None)
+        sample(engine, &prompt, &sampler(params, seed), COUNT, None)
     };
-    assert!(fit(&at(1.0, 1), &at(0.8, 3)).iter().any(|fit| !fit.is_good()));
+    assert!(fit(&at(1.0, 1), &at(0.8, 3)).iter().any(|fit| !fit.is_good()), "{pair}");
 }
 
 #[test]
@@ -205,6 +230,6 @@ fn tokens_of_the_default_pair_have_one_distribution_plainly_and_with_trees() {
         SamplingParams { temperature: 1.0, ..SamplingParams::default() },
         SamplingParams { temperature: 1.0, top_p: 0.9, top_k: Some(40) },
     ] {
-        assert_alike(&engine, &prompt, params, 100, Static { depth: 1, size: 8 });
+        assert_alike("the default pair", &engine, &prompt, params, 100, Static { depth: 1, size: 8 });
     }
 }
