@@ -13,6 +13,7 @@ mod mlp;
 mod observation;
 mod package;
 mod sampling;
+mod text_file;
 
 pub use action::{DepthActions, DepthRule, SizeActions};
 pub use atomic_file::write_atomically;
@@ -29,3 +30,4 @@ pub use mlp::{Linear, Mlp, Scratch, argmax};
 pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
 pub use package::{Choice, Factored, Policy, PolicyPackage, sha256_hex};
 pub use sampling::SamplingParams;
+pub use text_file::read_text;
