@@ -17,6 +17,9 @@ pub(crate) fn record(args: &RecordArgs) -> Result<ExitCode> {
     let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
     let engine = Engine::load(&config.engine)?;
     engine.check_text(&text)?;
+    for warning in engine.warnings() {
+        eprintln!("ltd-trace: warning: {warning}");
+    }
     let set = PromptSet { file: args.questions.clone(), skip: args.skip, take: args.limit };
     let prompts = load_prompts(&set, &text, &engine)?;
     let recording = Recording {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use ltd_engine::text::{StopToken, TextModel};
 
 use crate::compare::compare;
 use crate::config::StaticSetting;
@@ -153,7 +154,8 @@ impl RunArgs {
             (None, Some(file)) => {
                 let config = TrainConfig::load(file, &self.overrides)?;
                 if self.dry_run {
-                    print!("{}", describe(&config));
+                    let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
+                    print!("{}", describe(&config, text.stop_tokens()));
                     return Ok(ExitCode::SUCCESS);
                 }
                 (self.run_dir.clone().unwrap_or_else(|| default_folder(file)), Some(config))
@@ -199,8 +201,8 @@ fn default_folder(config: &Path) -> PathBuf {
     Path::new("runs").join(format!("{name}-{}", timestamp()))
 }
 
-/// The plan of a configuration, then all its values.
-fn describe(config: &TrainConfig) -> String {
+/// The plan of a configuration, where answers end, then all its values.
+fn describe(config: &TrainConfig, stop_tokens: &[StopToken]) -> String {
     let mut text = String::from("stages:\n");
     let mut line = |line: std::fmt::Arguments| text.extend([line.to_string().as_str(), "\n"]);
     for stage in config.plan() {
@@ -211,6 +213,11 @@ fn describe(config: &TrainConfig) -> String {
     }
     let points = config.evaluation.grid.settings(config.engine.beam_width).len();
     line(format_args!("then the best of {points} constants is sought, and all contenders are compared\n"));
+    line(format_args!("answers end at:"));
+    for token in stop_tokens {
+        line(format_args!("  {:<6} {token:<13} {}", token.id, token.origins.join(", ")));
+    }
+    line(format_args!(""));
     text + &serde_json::to_string_pretty(config).expect("invariant: a configuration is plain data") + "\n"
 }
 

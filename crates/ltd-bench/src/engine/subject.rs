@@ -34,8 +34,12 @@ impl Subject {
 
     fn configured(file: &Path, args: &EngineArgs) -> Result<Self> {
         let TrainConfig { engine: settings, prompts, .. } = TrainConfig::load(file, &args.overrides)?;
-        let text = TextModel::load(&settings.target)?;
+        let text = TextModel::with_chat(&settings.target, &settings.chat)?;
         let engine = Engine::load(&settings)?;
+        engine.check_text(&text)?;
+        for warning in engine.warnings() {
+            eprintln!("ltd-bench: warning: {warning}");
+        }
         let prompts = load_prompts(&prompts.evaluation, &text, &engine)?;
         let prompts = prompts.into_iter().take(args.prompts).map(|prompt| prompt.ids).collect();
         Ok(Self { engine, settings, prompts, eos: text.eos().to_vec(), random_weights: false })

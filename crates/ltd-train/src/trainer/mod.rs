@@ -114,6 +114,9 @@ impl Trainer {
         let prompts = Prompts::load(&config.prompts, &text, &engine)?;
         let provenance = Provenance::collect(&config, &engine)?;
         progress.say(&format!("{}, dtype {}", provenance.device_text(), engine.dtype()));
+        for warning in engine.warnings() {
+            progress.say(&format!("warning: {warning}"));
+        }
         if let Some(replay) = &config.replay {
             recorded::check_given(replay, &config, &engine, &prompts, &provenance)?;
         }

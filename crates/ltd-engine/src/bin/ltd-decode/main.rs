@@ -17,7 +17,8 @@ fn main() -> ExitCode {
         // Whoever reads the output has seen enough (`ltd-decode ... | head`).
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ltd-decode: {error:#}");
+            // Messages tell their causes themselves.
+            eprintln!("ltd-decode: {error}");
             ExitCode::from(if error.is::<decode::UsageError>() { 2 } else { 1 })
         }
     }
