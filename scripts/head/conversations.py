@@ -10,10 +10,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import jinja2
 import numpy as np
+from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -122,25 +124,45 @@ def normalised(text: str) -> str:
 
 
 class TextModel:
-    """How a target reads and writes text: its tokenizer, chat template and end-of-sequence tokens."""
+    """How a target reads and writes text: its tokenizer, chat template and stop tokens."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.eos = end_tokens(folder)
         path = folder / "tokenizer.json"
         try:
             self.tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers has no exception of its own
             raise InputError(f"{path}: {error}") from error
+        # As in transformers: what the file says of both was meant for training.
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
         self.template, self.special = chat_template(folder)
+        ends = [self.special.get("eos_token"), self.end_of_turn()]
+        self.eos = end_tokens(folder, [self.tokenizer.token_to_id(end) for end in ends if end])
 
     def render(self, message: str, answer: bool) -> str:
         """One user message in the chat template; with `answer`, ready for the model's answer."""
         try:
-            messages = [{"role": "user", "content": message}]
-            return self.template.render(messages=messages, add_generation_prompt=answer, **self.special)
-        except jinja2.TemplateError as error:
+            return self.render_messages([("user", message)], answer)
+        except (jinja2.TemplateError, TypeError) as error:
             raise InputError(f"{self.folder}: chat template: {error}") from error
+
+    def render_messages(self, messages: list[tuple[str, str]], answer: bool) -> str:
+        return self.template.render(
+            messages=[{"role": role, "content": content} for role, content in messages], tools=None, documents=None,
+            add_generation_prompt=answer, **self.special,
+        )
+
+    def end_of_turn(self) -> str | None:
+        """The special token that the template writes after an answer; none if it cannot be told."""
+        try:
+            text = self.render_messages([("user", "Hello"), ("assistant", PLACEHOLDER)], answer=False)
+        except (jinja2.TemplateError, TypeError):
+            return None
+        after = text.rpartition(PLACEHOLDER)[2].lstrip() if PLACEHOLDER in text else ""
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        special = (token.content for token in added if token.special)
+        return max(filter(after.startswith, special), key=len, default=None)
 
     def chat_prompt(self, message: str) -> tuple[int, ...]:
         return self.encode(self.render(message, answer=True))
@@ -163,16 +185,28 @@ class TextModel:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def end_tokens(folder: Path) -> tuple[int, ...]:
-    """`eos_token_id` of `generation_config.json`, else of `config.json`."""
+def end_tokens(folder: Path, others: Iterable[int | None] = ()) -> tuple[int, ...]:
+    """`eos_token_id` of `generation_config.json` and of `config.json`, and the others, each once."""
+    tokens = []
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         found = read_json(path).get("eos_token_id") if path.is_file() else None
-        if isinstance(found, int):
-            return (found,)
-        if found:
-            return tuple(found)
-    raise InputError(f"{folder}: expected eos_token_id in generation_config.json or config.json, found none")
+        tokens += found if isinstance(found, list) else [found]
+    tokens = tuple(dict.fromkeys(token for token in [*tokens, *others] if token is not None))
+    if not tokens:
+        raise InputError(f"{folder}: expected eos_token_id in generation_config.json or config.json, found none")
+    return tokens
+
+
+class Generation(Extension):
+    """`{% generation %}`, which transformers adds to Jinja: it renders what it holds."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
 
 
 def chat_template(folder: Path) -> tuple[jinja2.Template, dict[str, str]]:
@@ -187,8 +221,12 @@ def chat_template(folder: Path) -> tuple[jinja2.Template, dict[str, str]]:
         raise InputError(
             f"{folder}: expected chat_template in tokenizer_config.json, or chat_template.jinja, found neither"
         )
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
+    )
     environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = datetime.now().strftime
+    environment.filters["tojson"] = to_json
     special = {}
     for key in ("bos_token", "eos_token"):
         token = config.get(key) or ""
@@ -201,3 +239,8 @@ def chat_template(folder: Path) -> tuple[jinja2.Template, dict[str, str]]:
 
 def raise_exception(message: str) -> None:
     raise jinja2.TemplateError(message)
+
+
+def to_json(value: object, ensure_ascii: bool = False, indent: int | None = None, **options: object) -> str:
+    """Jinja's own filter escapes for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
 import conversations
 import evaluate
@@ -190,6 +191,24 @@ class GeneratorTest(TinyPair):
         self.assertEqual(text.open_user_turn(), (1,))
         self.assertEqual(text.chat_prompt("Hi"), (1, 4, 2, 3))
         self.assertEqual(text.decode([4, 2]), "Hi")
+
+    def test_prompts_and_their_ends_are_those_of_transformers(self):
+        write_text_model(self.folder, {"<unk>": 0, "<u>": 1, "</s>": 2, "<a>": 3, "Hi": 4, "Hello": 5})
+        (self.folder / "config.json").write_text("\ufeff" + json.dumps({"eos_token_id": 5}))
+        path = self.folder / "tokenizer.json"
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.enable_truncation(max_length=2)
+        tokenizer.enable_padding(length=9)
+        tokenizer.save(str(path))
+        (self.folder / "chat_template.jinja").write_text(
+            "{%- for m in messages %}{% if m.role == 'user' %}<u>{{ m.content }}</s>{% continue %}{% endif %}"
+            "{% generation %}<a>{{ m.content }} </s>{% endgeneration %}{% endfor %}"
+            "{% if tools is iterable and tools | length %}{{ tools | tojson }}{% endif %}"
+            "{% if add_generation_prompt and strftime_now('%Y') %}<a>{% endif %}"
+        )
+        text = TextModel(self.folder)
+        self.assertEqual(text.chat_prompt("Hi"), (1, 4, 2, 3))
+        self.assertEqual(text.eos, (5, 2))
 
     def test_questions_begin_with_the_openings_by_turns(self):
         folder = self.folder / "target"

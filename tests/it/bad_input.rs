@@ -32,7 +32,7 @@ fn decoding_refuses_what_it_cannot_do() {
         (vec!["--mode", "ar", "--token-ids", ""], "the prompt is empty"),
         (vec!["--mode", "ar", "--token-ids", "5 999"], "prompt token 999 at position 1"),
         (vec!["--mode", "ar", "hello"], "text cannot be read (pass --token-ids instead), as "),
-        (vec!["--mode", "ar", "--questions", "missing.jsonl"], "missing.jsonl: No such file"),
+        (vec!["--mode", "ar", "--questions", "missing.jsonl"], "--questions: there is no file missing.jsonl"),
         (vec!["--mode", "ar", "--questions", text(&broken)], "broken.jsonl:2: EOF"),
         (vec!["--mode", "ar", "--questions", text(&words)], "words.jsonl: question 1 is text"),
         (vec!["--mode", "ar", "--questions", text(&empty)], "empty.jsonl: no questions"),
@@ -44,7 +44,7 @@ fn decoding_refuses_what_it_cannot_do() {
         ),
         (
             [&["--mode", "policy", "--policy", "nowhere"], &prompt[..]].concat(),
-            "nowhere/manifest.json: No such file",
+            "--policy: there is no folder nowhere",
         ),
         ([&fixed[..], &["--beam-width", "0"], &prompt].concat(), "--beam-width: must be at least 1"),
         (
@@ -70,6 +70,18 @@ fn decoding_refuses_what_it_cannot_do() {
             "invalid value 'warm' for '--temperature",
         ),
         ([&fixed[..], &["--seed", "-1"], &prompt].concat(), "invalid value '-1' for '--seed <N>'"),
+        (
+            [&fixed[..], &["--stop-token", "-1"], &prompt].concat(),
+            "invalid value '-1' for '--stop-token <TOKEN>': is no token id",
+        ),
+        (
+            [&fixed[..], &["--stop-token", "260"], &prompt].concat(),
+            "token 260 (260) is to end an answer, says chat.stop_tokens, but the target's vocabulary is 260",
+        ),
+        (
+            [&fixed[..], &["--stop-token", "</s>"], &prompt].concat(),
+            "stop token `</s>` can only be named by its id, as there is no tokenizer.json",
+        ),
         ([&fixed[..], &["--device", "gpu"], &prompt].concat(), "device gpu: expected cpu, cuda or cuda:N"),
         (
             ["--mode", "ar", "--dump-trees", "x"].into_iter().chain(prompt).collect(),
@@ -79,8 +91,11 @@ fn decoding_refuses_what_it_cannot_do() {
         let found = decode(&arguments);
         assert!(found.contains(message), "{arguments:?}: {found}");
     }
-    let wrong = ["--target", "nowhere", "--draft", "nowhere", "--mode", "ar", "--token-ids", "5"];
-    assert!(refusal("ltd-decode", &wrong).contains("nowhere"));
+    // Before anything else.
+    let wrong = ["--target", "nowhere", "--draft", "nowhere", "--mode", "ar", "--token-ids", "x"];
+    assert_eq!(refusal("ltd-decode", &wrong), "ltd-decode: --target: there is no folder nowhere\n");
+    let wrong = ["--target", TINY[1], "--draft", "nowhere", "--mode", "ar", "--token-ids", "x"];
+    assert_eq!(refusal("ltd-decode", &wrong), "ltd-decode: --draft: there is no folder nowhere\n");
     if !tch_has_cuda() {
         for device in ["cuda", "auto"] {
             let found = decode(&[&fixed[..], &["--device", device], &prompt].concat());
@@ -129,6 +144,56 @@ fn training_refuses_what_it_cannot_do() {
         refusal("ltd-train", &["--resume", text(folder.path())]).contains("is no run: it has no run.json")
     );
     assert!(refusal("ltd-train", &["--config", "missing.json"]).contains("missing.json: No such file"));
+    let missing = |config: &mut serde_json::Value| {
+        config["engine"]["target"] = json!("nowhere");
+        config["prompts"]["train"]["file"] = json!("nothing.jsonl");
+    };
+    let found = train(folder.path(), missing, &[]);
+    assert!(found.contains("engine.target: `nowhere` is not there ("), "{found}");
+    assert!(found.contains("prompts.train: nothing.jsonl: No such file"), "{found}");
+    let stop = |config: &mut serde_json::Value| config["engine"]["chat"] = json!({ "stop_tokens": [2, -1] });
+    let found = train(folder.path(), stop, &[]);
+    assert!(
+        found.contains("engine.chat.stop_tokens[1]: invalid type: integer `-1`, expected a token"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_mistyped_folder_or_file_is_told_as_missing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), |_| ());
+    let config = text(&config);
+    for (program, arguments, message) in [
+        ("ltd-train", vec!["--config", "no/such.json"], "no/such.json: there is no folder no"),
+        ("ltd-train", vec!["--resume", "nowhere"], "nowhere: there is no such folder"),
+        (
+            "ltd-train",
+            vec!["compare", "--config", config, "--policy", "nowhere"],
+            "there is no folder nowhere",
+        ),
+        (
+            "ltd-train",
+            vec!["compare", "--config", config, "--questions", "missing.jsonl"],
+            "missing.jsonl: No such file",
+        ),
+        (
+            "ltd-train",
+            vec!["retarget", "--policy", "nowhere", "--trace", "x", "--latency", "x", "--out", "x"],
+            "there is no folder nowhere",
+        ),
+        ("ltd-export", vec!["--run", "nowhere", "--out", "x"], "nowhere: there is no such folder"),
+        ("ltd-trace", vec!["merge", "nowhere", "--out", "x"], "there is no folder nowhere"),
+        (
+            "ltd-trace",
+            vec!["latency", "--config", "missing.json", "--out", "x"],
+            "missing.json: No such file",
+        ),
+        ("ltd-bench", vec!["engine", "--config", "missing.json"], "missing.json: No such file"),
+    ] {
+        let found = refusal(program, &arguments);
+        assert!(found.contains(message), "{program} {arguments:?}: {found}");
+    }
 }
 
 #[test]

@@ -53,6 +53,13 @@ pub(crate) fn refusal(name: &str, arguments: &[&str]) -> String {
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{name} {arguments:?}: {message}");
     assert!(!message.contains("panicked"), "{message}");
+    for line in message.lines() {
+        let mut parts: Vec<&str> = line.split(": ").filter(|part| part.len() > 8).collect();
+        let count = parts.len();
+        parts.sort_unstable();
+        parts.dedup();
+        assert_eq!(parts.len(), count, "told twice: {line}");
+    }
     message
 }
 

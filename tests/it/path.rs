@@ -125,6 +125,7 @@ fn a_dry_run_prints_the_plan_and_leaves_nothing() {
         ["--config", text(&config), "--run-dir", text(&run_folder), "--dry-run", "--set", "seed=7"];
     let plan = stdout("ltd-train", &arguments);
     for part in [
+        "answers end at:\n  2      2             config.json\n",
         "01-size       256 steps of live",
         "04-depth      128 steps of live",
         "\"seed\": 7",

@@ -63,6 +63,7 @@ pub fn print_note(line: Arguments) {
 
 /// Readies the process: a file that may not grow any further (`ulimit -f`) is an error of whoever writes it, as a full
 /// disk is, where by default the process is killed.
+#[cfg_attr(unix, expect(unsafe_code, reason = "tells the C library to ignore a signal"))]
 pub fn begin() {
     #[cfg(unix)]
     {

@@ -11,7 +11,8 @@ use crate::dtype_choice::{DtypeChoice, candidates, choose_dtype};
 use crate::huge_pages;
 use crate::kv_cache::KvCache;
 use crate::model::{
-    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights, stored_kind,
+    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights, passed_over_index,
+    stored_kind,
 };
 use crate::placement::{Pair, Share, shares};
 use crate::session::{Identity, Session};
@@ -34,12 +35,18 @@ pub struct Engine {
     max_depth: usize,
     capacity: usize,
     profiling: bool,
+    warnings: Vec<String>,
 }
 
 impl Engine {
     /// Loads both models. Everything about the folders is checked before the first forward.
     pub fn load(config: &EngineConfig) -> Result<Self> {
         config.check()?;
+        for folder in [&config.target, &config.draft] {
+            if !folder.is_dir() {
+                return Err(Error::NoFolder { folder: folder.clone() });
+            }
+        }
         if let Some(threads) = config.threads {
             tch::set_num_threads(threads as i32);
         }
@@ -80,7 +87,10 @@ impl Engine {
         if device == Device::Cpu {
             memory.advise_new();
         }
-        Ok(Self::assemble(target, draft, shares, dtype, capacity, config))
+        let mut engine = Self::assemble(target, draft, shares, dtype, capacity, config);
+        let folders = [&config.target, &config.draft].into_iter();
+        engine.warnings = folders.filter_map(|folder| passed_over_index(folder)).collect();
+        Ok(engine)
     }
 
     pub(crate) fn assemble(
@@ -105,7 +115,13 @@ impl Engine {
             max_depth,
             capacity,
             profiling: false,
+            warnings: Vec::new(),
         }
+    }
+
+    /// What was odd about the models' files, though they could be loaded.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Whether [`CycleTiming::forwards`] says, from now on, how much of a cycle the model forwards take. Costs two
@@ -269,22 +285,26 @@ impl Engine {
         KvCache::new(1, block.kv_heads, rows as i64, block.head_dim, kind, self.device)
     }
 
-    /// Fails if a tokenizer is not that of these models: it lacks tokens that the head proposes or that end an answer, or
-    /// has more than the target.
+    /// Fails if a tokenizer is not that of these models: it lacks tokens that the head proposes, or an
+    /// answer is to end with one that the target does not know. Other tokens that the target does not know
+    /// matter only in a prompt.
     pub fn check_text(&self, text: &TextModel) -> Result<()> {
-        let mismatch = |tokens, problem| {
-            Err(Error::TokenizerMismatch { target: text.folder().to_owned(), tokens, problem })
-        };
+        let mismatch = |problem| Err(Error::TokenizerMismatch { target: text.folder().to_owned(), problem });
+        if let (Some(proposed), Some(largest)) = (self.draft.largest_token(), text.largest_token())
+            && proposed > largest
+        {
+            return mismatch(format!(
+                "the draft model proposes token {proposed}, but the tokenizer's largest is {largest}"
+            ));
+        }
         let vocabulary = self.vocabulary();
-        let tokens = text.size().unwrap_or(vocabulary);
-        if tokens > vocabulary {
-            return mismatch(tokens, format!("the target's vocabulary is {vocabulary}"));
-        }
-        if let Some(token) = self.draft.largest_token().filter(|&token| token as usize >= tokens) {
-            return mismatch(tokens, format!("the draft model proposes token {token}"));
-        }
-        match text.eos().iter().find(|&&token| token as usize >= vocabulary) {
-            Some(token) => mismatch(tokens, format!("token {token} is to end an answer")),
+        match text.stop_tokens().iter().find(|token| token.id as usize >= vocabulary) {
+            Some(token) => mismatch(format!(
+                "token {} ({token}) is to end an answer, says {}, but the target's vocabulary is {vocabulary}: \
+                 chat.stop_tokens (ltd-decode: --stop-token) names others",
+                token.id,
+                token.origins.join(", ")
+            )),
             None => Ok(()),
         }
     }

@@ -21,6 +21,12 @@ pub enum Error {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// There is no such model folder.
+    #[error("{}: no such folder", folder.display())]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A model's `config.json` is not JSON of the expected form.
     #[error("{}: not a model configuration: {source}", path.display())]
     Json {
@@ -136,13 +142,12 @@ pub enum Error {
         /// Target vocabulary size.
         vocabulary: i64,
     },
-    /// The target's tokenizer does not have a token that a model works with, or has one that the target does not.
-    #[error("{}: the tokenizer has {tokens} tokens, but {problem}", target.display())]
+    /// The target's tokenizer lacks a token that a model works with, or names one that the target does not
+    /// know.
+    #[error("{}: {problem}", target.display())]
     TokenizerMismatch {
         /// Target folder.
         target: PathBuf,
-        /// Size of the tokenizer.
-        tokens: usize,
         /// What does not fit.
         problem: String,
     },

@@ -107,6 +107,9 @@ fn find_stage(run: &Path, stage: Option<&str>) -> Result<PathBuf> {
         stage: String,
     }
     let fail = |problem: String| Error::Run { path: run.to_owned(), problem };
+    if !run.is_dir() {
+        return Err(fail("there is no such folder".to_owned()));
+    }
     let stages = run.join("stages");
     let mut finished: Vec<String> = stages
         .read_dir()

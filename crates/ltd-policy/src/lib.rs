@@ -14,6 +14,7 @@ mod mlp;
 mod observation;
 mod package;
 mod sampling;
+mod text_file;
 
 pub use action::{DepthActions, DepthRule, SizeActions};
 pub use atomic_file::{is_full, remove_unfinished, write_atomically};
@@ -31,3 +32,4 @@ pub use mlp::{Linear, Mlp, Scratch, argmax};
 pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
 pub use package::{Choice, Factored, Policy, PolicyPackage, sha256_hex};
 pub use sampling::SamplingParams;
+pub use text_file::read_text;

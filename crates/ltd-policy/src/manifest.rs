@@ -161,7 +161,7 @@ impl Manifest {
 
     /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without hashes).
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = crate::read_text(path).map_err(Error::io(path))?;
         let json = |source| Error::Json { path: path.to_owned(), what: "manifest", source };
         // The version first: the rest may have another form in another version.
         let mut object: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use ltd_console::say;
+use ltd_console::{note, say};
 use ltd_engine::Engine;
 use ltd_engine::text::TextModel;
 use ltd_env::trace::{Trace, TraceWriter};
@@ -18,6 +18,9 @@ pub(crate) fn record(args: &RecordArgs) -> Result<ExitCode> {
     let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
     let engine = Engine::load(&config.engine)?;
     engine.check_text(&text)?;
+    for warning in engine.warnings() {
+        note!("ltd-trace: warning: {warning}");
+    }
     let set = PromptSet { file: args.questions.clone(), skip: args.skip, take: args.limit };
     let prompts = load_prompts(&set, &text, &engine)?;
     let recording = Recording {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use ltd_console::{note, print_result, say};
+use ltd_engine::text::{StopToken, TextModel};
 
 use crate::compare::compare;
 use crate::config::StaticSetting;
@@ -148,7 +149,8 @@ impl RunArgs {
     fn execute(&self) -> Result<ExitCode> {
         if let (Some(file), true) = (&self.config, self.dry_run) {
             let config = TrainConfig::load(file, &self.overrides)?;
-            print_result(format_args!("{}", describe(&config)))?;
+            let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
+            print_result(format_args!("{}", describe(&config, text.stop_tokens())))?;
             return Ok(ExitCode::SUCCESS);
         }
         let mut trainer = self.open()?;
@@ -195,8 +197,8 @@ fn default_folder(config: &Path) -> PathBuf {
     Path::new("runs").join(format!("{name}-{}", timestamp()))
 }
 
-/// The plan of a configuration, then all its values.
-fn describe(config: &TrainConfig) -> String {
+/// The plan of a configuration, where answers end, then all its values.
+fn describe(config: &TrainConfig, stop_tokens: &[StopToken]) -> String {
     let mut text = String::from("stages:\n");
     let mut line = |line: std::fmt::Arguments| text.extend([line.to_string().as_str(), "\n"]);
     for stage in config.plan() {
@@ -207,6 +209,11 @@ fn describe(config: &TrainConfig) -> String {
     }
     let points = config.evaluation.grid.settings(config.engine.beam_width).len();
     line(format_args!("then the best of {points} constants is sought, and all contenders are compared\n"));
+    line(format_args!("answers end at:"));
+    for token in stop_tokens {
+        line(format_args!("  {:<6} {token:<13} {}", token.id, token.origins.join(", ")));
+    }
+    line(format_args!(""));
     text + &serde_json::to_string_pretty(config).expect("invariant: a configuration is plain data") + "\n"
 }
 

@@ -50,6 +50,9 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
     let engine = Engine::load(&config.engine)?;
     engine.check_text(&text)?;
+    for warning in engine.warnings() {
+        note!("ltd-train: warning: {warning}");
+    }
     let [target, draft] = [&config.engine.target, &config.engine.draft].map(|folder| fingerprint(folder));
     let (target, draft, width) = (target?.sha256, draft?.sha256, engine.beam_width().to_string());
     for (folder, package) in args.policies.iter().zip(&packages) {

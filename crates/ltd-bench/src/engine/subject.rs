@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ltd_console::note;
 use ltd_engine::text::TextModel;
 use ltd_engine::{DtypeSetting, Engine, EngineConfig};
 use ltd_train::{TrainConfig, load_prompts};
@@ -34,8 +35,12 @@ impl Subject {
 
     fn configured(file: &Path, args: &EngineArgs) -> Result<Self> {
         let TrainConfig { engine: settings, prompts, .. } = TrainConfig::load(file, &args.overrides)?;
-        let text = TextModel::load(&settings.target)?;
+        let text = TextModel::with_chat(&settings.target, &settings.chat)?;
         let engine = Engine::load(&settings)?;
+        engine.check_text(&text)?;
+        for warning in engine.warnings() {
+            note!("ltd-bench: warning: {warning}");
+        }
         let prompts = load_prompts(&prompts.evaluation, &text, &engine)?;
         let prompts = prompts.into_iter().take(args.prompts).map(|prompt| prompt.ids).collect();
         Ok(Self { engine, settings, prompts, eos: text.eos().to_vec(), random_weights: false })

@@ -17,4 +17,4 @@ pub(crate) use layers::{AttentionMask, Linear, argmax, entropies};
 pub use layers::{libtorch_version, why_not_packed};
 pub(crate) use split::{layer_weights, split_layers};
 pub(crate) use target::{LogitRows, TargetModel, TargetOutput};
-pub(crate) use weights::{Weights, stored_kind, weight_files};
+pub(crate) use weights::{Weights, passed_over_index, stored_kind, weight_files};

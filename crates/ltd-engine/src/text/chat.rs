@@ -1,13 +1,15 @@
 //! Chat templates as Hugging Face renders them.
 
-use std::path::Path;
-
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja::{Value, context};
 use serde::{Deserialize, Serialize};
+use time::{Date, Month, OffsetDateTime};
 
-use super::TextError;
+use super::jinja::Template;
+use super::tokenizer_config::{CONFIG_FILE, TokenizerConfig};
+use super::{StopTokenName, TextError};
 
 /// How a message becomes a prompt, where the target's files leave a choice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +20,11 @@ pub struct ChatConfig {
     /// Whether the target thinks before it answers, for templates that ask (Qwen3's `enable_thinking`); null leaves it to
     /// the template.
     pub enable_thinking: Option<bool>,
+    /// The day that the target is told, for templates that ask; null is today.
+    pub date: Option<Day>,
+    /// The tokens that end an answer, by id or text; null takes all that the target's files and its
+    /// template name.
+    pub stop_tokens: Option<Vec<StopTokenName>>,
 }
 
 /// Templates of models whose files have none.
@@ -34,7 +41,9 @@ impl BuiltinTemplate {
             Self::Vicuna => {
                 "A chat between a curious user and an artificial intelligence assistant. \
                  The assistant gives helpful, detailed, and polite answers to the user's questions.\
-                 {% for message in messages %} USER: {{ message.content }}{% endfor %} ASSISTANT:"
+                 {% for message in messages %}{% if message.role == 'assistant' %} ASSISTANT: \
+                 {{ message.content }}{{ eos_token }}{% else %} USER: {{ message.content }}{% endif %}{% endfor %}\
+                 {% if add_generation_prompt %} ASSISTANT:{% endif %}"
             }
         }
     }
@@ -51,132 +60,116 @@ impl std::str::FromStr for BuiltinTemplate {
     }
 }
 
+/// A day, written as `2026-01-31`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Day(Date);
+
+impl TryFrom<String> for Day {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split('-').collect();
+        let date = match parts[..] {
+            [year, month, day] if year.len() == 4 => {
+                year.parse().ok().zip(month.parse::<u8>().ok()).and_then(|(year, month)| {
+                    Date::from_calendar_date(year, Month::try_from(month).ok()?, day.parse().ok()?).ok()
+                })
+            }
+            _ => None,
+        };
+        date.map(Self).ok_or_else(|| format!("`{text}` is no day: expected one such as 2026-01-31"))
+    }
+}
+
+impl From<Day> for String {
+    fn from(Day(date): Day) -> Self {
+        format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
+    }
+}
+
 /// A chat template with what it may name.
 #[derive(Debug)]
 pub(crate) struct ChatTemplate {
-    environment: Environment<'static>,
-    variables: BTreeMap<&'static str, Value>,
-    /// Whether the template writes the special tokens itself; else the tokenizer adds those that begin a text.
+    template: Template,
+    variables: BTreeMap<String, Value>,
+    /// The file, for messages.
+    origin: PathBuf,
+    /// Whether the template writes the special tokens itself; else the tokenizer adds those that begin a
+    /// text.
     writes_special_tokens: bool,
-}
-
-const TEMPLATE: &str = "chat";
-
-#[derive(Deserialize)]
-struct TokenizerConfig {
-    chat_template: Option<TemplateField>,
-    bos_token: Option<TokenField>,
-    eos_token: Option<TokenField>,
-}
-
-/// One template, or several by name.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum TemplateField {
-    One(String),
-    Named(Vec<NamedTemplate>),
-}
-
-#[derive(Deserialize)]
-struct NamedTemplate {
-    name: String,
-    template: String,
-}
-
-/// A token, or a token with its properties.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum TokenField {
-    Text(String),
-    Added { content: String },
-}
-
-impl TokenField {
-    fn text(self) -> String {
-        match self {
-            Self::Text(text) | Self::Added { content: text } => text,
-        }
-    }
 }
 
 impl ChatTemplate {
     /// The template that `config` names, or that of a model folder: `chat_template.jinja`, else `chat_template` of
     /// `tokenizer_config.json`.
-    pub(crate) fn load(folder: &Path, config: &ChatConfig) -> Result<Self, TextError> {
-        let mut variables = BTreeMap::new();
-        if let Some(thinks) = config.enable_thinking {
-            variables.insert("enable_thinking", Value::from(thinks));
-        }
-        if let Some(builtin) = config.template {
-            return Self::new(folder, builtin.source().to_owned(), variables, false);
-        }
-        let template = read_template(folder, &mut variables)?;
-        Self::new(folder, template, variables, true)
-    }
-
-    fn new(
+    pub(super) fn load(
         folder: &Path,
-        template: String,
-        variables: BTreeMap<&'static str, Value>,
-        writes_special_tokens: bool,
+        config: &ChatConfig,
+        tokenizer: &TokenizerConfig,
     ) -> Result<Self, TextError> {
-        let mut environment = hugging_face_environment();
-        environment
-            .add_template_owned(TEMPLATE, template)
-            .map_err(|source| TextError::ChatTemplate { folder: folder.to_owned(), source })?;
-        Ok(Self { environment, variables, writes_special_tokens })
+        let mut variables: BTreeMap<String, Value> = tokenizer
+            .named_tokens()
+            .into_iter()
+            .map(|(name, token)| (name, Value::from(token.content)))
+            .collect();
+        if let Some(thinks) = config.enable_thinking {
+            variables.insert("enable_thinking".to_owned(), Value::from(thinks));
+        }
+        let file = folder.join("chat_template.jinja");
+        let (source, origin) = if let Some(builtin) = config.template {
+            (builtin.source().to_owned(), PathBuf::from(format!("built-in {builtin:?}")))
+        } else if file.is_file() {
+            (ltd_policy::read_text(&file).map_err(TextError::io(&file))?, file)
+        } else {
+            let source = tokenizer.chat_template()?;
+            let missing = || TextError::NoChatTemplate { folder: folder.to_owned() };
+            (source.ok_or_else(missing)?, folder.join(CONFIG_FILE))
+        };
+        let now = match config.date {
+            Some(Day(date)) => date.midnight().assume_utc(),
+            None => OffsetDateTime::now_local().unwrap_or_else(|_| OffsetDateTime::now_utc()),
+        };
+        let template = Template::compile(&source, now)
+            .map_err(|source| TextError::ChatTemplate { path: origin.clone(), source })?;
+        Ok(Self { template, variables, origin, writes_special_tokens: config.template.is_none() })
     }
 
-    /// Whether the template writes the special tokens itself; else the tokenizer adds those that begin a text.
-    pub(crate) fn writes_special_tokens(&self) -> bool {
+    /// Whether the template writes the special tokens itself; else the tokenizer adds those that begin a
+    /// text.
+    pub(super) fn writes_special_tokens(&self) -> bool {
         self.writes_special_tokens
     }
 
     /// One user message, ready for the model's answer.
-    pub(crate) fn render(&self, message: &str) -> Result<String, minijinja::Error> {
+    pub(super) fn render(&self, message: &str) -> Result<String, TextError> {
+        self.render_messages(&[("user", message)], true)
+            .map_err(|source| TextError::ChatTemplate { path: self.origin.clone(), source })
+    }
+
+    /// Which of the `special` tokens the template writes after an answer; none if it cannot be told.
+    pub(super) fn end_of_turn<'s>(&self, special: impl Iterator<Item = &'s str>) -> Option<&'s str> {
+        let answer = "Yes";
+        let text = self.render_messages(&[("user", "Hello"), ("assistant", answer)], false).ok()?;
+        let (_, after) = text.rsplit_once(answer)?;
+        special.filter(|token| after.trim_start().starts_with(token)).max_by_key(|token| token.len())
+    }
+
+    /// The variables are those that transformers passes: tools and documents are there, and none.
+    fn render_messages(
+        &self,
+        messages: &[(&str, &str)],
+        add_generation_prompt: bool,
+    ) -> Result<String, minijinja::Error> {
+        let messages = messages.iter().map(|(role, content)| context! { role, content });
         let conversation = context! {
-            messages => [context! { role => "user", content => message }],
-            add_generation_prompt => true,
+            messages => messages.collect::<Vec<_>>(),
+            tools => (),
+            documents => (),
+            add_generation_prompt,
         };
-        let variables = Value::from_serialize(&self.variables);
-        self.environment.get_template(TEMPLATE)?.render(context! { ..conversation, ..variables })
+        self.template.render(context! { ..conversation, ..Value::from_serialize(&self.variables) })
     }
-}
-
-/// Reads the template of a model folder and the tokens that it may name.
-fn read_template(folder: &Path, variables: &mut BTreeMap<&'static str, Value>) -> Result<String, TextError> {
-    let path = folder.join("tokenizer_config.json");
-    let text = std::fs::read_to_string(&path).map_err(TextError::io(&path))?;
-    let config: TokenizerConfig =
-        serde_json::from_str(&text).map_err(|source| TextError::Json { path, source })?;
-    let file = folder.join("chat_template.jinja");
-    let template = if file.is_file() {
-        Some(std::fs::read_to_string(&file).map_err(TextError::io(&file))?)
-    } else {
-        match config.chat_template {
-            Some(TemplateField::One(template)) => Some(template),
-            Some(TemplateField::Named(templates)) => {
-                templates.into_iter().find(|named| named.name == "default").map(|named| named.template)
-            }
-            None => None,
-        }
-    };
-    for (name, field) in [("bos_token", config.bos_token), ("eos_token", config.eos_token)] {
-        variables.insert(name, field.map(TokenField::text).unwrap_or_default().into());
-    }
-    template.ok_or_else(|| TextError::NoChatTemplate { folder: folder.to_owned() })
-}
-
-/// The settings and functions that Hugging Face gives to templates.
-fn hugging_face_environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-    });
-    environment
 }
 
 #[cfg(test)]
@@ -185,47 +178,101 @@ mod tests {
 
     fn folder(config: &str, file: Option<&str>) -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("tokenizer_config.json"), config).expect("it is written");
+        std::fs::write(folder.path().join(CONFIG_FILE), config).expect("it is written");
         if let Some(template) = file {
             std::fs::write(folder.path().join("chat_template.jinja"), template).expect("it is written");
         }
         folder
     }
 
+    fn load(folder: &Path, config: &ChatConfig) -> Result<ChatTemplate, TextError> {
+        ChatTemplate::load(folder, config, &TokenizerConfig::read(folder)?)
+    }
+
     #[test]
     fn a_template_comes_from_the_config_from_its_default_entry_or_from_its_own_file() {
-        let body =
-            "{{ bos_token }}{% for m in messages %}\n{{ m['content'].strip() }}{% endfor %}{{ eos_token }}";
-        let one =
-            serde_json::json!({"chat_template": body, "bos_token": "<s>", "eos_token": {"content": "</s>"}});
-        let named = serde_json::json!({"bos_token": "<s>", "eos_token": "</s>", "chat_template": [
-            {"name": "tool_use", "template": "no"}, {"name": "default", "template": body}]});
-        let bare = serde_json::json!({"bos_token": "<s>", "eos_token": "</s>"});
-        for (config, file) in [(one, None), (named, None), (bare, Some(body))] {
-            let folder = folder(&config.to_string(), file);
-            let template = ChatTemplate::load(folder.path(), &ChatConfig::default()).expect("a template");
-            assert_eq!(template.render(" hi ").expect("it renders"), "<s>hi</s>");
+        let body = "{{ bos_token }}{% for m in messages %}\n{{ m['content'].strip() }}{% endfor %}{{ eos_token }}\
+                    {{ pad_token is defined }}{{ image_token }}";
+        let object = serde_json::json!({"__type": "AddedToken", "content": "</s>", "lstrip": true});
+        let tokens = serde_json::json!({"bos_token": "<s>", "eos_token": object, "pad_token": null,
+            "image_token": "<i>", "add_bos_token": true});
+        let with = |template: serde_json::Value| {
+            let mut config = tokens.clone();
+            config["chat_template"] = template;
+            config.to_string()
+        };
+        let tool_use = serde_json::json!({"name": "tool_use", "template": "no"});
+        let default = serde_json::json!({"name": "default", "template": body});
+        for (config, file) in [
+            (with(body.into()), None),
+            (with(serde_json::json!([tool_use, default])), None),
+            (with(serde_json::json!({"tool_use": "no", "default": body})), None),
+            (with("not this".into()), Some(body)),
+            (tokens.to_string(), Some(body)),
+            (format!("\u{feff}{}", with(body.into())), None),
+            (tokens.to_string(), Some(&format!("\u{feff}{body}") as &str)),
+        ] {
+            let folder = folder(&config, file);
+            let template = load(folder.path(), &ChatConfig::default()).expect("a template");
+            assert_eq!(template.render(" hi ").expect("it renders"), "<s>hi</s>False<i>");
         }
     }
 
     #[test]
-    fn a_template_that_is_missing_malformed_or_refuses_is_an_error() {
-        let missing = folder("{}", None);
-        assert!(matches!(
-            ChatTemplate::load(missing.path(), &ChatConfig::default()),
-            Err(TextError::NoChatTemplate { .. })
-        ));
-        let malformed = folder(r#"{"chat_template": "{% for %}"}"#, None);
-        assert!(matches!(
-            ChatTemplate::load(malformed.path(), &ChatConfig::default()),
-            Err(TextError::ChatTemplate { .. })
-        ));
-        let refusing = folder(r#"{"chat_template": "{{ raise_exception('system first') }}"}"#, None);
-        let error = ChatTemplate::load(refusing.path(), &ChatConfig::default())
-            .expect("it loads")
-            .render("hi")
-            .expect_err("it refuses");
-        assert!(error.to_string().contains("system first"), "{error}");
+    fn special_tokens_come_from_the_older_file_too() {
+        let body = "{{ bos_token }}{{ eos_token }}{{ unk_token }}";
+        let map = r#"{"bos_token": "<map>", "eos_token": {"content": "</map>"}, "unk_token": "<unk>"}"#;
+        for (decoder, expected) in
+            [("", "<map></map><unk>"), (r#", "added_tokens_decoder": {}"#, "<s></map><unk>")]
+        {
+            let folder = folder(&format!(r#"{{"bos_token": "<s>"{decoder}}}"#), Some(body));
+            std::fs::write(folder.path().join("special_tokens_map.json"), map).expect("it is written");
+            let template = load(folder.path(), &ChatConfig::default()).expect("a template");
+            assert_eq!(template.render("").expect("it renders"), expected);
+        }
+    }
+
+    #[test]
+    fn a_template_that_is_missing_malformed_or_refuses_is_an_error_that_names_file_and_construct() {
+        let refusal = |config: &str, file: Option<&str>| {
+            let folder = folder(config, file);
+            let rendered =
+                load(folder.path(), &ChatConfig::default()).and_then(|template| template.render("hi"));
+            rendered.expect_err(config).to_string()
+        };
+        let template = |text: &str| refusal("{}", Some(text));
+        assert!(refusal("{}", None).contains(": no chat template: expected `chat_template`"));
+        for (config, problem) in [
+            (
+                r#"{"chat_template": [{"name": "rag", "template": ""}]}"#,
+                "no `default` among its templates: rag",
+            ),
+            (r#"{"chat_template": [{"name": "rag"}]}"#, "each of a list needs a name and a template"),
+            (r#"{"chat_template": 7}"#, "chat_template is 7, expected text"),
+            ("{", "EOF while parsing"),
+        ] {
+            let message = refusal(config, None);
+            assert!(message.contains("/tokenizer_config.json: ") && message.contains(problem), "{message}");
+        }
+        for (text, problem) in [
+            ("{% for %}", "syntax error"),
+            ("\n{{ raise_exception('system first') }}", "system first (in chat_template:2)"),
+            ("{{ messages.nope.nope }}", "undefined value"),
+            ("{{ 'a'.encode() }}", "string has no method named encode"),
+            ("{{ 'a' | nope }}", "filter nope is unknown"),
+            ("{{ nope() }}", "nope is unknown"),
+            ("{% trans %}a{% endtrans %}", "unknown statement trans"),
+            ("{{ strftime_now('%w') }}", "strftime_now('%w'): %w is not supported"),
+            ("{{ strftime_now('%Q') }}", "strftime_now('%Q'): invalid component name"),
+            ("{{ missing | tojson }}", "tojson: a value of type undefined"),
+            ("{{ 1 }}\n{{ messages[3:0:-1] }}", "backwards to a given end are not supported (line 2)"),
+            ("{% macro m(n) %}{{ m(n) }}{% endmacro %}{{ m(1) }}", "recursion"),
+            ("{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}", "fuel"),
+        ] {
+            let message = template(text);
+            assert!(message.contains("/chat_template.jinja: chat template: "), "{message}");
+            assert!(message.contains(problem), "{message}");
+        }
     }
 
     /// What transformers renders for each family (`scripts/fixtures/chat.py`).
@@ -235,21 +282,59 @@ mod tests {
         template: Option<String>,
         tokens: BTreeMap<String, String>,
         settings: ChatConfig,
-        message: String,
-        rendered: String,
+        end: String,
+        prompts: Vec<(String, String)>,
+        answered: String,
     }
 
     #[test]
     fn every_familys_prompts_are_those_of_transformers() {
         let cases = include_str!("../../../../tests/fixtures/chat/cases.json");
         let cases: Vec<Case> = serde_json::from_str(cases).expect("the fixture");
-        assert_eq!(cases.len(), 18);
+        assert_eq!(cases.len(), 31);
         for case in cases {
             let config = serde_json::to_string(&case.tokens).expect("plain data");
             let folder = folder(&config, case.template.as_deref());
-            let template = ChatTemplate::load(folder.path(), &case.settings).expect("a template");
-            let rendered = template.render(&case.message).expect("it renders");
-            assert_eq!(rendered, case.rendered, "{}", case.family);
+            let template = load(folder.path(), &case.settings).expect("a template");
+            for (message, rendered) in &case.prompts {
+                assert_eq!(template.render(message).expect("it renders"), *rendered, "{}", case.family);
+            }
+            let answered = template.render_messages(&[("user", "Hello"), ("assistant", "Yes")], false);
+            assert_eq!(answered.expect("it renders"), case.answered, "{}", case.family);
+            // Some of the others begin as the right one does.
+            let others = ["<", "<s>", "<|im", "<|im_start|>", "[INST]"];
+            let special = others.into_iter().chain([case.end.as_str()]);
+            assert_eq!(template.end_of_turn(special), Some(case.end.as_str()), "{}", case.family);
+            assert_eq!(template.end_of_turn(["<s>", "[INST]"].into_iter()), None, "{}", case.family);
+        }
+    }
+
+    #[test]
+    fn a_template_without_a_turn_of_the_assistant_has_no_end_of_turn() {
+        for body in
+            ["{{ messages[0].content }}</s>", "{{ raise_exception('no') }}", "{{ messages[1].content }}."]
+        {
+            let folder = folder("{}", Some(body));
+            let template = load(folder.path(), &ChatConfig::default()).expect("a template");
+            assert_eq!(template.end_of_turn(["</s>"].into_iter()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_template_is_told_the_day() {
+        let folder = folder("{}", Some("{{ strftime_now('%d %b %Y|%A|%B %-d|%j|%H:%M|%%') }}"));
+        let date = Day::try_from("2026-02-03".to_owned()).expect("a day");
+        let told = |date| {
+            let config = ChatConfig { date, ..ChatConfig::default() };
+            load(folder.path(), &config).and_then(|template| template.render("")).expect("it renders")
+        };
+        assert_eq!(told(Some(date)), "03 Feb 2026|Tuesday|February 3|034|00:00|%");
+        let year = OffsetDateTime::now_utc().year();
+        assert!((year - 1..=year + 1).any(|year| told(None).contains(&format!(" {year}|"))));
+        assert_eq!(String::from(date), "2026-02-03");
+        for wrong in ["2026-2-30", "today", "26-01-01", "2026-01", "2026-01-01-01", "2026-13-01"] {
+            let problem = Day::try_from(wrong.to_owned()).expect_err(wrong);
+            assert!(problem.contains("expected one such as 2026-01-31"), "{problem}");
         }
     }
 }

@@ -14,6 +14,12 @@ pub enum TextError {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// There is no such folder.
+    #[error("{}: no such folder", folder.display())]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A file is not JSON of the expected form.
     #[error("{}: {source}", path.display())]
     Json {
@@ -37,16 +43,37 @@ pub enum TextError {
         folder: PathBuf,
     },
     /// The chat template cannot be rendered.
-    #[error("{}: chat template: {source}", folder.display())]
+    #[error("{}: chat template: {source}", path.display())]
     ChatTemplate {
-        /// The model folder.
-        folder: PathBuf,
+        /// The file that the template is in.
+        path: PathBuf,
         /// What the template engine says.
         source: minijinja::Error,
     },
-    /// No end-of-sequence token is named.
-    #[error("{}: no end-of-sequence token: expected `eos_token_id` in generation_config.json or config.json", folder.display())]
-    NoEos {
+    /// A `tokenizer_config.json` holds something else than expected.
+    #[error("{}: {problem}", path.display())]
+    TokenizerConfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Something else than a token is named where an answer is to end.
+    #[error("{}: {problem}", path.display())]
+    StopToken {
+        /// The file or the model folder.
+        path: PathBuf,
+        /// What is named there, and what would be right.
+        problem: String,
+    },
+    /// No stop token is named.
+    #[error(
+        "{}: no token that ends an answer: expected `eos_token_id` in generation_config.json or config.json, \
+         `eos_token` in tokenizer_config.json or special_tokens_map.json, or a chat template that writes a special \
+         token after an answer; chat.stop_tokens (ltd-decode: --stop-token) names tokens in their place",
+        folder.display()
+    )]
+    NoStopToken {
         /// The model folder.
         folder: PathBuf,
     },

@@ -1,50 +1,58 @@
-//! A target's tokenizer, chat template and end-of-sequence tokens.
+//! A target's tokenizer, chat template and stop tokens.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use serde::Deserialize;
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
 use super::chat::{ChatConfig, ChatTemplate};
-use super::{Prompt, Question, TextError};
+use super::tokenizer_config::TokenizerConfig;
+use super::{Prompt, Question, StopToken, TextError, stop_tokens};
 
-/// How a target reads and writes text. A folder without `tokenizer.json` works with token ids only.
+/// How a target reads and writes text. A folder without `tokenizer.json` works with token ids only, one
+/// without a chat template too.
 pub struct TextModel {
     folder: PathBuf,
-    tokenizer: Option<(Tokenizer, ChatTemplate)>,
+    chat: ChatConfig,
+    config: TokenizerConfig,
+    tokenizer: Option<Tokenizer>,
+    /// None if it cannot be used: that is an error when a message is to be put into it.
+    template: Option<ChatTemplate>,
+    stop_tokens: Vec<StopToken>,
     eos: Vec<u32>,
 }
 
-/// `eos_token_id` of `generation_config.json` or `config.json`.
-#[derive(Deserialize)]
-struct EosConfig {
-    eos_token_id: Option<EosField>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum EosField {
-    One(u32),
-    Many(Vec<u32>),
-}
-
 impl TextModel {
-    /// Reads the tokenizer, the chat template and the end-of-sequence tokens of a target folder.
+    /// Reads the tokenizer, the chat template and the stop tokens of a target folder.
     pub fn load(folder: &Path) -> Result<Self, TextError> {
         Self::with_chat(folder, &ChatConfig::default())
     }
 
     /// [`TextModel::load`], with another chat template or other settings of it.
     pub fn with_chat(folder: &Path, chat: &ChatConfig) -> Result<Self, TextError> {
-        let path = folder.join("tokenizer.json");
-        let tokenizer = if path.is_file() {
-            let tokenizer = Tokenizer::from_file(&path)
-                .map_err(|source| TextError::Tokenizer { path: path.clone(), source })?;
-            Some((tokenizer, ChatTemplate::load(folder, chat)?))
-        } else {
-            None
-        };
-        Ok(Self { folder: folder.to_owned(), tokenizer, eos: eos_tokens(folder)? })
+        if !folder.is_dir() {
+            return Err(TextError::NoFolder { folder: folder.to_owned() });
+        }
+        let config = TokenizerConfig::read(folder)?;
+        let tokenizer = load_tokenizer(folder, &config)?;
+        let template = ChatTemplate::load(folder, chat, &config).ok();
+        let stop_tokens = stop_tokens::find(
+            folder,
+            chat.stop_tokens.as_deref(),
+            tokenizer.as_ref(),
+            &config,
+            template.as_ref(),
+        )?;
+        let eos = stop_tokens.iter().map(|token| token.id).collect();
+        Ok(Self {
+            folder: folder.to_owned(),
+            chat: chat.clone(),
+            config,
+            tokenizer,
+            template,
+            stop_tokens,
+            eos,
+        })
     }
 
     /// The target folder.
@@ -57,14 +65,19 @@ impl TextModel {
         &self.eos
     }
 
+    /// Tokens that end an answer, with where they are named.
+    pub fn stop_tokens(&self) -> &[StopToken] {
+        &self.stop_tokens
+    }
+
     /// Whether text can be read at all.
     pub fn has_tokenizer(&self) -> bool {
         self.tokenizer.is_some()
     }
 
-    /// Tokens that the tokenizer knows, special ones included; nothing without a tokenizer.
-    pub fn size(&self) -> Option<usize> {
-        self.tokenizer.as_ref().map(|(tokenizer, _)| tokenizer.get_vocab_size(true))
+    /// The largest id of the tokenizer, special tokens included; nothing without a tokenizer.
+    pub fn largest_token(&self) -> Option<u32> {
+        self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.get_vocab(true).into_values().max())
     }
 
     /// What a folder without `tokenizer.json` lacks, and how to get it.
@@ -82,24 +95,29 @@ impl TextModel {
 
     /// The tokens of one user message in the chat template; `None` without a tokenizer.
     pub fn encode_chat(&self, message: &str) -> Result<Option<Vec<u32>>, TextError> {
-        let Some((tokenizer, template)) = &self.tokenizer else { return Ok(None) };
-        let text = template
-            .render(message)
-            .map_err(|source| TextError::ChatTemplate { folder: self.folder.clone(), source })?;
-        let encoding = tokenizer
-            .encode(text, !template.writes_special_tokens())
-            .map_err(|source| TextError::Tokenizer { path: self.folder.join("tokenizer.json"), source })?;
+        let Some(tokenizer) = &self.tokenizer else { return Ok(None) };
+        let (text, special) = match &self.template {
+            Some(template) => (template.render(message)?, !template.writes_special_tokens()),
+            // It says again why it cannot be used.
+            None => {
+                let template = ChatTemplate::load(&self.folder, &self.chat, &self.config)?;
+                (template.render(message)?, !template.writes_special_tokens())
+            }
+        };
+        let encoding = tokenizer.encode(text, special).map_err(self.tokenizer_error())?;
         Ok(Some(encoding.get_ids().to_vec()))
     }
 
     /// The text of tokens, special ones left out; without a tokenizer, the ids in words.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
         match &self.tokenizer {
-            Some((tokenizer, _)) => tokenizer
-                .decode(ids, true)
-                .map_err(|source| TextError::Tokenizer { path: self.folder.join("tokenizer.json"), source }),
+            Some(tokenizer) => tokenizer.decode(ids, true).map_err(self.tokenizer_error()),
             None => Ok(ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")),
         }
+    }
+
+    fn tokenizer_error(&self) -> impl FnOnce(tokenizers::Error) -> TextError + '_ {
+        |source| TextError::Tokenizer { path: self.folder.join(TOKENIZER_FILE), source }
     }
 
     /// Turns questions of a file into prompts: the first turn of each, in the chat template.
@@ -122,38 +140,59 @@ impl TextModel {
     }
 }
 
-fn eos_tokens(folder: &Path) -> Result<Vec<u32>, TextError> {
-    for name in ["generation_config.json", "config.json"] {
-        let path = folder.join(name);
-        if !path.is_file() {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path).map_err(TextError::io(&path))?;
-        let config: EosConfig =
-            serde_json::from_str(&text).map_err(|source| TextError::Json { path, source })?;
-        match config.eos_token_id {
-            Some(EosField::One(token)) => return Ok(vec![token]),
-            Some(EosField::Many(tokens)) if !tokens.is_empty() => return Ok(tokens),
-            _ => {}
-        }
+const TOKENIZER_FILE: &str = "tokenizer.json";
+
+/// Reads `tokenizer.json` as transformers does: what it says of truncation and padding was meant for
+/// training, and tokens that only `tokenizer_config.json` names are added.
+fn load_tokenizer(folder: &Path, config: &TokenizerConfig) -> Result<Option<Tokenizer>, TextError> {
+    let path = folder.join(TOKENIZER_FILE);
+    if !path.is_file() {
+        return Ok(None);
     }
-    Err(TextError::NoEos { folder: folder.to_owned() })
+    let text = ltd_policy::read_text(&path).map_err(TextError::io(&path))?;
+    let load = || -> tokenizers::Result<Tokenizer> {
+        let mut tokenizer = Tokenizer::from_str(&text)?;
+        tokenizer.with_truncation(None)?;
+        tokenizer.with_padding(None);
+        let known: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
+        tokenizer.add_tokens(&config.tokens_to_add(&known));
+        Ok(tokenizer)
+    };
+    load().map(Some).map_err(|source| TextError::Tokenizer { path: path.clone(), source })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
 
+    /// What transformers makes of messages (`scripts/fixtures/prompts.py`).
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        tokenizer: serde_json::Value,
+        config: serde_json::Value,
+        prompts: Vec<(String, Vec<u32>)>,
+    }
+
     #[test]
-    fn end_of_sequence_tokens_come_from_the_generation_config_first() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
-        assert!(matches!(eos_tokens(folder.path()), Err(TextError::NoEos { .. })));
-        write("config.json", r#"{"eos_token_id": 2}"#);
-        assert_eq!(eos_tokens(folder.path()).expect("tokens"), [2]);
-        write("generation_config.json", r#"{"eos_token_id": [7, 9]}"#);
-        assert_eq!(eos_tokens(folder.path()).expect("tokens"), [7, 9]);
-        write("generation_config.json", "{}");
-        assert_eq!(eos_tokens(folder.path()).expect("tokens"), [2]);
+    fn prompts_are_those_of_transformers_whatever_is_baked_into_the_tokenizer() {
+        let cases = include_str!("../../../../tests/fixtures/chat/prompts.json");
+        let cases: Vec<Case> = serde_json::from_str(cases).expect("the fixture");
+        assert_eq!(cases.len(), 8);
+        for case in cases {
+            let folder = tempfile::tempdir().expect("a folder");
+            let write = |name: &str, text: String| {
+                std::fs::write(folder.path().join(name), text).expect("it is written");
+            };
+            write(TOKENIZER_FILE, format!("\u{feff}{}", case.tokenizer));
+            write("tokenizer_config.json", case.config.to_string());
+            let text = TextModel::load(folder.path()).expect("a text model");
+            for (message, ids) in case.prompts {
+                let found = text.encode_chat(&message).expect("it is encoded").expect("a tokenizer");
+                assert_eq!(found, ids, "{}: {message}", case.name);
+            }
+        }
     }
 }

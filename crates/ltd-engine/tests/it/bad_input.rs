@@ -96,7 +96,9 @@ fn assert_names(message: &str, parts: &[&str]) {
 #[test]
 fn missing_files_and_folders_are_named() {
     let config = EngineConfig::new("nowhere", tiny_config().draft);
-    assert_names(&refusal(&config), &["nowhere/config.json: No such file"]);
+    assert_names(&refusal(&config), &["nowhere: no such folder"]);
+    let config = EngineConfig::new(tiny_config().target, "nowhere");
+    assert_names(&refusal(&config), &["nowhere: no such folder"]);
     let pair = Pair::new();
     std::fs::remove_file(pair.path("draft/model.safetensors")).expect("removed");
     assert_names(
@@ -123,8 +125,37 @@ fn truncated_and_garbled_files_are_named() {
     }
     for file in ["target/config.json", "draft/config.json", "target/model.safetensors.index.json"] {
         let pair = Pair::new();
+        if file.ends_with("index.json") {
+            std::fs::remove_file(pair.path("target/model.safetensors")).expect("removed");
+        }
         std::fs::write(pair.path(file), "{\"hidden_size\": ").expect("written");
         assert_names(&pair.refusal(), &[file, "EOF while parsing"]);
+    }
+}
+
+#[test]
+fn a_whole_file_beside_an_index_of_others_is_read_with_a_warning() {
+    let warnings = |pair: &Pair| load(&pair.config()).warnings().to_vec();
+    let pair = Pair::new();
+    assert_eq!(warnings(&pair), [""; 0]);
+    let index = pair.path("target/model.safetensors.index.json");
+    for (weight_map, problem) in [
+        (
+            r#"{"weight_map": {"a": "gone-1.safetensors", "b": "gone-2.safetensors"}}"#,
+            "2 of the 2 files it names are not there",
+        ),
+        (
+            r#"{"weight_map": {"a": "model.safetensors", "b": "gone.safetensors"}}"#,
+            "1 of the 2 files it names are not there",
+        ),
+        (r#"{"weight_map": {"a": "config.json"}}"#, "it names 1 other files"),
+        ("{", "EOF while parsing"),
+    ] {
+        std::fs::write(&index, weight_map).expect("written");
+        let warnings = warnings(&pair);
+        let told = "/target/model.safetensors.index.json is passed over, and model.safetensors read: ";
+        assert_eq!(warnings.len(), 1);
+        assert_names(&warnings[0], &[told, problem]);
     }
 }
 
@@ -455,22 +486,76 @@ fn a_tokenizer_of_another_model_is_refused() {
         engine.check_text(&TextModel::with_chat(target, &chat).expect("a tokenizer"))
     };
     check(260).expect("the tokenizer of this vocabulary");
-    for (words, problem) in [
-        (261, "the tokenizer has 261 tokens, but the target's vocabulary is 260"),
-        (100, "the tokenizer has 100 tokens, but the draft model proposes token "),
-    ] {
-        let error = check(words).expect_err("refused");
-        assert!(error.is_usage());
-        assert_names(&error.to_string(), &["target: ", problem]);
-    }
+    let error = check(100).expect_err("refused");
+    assert!(error.is_usage());
+    assert_names(
+        &error.to_string(),
+        &["target: the draft model proposes token ", ", but the tokenizer's largest is 99"],
+    );
+    // What the target does not know matters only if it is used.
+    check(270).expect("some tokens too many");
+    let text = TextModel::with_chat(target, &chat).expect("a tokenizer");
+    let prompt = text.encode_chat("w265").expect("it is encoded").expect("a tokenizer");
+    assert_eq!(engine.check_prompt(&prompt).is_ok(), !prompt.contains(&265));
     write_tokenizer(target, 260);
     std::fs::write(target.join("generation_config.json"), "{\"eos_token_id\": [2, 300]}").expect("written");
     let text = TextModel::with_chat(target, &chat).expect("a tokenizer");
     let error = engine.check_text(&text).expect_err("refused").to_string();
-    assert_names(&error, &["token 300 is to end an answer"]);
-    // Without a template of its own or a built-in one there are no prompts.
-    let error = TextModel::load(target).err().expect("refused").to_string();
-    assert_names(&error, &["target: no chat template", "chat.template: vicuna"]);
+    let expected = "token 300 (300) is to end an answer, says generation_config.json, but the target's vocabulary is 260";
+    assert_names(&error, &[expected, "chat.stop_tokens"]);
+    // A token that only the configuration knows is beyond the vocabulary too.
+    std::fs::remove_file(target.join("generation_config.json")).expect("removed");
+    std::fs::write(target.join("tokenizer_config.json"), "{\"eos_token\": \"<|x|>\"}").expect("written");
+    let text = TextModel::with_chat(target, &chat).expect("a tokenizer");
+    let error = engine.check_text(&text).expect_err("refused").to_string();
+    assert_names(&error, &["token 260 (<|x|>) is to end an answer, says tokenizer_config.json"]);
+}
+
+/// Numbers of the largest words are far apart: what bounds ids is not how many there are.
+#[test]
+fn a_tokenizer_with_gaps_is_that_of_its_model() {
+    let pair = Pair::new();
+    let engine = load(&pair.config());
+    let target: &Path = &pair.path("target");
+    write_tokenizer(target, 260);
+    let text = std::fs::read_to_string(target.join("tokenizer.json")).expect("a tokenizer");
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let words = tokenizer["model"]["vocab"].as_object_mut().expect("words");
+    words.retain(|_, id| id.as_u64().is_some_and(|id| id < 3 || id > 200));
+    std::fs::write(target.join("tokenizer.json"), tokenizer.to_string()).expect("written");
+    let text = TextModel::load(target).expect("a tokenizer");
+    assert_eq!(text.largest_token(), Some(259));
+    engine.check_text(&text).expect("the tokenizer of this vocabulary");
+}
+
+#[test]
+fn tokens_need_neither_a_tokenizer_nor_a_template() {
+    let pair = Pair::new();
+    let target: &Path = &pair.path("target");
+    let ids = |text: &TextModel| {
+        let question = |turns: &[&str], token_ids: Option<Vec<u32>>| Question {
+            id: "7".to_owned(),
+            category: None,
+            turns: turns.iter().map(ToString::to_string).collect(),
+            token_ids,
+        };
+        let file = Path::new("q.jsonl");
+        let prompts = text.prompts(&[question(&[], Some(vec![5, 6]))], file).expect("prompts");
+        assert_eq!(prompts[0].ids, [5, 6]);
+        text.prompts(&[question(&["hi"], None)], file).expect_err("needs a template").to_string()
+    };
+    let text = TextModel::load(target).expect("token ids only");
+    assert_names(&ids(&text), &["q.jsonl: question 7 is text, but", "has no tokenizer.json"]);
+    write_tokenizer(target, 260);
+    for (config, problem) in [
+        ("{}", "target: no chat template"),
+        ("{\"chat_template\": \"{% for %}\"}", "target/tokenizer_config.json: chat template: syntax error"),
+    ] {
+        std::fs::write(target.join("tokenizer_config.json"), config).expect("written");
+        let text = TextModel::load(target).expect("no template is needed");
+        assert_eq!(text.decode(&[7]).expect("text"), "w7");
+        assert_names(&ids(&text), &[problem]);
+    }
 }
 
 #[test]

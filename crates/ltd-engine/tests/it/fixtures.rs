@@ -36,6 +36,7 @@ pub(crate) fn default_config() -> EngineConfig {
 }
 
 /// The engine in f32, and in bf16 where its output does not depend on how it is decoded there either.
+#[expect(clippy::print_stdout, reason = "says what a processor leaves out")]
 pub(crate) fn exact_engines(config: &EngineConfig) -> Vec<Engine> {
     let in_bf16 = load(&EngineConfig { dtype: DtypeSetting::Bf16, ..config.clone() });
     let in_f32 = load(&EngineConfig { dtype: DtypeSetting::F32, ..config.clone() });

@@ -103,8 +103,8 @@ fn renamed_pair(tiny: &EngineConfig, folder: &Path, family: &Path, names: &Names
         std::fs::create_dir(&copy).expect("a folder");
         let mut config = read_json(&source.join("config.json"));
         config["vocab_size"] = json!(vocabulary);
-        // What counts is the other file.
-        config["eos_token_id"] = json!(5);
+        // What counts is all that is named: here, what the other file names.
+        config["eos_token_id"] = json!(null);
         std::fs::write(copy.join("config.json"), config.to_string()).expect("written");
         let bytes = std::fs::read(source.join("model.safetensors")).expect("weights");
         let tensors = SafeTensors::deserialize(&bytes).expect("a safetensors file");

@@ -187,10 +187,10 @@ impl TraceWriter {
 
 fn read_header(folder: &Path) -> Result<TraceHeader> {
     let path = folder.join(HEADER_FILE);
-    let text = std::fs::read(&path).map_err(Error::io(&path))?;
+    let text = ltd_policy::read_text(&path).map_err(Error::io(&path))?;
     let error = |problem: String| Error::Trace { path: path.clone(), problem };
     let mut value: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|problem| error(format!("is no header: {problem}")))?;
+        serde_json::from_str(&text).map_err(|problem| error(format!("is no header: {problem}")))?;
     // Before anything else: another version may have other fields.
     let version = value["version"].as_u64();
     if version == Some(1) {

@@ -166,7 +166,7 @@ impl LatencyTable {
 
     /// Reads a table and refuses one with [`problems`](LatencyTable::problems).
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = crate::read_text(path).map_err(Error::io(path))?;
         Self::from_json(&text, path)
     }
 

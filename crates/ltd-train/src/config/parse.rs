@@ -16,7 +16,7 @@ impl TrainConfig {
     /// Reads a configuration, applies `path=value` overrides, fills in the preset's values and checks everything.
     /// All problems are reported at once.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
+        let text = ltd_policy::read_text(path)
             .map_err(|source| Error::ConfigFile { path: path.to_owned(), source })?;
         Self::parse(&text, path, overrides)
     }

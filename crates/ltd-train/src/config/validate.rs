@@ -21,9 +21,13 @@ impl TrainConfig {
         }
         for (field, folder) in [("target", &self.engine.target), ("draft", &self.engine.draft)] {
             if !folder.join("config.json").is_file() {
-                let folder = folder.display();
                 let hint = self.about.as_deref().unwrap_or("scripts/setup makes the default target");
-                let problem = format!("`{folder}` is no model folder: it has no config.json ({hint})");
+                let missing = if folder.is_dir() {
+                    "is no model folder: it has no config.json"
+                } else {
+                    "is not there"
+                };
+                let problem = format!("`{}` {missing} ({hint})", folder.display());
                 problems.add(format!("engine.{field}"), problem);
             }
         }

@@ -140,6 +140,9 @@ impl Trainer {
             beginning.check(&provenance, &config, &run)?;
         }
         progress.say(&format!("{}, dtype {}", provenance.device_text(), engine.dtype()));
+        for warning in engine.warnings() {
+            progress.say(&format!("warning: {warning}"));
+        }
         if let Some(replay) = &config.replay {
             recorded::check_given(replay, &config, &engine, &prompts, &provenance)?;
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
-use ltd_engine::text::{BuiltinTemplate, ChatConfig};
+use ltd_engine::text::{BuiltinTemplate, ChatConfig, StopTokenName};
 use ltd_engine::{Devices, DtypeSetting, EngineConfig, SamplingParams};
 use ltd_policy::Manifest;
 
@@ -13,10 +13,10 @@ use ltd_policy::Manifest;
 pub(crate) struct Cli {
     /// Hugging Face folder of the target model
     #[arg(long, value_name = "DIR")]
-    target: PathBuf,
+    pub(crate) target: PathBuf,
     /// Folder of the EAGLE-3 head (official layout)
     #[arg(long, value_name = "DIR")]
-    draft: PathBuf,
+    pub(crate) draft: PathBuf,
     /// cpu, cuda or cuda:N; several, separated by commas, share the target's layers; auto takes as few CUDA devices as
     /// have room
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
@@ -39,6 +39,10 @@ pub(crate) struct Cli {
     /// Whether the target thinks before it answers, if its template asks (Qwen3) [default: the template's]
     #[arg(long, value_name = "BOOL")]
     enable_thinking: Option<bool>,
+    /// Token that ends an answer, by id or text, in place of those that the target's files name; may be
+    /// repeated
+    #[arg(long = "stop-token", value_name = "TOKEN", allow_hyphen_values = true)]
+    stop_tokens: Vec<StopTokenName>,
 
     /// How to decode
     #[arg(long, value_enum)]
@@ -138,7 +142,12 @@ impl Cli {
             threads: self.threads,
             beam_width: self.beam_width.unwrap_or(beam_width),
             max_length: self.max_length,
-            chat: ChatConfig { template: self.chat_template, enable_thinking: self.enable_thinking },
+            chat: ChatConfig {
+                template: self.chat_template,
+                enable_thinking: self.enable_thinking,
+                stop_tokens: (!self.stop_tokens.is_empty()).then(|| self.stop_tokens.clone()),
+                ..ChatConfig::default()
+            },
             ..defaults
         })
     }

@@ -46,7 +46,11 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
     let mut job = prepare(cli).map_err(blame)?;
     let (devices, dtype) = (devices(&job.engine), job.engine.dtype());
     let exact = if job.engine.is_batch_invariant() { " (batch invariant)" } else { "" };
-    note!("ltd-decode: {devices}, dtype {dtype}{exact}, {}", job.sampler.params());
+    let ends = job.text.stop_tokens().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    note!("ltd-decode: {devices}, dtype {dtype}{exact}, {}, ends at {ends}", job.sampler.params());
+    for warning in job.engine.warnings() {
+        note!("ltd-decode: warning: {warning}");
+    }
     let here = job.engine.conditions(*job.sampler.params());
     if let Some(warning) = job.package.as_ref().and_then(|package| package.warning(&here)) {
         note!("ltd-decode: warning: {warning}");
@@ -89,6 +93,16 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
 
 /// Everything that can be wrong with the input is looked at before a token is produced.
 fn prepare(cli: &Cli) -> Result<Job> {
+    let folders =
+        [("target", Some(&cli.target)), ("draft", Some(&cli.draft)), ("policy", cli.policy.as_ref())];
+    for (flag, folder) in folders {
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            bail!("--{flag}: there is no folder {}", folder.display());
+        }
+    }
+    if let Some(file) = cli.prompt.questions.as_ref().filter(|file| !file.exists()) {
+        bail!("--questions: there is no file {}", file.display());
+    }
     let package = cli.policy.as_deref().filter(|_| cli.mode == Mode::Policy).map(load_package).transpose()?;
     let manifest = package.as_ref().map(|package| &package.manifest);
     let config = cli.engine_config(manifest).map_err(|problem| anyhow!("--policy: {problem}"))?;
@@ -103,7 +117,7 @@ fn prepare(cli: &Cli) -> Result<Job> {
     let engine = Engine::load(&config)?;
     engine.check_text(&text)?;
     for prompt in &prompts {
-        engine.check_prompt(&prompt.ids).with_context(|| format!("prompt {}", prompt.id))?;
+        engine.check_prompt(&prompt.ids).map_err(|error| anyhow!("prompt {}: {error}", prompt.id))?;
     }
     Ok(Job { engine, text, prompts, sampler, package, controller })
 }
@@ -184,7 +198,10 @@ fn prompts(args: &PromptArgs, limit: Option<usize>, text: &TextModel) -> Result<
     }
     if let Some(ids) = &args.token_ids {
         let parsed: Result<Vec<u32>, _> = ids.split_whitespace().map(str::parse).collect();
-        return parsed.map(single).with_context(|| format!("--token-ids: expected numbers, found `{ids}`"));
+        return match parsed {
+            Ok(ids) => Ok(single(ids)),
+            Err(error) => bail!("--token-ids: expected numbers, found `{ids}`: {error}"),
+        };
     }
     let message = args.text.as_deref().unwrap_or_default();
     let ids = text.encode_chat(message)?.with_context(|| {

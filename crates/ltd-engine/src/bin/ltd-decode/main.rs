@@ -16,7 +16,8 @@ fn main() -> ExitCode {
     match decode::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            ltd_console::fail("ltd-decode", &format_args!("{error:#}"), error.is::<decode::UsageError>())
+            // Messages tell their causes themselves.
+            ltd_console::fail("ltd-decode", &error, error.is::<decode::UsageError>())
         }
     }
 }

@@ -87,7 +87,7 @@ const QWEN3_HEAD_DIM: i64 = 128;
 
 /// Reads a JSON object.
 pub(super) fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = ltd_policy::read_text(path).map_err(Error::io(path))?;
     parse(path, serde_json::from_str(&text))
 }
 

@@ -17,7 +17,7 @@ use safetensors_file::SafetensorsFile;
 use torch_archive::TorchArchive;
 
 pub(crate) use file_tensor::FileTensor;
-pub(crate) use files::weight_files;
+pub(crate) use files::{passed_over_index, weight_files};
 
 /// The tensors of a folder. [`Weights::take`] reads and removes them one by one, so that only what is in use is in
 /// memory; [`Weights::finish`] reports what was missing or left over.

@@ -22,8 +22,8 @@ const ROWS_PER_THREAD: usize = 8;
 
 /// A weight in panels and rows that are multiplied with it; an item is a panel and a part of the rows.
 ///
-/// Always so, as it is checked when one is made: `x` has `rows * inputs` numbers, `weight` as many as `panels
-/// * inputs * PANEL`, `bias` has `outputs`, and the result, and what is done with it, `rows` rows of
+/// Always so, as it is checked when one is made: `x` has `rows * inputs` numbers, `weight` has
+/// `panels * inputs * PANEL`, `bias` has `outputs`, and the result, and what is done with it, `rows` rows of
 /// `outputs` columns or of a panel's.
 #[derive(Clone, Copy)]
 pub(in super::super) struct Product<'t, T> {
