@@ -82,6 +82,76 @@ fn an_override_reaches_every_value_of_the_preset_too() {
 }
 
 #[test]
+fn a_preset_is_one_whatever_names_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut base = config(folder.path());
+    base["engine"]["max_depth"] = json!(12);
+    base.as_object_mut().expect("an object").remove("preset");
+    let named = json!({ "preset": "paper" });
+    let mut written = base.clone();
+    written["preset"] = named["preset"].clone();
+    let expected = parse(&written, &["seed=3"]).expect("a configuration");
+    assert_eq!(expected.size.ppo, Preset::Paper.ppo(PolicyKind::Size));
+    for overrides in [
+        &["preset=paper", "seed=3"][..],
+        &["preset=\"paper\"", "seed=3"],
+        &["preset= \"paper\" ", "seed=3"],
+        // The order among other values does not matter, and of two the last one counts.
+        &["seed=3", "preset=paper"],
+        &["preset=official", "seed=3", "preset=paper"],
+    ] {
+        assert_eq!(parse(&base, overrides).as_ref(), Ok(&expected), "{overrides:?}");
+    }
+    for (value, problem) in [
+        ("preset=papers", "preset: unknown variant `papers`"),
+        ("preset=3", "preset: "),
+        ("preset=null", "preset: "),
+        ("preset=", "preset: unknown variant ``"),
+        ("preset.x=paper", "preset: "),
+        ("preset", "--set preset: expected path=value"),
+        ("preset=\"paper", "--set preset=\"paper: begins as JSON, but is not: EOF"),
+    ] {
+        let found = problems(&base, &[value]);
+        assert!(found[0].starts_with(problem), "{value}: {found:?}");
+    }
+    for value in [json!(3), json!(null), json!(["paper"])] {
+        written["preset"] = value;
+        let found = problems(&written, &[]);
+        assert!(found[0].starts_with("preset: "), "{found:?}");
+    }
+}
+
+#[test]
+fn a_value_is_json_or_text_and_never_both() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let base = config(folder.path());
+    let same = parse(&base, &["engine.dtype=f32", "about=as is", "seed=5"]).expect("a configuration");
+    let quoted = ["engine.dtype=\"f32\"", "about=\"as is\"", "seed= 5 "];
+    assert_eq!(parse(&base, &quoted).as_ref(), Ok(&same));
+    let nested = parse(&base, &["replay.held_out=0.25", "replay.noise=true"]).expect("a configuration");
+    assert_eq!(nested.replay.map(|replay| (replay.held_out, replay.noise)), Some((0.25, true)));
+    for (value, problem) in [
+        ("seed=\"5\"", "seed: invalid type: string \"5\", expected u64"),
+        ("seed=", "seed: invalid type: string \"\", expected u64"),
+        ("seed=NaN", "seed: invalid type: string \"NaN\", expected u64"),
+        ("seed={\"x\":1", "--set seed={\"x\":1: begins as JSON, but is not: EOF"),
+        (
+            "replay={\"noise\":true,\"noise\":false}",
+            "--set replay={\"noise\":true,\"noise\":false}: key `noise` is",
+        ),
+        ("replay.held_out=", "replay.held_out: invalid type: string \"\", expected f64"),
+        ("engine.threads.x=1", "engine.threads: invalid type: map"),
+    ] {
+        let found = problems(&base, &[value]);
+        assert!(found[0].starts_with(problem), "{value}: {found:?}");
+    }
+    // Of two values of one key, neither is taken for granted.
+    let twice = base.to_string().replacen("\"max_length\"", "\"max_depth\":3,\"max_length\"", 1);
+    let error = TrainConfig::parse(&twice, Path::new("test.json"), &[]).expect_err("a key twice").to_string();
+    assert!(error.contains("(file): key `max_depth` is there twice at line 1 column"), "{error}");
+}
+
+#[test]
 fn a_written_configuration_is_read_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = parse(&config(folder.path()), &[]).expect("a configuration");
