@@ -53,17 +53,17 @@ fn decoding_refuses_what_it_cannot_do() {
         ),
         (
             [&fixed[..], &["--temperature", "-1"], &prompt].concat(),
-            "--temperature: is -1, must be 0 (greedy) or a number from 0.001 on",
+            "--temperature: is -1.0, must be 0 (greedy) or within 0.001..=1000",
         ),
         ([&["--mode", "ar", "--temperature", "nan"], &prompt[..]].concat(), "--temperature: is NaN, must be"),
         (
             [&fixed[..], &["--temperature", "1", "--top-p", "1.5"], &prompt].concat(),
             "--top-p: is 1.5, must be above 0 and at most 1",
         ),
-        ([&fixed[..], &["--temperature", "1", "--top-p", "0"], &prompt].concat(), "--top-p: is 0, must be"),
+        ([&fixed[..], &["--temperature", "1", "--top-p", "0"], &prompt].concat(), "--top-p: is 0.0, must be"),
         (
             [&fixed[..], &["--temperature", "1", "--top-k", "0"], &prompt].concat(),
-            "--top-k: is 0, must be at least 1",
+            "--top-k: is 0, must be within 1..=2147483647",
         ),
         (
             [&fixed[..], &["--temperature", "warm"], &prompt].concat(),

@@ -9,7 +9,7 @@ use ltd_engine::{
     Controller, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Sampler, Session, Static, StopRule,
     WholeBeam,
 };
-use ltd_policy::{Fallback, Policy, PolicyPackage};
+use ltd_policy::{Fallback, Policy, PolicyPackage, check_output_file};
 
 use crate::cli::{Cli, Mode, PromptArgs};
 use crate::dump::TreeDump;
@@ -89,6 +89,9 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
 
 /// Everything that can be wrong with the input is looked at before a token is produced.
 fn prepare(cli: &Cli) -> Result<Job> {
+    if let Some(path) = &cli.dump_trees {
+        check_output_file("--dump-trees", path)?;
+    }
     let package = cli.policy.as_deref().filter(|_| cli.mode == Mode::Policy).map(load_package).transpose()?;
     let manifest = package.as_ref().map(|package| &package.manifest);
     let config = cli.engine_config(manifest).map_err(|problem| anyhow!("--policy: {problem}"))?;
