@@ -2,17 +2,17 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use ltd_console::{note, print_result};
 use ltd_engine::text::TextModel;
 use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule, fingerprint};
-use ltd_policy::{Fallback, Policy, PolicyPackage, write_atomically};
+use ltd_policy::{Fallback, Policy, PolicyPackage, check_output_file, write_atomically};
 use serde::Serialize;
 
 use crate::cli::CompareArgs;
-use crate::config::PromptSet;
+use crate::config::{Minutes, PromptSet};
 use crate::evaluate::{Arena, Comparison, Contender, Measurement, comparison_table};
+use crate::interrupt::listen;
 use crate::prompts::load_prompts;
 use crate::recording::check_models;
 use crate::run::{Machine, git_revision};
@@ -36,7 +36,10 @@ struct Report {
 }
 
 /// Lets plain decoding, constants and packages decode the same prompts in turns, and prints how fast each was.
-pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
+pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
+    if let Some(path) = &args.json {
+        check_output_file("--json", path)?;
+    }
     let mut config = TrainConfig::load(&args.config, &args.overrides)?;
     let packages: Vec<PolicyPackage> =
         args.policies.iter().map(|folder| Ok(PolicyPackage::load(folder)?)).collect::<Result<_>>()?;
@@ -89,7 +92,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
         };
         contenders.push(Contender::new(folder.display().to_string(), Box::new(learned)));
     }
-    let (interrupt, progress) = (Interrupt::listen().map_err(Error::Signal)?, Progress::detect());
+    let (interrupt, progress) = (Interrupt::default(), Progress::detect());
+    listen(&interrupt).map_err(Error::Signal)?;
     let arena = Arena {
         engine: &engine,
         stop: StopRule { max_new_tokens: config.evaluation.max_new_tokens, eos: text.eos().to_vec() },
@@ -98,9 +102,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
         interrupt: &interrupt,
         progress,
     };
-    let measured = arena.measure("comparison", &mut contenders, &prompts, args.max_minutes)?;
-    let Some(measured) = measured else { return Ok(ExitCode::from(crate::INTERRUPTED_EXIT_CODE)) };
-
+    let measured =
+        arena.measure("comparison", &mut contenders, &prompts, args.max_minutes.map(Minutes::duration))?;
     let rate = |measurement: &&Measurement| measurement.total().tokens_per_second();
     let constant = measured[1..=constants.len()].iter().max_by(|a, b| rate(a).total_cmp(&rate(b)));
     let constant = constant.expect("invariant: a constant was measured");
@@ -124,8 +127,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
         let json = serde_json::to_string_pretty(&report).expect("invariant: plain data") + "\n";
         write_atomically(path, json.as_bytes())?;
     }
-    printed?;
-    Ok(ExitCode::SUCCESS)
+    Ok(printed?)
 }
 
 /// Fails unless the package is of these models and what it may ask for can be drafted.

@@ -1,12 +1,12 @@
 //! Recordings to learn from and to predict on.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::{Trace, TracedSequence};
-use ltd_env::{Costs, Scatter};
-use ltd_policy::{LatencyTable, sha256_hex};
+use ltd_env::{Costs, Interrupt, Scatter};
+use ltd_policy::LatencyTable;
 
 use crate::config::StaticSetting;
 use crate::evaluate::{Contender, Measurement, Prediction};
@@ -25,25 +25,30 @@ pub(crate) struct Recorded {
     pub(crate) table_sha256: String,
     /// How the times that stages learn from scatter, if they do.
     pub(crate) scatter: Option<Scatter>,
-    /// Of [`Recorded::constants`], once asked for.
-    constants: OnceLock<Vec<Constant>>,
+    /// Every constant that the table has costs for, on the sequences that are learned from, fastest first.
+    constants: Vec<Constant>,
 }
 
 impl Recorded {
     /// Divides the sequences of a trace, which `path` names in errors; see [`Recorded::split`].
-    pub(crate) fn new(path: &Path, trace: &Trace, table: LatencyTable, held_out: f64) -> Result<Self> {
+    pub(crate) fn new(
+        path: &Path,
+        trace: &Trace,
+        table: LatencyTable,
+        held_out: f64,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
         let (train, held_out) = Self::split(path, trace, held_out)?;
         let costs = Costs { model: table.model(), decision: table.decision };
-        let table_sha256 = sha256_hex(table.to_json().as_bytes());
-        Ok(Self {
-            train: Arc::new(train),
-            held_out,
-            costs,
-            table,
-            table_sha256,
-            scatter: None,
-            constants: OnceLock::new(),
-        })
+        let table_sha256 = table.sha256();
+        let train = Arc::new(train);
+        let mut recorded =
+            Self { train, held_out, costs, table, table_sha256, scatter: None, constants: Vec::new() };
+        let Self { train, costs, .. } = &recorded;
+        let mut constants = oracle::constants(train, costs, &recorded.choices(), interrupt)?;
+        constants.sort_by(|a, b| b.tokens_per_second().total_cmp(&a.tokens_per_second()));
+        recorded.constants = constants;
+        Ok(recorded)
     }
 
     /// Holds out every n-th sequence that has positions, at least one.
@@ -78,16 +83,13 @@ impl Recorded {
 
     /// Every constant that the table has costs for, on the sequences that are learned from, fastest first.
     pub(crate) fn constants(&self) -> &[Constant] {
-        self.constants.get_or_init(|| {
-            let mut constants = oracle::constants(&self.train, &self.costs, &self.choices());
-            constants.sort_by(|a, b| b.tokens_per_second().total_cmp(&a.tokens_per_second()));
-            constants
-        })
+        &self.constants
     }
 
     /// The best constant whose levels expand the whole beam.
-    pub(crate) fn best_whole_beam(&self) -> Constant {
-        oracle::best(&oracle::whole_beam_constants(&self.train, &self.costs, &self.choices()))
+    pub(crate) fn best_whole_beam(&self, interrupt: &Interrupt) -> Result<Constant> {
+        let constants = oracle::whole_beam_constants(&self.train, &self.costs, &self.choices(), interrupt)?;
+        Ok(oracle::best(&constants))
     }
 
     /// Depths and sizes that the table has costs for.
@@ -97,10 +99,16 @@ impl Recorded {
     }
 
     /// What replay on the held-out sequences says of contenders, beside a constant.
-    pub(crate) fn predict(&self, contenders: &mut [Contender], constant: StaticSetting) -> Vec<Prediction> {
+    pub(crate) fn predict(
+        &self,
+        contenders: &mut [Contender],
+        constant: StaticSetting,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Prediction>> {
         let only = Choices { depths: vec![constant.depth], sizes: vec![constant.size] };
-        let constant = oracle::constants(&self.held_out, &self.costs, &only)[0].tokens_per_second();
-        let clairvoyant = oracle::clairvoyant(&self.held_out, &self.costs, &self.choices());
+        let constant = oracle::constants(&self.held_out, &self.costs, &only, interrupt)?[0];
+        let constant = constant.tokens_per_second();
+        let clairvoyant = oracle::clairvoyant(&self.held_out, &self.costs, &self.choices(), interrupt)?;
         let measured = self.measure(contenders);
         let prediction = |measured: Measurement| {
             let reached = measured.total().tokens_per_second();
@@ -111,9 +119,9 @@ impl Recorded {
                 clairvoyant,
                 gain: reached / constant - 1.0,
                 gain_at_live_times: None,
-                closed: (reached - constant) / (clairvoyant - constant),
+                closed: oracle::closed(reached, constant, clairvoyant),
             }
         };
-        measured.into_iter().map(prediction).collect()
+        Ok(measured.into_iter().map(prediction).collect())
     }
 }

@@ -47,7 +47,7 @@ fn record(folder: &Path, value: &Value, count: usize) {
     let mut writer = TraceWriter::open(&folder.join("trace"), header.clone()).expect("a trace");
     for (number, prompt) in (0..).zip(&prompts) {
         if !writer.recorded().contains(&number) {
-            let sequence = record_sequence(&engine, &header, number, &prompt.ids, 8);
+            let sequence = record_sequence(&engine, &header, number, &prompt.ids, 8, &Interrupt::default());
             writer.append(&sequence.expect("a recording")).expect("written");
         }
     }
@@ -233,7 +233,7 @@ fn a_pair_that_imitates_the_factored_policy_decides_as_it_does() {
     let trace = Trace::read(&folder.path().join("trace")).expect("a trace");
     let [teacher, pupil] = ["01-predictor", "02-imitation"].map(|stage| {
         let mut choices = Choices::of(&policy(stage));
-        decide_at_every_position(&trace, &mut choices);
+        decide_at_every_position(&trace, &mut choices, &Interrupt::default()).expect("not interrupted");
         choices.made
     });
     let same = teacher.iter().zip(&pupil).filter(|(teacher, pupil)| teacher == pupil).count();
