@@ -270,3 +270,70 @@ fn numbers_beyond_all_bounds_are_refused_with_their_flag_and_their_limit() {
         assert!(found.contains(problem), "{value}: {found}");
     }
 }
+
+#[test]
+fn prompts_of_two_sets_are_told_apart_by_what_they_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = config(folder.path(), |_| ());
+    let questions = folder.path().join("questions.jsonl");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("a")).expect("a folder");
+    std::fs::copy(&questions, at("copy.jsonl")).expect("a copy");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&questions, at("link.jsonl")).expect("a link");
+    // The same prompts under other names, in another order, beside others.
+    let lines = std::fs::read_to_string(&questions).expect("questions");
+    let named = lines.lines().rev().enumerate().map(|(index, line)| {
+        line.replacen('{', &format!("{{\"question_id\": \"other/{index}\", "), 1) + "\n"
+    });
+    std::fs::write(at("renamed.jsonl"), named.collect::<String>()).expect("written");
+    let set = |name: &str, file: &Path, skip: usize, take: usize| {
+        format!("prompts.{name}={}", json!({ "file": file, "skip": skip, "take": take }))
+    };
+    // Of the ten, six are learned from and two validate.
+    for (file, skip, named) in [
+        (questions.clone(), 5, "question 6"),
+        (at("./questions.jsonl"), 5, "question 6"),
+        (at("a/../questions.jsonl"), 5, "question 6"),
+        (at("copy.jsonl"), 5, "question 6"),
+        (at("link.jsonl"), 5, "question 6"),
+        (at("renamed.jsonl"), 4, "question 6 (there question other/4)"),
+    ] {
+        let change = set("train", &file, skip, 1);
+        let arguments = ["--config", text(&path), "--set", &change];
+        // The set that is measured on is taken as it is; what is learned from is the culprit's name.
+        let evaluation = set("evaluation", &questions, 5, 1);
+        let expected = format!(
+            "prompts.evaluation has 1 prompt ({named}) of prompts.train: measure on other prompts than are \
+             learned from"
+        );
+        let dry = refusal("ltd-train", &[&arguments[..], &["--set", &evaluation, "--dry-run"]].concat());
+        assert!(dry.contains(&expected), "{dry}");
+        let run = at("run");
+        let arguments = [&arguments[..], &["--set", &evaluation, "--run-dir", text(&run)]].concat();
+        let found = refusal("ltd-train", &arguments);
+        assert!(found.contains(&expected) && !run.join("run.json").exists(), "{found}");
+    }
+    // All overlaps are said at once, and many prompts are counted.
+    let (all, some) = (set("train", &questions, 0, 10), set("validation", &at("copy.jsonl"), 8, 1));
+    let arguments = ["--config", text(&path), "--dry-run", "--set", &all, "--set", &some];
+    let found = refusal("ltd-train", &arguments);
+    for expected in [
+        "prompts.validation has 1 prompt (question 9) of prompts.train; ",
+        "prompts.evaluation has 2 prompts (question 9, question 10) of prompts.train; ",
+        "prompts.evaluation has 1 prompt (question 9) of prompts.validation: ",
+    ] {
+        assert!(found.contains(expected), "{found}");
+    }
+    // Twice in one set is odd, and no more.
+    let twice = lines.lines().take(6).chain(lines.lines().take(1)).map(|line| line.to_owned() + "\n");
+    std::fs::write(at("twice.jsonl"), twice.collect::<String>()).expect("written");
+    let output = crate::command::run(
+        "ltd-train",
+        &["--config", text(&path), "--dry-run", "--set", &set("train", &at("twice.jsonl"), 0, 7)],
+    );
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let expected = "warning: prompts.train has 1 prompt (question 7 (there question 1)) of its own again";
+    assert!(errors.contains(expected), "{errors}");
+}

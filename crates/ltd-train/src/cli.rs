@@ -6,11 +6,13 @@ use std::process::ExitCode;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use ltd_console::{note, print_result, say};
+use ltd_engine::text::TextModel;
 use ltd_policy::MAX_SIZE;
 
 use crate::compare::compare;
 use crate::config::{Minutes, StaticSetting, limits};
 use crate::interrupt::{EXIT_CODE, listen};
+use crate::prompts::Prompts;
 use crate::retarget::retarget;
 use crate::run::timestamp;
 use crate::{Ending, Error, Interrupt, Progress, Result, TrainConfig, Trainer};
@@ -149,6 +151,7 @@ impl RunArgs {
     fn execute(&self) -> Result<ExitCode> {
         if let (Some(file), true) = (&self.config, self.dry_run) {
             let config = TrainConfig::load(file, &self.overrides)?;
+            check_prompts(&config)?;
             print_result(format_args!("{}", describe(&config)))?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -183,6 +186,15 @@ impl RunArgs {
             None => Trainer::create_unique(config, &default_folder(file), progress, interrupt),
         }
     }
+}
+
+/// Fails as a run would if its prompts cannot be used; without the models, whose memory bounds their length.
+fn check_prompts(config: &TrainConfig) -> Result<()> {
+    let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
+    for warning in Prompts::read(&config.prompts, &text)?.warnings() {
+        note!("ltd-train: warning: {warning}");
+    }
+    Ok(())
 }
 
 /// Says how a run goes on that failed, unless it would fail again: the input must be changed first.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use ltd_console::{note, print_result};
-use ltd_engine::text::TextModel;
+use ltd_engine::text::{Prompt, TextModel};
 use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule, fingerprint};
 use ltd_policy::{Fallback, Policy, PolicyPackage, check_output_file, write_atomically};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::cli::CompareArgs;
 use crate::config::{Minutes, PromptSet};
 use crate::evaluate::{Arena, Comparison, Contender, Measurement, comparison_table};
 use crate::interrupt::listen;
-use crate::prompts::load_prompts;
+use crate::prompts::{Prompts, check_fit, load_prompts, questions, shared};
 use crate::recording::check_models;
 use crate::run::{Machine, git_revision};
 use crate::{Error, Interrupt, Progress, Result, TrainConfig};
@@ -61,11 +61,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
             note!("ltd-train: warning: {}: {warning}", folder.display());
         }
     }
-    let set = match &args.questions {
-        Some(file) => PromptSet { file: file.clone(), skip: args.skip, take: args.limit },
-        None => config.prompts.evaluation.clone(),
-    };
-    let prompts = load_prompts(&set, &text, &engine)?;
+    let prompts = prompts(args, &config, &text, &engine)?;
 
     let constants =
         if args.constants.is_empty() { &[config.evaluation.default][..] } else { &args.constants };
@@ -128,6 +124,32 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         write_atomically(path, json.as_bytes())?;
     }
     Ok(printed?)
+}
+
+/// The prompts to decode. Those of the configuration are apart from what it learns from; of others, it is
+/// said.
+fn prompts(
+    args: &CompareArgs,
+    config: &TrainConfig,
+    text: &TextModel,
+    engine: &Engine,
+) -> Result<Vec<Prompt>> {
+    let known = Prompts::read(&config.prompts, text)?;
+    let Some(file) = &args.questions else {
+        check_fit(&config.prompts.evaluation, &known.evaluation, engine)?;
+        return Ok(known.evaluation);
+    };
+    let set = PromptSet { file: file.clone(), skip: args.skip, take: args.limit };
+    let prompts = load_prompts(&set, text, engine)?;
+    for (name, others) in [("train", &known.train), ("validation", &known.validation)] {
+        if let Some(shared) = shared(questions(&prompts), questions(others)) {
+            note!(
+                "ltd-train: warning: {} has {shared} of prompts.{name}: what was learned from is no measure",
+                file.display()
+            );
+        }
+    }
+    Ok(prompts)
 }
 
 /// Fails unless the package is of these models and what it may ask for can be drafted.

@@ -53,6 +53,9 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<ltd_engine::Error>,
     },
+    /// Sets of prompts overlap that must not.
+    #[error("{0}: measure on other prompts than are learned from")]
+    SharedPrompts(String),
     /// A checkpoint is damaged or belongs to another run.
     #[error("{}: not a checkpoint of this run: {problem}", path.display())]
     Checkpoint {
@@ -131,6 +134,7 @@ impl Error {
             | Self::ConfigFile { .. }
             | Self::RunFolder { .. }
             | Self::Prompt { .. }
+            | Self::SharedPrompts(_)
             | Self::Checkpoint { .. }
             | Self::Recorded(_)
             | Self::Text(_) => true,

@@ -1,8 +1,5 @@
 //! Values that parse and still make no sense.
 
-use std::ops::Range;
-use std::path::Path;
-
 use ltd_engine::text::load_questions;
 use ltd_policy::{MAX_SIZE, ObservationLayout, tree_candidates};
 
@@ -89,39 +86,21 @@ impl PromptSets {
     fn note_problems(&self, problems: &mut Problems) {
         let sets =
             [("train", &self.train), ("validation", &self.validation), ("evaluation", &self.evaluation)];
-        let mut lines: Vec<(&str, &Path, Range<usize>)> = Vec::new();
         for (name, set) in sets {
-            match set.lines() {
-                Ok(range) => lines.push((name, &set.file, range)),
-                Err(problem) => problems.add(format!("prompts.{name}"), problem),
-            }
-        }
-        for (index, (name, file, range)) in lines.iter().enumerate() {
-            for (other, other_file, other_range) in &lines[..index] {
-                let shared = range.start.max(other_range.start)..range.end.min(other_range.end);
-                if file == other_file && !shared.is_empty() {
-                    problems.add(
-                        format!("prompts.{name}"),
-                        format!(
-                            "shares questions {}..{} of {} with prompts.{other}: measure on other prompts than are learned from",
-                            shared.start, shared.end, file.display()
-                        ),
-                    );
-                }
+            if let Some(problem) = set.problem() {
+                problems.add(format!("prompts.{name}"), problem);
             }
         }
     }
 }
 
 impl PromptSet {
-    /// Which questions of the file these are, from 0.
-    fn lines(&self) -> Result<Range<usize>, String> {
+    /// Why its questions cannot be read, if they cannot.
+    fn problem(&self) -> Option<String> {
         if self.take == Some(0) {
-            return Err("take is 0, must be at least 1, or null for all".to_owned());
+            return Some("take is 0, must be at least 1, or null for all".to_owned());
         }
-        let questions =
-            load_questions(&self.file, self.skip, self.take).map_err(|error| error.to_string())?;
-        Ok(self.skip..self.skip + questions.len())
+        load_questions(&self.file, self.skip, self.take).err().map(|error| error.to_string())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Recordings to learn from and to predict on.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,15 +52,19 @@ impl Recorded {
         Ok(recorded)
     }
 
-    /// Holds out every n-th sequence that has positions, at least one.
+    /// Holds out every n-th sequence that has positions, at least one. A prompt that comes again counts once:
+    /// it would be learned from and held out.
     pub(crate) fn split(path: &Path, trace: &Trace, share: f64) -> Result<(Trace, Trace)> {
         let of = |sequences| Trace { sequences, header: trace.header.clone(), truncated: Vec::new() };
-        let filled: Vec<TracedSequence> =
-            trace.sequences.iter().filter(|sequence| !sequence.is_empty()).cloned().collect();
+        let mut prompts = HashSet::new();
+        let filled = trace.sequences.iter().filter(|sequence| {
+            !sequence.is_empty() && prompts.insert(&sequence.tokens[..sequence.prompt_len])
+        });
+        let filled: Vec<TracedSequence> = filled.cloned().collect();
         if filled.len() < 2 {
             let count = filled.len();
             return Err(Error::Recorded(format!(
-                "{}: {count} of its prompts have positions, expected at least 2: one is held out",
+                "{}: {count} different prompts of it have positions, expected at least 2: one is held out",
                 path.display()
             )));
         }
@@ -123,5 +128,52 @@ impl Recorded {
             }
         };
         Ok(measured.into_iter().map(prediction).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ltd_env::trace::{TRACE_VERSION, TraceHeader};
+    use ltd_policy::ModelIdentity;
+
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_learned_from_or_held_out_and_never_both() {
+        let model = ModelIdentity { name: String::new(), sha256: String::new() };
+        let header = TraceHeader {
+            version: TRACE_VERSION,
+            target: model.clone(),
+            draft: model,
+            dtype: "f32".into(),
+            beam_width: 2,
+            depth: 0,
+            every: 1,
+            entropies: false,
+            hidden: None,
+            max_new_tokens: 4,
+            capacity: 16,
+            eos: Vec::new(),
+            questions: "prompts.jsonl".into(),
+            questions_sha256: String::new(),
+        };
+        let sequence = |number: u32, first: u32| {
+            let mut sequence = TracedSequence::new(&header, number, 2, vec![first, 5, 6, 7]);
+            let tree = ltd_engine::DraftTree::new(&[-0.5, -1.0], vec![6, 8]);
+            let grown = ltd_engine::GrownTree { root: 2, tree, entropies: Vec::new(), hidden: Vec::new() };
+            sequence.push(&grown);
+            sequence
+        };
+        let split = |firsts: &[u32]| {
+            let sequences = (0..).zip(firsts).map(|(number, &first)| sequence(number, first));
+            let trace =
+                Trace { header: header.clone(), sequences: sequences.collect(), truncated: Vec::new() };
+            Recorded::split(Path::new("trace"), &trace, 0.5)
+        };
+        let numbers = |trace: &Trace| trace.sequences.iter().map(|one| one.prompt).collect::<Vec<_>>();
+        let (train, held_out) = split(&[1, 2, 1, 3, 2, 4]).expect("two parts");
+        assert_eq!((numbers(&train), numbers(&held_out)), (vec![0, 3], vec![1, 5]));
+        let error = split(&[1, 1, 1]).expect_err("one prompt").to_string();
+        assert!(error.contains("1 different prompts of it have positions"), "{error}");
     }
 }

@@ -128,6 +128,9 @@ impl Trainer {
         let engine = Engine::load(&config.engine)?;
         engine.check_text(&text)?;
         let prompts = Prompts::load(&config.prompts, &text, &engine)?;
+        for warning in prompts.warnings() {
+            progress.say(&format!("warning: {warning}"));
+        }
         let provenance = Provenance::collect(&config, &engine, &prompts, text.eos())?;
         if let Some(beginning) = beginning {
             beginning.check(&provenance, &config, &run)?;

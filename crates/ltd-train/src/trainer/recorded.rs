@@ -5,12 +5,12 @@ use std::path::Path;
 use ltd_engine::Engine;
 use ltd_env::Scatter;
 use ltd_env::trace::Trace;
-use ltd_policy::{DepthActions, LatencyTable, SizeActions, sha256_hex};
+use ltd_policy::{DepthActions, LatencyTable, SizeActions};
 
 use super::Trainer;
 use crate::config::{Backend, Minutes, ReplayConfig, TrainConfig};
 use crate::plan::{Counterpart, PolicyTask};
-use crate::prompts::Prompts;
+use crate::prompts::{Prompts, questions, shared};
 use crate::recording::{Recorded, Recording, check_models, measure_latency, record};
 use crate::run::Provenance;
 use crate::{Error, Result};
@@ -102,7 +102,7 @@ pub(super) fn check_given(
     let mut longest = 0;
     if let Some(path) = &replay.trace {
         let trace = read_trace(path, config, engine, provenance)?;
-        check_apart(&trace, path, config, prompts)?;
+        check_apart(&trace, path, prompts)?;
         longest = longest_context(&trace);
         Recorded::split(path, &trace, replay.held_out)?;
     }
@@ -196,27 +196,14 @@ fn sizes(config: &TrainConfig) -> Vec<usize> {
 }
 
 /// Fails if a recorded prompt is one that policies are measured on.
-fn check_apart(trace: &Trace, path: &Path, config: &TrainConfig, prompts: &Prompts) -> Result<()> {
-    let sets = [
-        ("validation", &config.prompts.validation, prompts.validation.len()),
-        ("evaluation", &config.prompts.evaluation, prompts.evaluation.len()),
-    ];
-    for (name, set, count) in sets {
-        let bytes =
-            std::fs::read(&set.file).map_err(|source| Error::Io { path: set.file.clone(), source })?;
-        if sha256_hex(&bytes) != trace.header.questions_sha256 {
-            continue;
-        }
-        let measured = set.skip..set.skip + count;
-        let shared = trace.sequences.iter().find(|sequence| measured.contains(&(sequence.prompt as usize)));
-        if let Some(sequence) = shared {
-            let number = sequence.prompt;
-            return Err(problem(
-                path,
-                &format!(
-                    "it has question {number}, which is one of prompts.{name}: measure on other prompts than are learned from"
-                ),
-            ));
+fn check_apart(trace: &Trace, path: &Path, prompts: &Prompts) -> Result<()> {
+    let recorded = || {
+        let sequences = trace.sequences.iter();
+        sequences.map(|sequence| (&sequence.tokens[..sequence.prompt_len], sequence.prompt.to_string()))
+    };
+    for (name, measured) in [("validation", &prompts.validation), ("evaluation", &prompts.evaluation)] {
+        if let Some(shared) = shared(recorded(), questions(measured)) {
+            return Err(Error::SharedPrompts(format!("{} has {shared} of prompts.{name}", path.display())));
         }
     }
     Ok(())

@@ -226,18 +226,12 @@ fn every_problem_is_reported_with_its_path() {
 }
 
 #[test]
-fn prompts_that_are_learned_from_are_not_measured_on() {
+fn questions_that_are_not_there_or_not_readable_are_named() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut shared = config(folder.path());
-    let file = questions(folder.path());
-    shared["prompts"]["train"] = json!({ "file": file, "skip": 0, "take": 3 });
-    shared["prompts"]["validation"] = json!({ "file": file, "skip": 2, "take": 1 });
-    let found = problems(&shared, &[]);
-    assert!(found[0].starts_with("prompts.validation: shares questions 2..3 of"), "{found:?}");
-
     let mut few = config(folder.path());
     few["prompts"]["evaluation"]["take"] = json!(100);
     assert!(problems(&few, &[])[0].contains("too few for 100"), "{:?}", problems(&few, &[]));
+    let file = questions(folder.path());
     std::fs::write(&file, "{\"token_ids\": [5, 6]}\n{\"turns\": 3}\n").expect("written");
     assert!(problems(&few, &[])[0].contains("questions.jsonl:2: invalid type"));
 }

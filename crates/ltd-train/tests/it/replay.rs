@@ -307,7 +307,15 @@ fn recordings_that_do_not_fit_are_refused() {
     deep["depth"] = json!({ "actions": { "max_depth": 9 } });
     refuse(&deep, "its trees are 6 deep, this run asks for 9");
     record(folder.path(), &value, 9);
-    refuse(&value, "it has question 8, which is one of prompts.validation");
+    refuse(&value, "trace has 1 prompt (question 8) of prompts.validation: measure on other prompts");
+    // Whatever the file is called and looks like now.
+    let questions = std::fs::read_to_string(folder.path().join("questions.jsonl")).expect("questions");
+    let copy = folder.path().join("copy.jsonl");
+    std::fs::write(&copy, questions.replace("\"question_id\":", "\"category\": \"x\", \"question_id\":1"))
+        .expect("written");
+    let mut copied = value.clone();
+    copied["prompts"]["validation"]["file"] = json!(copy);
+    refuse(&copied, "trace has 1 prompt (question 8 (there question 18)) of prompts.validation");
     let mut sampled = value;
     sampled["sampling"] = json!({ "temperature": 1.0 });
     let error = TrainConfig::parse(&sampled.to_string(), Path::new("test.json"), &[]).expect_err("sampling");
