@@ -53,17 +53,17 @@ fn decoding_refuses_what_it_cannot_do() {
         ),
         (
             [&fixed[..], &["--temperature", "-1"], &prompt].concat(),
-            "--temperature: is -1, must be 0 (greedy) or a number from 0.001 on",
+            "--temperature: is -1.0, must be 0 (greedy) or within 0.001..=1000",
         ),
         ([&["--mode", "ar", "--temperature", "nan"], &prompt[..]].concat(), "--temperature: is NaN, must be"),
         (
             [&fixed[..], &["--temperature", "1", "--top-p", "1.5"], &prompt].concat(),
             "--top-p: is 1.5, must be above 0 and at most 1",
         ),
-        ([&fixed[..], &["--temperature", "1", "--top-p", "0"], &prompt].concat(), "--top-p: is 0, must be"),
+        ([&fixed[..], &["--temperature", "1", "--top-p", "0"], &prompt].concat(), "--top-p: is 0.0, must be"),
         (
             [&fixed[..], &["--temperature", "1", "--top-k", "0"], &prompt].concat(),
-            "--top-k: is 0, must be at least 1",
+            "--top-k: is 0, must be within 1..=2147483647",
         ),
         (
             [&fixed[..], &["--temperature", "warm"], &prompt].concat(),
@@ -119,8 +119,8 @@ fn training_refuses_what_it_cannot_do() {
     for message in [
         "config.json:",
         "sede: unknown key",
-        "size.ppo.gamma: is 2, must be within 0..=1",
-        "max_new_tokens: must be",
+        "size.ppo.gamma: is 2.0, must be within 0.0..=1.0",
+        "max_new_tokens: is 0, must be",
     ] {
         assert!(several.contains(message), "{several}");
     }
@@ -219,4 +219,186 @@ fn a_damaged_package_is_refused() {
     bytes[middle] ^= 0x40;
     std::fs::write(&path, bytes).expect("written");
     assert!(decode_with(&[]).contains("size.safetensors: SHA-256 is"));
+}
+
+#[test]
+fn places_of_results_are_looked_at_before_anything_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
+    let (occupied, nowhere) = (path("occupied"), path("nowhere/result"));
+    std::fs::create_dir(&occupied).expect("a folder");
+    std::fs::write(path("occupied/file"), "").expect("written");
+    let below_file = path("occupied/file/result");
+    // Nothing of what the commands read is there: whoever looked at it first would say so.
+    let compare = ["compare", "--config", "missing.json", "--json"];
+    let decode = [&TINY[..], &["--mode", "static", "--depth", "1", "--size", "4"]].concat();
+    let decode = [&decode[..], &["--token-ids", "5 999", "--dump-trees"]].concat();
+    let bench = ["engine", "--config", "missing.json", "--json"];
+    let latency = ["latency", "--config", "missing.json", "--out"];
+    let oracle = ["oracle", "--trace", "missing", "--latency", "missing.json", "--plot"];
+    for (program, arguments) in [
+        ("ltd-train", &compare[..]),
+        ("ltd-decode", &decode),
+        ("ltd-bench", &bench),
+        ("ltd-trace", &latency),
+        ("ltd-trace", &oracle),
+    ] {
+        let flag = arguments.last().expect("a flag");
+        for (place, problem) in [
+            (&occupied, "is a folder, expected a file"),
+            (&nowhere, "nowhere is no folder"),
+            (&below_file, "file is no folder"),
+        ] {
+            let found = refusal(program, &[arguments, &[place]].concat());
+            assert_eq!(found.lines().count(), 1, "{found}");
+            assert!(found.starts_with(&format!("{program}: {flag}: {place}: ")), "{found}");
+            assert!(found.trim_end().ends_with(problem), "{found}");
+        }
+    }
+    let retarget =
+        ["retarget", "--policy", "missing", "--trace", "missing", "--latency", "missing.json", "--out"];
+    let export = ["--run", "missing", "--out"];
+    for (program, arguments) in [("ltd-train", &retarget[..]), ("ltd-export", &export)] {
+        let found = refusal(program, &[arguments, &[&occupied]].concat());
+        assert!(found.contains(&format!("--out: {occupied}: exists and is not empty")), "{found}");
+    }
+    let record = ["record", "--config", "missing.json", "--questions", "missing.jsonl", "--out"];
+    let merge = ["merge", "missing", "--out"];
+    for (program, arguments) in
+        [("ltd-train", &retarget[..]), ("ltd-export", &export), ("ltd-trace", &record), ("ltd-trace", &merge)]
+    {
+        let found = refusal(program, &[arguments, &[&below_file]].concat());
+        assert!(found.contains(&format!("--out: {below_file}: ")), "{found}");
+        assert!(found.trim_end().ends_with("file is no folder"), "{found}");
+    }
+    // Looking leaves nothing behind.
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 1);
+}
+
+#[test]
+fn numbers_beyond_all_bounds_are_refused_with_their_flag_and_their_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), |_| ());
+    let json = folder.path().join("engine.json");
+    let fixed = [&TINY[..], &["--mode", "static", "--token-ids", "5 6 7"]].concat();
+    let compare = ["compare", "--config", text(&config), "--questions", "missing.jsonl"];
+    let retarget = ["retarget", "--policy", "x", "--trace", "x", "--latency", "x", "--out", "x"];
+    let record = ["record", "--config", text(&config), "--questions", "x", "--out", "x"];
+    let latency = ["latency", "--config", text(&config), "--out", "x"];
+    let bench = ["engine", "--config", text(&config), "--json", text(&json)];
+    let (beyond, huge) = ("9223372036854775808", "1e300");
+    for (program, base, flag, values, limit) in [
+        ("ltd-decode", &fixed, "--size", &[beyond, huge, "-1"][..], "4096"),
+        ("ltd-decode", &fixed, "--max-new-tokens", &[beyond, huge, "0"], "4294967295"),
+        ("ltd-train", &compare.to_vec(), "--limit", &[beyond, huge, "0"], "4294967295"),
+        ("ltd-train", &compare.to_vec(), "--max-minutes", &[huge, "0", "nan"], "1000000"),
+        ("ltd-train", &compare.to_vec(), "--constant", &["1,9223372036854775808", "1,0", "x"], "4096"),
+        ("ltd-train", &retarget.to_vec(), "--steps", &[beyond, huge, "0"], "4294967295"),
+        ("ltd-trace", &record.to_vec(), "--limit", &["0"], "18446744073709551615"),
+        ("ltd-trace", &record.to_vec(), "--batch", &[beyond, "0"], "256"),
+        ("ltd-trace", &record.to_vec(), "--every", &[beyond, "0"], "65535"),
+        ("ltd-trace", &latency.to_vec(), "--repeats", &[beyond, "0"], "65535"),
+        ("ltd-bench", &bench.to_vec(), "--tokens", &[beyond, "0"], "4096"),
+        ("ltd-bench", &bench.to_vec(), "--trees", &["1x9223372036854775808", "99x4", "1x0"], "4096"),
+        ("ltd-bench", &bench.to_vec(), "--context", &[beyond, "0"], "16777216"),
+        ("ltd-bench", &bench.to_vec(), "--prompts", &[beyond, "0"], "1048576"),
+        ("ltd-bench", &bench.to_vec(), "--max-new-tokens", &[beyond, "0"], "16777216"),
+        ("ltd-bench", &bench.to_vec(), "--repeats", &[beyond, "0"], "16777216"),
+        ("ltd-bench", &bench.to_vec(), "--memory-cycles", &[beyond, "0"], "16777216"),
+    ] {
+        for value in values {
+            let argument = format!("{flag}={value}");
+            let found = refusal(program, &[&base[..], &[&argument]].concat());
+            assert!(found.contains(flag) && found.contains(value), "{program} {argument}: {found}");
+            // What is no number of the kind at all has no limit to name.
+            let is_beyond = *value == beyond || *value == "0";
+            assert!(!is_beyond || found.contains(limit), "{program} {argument}: {found}");
+        }
+    }
+    let fixed = [&fixed[..], &["--depth", "1", "--size", "4", "--temperature", "1"]].concat();
+    for (arguments, problem) in [
+        (["--top-k", beyond], format!("--top-k: is {beyond}, must be within 1..=2147483647")),
+        (["--temperature", huge], "--temperature: is 1e300, must be 0 (greedy) or within".to_owned()),
+        (["--max-length", beyond], format!("--max-length: is {beyond}, must be within 2..=16777216")),
+    ] {
+        let base: Vec<&str> =
+            fixed.iter().copied().take(if arguments[0] == "--temperature" { 14 } else { 99 }).collect();
+        let found = refusal("ltd-decode", &[&base[..], &arguments].concat());
+        assert!(found.contains(&problem), "{arguments:?}: {found}");
+    }
+    // A plan of ten million rounds is not made.
+    for (value, problem) in [
+        ("stages.rounds=10000000", "must be at most 1000 stages together"),
+        ("stages.size.max_minutes=1e300", "is 1e300 minutes, must be within"),
+    ] {
+        let found = refusal("ltd-train", &["--config", text(&config), "--dry-run", "--set", value]);
+        assert!(found.contains(problem), "{value}: {found}");
+    }
+}
+
+#[test]
+fn prompts_of_two_sets_are_told_apart_by_what_they_say() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = config(folder.path(), |_| ());
+    let questions = folder.path().join("questions.jsonl");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("a")).expect("a folder");
+    std::fs::copy(&questions, at("copy.jsonl")).expect("a copy");
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&questions, at("link.jsonl")).expect("a link");
+    // The same prompts under other names, in another order, beside others.
+    let lines = std::fs::read_to_string(&questions).expect("questions");
+    let named = lines.lines().rev().enumerate().map(|(index, line)| {
+        line.replacen('{', &format!("{{\"question_id\": \"other/{index}\", "), 1) + "\n"
+    });
+    std::fs::write(at("renamed.jsonl"), named.collect::<String>()).expect("written");
+    let set = |name: &str, file: &Path, skip: usize, take: usize| {
+        format!("prompts.{name}={}", json!({ "file": file, "skip": skip, "take": take }))
+    };
+    // Of the ten, six are learned from and two validate.
+    for (file, skip, named) in [
+        (questions.clone(), 5, "question 6"),
+        (at("./questions.jsonl"), 5, "question 6"),
+        (at("a/../questions.jsonl"), 5, "question 6"),
+        (at("copy.jsonl"), 5, "question 6"),
+        (at("link.jsonl"), 5, "question 6"),
+        (at("renamed.jsonl"), 4, "question 6 (there question other/4)"),
+    ] {
+        let change = set("train", &file, skip, 1);
+        let arguments = ["--config", text(&path), "--set", &change];
+        // The set that is measured on is taken as it is; what is learned from is the culprit's name.
+        let evaluation = set("evaluation", &questions, 5, 1);
+        let expected = format!(
+            "prompts.evaluation has 1 prompt ({named}) of prompts.train: measure on other prompts than are \
+             learned from"
+        );
+        let dry = refusal("ltd-train", &[&arguments[..], &["--set", &evaluation, "--dry-run"]].concat());
+        assert!(dry.contains(&expected), "{dry}");
+        let run = at("run");
+        let arguments = [&arguments[..], &["--set", &evaluation, "--run-dir", text(&run)]].concat();
+        let found = refusal("ltd-train", &arguments);
+        assert!(found.contains(&expected) && !run.join("run.json").exists(), "{found}");
+    }
+    // All overlaps are said at once, and many prompts are counted.
+    let (all, some) = (set("train", &questions, 0, 10), set("validation", &at("copy.jsonl"), 8, 1));
+    let arguments = ["--config", text(&path), "--dry-run", "--set", &all, "--set", &some];
+    let found = refusal("ltd-train", &arguments);
+    for expected in [
+        "prompts.validation has 1 prompt (question 9) of prompts.train; ",
+        "prompts.evaluation has 2 prompts (question 9, question 10) of prompts.train; ",
+        "prompts.evaluation has 1 prompt (question 9) of prompts.validation: ",
+    ] {
+        assert!(found.contains(expected), "{found}");
+    }
+    // Twice in one set is odd, and no more.
+    let twice = lines.lines().take(6).chain(lines.lines().take(1)).map(|line| line.to_owned() + "\n");
+    std::fs::write(at("twice.jsonl"), twice.collect::<String>()).expect("written");
+    let output = crate::command::run(
+        "ltd-train",
+        &["--config", text(&path), "--dry-run", "--set", &set("train", &at("twice.jsonl"), 0, 7)],
+    );
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let expected = "warning: prompts.train has 1 prompt (question 7 (there question 1)) of its own again";
+    assert!(errors.contains(expected), "{errors}");
 }

@@ -6,6 +6,8 @@ mod console;
 mod decode;
 mod factored;
 mod folders;
+mod interrupt;
+mod nothing;
 mod path;
 mod resume;
 mod retarget;

@@ -174,11 +174,11 @@ fn compare(folder: &Path, config: &Path) {
     }
     let shallow = "--set engine.max_depth=3 --set depth.actions.max_depth=3 --set evaluation.default.depth=3 --constant 1,4";
     for (arguments, expected) in [
-        ("--constant 3", "expected a depth and a size of at least 1, such as 3,24"),
+        ("--constant 3", "expected a depth and a size within 1..=4096, such as 3,24"),
         ("--constant 8,24", "--constant: depth 8 is asked for, engine.max_depth allows 7"),
         ("--set engine.beam_width=4", "its beam width is 10, that of the configuration is 4"),
         (shallow, "it drafts 5 levels, engine.max_depth allows 3"),
-        ("--max-minutes 0", "expected a number of minutes above 0"),
+        ("--max-minutes 0", "is 0.0 minutes, must be within 1e-6..=1000000.0"),
     ] {
         let arguments: Vec<&str> = arguments.split(' ').collect();
         let message = refusal("ltd-train", &[&shared[..], &arguments].concat());

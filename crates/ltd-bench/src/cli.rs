@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
-use ltd_engine::{DtypeSetting, Engine, Static};
+use ltd_engine::{DtypeSetting, Engine, MAX_DEPTH, Static};
+use ltd_policy::{MAX_SIZE, check_output_file};
 
 use crate::engine;
 use crate::error::{Error, Result};
@@ -30,6 +32,18 @@ impl Cli {
     }
 }
 
+/// Most cached positions and tokens of an answer.
+const ROWS: usize = 1 << 24;
+/// Most prompts.
+const PROMPTS: usize = 1 << 20;
+/// Most repetitions of a measurement: more than a day has room for.
+const REPEATS: usize = 1 << 24;
+
+/// A count of at least 1.
+fn within(most: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=most as u64)
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct EngineArgs {
     /// Configuration of a run: its `engine`, and its prompts for evaluation
@@ -42,25 +56,31 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) json: PathBuf,
     /// Rows of the forwards, the root included
-    #[arg(long, value_name = "V,..", value_delimiter = ',', default_values_t = [1, 8, 16, 32, 64, 128])]
+    #[arg(
+        long,
+        value_name = "V,..",
+        value_delimiter = ',',
+        value_parser = within(MAX_SIZE),
+        default_values_t = [1, 8, 16, 32, 64, 128]
+    )]
     pub(crate) tokens: Vec<usize>,
     /// Trees of the cycles, depth and verification size
     #[arg(long, value_name = "DxV,..", value_delimiter = ',', value_parser = tree, default_values = ["7x59", "1x12", "3x24"])]
     pub(crate) trees: Vec<Static>,
     /// Cached positions before each forward
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = within(ROWS))]
     pub(crate) context: usize,
     /// Prompts to decode at most
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = within(PROMPTS))]
     pub(crate) prompts: usize,
     /// Tokens to decode at most, per prompt and contender
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = within(ROWS))]
     pub(crate) max_new_tokens: usize,
     /// How often each forward is timed
-    #[arg(long, value_name = "N", default_value_t = 21)]
+    #[arg(long, value_name = "N", default_value_t = 21, value_parser = within(REPEATS))]
     pub(crate) repeats: usize,
     /// Cycles over which memory must not grow
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = within(REPEATS))]
     pub(crate) memory_cycles: usize,
     /// Also show where the time of each target forward goes
     #[arg(long)]
@@ -79,31 +99,11 @@ pub(crate) struct EngineArgs {
 impl EngineArgs {
     /// Fails if something is asked for that cannot be measured. Called before anything that takes long.
     pub(crate) fn check(&self) -> Result<()> {
-        let counts = [
-            ("--tokens", self.tokens.iter().copied().min()),
-            ("--context", Some(self.context)),
-            ("--prompts", Some(self.prompts)),
-            ("--max-new-tokens", Some(self.max_new_tokens)),
-            ("--repeats", Some(self.repeats)),
-            ("--memory-cycles", Some(self.memory_cycles)),
-        ];
-        if let Some((argument, _)) = counts.into_iter().find(|(_, least)| *least == Some(0)) {
-            return Err(Error::Argument { argument, problem: "must be at least 1".to_owned() });
-        }
         if self.memory_cycles < self.trees.len() {
             let problem = format!("is {}, too few for {} trees", self.memory_cycles, self.trees.len());
             return Err(Error::Argument { argument: "--memory-cycles", problem });
         }
-        let folder = self.json.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            let problem = format!("{} is no folder", folder.display());
-            return Err(Error::Argument { argument: "--json", problem });
-        }
-        if self.json.is_dir() {
-            let problem = format!("{} is a folder, expected a file", self.json.display());
-            return Err(Error::Argument { argument: "--json", problem });
-        }
-        Ok(())
+        check_output_file("--json", &self.json).map_err(Error::Place)
     }
 
     /// Fails if an engine has no room for what is asked for.
@@ -128,7 +128,12 @@ impl EngineArgs {
 fn tree(text: &str) -> Result<Static, String> {
     let numbers = text.split_once('x').map(|(depth, size)| (depth.parse(), size.parse()));
     match numbers {
-        Some((Ok(depth), Ok(size))) if size > 0 => Ok(Static { depth, size }),
-        _ => Err(format!("`{text}` is no tree: expected DEPTHxSIZE with a size of at least 1, such as 3x24")),
+        Some((Ok(depth), Ok(size))) if depth <= MAX_DEPTH && (1..=MAX_SIZE).contains(&size) => {
+            Ok(Static { depth, size })
+        }
+        _ => Err(format!(
+            "`{text}` is no tree: expected DEPTHxSIZE with a depth of at most {MAX_DEPTH} and a size within \
+             1..={MAX_SIZE}, such as 3x24"
+        )),
     }
 }

@@ -19,6 +19,9 @@ pub(crate) enum Error {
     /// The target ends every answer before its first token.
     #[error("the target answers each prompt for evaluation with the end of the sequence: nothing to measure")]
     NothingToDecode,
+    /// Where the figures are to go.
+    #[error(transparent)]
+    Place(ltd_policy::Error),
     /// The output file.
     #[error("cannot write {0}")]
     Write(#[from] ltd_policy::Error),
@@ -37,10 +40,11 @@ impl Error {
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
     pub(crate) fn is_usage(&self) -> bool {
         match self {
-            Self::Argument { .. } | Self::NothingToDecode | Self::Text(_) => true,
+            Self::Argument { .. } | Self::Text(_) => true,
+            Self::Place(error) => error.is_usage(),
             Self::Config(error) => error.is_usage(),
             Self::Engine(error) => error.is_usage(),
-            Self::Write(_) | Self::Output(_) => false,
+            Self::NothingToDecode | Self::Write(_) | Self::Output(_) => false,
         }
     }
 }

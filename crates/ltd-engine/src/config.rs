@@ -130,6 +130,9 @@ fn default_max_depth() -> usize {
 /// Cache positions when the configuration names none: enough for a chat answer, little memory.
 const DEFAULT_MAX_LENGTH: usize = 2048;
 
+/// Cache positions that can be asked for; beyond, no model was made for them.
+const MAX_LENGTHS: std::ops::RangeInclusive<usize> = 2..=1 << 24;
+
 impl EngineConfig {
     /// Defaults for a pair of folders.
     pub fn new(target: impl Into<PathBuf>, draft: impl Into<PathBuf>) -> Self {
@@ -186,8 +189,8 @@ impl EngineConfig {
         if let Some(threads) = self.threads.filter(|&threads| threads > MAX_THREADS) {
             problems.push(("threads", format!("is {threads}, must be at most {MAX_THREADS}")));
         }
-        if self.max_length.is_some_and(|length| length < 2) {
-            problems.push(("max_length", "must be at least 2".to_owned()));
+        if let Some(length) = self.max_length.filter(|length| !MAX_LENGTHS.contains(length)) {
+            problems.push(("max_length", format!("is {length}, must be within {MAX_LENGTHS:?}")));
         }
         problems
     }

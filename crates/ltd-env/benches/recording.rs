@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use ltd_engine::text::{TextModel, load_questions};
 use ltd_engine::{DtypeSetting, Engine, EngineConfig, fingerprint};
+use ltd_env::Interrupt;
 use ltd_env::trace::{TRACE_VERSION, TraceHeader, record_sequence};
 
 const PROMPTS: usize = 8;
@@ -54,7 +55,8 @@ fn main() {
         for (batch, ms) in BATCHES.iter().zip(&mut ms) {
             let start = Instant::now();
             let sequence =
-                record_sequence(&engine, &header, number, &prompt.ids, *batch).expect("a recording");
+                record_sequence(&engine, &header, number, &prompt.ids, *batch, &Interrupt::default())
+                    .expect("a recording");
             ms.push(start.elapsed().as_secs_f64() * 1e3 / sequence.len() as f64);
             tokens = sequence.tokens[..sequence.prompt_len + sequence.len()].to_vec();
         }

@@ -10,6 +10,9 @@ pub enum Error {
     /// A cycle failed.
     #[error(transparent)]
     Engine(#[from] ltd_engine::Error),
+    /// There was a wish to stop.
+    #[error("interrupted")]
+    Interrupted,
     /// A file could not be read or written.
     #[error("{path}: {source}", path = path.display())]
     Io {
@@ -61,6 +64,14 @@ pub enum Error {
         cycles: usize,
         /// Where the first decision would be due.
         min_depth: usize,
+    },
+    /// No prompt leads to a cycle.
+    #[error(
+        "the target ended {answers} answers in a row before their first token: there is nothing to learn from"
+    )]
+    NothingToDecode {
+        /// Answers that ended at once.
+        answers: usize,
     },
     /// `step` without an episode.
     #[error("no episode is under way: call reset first")]

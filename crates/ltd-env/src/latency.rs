@@ -9,8 +9,8 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::Result;
 use crate::random::stream;
+use crate::{Interrupt, Result};
 
 /// What is measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,23 +83,30 @@ struct Sample {
 ///
 /// A first round measures all of the grid, the next ones the verifications that are still in doubt: what scatters
 /// more is measured more often.
+///
+/// # Errors
+/// If the models fail, or with [`Error::Interrupted`](crate::Error::Interrupted) soon after there is a wish
+/// to stop.
 pub fn measure(
     engine: &Engine,
     plan: &LatencyPlan,
+    interrupt: &Interrupt,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Measured> {
     let mut random = stream(plan.seed, "latency");
     let mut rehearsal = rehearsal(engine, plan, &mut random)?;
     let mut points = plan.points();
     for setting in plan.settings(&points, engine.beam_width(), &mut random).into_iter().take(WARM_UP) {
+        interrupt.check()?;
         sample(engine, &mut rehearsal, setting, usize::MAX)?;
     }
-    let level_rows = measure_level_rows(engine, plan, &mut rehearsal, &mut random)?;
+    let level_rows = measure_level_rows(engine, plan, interrupt, &mut rehearsal, &mut random)?;
     let mut samples = Vec::new();
     for round in 1.. {
         let settings = plan.settings(&points, engine.beam_width(), &mut random);
         let planned = samples.len() + settings.len();
         for setting in settings {
+            interrupt.check()?;
             samples.push(sample(engine, &mut rehearsal, setting, usize::MAX)?);
             progress(samples.len(), planned);
         }
@@ -114,11 +121,12 @@ pub fn measure(
 }
 
 /// Relative error of a table against cycles of random depth, size, context length and unread rows, which expand what
-/// their size can verify.
+/// their size can verify. It ends as [`measure`] does.
 pub fn held_out_error(
     engine: &Engine,
     plan: &LatencyPlan,
     model: &LatencyModel,
+    interrupt: &Interrupt,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<HeldOutError> {
     let mut random = stream(plan.seed, "latency held out");
@@ -127,6 +135,7 @@ pub fn held_out_error(
     let (smallest, largest) = (plan.sizes[0], plan.sizes[plan.sizes.len() - 1]);
     let mut errors = Vec::with_capacity(plan.held_out);
     for number in 0..plan.held_out + WARM_UP {
+        interrupt.check()?;
         let size = random.random_range(smallest..=largest);
         let least = plan.least_depth(size, engine.beam_width());
         let setting = Setting {
@@ -222,6 +231,7 @@ fn sample(engine: &Engine, rehearsal: &mut Rehearsal, setting: Setting, size_lim
 fn measure_level_rows(
     engine: &Engine,
     plan: &LatencyPlan,
+    interrupt: &Interrupt,
     rehearsal: &mut Rehearsal,
     random: &mut ChaCha8Rng,
 ) -> Result<Surface> {
@@ -238,6 +248,7 @@ fn measure_level_rows(
     let mut grid = Grid::default();
     for places in places.chunk_by(|a, b| a.0 == b.0) {
         for places in places.chunks(plan.max_depth) {
+            interrupt.check()?;
             let session = rehearsal.at(engine, places[0].0, 1)?;
             let mut cycle = engine.begin_cycle(session, usize::MAX)?;
             for &(context, rows) in places {

@@ -7,9 +7,14 @@ use ltd_engine::{CycleOutcome, CycleState, Engine, Sampler, Session, StopRule};
 use ltd_policy::CycleSummary;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
 use crate::backend::{Cycle, CycleBackend};
 use crate::prompt_stream::{Position, PromptStream};
+use crate::{Error, Interrupt, Result};
+
+/// Epochs in which each prompt came at least once, whatever their order, since one that began an answer.
+const GREEDY_EPOCHS: usize = 2;
+/// The same where answers are drawn: one may end at once by chance.
+const SAMPLED_EPOCHS: usize = 100;
 
 /// Decodes prompt after prompt, one cycle at a time. A generation goes on across episodes until its stop rule ends
 /// it; then the next prompt is prefilled.
@@ -18,6 +23,7 @@ pub struct LiveCycles {
     prompts: PromptStream,
     stop: StopRule,
     sampler: Sampler,
+    interrupt: Interrupt,
     generation: Option<Generation>,
     /// Memory of the last finished generation.
     recycled: Option<Session>,
@@ -61,20 +67,35 @@ impl LiveCycles {
     /// Cycles of `engine` over `prompts`. Each sequence is another one to `sampler`: a prompt that comes again is
     /// continued differently.
     pub fn new(engine: Rc<Engine>, prompts: PromptStream, stop: StopRule, sampler: Sampler) -> Self {
-        Self { engine, prompts, stop, sampler, generation: None, recycled: None }
+        let interrupt = Interrupt::default();
+        Self { engine, prompts, stop, sampler, interrupt, generation: None, recycled: None }
     }
 
-    /// The sequence to go on with: the present one, or the next prompt's.
+    /// The same cycles, whose return to a saved state ends soon after there is a wish to stop.
+    #[must_use]
+    pub fn with_interrupt(self, interrupt: Interrupt) -> Self {
+        Self { interrupt, ..self }
+    }
+
+    /// The sequence to go on with: the present one, or that of the next prompt whose answer has a token.
     fn generation(&mut self) -> Result<&mut Generation> {
-        let ended = self
+        let epochs = if self.sampler.params().is_greedy() { GREEDY_EPOCHS } else { SAMPLED_EPOCHS };
+        let most = epochs * self.prompts.len();
+        let mut answers = 0;
+        while self
             .generation
             .as_ref()
-            .is_none_or(|generation| self.stop.reached(&generation.session, generation.prompt_len).is_some());
-        if ended {
+            .is_none_or(|generation| self.stop.reached(&generation.session, generation.prompt_len).is_some())
+        {
+            self.interrupt.check()?;
+            if answers == most {
+                return Err(Error::NothingToDecode { answers });
+            }
             self.recycled =
                 self.generation.take().map(|generation| generation.session).or(self.recycled.take());
             self.prompts.advance();
             self.generation = self.started()?;
+            answers += 1;
         }
         Ok(self.generation.as_mut().expect("invariant: a generation that ended was replaced"))
     }
@@ -131,6 +152,7 @@ impl CycleBackend for LiveCycles {
         {
             let session = &mut generation.session;
             for &PastCycle { size_limit, depth, size } in &cycles {
+                self.interrupt.check()?;
                 let mut cycle = self.engine.begin_cycle(session, size_limit)?;
                 for _ in 0..depth {
                     self.engine.expand(session, &mut cycle)?;

@@ -6,17 +6,18 @@
 //! Constants and foresight decide in no time, and expand no candidate that their size could not verify; a controller's
 //! decisions take what the table says.
 //!
-//! Everything here needs a trace without gaps ([`Trace::read_replayable`]).
+//! Everything here needs a trace without gaps ([`Trace::read_replayable`]). What takes long ends soon after
+//! there is a wish to stop, with [`Error::Interrupted`](crate::Error::Interrupted).
 
 use std::ops::Add;
 
 use ltd_engine::{Controller, CycleOutcome, CycleStats};
 use rayon::prelude::*;
 
-use crate::Costs;
 use crate::backend::Cycle;
 use crate::replay::{RecordedTree, ReplayCycle};
 use crate::trace::{Trace, TraceHeader, TracedSequence};
+use crate::{Costs, Interrupt, Result};
 
 /// Depths and sizes that may be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,13 +82,23 @@ impl Sums {
 }
 
 /// Throughput of every constant, in the order of [`Choices::pairs`].
-pub fn constants(trace: &Trace, costs: &Costs, choices: &Choices) -> Vec<Constant> {
-    constants_within(trace, costs, choices, |size| size)
+pub fn constants(
+    trace: &Trace,
+    costs: &Costs,
+    choices: &Choices,
+    interrupt: &Interrupt,
+) -> Result<Vec<Constant>> {
+    constants_within(trace, costs, choices, interrupt, |size| size)
 }
 
 /// [`constants`] whose levels expand the whole beam, as EAGLE-3 drafts.
-pub fn whole_beam_constants(trace: &Trace, costs: &Costs, choices: &Choices) -> Vec<Constant> {
-    constants_within(trace, costs, choices, |_| usize::MAX)
+pub fn whole_beam_constants(
+    trace: &Trace,
+    costs: &Costs,
+    choices: &Choices,
+    interrupt: &Interrupt,
+) -> Result<Vec<Constant>> {
+    constants_within(trace, costs, choices, interrupt, |_| usize::MAX)
 }
 
 /// Constants that draft for as many candidates as `size_limit` says of their size.
@@ -95,12 +106,14 @@ fn constants_within(
     trace: &Trace,
     costs: &Costs,
     choices: &Choices,
+    interrupt: &Interrupt,
     size_limit: impl Fn(usize) -> usize + Sync,
-) -> Vec<Constant> {
+) -> Result<Vec<Constant>> {
     let (pairs, costs): (Vec<_>, _) = (choices.pairs().collect(), &costs.without_decisions());
-    let expansions: Vec<Expansions> =
-        choices.sizes.par_iter().map(|&size| Expansions::of(trace, size_limit(size))).collect();
+    let expansions = choices.sizes.par_iter().map(|&size| Expansions::of(trace, size_limit(size), interrupt));
+    let expansions: Vec<Expansions> = expansions.collect::<Result<_>>()?;
     let constant = |&(depth, size): &(usize, usize)| {
+        interrupt.check()?;
         let expansions = &expansions[choices.place(size)];
         let sums = trace.sequences.iter().zip(&expansions.sequences).map(|(sequence, expanded)| {
             let (mut sums, mut at, mut rows) = (Sums::default(), 0, 1);
@@ -113,7 +126,7 @@ fn constants_within(
             }
             sums
         });
-        Constant { depth, size, sums: sums.fold(Sums::default(), Sums::add) }
+        Ok(Constant { depth, size, sums: sums.fold(Sums::default(), Sums::add) })
     };
     pairs.par_iter().map(constant).collect()
 }
@@ -134,9 +147,10 @@ struct Expansions {
 }
 
 impl Expansions {
-    fn of(trace: &Trace, size_limit: usize) -> Self {
+    fn of(trace: &Trace, size_limit: usize, interrupt: &Interrupt) -> Result<Self> {
         let header = &trace.header;
         let of_sequence = |sequence: &TracedSequence| {
+            interrupt.check()?;
             let mut expanded = Vec::with_capacity(sequence.len() * header.depth);
             for at in 0..sequence.len() {
                 let tree = RecordedTree { header, position: sequence.position(at) };
@@ -146,28 +160,36 @@ impl Expansions {
                 }
                 expanded.extend_from_slice(cycle.level_rows());
             }
-            expanded
+            Ok(expanded)
         };
-        Self { sequences: trace.sequences.iter().map(of_sequence).collect() }
+        Ok(Self { sequences: trace.sequences.iter().map(of_sequence).collect::<Result<_>>()? })
     }
 }
 
 /// Throughput of the best choice at every position, made with knowledge of the whole continuation: no policy can be
 /// faster on this trace at these costs.
-pub fn clairvoyant(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
+pub fn clairvoyant(trace: &Trace, costs: &Costs, choices: &Choices, interrupt: &Interrupt) -> Result<f64> {
     let (mut lambda, costs) = (0.0, &costs.without_decisions());
-    let expansions: Vec<Expansions> =
-        choices.sizes.par_iter().map(|&size| Expansions::of(trace, size)).collect();
+    let expansions = choices.sizes.par_iter().map(|&size| Expansions::of(trace, size, interrupt));
+    let expansions: Vec<Expansions> = expansions.collect::<Result<_>>()?;
     loop {
         let numbers = (0..trace.sequences.len()).into_par_iter();
-        let sums = numbers.map(|number| best_path(trace, number, &expansions, costs, choices, lambda));
-        let found = sums.reduce(Sums::default, Sums::add).tokens_per_second();
+        let sums = numbers.map(|number| {
+            interrupt.check().map(|()| best_path(trace, number, &expansions, costs, choices, lambda))
+        });
+        let found = sums.try_reduce(Sums::default, |a, b| Ok(a + b))?.tokens_per_second();
         // Each step is an improvement, and there are finitely many ways.
         if found <= lambda * (1.0 + 1e-9) {
-            return found.max(lambda);
+            return Ok(found.max(lambda));
         }
         lambda = found;
     }
+}
+
+/// The share of the way from a constant's throughput to the clairvoyant's that is gone; `None` where there is
+/// none to go.
+pub fn closed(reached: f64, constant: f64, clairvoyant: f64) -> Option<f64> {
+    (clairvoyant > constant).then(|| (reached - constant) / (clairvoyant - constant))
 }
 
 /// The way through a sequence with the largest `tokens - lambda * seconds`: a dynamic programme from its end.
@@ -254,9 +276,14 @@ pub fn replay_parallel(
 }
 
 /// Lets a controller decide on the tree of every recorded position, in order, whatever it decided before.
-pub fn decide_at_every_position(trace: &Trace, controller: &mut dyn Controller) {
+pub fn decide_at_every_position(
+    trace: &Trace,
+    controller: &mut dyn Controller,
+    interrupt: &Interrupt,
+) -> Result<()> {
     let header = &trace.header;
     for sequence in &trace.sequences {
+        interrupt.check()?;
         for at in 0..sequence.len() {
             let tree = RecordedTree { header, position: sequence.position(at) };
             let mut cycle = tree.begin(controller.size_limit());
@@ -267,6 +294,7 @@ pub fn decide_at_every_position(trace: &Trace, controller: &mut dyn Controller) 
             controller.verification_size(&cycle.summary());
         }
     }
+    Ok(())
 }
 
 /// Whether a recorded cycle drafts one more level: as the engine does.

@@ -76,6 +76,11 @@ impl PromptStream {
         Self { prompts, order }
     }
 
+    /// How many prompts there are.
+    pub(crate) fn len(&self) -> usize {
+        self.prompts.len()
+    }
+
     /// The next prompt.
     pub(crate) fn advance(&mut self) -> &[u32] {
         &self.prompts[self.order.advance()]

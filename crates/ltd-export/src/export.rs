@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use ltd_policy::{
-    Choice, Frozen, MANIFEST_FILE, Manifest, Outputs, Policy, PolicyEntry, PolicyPackage, Probes, is_full,
-    sha256_hex, write_atomically,
+    Choice, Frozen, MANIFEST_FILE, Manifest, Outputs, Policy, PolicyEntry, PolicyPackage, Probes,
+    check_new_folder, is_full, sha256_hex, write_atomically,
 };
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -29,6 +29,7 @@ pub struct Export {
 
 /// Freezes the policies of `stage` (the one that the run selected, if none is named) into the new folder `out`.
 pub fn export(run: &Path, stage: Option<&str>, out: &Path) -> Result<Export> {
+    check_new_folder("--out", out)?;
     let source = find_stage(run, stage)?;
     let manifest = Manifest::load(&source.join(STAGE_MANIFEST))?;
     let policy = manifest.load_policy(&source)?;
@@ -37,11 +38,7 @@ pub fn export(run: &Path, stage: Option<&str>, out: &Path) -> Result<Export> {
 
 /// Writes a package, such as a retargeted one, in every form into the new folder `out`.
 pub fn write(package: &PolicyPackage, out: &Path) -> Result<Export> {
-    let occupied = out.read_dir().is_ok_and(|mut entries| entries.next().is_some()) || out.is_file();
-    if occupied {
-        let problem = "exists and is not empty: choose another --out, or remove it".to_owned();
-        return Err(Error::Out { path: out.to_owned(), problem });
-    }
+    check_new_folder("--out", out)?;
     let unusable = |error: std::io::Error| {
         let path = out.to_owned();
         if is_full(&error) {

@@ -2,6 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Most candidates that can be asked for, whatever a tree holds: more than any hardware verifies for free.
+pub const MAX_SIZE: usize = 4096;
+
+/// Candidates of a tree of a depth, `W + D * W * W`; if there are too many to count, the highest number there
+/// is.
+pub fn tree_candidates(beam_width: usize, depth: usize) -> usize {
+    depth.saturating_mul(beam_width).saturating_mul(beam_width).saturating_add(beam_width)
+}
+
 /// When the depth policy is asked, and between which depths it may stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -93,6 +102,9 @@ impl SizeActions {
         if self.sizes[0] == 0 || !self.sizes.is_sorted_by(|a, b| a < b) {
             return Some(format!("is {:?}, must be strictly ascending and start at 1 or more", self.sizes));
         }
+        if self.largest() > MAX_SIZE {
+            return Some(format!("has {}, must be at most {MAX_SIZE}", self.largest()));
+        }
         None
     }
 }
@@ -116,9 +128,10 @@ mod tests {
         let keys: Vec<_> = actions.problems(12).into_iter().map(|(key, _)| key).collect();
         assert_eq!(keys, ["max_depth", "min_depth", "decide_every"]);
         assert!(DepthActions::default().problems(12).is_empty());
-        for sizes in [vec![], vec![4], vec![0, 4], vec![8, 4], vec![4, 4]] {
+        for sizes in [vec![], vec![4], vec![0, 4], vec![8, 4], vec![4, 4], vec![4, MAX_SIZE + 1]] {
             assert!(SizeActions { sizes }.problem().is_some());
         }
         assert!(SizeActions { sizes: vec![4, 8] }.problem().is_none());
+        assert_eq!((tree_candidates(10, 12), tree_candidates(usize::MAX, 2)), (1210, usize::MAX));
     }
 }

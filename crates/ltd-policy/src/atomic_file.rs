@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
+use crate::output::folder_of;
 use crate::{Error, Result};
 
 /// How the names of unfinished files begin; the rest is drawn anew for each.
@@ -10,9 +11,8 @@ const UNFINISHED: &str = ".writing-";
 
 /// Writes a file under a temporary name in the same folder, then renames it into place.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?;
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder_of(path))?;
         file.as_file_mut().write_all(bytes)?;
         file.as_file().sync_all()?;
         // Temporary files are private to their owner; results are not.

@@ -17,6 +17,16 @@ pub enum Error {
         /// What the operating system says.
         source: std::io::Error,
     },
+    /// A result cannot go where it was asked for.
+    #[error("{flag}: {}: {problem}", path.display())]
+    Place {
+        /// What named the place on the command line.
+        flag: &'static str,
+        /// The place.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// A policy file is truncated or malformed.
     #[error("{}: not a complete safetensors file: {source}", path.display())]
     Safetensors {

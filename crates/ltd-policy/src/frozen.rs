@@ -18,8 +18,8 @@ use crate::{Error, Result};
 const FORMAT_VERSION: u32 = 1;
 /// Key of the JSON header among the file's metadata.
 const HEADER: &str = "policy";
-/// More layers than any policy has: a bound on what a file can ask for.
-const MAX_LAYERS: usize = 16;
+/// Most layers of a network, the last one included: a bound on what a file can ask for.
+pub const MAX_LAYERS: usize = 16;
 
 /// Which decision a policy makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

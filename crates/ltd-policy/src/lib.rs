@@ -12,24 +12,26 @@ mod latency;
 mod manifest;
 mod mlp;
 mod observation;
+mod output;
 mod package;
 mod sampling;
 mod text_file;
 
-pub use action::{DepthActions, DepthRule, SizeActions};
+pub use action::{DepthActions, DepthRule, MAX_SIZE, SizeActions, tree_candidates};
 pub use atomic_file::{is_full, remove_unfinished, write_atomically};
 pub use conditions::Conditions;
 pub use decider::{DepthPolicy, SizePolicy};
 pub use error::{Error, Result};
 pub use factored::{FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor};
 pub use folder_lock::FolderLock;
-pub use frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind, Probes};
+pub use frozen::{Actions, Frozen, FrozenPolicy, MAX_LAYERS, Outputs, PolicyKind, Probes};
 pub use latency::{
     DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,
 };
 pub use manifest::{ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, ModelIdentity, PolicyEntry};
 pub use mlp::{Linear, Mlp, Scratch, argmax};
 pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
+pub use output::{check_new_folder, check_output_file, check_output_folder};
 pub use package::{Choice, Factored, Policy, PolicyPackage, sha256_hex};
 pub use sampling::SamplingParams;
 pub use text_file::read_text;

@@ -243,7 +243,7 @@ impl PolicyPackage {
         if !problems.is_empty() {
             return Err(refused(problems.join("; ")));
         }
-        let sha256 = sha256_hex(factored.latency.to_json().as_bytes());
+        let sha256 = factored.latency.sha256();
         let PolicyEntry::Factored { file, layout, actions, latency_table, tokens_per_second, margin } =
             &mut manifest.policy
         else {

@@ -16,6 +16,10 @@ pub struct SamplingParams {
 
 /// Lowest temperature above 0: below, the quotient of logits can leave the range of `f32`.
 const LEAST_TEMPERATURE: f64 = 1e-3;
+/// Highest temperature: far below, all tokens are as probable as each other.
+const HIGHEST_TEMPERATURE: f64 = 1e3;
+/// Most tokens that a limit can name: more than any vocabulary has.
+const MOST_TOKENS: usize = i32::MAX as usize;
 
 impl Default for SamplingParams {
     fn default() -> Self {
@@ -38,17 +42,20 @@ impl SamplingParams {
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let Self { temperature, top_p, top_k } = *self;
         let mut problems = Vec::new();
-        if !(self.is_greedy() || temperature >= LEAST_TEMPERATURE && temperature.is_finite()) {
-            let problem =
-                format!("is {temperature}, must be 0 (greedy) or a number from {LEAST_TEMPERATURE} on");
+        if !(self.is_greedy() || (LEAST_TEMPERATURE..=HIGHEST_TEMPERATURE).contains(&temperature)) {
+            let problem = format!(
+                "is {temperature:?}, must be 0 (greedy) or within {LEAST_TEMPERATURE}..={HIGHEST_TEMPERATURE}"
+            );
             problems.push(("temperature", problem));
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
             problems
-                .push(("top_p", format!("is {top_p}, must be above 0 and at most 1 (1 keeps all tokens)")));
+                .push(("top_p", format!("is {top_p:?}, must be above 0 and at most 1 (1 keeps all tokens)")));
         }
-        if top_k == Some(0) {
-            problems.push(("top_k", "is 0, must be at least 1 (left out, it keeps all tokens)".to_owned()));
+        if let Some(top_k) = top_k.filter(|top_k| !(1..=MOST_TOKENS).contains(top_k)) {
+            let problem =
+                format!("is {top_k}, must be within 1..={MOST_TOKENS} (left out, it keeps all tokens)");
+            problems.push(("top_k", problem));
         }
         problems
     }

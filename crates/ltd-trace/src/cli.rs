@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
+
+use ltd_train::INTERRUPTED_EXIT_CODE;
 
 use crate::{Result, latency, oracle, record};
 
@@ -45,13 +48,13 @@ pub(crate) struct RecordArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) skip: usize,
     /// Prompts to record [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within::<usize>(1, u64::MAX))]
     pub(crate) limit: Option<usize>,
     /// Positions whose trees grow at the same time
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = within::<u16>(1, 256))]
     pub(crate) batch: u16,
     /// Record the trees of every K-th position only: for statistics and predictors, not for replays
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = within::<u16>(1, u16::MAX.into()))]
     pub(crate) every: u16,
     /// Record the entropies of the draft's distributions too
     #[arg(long)]
@@ -73,7 +76,7 @@ pub(crate) struct LatencyArgs {
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(crate) overrides: Vec<String>,
     /// Measured cycles per verification size and context length; where they scatter, up to four times as many
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u16).range(3..))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = within::<u16>(3, u16::MAX.into()))]
     pub(crate) repeats: u16,
     /// File to write
     #[arg(long, value_name = "FILE")]
@@ -109,21 +112,27 @@ pub(crate) struct MergeArgs {
     pub(crate) out: PathBuf,
 }
 
+/// A count between two others.
+fn within<T: TryFrom<u64> + Clone + Send + Sync>(least: u64, most: u64) -> RangedU64ValueParser<T> {
+    RangedU64ValueParser::new().range(least..=most)
+}
+
 impl Cli {
     /// Runs the command and says how the program should end.
     pub fn run(&self) -> ExitCode {
         match self.execute() {
-            Ok(code) => code,
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.is_interrupt() => ExitCode::from(INTERRUPTED_EXIT_CODE),
             Err(error) => ltd_console::fail("ltd-trace", &error, error.is_usage()),
         }
     }
 
-    fn execute(&self) -> Result<ExitCode> {
+    fn execute(&self) -> Result<()> {
         match &self.command {
             Command::Record(args) => record::record(args),
-            Command::Latency(args) => latency::latency(args).map(|()| ExitCode::SUCCESS),
-            Command::Oracle(args) => oracle::oracle(args).map(|()| ExitCode::SUCCESS),
-            Command::Merge(args) => record::merge(args).map(|()| ExitCode::SUCCESS),
+            Command::Latency(args) => latency::latency(args),
+            Command::Oracle(args) => oracle::oracle(args),
+            Command::Merge(args) => record::merge(args),
         }
     }
 }

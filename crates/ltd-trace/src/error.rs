@@ -37,6 +37,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether nothing failed, but there was a wish to stop.
+    pub fn is_interrupt(&self) -> bool {
+        matches!(self, Self::Config(error) if error.is_interrupt())
+    }
+
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
         match self {

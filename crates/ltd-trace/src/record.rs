@@ -1,19 +1,17 @@
 //! `ltd-trace record` and `merge`.
 
-use std::process::ExitCode;
-
 use ltd_console::{note, say};
 use ltd_engine::Engine;
 use ltd_engine::text::TextModel;
 use ltd_env::trace::{Trace, TraceWriter};
-use ltd_train::{
-    INTERRUPTED_EXIT_CODE, Interrupt, Progress, PromptSet, Recording, TrainConfig, load_prompts,
-};
+use ltd_policy::check_output_folder;
+use ltd_train::{Interrupt, Progress, PromptSet, Recording, TrainConfig, listen, load_prompts};
 
 use crate::cli::{MergeArgs, RecordArgs};
 use crate::{Error, Result};
 
-pub(crate) fn record(args: &RecordArgs) -> Result<ExitCode> {
+pub(crate) fn record(args: &RecordArgs) -> Result<()> {
+    check_output_folder("--out", &args.out)?;
     let config = TrainConfig::load(&args.config, &args.overrides)?;
     let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
     let engine = Engine::load(&config.engine)?;
@@ -33,16 +31,17 @@ pub(crate) fn record(args: &RecordArgs) -> Result<ExitCode> {
         hidden: args.hidden,
         max_time: None,
     };
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::default();
+    listen(&interrupt)?;
     let done = ltd_train::record(&recording, &config, &engine, text.eos(), Progress::detect(), &interrupt);
-    let done = done.map_err(|error| match error {
+    done.map_err(|error| match error {
         ltd_train::Error::Env(error @ ltd_env::Error::Io { .. }) => Error::Recording(error),
         other => other.into(),
-    })?;
-    Ok(if done { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED_EXIT_CODE) })
+    })
 }
 
 pub(crate) fn merge(args: &MergeArgs) -> Result<()> {
+    check_output_folder("--out", &args.out)?;
     let mut writer: Option<TraceWriter> = None;
     // What cannot be told is merged nevertheless.
     let mut told = Ok(());

@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use ltd_console::{note, print_result, say};
 use ltd_engine::text::{StopToken, TextModel};
+use ltd_policy::MAX_SIZE;
 
 use crate::compare::compare;
-use crate::config::StaticSetting;
-use crate::interrupt::EXIT_CODE;
+use crate::config::{Minutes, StaticSetting, limits};
+use crate::interrupt::{EXIT_CODE, listen};
+use crate::prompts::Prompts;
 use crate::retarget::retarget;
 use crate::run::timestamp;
 use crate::{Ending, Error, Interrupt, Progress, Result, TrainConfig, Trainer};
@@ -69,7 +72,7 @@ pub(crate) struct RetargetArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Steps of replay that each policy of a pair goes on learning for; a factored policy needs none
-    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = count())]
     pub(crate) steps: usize,
     /// Seed of that learning
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -103,11 +106,11 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "N", default_value_t = 0, requires = "questions")]
     pub(crate) skip: usize,
     /// Prompts to decode [default: all]
-    #[arg(long, value_name = "N", requires = "questions")]
+    #[arg(long, value_name = "N", requires = "questions", value_parser = count())]
     pub(crate) limit: Option<usize>,
     /// End after this time, at a prompt's end
-    #[arg(long, value_name = "M", value_parser = minutes)]
-    pub(crate) max_minutes: Option<f64>,
+    #[arg(long, value_name = "M")]
+    pub(crate) max_minutes: Option<Minutes>,
     /// Write everything measured
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -118,16 +121,14 @@ fn constant(text: &str) -> Result<StaticSetting, String> {
         Some(StaticSetting { depth: depth.trim().parse().ok()?, size: size.trim().parse().ok()? })
     });
     match parts {
-        Some(setting) if setting.size > 0 => Ok(setting),
-        _ => Err("expected a depth and a size of at least 1, such as 3,24".to_owned()),
+        Some(setting) if (1..=MAX_SIZE).contains(&setting.size) => Ok(setting),
+        _ => Err(format!("expected a depth and a size within 1..={MAX_SIZE}, such as 3,24")),
     }
 }
 
-fn minutes(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(minutes) if minutes > 0.0 && f64::is_finite(minutes) => Ok(minutes),
-        _ => Err("expected a number of minutes above 0".to_owned()),
-    }
+/// A number of steps or prompts.
+fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=*limits::COUNTS.end() as u64)
 }
 
 impl Cli {
@@ -135,11 +136,12 @@ impl Cli {
     pub fn run(&self) -> ExitCode {
         let result = match &self.command {
             Some(Command::Retarget(args)) => retarget(args).map(|()| ExitCode::SUCCESS),
-            Some(Command::Compare(args)) => compare(args),
+            Some(Command::Compare(args)) => compare(args).map(|()| ExitCode::SUCCESS),
             None => self.run.execute(),
         };
         match result {
             Ok(code) => code,
+            Err(error) if error.is_interrupt() => ExitCode::from(EXIT_CODE),
             Err(error) => ltd_console::fail("ltd-train", &error, error.is_usage()),
         }
     }
@@ -150,10 +152,16 @@ impl RunArgs {
         if let (Some(file), true) = (&self.config, self.dry_run) {
             let config = TrainConfig::load(file, &self.overrides)?;
             let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
+            // Without the models, whose memory bounds the length of prompts.
+            for warning in Prompts::read(&config.prompts, &text)?.warnings() {
+                note!("ltd-train: warning: {warning}");
+            }
             print_result(format_args!("{}", describe(&config, text.stop_tokens())))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let mut trainer = self.open()?;
+        let interrupt = Interrupt::default();
+        let mut trainer = self.open(&interrupt)?;
+        listen(&interrupt).map_err(Error::Signal)?;
         let ending = trainer.learn().map_err(|error| unfinished(error, trainer.folder()))?;
         let folder = trainer.folder().display();
         Ok(match ending {
@@ -170,8 +178,8 @@ impl RunArgs {
     }
 
     /// Begins a run, or goes on with one.
-    fn open(&self) -> Result<Trainer> {
-        let (interrupt, progress) = (Interrupt::listen().map_err(Error::Signal)?, Progress::detect());
+    fn open(&self, interrupt: &Interrupt) -> Result<Trainer> {
+        let (interrupt, progress) = (interrupt.clone(), Progress::detect());
         if let Some(run) = &self.resume {
             return Trainer::resume(run, progress, interrupt).map_err(|error| unfinished(error, run));
         }
@@ -184,9 +192,9 @@ impl RunArgs {
     }
 }
 
-/// Says how a run goes on that failed, unless the input must be changed first.
+/// Says how a run goes on that failed, unless it would fail again: the input must be changed first.
 fn unfinished(error: Error, run: &Path) -> Error {
-    if error.is_usage() {
+    if error.is_usage() || error.is_empty_handed() {
         return error;
     }
     Error::Unfinished { run: run.to_owned(), source: Box::new(error) }

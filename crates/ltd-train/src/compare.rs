@@ -2,18 +2,18 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use ltd_console::{note, print_result};
-use ltd_engine::text::TextModel;
+use ltd_engine::text::{Prompt, TextModel};
 use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule, fingerprint};
-use ltd_policy::{Fallback, Policy, PolicyPackage, write_atomically};
+use ltd_policy::{Fallback, Policy, PolicyPackage, check_output_file, write_atomically};
 use serde::Serialize;
 
 use crate::cli::CompareArgs;
-use crate::config::PromptSet;
+use crate::config::{Minutes, PromptSet};
 use crate::evaluate::{Arena, Comparison, Contender, Measurement, comparison_table};
-use crate::prompts::load_prompts;
+use crate::interrupt::listen;
+use crate::prompts::{Prompts, check_fit, load_prompts, questions, shared};
 use crate::recording::check_models;
 use crate::run::{Machine, git_revision};
 use crate::{Error, Interrupt, Progress, Result, TrainConfig};
@@ -36,7 +36,10 @@ struct Report {
 }
 
 /// Lets plain decoding, constants and packages decode the same prompts in turns, and prints how fast each was.
-pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
+pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
+    if let Some(path) = &args.json {
+        check_output_file("--json", path)?;
+    }
     let mut config = TrainConfig::load(&args.config, &args.overrides)?;
     let packages: Vec<PolicyPackage> =
         args.policies.iter().map(|folder| Ok(PolicyPackage::load(folder)?)).collect::<Result<_>>()?;
@@ -61,11 +64,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
             note!("ltd-train: warning: {}: {warning}", folder.display());
         }
     }
-    let set = match &args.questions {
-        Some(file) => PromptSet { file: file.clone(), skip: args.skip, take: args.limit },
-        None => config.prompts.evaluation.clone(),
-    };
-    let prompts = load_prompts(&set, &text, &engine)?;
+    let prompts = prompts(args, &config, &text, &engine)?;
 
     let constants =
         if args.constants.is_empty() { &[config.evaluation.default][..] } else { &args.constants };
@@ -92,7 +91,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
         };
         contenders.push(Contender::new(folder.display().to_string(), Box::new(learned)));
     }
-    let (interrupt, progress) = (Interrupt::listen().map_err(Error::Signal)?, Progress::detect());
+    let (interrupt, progress) = (Interrupt::default(), Progress::detect());
+    listen(&interrupt).map_err(Error::Signal)?;
     let arena = Arena {
         engine: &engine,
         stop: StopRule { max_new_tokens: config.evaluation.max_new_tokens, eos: text.eos().to_vec() },
@@ -101,9 +101,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
         interrupt: &interrupt,
         progress,
     };
-    let measured = arena.measure("comparison", &mut contenders, &prompts, args.max_minutes)?;
-    let Some(measured) = measured else { return Ok(ExitCode::from(crate::INTERRUPTED_EXIT_CODE)) };
-
+    let measured =
+        arena.measure("comparison", &mut contenders, &prompts, args.max_minutes.map(Minutes::duration))?;
     let rate = |measurement: &&Measurement| measurement.total().tokens_per_second();
     let constant = measured[1..=constants.len()].iter().max_by(|a, b| rate(a).total_cmp(&rate(b)));
     let constant = constant.expect("invariant: a constant was measured");
@@ -127,8 +126,33 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
         let json = serde_json::to_string_pretty(&report).expect("invariant: plain data") + "\n";
         write_atomically(path, json.as_bytes())?;
     }
-    printed?;
-    Ok(ExitCode::SUCCESS)
+    Ok(printed?)
+}
+
+/// The prompts to decode. Those of the configuration are apart from what it learns from; of others, it is
+/// said.
+fn prompts(
+    args: &CompareArgs,
+    config: &TrainConfig,
+    text: &TextModel,
+    engine: &Engine,
+) -> Result<Vec<Prompt>> {
+    let known = Prompts::read(&config.prompts, text)?;
+    let Some(file) = &args.questions else {
+        check_fit(&config.prompts.evaluation, &known.evaluation, engine)?;
+        return Ok(known.evaluation);
+    };
+    let set = PromptSet { file: file.clone(), skip: args.skip, take: args.limit };
+    let prompts = load_prompts(&set, text, engine)?;
+    for (name, others) in [("train", &known.train), ("validation", &known.validation)] {
+        if let Some(shared) = shared(questions(&prompts), questions(others)) {
+            note!(
+                "ltd-train: warning: {} has {shared} of prompts.{name}: what was learned from is no measure",
+                file.display()
+            );
+        }
+    }
+    Ok(prompts)
 }
 
 /// Fails unless the package is of these models and what it may ask for can be drafted.

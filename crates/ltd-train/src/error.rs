@@ -53,6 +53,9 @@ pub enum Error {
         /// What is wrong with it.
         source: Box<ltd_engine::Error>,
     },
+    /// Sets of prompts overlap that must not.
+    #[error("{0}: measure on other prompts than are learned from")]
+    SharedPrompts(String),
     /// A checkpoint is damaged or belongs to another run.
     #[error("{}: not a checkpoint of this run: {problem}", path.display())]
     Checkpoint {
@@ -64,6 +67,17 @@ pub enum Error {
     /// A trace or a latency table cannot be learned from.
     #[error("{0}")]
     Recorded(String),
+    /// There was no cycle to measure.
+    #[error(
+        "{task}: the target ended its answer to each of {prompts} prompts before the first token: \
+         nothing was measured"
+    )]
+    NothingMeasured {
+        /// What was to be measured.
+        task: String,
+        /// Prompts that were decoded.
+        prompts: usize,
+    },
     /// The machine was too busy to measure anything.
     #[error("what was measured makes no sense: {0}")]
     Disturbed(String),
@@ -102,6 +116,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether nothing failed, but there was a wish to stop.
+    pub fn is_interrupt(&self) -> bool {
+        matches!(self, Self::Env(ltd_env::Error::Interrupted))
+    }
+
+    /// Whether there was nothing to learn from or to measure: another attempt ends alike.
+    pub fn is_empty_handed(&self) -> bool {
+        matches!(self, Self::NothingMeasured { .. } | Self::Env(ltd_env::Error::NothingToDecode { .. }))
+    }
+
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
         match self {
@@ -110,6 +134,7 @@ impl Error {
             | Self::ConfigFile { .. }
             | Self::RunFolder { .. }
             | Self::Prompt { .. }
+            | Self::SharedPrompts(_)
             | Self::Checkpoint { .. }
             | Self::Recorded(_)
             | Self::Text(_) => true,

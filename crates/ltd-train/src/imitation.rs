@@ -2,14 +2,15 @@
 
 use ltd_engine::Controller;
 use ltd_env::oracle::decide_at_every_position;
-use ltd_env::stream;
 use ltd_env::trace::Trace;
+use ltd_env::{Interrupt, stream};
 use ltd_policy::{
     Actions, CycleSummary, DepthActions, DepthRule, FrozenPolicy, Mlp, ObservationLayout, SizeActions,
 };
 use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
 
+use crate::Result;
 use crate::config::ImitationStage;
 use crate::ppo::{Adam, Network};
 
@@ -48,12 +49,16 @@ impl Examples {
 
 /// All decisions of `teacher` at all recorded positions: of the depth, then of the size. It must choose among these
 /// actions.
+///
+/// # Errors
+/// If there is no decision to learn from, or there is a wish to stop.
 pub(crate) fn examples(
     trace: &Trace,
     teacher: &mut dyn Controller,
     depth: (ObservationLayout, DepthActions),
     size: (ObservationLayout, SizeActions),
-) -> [Examples; 2] {
+    interrupt: &Interrupt,
+) -> Result<[Examples; 2]> {
     let mut watched = Watched {
         teacher,
         depth_actions: depth.1,
@@ -61,8 +66,12 @@ pub(crate) fn examples(
         depth: Examples::new(depth.0, Actions::Depth(depth.1)),
         size: Examples::new(size.0, Actions::Size(size.1)),
     };
-    decide_at_every_position(trace, &mut watched);
-    [watched.depth, watched.size]
+    decide_at_every_position(trace, &mut watched, interrupt)?;
+    if watched.depth.len() == 0 {
+        let (cycles, min_depth) = (watched.size.len(), depth.1.min_depth);
+        return Err(ltd_env::Error::NoDecision { cycles, min_depth }.into());
+    }
+    Ok([watched.depth, watched.size])
 }
 
 /// A controller whose decisions are noted down.
@@ -107,8 +116,9 @@ pub(crate) fn imitate(
     hidden: &[usize],
     stage: ImitationStage,
     seed: u64,
+    interrupt: &Interrupt,
     observer: &mut dyn FnMut(usize),
-) -> (FrozenPolicy, f64) {
+) -> Result<(FrozenPolicy, f64)> {
     let mut random = stream(seed, &format!("imitation {}", examples.actions.kind()));
     let (inputs, count) = (examples.layout.len(), examples.len());
     let network = Network::new(inputs, hidden, examples.actions.count(), ACTION_GAIN, &mut random);
@@ -121,6 +131,7 @@ pub(crate) fn imitate(
     for epoch in 1..=stage.epochs {
         order.shuffle(&mut random);
         for rows in order.chunks(stage.batch_size) {
+            interrupt.check()?;
             let rows = Tensor::from_slice(rows);
             let logits = network.forward(&observations.index_select(0, &rows));
             let loss = logits.cross_entropy_for_logits(&chosen.index_select(0, &rows));
@@ -141,5 +152,6 @@ pub(crate) fn imitate(
     let probes =
         (0..count).step_by(stride).map(|row| examples.observations[row * inputs..][..inputs].to_vec());
     let mlp = Mlp::new(&network.to_linears());
-    (FrozenPolicy::new(examples.layout.clone(), examples.actions.clone(), mlp, probes.collect()), agreement)
+    let policy = FrozenPolicy::new(examples.layout.clone(), examples.actions.clone(), mlp, probes.collect());
+    Ok((policy, agreement))
 }

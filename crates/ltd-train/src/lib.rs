@@ -20,14 +20,15 @@ mod trainer;
 
 pub use cli::Cli;
 pub use config::{
-    Backend, DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, ImitationStage, PredictorStage,
-    Preset, Problems, PromptSet, PromptSets, ReplayConfig, RoundStage, SizeConfig, SizeStage, StagesConfig,
-    StaticSetting, TrainConfig,
+    Backend, DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, ImitationStage, Minutes,
+    PredictorStage, Preset, Problems, PromptSet, PromptSets, ReplayConfig, RoundStage, SizeConfig, SizeStage,
+    StagesConfig, StaticSetting, TrainConfig,
 };
 pub use ctrlc::Error as SignalError;
 pub use error::{Error, Result};
 pub use evaluate::quartiles;
-pub use interrupt::{EXIT_CODE as INTERRUPTED_EXIT_CODE, Interrupt};
+pub use interrupt::{EXIT_CODE as INTERRUPTED_EXIT_CODE, listen};
+pub use ltd_env::Interrupt;
 pub use plan::{Counterpart, PolicyTask, Stage, StageTask};
 pub use progress::{Progress, Task};
 pub use prompts::load_prompts;

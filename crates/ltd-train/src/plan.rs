@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ltd_policy::PolicyKind;
 
-use crate::config::{Backend, DepthRange, ImitationStage, PredictorStage, TrainConfig};
+use crate::config::{Backend, DepthRange, ImitationStage, Minutes, PredictorStage, TrainConfig};
 
 /// Something learning for a while.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,7 +107,7 @@ impl TrainConfig {
             let backend = backend.unwrap_or(usual);
             StageTask::Policy(PolicyTask { kind, total_timesteps, counterpart, backend })
         };
-        let mut tasks: Vec<(Option<f64>, StageTask)> = Vec::new();
+        let mut tasks: Vec<(Option<Minutes>, StageTask)> = Vec::new();
         if let Some(stage) = &self.stages.predictor {
             tasks.push((stage.max_minutes, StageTask::Predictor(stage.clone())));
         }
@@ -130,13 +130,13 @@ impl TrainConfig {
                 (stage.max_minutes, task)
             }));
         }
-        let numbered = (1..).zip(tasks).map(|(number, (max_minutes, task)): (usize, _)| Stage {
+        let numbered = (1..).zip(tasks).map(|(number, (limit, task)): (usize, _)| Stage {
             name: match &task {
                 StageTask::Predictor(_) => format!("{number:02}-predictor"),
                 StageTask::Imitation(_) => format!("{number:02}-imitation"),
                 StageTask::Policy(task) => format!("{number:02}-{}", task.kind),
             },
-            max_time: max_minutes.map(|minutes: f64| Duration::from_secs_f64(minutes * 60.0)),
+            max_time: limit.map(Minutes::duration),
             task,
         });
         numbered.collect()

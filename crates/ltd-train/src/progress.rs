@@ -62,7 +62,7 @@ impl Task {
     /// done since the task was started) tells.
     pub fn update(&mut self, position: usize, share: f64, message: &str) {
         let elapsed = self.started.elapsed();
-        let rest = (share > 0.0).then(|| elapsed.mul_f64((1.0 - share).max(0.0) / share));
+        let rest = Duration::try_from_secs_f64(elapsed.as_secs_f64() * (1.0 - share).max(0.0) / share).ok();
         let eta = rest.map_or_else(String::new, |rest| format!("  ETA {}", minutes_and_seconds(rest)));
         self.bar.set_position(position as u64);
         self.bar.set_message(format!("{message}{eta}"));

@@ -204,8 +204,8 @@ fn what_cannot_be_measured_is_refused() {
         assert!(!json.exists(), "{arguments:?}");
     }
     for (option, value, message) in [
-        ("--tokens", "0,4", "--tokens: must be at least 1"),
-        ("--repeats", "0", "--repeats: must be at least 1"),
+        ("--tokens", "0,4", "invalid value '0' for '--tokens <V,..>': 0 is not in 1..=4096"),
+        ("--repeats", "0", "invalid value '0' for '--repeats <N>': 0 is not in 1..=16777216"),
         ("--memory-cycles", "2", "--memory-cycles: is 2, too few for 3 trees"),
         ("--trees", "3x0", "`3x0` is no tree"),
         ("--trees", "x", "`x` is no tree"),

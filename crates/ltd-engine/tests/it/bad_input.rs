@@ -370,7 +370,10 @@ fn impossible_settings_are_named() {
         ),
         (EngineConfig { max_depth: 13, ..config.clone() }, "max_depth: is 13, must be at most 12"),
         (EngineConfig { threads: Some(0), ..config.clone() }, "threads: must be at least 1"),
-        (EngineConfig { max_length: Some(1), ..config.clone() }, "max_length: must be at least 2"),
+        (
+            EngineConfig { max_length: Some(1), ..config.clone() },
+            "max_length: is 1, must be within 2..=16777216",
+        ),
         (
             EngineConfig { max_length: Some(1 << 20), ..config.clone() },
             "max_length: is 1048576, but the target was made for at most",

@@ -103,6 +103,9 @@ impl TraceWriter {
     /// # Errors
     /// If the folder holds a trace with another header, cannot be written, or is being written by another writer.
     pub fn open(folder: &Path, header: TraceHeader) -> Result<Self> {
+        if let Some(problem) = header.problem() {
+            return Err(Error::Trace { path: folder.to_owned(), problem });
+        }
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         // First: what looks cut off may be a chunk that another process is writing.
         let lock = FolderLock::take(&folder.join(LOCK_FILE))?;
@@ -201,10 +204,7 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
     }
     let header: TraceHeader =
         serde_json::from_value(value).map_err(|problem| error(format!("is no header: {problem}")))?;
-    if header.every == 0 {
-        return Err(error("every: is 0, must be at least 1".to_owned()));
-    }
-    Ok(header)
+    header.problem().map_or(Ok(header), |problem| Err(error(problem)))
 }
 
 /// A header of version 1 says what one of version 2 does that leaves nothing out and adds nothing.

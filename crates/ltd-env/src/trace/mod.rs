@@ -13,7 +13,8 @@ mod sequence;
 
 use std::path::PathBuf;
 
-use ltd_policy::ModelIdentity;
+use ltd_engine::MAX_DEPTH;
+use ltd_policy::{ModelIdentity, tree_candidates};
 use serde::{Deserialize, Serialize};
 
 pub use file::{Trace, TraceWriter};
@@ -74,13 +75,35 @@ impl TraceHeader {
 
     /// Candidates of a tree of this depth.
     fn candidates(&self, depth: usize) -> usize {
-        self.beam_width + depth * self.beam_width * self.beam_width
+        tree_candidates(self.beam_width, depth)
     }
 
     /// Candidates that are verified where `size` are asked for: no more than a tree of this depth holds, and than
     /// there is room for behind `context_length` tokens and the root.
     pub fn verified(&self, size: usize, depth: usize, context_length: usize) -> usize {
         size.min(self.candidates(depth)).min(self.capacity.saturating_sub(context_length + 1))
+    }
+
+    /// The first value that no trace can have, with its name.
+    fn problem(&self) -> Option<String> {
+        let counts = [
+            ("every", self.every, 1..=u32::MAX as usize),
+            // Ranks among the candidates of a tree are numbers of 16 bits.
+            ("beam_width", self.beam_width, 1..=u8::MAX.into()),
+            ("depth", self.depth, 0..=MAX_DEPTH),
+            ("hidden", self.hidden.unwrap_or(1), 1..=u16::MAX.into()),
+        ];
+        let impossible = counts.into_iter().find(|(_, count, possible)| !possible.contains(count));
+        if let Some((name, count, possible)) = impossible {
+            return Some(format!("{name}: is {count}, must be within {possible:?}"));
+        }
+        let (candidates, most) = (self.scores_per_position(), usize::from(u16::MAX));
+        (candidates > most).then(|| {
+            let beam_width = self.beam_width;
+            format!(
+                "beam_width: is {beam_width}, which makes trees of {candidates} candidates, must be at most {most}"
+            )
+        })
     }
 
     /// The header as written to disk.

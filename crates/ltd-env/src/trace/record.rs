@@ -3,19 +3,21 @@
 use ltd_engine::{Along, Engine, Static, StopRule};
 
 use super::{TraceHeader, TracedSequence};
-use crate::Result;
+use crate::{Interrupt, Result};
 
 /// What the continuation is decoded with: cheap on any hardware, and any setting yields the same tokens.
 const DECODER: Static = Static { depth: 1, size: 8 };
 
-/// Decodes a prompt greedily and grows the trees that the header asks for, `batch` positions at a time. `prompt` is
-/// its number in its file.
+/// Decodes a prompt greedily and grows the trees that the header asks for, `batch` positions at a time.
+/// `prompt` is its number in its file. Soon after there is a wish to stop, it fails with
+/// [`Error::Interrupted`](crate::Error::Interrupted).
 pub fn record_sequence(
     engine: &Engine,
     header: &TraceHeader,
     prompt: u32,
     ids: &[u32],
     batch: usize,
+    interrupt: &Interrupt,
 ) -> Result<TracedSequence> {
     let stop = StopRule { max_new_tokens: header.max_new_tokens, eos: header.eos.clone() };
     let mut session = engine.prefill(ids, None)?;
@@ -28,6 +30,7 @@ pub fn record_sequence(
         if session.is_full() || tokens.len() >= ids.len() + roots + beyond {
             break tokens;
         }
+        interrupt.check()?;
         engine.run_cycle(&mut session, &mut DECODER.clone())?;
     };
     let roots = stop.roots(&tokens[ids.len()..], engine.capacity() - ids.len());
@@ -42,7 +45,7 @@ pub fn record_sequence(
     };
     engine.trees_along(&tokens[..ids.len() + roots], &along, |grown| {
         sequence.push(&grown);
-        Ok::<_, ltd_engine::Error>(())
+        interrupt.check()
     })?;
     Ok(sequence)
 }

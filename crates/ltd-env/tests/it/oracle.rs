@@ -3,7 +3,7 @@
 use ltd_engine::{Controller, CycleStats, Static, WholeBeam};
 use ltd_env::oracle::{self, Choices};
 use ltd_env::trace::Trace;
-use ltd_env::{Costs, Cycle, RecordedTree};
+use ltd_env::{Costs, Cycle, Interrupt, RecordedTree};
 use ltd_policy::CycleSummary;
 
 use crate::live::engine;
@@ -17,14 +17,16 @@ fn nothing_beats_foresight_and_constants_are_replays() {
     let (trace, costs) = (record(&engine, folder.path(), 12), costs());
     let decided = costs.without_decisions();
     let choices = Choices { depths: vec![0, 1, 3, 6], sizes: vec![2, 8, 30] };
-    let constants = oracle::constants(&trace, &costs, &choices);
+    let constants =
+        oracle::constants(&trace, &costs, &choices, &Interrupt::default()).expect("not interrupted");
     for constant in &constants {
         let mut controller = Static { depth: constant.depth, size: constant.size };
         let stats = oracle::replay(&trace, &decided, &mut controller, &mut |_| ());
         let relative = stats.tokens_per_second() / constant.tokens_per_second() - 1.0;
         assert!(relative.abs() < 1e-6, "{constant:?} {relative}");
     }
-    let whole = oracle::whole_beam_constants(&trace, &costs, &choices);
+    let whole = oracle::whole_beam_constants(&trace, &costs, &choices, &Interrupt::default())
+        .expect("not interrupted");
     for (whole, constant) in whole.iter().zip(&constants) {
         let mut controller = WholeBeam(Static { depth: whole.depth, size: whole.size });
         let stats = oracle::replay(&trace, &decided, &mut controller, &mut |_| ());
@@ -32,12 +34,22 @@ fn nothing_beats_foresight_and_constants_are_replays() {
         assert!(whole.sums.tokens == constant.sums.tokens && whole.sums.seconds >= constant.sums.seconds);
     }
     let best = oracle::best(&constants).tokens_per_second();
-    let ceiling = oracle::clairvoyant(&trace, &costs, &choices);
+    let ceiling =
+        oracle::clairvoyant(&trace, &costs, &choices, &Interrupt::default()).expect("not interrupted");
     assert!(ceiling > best, "{ceiling} {best}");
     // With one choice there is nothing to foresee.
     let only = Choices { depths: vec![3], sizes: vec![8] };
-    let constant = oracle::best(&oracle::constants(&trace, &costs, &only)).tokens_per_second();
-    assert!((oracle::clairvoyant(&trace, &costs, &only) / constant - 1.0).abs() < 1e-6);
+    let constant = oracle::best(
+        &oracle::constants(&trace, &costs, &only, &Interrupt::default()).expect("not interrupted"),
+    )
+    .tokens_per_second();
+    assert!(
+        (oracle::clairvoyant(&trace, &costs, &only, &Interrupt::default()).expect("not interrupted")
+            / constant
+            - 1.0)
+            .abs()
+            < 1e-6
+    );
     assert!((brute_force(&trace, &decided, &choices) / ceiling - 1.0).abs() < 1e-6);
 }
 

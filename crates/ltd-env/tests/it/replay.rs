@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use ltd_engine::{DtypeSetting, Engine, Sampler, Static, StopRule};
+use ltd_env::Interrupt;
 use ltd_env::latency::{LatencyPlan, held_out_error, measure};
 use ltd_env::trace::Trace;
 use ltd_env::{
@@ -281,7 +282,8 @@ fn a_measured_table_can_be_used() {
     };
     let mut told = Vec::new();
     let measured =
-        measure(&engine, &plan, &mut |done, planned| told.push((done, planned))).expect("measured");
+        measure(&engine, &plan, &Interrupt::default(), &mut |done, planned| told.push((done, planned)))
+            .expect("measured");
     let table =
         LatencyTable { root: measured.root, level: measured.level, verify: measured.verify, ..empty_table() };
     assert_eq!(table.verify.counts(), [1, 20, 60]);
@@ -296,7 +298,8 @@ fn a_measured_table_can_be_used() {
     assert!(told.iter().all(|(done, planned)| done <= planned), "{told:?}");
     let cycles: usize = table.verify.points.iter().map(|point| point.samples.len()).sum();
     assert_eq!(told.last(), Some(&(cycles, cycles)));
-    let error = held_out_error(&engine, &plan, &table.model(), &mut |_, _| ()).expect("compared");
+    let error = held_out_error(&engine, &plan, &table.model(), &Interrupt::default(), &mut |_, _| ())
+        .expect("compared");
     assert_eq!(error.cycles, 10);
     assert!(error.median >= 0.0 && error.p90 >= error.median);
 }

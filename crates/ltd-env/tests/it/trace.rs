@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ltd_engine::{Engine, fingerprint};
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
-use ltd_env::{Error, ReplayCycles};
+use ltd_env::{Error, Interrupt, ReplayCycles};
 
 use crate::live::{engine, prompts};
 use crate::replay::{DEPTH, costs};
@@ -38,7 +38,8 @@ pub(crate) fn record_as(engine: &Engine, folder: &Path, header: &TraceHeader) ->
     let mut writer = TraceWriter::open(folder, header.clone()).expect("a trace");
     for (number, prompt) in (0..).zip(prompts()) {
         if !writer.recorded().contains(&number) {
-            let sequence = record_sequence(engine, header, number, &prompt, 4).expect("a recording");
+            let sequence = record_sequence(engine, header, number, &prompt, 4, &Interrupt::default())
+                .expect("a recording");
             writer.append(&sequence).expect("it is written");
         }
     }
@@ -100,7 +101,7 @@ fn an_interrupted_recording_goes_on_and_damage_is_named() {
     let path = folder.path().join("trace.json");
     let text = std::fs::read_to_string(&path).expect("a header");
     std::fs::write(&path, text.replace("\"every\": 1", "\"every\": 0")).expect("written");
-    error("every: is 0, must be at least 1");
+    error("every: is 0, must be within 1..=4294967295");
     std::fs::write(&path, text.replace("\"version\": 2", "\"version\": 9")).expect("written");
     error("has version 9, this program reads versions 1 and 2");
     std::fs::write(&path, "{").expect("written");

@@ -1,12 +1,22 @@
 //! What is wrong with a latency table, or missing from it.
 
-use super::{LatencyTable, Surface, quantile};
-use crate::action::{DepthActions, SizeActions};
+use std::ops::RangeInclusive;
+
+use super::{GridPoint, LatencyTable, Surface, quantile};
+use crate::action::{DepthActions, MAX_SIZE, SizeActions, tree_candidates};
 
 /// Measurements that a median needs to mean something.
 const MIN_SAMPLES: usize = 3;
 /// More than any verification, depth or beam width is: a bound on what a file can ask for.
-const MAX_COUNT: usize = 4096;
+const MAX_COUNT: usize = MAX_SIZE;
+/// More points than any measurement has: each is compared with each other.
+const MAX_POINTS: usize = 10_000;
+/// Milliseconds that a part of a cycle can take: from a tenth of a microsecond to an hour.
+const POSSIBLE_MS: RangeInclusive<f32> = 1e-4..=3.6e6;
+/// Microseconds that a decision can take: up to an hour.
+const POSSIBLE_US: RangeInclusive<f64> = 0.0..=3.6e9;
+/// A sample so many times the median of its point is no scatter.
+const MOST_SCATTER: f64 = 1e6;
 /// More work that took less than this share of the time was not measured, but disturbed.
 const LEAST_SHARE: f64 = 2.0 / 3.0;
 /// Statistics are those of the samples up to the rounding of numbers in text.
@@ -38,8 +48,9 @@ impl LatencyTable {
             }
         }
         for (name, us) in [("depth_us", self.decision.depth_us), ("size_us", self.decision.size_us)] {
-            if !(us.is_finite() && us >= 0.0) {
-                problems.push(format!("decision.{name}: is {us}, must be a number of at least 0"));
+            if !POSSIBLE_US.contains(&us) {
+                problems
+                    .push(format!("decision.{name}: is {us:?} microseconds, must be within {POSSIBLE_US:?}"));
             }
         }
         if let Some(error) = self.held_out_error {
@@ -58,9 +69,7 @@ impl LatencyTable {
     /// Sizes are compared after the cut to what a tree holds: `W + D * W * W` candidates.
     pub fn covers(&self, depths: &DepthActions, sizes: &SizeActions, max_context: usize) -> Vec<String> {
         let width = self.identity.beam_width;
-        let candidates =
-            |depth: usize| depth.saturating_mul(width).saturating_mul(width).saturating_add(width);
-        let held = |depth: usize, size: usize| size.min(candidates(depth));
+        let held = |depth: usize, size: usize| size.min(tree_candidates(width, depth));
         let smallest = sizes.sizes.iter().map(|&size| held(depths.min_depth, size)).min().unwrap_or(1);
         let largest = sizes.sizes.iter().map(|&size| held(depths.max_depth, size)).max().unwrap_or(1);
         let deepest = depths.max_depth;
@@ -97,6 +106,9 @@ impl Surface {
         if self.points.is_empty() {
             return vec!["has no points".to_owned()];
         }
+        if self.points.len() > MAX_POINTS {
+            return vec![format!("has {} points, must have at most {MAX_POINTS}", self.points.len())];
+        }
         if counts.len() < least_counts {
             problems.push(format!("has {} counts, must have at least {least_counts}", counts.len()));
         }
@@ -109,22 +121,7 @@ impl Surface {
         }
         for point in &self.points {
             let at = format!("at count {}, context {}", point.count, point.context);
-            if point.samples.len() < MIN_SAMPLES {
-                let samples = point.samples.len();
-                problems.push(format!("{at}: has {samples} samples, must have at least {MIN_SAMPLES}"));
-            } else if let Some(bad) = point.samples.iter().find(|ms| !(ms.is_finite() && **ms > 0.0)) {
-                problems.push(format!("{at}: a sample is {bad}, must be a positive number of milliseconds"));
-            } else {
-                let claimed =
-                    [("low", point.low, 0.25), ("median", point.median, 0.5), ("high", point.high, 0.75)];
-                for (name, found, q) in claimed {
-                    let expected = quantile(&point.samples, q);
-                    let agrees = (found - expected).abs() <= ROUNDING * expected;
-                    if !agrees {
-                        problems.push(format!("{at}: {name} is {found}, but the samples give {expected}"));
-                    }
-                }
-            }
+            problems.extend(point.problems().into_iter().map(|problem| format!("{at}: {problem}")));
         }
         // Each comparison below reads the whole grid.
         if self.points.len() != counts.len() * contexts.len() || !self.is_distinct() {
@@ -163,6 +160,32 @@ impl Surface {
     }
 }
 
+impl GridPoint {
+    /// All impossible about it.
+    fn problems(&self) -> Vec<String> {
+        let samples = &self.samples;
+        if samples.len() < MIN_SAMPLES {
+            return vec![format!("has {} samples, must have at least {MIN_SAMPLES}", samples.len())];
+        }
+        if let Some(ms) = samples.iter().find(|ms| !POSSIBLE_MS.contains(*ms)) {
+            return vec![format!("a sample is {ms:?}, must be within {POSSIBLE_MS:?} milliseconds")];
+        }
+        let median = quantile(samples, 0.5);
+        if let Some(ms) = samples.iter().find(|ms| f64::from(**ms) > MOST_SCATTER * median) {
+            return vec![format!(
+                "a sample is {ms:?}, more than {MOST_SCATTER} times the median, {median:?}"
+            )];
+        }
+        let claimed = [("low", self.low, 0.25), ("median", self.median, 0.5), ("high", self.high, 0.75)];
+        let wrong = claimed.into_iter().filter_map(|(name, found, q)| {
+            let expected = quantile(samples, q);
+            let agrees = (found - expected).abs() <= ROUNDING * expected;
+            (!agrees).then(|| format!("{name} is {found:?}, but the samples give {expected}"))
+        });
+        wrong.collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{surface, table};
@@ -186,6 +209,22 @@ mod tests {
         assert!(found.contains("verify: at count 40, context 100: a sample is NaN"), "{found}");
         let found = problem_of(|t| t.level.points[0].samples[2] = 0.0);
         assert!(found.contains("level: at count 1, context 100: a sample is 0"), "{found}");
+        for ms in [1e30, -1.0, 1e-30, f32::INFINITY] {
+            let found = problem_of(|t| t.verify.points[1].samples[0] = ms);
+            let expected = format!("verify: at count 40, context 100: a sample is {ms:?}, must be within");
+            assert!(found.contains(&expected), "{found}");
+        }
+        let found = problem_of(|t| t.root.points[0] = GridPoint::new(1, 100, vec![1e-3, 1e-3, 1e6]));
+        assert!(found.contains("root: at count 1, context 100: a sample is 1000000.0, more than"), "{found}");
+        let many = (1..=MAX_POINTS + 1).map(|context| GridPoint::new(1, context, vec![1.0; 3]));
+        let many = Surface { points: many.collect() };
+        let found = problem_of(|t| t.level = many);
+        assert_eq!(found, "level: has 10001 points, must have at most 10000");
+        let found = problem_of(|t| t.decision.depth_us = 1e300);
+        assert!(
+            found.starts_with("decision.depth_us: is 1e300 microseconds, must be within 0.0..="),
+            "{found}"
+        );
         let found = problem_of(|t| t.level.points[0].samples.truncate(2));
         assert!(found.contains("has 2 samples, must have at least 3"), "{found}");
         let found = problem_of(|t| t.level.points[0].median = f64::NAN);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use model::LatencyModel;
 
 use crate::atomic_file::write_atomically;
-use crate::{Conditions, Error, Result};
+use crate::{Conditions, Error, Result, sha256_hex};
 
 /// Milliseconds of the parts of a cycle, measured on one machine with one pair of models.
 ///
@@ -200,6 +200,11 @@ impl LatencyTable {
     /// The table as written to disk.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("invariant: the table is plain data") + "\n"
+    }
+
+    /// SHA-256 of the file that it is written to, in hexadecimal digits.
+    pub fn sha256(&self) -> String {
+        sha256_hex(self.to_json().as_bytes())
     }
 
     /// Writes the file, complete or not at all; a table with [`problems`](LatencyTable::problems) is refused.

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use ltd_console::{note, say};
 use ltd_engine::{CycleStats, Learned};
-use ltd_env::Costs;
 use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::{Trace, TraceHeader};
-use ltd_policy::{Conditions, LatencyTable, PolicyPackage};
+use ltd_env::{Costs, Interrupt};
+use ltd_policy::{Conditions, LatencyTable, PolicyPackage, check_output_file};
 use serde::Serialize;
 
 use crate::cli::OracleArgs;
@@ -60,8 +60,8 @@ struct Replay {
     tokens_per_second: f64,
     /// `policy / best constant - 1`.
     gain: f64,
-    /// Share of the gap between best constant and clairvoyant that is closed.
-    closed: f64,
+    /// Share of the gap between best constant and clairvoyant that is closed; null if there is none.
+    closed: Option<f64>,
     depth: Distribution,
     /// Sizes as they were asked for, whatever a small tree made of them.
     size: Distribution,
@@ -122,6 +122,9 @@ impl Distribution {
 }
 
 pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
+    if let Some(path) = &args.plot {
+        check_output_file("--plot", path)?;
+    }
     let table = LatencyTable::read(&args.latency)?;
     let costs = Costs { model: table.model(), decision: table.decision };
     let policies = args.policies.iter().map(|path| load_policy(path)).collect::<Result<Vec<_>>>()?;
@@ -135,7 +138,7 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
         if trace.positions() == 0 {
             return Err(ltd_env::Error::EmptyTrace.into());
         }
-        traces.push(report(folder, &trace, &table, &costs, &policies));
+        traces.push(report(folder, &trace, &table, &costs, &policies)?);
     }
     let common_constant = if traces.len() > 1 { common(&traces) } else { None };
     let findings = Findings { traces, common_constant };
@@ -187,15 +190,18 @@ fn report(
     table: &LatencyTable,
     costs: &Costs,
     learned: &[(String, Learned)],
-) -> Report {
+) -> Result<Report> {
+    // Nothing is lost that an interruption could save: it ends the program at once.
+    let interrupt = &Interrupt::default();
     let deepest = table.level.counts().last().copied().unwrap_or(0).min(trace.header.depth);
     let choices = Choices { depths: (0..=deepest).collect(), sizes: table.verify.counts() };
-    let constants = oracle::constants(trace, costs, &choices);
+    let constants = oracle::constants(trace, costs, &choices, interrupt)?;
     let best = Setting::from(oracle::best(&constants));
-    let clairvoyant = oracle::clairvoyant(trace, costs, &choices);
+    let clairvoyant = oracle::clairvoyant(trace, costs, &choices, interrupt)?;
     let highest = |candidates: Vec<Choices>| {
-        let reached = candidates.iter().map(|choices| oracle::clairvoyant(trace, costs, choices));
-        reached.fold(0.0, f64::max)
+        candidates.iter().try_fold(0.0, |highest: f64, choices| {
+            Ok::<_, Error>(highest.max(oracle::clairvoyant(trace, costs, choices, interrupt)?))
+        })
     };
     let at_sizes = choices.sizes.iter().map(|&size| Choices { sizes: vec![size], ..choices.clone() });
     let at_depths = choices.depths.iter().map(|&depth| Choices { depths: vec![depth], ..choices.clone() });
@@ -208,24 +214,25 @@ fn report(
             policy: name.clone(),
             tokens_per_second: reached,
             gain: reached / best.tokens_per_second - 1.0,
-            closed: (reached - best.tokens_per_second) / (clairvoyant - best.tokens_per_second),
+            closed: oracle::closed(reached, best.tokens_per_second, clairvoyant),
             depth: Distribution::new(&stats.depths),
             size: Distribution::new(&stats.requested_sizes),
         });
     }
-    Report {
+    let best_whole_beam = oracle::best(&oracle::whole_beam_constants(trace, costs, &choices, interrupt)?);
+    Ok(Report {
         trace: folder.display().to_string(),
         prompts: trace.sequences.len(),
         positions: trace.positions(),
         clairvoyant,
-        clairvoyant_depth: highest(at_sizes.collect()),
-        clairvoyant_size: highest(at_depths.collect()),
+        clairvoyant_depth: highest(at_sizes.collect())?,
+        clairvoyant_size: highest(at_depths.collect())?,
         best_constant: best,
-        best_whole_beam: oracle::best(&oracle::whole_beam_constants(trace, costs, &choices)).into(),
+        best_whole_beam: best_whole_beam.into(),
         policies,
         grid: constants.iter().copied().map(Setting::from).collect(),
         constants,
-    }
+    })
 }
 
 /// The best constant of all traces together, among those that all of them have.

@@ -27,7 +27,8 @@ fn of_trace(report: &Report) -> String {
         row("foresight of both", report.clairvoyant),
     ];
     lines.extend(report.policies.iter().map(|replay| {
-        let name = format!("{} (closes {:.0} % of the gap)", replay.policy, replay.closed * 100.0);
+        let closes = replay.closed.map(|share| format!(" (closes {:.0} % of the gap)", share * 100.0));
+        let name = format!("{}{}", replay.policy, closes.unwrap_or_default());
         row(&name, replay.tokens_per_second)
     }));
     if !report.policies.is_empty() {

@@ -1,5 +1,6 @@
 //! What a run is told: one JSON file, merged over a preset, checked as a whole.
 
+pub(crate) mod limits;
 mod parse;
 mod preset;
 mod problem;
@@ -9,9 +10,10 @@ use std::path::PathBuf;
 
 use ltd_engine::{EngineConfig, SamplingParams};
 use ltd_env::Reward;
-use ltd_policy::{DepthActions, ObservationLayout, PolicyKind, SizeActions};
+use ltd_policy::{DepthActions, ObservationLayout, PolicyKind, SizeActions, tree_candidates};
 use serde::{Deserialize, Serialize};
 
+pub use limits::Minutes;
 pub use preset::Preset;
 pub use problem::Problems;
 
@@ -101,7 +103,7 @@ pub struct ReplayConfig {
     /// Latency table of the machine to learn for. Null measures this machine, into the run's folder.
     pub latency: Option<PathBuf>,
     /// Ends a recording after this time, at a prompt's end; null records all prompts.
-    pub max_minutes: Option<f64>,
+    pub max_minutes: Option<Minutes>,
     /// Share of the recorded prompts that nothing is learned from: snapshots are compared on them, and gains
     /// predicted.
     pub held_out: f64,
@@ -188,7 +190,7 @@ pub struct PredictorStage {
     /// is not drafted. If not, all of `size.sizes` are there to choose.
     pub find_size_limit: bool,
     /// Ends the stage early after this time; null never does.
-    pub max_minutes: Option<f64>,
+    pub max_minutes: Option<Minutes>,
 }
 
 impl Default for PredictorStage {
@@ -230,7 +232,7 @@ pub struct SizeStage {
     /// Decisions to learn from.
     pub total_timesteps: usize,
     /// Ends the stage early after this time; null never does.
-    pub max_minutes: Option<f64>,
+    pub max_minutes: Option<Minutes>,
     /// Depths that are drawn.
     pub random_depth: DepthRange,
 }
@@ -252,7 +254,7 @@ pub struct DepthStage {
     /// Decisions to learn from.
     pub total_timesteps: usize,
     /// Ends the stage early after this time; null never does.
-    pub max_minutes: Option<f64>,
+    pub max_minutes: Option<Minutes>,
     /// Candidates verified in each cycle.
     pub verification_size: usize,
 }
@@ -267,7 +269,7 @@ pub struct RoundStage {
     pub total_timesteps: usize,
     /// Ends the stage early after this time; null never does.
     #[serde(default)]
-    pub max_minutes: Option<f64>,
+    pub max_minutes: Option<Minutes>,
     /// Where its cycles come from: `replay` or `live`, say for a short finish; null takes recorded ones if the run
     /// has any.
     #[serde(default)]
@@ -285,9 +287,9 @@ pub struct EvaluationConfig {
     /// Settings among which the contender `best-constant` is sought, on the validation prompts.
     pub grid: Grid,
     /// Ends each measurement on the validation prompts after this time, at a prompt's end; null uses all prompts.
-    pub validation_max_minutes: Option<f64>,
+    pub validation_max_minutes: Option<Minutes>,
     /// Ends the final comparison after this time, at a prompt's end; null uses all prompts.
-    pub max_minutes: Option<f64>,
+    pub max_minutes: Option<Minutes>,
 }
 
 /// A constant draft depth and verification size.
@@ -315,9 +317,8 @@ impl Grid {
     pub fn settings(&self, beam_width: usize) -> Vec<StaticSetting> {
         let mut settings = Vec::new();
         for &depth in &self.depths {
-            let nodes = beam_width + depth * beam_width * beam_width;
             for &size in &self.sizes {
-                let setting = StaticSetting { depth, size: size.min(nodes) };
+                let setting = StaticSetting { depth, size: size.min(tree_candidates(beam_width, depth)) };
                 if !settings.contains(&setting) {
                     settings.push(setting);
                 }

@@ -1,8 +1,10 @@
 //! From a file and `--set` arguments to a configuration, with every problem that the text has.
 
+use std::fmt;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value, json};
 use serde_path_to_error::Segment;
 
 use super::{Preset, Problems, TrainConfig};
@@ -13,8 +15,9 @@ use ltd_engine::EngineConfig;
 const MOST_PROBLEMS: usize = 200;
 
 impl TrainConfig {
-    /// Reads a configuration, applies `path=value` overrides, fills in the preset's values and checks everything.
-    /// All problems are reported at once.
+    /// Reads a configuration, applies `path=value` overrides, fills in the preset's values and checks
+    /// everything. All problems are reported at once. Overrides are applied in their order, the preset's
+    /// before all others: it says what there is to change.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = ltd_policy::read_text(path)
             .map_err(|source| Error::ConfigFile { path: path.to_owned(), source })?;
@@ -25,31 +28,32 @@ impl TrainConfig {
     pub fn parse(text: &str, origin: &Path, overrides: &[String]) -> Result<Self> {
         let fail = |problems| Error::Config { origin: origin.to_owned(), problems };
         let mut problems = Problems::default();
-        let mut written = match serde_json::from_str(text) {
+        let mut written = match json_value(text) {
             Ok(value @ Value::Object(_)) => value,
             Ok(other) => {
                 problems.add("(file)", format!("expected a JSON object, found {}", kind_of(&other)));
                 return Err(fail(problems));
             }
             Err(error) => {
-                problems.add("(file)", format!("not JSON: {error}"));
+                let problem = if error.is_data() { error.to_string() } else { format!("not JSON: {error}") };
+                problems.add("(file)", problem);
                 return Err(fail(problems));
             }
         };
-        let named = overrides.iter().rev().find_map(|text| text.strip_prefix("preset="));
-        if let (Some(name), Some(entries)) = (named, written.as_object_mut()) {
-            entries.insert("preset".to_owned(), name.into());
-        }
+        let mut overrides_of = |of_preset: bool, config: &mut Value| {
+            for text in overrides.iter().filter(|text| names_preset(text) == of_preset) {
+                if let Err(problem) = set(config, text) {
+                    problems.add(format!("--set {text}"), problem);
+                }
+            }
+        };
+        overrides_of(true, &mut written);
         let preset: Option<Preset> =
             written.get("preset").and_then(|name| serde_json::from_value(name.clone()).ok());
         // A preset that does not exist is reported with everything else.
         let defaults = preset.unwrap_or_default().to_json();
         let mut merged = merge(defaults.clone(), written);
-        for text in overrides {
-            if let Err(problem) = set(&mut merged, text) {
-                problems.add(format!("--set {text}"), problem);
-            }
-        }
+        overrides_of(false, &mut merged);
         let (config, text_problems) = parse_all(merged, &merge(defaults, placeholders()));
         problems.add_independent(text_problems);
         let Some(config) = config else { return Err(fail(problems)) };
@@ -67,10 +71,95 @@ fn placeholders() -> Value {
     })
 }
 
-/// Applies `a.b=value`; a value that is not JSON is text.
+/// JSON whose objects have each key once: of two values, a reader of the file could take either for the one
+/// that counts.
+fn json_value(text: &str) -> serde_json::Result<Value> {
+    struct Distinct(Value);
+
+    impl<'de> Deserialize<'de> for Distinct {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_any(DistinctVisitor).map(Self)
+        }
+    }
+
+    struct DistinctVisitor;
+
+    impl<'de> Visitor<'de> for DistinctVisitor {
+        type Value = Value;
+
+        fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+            f.write_str("JSON")
+        }
+
+        fn visit_unit<E>(self) -> Result<Value, E> {
+            Ok(Value::Null)
+        }
+
+        fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+            Ok(value.into())
+        }
+
+        fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+            Ok(value.into())
+        }
+
+        fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+            Ok(value.into())
+        }
+
+        fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+            Ok(value.into())
+        }
+
+        fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+            Ok(value.into())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+            let mut list = Vec::new();
+            while let Some(Distinct(item)) = items.next_element()? {
+                list.push(item);
+            }
+            Ok(list.into())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+            let mut object = Map::new();
+            while let Some((key, Distinct(value))) = entries.next_entry::<String, _>()? {
+                if object.contains_key(&key) {
+                    return Err(A::Error::custom(format!("key `{key}` is there twice")));
+                }
+                object.insert(key, value);
+            }
+            Ok(object.into())
+        }
+    }
+
+    serde_json::from_str(text).map(|Distinct(value)| value)
+}
+
+/// The value of a `path=value`: JSON, or the text itself where it does not begin as JSON that only text could
+/// need.
+fn override_value(text: &str) -> Result<Value, String> {
+    match json_value(text) {
+        Ok(value) => Ok(value),
+        Err(error) if error.is_data() => Err(error.to_string()),
+        Err(error) if text.trim_start().starts_with(['"', '{', '[']) => {
+            Err(format!("begins as JSON, but is not: {error}"))
+        }
+        Err(_) => Ok(text.into()),
+    }
+}
+
+/// Whether a `path=value` is about the preset.
+fn names_preset(text: &str) -> bool {
+    text.split(['=', '.']).next() == Some("preset")
+}
+
+/// Applies `a.b=value`.
 fn set(config: &mut Value, text: &str) -> Result<(), String> {
     let (path, value) = text.split_once('=').ok_or("expected path=value")?;
-    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+    let value = override_value(value)?;
     let mut place = config;
     let mut keys = path.split('.').peekable();
     while let Some(key) = keys.next() {

@@ -1,14 +1,11 @@
 //! Values that parse and still make no sense.
 
-use std::ops::Range;
-use std::path::Path;
-
 use ltd_engine::text::load_questions;
-use ltd_policy::ObservationLayout;
+use ltd_policy::{MAX_SIZE, ObservationLayout, tree_candidates};
 
 use super::{
-    Backend, EvaluationConfig, PredictorStage, Problems, PromptSet, PromptSets, SizeConfig, StagesConfig,
-    TrainConfig,
+    Backend, EvaluationConfig, Grid, PredictorStage, Problems, PromptSet, PromptSets, SizeConfig,
+    StagesConfig, TrainConfig, limits,
 };
 use crate::ppo::Advantage;
 
@@ -32,9 +29,7 @@ impl TrainConfig {
             }
         }
         self.prompts.note_problems(&mut problems);
-        if self.max_new_tokens == 0 {
-            problems.add("max_new_tokens", "must be at least 1");
-        }
+        problems.check_count("max_new_tokens", self.max_new_tokens, limits::COUNTS);
         for (field, problem) in self.sampling.problems() {
             problems.add(format!("sampling.{field}"), problem);
         }
@@ -71,9 +66,8 @@ impl TrainConfig {
             }
             let share = replay.held_out;
             if !(share > 0.0 && share < 1.0) {
-                problems.add("replay.held_out", format!("is {share}, must be above 0 and below 1"));
+                problems.add("replay.held_out", format!("is {share:?}, must be above 0 and below 1"));
             }
-            note_minutes("replay.max_minutes", replay.max_minutes, problems);
             return;
         }
         if self.stages.predictor.is_some() {
@@ -88,8 +82,7 @@ impl TrainConfig {
 
     /// Candidates of the deepest tree.
     fn largest_tree(&self) -> usize {
-        let width = self.engine.beam_width;
-        width + self.engine.max_depth * width * width
+        tree_candidates(self.engine.beam_width, self.engine.max_depth)
     }
 }
 
@@ -97,39 +90,21 @@ impl PromptSets {
     fn note_problems(&self, problems: &mut Problems) {
         let sets =
             [("train", &self.train), ("validation", &self.validation), ("evaluation", &self.evaluation)];
-        let mut lines: Vec<(&str, &Path, Range<usize>)> = Vec::new();
         for (name, set) in sets {
-            match set.lines() {
-                Ok(range) => lines.push((name, &set.file, range)),
-                Err(problem) => problems.add(format!("prompts.{name}"), problem),
-            }
-        }
-        for (index, (name, file, range)) in lines.iter().enumerate() {
-            for (other, other_file, other_range) in &lines[..index] {
-                let shared = range.start.max(other_range.start)..range.end.min(other_range.end);
-                if file == other_file && !shared.is_empty() {
-                    problems.add(
-                        format!("prompts.{name}"),
-                        format!(
-                            "shares questions {}..{} of {} with prompts.{other}: measure on other prompts than are learned from",
-                            shared.start, shared.end, file.display()
-                        ),
-                    );
-                }
+            if let Some(problem) = set.problem() {
+                problems.add(format!("prompts.{name}"), problem);
             }
         }
     }
 }
 
 impl PromptSet {
-    /// Which questions of the file these are, from 0.
-    fn lines(&self) -> Result<Range<usize>, String> {
+    /// Why its questions cannot be read, if they cannot.
+    fn problem(&self) -> Option<String> {
         if self.take == Some(0) {
-            return Err("take is 0, must be at least 1, or null for all".to_owned());
+            return Some("take is 0, must be at least 1, or null for all".to_owned());
         }
-        let questions =
-            load_questions(&self.file, self.skip, self.take).map_err(|error| error.to_string())?;
-        Ok(self.skip..self.skip + questions.len())
+        load_questions(&self.file, self.skip, self.take).err().map(|error| error.to_string())
     }
 }
 
@@ -152,7 +127,7 @@ impl SizeConfig {
 impl StagesConfig {
     fn note_problems(&self, max_depth: usize, problems: &mut Problems) {
         if let Some(stage) = &self.size {
-            note_budget("stages.size", stage.total_timesteps, stage.max_minutes, problems);
+            problems.check_count("stages.size.total_timesteps", stage.total_timesteps, limits::COUNTS);
             let range = stage.random_depth;
             if range.max > max_depth {
                 problems.add(
@@ -178,18 +153,19 @@ impl StagesConfig {
             note_fit("stages.imitation", stage.epochs, stage.batch_size, stage.learning_rate, problems);
         }
         if let Some(stage) = &self.depth {
-            note_budget("stages.depth", stage.total_timesteps, stage.max_minutes, problems);
-            if stage.verification_size == 0 {
-                problems.add("stages.depth.verification_size", "must be at least 1");
-            }
+            problems.check_count("stages.depth.total_timesteps", stage.total_timesteps, limits::COUNTS);
+            problems.check_count("stages.depth.verification_size", stage.verification_size, 1..=MAX_SIZE);
         }
         for (index, stage) in self.round.iter().enumerate() {
-            note_budget(
-                &format!("stages.round[{index}]"),
-                stage.total_timesteps,
-                stage.max_minutes,
-                problems,
-            );
+            let path = format!("stages.round[{index}].total_timesteps");
+            problems.check_count(path, stage.total_timesteps, limits::COUNTS);
+        }
+        let stages = self.rounds.saturating_mul(self.round.len());
+        if stages > limits::ROUND_STAGES {
+            let (rounds, round, most) = (self.rounds, self.round.len(), limits::ROUND_STAGES);
+            let problem =
+                format!("is {rounds}, with {round} stages each; must be at most {most} stages together");
+            problems.add("stages.rounds", problem);
         }
         if self.rounds > 0 && self.round.is_empty() {
             problems.add("stages.round", format!("is empty, but stages.rounds is {}", self.rounds));
@@ -200,60 +176,45 @@ impl StagesConfig {
                 "there is nothing to train: size, depth and predictor are null and rounds is 0",
             );
         }
-        if self.candidates == 0 {
-            problems.add("stages.candidates", "must be at least 1");
-        }
+        problems.check_count("stages.candidates", self.candidates, limits::CANDIDATES);
     }
 }
 
 /// Problems of a fit by gradient steps.
 fn note_fit(stage: &str, epochs: usize, batch_size: usize, learning_rate: f64, problems: &mut Problems) {
-    for (name, number) in [("epochs", epochs), ("batch_size", batch_size)] {
-        if number == 0 {
-            problems.add(format!("{stage}.{name}"), "must be at least 1");
-        }
-    }
-    if !(learning_rate > 0.0 && learning_rate.is_finite()) {
-        problems.add(format!("{stage}.learning_rate"), format!("is {learning_rate}, must be above 0"));
-    }
+    problems.check_count(format!("{stage}.epochs"), epochs, limits::EPOCHS);
+    problems.check_count(format!("{stage}.batch_size"), batch_size, limits::BATCHES);
+    problems.check_number(format!("{stage}.learning_rate"), learning_rate, limits::LEARNING_RATES);
 }
 
 impl PredictorStage {
     fn note_problems(&self, problems: &mut Problems) {
-        let mut check = |holds: bool, field: &str, problem: String| {
-            if !holds {
-                problems.add(format!("stages.predictor.{field}"), problem);
-            }
-        };
-        let known = ObservationLayout::FAMILIES;
-        let layout = &self.layout;
-        check(
-            known.contains(&layout.as_str()),
-            "layout",
-            format!("is {layout}, must be one of {}", known.join(", ")),
-        );
-        check(!self.net_arch.contains(&0), "net_arch", "has a width of 0".to_owned());
+        let (known, layout) = (ObservationLayout::FAMILIES, &self.layout);
+        if !known.contains(&layout.as_str()) {
+            let problem = format!("is {layout}, must be one of {}", known.join(", "));
+            problems.add("stages.predictor.layout", problem);
+        }
+        problems.check_net_arch("stages.predictor.net_arch", &self.net_arch);
         note_fit("stages.predictor", self.epochs, self.batch_size, self.learning_rate, problems);
-        note_minutes("stages.predictor.max_minutes", self.max_minutes, problems);
     }
 }
 
 impl EvaluationConfig {
     fn note_problems(&self, max_depth: usize, problems: &mut Problems) {
-        if self.max_new_tokens == 0 {
-            problems.add("evaluation.max_new_tokens", "must be at least 1");
-        }
+        problems.check_count("evaluation.max_new_tokens", self.max_new_tokens, limits::COUNTS);
         let too_deep = |depth: usize| format!("{depth} is more than engine.max_depth = {max_depth}");
         if self.default.depth > max_depth {
             problems.add("evaluation.default.depth", too_deep(self.default.depth));
         }
-        if let Some(&depth) = self.grid.depths.iter().find(|&&depth| depth > max_depth) {
+        problems.check_count("evaluation.default.size", self.default.size, 1..=MAX_SIZE);
+        let Grid { depths, sizes } = &self.grid;
+        if let Some(&depth) = depths.iter().find(|&&depth| depth > max_depth) {
             problems.add("evaluation.grid.depths", too_deep(depth));
         }
-        if self.grid.sizes.contains(&0) || self.default.size == 0 {
-            problems.add("evaluation", "verification sizes must be at least 1");
+        if let Some(&size) = sizes.iter().find(|size| !(1..=MAX_SIZE).contains(*size)) {
+            problems.check_count("evaluation.grid.sizes", size, 1..=MAX_SIZE);
         }
-        for (field, list) in [("depths", &self.grid.depths), ("sizes", &self.grid.sizes)] {
+        for (field, list) in [("depths", depths), ("sizes", sizes)] {
             if list.is_empty() {
                 problems.add(
                     format!("evaluation.grid.{field}"),
@@ -261,25 +222,11 @@ impl EvaluationConfig {
                 );
             }
         }
-        for (field, minutes) in
-            [("validation_max_minutes", self.validation_max_minutes), ("max_minutes", self.max_minutes)]
-        {
-            note_minutes(&format!("evaluation.{field}"), minutes, problems);
+        let constants = depths.len().saturating_mul(sizes.len());
+        if constants > limits::GRID {
+            let problem =
+                format!("has {constants} pairs of depth and size, must have at most {}", limits::GRID);
+            problems.add("evaluation.grid", problem);
         }
-    }
-}
-
-fn note_budget(path: &str, total_timesteps: usize, max_minutes: Option<f64>, problems: &mut Problems) {
-    if total_timesteps == 0 {
-        problems.add(format!("{path}.total_timesteps"), "must be at least 1");
-    }
-    note_minutes(&format!("{path}.max_minutes"), max_minutes, problems);
-}
-
-fn note_minutes(path: &str, minutes: Option<f64>, problems: &mut Problems) {
-    if let Some(minutes) = minutes
-        && !(minutes > 0.0 && minutes.is_finite())
-    {
-        problems.add(path, format!("is {minutes}, must be above 0, or null for no limit"));
     }
 }

@@ -11,17 +11,16 @@ use ltd_engine::{
     Controller, CycleOutcome, CycleStats, Engine, Sampler, Session, Static, StopRule, WholeBeam,
 };
 use ltd_env::trace::Trace;
-use ltd_env::{Costs, oracle};
+use ltd_env::{Costs, Interrupt, oracle};
 
 pub(crate) use comparison::{Comparison, comparison_table};
 pub use statistics::quartiles;
 pub(crate) use statistics::{interval, ratio_interval};
 pub(crate) use summary::{EAGLE_CONSTANT, GridPoint, Prediction, Summary};
 
-use crate::Result;
 use crate::config::StaticSetting;
-use crate::interrupt::Interrupt;
 use crate::progress::Progress;
+use crate::{Error, Result};
 
 /// Tokens that each contender decodes before anything is measured.
 const WARM_UP_TOKENS: usize = 8;
@@ -135,52 +134,56 @@ struct Decoding {
 }
 
 impl Arena<'_> {
-    /// Lets all contenders decode all prompts, or as many as fit in `max_minutes` (two at least). Nothing if it was
-    /// interrupted.
+    /// Lets all contenders decode all prompts, or as many as fit in `limit` (two at least). An answer that
+    /// ends before its first token has no cycle, says nothing of anybody, and is left out.
+    ///
+    /// # Errors
+    /// If there was no cycle at all, or a model fails.
     pub(crate) fn measure(
         &self,
-        task: &str,
+        name: &str,
         contenders: &mut [Contender],
         prompts: &[Prompt],
-        max_minutes: Option<f64>,
-    ) -> Result<Option<Vec<Measurement>>> {
+        limit: Option<Duration>,
+    ) -> Result<Vec<Measurement>> {
         const LEAST_PROMPTS: usize = 2;
         let named =
             |contender: &Contender| Measurement { name: contender.name.clone(), ..Measurement::default() };
         let mut measurements: Vec<Measurement> = contenders.iter().map(named).collect();
         let mut memory: Vec<Option<Session>> = contenders.iter().map(|_| None).collect();
-        let mut task = self.progress.task(task, prompts.len());
+        let mut task = self.progress.task(name, prompts.len());
         let warm_up = StopRule { max_new_tokens: WARM_UP_TOKENS, eos: Vec::new() };
-        if self.race(contenders, &prompts[0], &self.sampler, &warm_up, &mut memory)?.is_none() {
-            return Ok(None);
-        }
-        let limit = max_minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
-        let start = Instant::now();
+        self.race(contenders, &prompts[0], &self.sampler, &warm_up, &mut memory)?;
+        let (start, mut measured) = (Instant::now(), 0);
         for (index, prompt) in prompts.iter().enumerate() {
-            if index >= LEAST_PROMPTS && limit.is_some_and(|limit| start.elapsed() > limit) {
+            if measured >= LEAST_PROMPTS && limit.is_some_and(|limit| start.elapsed() > limit) {
                 break;
             }
             let sampler = self.sampler.for_sequence(index as u64);
-            let Some(answers) = self.race(contenders, prompt, &sampler, &self.stop, &mut memory)? else {
-                return Ok(None);
-            };
-            let reference = answers[0].output.clone();
-            for (measurement, Answer { stats, slowdowns, output }) in measurements.iter_mut().zip(answers) {
-                measurement.prompts.push(stats);
-                measurement.slowdowns.extend(slowdowns);
-                measurement.same_output += usize::from(output == reference);
+            let answers = self.race(contenders, prompt, &sampler, &self.stop, &mut memory)?;
+            if answers.iter().all(|answer| answer.stats.cycles > 0) {
+                measured += 1;
+                let reference = answers[0].output.clone();
+                for (measurement, Answer { stats, slowdowns, output }) in measurements.iter_mut().zip(answers)
+                {
+                    measurement.prompts.push(stats);
+                    measurement.slowdowns.extend(slowdowns);
+                    measurement.same_output += usize::from(output == reference);
+                }
             }
             let by_count = (index + 1) as f64 / prompts.len() as f64;
             let by_time = limit.map_or(0.0, |limit| start.elapsed().as_secs_f64() / limit.as_secs_f64());
             task.update(index + 1, by_count.max(by_time).min(1.0), "prompts");
         }
-        let decoded = measurements[0].prompts.len();
-        task.finish(&format!("{} contenders measured on {decoded} prompts", measurements.len()));
-        Ok(Some(measurements))
+        if measured == 0 {
+            return Err(Error::NothingMeasured { task: name.to_owned(), prompts: prompts.len() });
+        }
+        task.finish(&format!("{} contenders measured on {measured} prompts", measurements.len()));
+        Ok(measurements)
     }
 
     /// All contenders answer one prompt, a few tokens each in turn: what disturbs the machine for a second disturbs
-    /// all of them alike. Statistics and output of each; nothing if it was interrupted.
+    /// all of them alike. Statistics and output of each.
     fn race(
         &self,
         contenders: &mut [Contender],
@@ -188,9 +191,10 @@ impl Arena<'_> {
         sampler: &Sampler,
         stop: &StopRule,
         memory: &mut [Option<Session>],
-    ) -> Result<Option<Vec<Answer>>> {
+    ) -> Result<Vec<Answer>> {
         let mut answers = Vec::with_capacity(contenders.len());
         for memory in memory.iter_mut() {
+            self.interrupt.check()?;
             let session = self.engine.prefill_sampled(&prompt.ids, sampler.clone(), memory.take())?;
             let stats = CycleStats::default();
             answers.push(Decoding { session, stats, slowdowns: Vec::new(), rows: 1, finished: false });
@@ -198,9 +202,6 @@ impl Arena<'_> {
         let mut first = 0;
         while answers.iter().any(|answer| !answer.finished) {
             for turn in 0..contenders.len() {
-                if self.interrupt.requested() {
-                    return Ok(None);
-                }
                 // Another one goes first each time: none always runs after the slowest.
                 let who = (first + turn) % contenders.len();
                 self.advance(&mut contenders[who], &mut answers[who], prompt.ids.len(), stop)?;
@@ -212,7 +213,7 @@ impl Arena<'_> {
             *memory = Some(answer.session);
             Answer { stats: answer.stats, slowdowns: answer.slowdowns, output }
         });
-        Ok(Some(finished.collect()))
+        Ok(finished.collect())
     }
 
     /// One contender's turn.
@@ -225,6 +226,7 @@ impl Arena<'_> {
     ) -> Result<()> {
         let goal = answer.stats.tokens + TOKENS_PER_TURN;
         while answer.stats.tokens < goal && !answer.finished {
+            self.interrupt.check()?;
             if stop.reached(&answer.session, prompt_len).is_some() {
                 answer.finished = true;
             } else {

@@ -68,8 +68,8 @@ pub(crate) struct Prediction {
     pub(crate) gain: f64,
     /// The same if cycles of both took as much longer than the table says as they did live; `null` if none were run.
     pub(crate) gain_at_live_times: Option<f64>,
-    /// Share of the gap between constant and clairvoyant that is closed.
-    pub(crate) closed: f64,
+    /// Share of the gap between constant and clairvoyant that is closed; `null` if there is none.
+    pub(crate) closed: Option<f64>,
 }
 
 /// The contender that is the best constant of those that expand the whole beam.
@@ -110,13 +110,16 @@ impl Summary {
         for prediction in &self.predictions {
             let live = prediction.gain_at_live_times;
             let live = live.map(|gain| format!(" ({:+.1} % at the times of live cycles)", 100.0 * gain));
+            let closed = prediction.closed;
+            let closed =
+                closed.map(|share| format!(", {:.0} % of the way to the clairvoyant", 100.0 * share));
             let _ = writeln!(
                 text,
-                "Replay of held-out recordings: {} {:+.1} % over the best constant{}, {:.0} % of the way to the clairvoyant.",
+                "Replay of held-out recordings: {} {:+.1} % over the best constant{}{}.",
                 prediction.name,
                 100.0 * prediction.gain,
                 live.unwrap_or_default(),
-                100.0 * prediction.closed
+                closed.unwrap_or_default()
             );
         }
         text

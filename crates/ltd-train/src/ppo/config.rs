@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Problems;
+use crate::config::{Problems, limits};
 
 /// Hidden layers of the two networks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,41 +95,29 @@ impl Default for PpoConfig {
 impl PpoConfig {
     /// Notes all impossible values.
     pub fn validate(&self, path: &str, problems: &mut Problems) {
-        let mut check = |holds: bool, field: &str, problem: String| {
-            if !holds {
-                problems.add(format!("{path}.{field}"), problem);
-            }
-        };
-        check(self.n_steps >= 2, "n_steps", format!("is {}, must be at least 2", self.n_steps));
-        check(self.n_epochs >= 1, "n_epochs", "must be at least 1".to_owned());
-        // Standardising one advantage would divide by zero.
-        check(self.batch_size >= 2, "batch_size", format!("is {}, must be at least 2", self.batch_size));
-        check(
-            self.batch_size < 2 || self.n_steps.is_multiple_of(self.batch_size),
-            "batch_size",
-            format!("is {}, which does not divide n_steps = {}", self.batch_size, self.n_steps),
-        );
-        for (field, value, low, high) in [
-            ("gamma", self.gamma, 0.0, 1.0),
-            ("gae_lambda", self.gae_lambda, 0.0, 1.0),
-            ("warmup_fraction", self.warmup_fraction, 0.0, 0.5),
+        let at = |field: &str| format!("{path}.{field}");
+        problems.check_count(at("n_steps"), self.n_steps, limits::ROLLOUTS);
+        problems.check_count(at("n_epochs"), self.n_epochs, limits::EPOCHS);
+        problems.check_count(at("batch_size"), self.batch_size, limits::ROLLOUTS);
+        if self.batch_size > 0 && !self.n_steps.is_multiple_of(self.batch_size) {
+            let problem = format!("is {}, which does not divide n_steps = {}", self.batch_size, self.n_steps);
+            problems.add(at("batch_size"), problem);
+        }
+        for (field, value, range) in [
+            ("gamma", self.gamma, 0.0..=1.0),
+            ("gae_lambda", self.gae_lambda, 0.0..=1.0),
+            ("warmup_fraction", self.warmup_fraction, 0.0..=0.5),
+            ("ent_coef", self.ent_coef, limits::FACTORS),
+            ("vf_coef", self.vf_coef, limits::FACTORS),
+            ("clip_range", self.clip_range, limits::POSITIVE_FACTORS),
+            ("max_grad_norm", self.max_grad_norm, limits::POSITIVE_FACTORS),
+            ("target_kl", self.target_kl.unwrap_or(1.0), limits::POSITIVE_FACTORS),
+            ("learning_rate", self.learning_rate, limits::LEARNING_RATES),
+            ("adam_eps", self.adam_eps, limits::LEARNING_RATES),
         ] {
-            check((low..=high).contains(&value), field, format!("is {value}, must be within {low}..={high}"));
+            problems.check_number(at(field), value, range);
         }
-        for (field, value) in [("ent_coef", self.ent_coef), ("vf_coef", self.vf_coef)] {
-            check(value >= 0.0 && value.is_finite(), field, format!("is {value}, must be at least 0"));
-        }
-        for (field, value) in [
-            ("clip_range", self.clip_range),
-            ("max_grad_norm", self.max_grad_norm),
-            ("learning_rate", self.learning_rate),
-            ("adam_eps", self.adam_eps),
-            ("target_kl", self.target_kl.unwrap_or(1.0)),
-        ] {
-            check(value > 0.0 && value.is_finite(), field, format!("is {value}, must be above 0"));
-        }
-        for (field, widths) in [("net_arch.pi", &self.net_arch.pi), ("net_arch.vf", &self.net_arch.vf)] {
-            check(!widths.contains(&0), field, format!("is {widths:?}, widths must be at least 1"));
-        }
+        problems.check_net_arch(at("net_arch.pi"), &self.net_arch.pi);
+        problems.check_net_arch(at("net_arch.vf"), &self.net_arch.vf);
     }
 }

@@ -167,14 +167,20 @@ impl Learner {
         rollout.finish(&self.config, &self.networks, &self.observation, self.episodes.at_start())
     }
 
-    /// Learns from a rollout; `progress` is the share of the stage that is over.
-    pub fn update(&mut self, buffer: &RolloutBuffer, progress: f64) -> UpdateStats {
+    /// Learns from a rollout; `progress` is the share of the stage that is over. Nothing if `interrupted` says so on the
+    /// way: then the learner is of no further use, and a snapshot of before is where learning goes on.
+    pub fn update(
+        &mut self,
+        buffer: &RolloutBuffer,
+        progress: f64,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Option<UpdateStats> {
         let rate = learning_rate(&self.config, progress);
         let orders = random_orders(buffer, &mut self.minibatches);
-        let stats = update(&self.config, &self.networks, &mut self.adam, buffer, rate, orders);
+        let stats = update(&self.config, &self.networks, &mut self.adam, buffer, rate, orders, interrupted)?;
         self.epochs += stats.epochs;
         self.acting = None;
-        stats
+        Some(stats)
     }
 
     /// Everything but the environment.

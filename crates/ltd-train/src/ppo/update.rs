@@ -138,7 +138,9 @@ struct Means {
     grad_norm: f64,
 }
 
-/// Improves the networks on a rollout; `orders` gives the order of its steps in each epoch.
+/// Improves the networks on a rollout; `orders` gives the order of its steps in each epoch. Nothing if
+/// `interrupted` says so between two minibatches: then the networks and the optimiser are somewhere on the
+/// way.
 pub fn update(
     config: &PpoConfig,
     networks: &ActorCritic,
@@ -146,7 +148,8 @@ pub fn update(
     buffer: &RolloutBuffer,
     learning_rate: f64,
     mut orders: impl FnMut() -> Vec<usize>,
-) -> UpdateStats {
+    interrupted: &dyn Fn() -> bool,
+) -> Option<UpdateStats> {
     let parameters = networks.parameters();
     let steps = buffer.tensors();
     let mut means = Means::default();
@@ -156,6 +159,9 @@ pub fn update(
         stats.epochs += 1;
         let mut divergences = Vec::new();
         for rows in orders().chunks(config.batch_size) {
+            if interrupted() {
+                return None;
+            }
             let batch = steps.select(rows);
             let terms = ppo_loss(config, &networks.evaluate(&batch.observations, &batch.actions), &batch);
             means.note(&terms);
@@ -175,14 +181,14 @@ pub fn update(
         }
     }
     let mean = |sum: f64| sum / means.minibatches as f64;
-    UpdateStats {
+    Some(UpdateStats {
         clip_fraction: mean(means.clip_fraction),
         entropy_loss: mean(means.entropy_loss),
         policy_gradient_loss: mean(means.policy_gradient_loss),
         value_loss: mean(means.value_loss),
         grad_norm: means.grad_norm / means.steps.max(1) as f64,
         ..stats
-    }
+    })
 }
 
 impl Means {

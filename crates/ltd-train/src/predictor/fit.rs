@@ -1,6 +1,7 @@
 //! From recordings to a factored policy.
 
 use ltd_engine::Learned;
+use ltd_env::Interrupt;
 use ltd_env::oracle::Constant;
 use ltd_policy::{
     DepthActions, FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor, ObservationLayout,
@@ -10,6 +11,7 @@ use ltd_policy::{
 use super::rule::settle;
 use super::samples::Samples;
 use super::train::{Epoch, train};
+use crate::Result;
 use crate::config::PredictorStage;
 use crate::evaluate::{Contender, Measurement};
 use crate::recording::Recorded;
@@ -52,21 +54,23 @@ pub(crate) fn fit(
     tables: &[SizeActions],
     stage: &PredictorStage,
     seed: u64,
+    interrupt: &Interrupt,
     observer: &mut dyn FnMut(&Epoch, usize) -> bool,
-) -> Fitted {
+) -> Result<Fitted> {
     let start = recorded.constants()[0].tokens_per_second();
     let mut best: Option<Fitted> = None;
     for size in tables {
         let actions = FactoredActions { depth, size: size.clone() };
-        let samples = Samples::of(&recorded.train, layout, &actions);
-        let held_out = Samples::of(&recorded.held_out, layout, &actions);
+        let samples = Samples::of(&recorded.train, layout, &actions, interrupt)?;
+        let held_out = Samples::of(&recorded.held_out, layout, &actions, interrupt)?;
         let mut goes_on = true;
         let mut observe = |epoch: &Epoch| {
             goes_on = observer(epoch, samples.len());
             goes_on
         };
-        let predictor = train(&samples, &held_out, (layout.clone(), actions), stage, seed, &mut observe);
-        let rule = settle(&predictor, &recorded.table, &recorded.train, start);
+        let sees = (layout.clone(), actions);
+        let predictor = train(&samples, &held_out, sees, stage, seed, interrupt, &mut observe)?;
+        let rule = settle(&predictor, &recorded.table, &recorded.train, start, interrupt)?;
         let controller = Learned::from(FactoredPolicy::new(&predictor, &recorded.table, rule));
         let measured = recorded.measure(&mut [Contender::new("factored", Box::new(controller))]).remove(0);
         let rate = |measured: &Measurement| measured.total().tokens_per_second();
@@ -77,7 +81,7 @@ pub(crate) fn fit(
             break;
         }
     }
-    best.expect("invariant: there is a table of sizes")
+    Ok(best.expect("invariant: there is a table of sizes"))
 }
 
 #[cfg(test)]

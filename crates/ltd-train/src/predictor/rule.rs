@@ -2,8 +2,10 @@
 
 use ltd_engine::{CycleStats, Learned};
 use ltd_env::trace::Trace;
-use ltd_env::{Costs, oracle};
+use ltd_env::{Costs, Interrupt, oracle};
 use ltd_policy::{FactoredPolicy, FactoredRule, FrozenPredictor, LatencyTable};
+
+use crate::Result;
 
 /// Margins that are tried, in tokens.
 const MARGINS: [f64; 6] = [0.0, 0.02, 0.04, 0.06, 0.08, 0.1];
@@ -19,7 +21,8 @@ pub(crate) fn settle(
     table: &LatencyTable,
     trace: &Trace,
     start: f64,
-) -> FactoredRule {
+    interrupt: &Interrupt,
+) -> Result<FactoredRule> {
     let costs = Costs { model: table.model(), decision: table.decision };
     let reached = |rule: FactoredRule| {
         let policy = Learned::from(FactoredPolicy::new(predictor, table, rule));
@@ -30,6 +33,7 @@ pub(crate) fn settle(
     for margin in MARGINS {
         let mut lambda = start;
         for _ in 0..MOST_STEPS {
+            interrupt.check()?;
             let rule = FactoredRule { tokens_per_second: lambda, margin };
             let throughput = reached(rule);
             if throughput > best.0 {
@@ -41,5 +45,5 @@ pub(crate) fn settle(
             lambda = throughput;
         }
     }
-    best.1
+    Ok(best.1)
 }

@@ -1,10 +1,12 @@
 //! What the predictor learns from: every outcome at every recorded position.
 
 use ltd_env::trace::Trace;
-use ltd_env::{Cycle, RecordedTree};
+use ltd_env::{Cycle, Interrupt, RecordedTree};
 use ltd_policy::{FactoredActions, ObservationLayout};
 use ndarray::Array2;
 use rayon::prelude::*;
+
+use crate::Result;
 
 /// Positions with what is seen after each depth at which drafting can end, and what each ending would accept.
 #[derive(Debug)]
@@ -19,7 +21,12 @@ pub(crate) struct Samples {
 
 impl Samples {
     /// All positions of a trace whose trees reach the deepest stop.
-    pub(crate) fn of(trace: &Trace, layout: &ObservationLayout, actions: &FactoredActions) -> Self {
+    pub(crate) fn of(
+        trace: &Trace,
+        layout: &ObservationLayout,
+        actions: &FactoredActions,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
         let stops: Vec<usize> = actions.stops().collect();
         let sizes = &actions.size.sizes;
         let places: Vec<(usize, usize)> = (trace.sequences.iter().enumerate())
@@ -32,7 +39,8 @@ impl Samples {
         let targets = accepted.as_slice_mut().expect("invariant: a new array is contiguous");
         (rows.par_chunks_mut(width * stops.len()), targets.par_chunks_mut(outcomes), places)
             .into_par_iter()
-            .for_each(|(rows, targets, (sequence, position))| {
+            .try_for_each(|(rows, targets, (sequence, position))| {
+                interrupt.check()?;
                 let position = trace.sequences[sequence].position(position);
                 let tree = RecordedTree { header: &trace.header, position };
                 let mut cycle = tree.begin(actions.size.largest());
@@ -45,8 +53,9 @@ impl Samples {
                         targets[index * sizes.len() + place] = position.accepted(depth, size) as f32;
                     }
                 }
-            });
-        Self { observations, accepted, stops }
+                Ok::<_, ltd_env::Error>(())
+            })?;
+        Ok(Self { observations, accepted, stops })
     }
 
     /// Observations.

@@ -1,6 +1,6 @@
 //! Fitting the predictor.
 
-use ltd_env::stream;
+use ltd_env::{Interrupt, stream};
 use ltd_policy::{FactoredActions, FrozenPredictor, Mlp, ObservationLayout};
 use ndarray::Axis;
 use rand::seq::SliceRandom;
@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 
 use super::network::Predictor;
 use super::samples::Samples;
+use crate::Result;
 use crate::config::PredictorStage;
 use crate::ppo::Adam;
 
@@ -102,8 +103,9 @@ pub(crate) fn train(
     (layout, actions): (ObservationLayout, FactoredActions),
     stage: &PredictorStage,
     seed: u64,
+    interrupt: &Interrupt,
     observer: &mut dyn FnMut(&Epoch) -> bool,
-) -> FrozenPredictor {
+) -> Result<FrozenPredictor> {
     let mean = samples.accepted.mean_axis(Axis(0)).expect("invariant: there are positions").to_vec();
     let mut init = stream(seed, "predictor init");
     let predictor = Predictor::new(layout.len(), &stage.net_arch, &mean, &mut init);
@@ -119,6 +121,7 @@ pub(crate) fn train(
         order.shuffle(&mut random);
         let (mut sum, mut batches) = (0.0, 0.0);
         for rows in order.chunks(stage.batch_size) {
+            interrupt.check()?;
             let (errors, count) = train.errors(&predictor, &Tensor::from_slice(rows));
             let loss = errors.sum(Kind::Float) / count;
             for parameter in &parameters {
@@ -134,7 +137,8 @@ pub(crate) fn train(
         if best.as_ref().is_none_or(|(least, _)| held_out_loss < *least) {
             best = Some((held_out_loss, predictor.to_mlp()));
         }
-        let explained_variance = 1.0 - held_out_loss / variance;
+        // Where all outcomes are the same, there is nothing to explain.
+        let explained_variance = if variance > 0.0 { 1.0 - held_out_loss / variance } else { 0.0 };
         if !observer(&Epoch { number, loss: sum / batches, held_out_loss, explained_variance }) {
             break;
         }
@@ -142,5 +146,5 @@ pub(crate) fn train(
     let (_, mlp) = best.expect("invariant: there is an epoch");
     let stride = held_out.len().div_ceil(PROBES);
     let probes = (0..held_out.len()).step_by(stride).map(|row| held_out.observations.row(row).to_vec());
-    FrozenPredictor::new(layout, actions, mlp, probes.collect())
+    Ok(FrozenPredictor::new(layout, actions, mlp, probes.collect()))
 }

@@ -2,12 +2,12 @@
 
 use crate::config::TrainConfig;
 use crate::run::hardware;
-use crate::{Error, Progress, Result};
+use crate::{Error, Interrupt, Progress, Result};
 use ltd_engine::{Engine, Learned, fingerprint};
 use ltd_env::latency::{LatencyPlan, Measured, held_out_error, measure};
 use ltd_policy::{
     Actions, Choice, DecisionCost, FrozenPolicy, LatencyIdentity, LatencyTable, Linear, Mlp, PolicyKind,
-    SizeActions, Surface,
+    SizeActions, Surface, tree_candidates,
 };
 
 /// Context lengths of the grid.
@@ -26,12 +26,14 @@ const DECISION_CYCLES: usize = 40;
 /// length and more where they scatter, and the error of the table on live cycles.
 ///
 /// # Errors
-/// If the engine's cache has no room for the trees, the models fail, or the machine was too busy to measure anything.
+/// If the engine's cache has no room for the trees, the models fail, the machine was too busy to measure
+/// anything, or there was a wish to stop.
 pub fn measure_latency(
     config: &TrainConfig,
     engine: &Engine,
     repeats: usize,
     progress: Progress,
+    interrupt: &Interrupt,
 ) -> Result<LatencyTable> {
     let plan = plan(config, engine, repeats)?;
     let mut task = progress.task("latency", 0);
@@ -56,10 +58,10 @@ pub fn measure_latency(
         level: Surface::default(),
         level_rows: None,
         verify: Surface::default(),
-        decision: decision_cost(config, engine, &plan)?,
+        decision: decision_cost(config, engine, &plan, interrupt)?,
         held_out_error: None,
     };
-    let mut measured = measure(engine, &plan, &mut tick)?;
+    let mut measured = measure(engine, &plan, interrupt, &mut tick)?;
     for attempt in 1.. {
         let Measured { root, level, level_rows, verify } = measured.clone();
         table = LatencyTable { root, level, level_rows: Some(level_rows), verify, ..table };
@@ -72,9 +74,9 @@ pub fn measure_latency(
         }
         progress.say("something else ran on this machine: more samples are taken");
         let plan = LatencyPlan { seed: plan.seed + attempt, ..plan.clone() };
-        measured.merge(measure(engine, &plan, &mut tick)?);
+        measured.merge(measure(engine, &plan, interrupt, &mut tick)?);
     }
-    table.held_out_error = Some(held_out_error(engine, &plan, &table.model(), &mut tick)?);
+    table.held_out_error = Some(held_out_error(engine, &plan, &table.model(), interrupt, &mut tick)?);
     task.finish("measured");
     Ok(table)
 }
@@ -86,7 +88,7 @@ fn plan(config: &TrainConfig, engine: &Engine, repeats: usize) -> Result<Latency
         evaluation.grid.depths.iter().chain([&config.depth.actions.max_depth, &evaluation.default.depth]);
     let max_depth = depths.copied().max().unwrap_or(1).clamp(1, engine.max_depth());
     let width = engine.beam_width();
-    let largest = width + max_depth * width * width;
+    let largest = tree_candidates(width, max_depth);
     let sizes =
         config.size.sizes.sizes.iter().chain(&evaluation.grid.sizes).chain([&evaluation.default.size]);
     let mut sizes: Vec<usize> =
@@ -114,7 +116,12 @@ fn plan(config: &TrainConfig, engine: &Engine, repeats: usize) -> Result<Latency
 }
 
 /// Time of the decisions of networks of the configured shape, inside cycles, where their weights are cold.
-fn decision_cost(config: &TrainConfig, engine: &Engine, plan: &LatencyPlan) -> Result<DecisionCost> {
+fn decision_cost(
+    config: &TrainConfig,
+    engine: &Engine,
+    plan: &LatencyPlan,
+    interrupt: &Interrupt,
+) -> Result<DecisionCost> {
     let [depth_layout, size_layout] = [PolicyKind::Depth, PolicyKind::Size].map(|kind| config.layout(kind));
     let depth = network(depth_layout.len(), &config.depth.ppo.net_arch.pi, 2);
     let depth = FrozenPolicy::new(depth_layout, Actions::Depth(config.depth.actions), depth, Vec::new());
@@ -132,6 +139,7 @@ fn decision_cost(config: &TrainConfig, engine: &Engine, plan: &LatencyPlan) -> R
         let mut rehearsal = engine.rehearsal(tokens)?;
         let mut microseconds = Vec::with_capacity(DECISION_CYCLES);
         for _ in 0..DECISION_CYCLES {
+            interrupt.check()?;
             let session = rehearsal.at(engine, plan.contexts[0], 1)?;
             let outcome = engine.run_cycle(session, &mut controller)?;
             let decisions = match kind {

@@ -1,12 +1,13 @@
 //! Recordings to learn from and to predict on.
 
+use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::{Trace, TracedSequence};
-use ltd_env::{Costs, Scatter};
-use ltd_policy::{LatencyTable, sha256_hex};
+use ltd_env::{Costs, Interrupt, Scatter};
+use ltd_policy::LatencyTable;
 
 use crate::config::StaticSetting;
 use crate::evaluate::{Contender, Measurement, Prediction};
@@ -25,36 +26,45 @@ pub(crate) struct Recorded {
     pub(crate) table_sha256: String,
     /// How the times that stages learn from scatter, if they do.
     pub(crate) scatter: Option<Scatter>,
-    /// Of [`Recorded::constants`], once asked for.
-    constants: OnceLock<Vec<Constant>>,
+    /// Every constant that the table has costs for, on the sequences that are learned from, fastest first.
+    constants: Vec<Constant>,
 }
 
 impl Recorded {
     /// Divides the sequences of a trace, which `path` names in errors; see [`Recorded::split`].
-    pub(crate) fn new(path: &Path, trace: &Trace, table: LatencyTable, held_out: f64) -> Result<Self> {
+    pub(crate) fn new(
+        path: &Path,
+        trace: &Trace,
+        table: LatencyTable,
+        held_out: f64,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
         let (train, held_out) = Self::split(path, trace, held_out)?;
         let costs = Costs { model: table.model(), decision: table.decision };
-        let table_sha256 = sha256_hex(table.to_json().as_bytes());
-        Ok(Self {
-            train: Arc::new(train),
-            held_out,
-            costs,
-            table,
-            table_sha256,
-            scatter: None,
-            constants: OnceLock::new(),
-        })
+        let table_sha256 = table.sha256();
+        let train = Arc::new(train);
+        let mut recorded =
+            Self { train, held_out, costs, table, table_sha256, scatter: None, constants: Vec::new() };
+        let Self { train, costs, .. } = &recorded;
+        let mut constants = oracle::constants(train, costs, &recorded.choices(), interrupt)?;
+        constants.sort_by(|a, b| b.tokens_per_second().total_cmp(&a.tokens_per_second()));
+        recorded.constants = constants;
+        Ok(recorded)
     }
 
-    /// Holds out every n-th sequence that has positions, at least one.
+    /// Holds out every n-th sequence that has positions, at least one. A prompt that comes again counts once:
+    /// it would be learned from and held out.
     pub(crate) fn split(path: &Path, trace: &Trace, share: f64) -> Result<(Trace, Trace)> {
         let of = |sequences| Trace { sequences, header: trace.header.clone(), truncated: Vec::new() };
-        let filled: Vec<TracedSequence> =
-            trace.sequences.iter().filter(|sequence| !sequence.is_empty()).cloned().collect();
+        let mut prompts = HashSet::new();
+        let filled = trace.sequences.iter().filter(|sequence| {
+            !sequence.is_empty() && prompts.insert(&sequence.tokens[..sequence.prompt_len])
+        });
+        let filled: Vec<TracedSequence> = filled.cloned().collect();
         if filled.len() < 2 {
             let count = filled.len();
             return Err(Error::Recorded(format!(
-                "{}: {count} of its prompts have positions, expected at least 2: one is held out",
+                "{}: {count} different prompts of it have positions, expected at least 2: one is held out",
                 path.display()
             )));
         }
@@ -78,16 +88,13 @@ impl Recorded {
 
     /// Every constant that the table has costs for, on the sequences that are learned from, fastest first.
     pub(crate) fn constants(&self) -> &[Constant] {
-        self.constants.get_or_init(|| {
-            let mut constants = oracle::constants(&self.train, &self.costs, &self.choices());
-            constants.sort_by(|a, b| b.tokens_per_second().total_cmp(&a.tokens_per_second()));
-            constants
-        })
+        &self.constants
     }
 
     /// The best constant whose levels expand the whole beam.
-    pub(crate) fn best_whole_beam(&self) -> Constant {
-        oracle::best(&oracle::whole_beam_constants(&self.train, &self.costs, &self.choices()))
+    pub(crate) fn best_whole_beam(&self, interrupt: &Interrupt) -> Result<Constant> {
+        let constants = oracle::whole_beam_constants(&self.train, &self.costs, &self.choices(), interrupt)?;
+        Ok(oracle::best(&constants))
     }
 
     /// Depths and sizes that the table has costs for.
@@ -97,10 +104,16 @@ impl Recorded {
     }
 
     /// What replay on the held-out sequences says of contenders, beside a constant.
-    pub(crate) fn predict(&self, contenders: &mut [Contender], constant: StaticSetting) -> Vec<Prediction> {
+    pub(crate) fn predict(
+        &self,
+        contenders: &mut [Contender],
+        constant: StaticSetting,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Prediction>> {
         let only = Choices { depths: vec![constant.depth], sizes: vec![constant.size] };
-        let constant = oracle::constants(&self.held_out, &self.costs, &only)[0].tokens_per_second();
-        let clairvoyant = oracle::clairvoyant(&self.held_out, &self.costs, &self.choices());
+        let constant = oracle::constants(&self.held_out, &self.costs, &only, interrupt)?[0];
+        let constant = constant.tokens_per_second();
+        let clairvoyant = oracle::clairvoyant(&self.held_out, &self.costs, &self.choices(), interrupt)?;
         let measured = self.measure(contenders);
         let prediction = |measured: Measurement| {
             let reached = measured.total().tokens_per_second();
@@ -111,9 +124,56 @@ impl Recorded {
                 clairvoyant,
                 gain: reached / constant - 1.0,
                 gain_at_live_times: None,
-                closed: (reached - constant) / (clairvoyant - constant),
+                closed: oracle::closed(reached, constant, clairvoyant),
             }
         };
-        measured.into_iter().map(prediction).collect()
+        Ok(measured.into_iter().map(prediction).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ltd_env::trace::{TRACE_VERSION, TraceHeader};
+    use ltd_policy::ModelIdentity;
+
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_learned_from_or_held_out_and_never_both() {
+        let model = ModelIdentity { name: String::new(), sha256: String::new() };
+        let header = TraceHeader {
+            version: TRACE_VERSION,
+            target: model.clone(),
+            draft: model,
+            dtype: "f32".into(),
+            beam_width: 2,
+            depth: 0,
+            every: 1,
+            entropies: false,
+            hidden: None,
+            max_new_tokens: 4,
+            capacity: 16,
+            eos: Vec::new(),
+            questions: "prompts.jsonl".into(),
+            questions_sha256: String::new(),
+        };
+        let sequence = |number: u32, first: u32| {
+            let mut sequence = TracedSequence::new(&header, number, 2, vec![first, 5, 6, 7]);
+            let tree = ltd_engine::DraftTree::new(&[-0.5, -1.0], vec![6, 8]);
+            let grown = ltd_engine::GrownTree { root: 2, tree, entropies: Vec::new(), hidden: Vec::new() };
+            sequence.push(&grown);
+            sequence
+        };
+        let split = |firsts: &[u32]| {
+            let sequences = (0..).zip(firsts).map(|(number, &first)| sequence(number, first));
+            let trace =
+                Trace { header: header.clone(), sequences: sequences.collect(), truncated: Vec::new() };
+            Recorded::split(Path::new("trace"), &trace, 0.5)
+        };
+        let numbers = |trace: &Trace| trace.sequences.iter().map(|one| one.prompt).collect::<Vec<_>>();
+        let (train, held_out) = split(&[1, 2, 1, 3, 2, 4]).expect("two parts");
+        assert_eq!((numbers(&train), numbers(&held_out)), (vec![0, 3], vec![1, 5]));
+        let error = split(&[1, 1, 1]).expect_err("one prompt").to_string();
+        assert!(error.contains("1 different prompts of it have positions"), "{error}");
     }
 }

@@ -33,10 +33,10 @@ pub struct Recording<'a> {
 }
 
 /// Decodes the prompts greedily, each until a token of `eos`, and records the draft trees along the way, as deep as the
-/// engine drafts. Prompts that the trace holds already are passed over. Says whether it came to its end: not if it was interrupted.
+/// engine drafts. Prompts that the trace holds already are passed over: so an interrupted recording goes on.
 ///
 /// # Errors
-/// If the folder holds another trace or cannot be written, or if the models fail.
+/// If it is interrupted, if the folder holds another trace or cannot be written, or if the models fail.
 pub fn record(
     recording: &Recording,
     config: &TrainConfig,
@@ -44,7 +44,7 @@ pub fn record(
     eos: &[u32],
     progress: Progress,
     interrupt: &Interrupt,
-) -> Result<bool> {
+) -> Result<()> {
     let Recording { set, prompts, out, batch, max_time, .. } = *recording;
     let header = header(recording, config, engine, eos)?;
     let mut writer = TraceWriter::open(out, header.clone())?;
@@ -54,7 +54,13 @@ pub fn record(
     for (index, prompt) in prompts.iter().enumerate() {
         let number = (set.skip + index) as u32;
         if !writer.recorded().contains(&number) {
-            let sequence = record_sequence(engine, &header, number, &prompt.ids, batch)?;
+            let sequence = match record_sequence(engine, &header, number, &prompt.ids, batch, interrupt) {
+                Err(ltd_env::Error::Interrupted) => {
+                    task.finish(&format!("interrupted after {index} prompts, which are kept"));
+                    return Err(ltd_env::Error::Interrupted.into());
+                }
+                sequence => sequence?,
+            };
             positions += sequence.len();
             writer.append(&sequence)?;
         }
@@ -65,10 +71,6 @@ pub fn record(
         if by_time >= 1.0 {
             break;
         }
-        if interrupt.requested() && index + 1 < prompts.len() {
-            task.finish(&format!("interrupted after {message}; the same command goes on"));
-            return Ok(false);
-        }
     }
     task.finish(&format!(
         "{positions} positions recorded, {:.1} ms each; {} now holds {} prompts, {:.1} MB",
@@ -77,7 +79,7 @@ pub fn record(
         writer.recorded().len(),
         writer.bytes() as f64 / 1e6
     ));
-    Ok(true)
+    Ok(())
 }
 
 fn header(recording: &Recording, config: &TrainConfig, engine: &Engine, eos: &[u32]) -> Result<TraceHeader> {

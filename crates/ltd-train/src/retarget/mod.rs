@@ -7,10 +7,11 @@ use std::path::Path;
 
 use ltd_console::{note, say};
 use ltd_engine::Learned;
+use ltd_env::Interrupt;
 use ltd_env::trace::Trace;
 use ltd_policy::{
     Choice, ChoiceEntry, Conditions, Fallback, LatencyTable, Manifest, Mlp, Policy, PolicyEntry,
-    PolicyPackage,
+    PolicyPackage, check_new_folder,
 };
 
 use self::factored::refit;
@@ -26,6 +27,7 @@ const HELD_OUT: f64 = 0.125;
 
 /// Fits a package to another machine, writes it, and prints what replay predicts of it there.
 pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
+    check_new_folder("--out", &args.out)?;
     let package = PolicyPackage::load(&args.policy)?;
     let trace = Trace::read_replayable(&args.trace)?;
     check_trace(&args.trace, &trace, &package)?;
@@ -34,10 +36,12 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
         note!("ltd-train: warning: {}: {warning}", args.policy.display());
     }
     let table = LatencyTable::read(&args.latency)?;
-    let recorded = Recorded::new(&args.trace, &trace, table, HELD_OUT)?;
+    // Until the package is written there is nothing to save: an interruption ends the program at once.
+    let interrupt = &Interrupt::default();
+    let recorded = Recorded::new(&args.trace, &trace, table, HELD_OUT, interrupt)?;
     let mut retargeted = match &package.policy {
         Policy::Factored(factored) => {
-            package.retargeted(refit(factored, &recorded, args.seed, Progress::detect()))?
+            package.retargeted(refit(factored, &recorded, args.seed, Progress::detect())?)?
         }
         Policy::Pair { depth, size } => {
             let pair = [depth.clone(), size.clone()];
@@ -47,7 +51,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
                     "{path}: both decisions are constants: nothing can be fitted"
                 )));
             }
-            let pair = start(pair, &recorded, args.seed, Progress::detect());
+            let pair = start(pair, &recorded, args.seed, Progress::detect())?;
             let [depth, size] = go_on_learning(pair, &recorded, args.steps, args.seed, Progress::detect())?;
             let mut manifest = package.manifest.clone();
             manifest.latency_table_sha256 = Some(recorded.table_sha256.clone());
@@ -64,7 +68,8 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
             Contender::new("retargeted", Box::new(Learned::of_policy(&retargeted.policy))),
         ],
         StaticSetting { depth: constant.depth, size: constant.size },
-    );
+        interrupt,
+    )?;
     let gain = predictions[1].gain;
     if gain <= 0.0 {
         let reason =

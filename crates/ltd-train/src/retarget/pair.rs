@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ltd_engine::{CycleStats, Learned};
-use ltd_env::{DepthEnv, Env, ReplayCycles, Reward, RewardMeter, SizeEnv, oracle, stream};
+use ltd_env::{DepthEnv, Env, Interrupt, ReplayCycles, Reward, RewardMeter, SizeEnv, oracle, stream};
 use ltd_policy::{Actions, Choice, FactoredPolicy, FrozenPolicy, ObservationLayout, PolicyKind};
 use rand::Rng;
 
@@ -21,24 +21,31 @@ const PROBES: usize = 32;
 
 /// The pair, or one that imitates a factored policy of the recordings if it is faster on them: where another largest
 /// size is worth it, a pair that cannot choose it has nothing to go on from.
-pub(super) fn start(pair: [Choice; 2], recorded: &Recorded, seed: u64, progress: Progress) -> [Choice; 2] {
-    let [Choice::Learned(depth), Choice::Learned(size)] = &pair else { return pair };
-    let Actions::Depth(actions) = depth.actions() else { return pair };
+pub(super) fn start(
+    pair: [Choice; 2],
+    recorded: &Recorded,
+    seed: u64,
+    progress: Progress,
+) -> Result<[Choice; 2]> {
+    let [Choice::Learned(depth), Choice::Learned(size)] = &pair else { return Ok(pair) };
+    let Actions::Depth(actions) = depth.actions() else { return Ok(pair) };
     let (stage, cap) = (PredictorStage::default(), depth.layout().depth_cap);
     let layout = ObservationLayout::named(&stage.layout, PolicyKind::Depth, depth.layout().beam_width, cap);
     let layout = layout.expect("invariant: a stage's default names a layout");
-    let fitted = learn_factored(recorded, &layout, *actions, &stage, seed, progress);
+    let fitted = learn_factored(recorded, &layout, *actions, &stage, seed, progress)?;
     let sizes = fitted.predictor.actions().size.clone();
     let mut teacher = Learned::from(FactoredPolicy::new(&fitted.predictor, &recorded.table, fitted.rule));
     let (depths, sizes) = ((depth.layout().clone(), *actions), (size.layout().clone(), sizes));
-    let examples = examples(&recorded.train, &mut teacher, depths, sizes);
+    let interrupt = &Interrupt::default();
+    let examples = examples(&recorded.train, &mut teacher, depths, sizes, interrupt)?;
     let imitation = [depth, size].into_iter().zip(&examples).map(|(policy, examples)| {
         let hidden = hidden_layers(policy.mlp());
-        Choice::Learned(imitate(examples, &hidden, ImitationStage::default(), seed, &mut |_| ()).0)
+        let stage = ImitationStage::default();
+        Ok(Choice::Learned(imitate(examples, &hidden, stage, seed, interrupt, &mut |_| ())?.0))
     });
-    let imitation: Vec<Choice> = imitation.collect();
+    let imitation: Vec<Choice> = imitation.collect::<Result<_>>()?;
     let imitation: [Choice; 2] = imitation.try_into().expect("invariant: one for each decision");
-    if throughput(&imitation, recorded) > throughput(&pair, recorded) { imitation } else { pair }
+    Ok(if throughput(&imitation, recorded) > throughput(&pair, recorded) { imitation } else { pair })
 }
 
 /// Both decisions after each policy among them learned `steps` more, first the depth's, against the other one. A policy
@@ -110,7 +117,7 @@ fn learn(
         let buffer = learner.collect(env.as_mut(), &mut |_| (), &|| false)?;
         let buffer = buffer.expect("invariant: nothing interrupts the rollout");
         let share = (learner.timesteps() as f64 / steps as f64).min(1.0);
-        learner.update(&buffer, share);
+        learner.update(&buffer, share, &|| false);
         let stride = buffer.len().div_ceil(PROBES);
         probes = (0..buffer.len()).step_by(stride).map(|row| buffer.observations.row(row).to_vec()).collect();
         task.update(learner.timesteps(), share, "steps");

@@ -69,7 +69,8 @@ impl Trainer {
         let ids = self.prompts.train.iter().map(|prompt| prompt.ids.clone()).collect();
         let stop = StopRule { max_new_tokens: self.config.max_new_tokens, eos: self.eos.clone() };
         let sampler = self.sampler(name);
-        let cycles = LiveCycles::new(Rc::clone(&self.engine), PromptStream::new(ids, seed), stop, sampler);
+        let cycles = LiveCycles::new(Rc::clone(&self.engine), PromptStream::new(ids, seed), stop, sampler)
+            .with_interrupt(self.interrupt.clone());
         self.environment_over(cycles, task, seed)
     }
 

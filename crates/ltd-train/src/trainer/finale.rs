@@ -7,7 +7,7 @@ use ltd_policy::write_atomically;
 
 use super::Trainer;
 use super::selection::{BEST_CONSTANT, Selection};
-use crate::config::StaticSetting;
+use crate::config::{Minutes, StaticSetting};
 use crate::evaluate::{Comparison, Contender, EAGLE_CONSTANT, GridPoint, Measurement, Summary};
 use crate::metrics::{tags, validation_record};
 use crate::recording::Recorded;
@@ -19,37 +19,36 @@ const REPLAY_FINALISTS: usize = 6;
 const FINALISTS: usize = 3;
 
 impl Trainer {
-    /// The final comparison, as Markdown; nothing if it was interrupted. A run that has one is not measured again.
-    pub(super) fn compare(&mut self) -> Result<Option<String>> {
+    /// The final comparison, as Markdown. A run that has one is not measured again.
+    pub(super) fn compare(&mut self) -> Result<String> {
         let path = self.run.summary_md();
         if path.is_file() {
-            return std::fs::read_to_string(&path).map(Some).map_err(|source| Error::Io { path, source });
+            return std::fs::read_to_string(&path).map_err(|source| Error::Io { path, source });
         }
-        let Some((best_constant, grid)) = self.best_constant()? else { return Ok(None) };
-        let Some(selection) = self.select(best_constant)? else { return Ok(None) };
+        let (best_constant, grid) = self.best_constant()?;
+        let selection = self.select(best_constant)?;
         let mut contenders = vec![
             Contender::autoregressive(),
             Contender::whole_beam("eagle-default", self.config.evaluation.default),
         ];
         if let Some(recorded) = &self.recorded {
-            let Constant { depth, size, .. } = recorded.best_whole_beam();
+            let Constant { depth, size, .. } = recorded.best_whole_beam(&self.interrupt)?;
             contenders.push(Contender::whole_beam(EAGLE_CONSTANT, StaticSetting { depth, size }));
         }
         contenders.push(Contender::constant(BEST_CONSTANT, best_constant));
         let candidates = selection.candidates.iter();
         contenders
             .extend(candidates.map(|candidate| Contender::new(candidate.kind(), candidate.controller())));
-        let minutes = self.config.evaluation.max_minutes;
+        let limit = self.config.evaluation.max_minutes.map(Minutes::duration);
         let measured =
-            self.arena().measure("comparison", &mut contenders, &self.prompts.evaluation, minutes)?;
-        let Some(measured) = measured else { return Ok(None) };
+            self.arena().measure("comparison", &mut contenders, &self.prompts.evaluation, limit)?;
         let summary = self.summary(selection, best_constant, grid, &measured);
         let json = serde_json::to_string_pretty(&summary).expect("invariant: plain data") + "\n";
         let text = summary.to_markdown();
         self.write_final_curves(&summary)?;
         write_atomically(&self.run.summary_json(), json.as_bytes())?;
         write_atomically(&path, text.as_bytes())?;
-        Ok(Some(text))
+        Ok(text)
     }
 
     fn summary(
@@ -88,30 +87,27 @@ impl Trainer {
     }
 
     /// The fastest constant: of the configured grid, or with recordings of those that are fastest in replay.
-    fn best_constant(&self) -> Result<Option<(StaticSetting, Vec<GridPoint>)>> {
-        let found = match &self.recorded {
+    fn best_constant(&self) -> Result<(StaticSetting, Vec<GridPoint>)> {
+        let grid = match &self.recorded {
             Some(recorded) => self.search_replayed(recorded)?,
             None => self.search_grid()?,
         };
-        let Some(grid) = found else { return Ok(None) };
         let GridPoint { depth, size, .. } = grid[0];
         self.progress.say(&format!("constants  fastest is depth {depth}, size {size}"));
-        Ok(Some((StaticSetting { depth, size }, grid)))
+        Ok((StaticSetting { depth, size }, grid))
     }
 
     /// The constants that are fastest in replay, by what replay says of them at the times that their cycles take on
     /// the validation prompts: recordings hold more text than can be decoded here, live cycles tell the costs.
-    fn search_replayed(&self, recorded: &Recorded) -> Result<Option<Vec<GridPoint>>> {
+    fn search_replayed(&self, recorded: &Recorded) -> Result<Vec<GridPoint>> {
         let constants: Vec<Constant> = recorded.constants().iter().copied().take(REPLAY_FINALISTS).collect();
         let mut contenders: Vec<Contender> = constants
             .iter()
             .map(|constant| contender(StaticSetting { depth: constant.depth, size: constant.size }))
             .collect();
-        let minutes = self.config.evaluation.validation_max_minutes;
+        let limit = self.config.evaluation.validation_max_minutes.map(Minutes::duration);
         let prompts = &self.prompts.validation;
-        let Some(measured) = self.arena().measure("constants", &mut contenders, prompts, minutes)? else {
-            return Ok(None);
-        };
+        let measured = self.arena().measure("constants", &mut contenders, prompts, limit)?;
         let mut grid: Vec<(f64, GridPoint)> = Vec::new();
         for (constant, measured) in constants.iter().zip(&measured) {
             let at_live_times = constant.tokens_per_second() / measured.slowdown();
@@ -121,14 +117,14 @@ impl Trainer {
             grid.push((at_live_times, point));
         }
         grid.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-        Ok(Some(grid.into_iter().map(|(_, point)| point).collect()))
+        Ok(grid.into_iter().map(|(_, point)| point).collect())
     }
 
     /// The configured grid by successive halving: all settings decode the first validation prompts,
     /// the better half decodes further ones, until a few are left that decode all.
-    fn search_grid(&self) -> Result<Option<Vec<GridPoint>>> {
+    fn search_grid(&self) -> Result<Vec<GridPoint>> {
         let settings = self.config.evaluation.grid.settings(self.engine.beam_width());
-        let limit = self.config.evaluation.validation_max_minutes;
+        let limit = self.config.evaluation.validation_max_minutes.map(Minutes::duration);
         let start = Instant::now();
         let mut field: Vec<(StaticSetting, Measurement)> =
             settings.into_iter().map(|setting| (setting, Measurement::default())).collect();
@@ -139,9 +135,14 @@ impl Trainer {
             let (now, later) = if last_round { (prompts, &[][..]) } else { prompts.split_at(1) };
             let mut contenders: Vec<Contender> =
                 field.iter().map(|(setting, _)| contender(*setting)).collect();
-            let rest = limit.map(|minutes| (minutes - start.elapsed().as_secs_f64() / 60.0).max(0.0));
-            let Some(measured) = self.arena().measure("constants", &mut contenders, now, rest)? else {
-                return Ok(None);
+            let rest = limit.map(|limit| limit.saturating_sub(start.elapsed()));
+            let measured = match self.arena().measure("constants", &mut contenders, now, rest) {
+                // An answer without a token tells nothing of any setting: the next prompt may.
+                Err(Error::NothingMeasured { .. }) if !later.is_empty() => {
+                    prompts = later;
+                    continue;
+                }
+                measured => measured?,
             };
             for ((_, sum), more) in field.iter_mut().zip(measured) {
                 sum.prompts.extend(more.prompts);
@@ -163,7 +164,7 @@ impl Trainer {
             tokens_per_second: measured.total().tokens_per_second(),
             at_live_times: None,
         });
-        Ok(Some(points.collect()))
+        Ok(points.collect())
     }
 
     fn write_final_curves(&mut self, summary: &Summary) -> Result<()> {

@@ -3,7 +3,7 @@
 use ltd_engine::Learned;
 use ltd_policy::{Factored, FactoredPolicy, Manifest, Policy, PolicyEntry, PolicyKind, write_atomically};
 
-use super::{Flow, Trainer};
+use super::Trainer;
 use crate::config::ImitationStage;
 use crate::evaluate::Contender;
 use crate::imitation::{examples, imitate};
@@ -19,7 +19,7 @@ impl Trainer {
         stage: &Stage,
         imitation: ImitationStage,
         folder: &StageFolder,
-    ) -> Result<Flow> {
+    ) -> Result<()> {
         let recorded = self.recorded.as_ref().expect("invariant: the configuration was checked");
         let mut teacher = Learned::from(FactoredPolicy::of(&self.factored()?));
         let (depth, size) = (&self.config.depth, &self.config.size);
@@ -28,7 +28,8 @@ impl Trainer {
             &mut teacher,
             (self.config.layout(PolicyKind::Depth), depth.actions),
             (self.config.layout(PolicyKind::Size), self.sizes()?),
-        );
+            &self.interrupt,
+        )?;
         let mut task = self.progress.task(&stage.name, 2 * imitation.epochs);
         let (mut pair, mut done) = (self.pair.clone(), 0);
         let mut agreements = Vec::new();
@@ -37,13 +38,11 @@ impl Trainer {
                 done += 1;
                 task.update(done, done as f64 / (2 * imitation.epochs) as f64, "epochs");
             };
+            let (hidden, seed) = (&ppo.net_arch.pi, self.config.seed);
             let (policy, agreement) =
-                imitate(examples, &ppo.net_arch.pi, imitation, self.config.seed, &mut observer);
+                imitate(examples, hidden, imitation, seed, &self.interrupt, &mut observer)?;
             pair = pair.with(policy);
             agreements.push(format!("{:.1} % of {}", 100.0 * agreement, examples.len()));
-            if self.interrupt.requested() {
-                return Ok(Flow::Interrupted);
-            }
         }
         let measured = recorded.measure(&mut [Contender::new("pair", pair.controller())]).remove(0);
         task.finish(&format!(
@@ -59,8 +58,7 @@ impl Trainer {
         write_atomically(&folder.manifest(), manifest.to_json().as_bytes())?;
         self.pair = pair;
         // A place of its own on the axis of the run's curves.
-        self.finish_stage(1, &measured)?;
-        Ok(Flow::Done)
+        self.finish_stage(1, &measured)
     }
 
     /// The factored policy that the run's predictor stage left.

@@ -16,6 +16,7 @@ use std::rc::Rc;
 
 use ltd_engine::text::TextModel;
 use ltd_engine::{Engine, StopRule};
+use ltd_env::Interrupt;
 
 use checkpoint::Checkpoint;
 use pair::Pair;
@@ -23,7 +24,6 @@ use pair::Pair;
 use crate::Result;
 use crate::config::TrainConfig;
 use crate::evaluate::Arena;
-use crate::interrupt::Interrupt;
 use crate::metrics::Metrics;
 use crate::plan::{Stage, StageTask};
 use crate::progress::Progress;
@@ -64,13 +64,6 @@ pub enum Ending {
         /// Where it stands, in words.
         place: String,
     },
-}
-
-/// A part of a run is over, or the user wants to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flow {
-    Done,
-    Interrupted,
 }
 
 impl Trainer {
@@ -135,6 +128,9 @@ impl Trainer {
         let engine = Engine::load(&config.engine)?;
         engine.check_text(&text)?;
         let prompts = Prompts::load(&config.prompts, &text, &engine)?;
+        for warning in prompts.warnings() {
+            progress.say(&format!("warning: {warning}"));
+        }
         let provenance = Provenance::collect(&config, &engine, &prompts, text.eos())?;
         if let Some(beginning) = beginning {
             beginning.check(&provenance, &config, &run)?;
@@ -175,21 +171,26 @@ impl Trainer {
 
     /// Runs what is left of the run.
     pub fn learn(&mut self) -> Result<Ending> {
-        if self.ready_recordings()? == Flow::Interrupted {
-            return Ok(Ending::Interrupted { place: "the recording".to_owned() });
-        }
-        while self.checkpoint.finished_stages < self.plan.len() {
-            if self.run_stage()? == Flow::Interrupted {
-                return Ok(self.interrupted());
-            }
-        }
-        match self.compare()? {
-            Some(summary) => Ok(Ending::Finished { summary }),
-            None => Ok(self.interrupted()),
+        match self.finish() {
+            Ok(summary) => Ok(Ending::Finished { summary }),
+            Err(error) if error.is_interrupt() => Ok(self.interrupted()),
+            Err(error) => Err(error),
         }
     }
 
+    /// Recordings, stages and the final comparison, as Markdown.
+    fn finish(&mut self) -> Result<String> {
+        self.ready_recordings()?;
+        while self.checkpoint.finished_stages < self.plan.len() {
+            self.run_stage()?;
+        }
+        self.compare()
+    }
+
     fn interrupted(&self) -> Ending {
+        if self.config.replay.is_some() && self.recorded.is_none() {
+            return Ending::Interrupted { place: "the recording".to_owned() };
+        }
         let place = match self.plan.get(self.checkpoint.finished_stages) {
             Some(stage) => {
                 let done = self.checkpoint.under_way.as_ref().map_or(0, |state| state.timesteps);

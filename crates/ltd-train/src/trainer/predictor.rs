@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ltd_policy::{Factored, ObservationLayout, PolicyEntry, PolicyKind, write_atomically};
 
-use super::{Flow, Trainer};
+use super::Trainer;
 use crate::Result;
 use crate::config::PredictorStage;
 use crate::metrics::predictor_record;
@@ -20,7 +20,7 @@ impl Trainer {
         stage: &Stage,
         predictor: &PredictorStage,
         folder: &StageFolder,
-    ) -> Result<Flow> {
+    ) -> Result<()> {
         let recorded = self.recorded.as_ref().expect("invariant: the configuration was checked");
         let layout = self.predictor_layout(predictor);
         let tables = size_tables(&self.config.size.sizes, recorded.constants(), predictor);
@@ -38,15 +38,13 @@ impl Trainer {
             let explained = 100.0 * epoch.explained_variance;
             let message = format!("{explained:.1} % of the held-out variance explained");
             task.update(epochs, by_epochs.max(by_time).min(1.0), &message);
-            written.is_ok() && by_time < 1.0 && !self.interrupt.requested()
+            written.is_ok() && by_time < 1.0
         };
         let depth = self.config.depth.actions;
-        let fitted = fit(recorded, &layout, depth, &tables, predictor, self.config.seed, &mut observer);
+        let (seed, interrupt) = (self.config.seed, &self.interrupt);
+        let fitted = fit(recorded, &layout, depth, &tables, predictor, seed, interrupt, &mut observer);
         written?;
-        if self.interrupt.requested() {
-            return Ok(Flow::Interrupted);
-        }
-        let Fitted { predictor: trained, rule, measured } = fitted;
+        let Fitted { predictor: trained, rule, measured } = fitted?;
         task.finish(&format!(
             "{:.1} tokens/s on the held-out recordings, lambda {:.1}, margin {:.2}, sizes up to {}",
             measured.total().tokens_per_second(),
@@ -61,8 +59,7 @@ impl Trainer {
         let manifest = self.manifest(entry, &stage.name, &measured, Some(table_sha256));
         write_atomically(&folder.manifest(), manifest.to_json().as_bytes())?;
         // A place of its own on the axis of the run's curves.
-        self.finish_stage(1, &measured)?;
-        Ok(Flow::Done)
+        self.finish_stage(1, &measured)
     }
 
     /// What the predictor sees: it decides both, so neither kind's name is right; the depth's stands for both.

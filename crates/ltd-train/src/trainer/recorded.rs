@@ -5,12 +5,12 @@ use std::path::Path;
 use ltd_engine::Engine;
 use ltd_env::Scatter;
 use ltd_env::trace::Trace;
-use ltd_policy::{DepthActions, LatencyTable, SizeActions, sha256_hex};
+use ltd_policy::{DepthActions, LatencyTable, SizeActions};
 
-use super::{Flow, Trainer};
-use crate::config::{Backend, ReplayConfig, TrainConfig};
+use super::Trainer;
+use crate::config::{Backend, Minutes, ReplayConfig, TrainConfig};
 use crate::plan::{Counterpart, PolicyTask};
-use crate::prompts::Prompts;
+use crate::prompts::{Prompts, questions, shared};
 use crate::recording::{Recorded, Recording, check_models, measure_latency, record};
 use crate::run::Provenance;
 use crate::{Error, Result};
@@ -22,8 +22,8 @@ const LATENCY_REPEATS: usize = 7;
 
 impl Trainer {
     /// Records trees and measures this machine, unless the configuration names what was recorded and measured before.
-    pub(super) fn ready_recordings(&mut self) -> Result<Flow> {
-        let Some(replay) = self.config.replay.clone() else { return Ok(Flow::Done) };
+    pub(super) fn ready_recordings(&mut self) -> Result<()> {
+        let Some(replay) = self.config.replay.clone() else { return Ok(()) };
         let trace = replay.trace.unwrap_or_else(|| self.run.trace());
         let latency = replay.latency.unwrap_or_else(|| self.run.latency());
         let recorded_here = trace == self.run.trace();
@@ -36,19 +36,16 @@ impl Trainer {
                 every: 1,
                 entropies: false,
                 hidden: false,
-                max_time: replay
-                    .max_minutes
-                    .map(|minutes| std::time::Duration::from_secs_f64(minutes * 60.0)),
+                max_time: replay.max_minutes.map(Minutes::duration),
             };
             let (config, progress) = (&self.config, self.progress);
-            if !record(&recording, config, &self.engine, &self.eos, progress, &self.interrupt)? {
-                return Ok(Flow::Interrupted);
-            }
+            record(&recording, config, &self.engine, &self.eos, progress, &self.interrupt)?;
             self.checkpoint.recorded = true;
             self.write_checkpoint()?;
         }
         if latency == self.run.latency() && !latency.is_file() {
-            measure_latency(&self.config, &self.engine, LATENCY_REPEATS, self.progress)?.write(&latency)?;
+            let (config, engine, progress) = (&self.config, &self.engine, self.progress);
+            measure_latency(config, engine, LATENCY_REPEATS, progress, &self.interrupt)?.write(&latency)?;
         }
         let read = read_trace(&trace, &self.config, &self.engine, &self.provenance)?;
         let table =
@@ -61,7 +58,8 @@ impl Trainer {
                 "warning: {latency} was measured with {differences}: policies learn for there, and are compared here"
             ));
         }
-        let mut recorded = Recorded::new(&trace, &read, table, replay.held_out)?;
+        self.note_recordings([read.identity(), table.sha256()], [&trace, &latency])?;
+        let mut recorded = Recorded::new(&trace, &read, table, replay.held_out, &self.interrupt)?;
         recorded.scatter = replay.noise.then(|| Scatter::of(&recorded.table));
         self.progress.say(&format!(
             "recorded  {} positions of {} prompts to learn from, {} of {} held out",
@@ -70,24 +68,26 @@ impl Trainer {
             recorded.held_out.positions(),
             recorded.held_out.sequences.len(),
         ));
-        let found = [read.identity(), recorded.table_sha256.clone()];
+        self.recorded = Some(recorded);
+        Ok(())
+    }
+
+    /// Notes which trace and which table, in these places, the run learns from, and fails if it began with
+    /// others.
+    fn note_recordings(&mut self, found: [String; 2], [trace, latency]: [&Path; 2]) -> Result<()> {
         match &self.checkpoint.recordings {
             None => {
                 self.checkpoint.recordings = Some(found);
-                self.write_checkpoint()?;
+                self.write_checkpoint()
             }
-            Some(known) if *known == found => {}
+            Some(known) if *known == found => Ok(()),
             Some(_) => {
-                let problem = format!(
-                    "the run was begun with other recordings than are now in {} and {}",
-                    trace.display(),
-                    latency.display()
-                );
-                return Err(Error::Checkpoint { path: self.run.checkpoint(), problem });
+                let (trace, latency) = (trace.display(), latency.display());
+                let problem =
+                    format!("the run was begun with other recordings than are now in {trace} and {latency}");
+                Err(Error::Checkpoint { path: self.run.checkpoint(), problem })
             }
         }
-        self.recorded = Some(recorded);
-        Ok(Flow::Done)
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) fn check_given(
     let mut longest = 0;
     if let Some(path) = &replay.trace {
         let trace = read_trace(path, config, engine, provenance)?;
-        check_apart(&trace, path, config, prompts)?;
+        check_apart(&trace, path, prompts)?;
         longest = longest_context(&trace);
         Recorded::split(path, &trace, replay.held_out)?;
     }
@@ -196,27 +196,14 @@ fn sizes(config: &TrainConfig) -> Vec<usize> {
 }
 
 /// Fails if a recorded prompt is one that policies are measured on.
-fn check_apart(trace: &Trace, path: &Path, config: &TrainConfig, prompts: &Prompts) -> Result<()> {
-    let sets = [
-        ("validation", &config.prompts.validation, prompts.validation.len()),
-        ("evaluation", &config.prompts.evaluation, prompts.evaluation.len()),
-    ];
-    for (name, set, count) in sets {
-        let bytes =
-            std::fs::read(&set.file).map_err(|source| Error::Io { path: set.file.clone(), source })?;
-        if sha256_hex(&bytes) != trace.header.questions_sha256 {
-            continue;
-        }
-        let measured = set.skip..set.skip + count;
-        let shared = trace.sequences.iter().find(|sequence| measured.contains(&(sequence.prompt as usize)));
-        if let Some(sequence) = shared {
-            let number = sequence.prompt;
-            return Err(problem(
-                path,
-                &format!(
-                    "it has question {number}, which is one of prompts.{name}: measure on other prompts than are learned from"
-                ),
-            ));
+fn check_apart(trace: &Trace, path: &Path, prompts: &Prompts) -> Result<()> {
+    let recorded = || {
+        let sequences = trace.sequences.iter();
+        sequences.map(|sequence| (&sequence.tokens[..sequence.prompt_len], sequence.prompt.to_string()))
+    };
+    for (name, measured) in [("validation", &prompts.validation), ("evaluation", &prompts.evaluation)] {
+        if let Some(shared) = shared(recorded(), questions(measured)) {
+            return Err(Error::SharedPrompts(format!("{} has {shared} of prompts.{name}", path.display())));
         }
     }
     Ok(())

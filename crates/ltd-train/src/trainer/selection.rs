@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Trainer;
 use crate::Result;
-use crate::config::StaticSetting;
+use crate::config::{Minutes, StaticSetting};
 use crate::evaluate::{Contender, Measurement, Prediction, ratio_interval};
 
 /// What a stage left.
@@ -54,9 +54,8 @@ impl Candidate {
 }
 
 impl Trainer {
-    /// Measures the candidates and the best constant side by side on the validation prompts. Nothing if it was
-    /// interrupted.
-    pub(super) fn select(&self, constant: StaticSetting) -> Result<Option<Selection>> {
+    /// Measures the candidates and the best constant side by side on the validation prompts.
+    pub(super) fn select(&self, constant: StaticSetting) -> Result<Selection> {
         let mut candidates = self.candidates()?;
         if let Some(recorded) = &self.recorded {
             let measured = recorded.measure(&mut contenders(&candidates));
@@ -65,11 +64,9 @@ impl Trainer {
         }
         let mut field = contenders(&candidates);
         field.push(Contender::constant(BEST_CONSTANT, constant));
-        let minutes = self.config.evaluation.validation_max_minutes;
+        let limit = self.config.evaluation.validation_max_minutes.map(Minutes::duration);
         let prompts = &self.prompts.validation;
-        let Some(mut measured) = self.arena().measure("selection", &mut field, prompts, minutes)? else {
-            return Ok(None);
-        };
+        let mut measured = self.arena().measure("selection", &mut field, prompts, limit)?;
         let rates: Vec<(String, f64)> =
             measured.iter().map(|m| (m.name.clone(), m.total().tokens_per_second())).collect();
         let against = measured.pop().expect("invariant: the constant was measured");
@@ -80,7 +77,7 @@ impl Trainer {
                 let named = candidates
                     .iter()
                     .map(|candidate| Contender::new(candidate.kind(), candidate.controller()));
-                recorded.predict(&mut named.collect::<Vec<_>>(), constant)
+                recorded.predict(&mut named.collect::<Vec<_>>(), constant, &self.interrupt)?
             }
             None => Vec::new(),
         };
@@ -110,7 +107,7 @@ impl Trainer {
         let selected = Selected { stage: chosen.stage.clone(), tokens_per_second: rates };
         let json = serde_json::to_string_pretty(&selected).expect("invariant: plain data") + "\n";
         write_atomically(&self.run.selected(), json.as_bytes())?;
-        Ok(Some(Selection { candidates, fastest, fallback, predictions }))
+        Ok(Selection { candidates, fastest, fallback, predictions })
     }
 
     /// The policies of all stages. A stage that kept the policy it began with adds none.

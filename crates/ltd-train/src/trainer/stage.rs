@@ -6,8 +6,8 @@ use ltd_engine::CycleStats;
 use ltd_env::{Env, Step};
 use ltd_policy::{Choice, FrozenPolicy, PolicyKind};
 
+use super::Trainer;
 use super::checkpoint::StageState;
-use super::{Flow, Trainer};
 use crate::metrics::rollout_record;
 use crate::plan::{PolicyTask, Stage, StageTask};
 use crate::ppo::{Learner, RolloutBuffer};
@@ -26,7 +26,7 @@ const INCUMBENT: &str = "incumbent";
 
 impl Trainer {
     /// Runs the stage that is due, from wherever it stands.
-    pub(super) fn run_stage(&mut self) -> Result<Flow> {
+    pub(super) fn run_stage(&mut self) -> Result<()> {
         let stage = self.plan[self.checkpoint.finished_stages].clone();
         let folder = self.run.stage(&stage);
         folder.create()?;
@@ -38,11 +38,8 @@ impl Trainer {
         };
         if !trained {
             let mut training = Training::begin(self, &stage, task, &folder)?;
-            let flow = training.run()?;
-            training.save(flow == Flow::Done)?;
-            if flow == Flow::Interrupted {
-                return Ok(Flow::Interrupted);
-            }
+            training.run()?;
+            training.save(true)?;
         }
         self.validate(&stage, task, &folder)
     }
@@ -110,7 +107,8 @@ impl<'t> Training<'t> {
         share(self.stage, self.task, self.learner.timesteps(), self.elapsed())
     }
 
-    fn run(&mut self) -> Result<Flow> {
+    /// Learns to the end of the stage. Where it fails because it is interrupted, the checkpoint says where it stands.
+    fn run(&mut self) -> Result<()> {
         self.trainer.curves.begin_stage(&self.stage.name, self.folder.path())?;
         let mut task = self.trainer.progress.task(&self.stage.name, self.task.total_timesteps);
         let mut last_checkpoint = Instant::now();
@@ -122,10 +120,10 @@ impl<'t> Training<'t> {
             || self.candidates.iter().all(|candidate| candidate == INCUMBENT)
         {
             if !self.fill_rollout(&mut task, at_start)? {
-                return Ok(Flow::Interrupted);
+                return self.interrupted();
             }
             progress = self.share();
-            // Where the run goes on if what comes of the rollout cannot be written.
+            // Where the run goes on if it is interrupted, or what comes of the rollout cannot be written.
             let before = self.state(false);
             let kept = match self.finish_rollout(progress) {
                 Ok(kept) => kept,
@@ -141,16 +139,13 @@ impl<'t> Training<'t> {
                 last_checkpoint = Instant::now();
             }
             if progress < 1.0 && self.trainer.interrupt.requested() {
-                return Ok(Flow::Interrupted);
+                return self.interrupted();
             }
         }
-        task.finish(&format!(
-            "{} steps, mean reward {:.3}{}",
-            self.learner.timesteps(),
-            self.learner.episodes().mean_reward().unwrap_or(f64::NAN),
-            settled(&self.lambdas)
-        ));
-        Ok(Flow::Done)
+        let reward = self.learner.episodes().mean_reward();
+        let reward = reward.map_or("no cycle ended".to_owned(), |reward| format!("mean reward {reward:.3}"));
+        task.finish(&format!("{} steps, {reward}{}", self.learner.timesteps(), settled(&self.lambdas)));
+        Ok(())
     }
 
     /// Takes the steps of one rollout, shown as they go; says whether it is full, not if it was interrupted.
@@ -178,7 +173,9 @@ impl<'t> Training<'t> {
     /// Learns from a full rollout, and notes what comes of it; says whether a snapshot was kept.
     fn finish_rollout(&mut self, progress: f64) -> Result<bool> {
         let buffer = self.learner.finish_rollout();
-        let update = self.learner.update(&buffer, progress.min(1.0));
+        let interrupt = &self.trainer.interrupt;
+        let update = self.learner.update(&buffer, progress.min(1.0), &|| interrupt.requested());
+        let update = update.ok_or(ltd_env::Error::Interrupted)?;
         let cycles = std::mem::take(&mut self.cycles);
         let lambda = self.env.lambda();
         self.lambdas.extend(lambda);
@@ -213,6 +210,12 @@ impl<'t> Training<'t> {
         let (env, seconds) = (self.env.state(), self.elapsed().as_secs_f64());
         let (cycles, candidates) = (self.cycles.clone(), self.candidates.clone());
         StageState::new(&self.learner, env, cycles, seconds, candidates, trained)
+    }
+
+    /// Saves what there is, and ends.
+    fn interrupted(&mut self) -> Result<()> {
+        self.save(false)?;
+        Err(ltd_env::Error::Interrupted.into())
     }
 
     /// Writes the run's checkpoint.

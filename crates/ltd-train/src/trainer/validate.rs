@@ -4,8 +4,8 @@ use std::path::Path;
 
 use ltd_policy::{Expected, FrozenPolicy, Manifest, PolicyEntry, write_atomically};
 
-use super::{Flow, Trainer};
-use crate::config::Backend;
+use super::Trainer;
+use crate::config::{Backend, Minutes};
 use crate::evaluate::{Contender, Measurement, interval};
 use crate::metrics::{tags, validation_record};
 use crate::plan::{PolicyTask, Stage};
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 impl Trainer {
     /// Measures the snapshots of a stage and keeps the fastest.
-    pub(super) fn validate(&mut self, stage: &Stage, task: PolicyTask, folder: &StageFolder) -> Result<Flow> {
+    pub(super) fn validate(&mut self, stage: &Stage, task: PolicyTask, folder: &StageFolder) -> Result<()> {
         let state = self.checkpoint.under_way.as_ref().expect("invariant: a trained stage is under way");
         let (names, timesteps) = (state.candidates.clone(), state.timesteps);
         let learned_with = self.pair.against(task.counterpart);
@@ -27,12 +27,10 @@ impl Trainer {
         let measured = if let (Some(recorded), Backend::Replay) = (&self.recorded, task.backend) {
             recorded.measure(&mut contenders)
         } else {
-            let minutes = self.config.evaluation.validation_max_minutes;
+            let limit = self.config.evaluation.validation_max_minutes.map(Minutes::duration);
             let name = format!("{} validation", stage.name);
             let prompts = &self.prompts.validation;
-            let measured = self.arena().measure(&name, &mut contenders, prompts, minutes)?;
-            let Some(measured) = measured else { return Ok(Flow::Interrupted) };
-            measured
+            self.arena().measure(&name, &mut contenders, prompts, limit)?
         };
         let best = fastest(&measured);
         let total = measured[best].total();
@@ -56,8 +54,7 @@ impl Trainer {
 
         self.pair = pairs.swap_remove(best);
         self.finish_stage(timesteps, &measured[best])?;
-        folder.remove_candidates()?;
-        Ok(Flow::Done)
+        folder.remove_candidates()
     }
 
     /// Notes that a stage is over, after `timesteps` steps, with what its policies reached.

@@ -17,7 +17,7 @@ fn iterate(learner: &mut Learner, env: &mut dyn Env, until: usize, total: usize)
     while learner.timesteps() < until {
         let buffer = learner.collect(env, &mut |_| (), &|| false).expect("steps").expect("a whole rollout");
         let progress = learner.timesteps() as f64 / total as f64;
-        learner.update(&buffer, progress);
+        learner.update(&buffer, progress, &|| false).expect("an update");
     }
 }
 
@@ -100,8 +100,9 @@ fn interrupt_anywhere<E: Env>(environment: &dyn Fn() -> E, config: &PpoConfig) {
     let mut uninterrupted = learner();
     iterate(&mut uninterrupted, &mut env, total, total);
 
-    // In the middle of a rollout, after its last step, and before anything.
-    for stop_after in [300, 512, 0] {
+    // In the middle of a rollout, after its last step, before anything, and after some minibatches of an
+    // update.
+    for (stop_after, minibatches) in [(300, 0), (512, 0), (0, 0), (384, 1), (512, 7)] {
         let mut env = environment();
         let mut first = learner();
         iterate(&mut first, &mut env, stop_after / 128 * 128, total);
@@ -111,8 +112,21 @@ fn interrupt_anywhere<E: Env>(environment: &dyn Fn() -> E, config: &PpoConfig) {
                 first.collect(&mut env, &mut |_| steps.set(steps.get() + 1), &|| steps.get() == stop_after);
             assert!(stopped.expect("steps").is_none());
         }
-        assert_eq!(first.timesteps(), stop_after);
+        if minibatches > 0 {
+            first.fill_rollout(&mut env, &mut |_| (), &|| false).expect("steps");
+        } else {
+            assert_eq!(first.timesteps(), stop_after);
+        }
         let (snapshot, state) = (first.snapshot(), env.state());
+        if minibatches > 0 {
+            let (buffer, asked) = (first.finish_rollout(), Cell::new(0));
+            let progress = first.timesteps() as f64 / total as f64;
+            let stopped = first.update(&buffer, progress, &|| {
+                asked.set(asked.get() + 1);
+                asked.get() > minibatches
+            });
+            assert!(stopped.is_none());
+        }
 
         let mut env = environment();
         let mut resumed = learner();

@@ -47,7 +47,7 @@ fn record(folder: &Path, value: &Value, count: usize) {
     let mut writer = TraceWriter::open(&folder.join("trace"), header.clone()).expect("a trace");
     for (number, prompt) in (0..).zip(&prompts) {
         if !writer.recorded().contains(&number) {
-            let sequence = record_sequence(&engine, &header, number, &prompt.ids, 8);
+            let sequence = record_sequence(&engine, &header, number, &prompt.ids, 8, &Interrupt::default());
             writer.append(&sequence.expect("a recording")).expect("written");
         }
     }
@@ -233,7 +233,7 @@ fn a_pair_that_imitates_the_factored_policy_decides_as_it_does() {
     let trace = Trace::read(&folder.path().join("trace")).expect("a trace");
     let [teacher, pupil] = ["01-predictor", "02-imitation"].map(|stage| {
         let mut choices = Choices::of(&policy(stage));
-        decide_at_every_position(&trace, &mut choices);
+        decide_at_every_position(&trace, &mut choices, &Interrupt::default()).expect("not interrupted");
         choices.made
     });
     let same = teacher.iter().zip(&pupil).filter(|(teacher, pupil)| teacher == pupil).count();
@@ -307,7 +307,15 @@ fn recordings_that_do_not_fit_are_refused() {
     deep["depth"] = json!({ "actions": { "max_depth": 9 } });
     refuse(&deep, "its trees are 6 deep, this run asks for 9");
     record(folder.path(), &value, 9);
-    refuse(&value, "it has question 8, which is one of prompts.validation");
+    refuse(&value, "trace has 1 prompt (question 8) of prompts.validation: measure on other prompts");
+    // Whatever the file is called and looks like now.
+    let questions = std::fs::read_to_string(folder.path().join("questions.jsonl")).expect("questions");
+    let copy = folder.path().join("copy.jsonl");
+    std::fs::write(&copy, questions.replace("\"question_id\":", "\"category\": \"x\", \"question_id\":1"))
+        .expect("written");
+    let mut copied = value.clone();
+    copied["prompts"]["validation"]["file"] = json!(copy);
+    refuse(&copied, "trace has 1 prompt (question 8 (there question 18)) of prompts.validation");
     let mut sampled = value;
     sampled["sampling"] = json!({ "temperature": 1.0 });
     let error = TrainConfig::parse(&sampled.to_string(), Path::new("test.json"), &[]).expect_err("sampling");

@@ -86,7 +86,9 @@ fn a_whole_update_equals_stable_baselines3s() {
     let orders: Vec<Vec<usize>> = serde_json::from_value(fixture.expected["orders"].clone()).expect("orders");
     let mut orders = orders.into_iter();
     let mut adam = Adam::new(&networks.parameters(), config.adam_eps);
-    let stats = update(&config, &networks, &mut adam, &buffer, 5e-3, || orders.next().expect("an order"));
+    let stats =
+        update(&config, &networks, &mut adam, &buffer, 5e-3, || orders.next().expect("an order"), &|| false);
+    let stats = stats.expect("an update");
 
     let logged = |name: &str| fixture.expected["logged"][name].as_f64().expect("a number");
     assert!(logged("clip_fraction") > 0.05, "the fixture must exercise the clipping");

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, ValueEnum};
 use ltd_engine::text::{BuiltinTemplate, ChatConfig, StopTokenName};
 use ltd_engine::{Devices, DtypeSetting, EngineConfig, SamplingParams};
-use ltd_policy::Manifest;
+use ltd_policy::{MAX_SIZE, Manifest};
 
 /// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned policy.
 #[derive(Debug, Parser)]
@@ -51,7 +52,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "D", required_if_eq("mode", "static"))]
     pub(crate) depth: Option<usize>,
     /// Candidates to verify, root not counted (mode static)
-    #[arg(long, value_name = "V", required_if_eq("mode", "static"))]
+    #[arg(long, value_name = "V", required_if_eq("mode", "static"), value_parser = within(0, MAX_SIZE))]
     pub(crate) size: Option<usize>,
     /// Expand all of the beam in every level, as EAGLE-3 does, and not only what can still be verified (mode static)
     #[arg(long)]
@@ -63,12 +64,12 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     /// Tokens to generate at most, per prompt
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = within(1, u32::MAX as usize))]
     pub(crate) max_new_tokens: usize,
     #[command(flatten)]
     pub(crate) prompt: PromptArgs,
     /// Questions to answer at most
-    #[arg(long, value_name = "K", requires = "questions")]
+    #[arg(long, value_name = "K", requires = "questions", value_parser = within(1, usize::MAX))]
     pub(crate) limit: Option<usize>,
 
     /// Print one JSON object per cycle and a last one with all new tokens and totals
@@ -77,6 +78,11 @@ pub(crate) struct Cli {
     /// Write every tree to a safetensors file, in the layout of the golden files (one prompt only)
     #[arg(long, value_name = "FILE", conflicts_with = "questions")]
     pub(crate) dump_trees: Option<PathBuf>,
+}
+
+/// A count between two others.
+fn within(least: usize, most: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(least as u64..=most as u64)
 }
 
 /// Exactly one source of prompts.

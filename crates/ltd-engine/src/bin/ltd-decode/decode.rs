@@ -9,7 +9,7 @@ use ltd_engine::{
     Controller, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Sampler, Session, Static, StopRule,
     WholeBeam,
 };
-use ltd_policy::{Fallback, Policy, PolicyPackage};
+use ltd_policy::{Fallback, Policy, PolicyPackage, check_output_file};
 
 use crate::cli::{Cli, Mode, PromptArgs};
 use crate::dump::TreeDump;
@@ -102,6 +102,9 @@ fn prepare(cli: &Cli) -> Result<Job> {
     }
     if let Some(file) = cli.prompt.questions.as_ref().filter(|file| !file.exists()) {
         bail!("--questions: there is no file {}", file.display());
+    }
+    if let Some(path) = &cli.dump_trees {
+        check_output_file("--dump-trees", path)?;
     }
     let package = cli.policy.as_deref().filter(|_| cli.mode == Mode::Policy).map(load_package).transpose()?;
     let manifest = package.as_ref().map(|package| &package.manifest);

@@ -81,11 +81,11 @@ fn impossible_settings_are_named() {
         (SamplingParams { temperature: -0.5, ..good }, "temperature: is -0.5, must be 0 (greedy) or"),
         (SamplingParams { temperature: f64::NAN, ..good }, "temperature: is NaN, must be 0 (greedy) or"),
         (SamplingParams { temperature: f64::INFINITY, ..good }, "temperature: is inf, must be"),
-        (SamplingParams { temperature: 1e-9, ..good }, "a number from 0.001 on"),
-        (SamplingParams { top_p: 0.0, ..good }, "top_p: is 0, must be above 0 and at most 1"),
+        (SamplingParams { temperature: 1e-9, ..good }, "is 1e-9, must be 0 (greedy) or within 0.001..=1000"),
+        (SamplingParams { top_p: 0.0, ..good }, "top_p: is 0.0, must be above 0 and at most 1"),
         (SamplingParams { top_p: 1.01, ..good }, "top_p: is 1.01, must be above 0 and at most 1"),
         (SamplingParams { top_p: f64::NAN, ..good }, "top_p: is NaN, must be above 0"),
-        (SamplingParams { top_k: Some(0), ..good }, "top_k: is 0, must be at least 1"),
+        (SamplingParams { top_k: Some(0), ..good }, "top_k: is 0, must be within 1..=2147483647"),
     ] {
         let error = Sampler::new(params, 0).expect_err("refused");
         assert!(error.to_string().contains(message) && error.is_usage(), "{error}");

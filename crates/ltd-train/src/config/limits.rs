@@ -1,0 +1,73 @@
+//! How large the values of a configuration can be. Beyond, they are slips of the keyboard: the memory or the
+//! time that they ask for is nowhere.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ltd_policy::MAX_LAYERS;
+use serde::{Deserialize, Serialize};
+
+/// Steps of a stage, and tokens of an answer.
+pub(crate) const COUNTS: RangeInclusive<usize> = 1..=u32::MAX as usize;
+/// Steps of a rollout, and of a gradient step. The least are two: one cannot be standardised.
+pub(crate) const ROLLOUTS: RangeInclusive<usize> = 2..=1 << 20;
+/// Samples of a gradient step.
+pub(crate) const BATCHES: RangeInclusive<usize> = 1..=1 << 20;
+/// Passes over the same samples.
+pub(crate) const EPOCHS: RangeInclusive<usize> = 1..=10_000;
+/// Hidden layers of a network.
+pub(crate) const HIDDEN_LAYERS: usize = MAX_LAYERS - 1;
+/// Neurons of a hidden layer.
+pub(crate) const WIDTHS: RangeInclusive<usize> = 1..=1 << 14;
+/// Step sizes of Adam.
+pub(crate) const LEARNING_RATES: RangeInclusive<f64> = 1e-12..=1.0;
+/// Factors and limits without a natural bound, as a weight of a loss.
+pub(crate) const FACTORS: RangeInclusive<f64> = 0.0..=1e6;
+/// The same where nothing can be divided by 0.
+pub(crate) const POSITIVE_FACTORS: RangeInclusive<f64> = 1e-12..=1e6;
+/// Stages of all rounds together.
+pub(crate) const ROUND_STAGES: usize = 1000;
+/// Snapshots of a stage.
+pub(crate) const CANDIDATES: RangeInclusive<usize> = 1..=1000;
+/// Constants of a grid.
+pub(crate) const GRID: usize = 1000;
+
+/// A time limit.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Minutes(f64);
+
+impl Minutes {
+    const POSSIBLE: RangeInclusive<f64> = 1e-6..=1e6;
+
+    /// The limit as a duration.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs_f64(self.0 * 60.0)
+    }
+}
+
+impl TryFrom<f64> for Minutes {
+    type Error = String;
+
+    fn try_from(minutes: f64) -> Result<Self, String> {
+        let possible = Self::POSSIBLE.contains(&minutes);
+        possible
+            .then_some(Self(minutes))
+            .ok_or_else(|| format!("is {minutes:?} minutes, must be within {:?}", Self::POSSIBLE))
+    }
+}
+
+impl From<Minutes> for f64 {
+    fn from(Minutes(minutes): Minutes) -> Self {
+        minutes
+    }
+}
+
+impl std::str::FromStr for Minutes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let minutes: f64 = text.parse().map_err(|_| "expected a number of minutes".to_owned())?;
+        minutes.try_into()
+    }
+}
