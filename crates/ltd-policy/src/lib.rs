@@ -10,6 +10,7 @@ mod frozen;
 mod latency;
 mod manifest;
 mod mlp;
+mod models;
 mod observation;
 mod package;
 mod sampling;
@@ -24,8 +25,9 @@ pub use frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind, Probes};
 pub use latency::{
     DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,
 };
-pub use manifest::{ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, ModelIdentity, PolicyEntry};
+pub use manifest::{ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, PolicyEntry};
 pub use mlp::{Linear, Mlp, Scratch, argmax};
+pub use models::{ModelIdentity, Models};
 pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
 pub use package::{Choice, Factored, Policy, PolicyPackage, sha256_hex};
 pub use sampling::SamplingParams;

@@ -9,7 +9,8 @@ use crate::cli::LatencyArgs;
 pub(crate) fn latency(args: &LatencyArgs) -> Result<()> {
     let config = TrainConfig::load(&args.config, &args.overrides)?;
     let engine = Engine::load(&config.engine)?;
-    let table = measure_latency(&config, &engine, usize::from(args.repeats), Progress::detect())?;
+    let models = config.engine.models()?;
+    let table = measure_latency(&config, &engine, &models, usize::from(args.repeats), Progress::detect())?;
     table.write(&args.out)?;
     println!("written to {}\n\n{}", args.out.display(), describe_latency(&table));
     Ok(())

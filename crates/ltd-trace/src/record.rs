@@ -30,7 +30,9 @@ pub(crate) fn record(args: &RecordArgs) -> Result<ExitCode> {
         max_time: None,
     };
     let interrupt = Interrupt::listen()?;
-    let done = ltd_train::record(&recording, &config, &engine, text.eos(), Progress::detect(), &interrupt)?;
+    let models = config.engine.models()?;
+    let (eos, progress) = (text.eos(), Progress::detect());
+    let done = ltd_train::record(&recording, &config, &engine, &models, eos, progress, &interrupt)?;
     Ok(if done { ExitCode::SUCCESS } else { ExitCode::from(INTERRUPTED_EXIT_CODE) })
 }
 

@@ -1,11 +1,11 @@
 //! `ltd-train compare`: packages and constants side by side on live cycles.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use ltd_engine::text::TextModel;
-use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule, fingerprint};
+use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule};
 use ltd_policy::{Fallback, Policy, PolicyPackage, write_atomically};
 use serde::Serialize;
 
@@ -13,7 +13,6 @@ use crate::cli::CompareArgs;
 use crate::config::PromptSet;
 use crate::evaluate::{Arena, Comparison, Contender, Measurement, comparison_table};
 use crate::prompts::load_prompts;
-use crate::recording::check_models;
 use crate::run::{Machine, git_revision};
 use crate::{Error, Interrupt, Progress, Result, TrainConfig};
 
@@ -42,10 +41,11 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
     let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
     let engine = Engine::load(&config.engine)?;
     engine.check_text(&text)?;
-    let [target, draft] = [&config.engine.target, &config.engine.draft].map(|folder| fingerprint(folder));
-    let (target, draft, width) = (target?.sha256, draft?.sha256, engine.beam_width().to_string());
+    let compared = !args.any_models && !packages.is_empty();
+    let models = compared.then(|| config.engine.models()).transpose()?;
     for (folder, package) in args.policies.iter().zip(&packages) {
-        check_package(folder, package, [&target, &draft, &width], &engine)?;
+        let (width, depth) = (engine.beam_width(), engine.max_depth());
+        package.check_steers(folder, "the configuration", models.as_ref(), width, depth)?;
         if let Some(warning) = package.warning(&engine.conditions(config.sampling)) {
             eprintln!("ltd-train: warning: {}: {warning}", folder.display());
         }
@@ -116,22 +116,6 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<ExitCode> {
         write_atomically(path, json.as_bytes())?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Fails unless the package is of these models and what it may ask for can be drafted.
-fn check_package(folder: &Path, package: &PolicyPackage, models: [&str; 3], engine: &Engine) -> Result<()> {
-    let manifest = &package.manifest;
-    let width = manifest.beam_width.to_string();
-    let found = [manifest.target.sha256.as_str(), &manifest.draft.sha256, &width];
-    check_models(folder, found, "the configuration", models)?;
-    let (deepest, drafted) = (package.policy.deepest(), engine.max_depth());
-    if deepest > drafted {
-        let folder = folder.display();
-        return Err(Error::Recorded(format!(
-            "{folder}: it drafts {deepest} levels, engine.max_depth allows {drafted}"
-        )));
-    }
-    Ok(())
 }
 
 fn describe(

@@ -61,6 +61,8 @@ pub(crate) struct ChatTemplate {
 }
 
 const TEMPLATE: &str = "chat";
+/// Steps after which a template is given up: loops within loops could go on for years. Published ones take some hundred.
+const MOST_STEPS: u64 = 5_000_000;
 
 #[derive(Deserialize)]
 struct TokenizerConfig {
@@ -172,6 +174,7 @@ fn hugging_face_environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
+    environment.set_fuel(Some(MOST_STEPS));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", |message: String| -> Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
@@ -190,6 +193,14 @@ mod tests {
             std::fs::write(folder.path().join("chat_template.jinja"), template).expect("it is written");
         }
         folder
+    }
+
+    #[test]
+    fn a_template_that_would_go_on_for_years_is_given_up() {
+        let body = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}";
+        let folder = folder("{}", Some(body));
+        let template = ChatTemplate::load(folder.path(), &ChatConfig::default()).expect("a template");
+        assert_eq!(template.render("hi").expect_err("given up").kind(), ErrorKind::OutOfFuel);
     }
 
     #[test]

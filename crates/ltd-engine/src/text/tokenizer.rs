@@ -1,11 +1,13 @@
 //! A target's tokenizer, chat template and end-of-sequence tokens.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::Deserialize;
 use tokenizers::Tokenizer;
 
 use super::chat::{ChatConfig, ChatTemplate};
+use super::guard::guard;
 use super::{Prompt, Question, TextError};
 
 /// How a target reads and writes text. A folder without `tokenizer.json` works with token ids only.
@@ -38,8 +40,14 @@ impl TextModel {
     pub fn with_chat(folder: &Path, chat: &ChatConfig) -> Result<Self, TextError> {
         let path = folder.join("tokenizer.json");
         let tokenizer = if path.is_file() {
-            let tokenizer = Tokenizer::from_file(&path)
-                .map_err(|source| TextError::Tokenizer { path: path.clone(), source })?;
+            let text = std::fs::read_to_string(&path).map_err(TextError::io(&path))?;
+            let load = || {
+                // The library panics at what is no JSON.
+                serde_json::from_str::<serde::de::IgnoredAny>(&text)?;
+                Tokenizer::from_str(&text)
+            };
+            let tokenizer =
+                guard(load).map_err(|source| TextError::Tokenizer { path: path.clone(), source })?;
             Some((tokenizer, ChatTemplate::load(folder, chat)?))
         } else {
             None
@@ -86,8 +94,7 @@ impl TextModel {
         let text = template
             .render(message)
             .map_err(|source| TextError::ChatTemplate { folder: self.folder.clone(), source })?;
-        let encoding = tokenizer
-            .encode(text, !template.writes_special_tokens())
+        let encoding = guard(|| tokenizer.encode(text, !template.writes_special_tokens()))
             .map_err(|source| TextError::Tokenizer { path: self.folder.join("tokenizer.json"), source })?;
         Ok(Some(encoding.get_ids().to_vec()))
     }
@@ -95,8 +102,7 @@ impl TextModel {
     /// The text of tokens, special ones left out; without a tokenizer, the ids in words.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
         match &self.tokenizer {
-            Some((tokenizer, _)) => tokenizer
-                .decode(ids, true)
+            Some((tokenizer, _)) => guard(|| tokenizer.decode(ids, true))
                 .map_err(|source| TextError::Tokenizer { path: self.folder.join("tokenizer.json"), source }),
             None => Ok(ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")),
         }

@@ -2,9 +2,13 @@
 
 mod bad_input;
 mod fixtures;
+mod foreign_keys;
+mod fuzz;
 mod heads;
 mod lossless;
+mod not_a_number;
 mod parity;
 mod sampling;
 mod stop_tokens;
 mod tree;
+mod vocabulary_map;

@@ -3,11 +3,11 @@
 use crate::config::TrainConfig;
 use crate::run::hardware;
 use crate::{Error, Progress, Result};
-use ltd_engine::{Engine, Learned, fingerprint};
+use ltd_engine::{Engine, Learned};
 use ltd_env::latency::{LatencyPlan, Measured, held_out_error, measure};
 use ltd_policy::{
-    Actions, Choice, DecisionCost, FrozenPolicy, LatencyIdentity, LatencyTable, Linear, Mlp, PolicyKind,
-    SizeActions, Surface,
+    Actions, Choice, DecisionCost, FrozenPolicy, LatencyIdentity, LatencyTable, Linear, Mlp, Models,
+    PolicyKind, SizeActions, Surface,
 };
 
 /// Context lengths of the grid.
@@ -30,6 +30,7 @@ const DECISION_CYCLES: usize = 40;
 pub fn measure_latency(
     config: &TrainConfig,
     engine: &Engine,
+    models: &Models,
     repeats: usize,
     progress: Progress,
 ) -> Result<LatencyTable> {
@@ -43,8 +44,8 @@ pub fn measure_latency(
     let mut table = LatencyTable {
         version: LatencyTable::VERSION,
         identity: LatencyIdentity {
-            target: fingerprint(&config.engine.target)?.sha256,
-            draft: fingerprint(&config.engine.draft)?.sha256,
+            target: models.target.sha256.clone(),
+            draft: models.draft.sha256.clone(),
             dtype: engine.dtype().chosen.to_string(),
             driver: hardware::driver(&devices),
             threads: tch::get_num_threads().max(1) as usize,

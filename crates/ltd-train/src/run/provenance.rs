@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use ltd_engine::{DtypeChoice, Engine, fingerprint};
-use ltd_policy::{ModelIdentity, write_atomically};
+use ltd_engine::{DtypeChoice, Engine};
+use ltd_policy::{ModelIdentity, Models, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
@@ -57,6 +57,7 @@ const KERNEL_FLAGS: [&str; 8] =
 
 impl Provenance {
     pub(crate) fn collect(config: &TrainConfig, engine: &Engine) -> Result<Self> {
+        let Models { target, draft, .. } = config.engine.models()?;
         Ok(Self {
             program: format!("ltd-train {}", env!("CARGO_PKG_VERSION")),
             command: std::env::args().collect(),
@@ -66,10 +67,15 @@ impl Provenance {
             device: engine.device_names(),
             dtype: engine.dtype().clone(),
             threads: tch::get_num_threads(),
-            target: fingerprint(&config.engine.target)?,
-            draft: fingerprint(&config.engine.draft)?,
+            target,
+            draft,
             seed: config.seed,
         })
+    }
+
+    /// The models of the run, whose trees are so wide.
+    pub(crate) fn models(&self, beam_width: usize) -> Models {
+        Models { target: self.target.clone(), draft: self.draft.clone(), beam_width }
     }
 
     /// Target and draft of the run whose record `path` is.

@@ -115,7 +115,7 @@ impl Trainer {
         let provenance = Provenance::collect(&config, &engine)?;
         progress.say(&format!("{}, dtype {}", provenance.device_text(), engine.dtype()));
         if let Some(replay) = &config.replay {
-            recorded::check_given(replay, &config, &engine, &prompts, &provenance)?;
+            recorded::check_given(replay, &config, &prompts, &provenance.models(engine.beam_width()))?;
         }
         let plan = config.plan();
         let finished = &plan[..checkpoint.finished_stages.min(plan.len())];

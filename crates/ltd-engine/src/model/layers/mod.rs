@@ -17,4 +17,4 @@ pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
 pub(crate) use rope::RotaryTable;
 pub(super) use top::top_log_probs;
-pub(crate) use top::{argmax, entropies};
+pub(crate) use top::{argmax, entropies, first_not_finite};
