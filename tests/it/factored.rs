@@ -10,7 +10,7 @@ use ltd::policy::{
 };
 use serde_json::{Value, json};
 
-use crate::command::{TINY, run, text};
+use crate::command::{TINY, refusal, run, text, workspace};
 
 const RULE: FactoredRule = FactoredRule { tokens_per_second: 100.0, margin: 0.0 };
 
@@ -27,6 +27,11 @@ fn predictor() -> FrozenPredictor {
     FrozenPredictor::new(layout, actions, Mlp::new(&[linear]), probes)
 }
 
+/// A model of the tiny pair.
+fn model(part: &str) -> ModelIdentity {
+    ltd::engine::fingerprint(&workspace().join("tests/fixtures/tiny-pair").join(part)).expect("a fingerprint")
+}
+
 fn table(level_ms: f32) -> LatencyTable {
     let surface = |last: usize, ms: f32| Surface {
         points: [1, last].map(|count| GridPoint::new(count, 100, vec![ms; 3])).into(),
@@ -34,8 +39,8 @@ fn table(level_ms: f32) -> LatencyTable {
     LatencyTable {
         version: LatencyTable::VERSION,
         identity: LatencyIdentity {
-            target: "00".to_owned(),
-            draft: "11".to_owned(),
+            target: model("target").sha256,
+            draft: model("draft").sha256,
             dtype: "f32".to_owned(),
             device: "cpu".to_owned(),
             driver: None,
@@ -55,7 +60,6 @@ fn table(level_ms: f32) -> LatencyTable {
 fn package() -> PolicyPackage {
     let predictor = predictor();
     let latency = table(1.0);
-    let model = |name: &str, sha256: &str| ModelIdentity { name: name.to_owned(), sha256: sha256.to_owned() };
     let manifest = Manifest {
         format_version: Manifest::VERSION,
         created_by: "test".to_owned(),
@@ -65,8 +69,8 @@ fn package() -> PolicyPackage {
         compat: None,
         beam_width: 10,
         depth_cap: 12,
-        target: model("tiny", "00"),
-        draft: model("tiny-head", "11"),
+        target: model("target"),
+        draft: model("draft"),
         dtype: "f32".to_owned(),
         device: "cpu".to_owned(),
         threads: Some(2),
@@ -183,4 +187,46 @@ fn other_conditions_than_the_policy_was_made_for_are_warned_of_once() {
     // Nobody is told who does not let it decide.
     let (_, _, errors) = decode(&["--mode", "static", "--depth", "2", "--size", "9", "--temperature", "1"]);
     assert!(!errors.contains("warning"), "{errors}");
+}
+
+#[test]
+fn a_package_of_other_models_or_other_quirks_is_refused_unless_any_models_may_be_steered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("package");
+    let other = ModelIdentity { name: "another-head".to_owned(), sha256: "0123456789abcdef".to_owned() };
+    let mut package = package();
+    let Policy::Factored(factored) = &mut package.policy else { panic!("a factored policy") };
+    factored.latency.identity.draft.clone_from(&other.sha256);
+    package.manifest.latency_table_sha256 = Some(sha256_hex(factored.latency.to_json().as_bytes()));
+    package.manifest.draft = other;
+    ltd::export::write(&package, &out).expect("it is written");
+    let mode = ["--mode", "policy", "--policy", text(&out)];
+    let prompt = ["--max-new-tokens", "4", "--token-ids", "1 70 105"];
+    let message = refusal("ltd-decode", &[&TINY[..], &mode, &prompt].concat());
+    let here = format!("that of this command is {}", model("draft"));
+    assert!(
+        message.contains("package: its draft is another-head (0123456789ab), ") && message.contains(&here),
+        "{message}"
+    );
+    assert!(!message.contains("its target"), "{message}");
+    decode(&[&mode[..], &["--any-models"]].concat());
+    // The trees must be as wide all the same.
+    let wide = ["--any-models", "--beam-width", "4"];
+    refusal("ltd-decode", &[&TINY[..], &mode, &prompt, &wide].concat());
+
+    let config = crate::command::config(folder.path(), |_| ());
+    let compare = ["compare", "--config", text(&config), "--policy", text(&out), "--constant", "1,4"];
+    let message = refusal("ltd-train", &compare);
+    assert!(message.contains("its draft is another-head (0123456789ab), that of the configuration is draft"));
+    let output = run("ltd-train", &[&compare[..], &["--any-models"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let path = out.join("manifest.json");
+    let manifest = std::fs::read_to_string(&path).expect("the manifest");
+    std::fs::write(&path, manifest.replacen("\"compat\": null", "\"compat\": \"eagle-official\"", 1))
+        .expect("written");
+    for mode in [&mode[..], &[&mode[..], &["--any-models"]].concat()] {
+        let message = refusal("ltd-decode", &[&TINY[..], mode, &prompt].concat());
+        assert!(message.contains("manifest.json: compat is `eagle-official`, expected null"), "{message}");
+    }
 }

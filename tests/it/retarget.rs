@@ -177,7 +177,10 @@ fn compare(folder: &Path, config: &Path) {
         ("--constant 3", "expected a depth and a size within 1..=4096, such as 3,24"),
         ("--constant 8,24", "--constant: depth 8 is asked for, engine.max_depth allows 7"),
         ("--set engine.beam_width=4", "its beam width is 10, that of the configuration is 4"),
-        (shallow, "it drafts 5 levels, engine.max_depth allows 3"),
+        (
+            shallow,
+            "deepest draft of its policies is 5, expected at most 3, as deep as the configuration drafts",
+        ),
         ("--max-minutes 0", "is 0.0 minutes, must be within 1e-6..=1000000.0"),
     ] {
         let arguments: Vec<&str> = arguments.split(' ').collect();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use ltd_policy::CycleSummary;
 use tch::{Device, Tensor};
 
+use crate::blame::Read;
 use crate::model::{AttentionMask, LogitRows};
 use crate::session::{Identity, Session};
 use crate::timing::timed;
@@ -107,7 +108,8 @@ impl Engine {
                 Ok::<_, Error>((last, logits))
             })?;
             let level = self.draft.continuations(&logits, self.beam_width())?;
-            check_numbers(&level.log_probs, 0)?;
+            let read = Read { tokens: &following, features: Some((from - 1, &features)) };
+            self.check_scores(&level.log_probs, 0, |_| session.context_length(), &read)?;
             Ok::<_, Error>((DraftTree::within(&level.log_probs, level.tokens, size_limit), hidden))
         });
         let (tree, hidden) = expansion?;
@@ -163,15 +165,16 @@ impl Engine {
         let mask = &AttentionMask::tree(stable, sees);
         let positions = vec![(cycle.context_length + depth) as i64; rows];
         let past = stable + first_row as i64;
-        let tokens = self.token_tensor(&tokens)?;
+        let rows_read = self.token_tensor(&tokens)?;
         let (hidden, logits) = self.forward(&mut cycle.timing.forwards, || {
             let hidden =
-                self.draft.forward(&tokens, &hidden, &positions, mask, &session.draft_cache, past)?;
+                self.draft.forward(&rows_read, &hidden, &positions, mask, &session.draft_cache, past)?;
             let logits = self.draft.logits(&hidden)?;
             Ok::<_, Error>((hidden, logits))
         })?;
         let level = self.draft.continuations(&logits, width)?;
-        check_numbers(&level.log_probs, depth + 1)?;
+        let read = Read { tokens: &tokens, features: None };
+        self.check_scores(&level.log_probs, depth + 1, |_| cycle.context_length, &read)?;
 
         let level_start = cycle.tree.scores().len();
         cycle.tree.push_level(&level.log_probs, &level.tokens);
@@ -292,10 +295,6 @@ impl Engine {
         }
         Ok(cycle)
     }
-}
-
-pub(crate) fn check_numbers(log_probs: &[f32], depth: usize) -> Result<()> {
-    if log_probs.iter().any(|value| value.is_nan()) { Err(Error::NotANumber { depth }) } else { Ok(()) }
 }
 
 #[cfg(test)]

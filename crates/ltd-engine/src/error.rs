@@ -104,10 +104,10 @@ pub enum Error {
         names: Vec<String>,
     },
     /// A tensor has another shape than the configuration implies.
-    #[error("{}: tensor {name} has shape {found:?}, expected {expected:?} from config.json", folder.display())]
+    #[error("{}: tensor {name} has shape {found:?}, expected {expected:?} from config.json", file.display())]
     TensorShape {
-        /// The model folder.
-        folder: PathBuf,
+        /// The weight file.
+        file: PathBuf,
         /// Tensor name.
         name: String,
         /// Shape implied by the configuration.
@@ -130,17 +130,16 @@ pub enum Error {
         /// Its value in the target.
         target_value: i64,
     },
-    /// The draft's vocabulary map points outside the target's vocabulary.
-    #[error("{}: d2t maps draft token {draft_id} to {target_id}, outside the target's vocabulary of {vocabulary}", folder.display())]
-    VocabularyMap {
-        /// Draft folder.
-        folder: PathBuf,
-        /// Draft token.
-        draft_id: usize,
-        /// Mapped token.
-        target_id: i64,
-        /// Target vocabulary size.
-        vocabulary: i64,
+    /// A tensor of indices, such as the draft's vocabulary map, that contradicts itself, another one or the
+    /// vocabularies, or cannot be read exactly.
+    #[error("{}: tensor {tensor}: {problem}", file.display())]
+    IndexTensor {
+        /// The weight file.
+        file: PathBuf,
+        /// Tensor name.
+        tensor: String,
+        /// What is wrong, with the first entry at fault.
+        problem: String,
     },
     /// The target's tokenizer lacks a token that a model works with, or names one that the target does not
     /// know.
@@ -230,14 +229,19 @@ pub enum Error {
         /// The limit.
         depth: usize,
     },
-    /// The draft model produced scores that are not numbers.
-    #[error("the draft model produced a score that is not a number at draft depth {depth}")]
+    /// The draft model produced scores that are not numbers, from features that are.
+    #[error(
+        "the draft model produced a score that is not a number at draft depth {depth} of the tree at position {position}"
+    )]
     NotANumber {
+        /// Position of the tree's root.
+        position: usize,
         /// Depth of the level.
         depth: usize,
     },
-    /// The target model produced logits that are not numbers.
-    #[error("the target model produced logits that are not numbers for position {position}")]
+    /// The target model produced logits among which none is the largest: NaN, plus infinity, or nothing but minus
+    /// infinity.
+    #[error("the target model produced logits that are not finite numbers for position {position}")]
     LogitsNotANumber {
         /// Position of the token that was to be chosen.
         position: usize,
@@ -245,6 +249,20 @@ pub enum Error {
     /// A device has no memory left for what is to be done.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
+    /// The target model produced features that are not finite numbers.
+    #[error("the target model produced features that are not finite numbers at position {position}")]
+    FeaturesNotANumber {
+        /// Position of the token that it read.
+        position: usize,
+    },
+    /// The target's embedding of a token holds something else than finite numbers.
+    #[error("the target model's embedding of token {token}, at position {position}, is not finite numbers")]
+    EmbeddingNotANumber {
+        /// The token.
+        token: u32,
+        /// Its position.
+        position: usize,
+    },
     /// LibTorch refused an operation.
     #[error("LibTorch: {0}")]
     Torch(TchError),
@@ -275,6 +293,8 @@ impl Error {
                 | Self::NotANumber { .. }
                 | Self::LogitsNotANumber { .. }
                 | Self::OutOfMemory(_)
+                | Self::FeaturesNotANumber { .. }
+                | Self::EmbeddingNotANumber { .. }
                 | Self::Torch(_)
         )
     }

@@ -3,11 +3,19 @@
 use std::fs::File;
 use std::path::Path;
 
-use ltd_policy::ModelIdentity;
+use ltd_policy::{ModelIdentity, Models};
 use sha2::{Digest, Sha256};
 
 use crate::model::weight_files;
-use crate::{Error, Result};
+use crate::{EngineConfig, Error, Result};
+
+impl EngineConfig {
+    /// Which models these are. All of both is read: once per command.
+    pub fn models(&self) -> Result<Models> {
+        let (target, draft) = (fingerprint(&self.target)?, fingerprint(&self.draft)?);
+        Ok(Models { target, draft, beam_width: self.beam_width })
+    }
+}
 
 /// Names a model folder and sums up its configuration and weights.
 pub fn fingerprint(folder: &Path) -> Result<ModelIdentity> {

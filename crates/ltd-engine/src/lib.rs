@@ -1,5 +1,6 @@
 //! Target and draft models, KV caches, draft trees and the draft-and-verify cycle of EAGLE-3.
 
+mod blame;
 mod config;
 mod controller;
 mod cuda;

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::cycle::check_numbers;
+use crate::blame::Read;
 use crate::kv_cache::KvCache;
 use crate::model::{AttentionMask, entropies};
 use crate::tree::DraftTree;
@@ -112,7 +112,8 @@ impl Engine {
         let hidden = self.draft_stable_rows(&tokens[read + 1..=last], &new, cache)?;
         let rows: Vec<i64> = roots.iter().map(|root| (root - 1 - read) as i64).collect();
         let mut hidden = hidden.f_index_select(ROWS, &self.index_tensor(&rows)?)?;
-        let mut trees = self.plant(&hidden, roots, along)?;
+        let read = Read { tokens: &tokens[1..], features: Some((0, features)) };
+        let mut trees = self.plant(&hidden, roots, along, &read)?;
         for made in 0..along.depth {
             hidden = self.grow_level(&mut trees, &hidden, last, made, along, cache)?;
         }
@@ -120,11 +121,11 @@ impl Engine {
     }
 
     /// The root expansions, of the draft's output after each root.
-    fn plant(&self, hidden: &Tensor, roots: &[usize], along: &Along) -> Result<Vec<Growing>> {
+    fn plant(&self, hidden: &Tensor, roots: &[usize], along: &Along, read: &Read) -> Result<Vec<Growing>> {
         let width = self.beam_width();
         let logits = self.draft.logits(hidden)?;
         let level = self.draft.continuations(&logits, width)?;
-        check_numbers(&level.log_probs, 0)?;
+        self.check_scores(&level.log_probs, 0, |index| roots[index / width], read)?;
         let entropies = if along.entropies { entropies(&logits)? } else { Vec::new() };
         let states: Vec<f32> = if along.hidden { Vec::try_from(hidden.view(-1))? } else { Vec::new() };
         let part = |values: &[f32], number: usize| {
@@ -165,7 +166,9 @@ impl Engine {
         let hidden = self.draft.forward(&tokens, &input, &rows.positions, &mask, cache, past as i64)?;
         let logits = self.draft.logits(&hidden)?;
         let level = self.draft.continuations(&logits, width)?;
-        check_numbers(&level.log_probs, made + 1)?;
+        let root = |index: usize| trees[index / (width * width)].grown.root;
+        let read = Read { tokens: &rows.tokens, features: None };
+        self.check_scores(&level.log_probs, made + 1, root, &read)?;
         if along.entropies {
             let entropies = entropies(&logits)?;
             for (growing, entropies) in trees.iter_mut().zip(entropies.chunks_exact(width)) {

@@ -31,6 +31,8 @@ impl Engine {
             draft_vocabulary: target_config.vocabulary.min(DRAFT_VOCABULARY),
             target_hidden: target_config.block.hidden,
             norm_before_residual: false,
+            sliding_window: None,
+            tied_embeddings: false,
             feature_layers: None,
         };
         settings.check_beam(draft_config.draft_vocabulary)?;

@@ -85,6 +85,14 @@ pub enum Error {
         /// Value it has.
         found: String,
     },
+    /// What is of some models was to be used with others.
+    #[error("{}: {differences}", path.display())]
+    OtherModels {
+        /// The file or folder.
+        path: PathBuf,
+        /// What differs, with both sides.
+        differences: String,
+    },
     /// A package cannot be taken to another machine.
     #[error("the package cannot be retargeted: {problem}")]
     Retarget {

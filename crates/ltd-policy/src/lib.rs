@@ -11,6 +11,7 @@ mod frozen;
 mod latency;
 mod manifest;
 mod mlp;
+mod models;
 mod observation;
 mod output;
 mod package;
@@ -28,8 +29,9 @@ pub use frozen::{Actions, Frozen, FrozenPolicy, MAX_LAYERS, Outputs, PolicyKind,
 pub use latency::{
     DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,
 };
-pub use manifest::{ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, ModelIdentity, PolicyEntry};
+pub use manifest::{ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, PolicyEntry};
 pub use mlp::{Linear, Mlp, Scratch, argmax};
+pub use models::{ModelIdentity, Models};
 pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
 pub use output::{check_new_folder, check_output_file, check_output_folder};
 pub use package::{Choice, Factored, Policy, PolicyPackage, sha256_hex};

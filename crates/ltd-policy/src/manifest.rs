@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::factored::FactoredActions;
 use crate::frozen::Actions;
 use crate::latency::LatencyIdentity;
+use crate::models::{ModelIdentity, Models};
 use crate::observation::ObservationLayout;
 use crate::{Error, Result, SamplingParams};
 
@@ -29,7 +30,7 @@ pub struct Manifest {
     pub stage: String,
     /// Seed of the run.
     pub seed: u64,
-    /// `null`: the layouts and cadence below hold. A name would ask for another code's quirks.
+    /// `null`: the layouts and cadence below hold. A name would ask for another code's quirks; none is known.
     pub compat: Option<String>,
     /// Candidates kept per level, `W`, in training.
     pub beam_width: usize,
@@ -65,16 +66,6 @@ pub struct Manifest {
     /// SHA-256 of every other file of the package.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
-}
-
-/// Which model a policy was trained with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ModelIdentity {
-    /// Folder name.
-    pub name: String,
-    /// SHA-256 over its configuration and weights.
-    pub sha256: String,
 }
 
 /// A measured throughput with its uncertainty.
@@ -176,7 +167,20 @@ impl Manifest {
                 return Err(Error::Version { path: path.to_owned(), expected, found });
             }
         }
-        serde_json::from_value(Value::Object(object)).map_err(json)
+        let manifest: Self = serde_json::from_value(Value::Object(object)).map_err(json)?;
+        match &manifest.compat {
+            None => Ok(manifest),
+            Some(found) => {
+                let expected = "null: this program has no quirks of another code";
+                Err(Error::mismatch(path, "compat", expected, format_args!("`{found}`")))
+            }
+        }
+    }
+
+    /// The models that the policies are of.
+    pub fn models(&self) -> Models {
+        let Self { target, draft, beam_width, .. } = self;
+        Models { target: target.clone(), draft: draft.clone(), beam_width: *beam_width }
     }
 
     /// Notes that the policy was fitted to the costs of a machine: what was measured on another, throughput and fallback,

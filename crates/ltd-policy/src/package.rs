@@ -9,6 +9,7 @@ use crate::factored::{FactoredRule, FrozenPredictor};
 use crate::frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind};
 use crate::latency::LatencyTable;
 use crate::manifest::{ChoiceEntry, MANIFEST_FILE, Manifest, PolicyEntry};
+use crate::models::Models;
 use crate::observation::ObservationLayout;
 use crate::{Error, Result};
 
@@ -212,6 +213,26 @@ impl PolicyPackage {
         }
         let policy = manifest.load_policy(folder)?;
         Ok(Self { manifest, policy })
+    }
+
+    /// Fails unless the package, from `folder`, can steer what `owner` runs: trees of such a width and depth, of its own
+    /// models. Where none are given, as an experiment, it may be any.
+    pub fn check_steers(
+        &self,
+        folder: &Path,
+        owner: &str,
+        models: Option<&Models>,
+        beam_width: usize,
+        max_depth: usize,
+    ) -> Result<()> {
+        let own = self.manifest.models();
+        own.check(folder, owner, models.unwrap_or(&Models { beam_width, ..own.clone() }))?;
+        let deepest = self.policy.deepest();
+        if deepest > max_depth {
+            let expected = format!("at most {max_depth}, as deep as {owner} drafts");
+            return Err(Error::mismatch(folder, "deepest draft of its policies", expected, deepest));
+        }
+        Ok(())
     }
 
     /// What the decisions were made for: how tokens were chosen in training, and the machine of training or, for a policy

@@ -94,6 +94,9 @@ pub(crate) struct OracleArgs {
     /// Policy package to replay; may be repeated
     #[arg(long = "policy", value_name = "DIR")]
     pub(crate) policies: Vec<PathBuf>,
+    /// Replay packages of other models too, as an experiment
+    #[arg(long)]
+    pub(crate) any_models: bool,
     /// Draw tokens/s of all constants, as SVG; one picture per trace, below each other
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,

@@ -7,9 +7,6 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// What was asked for cannot be.
-    #[error("{0}")]
-    Usage(String),
     /// The process has a signal handler already.
     #[error("cannot listen for Ctrl-C: {0}")]
     Signal(#[from] ltd_train::SignalError),
@@ -45,7 +42,7 @@ impl Error {
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Usage(_) | Self::Text(_) => true,
+            Self::Text(_) => true,
             Self::Policy(error) => error.is_usage(),
             Self::Config(error) => error.is_usage(),
             Self::Env(error) => matches!(error, ltd_env::Error::Trace { .. } | ltd_env::Error::EmptyTrace),

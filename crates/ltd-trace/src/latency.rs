@@ -15,10 +15,11 @@ pub(crate) fn latency(args: &LatencyArgs) -> Result<()> {
     for warning in engine.warnings() {
         note!("ltd-trace: warning: {warning}");
     }
+    let models = config.engine.models()?;
     // Half a measurement is of no use to anybody: until it is written, an interruption ends the program at
     // once.
-    let interrupt = Interrupt::default();
-    let table = measure_latency(&config, &engine, usize::from(args.repeats), Progress::detect(), &interrupt)?;
+    let (progress, interrupt) = (Progress::detect(), Interrupt::default());
+    let table = measure_latency(&config, &engine, &models, usize::from(args.repeats), progress, &interrupt)?;
     table.write(&args.out)?;
     Ok(say!("written to {}\n\n{}", args.out.display(), describe_latency(&table))?)
 }

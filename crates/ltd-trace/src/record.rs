@@ -31,9 +31,11 @@ pub(crate) fn record(args: &RecordArgs) -> Result<()> {
         hidden: args.hidden,
         max_time: None,
     };
+    let models = config.engine.models()?;
     let interrupt = Interrupt::default();
     listen(&interrupt)?;
-    let done = ltd_train::record(&recording, &config, &engine, text.eos(), Progress::detect(), &interrupt);
+    let (eos, progress) = (text.eos(), Progress::detect());
+    let done = ltd_train::record(&recording, &config, &engine, &models, eos, progress, &interrupt);
     done.map_err(|error| match error {
         ltd_train::Error::Env(error @ ltd_env::Error::Io { .. }) => Error::Recording(error),
         other => other.into(),

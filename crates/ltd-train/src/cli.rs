@@ -96,6 +96,9 @@ pub(crate) struct CompareArgs {
     /// Constant whose levels expand the whole beam, as EAGLE-3 drafts; may be repeated
     #[arg(long = "whole-beam", value_name = "DEPTH,SIZE", value_parser = constant)]
     pub(crate) whole_beams: Vec<StaticSetting>,
+    /// Compare packages of other models too, as an experiment
+    #[arg(long)]
+    pub(crate) any_models: bool,
     /// Let the policies of packages decide that fall back to a constant
     #[arg(long)]
     pub(crate) ignore_fallback: bool,

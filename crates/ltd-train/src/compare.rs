@@ -1,11 +1,11 @@
 //! `ltd-train compare`: packages and constants side by side on live cycles.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ltd_console::{note, print_result};
 use ltd_engine::text::{Prompt, TextModel};
-use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule, fingerprint};
+use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule};
 use ltd_policy::{Fallback, Policy, PolicyPackage, check_output_file, write_atomically};
 use serde::Serialize;
 
@@ -14,7 +14,6 @@ use crate::config::{Minutes, PromptSet};
 use crate::evaluate::{Arena, Comparison, Contender, Measurement, comparison_table};
 use crate::interrupt::listen;
 use crate::prompts::{Prompts, check_fit, load_prompts, questions, shared};
-use crate::recording::check_models;
 use crate::run::{Machine, git_revision};
 use crate::{Error, Interrupt, Progress, Result, TrainConfig};
 
@@ -56,10 +55,11 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     for warning in engine.warnings() {
         note!("ltd-train: warning: {warning}");
     }
-    let [target, draft] = [&config.engine.target, &config.engine.draft].map(|folder| fingerprint(folder));
-    let (target, draft, width) = (target?.sha256, draft?.sha256, engine.beam_width().to_string());
+    let compared = !args.any_models && !packages.is_empty();
+    let models = compared.then(|| config.engine.models()).transpose()?;
     for (folder, package) in args.policies.iter().zip(&packages) {
-        check_package(folder, package, [&target, &draft, &width], &engine)?;
+        let (width, depth) = (engine.beam_width(), engine.max_depth());
+        package.check_steers(folder, "the configuration", models.as_ref(), width, depth)?;
         if let Some(warning) = package.warning(&engine.conditions(config.sampling)) {
             note!("ltd-train: warning: {}: {warning}", folder.display());
         }
@@ -153,22 +153,6 @@ fn prompts(
         }
     }
     Ok(prompts)
-}
-
-/// Fails unless the package is of these models and what it may ask for can be drafted.
-fn check_package(folder: &Path, package: &PolicyPackage, models: [&str; 3], engine: &Engine) -> Result<()> {
-    let manifest = &package.manifest;
-    let width = manifest.beam_width.to_string();
-    let found = [manifest.target.sha256.as_str(), &manifest.draft.sha256, &width];
-    check_models(folder, found, "the configuration", models)?;
-    let (deepest, drafted) = (package.policy.deepest(), engine.max_depth());
-    if deepest > drafted {
-        let folder = folder.display();
-        return Err(Error::Recorded(format!(
-            "{folder}: it drafts {deepest} levels, engine.max_depth allows {drafted}"
-        )));
-    }
-    Ok(())
 }
 
 fn describe(

@@ -8,6 +8,7 @@ use super::config::{DraftConfig, TargetConfig, unsupported};
 use super::layers::{
     Attention, AttentionMask, AttentionPlan, Embedding, Linear, Mlp, RmsNorm, RotaryTable, top_log_probs,
 };
+use super::vocabulary_map::target_ids;
 use super::weights::Weights;
 use crate::kv_cache::KvCache;
 use crate::{Error, Result};
@@ -76,11 +77,16 @@ impl DraftModel {
         let post_attention_norm = norm(&mut weights, &format!("{layer}.post_attention_layernorm"))?;
         let mlp = Mlp::load(&mut weights, &format!("{layer}.mlp"), block)?;
         let final_norm = norm(&mut weights, "norm")?;
-        let output = Linear::load(&mut weights, "lm_head", [config.draft_vocabulary, hidden], false)?;
         let embedding = if Self::shares_embedding(&config, &weights) {
             embedding.to_device(device)?
         } else {
             Embedding::load(&mut weights, "embed_tokens.weight", [config.vocabulary, hidden])?
+        };
+        // The projection to a vocabulary of its own is no embedding, whatever the configuration says.
+        let output = if config.tied_embeddings && config.draft_vocabulary == config.vocabulary {
+            Linear::tied(&mut weights, "lm_head", &embedding)?
+        } else {
+            Linear::load(&mut weights, "lm_head", [config.draft_vocabulary, hidden], false)?
         };
         let target_ids = target_ids(&config, &mut weights)?;
         weights.finish()?;
@@ -197,25 +203,4 @@ impl DraftModel {
         }
         Ok(())
     }
-}
-
-/// Reads `d2t` (offsets from draft to target ids); a head with the full vocabulary may have none.
-fn target_ids(config: &DraftConfig, weights: &mut Weights) -> Result<Vec<u32>> {
-    // `t2d` marks the covered target tokens: the image of `d2t`, nothing new.
-    weights.discard("t2d");
-    let count = config.draft_vocabulary;
-    if count == config.vocabulary && !weights.contains("d2t") {
-        return Ok((0..count as u32).collect());
-    }
-    let offsets: Vec<i64> = Vec::try_from(weights.take("d2t", &[count])?.f_to_kind(Kind::Int64)?)?;
-    let map = offsets.iter().enumerate().map(|(draft_id, offset)| {
-        let target_id = (draft_id as i64).saturating_add(*offset);
-        if (0..config.vocabulary).contains(&target_id) {
-            Ok(target_id as u32)
-        } else {
-            let vocabulary = config.vocabulary;
-            Err(Error::VocabularyMap { folder: weights.folder().to_owned(), draft_id, target_id, vocabulary })
-        }
-    });
-    map.collect()
 }

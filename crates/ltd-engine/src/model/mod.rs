@@ -9,11 +9,12 @@ mod heads;
 mod layers;
 mod split;
 mod target;
+mod vocabulary_map;
 mod weights;
 
 pub use config::{BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig};
 pub(crate) use draft::DraftModel;
-pub(crate) use layers::{AttentionMask, Linear, argmax, entropies};
+pub(crate) use layers::{AttentionMask, Linear, argmax, entropies, first_not_finite};
 pub use layers::{libtorch_version, why_not_packed};
 pub(crate) use split::{layer_weights, split_layers};
 pub(crate) use target::{LogitRows, TargetModel, TargetOutput};

@@ -92,8 +92,7 @@ impl TargetModel {
         }
         let norm = RmsNorm::load(&mut weights, "model.norm", block.hidden, block.rms_norm_eps)?;
         let output = if config.tied_embeddings {
-            weights.discard("lm_head.weight");
-            Linear::new(embedding.weight(weights.device())?)
+            Linear::tied(&mut weights, "lm_head", &embedding)?
         } else {
             Linear::load(&mut weights, "lm_head", shape, false)?
         };

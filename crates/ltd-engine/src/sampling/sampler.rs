@@ -54,18 +54,18 @@ impl Sampler {
     /// The target's token for each row of logits (`[rows, vocabulary]`), where row `i` is to give the token at
     /// position `positions[i]` of the sequence. One transfer to the device and one back.
     pub fn tokens(&self, logits: &Tensor, positions: &[usize]) -> Result<Vec<u32>> {
-        if self.params.is_greedy() {
-            return argmax(logits);
-        }
-        let uniforms: Vec<f64> = positions.iter().map(|&position| self.uniform(position)).collect();
-        let uniforms = Tensor::from_slice(&uniforms).view([-1, 1]).f_to_device(logits.device())?;
-        let tokens = tokens_at(&distribution(logits, &self.params)?, &uniforms)?;
-        let tokens: Vec<i64> = Vec::try_from(tokens)?;
-        let vocabulary = logits.size()[1];
-        match tokens.iter().position(|&token| token >= vocabulary) {
-            Some(row) => Err(Error::LogitsNotANumber { position: positions[row] }),
-            None => Ok(tokens.into_iter().map(|token| token as u32).collect()),
-        }
+        let tokens = if self.params.is_greedy() {
+            argmax(logits)?
+        } else {
+            let uniforms: Vec<f64> = positions.iter().map(|&position| self.uniform(position)).collect();
+            let uniforms = Tensor::from_slice(&uniforms).view([-1, 1]).f_to_device(logits.device())?;
+            let tokens = tokens_at(&distribution(logits, &self.params)?, &uniforms)?;
+            let tokens: Vec<i64> = Vec::try_from(tokens)?;
+            let vocabulary = logits.size()[1];
+            tokens.into_iter().map(|token| (token < vocabulary).then_some(token as u32)).collect()
+        };
+        let known = tokens.into_iter().zip(positions);
+        known.map(|(token, &position)| token.ok_or(Error::LogitsNotANumber { position })).collect()
     }
 
     /// The random number of a position, uniform in `[0, 1)`.

@@ -2,6 +2,7 @@
 
 mod chat;
 mod error;
+mod guard;
 mod jinja;
 mod questions;
 mod stop_tokens;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::chat::{ChatConfig, ChatTemplate};
+use super::guard::guard;
 use super::tokenizer_config::TokenizerConfig;
 use super::{Prompt, Question, StopToken, TextError, stop_tokens};
 
@@ -96,22 +97,24 @@ impl TextModel {
     /// The tokens of one user message in the chat template; `None` without a tokenizer.
     pub fn encode_chat(&self, message: &str) -> Result<Option<Vec<u32>>, TextError> {
         let Some(tokenizer) = &self.tokenizer else { return Ok(None) };
-        let (text, special) = match &self.template {
-            Some(template) => (template.render(message)?, !template.writes_special_tokens()),
+        let unusable;
+        let template = if let Some(template) = &self.template {
+            template
+        } else {
             // It says again why it cannot be used.
-            None => {
-                let template = ChatTemplate::load(&self.folder, &self.chat, &self.config)?;
-                (template.render(message)?, !template.writes_special_tokens())
-            }
+            unusable = ChatTemplate::load(&self.folder, &self.chat, &self.config)?;
+            &unusable
         };
-        let encoding = tokenizer.encode(text, special).map_err(self.tokenizer_error())?;
+        let text = template.render(message)?;
+        let encoding = guard(|| tokenizer.encode(text, !template.writes_special_tokens()))
+            .map_err(self.tokenizer_error())?;
         Ok(Some(encoding.get_ids().to_vec()))
     }
 
     /// The text of tokens, special ones left out; without a tokenizer, the ids in words.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
         match &self.tokenizer {
-            Some(tokenizer) => tokenizer.decode(ids, true).map_err(self.tokenizer_error()),
+            Some(tokenizer) => guard(|| tokenizer.decode(ids, true)).map_err(self.tokenizer_error()),
             None => Ok(ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")),
         }
     }
@@ -151,6 +154,8 @@ fn load_tokenizer(folder: &Path, config: &TokenizerConfig) -> Result<Option<Toke
     }
     let text = ltd_policy::read_text(&path).map_err(TextError::io(&path))?;
     let load = || -> tokenizers::Result<Tokenizer> {
+        // The library panics at what is no JSON.
+        serde_json::from_str::<serde::de::IgnoredAny>(&text)?;
         let mut tokenizer = Tokenizer::from_str(&text)?;
         tokenizer.with_truncation(None)?;
         tokenizer.with_padding(None);
@@ -158,7 +163,7 @@ fn load_tokenizer(folder: &Path, config: &TokenizerConfig) -> Result<Option<Toke
         tokenizer.add_tokens(&config.tokens_to_add(&known));
         Ok(tokenizer)
     };
-    load().map(Some).map_err(|source| TextError::Tokenizer { path: path.clone(), source })
+    guard(load).map(Some).map_err(|source| TextError::Tokenizer { path: path.clone(), source })
 }
 
 #[cfg(test)]

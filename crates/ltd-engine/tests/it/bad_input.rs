@@ -1,25 +1,23 @@
 //! Whatever is wrong with a model folder, a setting or a prompt is named before a token is produced.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use ltd_engine::text::{BuiltinTemplate, ChatConfig, Question, TextModel};
 use ltd_engine::{Devices, DtypeSetting, Engine, EngineConfig, Error, Static};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 
-use crate::fixtures::{load, tiny_config};
+use crate::fixtures::{load, rewrite_tensors, tiny_config};
 
 /// A tensor's name, and its new type and shape, or nothing to drop it.
 type Change<'a> = (&'a str, Option<(Dtype, Vec<usize>)>);
 
 /// A copy of the tiny pair that may be broken.
-struct Pair {
+pub(crate) struct Pair {
     folder: tempfile::TempDir,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = tiny_config();
         for (name, source) in [("target", &config.target), ("draft", &config.draft)] {
@@ -33,21 +31,21 @@ impl Pair {
         Self { folder }
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.folder.path().join(file)
     }
 
-    fn config(&self) -> EngineConfig {
+    pub(crate) fn config(&self) -> EngineConfig {
         let config = EngineConfig::new(self.path("target"), self.path("draft"));
         EngineConfig { dtype: DtypeSetting::F32, ..config }
     }
 
     /// The message of the error that loading gives.
-    fn refusal(&self) -> String {
+    pub(crate) fn refusal(&self) -> String {
         refusal(&self.config())
     }
 
-    fn edit(&self, file: &str, from: &str, to: &str) {
+    pub(crate) fn edit(&self, file: &str, from: &str, to: &str) {
         let path = self.path(file);
         let text = std::fs::read_to_string(&path).expect("text");
         assert!(text.contains(from), "{text}");
@@ -56,26 +54,15 @@ impl Pair {
 
     /// Rewrites a weight file with some tensors changed: `None` drops one, a new name adds one.
     fn change_tensors(&self, file: &str, changes: &[Change]) {
-        let path = self.path(file);
-        let bytes = std::fs::read(&path).expect("weights");
-        let old = SafeTensors::deserialize(&bytes).expect("a safetensors file");
-        let mut tensors: HashMap<String, (Dtype, Vec<usize>, Vec<u8>)> = old
-            .iter()
-            .map(|(name, view)| {
-                (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
-            })
-            .collect();
-        for (name, change) in changes {
-            tensors.remove(*name);
-            if let Some((dtype, shape)) = change {
-                let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
-                tensors.insert((*name).to_owned(), (*dtype, shape.clone(), vec![1; bytes]));
+        rewrite_tensors(&self.path(file), |tensors| {
+            for (name, change) in changes {
+                tensors.remove(*name);
+                if let Some((dtype, shape)) = change {
+                    let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+                    tensors.insert((*name).to_owned(), (*dtype, shape.clone(), vec![1; bytes]));
+                }
             }
-        }
-        let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
-            (name, TensorView::new(*dtype, shape.clone(), bytes).expect("a tensor"))
         });
-        std::fs::write(path, safetensors::serialize(views, None).expect("a file")).expect("written");
     }
 }
 
@@ -83,13 +70,13 @@ fn listed(devices: &[&str]) -> Devices {
     Devices::Listed(devices.iter().map(ToString::to_string).collect())
 }
 
-fn refusal(config: &EngineConfig) -> String {
+pub(crate) fn refusal(config: &EngineConfig) -> String {
     let error = Engine::load(config).err().expect("it is refused");
     assert!(error.is_usage(), "{error}");
     error.to_string()
 }
 
-fn assert_names(message: &str, parts: &[&str]) {
+pub(crate) fn assert_names(message: &str, parts: &[&str]) {
     assert!(parts.iter().all(|part| message.contains(part)), "{message}");
 }
 
@@ -290,7 +277,7 @@ fn a_sliding_window_is_refused_only_if_it_would_hide_something() {
     pair.edit(
         "target/config.json",
         "\"use_cache\": true",
-        "\"use_sliding_window\": true, \"sliding_window\": 1023",
+        "\"use_sliding_window\": true, \"max_window_layers\": 0, \"sliding_window\": 1023",
     );
     assert_names(&pair.refusal(), &["sliding_window is 1023, expected null or at least max_length = 1024"]);
     pair.edit("target/config.json", "\"use_sliding_window\": true", "\"use_sliding_window\": false");
@@ -343,7 +330,7 @@ fn a_draft_for_another_target_is_refused() {
     pair.change_tensors("draft/model.safetensors", &[("d2t", Some((Dtype::I64, vec![127])))]);
     assert_names(&pair.refusal(), &["tensor d2t has shape [127], expected [128]"]);
     pair.change_tensors("draft/model.safetensors", &[("d2t", Some((Dtype::I64, vec![128])))]);
-    assert_names(&pair.refusal(), &["d2t maps draft token 0 to ", "outside the target's vocabulary of 260"]);
+    assert_names(&pair.refusal(), &["d2t: maps draft token 0 to ", "outside the target's vocabulary of 260"]);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use ltd_engine::{DtypeSetting, Engine, EngineConfig};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::pairs::{PAIRS, folders};
@@ -49,6 +50,26 @@ pub(crate) fn exact_engines(config: &EngineConfig) -> Vec<Engine> {
 
 pub(crate) fn load(config: &EngineConfig) -> Engine {
     Engine::load(config).expect("the engine loads")
+}
+
+/// Type, shape and bytes of a tensor.
+pub(crate) type Stored = (Dtype, Vec<usize>, Vec<u8>);
+/// Tensors by their names.
+pub(crate) type Tensors = HashMap<String, Stored>;
+
+/// Rewrites a weight file with some tensors changed.
+pub(crate) fn rewrite_tensors(path: &Path, change: impl FnOnce(&mut Tensors)) {
+    let bytes = std::fs::read(path).expect("weights");
+    let old = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+    let mut tensors: Tensors = old
+        .iter()
+        .map(|(name, view)| (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
+        .collect();
+    change(&mut tensors);
+    let views = tensors.iter().map(|(name, (dtype, shape, bytes))| {
+        (name, TensorView::new(*dtype, shape.clone(), bytes).expect("a tensor"))
+    });
+    std::fs::write(path, safetensors::serialize(views, None).expect("a file")).expect("written");
 }
 
 /// One golden file: what the reference implementation computed (see `tests/fixtures/golden/README.md`).

@@ -2,11 +2,15 @@
 
 mod bad_input;
 mod fixtures;
+mod foreign_keys;
+mod fuzz;
 mod heads;
 mod lossless;
+mod not_a_number;
 mod pairs;
 mod parity;
 mod sampling;
 mod sessions;
 mod stop_tokens;
 mod tree;
+mod vocabulary_map;

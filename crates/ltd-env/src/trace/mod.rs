@@ -14,7 +14,7 @@ mod sequence;
 use std::path::PathBuf;
 
 use ltd_engine::MAX_DEPTH;
-use ltd_policy::{ModelIdentity, tree_candidates};
+use ltd_policy::{ModelIdentity, Models, tree_candidates};
 use serde::{Deserialize, Serialize};
 
 pub use file::{Trace, TraceWriter};
@@ -68,6 +68,12 @@ struct Columns {
 }
 
 impl TraceHeader {
+    /// The models that wrote and drafted.
+    pub fn models(&self) -> Models {
+        let Self { target, draft, beam_width, .. } = self;
+        Models { target: target.clone(), draft: draft.clone(), beam_width: *beam_width }
+    }
+
     /// Scores per position: `W + D * W * W`.
     pub fn scores_per_position(&self) -> usize {
         self.candidates(self.depth)

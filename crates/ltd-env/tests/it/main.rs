@@ -1,5 +1,6 @@
 //! The decision processes: on scripted cycles, and on the tiny pair.
 
+mod fuzz;
 mod live;
 mod oracle;
 mod replay;

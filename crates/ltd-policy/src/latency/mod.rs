@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use model::LatencyModel;
 
 use crate::atomic_file::write_atomically;
+use crate::models::{ModelIdentity, Models};
 use crate::{Conditions, Error, Result, sha256_hex};
 
 /// Milliseconds of the parts of a cycle, measured on one machine with one pair of models.
@@ -110,6 +111,13 @@ pub struct HeldOutError {
 }
 
 impl LatencyIdentity {
+    /// The models that were measured; a table does not have their names.
+    pub fn models(&self) -> Models {
+        let model = |sha256: &String| ModelIdentity { name: String::new(), sha256: sha256.clone() };
+        let Self { target, draft, beam_width, .. } = self;
+        Models { target: model(target), draft: model(draft), beam_width: *beam_width }
+    }
+
     /// The machine, for a comparison with that of a run; how tokens are chosen has no part in costs.
     pub fn conditions(&self) -> Conditions {
         let Self { device, dtype, threads, .. } = self.clone();

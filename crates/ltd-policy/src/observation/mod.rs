@@ -116,8 +116,10 @@ impl ObservationLayout {
 
     /// Whether segments follow one another without gap or overlap.
     pub fn is_contiguous(&self) -> bool {
-        let parts = self.segments.iter().map(|segment| (segment.source, segment.length, segment.scale));
-        !self.is_empty() && in_sequence(parts) == self.segments
+        let ends = self.segments.iter().try_fold(0usize, |end, segment| {
+            end.checked_add(segment.length).filter(|_| segment.offset == end)
+        });
+        ends.is_some_and(|length| length > 0)
     }
 
     /// What a layout that was read from a file should have, and what it has instead; `None` if it can be written.
@@ -272,6 +274,14 @@ mod tests {
         assert!(near(&observation[21..35], &logs), "{:?}", &observation[21..35]);
         assert!(observation[14..21].iter().chain(&observation[35..42]).all(|value| *value == 0.0));
         assert_eq!(observation[42..], [0.5, 0.1]);
+    }
+
+    #[test]
+    fn layouts_whose_lengths_cannot_be_added_are_refused() {
+        let mut layout = ObservationLayout::compact(PolicyKind::Size, 10, 12);
+        layout.segments[0].length = usize::MAX;
+        layout.segments[1].offset = usize::MAX;
+        assert_eq!(layout.problem().expect("a problem").1, "gaps or overlaps");
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use ltd_policy::{
     Choice, ChoiceEntry, Conditions, Expected, Factored, FactoredRule, Fallback, FrozenPolicy,
-    LatencyIdentity, LatencyTable, MANIFEST_FILE, Manifest, ModelIdentity, Policy, PolicyEntry,
+    LatencyIdentity, LatencyTable, MANIFEST_FILE, Manifest, ModelIdentity, Models, Policy, PolicyEntry,
     PolicyPackage, SamplingParams, sha256_hex,
 };
 
@@ -51,6 +51,12 @@ fn write(folder: &Path, mut manifest: Manifest) {
         manifest.files.insert(name.to_owned(), sha256_hex(&policy.to_bytes()));
     }
     std::fs::write(folder.join(MANIFEST_FILE), manifest.to_json()).expect("it is written");
+}
+
+/// Writes packages of both kinds into one folder, and hands out their manifests.
+pub(crate) fn written(folder: &Path) -> [Manifest; 2] {
+    write(folder, manifest());
+    [manifest(), write_factored(folder, &latency_table(2.0, 0.2))]
 }
 
 fn load_after(change: impl FnOnce(&Path)) -> Result<PolicyPackage, String> {
@@ -115,6 +121,8 @@ fn broken_packages_are_refused_with_what_is_wrong() {
             "fallback.depth is 5, expected at most depth_cap = 4",
         ),
         (r#""compat": null,"#, r#""compat": null, "extra": 1,"#, "unknown field `extra`"),
+        (r#""compat": null,"#, r#""compat": "eagle-official","#, "compat is `eagle-official`, expected null"),
+        (r#""compat": null,"#, r#""compat": "","#, "compat is ``, expected null"),
         (r#""beam_width": 3"#, r#""beam_width": 4"#, "beam width of the layout is 3, expected 4"),
         (r#""max_depth": 4"#, r#""max_depth": 3"#, "layout and actions is others"),
         (
@@ -131,6 +139,35 @@ fn broken_packages_are_refused_with_what_is_wrong() {
     assert!(missing.expect_err("a missing file").contains("depth.safetensors: No such file"));
     let missing = load_after(|folder| std::fs::remove_file(folder.join(MANIFEST_FILE)).expect("removed"));
     assert!(missing.expect_err("no manifest").contains("manifest.json: No such file"));
+}
+
+#[test]
+fn a_package_steers_its_own_models_only_unless_any_may_be_steered() {
+    let package = load_after(|_| ()).expect("a package");
+    let folder = Path::new("policies");
+    let own = package.manifest.models();
+    let check = |models: Option<&Models>, width, depth| {
+        package.check_steers(folder, "this command", models, width, depth).map_err(|error| error.to_string())
+    };
+    check(Some(&own), 3, 4).expect("its own models");
+    // A folder may be called as one likes.
+    let renamed = ModelIdentity { name: "renamed".to_owned(), ..own.target.clone() };
+    check(Some(&Models { target: renamed, ..own.clone() }), 3, 4).expect("its own models");
+
+    let other = |name: &str| ModelIdentity { name: name.to_owned(), sha256: sha256_hex(b"other") };
+    let others = Models { target: other("big"), draft: other("head"), beam_width: 3 };
+    assert_eq!(
+        check(Some(&others), 3, 4).expect_err("other models"),
+        "policies: its target is target (34a04005bcaf), that of this command is big (d9298a10d1b0); \
+         its draft is draft (7743ce348d92), that of this command is head (d9298a10d1b0)"
+    );
+    check(None, 3, 4).expect("any models");
+    for models in [None, Some(&Models { beam_width: 4, ..own.clone() })] {
+        let error = check(models, 4, 4).expect_err("other trees");
+        assert_eq!(error, "policies: its beam width is 3, that of this command is 4");
+        let error = check(models.and(Some(&own)), 3, 2).expect_err("shallow trees");
+        assert!(error.contains("deepest draft of its policies is 4, expected at most 2"), "{error}");
+    }
 }
 
 #[test]

@@ -9,13 +9,13 @@ use std::path::Path;
 use ltd_console::{note, say};
 use ltd_engine::{CycleStats, Learned};
 use ltd_env::oracle::{self, Choices, Constant};
-use ltd_env::trace::{Trace, TraceHeader};
+use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt};
 use ltd_policy::{Conditions, LatencyTable, PolicyPackage, check_output_file};
 use serde::Serialize;
 
-use crate::cli::OracleArgs;
 use crate::{Error, Result};
+use crate::cli::OracleArgs;
 
 /// What is possible on some traces.
 #[derive(Debug, Serialize)]
@@ -127,14 +127,23 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
     }
     let table = LatencyTable::read(&args.latency)?;
     let costs = Costs { model: table.model(), decision: table.decision };
-    let policies = args.policies.iter().map(|path| load_policy(path)).collect::<Result<Vec<_>>>()?;
+    let packages: Vec<PolicyPackage> =
+        args.policies.iter().map(|path| Ok(PolicyPackage::load(path)?)).collect::<Result<_>>()?;
+    let policies: Vec<(String, Learned)> =
+        args.policies.iter().zip(&packages).map(|(path, package)| named_policy(path, package)).collect();
     let mut traces = Vec::new();
     for folder in &args.traces {
         let trace = Trace::read_replayable(folder)?;
         for shard in &trace.truncated {
             note!("{}: the last chunk is cut off and was passed over", shard.display());
         }
-        check_fit(folder, &trace.header, &args.latency, &table)?;
+        let models = trace.header.models();
+        models.check(folder, &args.latency.display().to_string(), &table.identity.models())?;
+        for (path, package) in args.policies.iter().zip(&packages) {
+            let (width, depth) = (trace.header.beam_width, trace.header.depth);
+            let models = (!args.any_models).then_some(&models);
+            package.check_steers(path, &folder.display().to_string(), models, width, depth)?;
+        }
         if trace.positions() == 0 {
             return Err(ltd_env::Error::EmptyTrace.into());
         }
@@ -154,34 +163,14 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
     Ok(printed?)
 }
 
-/// A package by its path.
-fn load_policy(path: &Path) -> Result<(String, Learned)> {
-    let package = PolicyPackage::load(path)?;
+/// A package's policy with the package's path.
+fn named_policy(path: &Path, package: &PolicyPackage) -> (String, Learned) {
     let name = path.display().to_string();
     // Costs are those of the table, whatever the policy was made for; traces are greedy.
     if let Some(warning) = package.warning(&Conditions::greedy()) {
         note!("ltd-trace: warning: {name}: {warning}");
     }
-    Ok((name, Learned::of_package(&package)))
-}
-
-/// Fails unless trace and table are of the same models.
-fn check_fit(folder: &Path, header: &TraceHeader, latency: &Path, table: &LatencyTable) -> Result<()> {
-    let identity = &table.identity;
-    for (what, of_trace, of_table) in [
-        ("target", &header.target.sha256, &identity.target),
-        ("draft", &header.draft.sha256, &identity.draft),
-        ("beam width", &header.beam_width.to_string(), &identity.beam_width.to_string()),
-    ] {
-        if of_trace != of_table {
-            return Err(Error::Usage(format!(
-                "{}: its {what} is {of_trace}, that of {} is {of_table}",
-                folder.display(),
-                latency.display()
-            )));
-        }
-    }
-    Ok(())
+    (name, Learned::of_package(package))
 }
 
 fn report(

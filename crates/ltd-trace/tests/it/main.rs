@@ -167,7 +167,12 @@ fn from_prompts_to_what_a_policy_could_gain() {
 
 /// What the oracle finds on traces, in words, as JSON and as a picture.
 fn check_findings(path: &dyn Fn(&str) -> String, all: &str, rest: &str, latency: &str) {
-    write_package(Path::new(&path("policies")));
+    write_package(Path::new(&path("policies")), &table().identity);
+    let other = LatencyIdentity { target: "another".to_owned(), ..table().identity };
+    write_package(Path::new(&path("others")), &other);
+    let others = ["oracle", "--trace", all, "--latency", latency, "--policy", &path("others")];
+    refuse(&others, "its target is tiny (another), that of ");
+    succeed(&[&others[..], &["--any-models"]].concat());
     let (policies, plot) = (path("policies"), path("grid.svg"));
     let oracle = ["oracle", "--trace", all, "--latency", latency];
     let tables = succeed(&oracle);
@@ -223,12 +228,13 @@ fn check_picture(svg: &str) {
 }
 
 /// A package of two constants, depth 2 and size 8.
-fn write_package(folder: &Path) {
-    let model = json!({ "name": "tiny", "sha256": "" });
+fn write_package(folder: &Path, models: &LatencyIdentity) {
+    let model = |sha256: &str| json!({ "name": "tiny", "sha256": sha256 });
     let constant = |value: usize| json!({ "constant": { "value": value } });
     let manifest = json!({
         "format_version": 2, "created_by": "a test", "run": "", "stage": "", "seed": 1, "compat": null,
-        "beam_width": 10, "depth_cap": 12, "target": model, "draft": model, "dtype": "f32", "device": "cpu",
+        "beam_width": 10, "depth_cap": 12, "target": model(&models.target),
+        "draft": model(&models.draft), "dtype": "f32", "device": "cpu",
         "latency_table_sha256": null, "objective": "gain", "expected": null, "acceptance_per_depth": [],
         "policy": { "pair": { "depth": constant(2), "size": constant(8) } }, "fallback": null, "files": {},
     });

@@ -3,11 +3,11 @@
 use crate::config::TrainConfig;
 use crate::run::hardware;
 use crate::{Error, Interrupt, Progress, Result};
-use ltd_engine::{Engine, Learned, fingerprint};
+use ltd_engine::{Engine, Learned};
 use ltd_env::latency::{LatencyPlan, Measured, held_out_error, measure};
 use ltd_policy::{
-    Actions, Choice, DecisionCost, FrozenPolicy, LatencyIdentity, LatencyTable, Linear, Mlp, PolicyKind,
-    SizeActions, Surface, tree_candidates,
+    Actions, Choice, DecisionCost, FrozenPolicy, LatencyIdentity, LatencyTable, Linear, Mlp, Models,
+    PolicyKind, SizeActions, Surface, tree_candidates,
 };
 
 /// Context lengths of the grid.
@@ -31,6 +31,7 @@ const DECISION_CYCLES: usize = 40;
 pub fn measure_latency(
     config: &TrainConfig,
     engine: &Engine,
+    models: &Models,
     repeats: usize,
     progress: Progress,
     interrupt: &Interrupt,
@@ -45,8 +46,8 @@ pub fn measure_latency(
     let mut table = LatencyTable {
         version: LatencyTable::VERSION,
         identity: LatencyIdentity {
-            target: fingerprint(&config.engine.target)?.sha256,
-            draft: fingerprint(&config.engine.draft)?.sha256,
+            target: models.target.sha256.clone(),
+            draft: models.draft.sha256.clone(),
             dtype: engine.dtype().chosen.to_string(),
             driver: hardware::driver(&devices),
             threads: tch::get_num_threads().max(1) as usize,

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ltd_engine::Engine;
 use ltd_engine::text::Prompt;
-use ltd_engine::{Engine, fingerprint};
 use ltd_env::trace::{TRACE_VERSION, TraceHeader, TraceWriter, record_sequence};
-use ltd_policy::sha256_hex;
+use ltd_policy::{Models, sha256_hex};
 
 use crate::config::{PromptSet, TrainConfig};
 use crate::{Error, Interrupt, Progress, Result};
@@ -41,12 +41,13 @@ pub fn record(
     recording: &Recording,
     config: &TrainConfig,
     engine: &Engine,
+    models: &Models,
     eos: &[u32],
     progress: Progress,
     interrupt: &Interrupt,
 ) -> Result<()> {
     let Recording { set, prompts, out, batch, max_time, .. } = *recording;
-    let header = header(recording, config, engine, eos)?;
+    let header = header(recording, config, engine, models, eos)?;
     let mut writer = TraceWriter::open(out, header.clone())?;
     let mut task = progress.task("record", prompts.len());
     let (started, mut positions) = (Instant::now(), 0);
@@ -82,13 +83,19 @@ pub fn record(
     Ok(())
 }
 
-fn header(recording: &Recording, config: &TrainConfig, engine: &Engine, eos: &[u32]) -> Result<TraceHeader> {
+fn header(
+    recording: &Recording,
+    config: &TrainConfig,
+    engine: &Engine,
+    models: &Models,
+    eos: &[u32],
+) -> Result<TraceHeader> {
     let file = &recording.set.file;
     let bytes = std::fs::read(file).map_err(|source| Error::Io { path: file.clone(), source })?;
     Ok(TraceHeader {
         version: TRACE_VERSION,
-        target: fingerprint(&config.engine.target)?,
-        draft: fingerprint(&config.engine.draft)?,
+        target: models.target.clone(),
+        draft: models.draft.clone(),
         dtype: engine.dtype().chosen.to_string(),
         beam_width: engine.beam_width(),
         depth: engine.max_depth(),

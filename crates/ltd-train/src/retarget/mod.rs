@@ -19,7 +19,7 @@ use self::pair::{go_on_learning, start};
 use crate::cli::RetargetArgs;
 use crate::config::StaticSetting;
 use crate::evaluate::{Contender, Prediction};
-use crate::recording::{Recorded, check_models};
+use crate::recording::Recorded;
 use crate::{Error, Progress, Result};
 
 /// Share of the trace's prompts on which the gain is predicted.
@@ -109,14 +109,9 @@ fn note_choices(manifest: &mut Manifest, policy: &Policy, recorded: &Recorded) {
 
 /// Fails unless the trace is of the package's models and as deep as its policy drafts.
 fn check_trace(path: &Path, trace: &Trace, package: &PolicyPackage) -> Result<()> {
-    let (header, manifest) = (&trace.header, &package.manifest);
+    let header = &trace.header;
     let deepest = package.policy.deepest();
-    check_models(
-        path,
-        [&header.target.sha256, &header.draft.sha256, &header.beam_width.to_string()],
-        "the package",
-        [&manifest.target.sha256, &manifest.draft.sha256, &manifest.beam_width.to_string()],
-    )?;
+    header.models().check(path, "the package", &package.manifest.models())?;
     if header.depth < deepest {
         let (path, depth) = (path.display(), header.depth);
         return Err(Error::Recorded(format!(

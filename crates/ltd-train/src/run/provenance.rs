@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use ltd_engine::text::Prompt;
-use ltd_engine::{DtypeChoice, Engine, fingerprint};
-use ltd_policy::{ModelIdentity, sha256_hex, write_atomically};
+use ltd_engine::{DtypeChoice, Engine};
+use ltd_policy::{ModelIdentity, Models, sha256_hex, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -94,6 +94,7 @@ impl Provenance {
         prompts: &Prompts,
         eos: &[u32],
     ) -> Result<Self> {
+        let Models { target, draft, .. } = config.engine.models()?;
         Ok(Self {
             program: format!("ltd-train {}", env!("CARGO_PKG_VERSION")),
             command: std::env::args().collect(),
@@ -103,13 +104,18 @@ impl Provenance {
             device: engine.device_names(),
             dtype: engine.dtype().clone(),
             threads: tch::get_num_threads(),
-            target: fingerprint(&config.engine.target)?,
-            draft: fingerprint(&config.engine.draft)?,
+            target,
+            draft,
             prompts: PromptHashes::of(prompts),
             eos: eos.to_vec(),
             seed: config.seed,
             config: config.clone(),
         })
+    }
+
+    /// The models of the run, whose trees are so wide.
+    pub(crate) fn models(&self, beam_width: usize) -> Models {
+        Models { target: self.target.clone(), draft: self.draft.clone(), beam_width }
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {

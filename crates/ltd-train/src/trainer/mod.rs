@@ -140,7 +140,7 @@ impl Trainer {
             progress.say(&format!("warning: {warning}"));
         }
         if let Some(replay) = &config.replay {
-            recorded::check_given(replay, &config, &engine, &prompts, &provenance)?;
+            recorded::check_given(replay, &config, &prompts, &provenance.models(engine.beam_width()))?;
         }
         let plan = config.plan();
         let finished = &plan[..checkpoint.finished_stages.min(plan.len())];

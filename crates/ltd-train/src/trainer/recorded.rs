@@ -2,17 +2,15 @@
 
 use std::path::Path;
 
-use ltd_engine::Engine;
 use ltd_env::Scatter;
 use ltd_env::trace::Trace;
-use ltd_policy::{DepthActions, LatencyTable, SizeActions};
+use ltd_policy::{DepthActions, LatencyTable, Models, SizeActions};
 
 use super::Trainer;
 use crate::config::{Backend, Minutes, ReplayConfig, TrainConfig};
 use crate::plan::{Counterpart, PolicyTask};
 use crate::prompts::{Prompts, questions, shared};
-use crate::recording::{Recorded, Recording, check_models, measure_latency, record};
-use crate::run::Provenance;
+use crate::recording::{Recorded, Recording, measure_latency, record};
 use crate::{Error, Result};
 
 /// Positions whose trees are recorded at the same time.
@@ -26,6 +24,7 @@ impl Trainer {
         let Some(replay) = self.config.replay.clone() else { return Ok(()) };
         let trace = replay.trace.unwrap_or_else(|| self.run.trace());
         let latency = replay.latency.unwrap_or_else(|| self.run.latency());
+        let models = self.provenance.models(self.engine.beam_width());
         let recorded_here = trace == self.run.trace();
         if recorded_here && !self.checkpoint.recorded {
             let recording = Recording {
@@ -39,17 +38,17 @@ impl Trainer {
                 max_time: replay.max_minutes.map(Minutes::duration),
             };
             let (config, progress) = (&self.config, self.progress);
-            record(&recording, config, &self.engine, &self.eos, progress, &self.interrupt)?;
+            record(&recording, config, &self.engine, &models, &self.eos, progress, &self.interrupt)?;
             self.checkpoint.recorded = true;
             self.write_checkpoint()?;
         }
         if latency == self.run.latency() && !latency.is_file() {
             let (config, engine, progress) = (&self.config, &self.engine, self.progress);
-            measure_latency(config, engine, LATENCY_REPEATS, progress, &self.interrupt)?.write(&latency)?;
+            let table = measure_latency(config, engine, &models, LATENCY_REPEATS, progress, &self.interrupt)?;
+            table.write(&latency)?;
         }
-        let read = read_trace(&trace, &self.config, &self.engine, &self.provenance)?;
-        let table =
-            read_table(&latency, longest_context(&read), &self.config, &self.engine, &self.provenance)?;
+        let read = read_trace(&trace, &self.config, &models)?;
+        let table = read_table(&latency, longest_context(&read), &self.config, &models)?;
         let here = self.engine.conditions(self.config.sampling);
         let differences = table.identity.conditions().differences(&here);
         if !differences.is_empty() {
@@ -95,19 +94,18 @@ impl Trainer {
 pub(super) fn check_given(
     replay: &ReplayConfig,
     config: &TrainConfig,
-    engine: &Engine,
     prompts: &Prompts,
-    provenance: &Provenance,
+    models: &Models,
 ) -> Result<()> {
     let mut longest = 0;
     if let Some(path) = &replay.trace {
-        let trace = read_trace(path, config, engine, provenance)?;
+        let trace = read_trace(path, config, models)?;
         check_apart(&trace, path, prompts)?;
         longest = longest_context(&trace);
         Recorded::split(path, &trace, replay.held_out)?;
     }
     if let Some(latency) = &replay.latency {
-        read_table(latency, longest, config, engine, provenance)?;
+        read_table(latency, longest, config, models)?;
     }
     Ok(())
 }
@@ -117,15 +115,10 @@ fn problem(path: &Path, problem: &str) -> Error {
 }
 
 /// Reads a trace and checks that it is of these models and reaches as far as the configuration.
-fn read_trace(path: &Path, config: &TrainConfig, engine: &Engine, provenance: &Provenance) -> Result<Trace> {
+fn read_trace(path: &Path, config: &TrainConfig, models: &Models) -> Result<Trace> {
     let trace = Trace::read_replayable(path).map_err(|error| Error::Recorded(error.to_string()))?;
     let header = &trace.header;
-    check_identity(
-        path,
-        [&header.target.sha256, &header.draft.sha256, &header.beam_width.to_string()],
-        engine,
-        provenance,
-    )?;
+    header.models().check(path, "this run", models)?;
     let (depth, deepest) = (header.depth, deepest(config));
     if depth < deepest {
         return Err(problem(path, &format!("its trees are {depth} deep, this run asks for {deepest}")));
@@ -141,17 +134,10 @@ fn read_table(
     path: &Path,
     longest_context: usize,
     config: &TrainConfig,
-    engine: &Engine,
-    provenance: &Provenance,
+    models: &Models,
 ) -> Result<LatencyTable> {
     let table = LatencyTable::read(path).map_err(|error| Error::Recorded(error.to_string()))?;
-    let identity = &table.identity;
-    check_identity(
-        path,
-        [&identity.target, &identity.draft, &identity.beam_width.to_string()],
-        engine,
-        provenance,
-    )?;
+    table.identity.models().check(path, "this run", models)?;
     let depths = DepthActions { max_depth: deepest(config), ..config.depth.actions };
     let missing = table.covers(&depths, &SizeActions { sizes: sizes(config) }, longest_context);
     match missing.first() {
@@ -162,12 +148,6 @@ fn read_table(
 
 fn longest_context(trace: &Trace) -> usize {
     trace.sequences.iter().map(|sequence| sequence.prompt_len + sequence.len()).max().unwrap_or(0)
-}
-
-/// Fails unless `[target, draft, beam width]` of a file are those of the run.
-fn check_identity(path: &Path, found: [&str; 3], engine: &Engine, provenance: &Provenance) -> Result<()> {
-    let width = engine.beam_width().to_string();
-    check_models(path, found, "this run", [&provenance.target.sha256, &provenance.draft.sha256, &width])
 }
 
 /// The tasks that learn from recorded cycles.

@@ -2,6 +2,7 @@
 
 mod config;
 mod exact;
+mod fuzz;
 mod learning;
 mod models;
 mod replay;

@@ -60,6 +60,9 @@ pub(crate) struct Cli {
     /// Policy package (mode policy)
     #[arg(long, value_name = "DIR", required_if_eq("mode", "policy"))]
     pub(crate) policy: Option<PathBuf>,
+    /// Let a package of other models decide, as an experiment (mode policy)
+    #[arg(long)]
+    pub(crate) any_models: bool,
 
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,

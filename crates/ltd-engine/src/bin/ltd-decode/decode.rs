@@ -115,6 +115,10 @@ fn prepare(cli: &Cli) -> Result<Job> {
     }
     let sampler = Sampler::new(params, cli.sampling.seed)?;
     let controller = controller(cli, package.as_ref(), &config)?;
+    if let (Some(package), Some(folder)) = (&package, &cli.policy) {
+        let models = (!cli.any_models).then(|| config.models()).transpose()?;
+        package.check_steers(folder, "this command", models.as_ref(), config.beam_width, config.max_depth)?;
+    }
     let text = TextModel::with_chat(&config.target, &config.chat)?;
     let prompts = prompts(&cli.prompt, cli.limit, &text)?;
     let engine = Engine::load(&config)?;

@@ -1,5 +1,6 @@
 //! Hugging Face `config.json` of targets and drafts: lenient as written, total once resolved.
 
+mod foreign_keys;
 mod raw;
 mod rope;
 
@@ -8,7 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::Result;
-use raw::{Family, RawConfig, architecture, check, read_json};
+use raw::{Family, RawConfig, architecture, check, check_dimension, read_json};
 
 pub(super) use raw::unsupported;
 pub use rope::{RopeConfig, RopeScaling};
@@ -99,22 +100,26 @@ impl TargetConfig {
             vocabulary: raw.vocab_size,
             layers: raw.num_hidden_layers,
             max_positions: raw.max_position_embeddings,
-            sliding_window: raw.window(family),
+            sliding_window: raw.window(path, family)?,
             tied_embeddings: raw.tie_word_embeddings,
         })
     }
 
     /// Fails if some row of a cache of `capacity` positions would not see all others: windows are not implemented.
     pub(crate) fn check_window(&self, folder: &Path, capacity: usize) -> Result<()> {
-        match self.sliding_window.filter(|&window| window < capacity as i64) {
-            Some(window) => Err(unsupported(
-                &folder.join("config.json"),
-                "sliding_window",
-                &format!("null or at least max_length = {capacity}, the positions of the cache"),
-                window.to_string(),
-            )),
-            None => Ok(()),
-        }
+        check_window(folder, self.sliding_window, capacity as i64)
+    }
+}
+
+fn check_window(folder: &Path, window: Option<i64>, capacity: i64) -> Result<()> {
+    match window.filter(|&window| window < capacity) {
+        Some(window) => Err(unsupported(
+            &folder.join("config.json"),
+            "sliding_window",
+            &format!("null or at least max_length = {capacity}, the positions of the cache"),
+            window.to_string(),
+        )),
+        None => Ok(()),
     }
 }
 
@@ -131,6 +136,10 @@ pub struct DraftConfig {
     pub target_hidden: i64,
     /// Whether the residual stream of the layer is the normed hidden state rather than the hidden state.
     pub norm_before_residual: bool,
+    /// Positions that a row sees at most, itself included; absent if all.
+    pub sliding_window: Option<i64>,
+    /// Whether its output projection is said to be its embedding.
+    pub tied_embeddings: bool,
     /// Layers that it was trained to read, as the configuration names them, if it does.
     pub feature_layers: Option<Vec<i64>>,
 }
@@ -148,20 +157,23 @@ impl DraftConfig {
         check(&path, "draft_vocab_size", draft_vocabulary, "1..=vocab_size", |n| {
             (1..=raw.vocab_size).contains(&n)
         })?;
+        let target_hidden = raw.target_hidden_size.unwrap_or(raw.hidden_size);
+        check_dimension(&path, "target_hidden_size", target_hidden)?;
         Ok(Self {
             block: raw.block(&path, Family::Llama)?,
             vocabulary: raw.vocab_size,
             draft_vocabulary,
-            target_hidden: raw.target_hidden_size.unwrap_or(raw.hidden_size),
+            target_hidden,
             norm_before_residual: raw.norm_before_residual,
+            sliding_window: raw.window(&path, Family::Llama)?,
+            tied_embeddings: raw.tie_word_embeddings,
             feature_layers: feature_layers(&raw),
         })
     }
-}
 
-impl DraftConfig {
-    /// Fails if the head's rotary frequencies are not defined for so many positions.
+    /// Fails if the head's rotary frequencies are not defined for so many positions, or a row would not see them all.
     pub(crate) fn check_length(&self, folder: &Path, positions: i64) -> Result<()> {
+        check_window(folder, self.sliding_window, positions)?;
         match self.block.rope.limit().filter(|&limit| limit < positions) {
             Some(limit) => Err(unsupported(
                 &folder.join("config.json"),
@@ -190,7 +202,7 @@ fn flatten(mut config: Value) -> Value {
     // Where their configuration does not say, their runtimes assume it.
     layer.insert("norm_before_residual".to_owned(), Value::Bool(true));
     if let Value::Object(outer) = config {
-        layer.extend(outer);
+        layer.extend(outer.into_iter().filter(|(_, value)| !value.is_null()));
     }
     Value::Object(layer)
 }

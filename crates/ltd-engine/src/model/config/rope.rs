@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::raw::unsupported;
 use crate::{Error, Result};
@@ -49,7 +50,7 @@ pub enum RopeScaling {
 
 /// `rope_scaling` or `rope_parameters` as found.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct RawRope {
+struct RawRope {
     rope_type: Option<String>,
     r#type: Option<String>,
     rope_theta: Option<f64>,
@@ -58,8 +59,13 @@ pub(super) struct RawRope {
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<i64>,
     partial_rotary_factor: Option<f64>,
+    /// All other keys.
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
+/// Keys of `rope_scaling` that change nothing: a text's positions are the same in all sections.
+const WITHOUT_EFFECT: [&str; 3] = ["mrope_section", "mrope_interleaved", "finetuned"];
 const SUPPORTED: &str = "default, linear, dynamic or llama3";
 
 impl RopeConfig {
@@ -71,15 +77,25 @@ impl RopeConfig {
         }
     }
 
-    /// `theta` is the configuration's own key, `max_positions` its `max_position_embeddings`.
+    /// `settings` are `rope_parameters` or `rope_scaling`; `theta` is the configuration's own key, `max_positions` its
+    /// `max_position_embeddings`.
     pub(super) fn resolve(
         path: &Path,
-        raw: Option<&RawRope>,
+        settings: Option<&Value>,
         theta: Option<f64>,
         max_positions: i64,
     ) -> Result<Self> {
-        let default = RawRope::default();
-        let raw = raw.unwrap_or(&default);
+        let raw = match settings {
+            Some(settings) => RawRope::deserialize(of_all_layers(path, settings)?)
+                .map_err(|source| Error::Json { path: path.to_owned(), source })?,
+            None => RawRope::default(),
+        };
+        if let (Some(nested), Some(outer)) = (raw.rope_theta, theta)
+            && nested != outer
+        {
+            let expected = format!("{nested}, as in rope_parameters, or only one of both");
+            return Err(unsupported(path, "rope_theta", &expected, outer.to_string()));
+        }
         let theta = raw.rope_theta.or(theta).unwrap_or(10_000.0);
         if !(theta.is_finite() && theta > 1.0) {
             return Err(unsupported(path, "rope_theta", "a number above 1", theta.to_string()));
@@ -94,9 +110,18 @@ impl RopeConfig {
             None => Err(rope_error(path, kind, key, "missing")),
         };
         let scaling = match kind {
-            "default" => RopeScaling::None,
+            "default" => match raw.factor.filter(|&factor| factor != 1.0) {
+                Some(factor) => {
+                    let expected = "no `factor` with rope type default";
+                    return Err(unsupported(path, "rope_scaling", expected, format!("`factor` {factor}")));
+                }
+                None => RopeScaling::None,
+            },
             "linear" => RopeScaling::Linear { factor: number("factor", raw.factor)? },
-            "dynamic" => RopeScaling::Dynamic { max_positions },
+            "dynamic" => {
+                let original = raw.original_max_position_embeddings.unwrap_or(max_positions);
+                RopeScaling::Dynamic { max_positions: original.min(max_positions) }
+            }
             "llama3" => {
                 let original = raw.original_max_position_embeddings.map(|positions| positions as f64);
                 let low_freq_factor = number("low_freq_factor", raw.low_freq_factor)?;
@@ -113,8 +138,32 @@ impl RopeConfig {
             }
             other => return Err(unsupported(path, "rope_type", SUPPORTED, other.to_owned())),
         };
-        Ok(Self { theta, scaling })
+        let neutral =
+            |value: &Value| matches!(value, Value::Null | Value::Bool(false)) || value.as_f64() == Some(1.0);
+        match raw
+            .others
+            .iter()
+            .find(|(key, value)| !WITHOUT_EFFECT.contains(&key.as_str()) && !neutral(value))
+        {
+            Some((key, value)) => {
+                let expected = format!("no `{key}` with rope type {kind}");
+                Err(unsupported(path, "rope_scaling", &expected, format!("`{key}` {value}")))
+            }
+            None => Ok(Self { theta, scaling }),
+        }
     }
+}
+
+/// The settings that hold for every layer, which may be kept by the kind of attention.
+fn of_all_layers<'v>(path: &Path, settings: &'v Value) -> Result<&'v Value> {
+    let kinds: Vec<&Value> = settings.as_object().into_iter().flat_map(Map::values).collect();
+    if !kinds.iter().any(|value| value.is_object()) {
+        return Ok(settings);
+    }
+    if kinds.windows(2).all(|pair| pair[0] == pair[1]) {
+        return Ok(kinds[0]);
+    }
+    Err(unsupported(path, "rope_parameters", "the same for all kinds of layers", settings.to_string()))
 }
 
 fn rope_error(path: &Path, kind: &str, key: &str, found: &str) -> Error {

@@ -2,10 +2,12 @@
 
 use tch::{Device, Tensor};
 
+use super::embedding::Embedding;
 use super::host::{Biased, Fused, Panels};
 use super::norm::RmsNorm;
 use super::packed::PackedWeight;
 use crate::Result;
+use crate::model::config::unsupported;
 use crate::model::weights::Weights;
 
 /// `y = weight * x + bias`, with the fastest kernel that the device has for it.
@@ -64,6 +66,18 @@ impl Linear {
         let weight = Self::take_weight(weights, &format!("{name}.weight"), shape)?;
         let bias = bias.then(|| weights.take(&format!("{name}.bias"), &shape[..1])).transpose()?;
         Ok(Self::with_bias(weight, bias))
+    }
+
+    /// An output projection that is the embedding's matrix. `name.weight` may be among the weights too, as the same.
+    pub(crate) fn tied(weights: &mut Weights, name: &str, embedding: &Embedding) -> Result<Self> {
+        let weight = embedding.weight(weights.device())?;
+        let name = format!("{name}.weight");
+        if weights.contains(&name) && weights.take_view(&name, &weight.size())? != weight {
+            let expected = format!("false: {name} is in the weights, and is not the embedding");
+            let path = weights.folder().join("config.json");
+            return Err(unsupported(&path, "tie_word_embeddings", &expected, "true".to_owned()));
+        }
+        Ok(Self::new(weight))
     }
 
     /// Takes a weight to make a product of: on a CPU another form of it is kept.

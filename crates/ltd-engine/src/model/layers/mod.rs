@@ -18,4 +18,4 @@ pub(crate) use norm::RmsNorm;
 pub use packed::{libtorch_version, why_not_packed};
 pub(crate) use rope::RotaryTable;
 pub(super) use top::top_log_probs;
-pub(crate) use top::{argmax, entropies};
+pub(crate) use top::{argmax, entropies, first_not_finite};

@@ -31,11 +31,23 @@ pub(crate) fn entropies(logits: &Tensor) -> Result<Vec<f32>> {
     Ok(Vec::try_from(products.f_sum_dim_intlist(COLUMNS, false, Kind::Float)?.f_neg()?)?)
 }
 
-/// Index of the largest entry of each row of `[n, vocabulary]`.
-pub(crate) fn argmax(logits: &Tensor) -> Result<Vec<u32>> {
+/// Index of the largest entry of each row of `[n, vocabulary]`; none of a row that chooses nothing: it holds a NaN or
+/// plus infinity, or nothing but minus infinity. One transfer to the host.
+pub(crate) fn argmax(logits: &Tensor) -> Result<Vec<Option<u32>>> {
+    let chosen = |(largest, index): (f32, u32)| largest.is_finite().then_some(index);
     if host::supports(logits.device(), logits.kind()) {
-        return Ok(host::argmax(logits));
+        return Ok(host::argmax(logits).into_iter().map(chosen).collect());
     }
-    let choices: Vec<i64> = Vec::try_from(logits.f_argmax(-1, false)?)?;
-    Ok(choices.into_iter().map(|token| token as u32).collect())
+    // Of equals the first, and of a row with a NaN that.
+    let indices = logits.f_argmax(COLUMNS, true)?;
+    let largest = logits.f_gather(COLUMNS, &indices, false)?.f_to_kind(Kind::Float)?;
+    let both = Tensor::f_cat(&[largest, indices.f_to_kind(Kind::Float)?], COLUMNS)?;
+    let both: Vec<f32> = Vec::try_from(both.view(-1))?;
+    Ok(both.chunks_exact(2).map(|row| chosen((row[0], row[1] as u32))).collect())
+}
+
+/// Index of the first row, if there is one, with an entry that is NaN or infinite.
+pub(crate) fn first_not_finite(rows: &Tensor) -> Result<Option<usize>> {
+    let finite: Vec<bool> = Vec::try_from(rows.f_isfinite()?.f_all_dim(COLUMNS, false)?)?;
+    Ok(finite.iter().position(|finite| !finite))
 }

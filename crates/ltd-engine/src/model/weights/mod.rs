@@ -2,6 +2,8 @@
 
 mod file_tensor;
 mod files;
+#[cfg(test)]
+mod fuzz;
 mod pickle;
 mod safetensors_file;
 mod torch_archive;
@@ -30,6 +32,15 @@ pub(crate) struct Weights {
     kind: Kind,
     /// What is not there is made up.
     random: bool,
+}
+
+/// The whole numbers of a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Integers {
+    /// Where the tensor is.
+    pub(crate) file: PathBuf,
+    pub(crate) name: String,
+    pub(crate) values: Vec<i64>,
 }
 
 /// Spread of random weights: activations stay of the order of one.
@@ -68,6 +79,21 @@ impl WeightFile {
         match self {
             Self::Safetensors(file) => file.shape(name),
             Self::Torch(file) => file.shape(name),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Safetensors(file) => file.path(),
+            Self::Torch(file) => file.path(),
+        }
+    }
+
+    /// Type of a tensor, if the engine knows it, and what the file calls it.
+    fn type_of(&self, name: &str) -> (Option<Kind>, String) {
+        match self {
+            Self::Safetensors(file) => file.type_of(name),
+            Self::Torch(file) => file.type_of(name),
         }
     }
 
@@ -172,10 +198,30 @@ impl Weights {
             self.missing.push(name.to_owned());
             return Ok(Tensor::f_zeros(shape, (self.kind, self.device))?);
         };
-        self.check_shape(&file, name, shape)?;
+        check_weight(&file, name, shape)?;
         let tensor = read(&file, name)?;
-        let kind = if tensor.is_floating_point() { self.kind } else { tensor.kind() };
-        Ok(tensor.f_to_device(self.device)?.f_to_kind(kind)?)
+        Ok(tensor.f_to_device(self.device)?.f_to_kind(self.kind)?)
+    }
+
+    /// Takes a vector of whole numbers as they are in the file, whatever the weights' type. Of random weights there is
+    /// none, nor is a missing one, which [`Weights::finish`] reports.
+    pub(crate) fn take_integers(&mut self, name: &str, length: i64) -> Result<Option<Integers>> {
+        let Some(file) = self.tensors.remove(name) else {
+            self.missing.extend((!self.random).then(|| name.to_owned()));
+            return Ok(None);
+        };
+        check_shape(&file, name, &[length])?;
+        let values = match file.type_of(name) {
+            (Some(_), _) => integers(&file.read(name)?)?,
+            (None, found) => {
+                Err(format!("has type {found}, expected int64 or another type of whole numbers"))
+            }
+        };
+        let (path, name) = (file.path().to_owned(), name.to_owned());
+        match values {
+            Ok(values) => Ok(Some(Integers { file: path, name, values })),
+            Err(problem) => Err(Error::IndexTensor { file: path, tensor: name, problem }),
+        }
     }
 
     /// Takes a matrix that is on the CPU and may stay in its file. Nothing is taken, and [`Weights::take`] is to be used,
@@ -183,19 +229,10 @@ impl Weights {
     pub(crate) fn take_in_place(&mut self, name: &str, shape: [i64; 2]) -> Result<Option<FileTensor>> {
         let file = self.tensors.get(name).filter(|_| self.device == Device::Cpu);
         let Some(file @ WeightFile::Safetensors(tensors)) = file.map(Rc::as_ref) else { return Ok(None) };
-        self.check_shape(file, name, &shape)?;
+        check_weight(file, name, &shape)?;
         let tensor = tensors.tensor(name)?;
         self.tensors.remove(name);
         Ok(Some(tensor))
-    }
-
-    fn check_shape(&self, file: &WeightFile, name: &str, shape: &[i64]) -> Result<()> {
-        let found = file.shape(name);
-        if found == shape {
-            return Ok(());
-        }
-        let (folder, name, expected) = (self.folder.clone(), name.to_owned(), shape.to_vec());
-        Err(Error::TensorShape { folder, name, expected, found })
     }
 
     fn make_up(&self, shape: &[i64]) -> Result<Tensor> {
@@ -206,12 +243,7 @@ impl Weights {
         })
     }
 
-    /// Takes a tensor that some checkpoints carry and this engine does not need.
-    pub(crate) fn discard(&mut self, name: &str) {
-        self.tensors.remove(name);
-    }
-
-    /// [`Weights::discard`], of all names with such an end.
+    /// Takes tensors that some checkpoints carry and this engine does not need: all with such an end of their name.
     pub(crate) fn discard_suffix(&mut self, suffix: &str) {
         self.tensors.retain(|name, _| !name.ends_with(suffix));
     }
@@ -231,12 +263,61 @@ impl Weights {
     }
 }
 
+fn check_shape(file: &WeightFile, name: &str, shape: &[i64]) -> Result<()> {
+    let found = file.shape(name);
+    if found == shape {
+        return Ok(());
+    }
+    let (file, name, expected) = (file.path().to_owned(), name.to_owned(), shape.to_vec());
+    Err(Error::TensorShape { file, name, expected, found })
+}
+
+/// Fails unless a tensor is of some shape, and of a type that weights have.
+fn check_weight(file: &WeightFile, name: &str, shape: &[i64]) -> Result<()> {
+    check_shape(file, name, shape)?;
+    match file.type_of(name) {
+        (Some(kind), _) if is_weight(kind) => Ok(()),
+        (_, found) => Err(Error::TensorType { path: file.path().to_owned(), name: name.to_owned(), found }),
+    }
+}
+
+fn is_weight(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16)
+}
+
+/// The entries of a vector, or which of them is no whole number, or beyond those that its type can tell apart.
+fn integers(tensor: &Tensor) -> Result<Result<Vec<i64>, String>> {
+    let exact = match tensor.kind() {
+        Kind::BFloat16 => 8,
+        Kind::Half => 11,
+        Kind::Float => 24,
+        Kind::Double => 53,
+        _ => return Ok(Ok(Vec::try_from(tensor.f_to_kind(Kind::Int64)?)?)),
+    };
+    let largest = f64::from(exact).exp2();
+    let numbers: Vec<f64> = Vec::try_from(tensor.f_to_kind(Kind::Double)?)?;
+    let whole = numbers.iter().enumerate().map(|(index, &number)| {
+        if number.fract() != 0.0 {
+            // Not a number, too.
+            Err(format!("entry {index} is {number}, expected a whole number"))
+        } else if number.abs() > largest {
+            let kind = tensor.kind();
+            Err(format!(
+                "entry {index} is {number}, but {kind:?} tells whole numbers apart only up to {largest}: expected int64"
+            ))
+        } else {
+            Ok(number as i64)
+        }
+    });
+    Ok(whole.collect())
+}
+
 /// The floating-point type in which a model folder stores its weights (that of its largest tensor).
 pub(crate) fn stored_kind(folder: &Path) -> Result<Kind> {
     let mut largest = (0, Kind::Float);
     for path in weight_files(folder)? {
         for (size, kind) in WeightFile::open(&path)?.sizes() {
-            if size > largest.0 && matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16) {
+            if size > largest.0 && is_weight(kind) {
                 largest = (size, kind);
             }
         }

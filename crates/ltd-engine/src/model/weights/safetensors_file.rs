@@ -73,6 +73,17 @@ impl SafetensorsFile {
         self.info(name).shape.iter().map(|&size| size as i64).collect()
     }
 
+    /// Where the file is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Type of a tensor of this file, if the engine knows it, and its name.
+    pub(super) fn type_of(&self, name: &str) -> (Option<Kind>, String) {
+        let dtype = self.info(name).dtype;
+        (kind_of(dtype), format!("{dtype:?}"))
+    }
+
     /// A tensor of this file.
     pub(super) fn tensor(&self, name: &str) -> Result<FileTensor> {
         let info = self.info(name);
@@ -101,7 +112,11 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
         Dtype::F16 => Kind::Half,
         Dtype::BF16 => Kind::BFloat16,
         Dtype::I64 => Kind::Int64,
+        Dtype::F64 => Kind::Double,
         Dtype::I32 => Kind::Int,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I8 => Kind::Int8,
+        Dtype::U8 => Kind::Uint8,
         Dtype::BOOL => Kind::Bool,
         _ => return None,
     })

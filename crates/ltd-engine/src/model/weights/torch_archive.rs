@@ -93,6 +93,17 @@ impl TorchArchive {
         self.tensors[name].shape.clone()
     }
 
+    /// Where the file is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Type of a tensor of this file, if the engine knows it, and its name.
+    pub(super) fn type_of(&self, name: &str) -> (Option<Kind>, String) {
+        let stored = &self.tensors[name].kind;
+        (kind_of(stored), stored.clone())
+    }
+
     /// Reads a tensor of this file, to the CPU.
     pub(super) fn read(&self, name: &str) -> Result<Tensor> {
         let stored = &self.tensors[name];
@@ -145,7 +156,11 @@ fn kind_of(storage: &str) -> Option<Kind> {
         "torch.HalfStorage" => Kind::Half,
         "torch.BFloat16Storage" => Kind::BFloat16,
         "torch.LongStorage" => Kind::Int64,
+        "torch.DoubleStorage" => Kind::Double,
         "torch.IntStorage" => Kind::Int,
+        "torch.ShortStorage" => Kind::Int16,
+        "torch.CharStorage" => Kind::Int8,
+        "torch.ByteStorage" => Kind::Uint8,
         "torch.BoolStorage" => Kind::Bool,
         _ => return None,
     })

@@ -59,6 +59,7 @@ fn tokens_as_probable_as_the_last_that_stays_stay_too() {
 #[test]
 fn logits_that_are_not_numbers_are_an_error_and_not_a_token() {
     for params in [
+        SamplingParams::default(),
         SamplingParams { temperature: 1.0, ..SamplingParams::default() },
         SamplingParams { temperature: 0.5, top_p: 0.9, top_k: Some(3) },
     ] {
@@ -71,6 +72,14 @@ fn logits_that_are_not_numbers_are_an_error_and_not_a_token() {
         }
         let none = Tensor::full([1, 4], f64::NEG_INFINITY, (Kind::Float, tch::Device::Cpu));
         assert!(sampler.tokens(&none, &[7]).is_err());
+        // What cannot be chosen may be minus infinity. In f64 it is LibTorch that chooses.
+        for kind in [Kind::Float, Kind::Double] {
+            let logits = Tensor::from_slice(&[f32::NEG_INFINITY, f32::NEG_INFINITY, 2.0]).view([1, 3]);
+            let logits = logits.to_kind(kind);
+            assert_eq!(sampler.tokens(&logits, &[7]).expect("a token"), [2]);
+            let bad = logits.where_self(&logits.gt(0.0), &Tensor::from(f64::NAN));
+            assert!(sampler.tokens(&bad, &[7]).is_err());
+        }
     }
 }
 

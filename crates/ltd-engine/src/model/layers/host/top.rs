@@ -21,9 +21,9 @@ pub(in super::super) fn top_log_probs(logits: &Tensor, width: usize) -> (Vec<f32
     best.into_iter().unzip()
 }
 
-/// Index of the largest entry of each row of `[n, vocabulary]`, the first of equals.
-pub(in super::super) fn argmax(logits: &Tensor) -> Vec<u32> {
-    scan::<false>(logits, 1).0.into_iter().map(|(_, index)| index).collect()
+/// The largest entry of each row of `[n, vocabulary]` and its index, the first of equals. That of a row with a NaN is NaN.
+pub(in super::super) fn argmax(logits: &Tensor) -> Vec<(f32, u32)> {
+    scan::<false>(logits, 1).0
 }
 
 /// A logit and its index.
@@ -91,6 +91,7 @@ impl<T: Element, const PROBABILITIES: bool> Kernel for ScanRow<'_, T, PROBABILIT
     type Output = ();
 
     #[inline(always)]
+    #[expect(clippy::neg_cmp_op_on_partial_ord, reason = "a NaN is to be found by the same comparison")]
     fn run<I: Instructions>(self) {
         let Self { logits, best, normaliser } = self;
         let (chunks, rest) = logits.as_chunks::<LANES>();
@@ -98,13 +99,16 @@ impl<T: Element, const PROBABILITIES: bool> Kernel for ScanRow<'_, T, PROBABILIT
             let least = best[best.len() - 1].0;
             let mut above = 0u32;
             for value in chunk {
-                above |= u32::from(value.to_f32() > least);
+                // A NaN, too, is not at most the least.
+                above |= u32::from(!(value.to_f32() <= least));
             }
-            if above != 0 {
-                insert_all(best, chunk, number * LANES);
+            if above != 0 && !insert_all(best, chunk, number * LANES) {
+                return;
             }
         }
-        insert_all(best, rest, chunks.len() * LANES);
+        if !insert_all(best, rest, chunks.len() * LANES) {
+            return;
+        }
         if PROBABILITIES {
             let largest = best[0].0;
             let mut sums: Vector = [0.0; LANES];
@@ -122,17 +126,22 @@ impl<T: Element, const PROBABILITIES: bool> Kernel for ScanRow<'_, T, PROBABILIT
     }
 }
 
-/// Sorts entries into the best, which are in falling order.
-fn insert_all<T: Element>(best: &mut [Entry], values: &[T], first: usize) {
+/// Sorts entries into the best, which are in falling order. If one is NaN, they all become so, and it returns false.
+fn insert_all<T: Element>(best: &mut [Entry], values: &[T], first: usize) -> bool {
     for (offset, value) in values.iter().enumerate() {
         let value = value.to_f32();
+        if value.is_nan() {
+            best.fill((f32::NAN, 0));
+            return false;
+        }
         // An entry displaces only smaller ones: of equals, the first stays in front.
         let place = best.partition_point(|(other, _)| *other >= value);
-        if place < best.len() && !value.is_nan() {
+        if place < best.len() {
             best[place..].rotate_right(1);
             best[place] = (value, (first + offset) as u32);
         }
     }
+    true
 }
 
 #[cfg(test)]
@@ -157,7 +166,8 @@ mod tests {
                     let error = (&values - other).abs().max().double_value(&[]);
                     assert!(error < 1e-5, "{kind:?} {rows} x {vocabulary}: {error}");
                 }
-                let first: Vec<i64> = argmax(&logits).into_iter().map(i64::from).collect();
+                let first: Vec<i64> =
+                    argmax(&logits).into_iter().map(|(_, index)| i64::from(index)).collect();
                 assert!(
                     logits.gather(1, &Tensor::from_slice(&first).view([rows, 1]), false)
                         == logits.amax([1i64].as_slice(), true)
@@ -177,5 +187,24 @@ mod tests {
         values[20] = f32::NAN;
         let (log_probs, _) = top_log_probs(&Tensor::from_slice(&values).view([1, 40]), 5);
         assert!(log_probs.iter().all(|value| value.is_nan()));
+    }
+
+    #[test]
+    fn a_nan_shows_wherever_it_stands_and_in_its_row_only() {
+        for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+            // Whole chunks of lanes, and what is left over.
+            for place in [0, 1, 16, 31, 63, 64, 69] {
+                let logits = Tensor::arange(140, (kind, Device::Cpu)).view([2, 70]);
+                let _ = logits.get(0).narrow(0, place, 1).fill_(f64::NAN);
+                let found = argmax(&logits);
+                assert!(found[0].0.is_nan(), "{kind:?} {place}: {found:?}");
+                assert_eq!(found[1], (logits.double_value(&[1, 69]) as f32, 69));
+                let (log_probs, _) = top_log_probs(&logits, 3);
+                assert!(log_probs[..3].iter().all(|value| value.is_nan()), "{kind:?} {place}");
+                assert!(log_probs[3..].iter().all(|value| value.is_finite()), "{kind:?} {place}");
+            }
+        }
+        let nothing = Tensor::full([1, 70], f64::NEG_INFINITY, (Kind::Float, Device::Cpu));
+        assert_eq!(argmax(&nothing)[0].0, f32::NEG_INFINITY);
     }
 }

@@ -1,0 +1,84 @@
+//! Mutated traces are refused or read, and what is read can be replayed.
+
+use std::path::Path;
+
+use ltd_env::trace::Trace;
+use ltd_fuzz::{Form, folder, fuzz};
+
+use crate::live::engine;
+use crate::trace::{header, record_as};
+
+#[global_allocator]
+static METER: ltd_fuzz::Meter = ltd_fuzz::Meter;
+
+const MAGIC: &[u8; 4] = b"LTDT";
+
+/// Records a short trace with all columns: the header's bytes, and those of the sequences without what frames them.
+fn recorded(folder: &Path) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let engine = engine();
+    let mut header = header(&engine, 4);
+    (header.entropies, header.hidden) = (true, Some(engine.draft_config().block.hidden as usize));
+    record_as(&engine, folder, &header);
+    let shard = std::fs::read(folder.join("shard-00000.bin")).expect("a shard");
+    let (mut rest, mut payloads) = (&shard[..], Vec::new());
+    while let Some((prefix, chunks)) = rest.split_at_checked(12) {
+        let length = u32::from_le_bytes(prefix[4..8].try_into().expect("four bytes")) as usize;
+        let (payload, others) = chunks.split_at(length);
+        payloads.push(payload.to_vec());
+        rest = others;
+    }
+    (std::fs::read(folder.join("trace.json")).expect("a header"), payloads)
+}
+
+/// A chunk whose length and checksum are those of its payload.
+fn framed(payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_le_bytes();
+    [&MAGIC[..], &length, &crc32fast::hash(payload).to_le_bytes(), payload].concat()
+}
+
+/// Reads a trace and looks at every position as a replay does.
+fn read(folder: &Path) {
+    let Ok(trace) = Trace::read(folder) else { return };
+    let header = &trace.header;
+    for sequence in &trace.sequences {
+        for number in 0..sequence.len() {
+            let position = sequence.position(number);
+            for depth in 0..=header.depth {
+                let size = header.verified(40, depth, position.context_length);
+                assert!(position.accepted(depth, size) <= depth + 1);
+            }
+            let mut scores = vec![0.0; header.scores_per_position()];
+            position.write_scores(0, &mut scores);
+        }
+    }
+    trace.identity();
+}
+
+#[test]
+fn headers_of_traces() {
+    let folder = folder();
+    let (header, payloads) = recorded(folder.path());
+    std::fs::write(folder.path().join("shard-00000.bin"), framed(&payloads[0])).expect("written");
+    let older = String::from_utf8_lossy(&header).replacen("\"version\": 2", "\"version\": 1", 1);
+    fuzz(Form::Json, &[header, older.into_bytes()], |bytes| {
+        std::fs::write(folder.path().join("trace.json"), bytes).expect("written");
+        read(folder.path());
+    });
+}
+
+#[test]
+fn chunks_of_traces() {
+    let folder = folder();
+    let (_, payloads) = recorded(folder.path());
+    let shard = folder.path().join("shard-00000.bin");
+    // With a checksum that is right, and one that the mutation may have spoilt.
+    fuzz(Form::Bytes, &payloads[..2], |bytes| {
+        std::fs::write(&shard, framed(bytes)).expect("written");
+        read(folder.path());
+    });
+    let shards: Vec<Vec<u8>> = payloads[..2].iter().map(|payload| framed(payload)).collect();
+    fuzz(Form::Bytes, &shards, |bytes| {
+        std::fs::write(&shard, bytes).expect("written");
+        read(folder.path());
+    });
+}
