@@ -86,13 +86,11 @@ impl TokenizerConfig {
                 .collect(),
             Some(other) => return Err(refused(format!("chat_template is {other}, expected text"))),
         };
-        match named.get("default") {
-            Some(template) => Ok(Some((*template).to_owned())),
-            None => {
-                let names = named.keys().copied().collect::<Vec<_>>().join(", ");
-                Err(refused(format!("chat_template has no `default` among its templates: {names}")))
-            }
-        }
+        let missing = || {
+            let names = named.keys().copied().collect::<Vec<_>>().join(", ");
+            refused(format!("chat_template has no `default` among its templates: {names}"))
+        };
+        named.get("default").map(|template| Some((*template).to_owned())).ok_or_else(missing)
     }
 
     /// The special tokens by name (`bos_token`, ...), as a template sees them. As in transformers, what

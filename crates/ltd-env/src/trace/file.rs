@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use half::f16;
@@ -190,8 +190,12 @@ impl TraceWriter {
 
 fn read_header(folder: &Path) -> Result<TraceHeader> {
     let path = folder.join(HEADER_FILE);
-    let text = ltd_policy::read_text(&path).map_err(Error::io(&path))?;
     let error = |problem: String| Error::Trace { path: path.clone(), problem };
+    let text = ltd_policy::read_text(&path).map_err(|source| match source.kind() {
+        // The folder was named wrongly.
+        ErrorKind::NotFound => error(source.to_string()),
+        _ => Error::Io { path: path.clone(), source },
+    })?;
     let mut value: serde_json::Value =
         serde_json::from_str(&text).map_err(|problem| error(format!("is no header: {problem}")))?;
     // Before anything else: another version may have other fields.

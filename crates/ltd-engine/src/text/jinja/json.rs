@@ -1,11 +1,14 @@
 //! The `tojson` filter: Python's `json.dumps`, where Jinja's own filter escapes for HTML.
 
+use std::fmt::Write;
+
 use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, Value};
 
 use super::python;
 
 /// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
+#[expect(clippy::needless_pass_by_value, reason = "the form that minijinja asks of filters")]
 pub(super) fn dumps(value: &Value, arguments: Rest<Value>) -> Result<String, Error> {
     let (places, names): (&[Value], Kwargs) = from_args(&arguments)?;
     if places.len() > 4 {
@@ -18,7 +21,7 @@ pub(super) fn dumps(value: &Value, arguments: Rest<Value>) -> Result<String, Err
     let ascii = argument(0, "ensure_ascii")?.is_some_and(|value| value.is_true());
     let indent = match argument(1, "indent")? {
         Some(indent) if indent.as_str().is_some() => indent.as_str().map(str::to_owned),
-        Some(width) => Some(" ".repeat(usize::try_from(width)?)),
+        Some(width) => Some(" ".repeat(usize::from(u8::try_from(width)?))),
         None => None,
     };
     let (item, key) = match argument(2, "separators")? {
@@ -125,7 +128,7 @@ impl Writer {
                 self.out.push(character);
             } else {
                 for unit in character.encode_utf16(&mut [0; 2]) {
-                    self.out.push_str(&format!("\\u{unit:04x}"));
+                    let _ = write!(self.out, "\\u{unit:04x}");
                 }
             }
         }

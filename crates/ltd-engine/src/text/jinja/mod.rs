@@ -85,6 +85,7 @@ fn length(value: &Value) -> Result<usize, Error> {
     value.len().ok_or_else(|| Error::new(ErrorKind::InvalidOperation, problem()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the form that minijinja asks of filters")]
 fn join(value: &Value, separator: Option<&str>, options: Kwargs) -> Result<String, Error> {
     let separator = separator.or(options.get("d")?).unwrap_or_default();
     let attribute: Option<&str> = options.get("attribute")?;

@@ -1,6 +1,7 @@
 //! What a template may notice of Python: how values are written, and the methods of its strings.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
@@ -60,7 +61,9 @@ fn quoted(text: &str) -> String {
             '\t' => quoted.push_str("\\t"),
             '\\' => quoted.push_str("\\\\"),
             _ if character == quote => quoted.extend(['\\', quote]),
-            _ if character.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(character))),
+            _ if character.is_ascii_control() => {
+                let _ = write!(quoted, "\\x{:02x}", u32::from(character));
+            }
             _ => quoted.push(character),
         }
     }
