@@ -143,6 +143,13 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
+    use crate::Error;
+
+    #[test]
+    fn a_cache_for_which_there_is_no_memory_is_an_error() {
+        let cache = KvCache::new(1, 1, 1 << 45, 64, Kind::Float, Device::Cpu);
+        assert!(matches!(cache, Err(Error::OutOfMemory(_))));
+    }
 
     proptest! {
         #[test]
