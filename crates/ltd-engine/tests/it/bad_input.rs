@@ -443,6 +443,24 @@ fn cycles_out_of_turn_are_errors() {
 }
 
 #[test]
+fn weights_that_are_cut_short_while_a_model_runs_are_named() {
+    let pair = Pair::new();
+    let engine = load(&pair.config());
+    let [mut plain, mut drafting] = [(); 2].map(|()| engine.prefill(&[5, 6, 7], None).expect("prefill"));
+    let weights = pair.path("target/model.safetensors");
+    // The rows of the embedding stay in the file on a CPU.
+    std::fs::File::options().write(true).open(&weights).expect("the file").set_len(64).expect("cut short");
+    for error in [
+        engine.autoregressive_step(&mut plain).err(),
+        engine.prefill(&[8, 9], None).err(),
+        engine.run_cycle(&mut drafting, &mut Static { depth: 1, size: 4 }).err(),
+    ] {
+        let error = error.expect("refused");
+        assert_names(&error.to_string(), &["target/model.safetensors: "]);
+    }
+}
+
+#[test]
 fn a_tokenizer_that_is_broken_is_named() {
     let pair = Pair::new();
     let target: &Path = &pair.path("target");

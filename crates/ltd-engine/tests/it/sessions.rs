@@ -3,7 +3,7 @@
 
 use ltd_engine::{CycleState, DtypeSetting, Engine, EngineConfig, Error, Session, Static};
 
-use crate::fixtures::{load, tiny_config};
+use crate::fixtures::{load, tiny_config, tiny_configs};
 
 const PROMPT: [u32; 4] = [1, 88, 108, 105];
 
@@ -15,16 +15,21 @@ fn begun(engine: &Engine, session: &mut Session) -> CycleState {
     engine.begin_cycle(session, usize::MAX).expect("a cycle")
 }
 
-/// Engines of one pair with caches of other sizes and another number type, and one that is as the first.
-fn engines() -> [Engine; 4] {
-    let config = |max_length, dtype| EngineConfig { max_length: Some(max_length), dtype, ..tiny_config() };
+/// Engines of both pairs, the first one also with caches of other sizes, with another number type, and once more.
+fn engines() -> Vec<Engine> {
     let settings = [
         (200, DtypeSetting::F32),
         (16, DtypeSetting::F32),
         (200, DtypeSetting::Bf16),
         (200, DtypeSetting::F32),
     ];
-    settings.map(|(max_length, dtype)| load(&config(max_length, dtype)))
+    let of_first = settings.map(|(max_length, dtype)| EngineConfig {
+        max_length: Some(max_length),
+        dtype,
+        ..tiny_config()
+    });
+    let of_others = tiny_configs().skip(1).map(|(_, config)| config);
+    of_first.into_iter().chain(of_others).map(|config| load(&config)).collect()
 }
 
 #[test]

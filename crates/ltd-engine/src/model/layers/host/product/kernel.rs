@@ -230,15 +230,15 @@ impl<T: Element> Multiplication<'_, '_, T> {
     #[inline(always)]
     fn tile<I: Instructions, const COUNT: usize>(&self, first: usize, next: &[T]) {
         type Unit<T, I> = <<T as Element>::Sums<I> as Sums>::Unit;
-        let Self { product: &Product { weight, inputs, outputs, .. }, x, panel, .. } = *self;
+        let Self { product, x, panel, .. } = *self;
         assert!(
             TypeId::of::<T>() == TypeId::of::<<T::Sums<I> as Sums>::Number>(),
             "weights are packed for instructions that read them"
         );
-        let steps = inputs / T::Sums::<I>::NUMBERS;
-        let size = inputs * PANEL;
-        let weight: &[[[Unit<T, I>; LANES]; VECTORS]] = cast(&weight[panel * size..][..size]);
-        let rows: &[Unit<T, I>] = cast(&x[first * inputs..][..COUNT * inputs]);
+        let steps = product.inputs / T::Sums::<I>::NUMBERS;
+        let size = product.inputs * PANEL;
+        let weight: &[[[Unit<T, I>; LANES]; VECTORS]] = cast(&product.weight[panel * size..][..size]);
+        let rows: &[Unit<T, I>] = cast(&x[first * product.inputs..][..COUNT * product.inputs]);
         assert!(weight.len() == steps && rows.len() == COUNT * steps, "inputs are whole units");
         let stride = size_of_val(next) / steps;
         let next: *const u8 = next.as_ptr().cast();
@@ -268,7 +268,7 @@ impl<T: Element> Multiplication<'_, '_, T> {
         for (row, sums) in (first..).zip(sums) {
             for (vector, sum) in sums.into_iter().enumerate() {
                 let column = panel * PANEL + vector * LANES;
-                if column < outputs {
+                if column < product.outputs {
                     self.finish::<I>(row, vector, sum.get());
                 }
             }
@@ -278,19 +278,19 @@ impl<T: Element> Multiplication<'_, '_, T> {
     /// Does what is to be done with a vector of sums, and stores it.
     #[inline(always)]
     fn finish<I: Instructions>(&self, row: usize, part: usize, sums: Vector) {
-        let Self { product: &Product { bias, outputs, then, result, .. }, panel, .. } = *self;
+        let Self { product, panel, .. } = *self;
         let column = panel * PANEL + part * LANES;
-        let count = LANES.min(outputs - column);
+        let count = LANES.min(product.outputs - column);
         let other = |columns: Columns<Handover<T>>| {
             // SAFETY: The row is one of the rows, and the columns are some of its columns, which nobody
             // writes to any more.
             vector::<T>(unsafe { columns.numbers.part(columns.place(row, panel, part), count) })
         };
         let mut values = sums;
-        if let Some(bias) = bias {
+        if let Some(bias) = product.bias {
             values = add(values, vector(&bias[column..][..count]));
         }
-        match then {
+        match product.then {
             Then::Nothing => {}
             Then::Silu => values = silu::<I>(values),
             Then::Times(columns) => values = I::multiply(values, other(columns)),
@@ -299,7 +299,7 @@ impl<T: Element> Multiplication<'_, '_, T> {
         let rounded = T::from_vector::<I>(values);
         // SAFETY: As above; the row is of this item's part and the columns are of its panel: they are this
         // thread's own.
-        let output = unsafe { result.numbers.part(result.place(row, panel, part), count) };
+        let output = unsafe { product.result.numbers.part(product.result.place(row, panel, part), count) };
         match output.first_chunk_mut() {
             Some(output) => *output = rounded,
             None => output.copy_from_slice(&rounded[..count]),
