@@ -189,7 +189,11 @@ fn a_mistyped_folder_or_file_is_told_as_missing() {
             vec!["latency", "--config", "missing.json", "--out", "x"],
             "missing.json: No such file",
         ),
-        ("ltd-bench", vec!["engine", "--config", "missing.json"], "missing.json: No such file"),
+        (
+            "ltd-bench",
+            vec!["engine", "--config", "missing.json", "--json", "x.json"],
+            "missing.json: No such file",
+        ),
     ] {
         let found = refusal(program, &arguments);
         assert!(found.contains(message), "{program} {arguments:?}: {found}");

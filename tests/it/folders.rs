@@ -141,9 +141,9 @@ fn tensorboard_shows_each_step_of_a_killed_run_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = config(folder.path(), |config| {
         short(config);
-        config["stages"]["depth"]["total_timesteps"] = json!(1_000_000);
-        // A checkpoint each 64 steps or so.
-        config["stages"]["candidates"] = json!(10_000);
+        // A checkpoint each 64 steps or so, for longer than the test takes.
+        config["stages"]["depth"]["total_timesteps"] = json!(64_000);
+        config["stages"]["candidates"] = json!(1000);
     });
     let run_folder = folder.path().join("run");
     let mut child = start(program("ltd-train", &["--config", text(&config), "--run-dir", text(&run_folder)]));

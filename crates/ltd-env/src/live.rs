@@ -87,7 +87,10 @@ impl LiveCycles {
             .as_ref()
             .is_none_or(|generation| self.stop.reached(&generation.session, generation.prompt_len).is_some())
         {
-            self.interrupt.check()?;
+            // From prompt to prompt whoever takes the steps ends between them, and loses none.
+            if answers > 0 {
+                self.interrupt.check()?;
+            }
             if answers == most {
                 return Err(Error::NothingToDecode { answers });
             }

@@ -14,8 +14,8 @@ use ltd_env::{Costs, Interrupt};
 use ltd_policy::{Conditions, LatencyTable, PolicyPackage, check_output_file};
 use serde::Serialize;
 
-use crate::{Error, Result};
 use crate::cli::OracleArgs;
+use crate::{Error, Result};
 
 /// What is possible on some traces.
 #[derive(Debug, Serialize)]

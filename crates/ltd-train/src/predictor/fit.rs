@@ -47,6 +47,7 @@ pub(crate) fn size_tables(
 /// Fits a predictor for each of some tables of sizes, finds its rule, and keeps the policy that is fastest on the
 /// held-out recordings. `observer` sees each epoch of each table and says whether to go on; nothing is returned if not
 /// even one was fitted.
+#[expect(clippy::too_many_arguments, reason = "what is learned from, what is learned, and who watches")]
 pub(crate) fn fit(
     recorded: &Recorded,
     layout: &ObservationLayout,

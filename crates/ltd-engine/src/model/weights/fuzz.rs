@@ -57,7 +57,7 @@ fn safetensors_files() {
     });
 }
 
-/// The records of an archive by their names.
+/// The records of an archive by their names, with no more of each storage than makes a small file.
 fn records(path: &Path) -> Vec<(String, Vec<u8>)> {
     let mut archive = ZipArchive::new(std::fs::File::open(path).expect("the fixture")).expect("an archive");
     let count = archive.len();
@@ -65,6 +65,9 @@ fn records(path: &Path) -> Vec<(String, Vec<u8>)> {
         let mut record = archive.by_index(index).expect("a record");
         let mut bytes = Vec::new();
         record.read_to_end(&mut bytes).expect("its bytes");
+        if record.name().contains("/data/") {
+            bytes.truncate(256);
+        }
         (record.name().to_owned(), bytes)
     };
     (0..count).map(record).collect()
@@ -91,8 +94,7 @@ fn fixtures() -> Vec<PathBuf> {
 fn archives() {
     let folder = folder();
     let path = folder.path().join("pytorch_model.bin");
-    let seeds: Vec<Vec<u8>> =
-        fixtures().iter().map(|path| std::fs::read(path).expect("the fixture")).collect();
+    let seeds: Vec<Vec<u8>> = fixtures().iter().map(|path| archive(&records(path))).collect();
     fuzz(Form::Bytes, &seeds, |bytes| {
         std::fs::write(&path, bytes).expect("written");
         read(&path);
@@ -104,10 +106,6 @@ fn pickles_in_archives_whose_checksums_are_right() {
     let folder = folder();
     let path = folder.path().join("pytorch_model.bin");
     let mut records = records(&fixtures()[0]);
-    // Enough of each storage for tensors that are cut out of it.
-    for (_, bytes) in records.iter_mut().filter(|(name, _)| name.contains("/data/")) {
-        bytes.truncate(256);
-    }
     let pickle = records.iter().position(|(name, _)| name.ends_with("data.pkl")).expect("a pickle");
     let (name, program) = records.remove(pickle);
     fuzz(Form::Bytes, &[program], |bytes| {
