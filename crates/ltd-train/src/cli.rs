@@ -186,7 +186,7 @@ impl RunArgs {
         if let Some(run) = &self.resume {
             return Trainer::resume(run, progress, interrupt).map_err(|error| unfinished(error, run));
         }
-        let file = self.config.as_ref().expect("clap asks for one of both");
+        let file = self.config.as_ref().expect("invariant: clap asks for one of both");
         let config = TrainConfig::load(file, &self.overrides)?;
         match &self.run_dir {
             Some(folder) => Trainer::create(config, folder, progress, interrupt),
