@@ -65,16 +65,25 @@ def surface(counts: list[int], cost: Callable[[int, int], float]) -> list[dict]:
         for count in counts:
             low, median, high = (round(cost(count, context) * factor, 4) for factor in (0.9, 1.0, 1.2))
             samples = [low, low, median, high, high]
-            points.append({"count": count, "context": context, "median": median, "low": low, "high": high,
-                           "samples": samples})
+            points.append(
+                {"count": count, "context": context, "median": median, "low": low, "high": high, "samples": samples}
+            )
     return points
 
 
 def latency_table() -> dict:
     return {
         "version": 2,
-        "identity": {"target": fingerprint(PAIR / "target"), "draft": fingerprint(PAIR / "draft"), "dtype": "f32",
-                     "device": "cpu", "driver": None, "threads": 1, "machine": "made up", "beam_width": 10},
+        "identity": {
+            "target": fingerprint(PAIR / "target"),
+            "draft": fingerprint(PAIR / "draft"),
+            "dtype": "f32",
+            "device": "cpu",
+            "driver": None,
+            "threads": 1,
+            "machine": "made up",
+            "beam_width": 10,
+        },
         "root": surface([1, 13], lambda count, _: 1.0 + 0.01 * count),
         "level": surface([1, 12], lambda count, context: 1.0 + 0.02 * count + 0.001 * context),
         "verify": surface([1, 64], lambda count, context: 5.0 + 0.1 * count + 0.002 * context),
@@ -108,35 +117,66 @@ class Torture:
         self.questions.write_text("".join(lines))
         latency = folder / "latency.json"
         latency.write_text(json.dumps(latency_table()))
-        recorded = self.config("recorded", {
-            "reward": "gain",
-            "replay": {"latency": str(latency), "noise": True, "held_out": 0.3},
-            "stages": {
-                "predictor": {"epochs": 3, "net_arch": [16]}, "imitation": {"epochs": 2},
-                "size": {"total_timesteps": 384}, "depth": {"total_timesteps": 640}, "rounds": 1,
-                "round": [{"train": "size", "total_timesteps": 256}, {"train": "depth", "total_timesteps": 256}],
-                "candidates": 3,
+        recorded = self.config(
+            "recorded",
+            {
+                "reward": "gain",
+                "replay": {"latency": str(latency), "noise": True, "held_out": 0.3},
+                "stages": {
+                    "predictor": {"epochs": 3, "net_arch": [16]},
+                    "imitation": {"epochs": 2},
+                    "size": {"total_timesteps": 384},
+                    "depth": {"total_timesteps": 640},
+                    "rounds": 1,
+                    "round": [{"train": "size", "total_timesteps": 256}, {"train": "depth", "total_timesteps": 256}],
+                    "candidates": 3,
+                },
             },
-        })
+        )
         # One snapshot per stage: the clock chooses among several.
-        live = self.config("live", {
-            "reward": "acceptance",
-            "stages": {"size": {"total_timesteps": 256}, "depth": {"total_timesteps": 384}, "rounds": 0,
-                       "candidates": 1},
-        })
-        record = ["ltd-trace", "record", "--config", str(live), "--questions", str(self.questions), "--set",
-                  "max_new_tokens=64", "--limit", "16", "--out"]
-        self.subjects = [self.training("recorded", recorded, frozenset()),
-                         self.training("live", live, TIMED_LIVE),
-                         Subject("record", lambda place: [*record, str(place)], lambda place: [*record, str(place)],
-                                 files)]
+        live = self.config(
+            "live",
+            {
+                "reward": "acceptance",
+                "stages": {
+                    "size": {"total_timesteps": 256},
+                    "depth": {"total_timesteps": 384},
+                    "rounds": 0,
+                    "candidates": 1,
+                },
+            },
+        )
+        record = [
+            "ltd-trace",
+            "record",
+            "--config",
+            str(live),
+            "--questions",
+            str(self.questions),
+            "--set",
+            "max_new_tokens=64",
+            "--limit",
+            "16",
+            "--out",
+        ]
+        self.subjects = [
+            self.training("recorded", recorded, frozenset()),
+            self.training("live", live, TIMED_LIVE),
+            Subject("record", lambda place: [*record, str(place)], lambda place: [*record, str(place)], files),
+        ]
 
     def config(self, name: str, changes: dict) -> Path:
         prompts = {"train": {"take": 6}, "validation": {"skip": 6, "take": 2}, "evaluation": {"skip": 8, "take": 2}}
         ppo = {"n_steps": 64, "n_epochs": 4, "net_arch": {"pi": [32], "vf": [32]}}
         config = {
-            "engine": {"target": str(PAIR / "target"), "draft": str(PAIR / "draft"), "dtype": "f32", "max_depth": 7,
-                       "max_length": 128, "threads": 1},
+            "engine": {
+                "target": str(PAIR / "target"),
+                "draft": str(PAIR / "draft"),
+                "dtype": "f32",
+                "max_depth": 7,
+                "max_length": 128,
+                "threads": 1,
+            },
             "prompts": {part: {"file": str(self.questions), **lines} for part, lines in prompts.items()},
             "max_new_tokens": 32,
             "depth": {"actions": {"max_depth": 5}, "ppo": ppo},
@@ -192,8 +232,15 @@ class Torture:
 
         # The place of the result is the last argument of all commands.
         Path(command[-1]).parent.mkdir(exist_ok=True, parents=True)
-        return subprocess.Popen([self.programs / command[0], *command[1:]], cwd=ROOT, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=restrict)
+        return subprocess.Popen(
+            [self.programs / command[0], *command[1:]],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=restrict,
+        )
 
     def wait(self, process: subprocess.Popen) -> tuple[int, str]:
         try:
@@ -297,8 +344,13 @@ class Torture:
 def can_mount(folder: Path) -> bool:
     probe = folder / "probe"
     probe.mkdir()
-    mounted = os.geteuid() == 0 and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", probe], stderr=subprocess.DEVNULL).returncode == 0
+    mounted = (
+        os.geteuid() == 0
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", probe], stderr=subprocess.DEVNULL
+        ).returncode
+        == 0
+    )
     if mounted:
         subprocess.run(["umount", probe], check=True)
     probe.rmdir()
@@ -354,8 +406,12 @@ def run_result(place: Path, timed: set[str] | frozenset[str]) -> dict:
 def curve_point(record: dict, timed: set[str] | frozenset[str]) -> dict:
     unknown = TIMED | TIMED_FINALLY | timed
     values = {tag: None if tag in unknown else value for tag, value in record["values"].items()}
-    return {"stage": record["stage"], "timesteps": record["timesteps"], "values": values,
-            "histograms": record["histograms"]}
+    return {
+        "stage": record["stage"],
+        "timesteps": record["timesteps"],
+        "values": values,
+        "histograms": record["histograms"],
+    }
 
 
 def compare(expected: dict, found: dict, name: str) -> None:

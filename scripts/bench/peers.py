@@ -143,7 +143,7 @@ class Ours:
 
     def run(self, name: str, *arguments: str) -> str:
         command = [str(self.programs / name), *arguments]
-        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode != 0:
             sys.exit(f"peers: {name} failed: {result.stderr}")
         return result.stdout

@@ -36,7 +36,9 @@ def busy(count: int):
 
 def decode(arguments: argparse.Namespace, way: dict[str, str], threads: int) -> float:
     """Tokens per second of one answer, prefill and loading not counted; at most a minute is waited."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    }
     command = [
         *(arguments.program, "--target", arguments.target, "--draft", arguments.draft, "--dtype", arguments.dtype),
         *("--mode", "static", "--depth", "3", "--size", "12", "--threads", str(threads), "--json"),
@@ -74,7 +76,10 @@ def main() -> None:
                 for name, way, threads in cases:
                     speeds[name].append(decode(arguments, way, threads))
         for name, found in speeds.items():
-            print(f"{count:>4} {name:<12} {statistics.median(found):>9.1f}  {min(found):.1f} - {max(found):.1f}", flush=True)
+            print(
+                f"{count:>4} {name:<12} {statistics.median(found):>9.1f}  {min(found):.1f} - {max(found):.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ without repeating or losing anything. Imported by the commands of this folder; s
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -149,8 +149,11 @@ class TextModel:
 
     def render_messages(self, messages: list[tuple[str, str]], answer: bool) -> str:
         return self.template.render(
-            messages=[{"role": role, "content": content} for role, content in messages], tools=None, documents=None,
-            add_generation_prompt=answer, **self.special,
+            messages=[{"role": role, "content": content} for role, content in messages],
+            tools=None,
+            documents=None,
+            add_generation_prompt=answer,
+            **self.special,
         )
 
     def end_of_turn(self) -> str | None:

@@ -93,8 +93,11 @@ def evaluate(target: Target, heads: Sequence[Path], sources: dict[str, list[Conv
             measured = measure(load_head(folder, target), target, conversations, steps)
             record = {"source": source, "head": str(folder), **measured}
             accuracy = " ".join(f"{value:.3f}" for value in record["accuracy"])
-            print(f"{source:<16} {str(folder)[-32:]:<32} {record['drafts']:>7} {accuracy:<30} "
-                  f"{record['mean_accepted_chain']:<6.3f} {record['acceptance_length']:.3f}", flush=True)
+            print(
+                f"{source:<16} {str(folder)[-32:]:<32} {record['drafts']:>7} {accuracy:<30} "
+                f"{record['mean_accepted_chain']:<6.3f} {record['acceptance_length']:.3f}",
+                flush=True,
+            )
             records.append(record)
     return records
 
@@ -103,11 +106,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog="See docs/head.md.")
     parser.add_argument("--heads", type=Path, nargs="+", required=True, help="folders of heads to compare")
     parser.add_argument("--questions", type=Path, nargs="*", default=[], help="question files in FastChat's form")
-    parser.add_argument("--conversations", type=Path, nargs="*", default=[],
-                        help="folders made by generate.py; the sampled answers are left out")
+    parser.add_argument(
+        "--conversations",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="folders made by generate.py; the sampled answers are left out",
+    )
     parser.add_argument("--limit", type=int, default=24, help="questions of each file (default %(default)s)")
-    parser.add_argument("--max-answer", type=int, default=128,
-                        help="tokens at which an answer to a file's question is cut (default %(default)s)")
+    parser.add_argument(
+        "--max-answer",
+        type=int,
+        default=128,
+        help="tokens at which an answer to a file's question is cut (default %(default)s)",
+    )
     parser.add_argument("--steps", type=int, default=5, help="length of the chains (default %(default)s)")
     parser.add_argument("--json", type=Path, help="file for the records")
     add_target_arguments(parser)

@@ -21,7 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from conversations import (
-    Conversation, TextModel, end_tokens, load_conversations, load_questions, normalised, open_folder, read_shards,
+    Conversation,
+    TextModel,
+    end_tokens,
+    load_conversations,
+    load_questions,
+    normalised,
+    open_folder,
+    read_shards,
     write_shard,
 )
 from model_folder import InputError, fingerprint, occupied, run_command
@@ -184,22 +191,44 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the conversations; made or continued")
     parser.add_argument("--tokens", type=int, required=True, help="answer tokens to generate in all")
     parser.add_argument("--seed", type=int, default=1, help="seed of all random numbers (default %(default)s)")
-    parser.add_argument("--sampled-share", type=float, default=0.2,
-                        help="share of answers that are sampled instead of greedy (default %(default)s)")
-    parser.add_argument("--temperature", type=float, default=0.7,
-                        help="temperature of the sampled answers (default %(default)s)")
-    parser.add_argument("--question-temperature", type=float, default=1.0,
-                        help="temperature of the questions (default %(default)s)")
-    parser.add_argument("--max-question", type=int, default=128,
-                        help="tokens a target may write of a question; longer ones are left out (default %(default)s)")
-    parser.add_argument("--max-answer", type=int, default=512,
-                        help="tokens at which an answer is cut (default %(default)s)")
-    parser.add_argument("--openings", type=Path, metavar="FILE",
-                        help="beginnings of questions, by turns, in FastChat's question.jsonl form (default: none)")
-    parser.add_argument("--exclude", type=Path, nargs="*", default=[], metavar="PATH",
-                        help="question files and folders of conversations whose questions are never asked")
-    parser.add_argument("--batch", type=int, default=64,
-                        help="items worked on at once, and stored at once (default %(default)s)")
+    parser.add_argument(
+        "--sampled-share",
+        type=float,
+        default=0.2,
+        help="share of answers that are sampled instead of greedy (default %(default)s)",
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.7, help="temperature of the sampled answers (default %(default)s)"
+    )
+    parser.add_argument(
+        "--question-temperature", type=float, default=1.0, help="temperature of the questions (default %(default)s)"
+    )
+    parser.add_argument(
+        "--max-question",
+        type=int,
+        default=128,
+        help="tokens a target may write of a question; longer ones are left out (default %(default)s)",
+    )
+    parser.add_argument(
+        "--max-answer", type=int, default=512, help="tokens at which an answer is cut (default %(default)s)"
+    )
+    parser.add_argument(
+        "--openings",
+        type=Path,
+        metavar="FILE",
+        help="beginnings of questions, by turns, in FastChat's question.jsonl form (default: none)",
+    )
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="PATH",
+        help="question files and folders of conversations whose questions are never asked",
+    )
+    parser.add_argument(
+        "--batch", type=int, default=64, help="items worked on at once, and stored at once (default %(default)s)"
+    )
     add_target_arguments(parser)
     options = parser.parse_args()
     options.openings = tuple(load_questions(options.openings)) if options.openings else ()

@@ -249,10 +249,17 @@ def choose(logits: torch.Tensor, temperatures: torch.Tensor, uniforms: torch.Ten
 def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     """The target, and where and in which number type it runs."""
     parser.add_argument("--target", type=Path, required=True, help="Hugging Face folder of the target")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu",
-                        help="cpu, cuda or cuda:N (default here: %(default)s)")
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16" if torch.cuda.is_available() else "f32",
-                        help="number type of forwards; weights in training are f32 (default here: %(default)s)")
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cpu, cuda or cuda:N (default here: %(default)s)",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="bf16" if torch.cuda.is_available() else "f32",
+        help="number type of forwards; weights in training are f32 (default here: %(default)s)",
+    )
     parser.add_argument("--threads", type=int, help="threads of PyTorch on the CPU (default: PyTorch's choice)")
 
 

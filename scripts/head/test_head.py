@@ -1,6 +1,6 @@
 """Tests of the head's generator, trainer and evaluation, on the tiny pair and the golden files of the reference.
 
-    scripts/head/python-without-cuda -m unittest discover -s scripts/head
+scripts/head/python-without-cuda -m unittest discover -s scripts/head
 """
 
 import json
@@ -37,8 +37,16 @@ GENERATED = generate.Settings(
     seed=3, sampled_share=0.3, temperature=0.7, question_temperature=1.0, max_question=16, max_answer=48
 )
 TRAINED = train.Settings(
-    seed=5, epochs=6, batch_tokens=512, learning_rate=2e-3, warmup_share=0.05, weight_decay=0.01, max_grad_norm=1.0,
-    steps=5, step_decay=0.8, draft_vocabulary=128,
+    seed=5,
+    epochs=6,
+    batch_tokens=512,
+    learning_rate=2e-3,
+    warmup_share=0.05,
+    weight_decay=0.01,
+    max_grad_norm=1.0,
+    steps=5,
+    step_decay=0.8,
+    draft_vocabulary=128,
 )
 
 
@@ -65,13 +73,27 @@ def best_paths(run: dict[str, torch.Tensor], beam: int) -> list[list[int]]:
 
 def write_text_model(folder: Path, vocabulary: dict[str, int]) -> None:
     """A tokenizer that knows words, the first four of them special, and a chat template `<u>question</s><a>`."""
-    template = "{% for m in messages %}<u>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+    template = (
+        "{% for m in messages %}<u>{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+    )
     tokenizer = {
-        "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
-        "decoder": None, "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "normalizer": None,
+        "post_processor": None,
+        "decoder": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
         "added_tokens": [
-            {"id": id, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-             "normalized": False, "special": True}
+            {
+                "id": id,
+                "content": token,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
             for token, id in list(vocabulary.items())[:4]
         ],
         "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},

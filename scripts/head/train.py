@@ -210,8 +210,11 @@ def train(
     updates = len(training.plan)
     if training.restore(run):
         print(f"train: going on from update {training.update} of {updates}", flush=True)
-    print(f"train: {len(training.conversations)} conversations, {updates} updates, draft vocabulary covers "
-          f"{training.coverage:.2%} of the answers", flush=True)
+    print(
+        f"train: {len(training.conversations)} conversations, {updates} updates, draft vocabulary covers "
+        f"{training.coverage:.2%} of the answers",
+        flush=True,
+    )
     until = updates if until is None else min(until, updates)
     sizes = [sum(len(training.conversations[index].tokens) for index in batch) for batch in training.plan]
     started = logged = stored = time.monotonic()
@@ -226,8 +229,11 @@ def train(
             rate = sum(sizes[begun : training.update]) / (now - started)
             left = sum(sizes[training.update :]) / rate
             steps = lambda values: " ".join(f"{value:.3f}" for value in values)
-            print(f"train: update {training.update}/{updates}: loss {steps(losses)}, accuracy {steps(hits)}, "
-                  f"{rate:.0f} tokens/s, {left / 60:.1f} min left", flush=True)
+            print(
+                f"train: update {training.update}/{updates}: loss {steps(losses)}, accuracy {steps(hits)}, "
+                f"{rate:.0f} tokens/s, {left / 60:.1f} min left",
+                flush=True,
+            )
             recent = []
         if now - stored >= checkpoint_seconds:
             training.store(run)
@@ -241,24 +247,40 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of the training; made or continued")
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and order (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=2, help="times each conversation is seen (default %(default)s)")
-    parser.add_argument("--batch-tokens", type=int, default=1024,
-                        help="tokens of an update, padding included (default %(default)s)")
+    parser.add_argument(
+        "--batch-tokens", type=int, default=1024, help="tokens of an update, padding included (default %(default)s)"
+    )
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="highest (default %(default)s)")
-    parser.add_argument("--warmup-share", type=float, default=0.03,
-                        help="share of updates with a rising learning rate (default %(default)s)")
-    parser.add_argument("--weight-decay", type=float, default=0.01,
-                        help="relative to the step size (default %(default)s)")
-    parser.add_argument("--max-grad-norm", type=float, default=1.0,
-                        help="gradients are scaled down to it (default %(default)s)")
+    parser.add_argument(
+        "--warmup-share",
+        type=float,
+        default=0.03,
+        help="share of updates with a rising learning rate (default %(default)s)",
+    )
+    parser.add_argument(
+        "--weight-decay", type=float, default=0.01, help="relative to the step size (default %(default)s)"
+    )
+    parser.add_argument(
+        "--max-grad-norm", type=float, default=1.0, help="gradients are scaled down to it (default %(default)s)"
+    )
     parser.add_argument("--steps", type=int, default=5, help="tokens drafted from each position (default %(default)s)")
-    parser.add_argument("--step-decay", type=float, default=0.8,
-                        help="weight of a step's loss relative to the step before (default %(default)s)")
-    parser.add_argument("--draft-vocabulary", type=int, default=8192,
-                        help="tokens that the head can propose: the answers' most frequent (default %(default)s)")
+    parser.add_argument(
+        "--step-decay",
+        type=float,
+        default=0.8,
+        help="weight of a step's loss relative to the step before (default %(default)s)",
+    )
+    parser.add_argument(
+        "--draft-vocabulary",
+        type=int,
+        default=8192,
+        help="tokens that the head can propose: the answers' most frequent (default %(default)s)",
+    )
     parser.add_argument("--save-dtype", choices=DTYPES, default="bf16", help="of the saved head (default %(default)s)")
     parser.add_argument("--log-seconds", type=float, default=30, help="between progress lines (default %(default)s)")
-    parser.add_argument("--checkpoint-seconds", type=float, default=300,
-                        help="between checkpoints (default %(default)s)")
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=300, help="between checkpoints (default %(default)s)"
+    )
     add_target_arguments(parser)
     options = parser.parse_args()
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})

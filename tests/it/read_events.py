@@ -1,6 +1,6 @@
 """Prints the scalars and histograms of an event folder as JSON, read by TensorBoard itself.
 
-    read_events.py FOLDER
+read_events.py FOLDER
 """
 
 import json
