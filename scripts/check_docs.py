@@ -7,13 +7,13 @@ and to a heading that exist, the README names the Rust version of Cargo.toml, an
 """
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import draw_comparison
 
 ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("assets", "crates", "docs", "scripts", "tests")
 COLUMNS = 100
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 ONE_LINK = re.compile(r"[-*>\s]*!?\[[^\]]*\]\([^)]*\)[.,:;]?")
@@ -67,10 +67,8 @@ def problems_of_the_readme() -> list[str]:
 
 
 def main():
-    list_files = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
-    names = subprocess.run(list_files, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    paths = [ROOT / name for name in sorted(names) if (ROOT / name).exists()]
-    found = [problem for path in paths for problem in problems_of(path)] + problems_of_the_readme()
+    paths = [*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))]
+    found = [problem for path in sorted(paths) for problem in problems_of(path)] + problems_of_the_readme()
     if found:
         sys.exit("\n".join(found))
 
