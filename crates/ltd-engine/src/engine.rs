@@ -11,8 +11,8 @@ use crate::dtype_choice::{DtypeChoice, candidates, choose_dtype};
 use crate::huge_pages;
 use crate::kv_cache::KvCache;
 use crate::model::{
-    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights, passed_over_index,
-    stored_kind,
+    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights, check_instructions,
+    instructions, passed_over_index, stored_kind,
 };
 use crate::placement::{Pair, Share, shares};
 use crate::session::{Identity, Session};
@@ -42,6 +42,7 @@ impl Engine {
     /// Loads both models. Everything about the folders is checked before the first forward.
     pub fn load(config: &EngineConfig) -> Result<Self> {
         config.check()?;
+        check_instructions()?;
         for folder in [&config.target, &config.draft] {
             if !folder.is_dir() {
                 return Err(Error::NoFolder { folder: folder.clone() });
@@ -152,10 +153,15 @@ impl Engine {
 
     /// Whether what the target computes of a token has the same bits whatever is computed beside it: then trees are
     /// verified with the bits of plain decoding, and speculative output equals it token for token in any number type.
-    /// So it is in f32 and bf16 on processors whose products are this engine's own (AVX-512; in bf16 with its
-    /// instructions for bf16, and without AMX).
+    /// So it is on processors whose products are this engine's own: x86-64 with AVX2, in bf16 without AMX, in f16
+    /// without AVX512-FP16.
     pub fn is_batch_invariant(&self) -> bool {
         self.target.is_batch_invariant()
+    }
+
+    /// The instructions that the engine's own kernels use on a CPU ([`ltd_kernels::InstructionSet::NAMES`]).
+    pub fn instructions(&self) -> &'static str {
+        instructions().name()
     }
 
     /// Where the target's last layer is, and the draft.

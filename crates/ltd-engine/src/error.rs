@@ -27,6 +27,14 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
     },
+    /// The environment asks for instructions that the processor does not have.
+    #[error("environment variable {variable}: {problem}")]
+    Instructions {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong with its value.
+        problem: ltd_kernels::UnknownInstructionSet,
+    },
     /// A model's `config.json` is not JSON of the expected form.
     #[error("{}: not a model configuration: {source}", path.display())]
     Json {

@@ -43,7 +43,7 @@ impl Progress {
             .with_prefix(name.to_owned())
             .with_style(style);
         let now = Instant::now();
-        Task { progress: self, name: name.to_owned(), total, bar, started: now, last_line: now }
+        Task { progress: self, name: name.to_owned(), total, bar, started: now, part_started: now, last_line: now }
     }
 }
 
@@ -54,14 +54,15 @@ pub struct Task {
     total: usize,
     bar: ProgressBar,
     started: Instant,
+    part_started: Instant,
     last_line: Instant,
 }
 
 impl Task {
     /// Shows how far it is, what there is to tell, and how long the rest will take, which `share` (0..=1, the part
-    /// done since the task was started) tells.
+    /// done since the task or its last part began) tells.
     pub fn update(&mut self, position: usize, share: f64, message: &str) {
-        let elapsed = self.started.elapsed();
+        let elapsed = self.part_started.elapsed();
         let rest = Duration::try_from_secs_f64(elapsed.as_secs_f64() * (1.0 - share).max(0.0) / share).ok();
         let eta = rest.map_or_else(String::new, |rest| format!("  ETA {}", minutes_and_seconds(rest)));
         self.bar.set_position(position as u64);
@@ -76,6 +77,11 @@ impl Task {
     pub fn set_total(&mut self, total: usize) {
         self.total = total;
         self.bar.set_length(total as u64);
+    }
+
+    /// Begins another part of the work, whose share is told from now on.
+    pub fn begin_part(&mut self) {
+        self.part_started = Instant::now();
     }
 
     /// Ends the task with a closing line.

@@ -45,6 +45,9 @@ pub(super) struct Header {
     /// Name of the device if it is not the CPU.
     pub(super) device_name: Option<String>,
     pub(super) threads: i32,
+    /// What the engine's own kernels use, if the device is the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) instructions: Option<&'static str>,
     pub(super) dtype: String,
     /// The measurement that chose the number type.
     pub(super) dtype_choice: DtypeChoice,
@@ -143,6 +146,7 @@ impl Header {
             device: settings.device.clone(),
             device_name: device_name(&settings.device),
             threads: tch::get_num_threads(),
+            instructions: (settings.device == "cpu").then(|| subject.engine.instructions()),
             dtype: subject.engine.dtype().chosen.to_string(),
             dtype_choice: subject.engine.dtype().clone(),
             draft: if random { "random weights".to_owned() } else { label(&settings.draft) },
@@ -169,7 +173,9 @@ impl Header {
         );
         match &self.device_name {
             Some(name) => format!("{name} ({}) with {cpu}", self.device),
-            None if self.device == "cpu" => cpu,
+            None if self.device == "cpu" => {
+                format!("{cpu}, instructions: {}", self.instructions.unwrap_or_default())
+            }
             None => format!("{} with {cpu}", self.device),
         }
     }

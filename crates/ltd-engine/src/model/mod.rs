@@ -14,7 +14,9 @@ mod weights;
 
 pub use config::{BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig};
 pub(crate) use draft::DraftModel;
-pub(crate) use layers::{AttentionMask, Linear, argmax, entropies, first_not_finite};
+pub(crate) use layers::{
+    AttentionMask, Linear, argmax, check_instructions, entropies, first_not_finite, instructions,
+};
 pub use layers::{libtorch_version, why_not_packed};
 pub(crate) use split::{layer_weights, split_layers};
 pub(crate) use target::{LogitRows, TargetModel, TargetOutput};

@@ -40,6 +40,9 @@ pub fn measure_latency(
     let mut task = progress.task("latency", 0);
     let mut tick = |done: usize, planned: usize| {
         task.set_total(planned);
+        if done == 1 {
+            task.begin_part();
+        }
         task.update(done, done as f64 / planned as f64, "cycles");
     };
     let devices = engine.device_names();

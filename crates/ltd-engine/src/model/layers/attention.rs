@@ -78,7 +78,7 @@ impl AttentionPlan {
         config: &BlockConfig,
         x: &Tensor,
     ) -> Result<Self> {
-        let instructions = host::supports(x.device(), x.kind()).then(InstructionSet::best);
+        let instructions = host::supports(x.device(), x.kind()).then(host::instructions);
         Self::with_form(instructions, rotary, positions, past, mask, config, x)
     }
 
@@ -162,7 +162,7 @@ impl Attention {
         if let (PlanForm::Host(form), Some(qkv), Some(output)) = (&plan.form, qkv.on_host(), output.on_host())
         {
             let attending = self.attending(form, plan.past, cache);
-            return Ok(attending.attend_projected(qkv, output, x, norm.map(RmsNorm::on_host), residual));
+            return Ok(attending.attend_projected([qkv, output], x, norm.map(RmsNorm::on_host), residual));
         }
         let qkv = match norm {
             Some(norm) => qkv.forward_normed(x, norm)?,
@@ -185,6 +185,7 @@ impl Attention {
         let (keys, values) = cache.whole();
         let norms = self.head_norms.as_ref();
         Attending {
+            cpu: host::with_instructions(*instructions),
             heads: Heads {
                 queries: self.heads as usize,
                 keys: self.kv_heads as usize,
@@ -198,7 +199,6 @@ impl Attention {
             values,
             past: past as usize,
             visibility,
-            instructions: *instructions,
         }
     }
 

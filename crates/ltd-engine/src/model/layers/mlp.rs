@@ -37,7 +37,7 @@ impl Mlp {
     pub(crate) fn forward(&self, x: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
         let Self { gate, up, down } = self;
         if let (Some(gate), Some(up), Some(down)) = (gate.on_host(), up.on_host(), down.on_host()) {
-            return Ok(host::mlp(gate, up, down, x, norm.on_host()));
+            return Ok(host::mlp([gate, up, down], x, norm.on_host()));
         }
         let normed = norm.forward(x)?;
         down.forward_plus(&up.forward_times(&normed, &gate.forward_silu(&normed)?)?, x)

@@ -12,6 +12,7 @@ mod top;
 
 pub(crate) use attention::{Attention, AttentionMask, AttentionPlan};
 pub(crate) use embedding::Embedding;
+pub(crate) use host::{check_instructions, instructions};
 pub(crate) use linear::Linear;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;

@@ -1,76 +1,37 @@
-//! Instruction sets of x86-64, found at run time: nothing here needs to be enabled when compiling.
-//!
-//! `Avx2`, `Avx512`, `Avx512Bf16` and the sums that they name stand for instructions in generic code. Only
-//! [`HasAvx2::run`] and its siblings name them to a kernel, and a `HasAvx2` is made where the processor has
-//! the features. Hence whatever uses their instructions below runs on a processor that has them: the argument
-//! of each `unsafe` block.
+//! AVX-512, and with its instructions for bf16: 32 registers of sixteen numbers.
 
 use std::arch::x86_64::{
-    __m256bh, __m512, __m512bh, __m512i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch,
-    _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mask_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_permutexvar_epi16,
-    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_shuffle_i32x4, _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    __m256bh, __m256i, __m512, __m512bh, __m512i, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch,
+    _mm256_loadu_si256, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_cvtneps_pbh,
+    _mm512_cvtph_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_i32x4,
+    _mm512_slli_epi32, _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
     _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 
-use half::bf16;
+use half::{bf16, f16};
 
-use super::exponential::POWERS;
-use super::simd::{Instructions, Kernel, LANES, Vector};
-use super::sums::{Plain, Sums};
+use super::x86::instructions;
+use crate::exponential::POWERS;
+use crate::product::PanelSums;
+use crate::sums::Sums;
+use crate::vector::{Instructions, LANES, Vector};
 
-/// Proof that the processor has some features, and the one place where a kernel is compiled with them: what
-/// is detected and what is enabled is the same list.
-macro_rules! instruction_set {
-    ($proof:ident, $instructions:ident: $($feature:tt)+) => {
-        #[derive(Clone, Copy)]
-        struct $instructions;
-
-        /// Proof that the processor has these instructions.
-        #[derive(Debug, Clone, Copy)]
-        pub(in super::super) struct $proof(());
-
-        impl $proof {
-            pub(super) fn detect() -> Option<Self> {
-                ($(is_x86_feature_detected!($feature))&&+).then_some(Self(()))
-            }
-
-            pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
-                /// The kernel, compiled with these instructions.
-                ///
-                /// # Safety
-                /// The processor must have them.
-                $(#[target_feature(enable = $feature)])+
-                fn compiled<K: Kernel>(kernel: K) -> K::Output {
-                    kernel.run::<$instructions>()
-                }
-                // SAFETY: `detect` alone makes the proof, after it found each of these features.
-                unsafe { compiled(kernel) }
-            }
-        }
-    };
-}
-
-instruction_set!(HasAvx2, Avx2: "avx2" "fma" "f16c");
-instruction_set!(HasAvx512, Avx512: "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx2" "fma" "f16c");
-instruction_set!(
+instructions!(HasAvx512, Avx512: "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx2" "fma" "f16c");
+instructions!(
     HasAvx512Bf16, Avx512Bf16:
     "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512bf16" "avx2" "fma" "f16c"
 );
-
-impl Instructions for Avx2 {
-    const FUSED: bool = true;
-    type Singles = Plain<Self>;
-    type Bf16 = Plain<Self>;
-}
 
 /// What both have in common.
 macro_rules! avx512 {
     () => {
         const FUSED: bool = true;
-        type Singles = Singles;
+        type SumsF32 = Singles;
+        type PanelF32 = PanelF32;
+        type PanelF16 = PanelF16;
 
         #[inline(always)]
         fn fetch(address: *const u8) {
@@ -108,12 +69,14 @@ macro_rules! avx512 {
 
 impl Instructions for Avx512 {
     avx512!();
-    type Bf16 = Singles;
+    type SumsBf16 = Singles;
+    type PanelBf16 = PanelBf16;
 }
 
 impl Instructions for Avx512Bf16 {
     avx512!();
-    type Bf16 = Pairs;
+    type SumsBf16 = Pairs;
+    type PanelBf16 = PanelPairs;
 
     #[inline(always)]
     fn to_bf16(x: Vector) -> [bf16; LANES] {
@@ -287,5 +250,163 @@ impl Sums for Pairs {
     #[inline(always)]
     fn unit(first: bf16, second: bf16) -> [bf16; 2] {
         [second, first]
+    }
+}
+
+/// Two registers, the numbers of two vectors.
+type Registers = [__m512; 2];
+
+#[inline(always)]
+fn zero() -> Registers {
+    // SAFETY: The processor has AVX-512.
+    [unsafe { _mm512_setzero_ps() }; 2]
+}
+
+#[inline(always)]
+fn add_products([first, second]: Registers, lanes: Registers, unit: f32) -> Registers {
+    // SAFETY: The processor has AVX-512.
+    unsafe {
+        let unit = _mm512_set1_ps(unit);
+        [_mm512_fmadd_ps(lanes[0], unit, first), _mm512_fmadd_ps(lanes[1], unit, second)]
+    }
+}
+
+/// Panels of 32 outputs: the sums of twelve rows and a step of the weight fit in the registers, and products read the
+/// rows' numbers from memory.
+macro_rules! panel {
+    ($panel:ident of $number:ty, $place:expr, |$step:ident| $lanes:expr) => {
+        #[derive(Clone, Copy)]
+        struct $panel(Registers);
+
+        impl PanelSums for $panel {
+            type Number = $number;
+            type Unit = f32;
+            type Step = [$number; 2 * LANES];
+            type Lanes = Registers;
+            const OUTPUTS: usize = 2 * LANES;
+            const NUMBERS: usize = 1;
+            const ROWS: usize = 12;
+const STEPS: usize = 1;
+
+            fn place(output: usize, _: usize) -> usize {
+                let place: fn(usize) -> usize = $place;
+                place(output)
+            }
+
+            #[inline(always)]
+            fn zero() -> Self {
+                Self(zero())
+            }
+
+            #[inline(always)]
+            fn lanes($step: &Self::Step) -> Registers {
+                $lanes
+            }
+
+            #[inline(always)]
+            fn add(self, lanes: Registers, unit: f32) -> Self {
+                Self(add_products(self.0, lanes, unit))
+            }
+
+            #[inline(always)]
+            fn vector(self, number: usize) -> Vector {
+                vector(self.0[number])
+            }
+        }
+    };
+}
+
+panel!(
+    PanelF32 of f32,
+    |output| output,
+    |step| {
+        // SAFETY: The processor has AVX-512; sixteen numbers are read where there are 32, twice.
+        unsafe { [_mm512_loadu_ps(step.as_ptr()), _mm512_loadu_ps(step.as_ptr().add(LANES))] }
+    }
+);
+
+// The upper half of an f32 is a bf16: neighbours are the outputs of the same lane of both registers, and one instruction
+// for each makes f32 of sixteen of them.
+panel!(
+    PanelBf16 of bf16,
+    |output| output % LANES * 2 + output / LANES,
+    |step| {
+        // SAFETY: The processor has AVX-512; 64 bytes are read where there are 32 numbers of two.
+        unsafe {
+            let pairs: __m512i = _mm512_loadu_si512(step.as_ptr().cast());
+            let low = _mm512_slli_epi32::<16>(pairs);
+            let high = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+            [_mm512_castsi512_ps(low), _mm512_castsi512_ps(high)]
+        }
+    }
+);
+
+panel!(
+    PanelF16 of f16,
+    |output| output,
+    |step| {
+        // SAFETY: The processor has AVX-512; 32 bytes are read where there are 32 numbers of two, twice.
+        unsafe {
+            let halves: *const __m256i = step.as_ptr().cast();
+            [
+                _mm512_cvtph_ps(_mm256_loadu_si256(halves)),
+                _mm512_cvtph_ps(_mm256_loadu_si256(halves.add(1))),
+            ]
+        }
+    }
+);
+
+/// Panels of 32 outputs, of which two products of bf16 are added in one instruction.
+#[derive(Clone, Copy)]
+struct PanelPairs(Registers);
+
+impl PanelSums for PanelPairs {
+    type Number = bf16;
+    type Unit = [bf16; 2];
+    type Step = [[bf16; 2]; 2 * LANES];
+    type Lanes = [__m512bh; 2];
+    const OUTPUTS: usize = 2 * LANES;
+    const NUMBERS: usize = 2;
+    const ROWS: usize = 12;
+const STEPS: usize = 1;
+
+    fn place(output: usize, input: usize) -> usize {
+        output * 2 + input
+    }
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self(zero())
+    }
+
+    #[inline(always)]
+    fn lanes(step: &Self::Step) -> [__m512bh; 2] {
+        // SAFETY: The processor has AVX-512; sixteen pairs are read where there are 32, twice, and a register of
+        // pairs is one of any other numbers.
+        unsafe {
+            let pairs = step.as_ptr();
+            [
+                transmute::<__m512i, __m512bh>(_mm512_loadu_si512(pairs.cast())),
+                transmute::<__m512i, __m512bh>(_mm512_loadu_si512(pairs.add(LANES).cast())),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, [first, second]: [__m512bh; 2], unit: [bf16; 2]) -> Self {
+        // SAFETY: The processor has AVX-512 with bf16; a register of pairs is one of any other numbers.
+        unsafe {
+            let unit = transmute::<[bf16; 2], i32>(unit);
+            let unit = transmute::<__m512i, __m512bh>(_mm512_set1_epi32(unit));
+            Self([
+                _mm512_dpbf16_ps(self.0[0], first, unit),
+                _mm512_dpbf16_ps(self.0[1], second, unit),
+            ])
+        }
+    }
+
+    #[inline(always)]
+    fn vector(self, number: usize) -> Vector {
+        vector(self.0[number])
     }
 }

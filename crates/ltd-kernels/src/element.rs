@@ -1,17 +1,26 @@
 //! Number types in memory; all arithmetic is in f32, the products of bf16 excepted.
 
 use half::{bf16, f16};
-use tch::Kind;
 
-use super::memory::Pod;
-use super::simd::{Instructions, LANES, Vector};
-use super::sums::Sums;
+use crate::memory::Pod;
+use crate::product::PanelSums;
+use crate::sums::Sums;
+use crate::vector::{Instructions, LANES, Vector};
 
-/// A number type of tensors.
-pub(super) trait Element: Pod + Default {
-    const KIND: Kind;
-    /// What adds up its products.
+/// A number type that kernels read and write: `f32`, `bf16` or `f16`.
+#[expect(private_bounds, reason = "no other types can be: the bounds seal it")]
+pub trait Float: Element {}
+
+impl Float for f32 {}
+impl Float for bf16 {}
+impl Float for f16 {}
+
+/// What kernels do with a number type.
+pub(crate) trait Element: Pod + Default {
+    /// What adds up its products in small matrices.
     type Sums<I: Instructions>: Sums;
+    /// What adds up its products with a packed weight.
+    type Panel<I: Instructions>: PanelSums<Number = Self>;
 
     fn to_f32(self) -> f32;
     fn from_f32(value: f32) -> Self;
@@ -28,8 +37,8 @@ pub(super) trait Element: Pod + Default {
 }
 
 impl Element for f32 {
-    const KIND: Kind = Kind::Float;
-    type Sums<I: Instructions> = I::Singles;
+    type Sums<I: Instructions> = I::SumsF32;
+    type Panel<I: Instructions> = I::PanelF32;
 
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -43,8 +52,8 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
-    const KIND: Kind = Kind::BFloat16;
-    type Sums<I: Instructions> = I::Bf16;
+    type Sums<I: Instructions> = I::SumsBf16;
+    type Panel<I: Instructions> = I::PanelBf16;
 
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -66,8 +75,8 @@ impl Element for bf16 {
 }
 
 impl Element for f16 {
-    const KIND: Kind = Kind::Half;
-    type Sums<I: Instructions> = I::Singles;
+    type Sums<I: Instructions> = I::SumsF32;
+    type Panel<I: Instructions> = I::PanelF16;
 
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -79,28 +88,6 @@ impl Element for f16 {
         f16::from_f32(value)
     }
 }
-
-/// Calls a generic function with the Rust type of a tensor's kind.
-macro_rules! with_element {
-    ($kind:expr, $name:ident => $call:expr) => {
-        match $kind {
-            tch::Kind::Float => {
-                type $name = f32;
-                $call
-            }
-            tch::Kind::BFloat16 => {
-                type $name = half::bf16;
-                $call
-            }
-            tch::Kind::Half => {
-                type $name = half::f16;
-                $call
-            }
-            other => unreachable!("kernels are not asked for {other:?}"),
-        }
-    };
-}
-pub(super) use with_element;
 
 #[cfg(test)]
 mod tests {

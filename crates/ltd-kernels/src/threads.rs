@@ -1,45 +1,60 @@
-//! Work shared among the threads that LibTorch's own kernels use.
-//!
-//! Other threads would not do: after each of its kernels LibTorch's threads wait for the next one by spinning on
-//! their cores. They belong to the OpenMP runtime that LibTorch is linked to, which is asked directly.
+//! Work shared among threads.
 
 use std::any::Any;
-use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use libloading::os::unix::Library;
+/// Threads that kernels run on. A program that has a pool of threads lends it: threads of another pool would compete with
+/// those for the cores.
+///
+/// Kernels stay sound whatever this does: each piece of work is done once, by whichever thread comes to it.
+pub trait Threads: Sync {
+    /// Threads that work is worth sharing among, at least 1.
+    fn count(&self) -> usize;
 
-/// libgomp's entry point behind `#pragma omp parallel`, and what a thread in it asks for. Compilers have put
-/// calls of these into programs since GCC 4.9: they are an interface that does not change, which LLVM's
-/// runtime has, too.
-#[derive(Clone, Copy)]
-struct OpenMp {
-    parallel: unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, u32, u32),
-    /// The thread's number.
-    thread: unsafe extern "C" fn() -> i32,
-    /// Threads that there are: not always as many as were asked for.
-    threads: unsafe extern "C" fn() -> i32,
+    /// Calls `work` with numbers below `count`, each at most once, at the same time where that is possible. Returns
+    /// when all calls have returned. One call is enough; others only help it.
+    ///
+    /// `work` does not panic.
+    fn run(&self, count: usize, work: &(dyn Fn(usize) + Sync));
 }
 
-/// Absent where LibTorch uses another runtime.
-static OPEN_MP: LazyLock<Option<OpenMp>> = LazyLock::new(|| {
-    let library = Library::this();
-    // SAFETY: The types are those of libgomp (`libgomp_g.h`, `omp.h`), whose names nobody else gives to other
-    // functions. They are there as long as the process, which LibTorch, and with it its runtime, is linked
-    // to.
-    unsafe {
-        Some(OpenMp {
-            parallel: *library.get(b"GOMP_parallel\0").ok()?,
-            thread: *library.get(b"omp_get_thread_num\0").ok()?,
-            threads: *library.get(b"omp_get_num_threads\0").ok()?,
-        })
+/// The calling thread alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Serial;
+
+impl Threads for Serial {
+    fn count(&self) -> usize {
+        1
     }
-});
+
+    fn run(&self, _: usize, work: &(dyn Fn(usize) + Sync)) {
+        work(0);
+    }
+}
+
+/// So many threads of the standard library, started for each operation: for tests, and where operations are long.
+#[derive(Debug, Clone, Copy)]
+pub struct Scoped(pub usize);
+
+impl Threads for Scoped {
+    fn count(&self) -> usize {
+        self.0.max(1)
+    }
+
+    fn run(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            for thread in 1..count {
+                scope.spawn(move || work(thread));
+            }
+            work(0);
+        });
+    }
+}
 
 /// Items that may be done in any order, by any thread.
-pub(super) trait Work: Sync {
+pub(crate) trait Work: Sync {
     fn items(&self) -> usize;
 
     /// Does one of them. After it its thread probably does `next`, if anything.
@@ -61,37 +76,25 @@ pub(super) trait Work: Sync {
 /// # Safety
 /// No two items of one piece of work may write the same memory, none may read what another one of the same
 /// work writes, and nobody else may do this work, or look at what it writes, meanwhile.
-pub(super) unsafe fn in_turn<const N: usize>(work: [&dyn Work; N]) {
+pub(crate) unsafe fn in_turn<const N: usize>(threads: &dyn Threads, work: [&dyn Work; N]) {
     let most = work.iter().map(|work| work.items()).max().unwrap_or(0);
-    let threads = threads().min(most).max(1);
-    let taken: Vec<Counter> = (0..N * threads).map(|_| Counter::default()).collect();
-    let mut taken = taken.chunks_exact(threads);
+    let count = threads.count().min(most).max(1);
+    let taken: Vec<Counter> = (0..N * count).map(|_| Counter::default()).collect();
+    let mut taken = taken.chunks_exact(count);
     let steps = work.map(|work| Step::new(work, taken.next().expect("one for each")));
-    let region = Region { steps: &steps, panicked: AtomicBool::new(false), panic: Mutex::new(None) };
-    match *OPEN_MP {
-        Some(open_mp) if threads > 1 => {
-            let data = std::ptr::from_ref(&region).cast_mut().cast::<c_void>();
-            // SAFETY: The function is given what it expects, which outlives the call: that returns when all
-            // threads have returned from the function. They do not unwind.
-            unsafe { (open_mp.parallel)(run_shared, data, threads as u32, 0) };
-            if let Some(panic) = region.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
-                resume_unwind(panic);
-            }
+    if count == 1 {
+        for step in &steps {
+            // SAFETY: Nobody else takes items, and those of the steps before are done.
+            unsafe { step.take(0) };
         }
-        _ => region.run(Place { thread: 0, threads: 1 }),
+        return;
     }
-}
-
-/// Threads that are used for many items.
-pub(super) fn threads() -> usize {
-    tch::get_num_threads().max(1) as usize
-}
-
-/// A thread among those that share work.
-#[derive(Clone, Copy)]
-struct Place {
-    thread: usize,
-    threads: usize,
+    let region = Region { steps: &steps, panicked: AtomicBool::new(false), panic: Mutex::new(None) };
+    threads.run(count, &|thread| region.run(thread % count));
+    if let Some(panic) = region.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        resume_unwind(panic);
+    }
+    assert!(steps.iter().all(Step::is_done), "threads have returned without doing their work");
 }
 
 /// A counter that shares no line of the cache, nor a pair of lines, with another one.
@@ -118,9 +121,9 @@ impl<'w> Step<'w> {
     /// that `fetch_add` returns is returned to one thread, so each item is done once.
     ///
     /// # Safety
-    /// All threads must divide the items alike, and all steps before this must be done.
-    unsafe fn take(&self, Place { thread, threads }: Place) {
-        let mut done = 0;
+    /// All steps before this must be done.
+    unsafe fn take(&self, thread: usize) {
+        let (mut done, threads) = (0, self.taken.len());
         for owner in (thread..threads).chain(0..thread) {
             let [start, end] = [owner, owner + 1].map(|thread| self.items * thread / threads);
             let taken = &self.taken[owner].0;
@@ -138,10 +141,14 @@ impl<'w> Step<'w> {
         self.done.fetch_add(done, Ordering::Release);
     }
 
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Acquire) >= self.items
+    }
+
     /// Returns when all items are done, or `false` when one of them will never be.
     fn wait(&self, panicked: &AtomicBool) -> bool {
         let mut looks = 0;
-        while self.done.load(Ordering::Acquire) < self.items {
+        while !self.is_done() {
             if panicked.load(Ordering::Relaxed) {
                 return false;
             }
@@ -169,35 +176,23 @@ struct Region<'w> {
 }
 
 impl Region<'_> {
-    fn run(&self, place: Place) {
-        for (index, step) in self.steps.iter().enumerate() {
-            // SAFETY: Every thread is in one team, whose size divides the items; each waited for the step
-            // before.
-            unsafe { step.take(place) };
-            // All threads come together at the end anyway.
-            if index + 1 < self.steps.len() && !step.wait(&self.panicked) {
-                return;
+    /// A thread's part. Other frames may be above it, through which a panic must not unwind: it is kept for the thread
+    /// that started the work. What the work was writing are plain numbers, whose values are of no use afterwards.
+    fn run(&self, thread: usize) {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            for (index, step) in self.steps.iter().enumerate() {
+                // SAFETY: Each step before was waited for.
+                unsafe { step.take(thread) };
+                // All threads come together at the end anyway.
+                if index + 1 < self.steps.len() && !step.wait(&self.panicked) {
+                    return;
+                }
             }
+        }));
+        if let Err(panic) = result {
+            self.panicked.store(true, Ordering::Relaxed);
+            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
-    }
-}
-
-/// A thread's part of a [`Region`]. The frames above it are C's, through which a panic must not unwind: it is
-/// kept for the thread that started the work. What the work was writing are plain numbers, whose values are
-/// of no use afterwards.
-extern "C" fn run_shared(region: *mut c_void) {
-    // SAFETY: `in_turn` passes a region, and keeps it until all threads have returned from here.
-    let region = unsafe { &*region.cast::<Region>() };
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        let open_mp = OPEN_MP.expect("invariant: it runs this");
-        // SAFETY: They only tell the thread's place in its team.
-        let place = unsafe { [(open_mp.thread)(), (open_mp.threads)()] };
-        let [thread, threads] = place.map(|number| number as usize);
-        region.run(Place { thread, threads });
-    }));
-    if let Err(panic) = result {
-        region.panicked.store(true, Ordering::Relaxed);
-        region.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
     }
 }
 
@@ -219,19 +214,32 @@ mod tests {
         }
     }
 
-    fn in_turn<const N: usize>(work: [&dyn Work; N]) {
-        // SAFETY: Closures that share no memory but atomic numbers may be called at any time.
-        unsafe { super::in_turn(work) }
+    /// Threads one after another, and the last one only: all that a pool of threads must do.
+    struct Late(usize);
+
+    impl Threads for Late {
+        fn count(&self) -> usize {
+            self.0
+        }
+
+        fn run(&self, count: usize, work: &(dyn Fn(usize) + Sync)) {
+            for thread in (0..count).rev().step_by(2) {
+                work(thread);
+            }
+        }
     }
 
-    fn for_each(items: usize, work: impl Fn(usize) + Sync) {
-        in_turn([&Each(items, work)]);
+    const POOLS: [&dyn Threads; 5] = [&Serial, &Scoped(2), &Scoped(7), &Late(1), &Late(4)];
+
+    fn in_turn<const N: usize>(threads: &dyn Threads, work: [&dyn Work; N]) {
+        // SAFETY: Closures that share no memory but atomic numbers may be called at any time.
+        unsafe { super::in_turn(threads, work) }
     }
 
     #[test]
     fn a_panic_ends_the_work_and_goes_on_where_it_was_started() {
         // At once, in the middle, by all of them.
-        for panics in [0..1, 7..8, 0..20] {
+        for (panics, threads) in [0..1, 7..8, 0..20].into_iter().flat_map(|panics| POOLS.map(|pool| (panics.clone(), pool))) {
             let later = AtomicUsize::new(0);
             let first = Each(20, |item| {
                 if panics.contains(&item) {
@@ -240,27 +248,41 @@ mod tests {
                 }
             });
             let second = Each(20, |_| _ = later.fetch_add(1, Ordering::Relaxed));
-            let result = catch_unwind(AssertUnwindSafe(|| in_turn([&first, &second])));
+            let result = catch_unwind(AssertUnwindSafe(|| in_turn(threads, [&first, &second])));
             let panic = result.expect_err("a panic").downcast::<usize>().expect("the item's");
             assert!(panics.contains(&panic), "{panic}");
             assert_eq!(later.into_inner(), 0);
         }
-        every_item_is_done_once();
     }
 
     #[test]
     fn every_item_is_done_once() {
-        for items in [0, 1, 2, 97] {
+        for (items, threads) in [0, 1, 2, 97].into_iter().flat_map(|items| POOLS.map(|pool| (items, pool))) {
             let counts: Vec<AtomicUsize> = (0..items).map(|_| AtomicUsize::new(0)).collect();
-            for_each(items, |item| _ = counts[item].fetch_add(1, Ordering::Relaxed));
+            in_turn(threads, [&Each(items, |item: usize| _ = counts[item].fetch_add(1, Ordering::Relaxed))]);
             assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
         }
     }
 
     #[test]
+    #[should_panic(expected = "without doing their work")]
+    fn threads_that_do_nothing_are_found_out() {
+        struct Idle;
+
+        impl Threads for Idle {
+            fn count(&self) -> usize {
+                2
+            }
+
+            fn run(&self, _: usize, _: &(dyn Fn(usize) + Sync)) {}
+        }
+        in_turn(&Idle, [&Each(3, |_| ())]);
+    }
+
+    #[test]
     fn work_begins_when_the_one_before_it_is_done() {
         for [first, second, third] in [[3, 40, 1], [0, 2, 5], [1, 1, 1], [2, 0, 2]] {
-            for _ in 0..200 {
+            for threads in POOLS.repeat(20) {
                 let done = AtomicUsize::new(0);
                 let after = |before: usize| {
                     let done = &done;
@@ -270,7 +292,7 @@ mod tests {
                     }
                 };
                 let last = Each(third, after(first + second));
-                in_turn([&Each(first, after(0)), &Each(second, after(first)), &last]);
+                in_turn(threads, [&Each(first, after(0)), &Each(second, after(first)), &last]);
                 assert_eq!(done.into_inner(), first + second + third);
             }
         }
@@ -279,13 +301,9 @@ mod tests {
     #[test]
     fn a_thread_does_what_another_one_has_not_come_to() {
         const ITEMS: usize = 20;
-        if threads() < 2 {
-            println!("not covered: LibTorch has one thread here");
-            return;
-        }
         let done = AtomicUsize::new(0);
         let start = Instant::now();
-        for_each(ITEMS, |item| {
+        let work = Each(ITEMS, |item| {
             // The first one does not end before all others are done, of which its own thread can do none.
             while item == 0 && done.load(Ordering::Acquire) < ITEMS - 1 {
                 assert!(start.elapsed() < Duration::from_secs(60), "nobody does the others");
@@ -293,6 +311,7 @@ mod tests {
             }
             done.fetch_add(1, Ordering::Release);
         });
+        in_turn(&Scoped(2), [&work]);
         assert_eq!(done.into_inner(), ITEMS);
     }
 }

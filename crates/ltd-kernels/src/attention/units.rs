@@ -3,10 +3,10 @@
 
 use std::any::TypeId;
 
-use super::super::element::Element;
-use super::super::memory::{Line, cast, lines};
-use super::super::simd::{Instructions, LANES};
-use super::super::sums::Sums;
+use crate::element::Element;
+use crate::memory::{Line, cast, lines};
+use crate::vector::{Instructions, LANES};
+use crate::sums::Sums;
 use super::{Number, Shared, Unit};
 
 /// Keys and values of one head of one forward.

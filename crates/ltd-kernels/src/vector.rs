@@ -1,20 +1,21 @@
 //! Vectors as arrays that the compiler turns into vector instructions, and what an instruction set says
 //! itself.
 
-use half::bf16;
+use half::{bf16, f16};
 
-use super::element::Element;
-use super::exponential;
-use super::sums::{Plain, Sums};
+use crate::element::Element;
+use crate::exponential;
+use crate::product::PanelSums;
+use crate::sums::Sums;
 
 /// Numbers in a vector: a whole AVX-512 register, two of AVX2.
-pub(super) const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// A vector.
-pub(super) type Vector = [f32; LANES];
+pub(crate) type Vector = [f32; LANES];
 
-/// Work that is compiled once per instruction set ([`super::InstructionSet::run`]).
-pub(super) trait Kernel {
+/// Work that is compiled once per instruction set ([`crate::InstructionSet`]).
+pub(crate) trait Kernel {
     type Output;
 
     /// Does it. Must be `inline(always)`.
@@ -22,15 +23,21 @@ pub(super) trait Kernel {
 }
 
 /// An instruction set.
-pub(super) trait Instructions: Copy {
+pub(crate) trait Instructions: Copy {
     /// Whether a number is multiplied and another one added in one instruction.
     const FUSED: bool;
-    /// Products of f32.
-    type Singles: Sums;
-    /// Products of bf16.
-    type Bf16: Sums;
+    /// Products of small matrices of f32.
+    type SumsF32: Sums;
+    /// Those of bf16.
+    type SumsBf16: Sums;
+    /// Products with large weights of f32.
+    type PanelF32: PanelSums<Number = f32>;
+    /// Those of bf16.
+    type PanelBf16: PanelSums<Number = bf16>;
+    /// Those of f16.
+    type PanelF16: PanelSums<Number = f16>;
 
-    /// Starts to fetch what is at an address, into the second level of the cache.
+    /// Starts to fetch what is at an address into the cache.
     #[inline(always)]
     fn fetch(_: *const u8) {}
 
@@ -91,26 +98,16 @@ pub(super) trait Instructions: Copy {
     }
 }
 
-/// What every processor of an architecture has.
-#[derive(Clone, Copy)]
-pub(super) struct Baseline;
-
-impl Instructions for Baseline {
-    const FUSED: bool = cfg!(target_arch = "aarch64");
-    type Singles = Plain<Self>;
-    type Bf16 = Plain<Self>;
-}
-
 /// `a * b + c`.
 #[inline(always)]
-pub(super) fn multiply_add<I: Instructions>(a: f32, b: f32, c: f32) -> f32 {
+pub(crate) fn multiply_add<I: Instructions>(a: f32, b: f32, c: f32) -> f32 {
     // Without the instruction, the fused operation would be a function call.
     if I::FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// The sum of a vector, in the order of a tree.
 #[inline(always)]
-pub(super) fn sum(vector: Vector) -> f32 {
+pub(crate) fn sum(vector: Vector) -> f32 {
     let mut sums = vector;
     let mut width = LANES / 2;
     while width > 0 {
@@ -124,8 +121,8 @@ pub(super) fn sum(vector: Vector) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::InstructionSet;
     use super::*;
+    use crate::InstructionSet;
 
     struct Transposition([Vector; LANES]);
 

@@ -1,8 +1,8 @@
 //! First step of the attention: keys and values of the new rows go into the cache.
 
-use super::super::element::Element;
-use super::super::parallel::Work;
-use super::super::simd::{Instructions, Kernel};
+use crate::element::Element;
+use crate::threads::Work;
+use crate::vector::{Instructions, Kernel};
 use super::Shared;
 use super::rotation::rotate;
 

@@ -1,10 +1,10 @@
 //! Which positions the rows of a forward see, as masks of lanes.
 
-use super::super::simd::LANES;
+use crate::vector::LANES;
 
 /// What the rows of a forward look at.
 #[derive(Debug, Clone)]
-pub(in super::super::super) struct Visibility {
+pub struct Visibility {
     /// Positions that all rows see.
     pub(super) everywhere: usize,
     /// Which lanes see each of the positions after those, `[vectors of query rows, positions]`; absent if all see all.
@@ -14,7 +14,7 @@ pub(in super::super::super) struct Visibility {
 impl Visibility {
     /// Rows that all see `everywhere` positions and of those after them what `sees` says, row-major; `group` query
     /// heads share a key head.
-    pub(in super::super::super) fn new(
+    pub fn new(
         everywhere: usize,
         sees: Option<&[bool]>,
         rows: usize,

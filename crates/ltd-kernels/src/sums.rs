@@ -1,12 +1,12 @@
 //! Products of small matrices, of which one is in vectors and the other one is read number by number, as it stands in
 //! memory: nothing has to be packed first, and a lane's sum does not depend on its neighbours.
 
-use super::element::Element;
-use super::memory::Pod;
-use super::simd::{Instructions, LANES, Vector, multiply_add};
+use crate::element::Element;
+use crate::memory::Pod;
+use crate::vector::{Instructions, LANES, Vector, multiply_add};
 
 /// Sums of products, one per lane.
-pub(super) trait Sums: Copy {
+pub(crate) trait Sums: Copy {
     /// Numbers that are multiplied.
     type Number: Element;
     /// What is multiplied at once, in four bytes: a number, or two of them whose products are added.
@@ -28,7 +28,7 @@ pub(super) trait Sums: Copy {
 
 /// `results[row] = sum over steps of units[row * strides[0] + step * strides[1]] * lanes[step]`, lane by lane.
 #[inline(always)]
-pub(super) fn product<S: Sums>(
+pub(crate) fn product<S: Sums>(
     units: &[S::Unit],
     strides: [usize; 2],
     lanes: &[[S::Unit; LANES]],
@@ -93,7 +93,7 @@ unsafe fn block<S: Sums, const ROWS: usize>(
 
 /// Sums in f32 that the compiler turns into vectors.
 #[derive(Clone, Copy)]
-pub(super) struct Plain<I> {
+pub(crate) struct Plain<I> {
     sums: Vector,
     instructions: std::marker::PhantomData<I>,
 }

@@ -2,19 +2,18 @@
 //! and again where allocating it anew would take longer than filling it.
 
 use std::marker::PhantomData;
-use std::ops::Range;
 use std::ptr::NonNull;
 
 use half::{bf16, f16};
 
-use super::simd::{LANES, Vector};
+use crate::vector::{LANES, Vector};
 
 /// Numbers as which any memory may be read.
 ///
 /// # Safety
 /// Every pattern of bits must be a value of the type, and every byte of a value must be part of it (no
 /// padding).
-pub(super) unsafe trait Pod: Copy + Send + Sync + 'static {}
+pub(crate) unsafe trait Pod: Copy + Send + Sync + 'static {}
 
 // SAFETY: Every pattern of 32 bits is an f32.
 unsafe impl Pod for f32 {}
@@ -30,11 +29,11 @@ unsafe impl Pod for Line {}
 /// Sixteen numbers of four bytes, or as many pairs of two.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(64))]
-pub(super) struct Line(Vector);
+pub(crate) struct Line(Vector);
 
 /// The same memory as numbers of another type; what is left over at the end is left out.
 #[inline(always)]
-pub(super) fn cast<T: Pod, U: Pod>(numbers: &[T]) -> &[U] {
+pub(crate) fn cast<T: Pod, U: Pod>(numbers: &[T]) -> &[U] {
     assert!(align_of::<U>() <= align_of::<T>());
     let count = size_of_val(numbers) / size_of::<U>();
     // SAFETY: The memory is aligned, as large as is said, borrowed as long as the result, and `Pod` allows to
@@ -44,7 +43,7 @@ pub(super) fn cast<T: Pod, U: Pod>(numbers: &[T]) -> &[U] {
 
 /// [`cast`], to write.
 #[inline(always)]
-pub(super) fn cast_mut<T: Pod, U: Pod>(numbers: &mut [T]) -> &mut [U] {
+pub(crate) fn cast_mut<T: Pod, U: Pod>(numbers: &mut [T]) -> &mut [U] {
     assert!(align_of::<U>() <= align_of::<T>());
     let count = size_of_val(numbers) / size_of::<U>();
     // SAFETY: As in `cast`; the borrow is exclusive, and `Pod` lets whatever is written be read as the old
@@ -54,7 +53,7 @@ pub(super) fn cast_mut<T: Pod, U: Pod>(numbers: &mut [T]) -> &mut [U] {
 
 /// Memory for `count` lines, which hold whatever they were filled with before.
 #[inline(always)]
-pub(super) fn lines<U: Pod>(memory: &mut Vec<Line>, count: usize) -> &mut [[U; LANES]] {
+pub(crate) fn lines<U: Pod>(memory: &mut Vec<Line>, count: usize) -> &mut [[U; LANES]] {
     const { assert!(size_of::<[U; LANES]>() == size_of::<Line>()) };
     grow(memory, count);
     cast_mut(&mut memory[..count])
@@ -69,7 +68,7 @@ fn grow(memory: &mut Vec<Line>, count: usize) {
 
 /// A `&mut [T]` that is shared out among threads: each may write its own part.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SharedMut<'m, T> {
+pub(crate) struct SharedMut<'m, T> {
     start: NonNull<T>,
     len: usize,
     memory: PhantomData<&'m mut [T]>,
@@ -84,13 +83,13 @@ unsafe impl<T: Send + Sync> Sync for SharedMut<'_, T> {}
 
 impl<'m, T> SharedMut<'m, T> {
     /// Shares out memory that nothing else looks at as long as it lives.
-    pub(super) fn of(numbers: &'m mut [T]) -> Self {
+    pub(crate) fn of(numbers: &'m mut [T]) -> Self {
         let len = numbers.len();
         Self { start: NonNull::from(numbers).cast(), len, memory: PhantomData }
     }
 
     /// Memory for `count` numbers, which hold whatever was there before.
-    pub(super) fn new(memory: &'m mut Vec<Line>, count: usize) -> Self
+    pub(crate) fn new(memory: &'m mut Vec<Line>, count: usize) -> Self
     where
         T: Pod,
     {
@@ -98,23 +97,8 @@ impl<'m, T> SharedMut<'m, T> {
         Self::of(&mut cast_mut(memory)[..count])
     }
 
-    /// [`SharedMut::of`] memory at an address.
-    ///
-    /// # Safety
-    /// There must be `len` numbers, aligned, that nothing else looks at as long as the result and its copies
-    /// are used.
-    pub(super) unsafe fn at(start: NonNull<T>, len: usize) -> Self {
-        Self { start, len, memory: PhantomData }
-    }
-
-    pub(super) fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         self.len
-    }
-
-    /// Where the memory is.
-    pub(super) fn addresses(self) -> Range<usize> {
-        let start = self.start.as_ptr().addr();
-        start..start + self.len * size_of::<T>()
     }
 
     /// `count` numbers from `first` on.
@@ -122,7 +106,7 @@ impl<'m, T> SharedMut<'m, T> {
     /// # Safety
     /// They must be there, and nobody else may read or write them while the slice lives.
     #[inline(always)]
-    pub(super) unsafe fn part(self, first: usize, count: usize) -> &'m mut [T] {
+    pub(crate) unsafe fn part(self, first: usize, count: usize) -> &'m mut [T] {
         // SAFETY: The memory is there as long as `'m`, and the part is the caller's alone.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr().add(first), count) }
     }
@@ -130,7 +114,7 @@ impl<'m, T> SharedMut<'m, T> {
 
 /// Numbers that are there before a step of work, or that an earlier step writes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Handover<'m, T>(SharedMut<'m, T>);
+pub(crate) struct Handover<'m, T>(SharedMut<'m, T>);
 
 impl<'m, T> From<&'m [T]> for Handover<'m, T> {
     fn from(numbers: &'m [T]) -> Self {
@@ -146,7 +130,7 @@ impl<'m, T> From<SharedMut<'m, T>> for Handover<'m, T> {
 }
 
 impl<'m, T> Handover<'m, T> {
-    pub(super) fn len(self) -> usize {
+    pub(crate) fn len(self) -> usize {
         self.0.len
     }
 
@@ -155,7 +139,7 @@ impl<'m, T> Handover<'m, T> {
     /// # Safety
     /// Nobody may write to them while the slice lives.
     #[inline(always)]
-    pub(super) unsafe fn read(self) -> &'m [T] {
+    pub(crate) unsafe fn read(self) -> &'m [T] {
         // SAFETY: The memory is there as long as `'m`, and nobody writes to it.
         unsafe { std::slice::from_raw_parts(self.0.start.as_ptr(), self.0.len) }
     }
@@ -165,7 +149,7 @@ impl<'m, T> Handover<'m, T> {
     /// # Safety
     /// They must be there, and nobody may write to them while the slice lives.
     #[inline(always)]
-    pub(super) unsafe fn part(self, first: usize, count: usize) -> &'m [T] {
+    pub(crate) unsafe fn part(self, first: usize, count: usize) -> &'m [T] {
         // SAFETY: As in `read`, of a part that is there.
         unsafe { std::slice::from_raw_parts(self.0.start.as_ptr().add(first), count) }
     }

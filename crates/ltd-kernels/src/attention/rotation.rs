@@ -1,8 +1,8 @@
 //! Rotary positions of queries and keys.
 
-use super::super::element::Element;
-use super::super::norm::inverse_rms;
-use super::super::simd::Instructions;
+use crate::element::Element;
+use crate::norm::inverse_rms;
+use crate::vector::Instructions;
 
 /// One head, normed if asked for, rotated (half-split convention) and scaled.
 #[inline(always)]

@@ -3,11 +3,11 @@
 use std::cell::Cell;
 use std::f32::consts::LOG2_E;
 
-use super::super::element::Element;
-use super::super::memory::{Handover, Line, cast, cast_mut, lines};
-use super::super::parallel::Work;
-use super::super::simd::{Instructions, Kernel, LANES, Vector};
-use super::super::sums::{Sums, product};
+use crate::element::Element;
+use crate::memory::{Handover, Line, cast, cast_mut, lines};
+use crate::threads::Work;
+use crate::vector::{Instructions, Kernel, LANES, Vector};
+use crate::sums::{Sums, product};
 use super::rotation::rotate;
 use super::units::Units;
 use super::{Number, Shared};

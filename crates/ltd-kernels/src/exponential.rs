@@ -1,11 +1,11 @@
 //! Exponentials of numbers at most 0, which softmax needs many of.
 
-use super::simd::{Instructions, multiply_add};
+use crate::vector::{Instructions, multiply_add};
 
 /// Coefficients of `2^x - 1` between -1/2 and 1/2, of the highest power first: the largest relative error of `2^x` is
 /// 9e-8, before rounding.
 #[expect(clippy::approx_constant, reason = "the last one was fitted, too")]
-pub(super) const POWERS: [f32; 5] =
+pub(crate) const POWERS: [f32; 5] =
     [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1];
 
 // Adding this makes a number whole.
@@ -13,7 +13,7 @@ const TO_WHOLE: f32 = 12_582_912.0;
 
 /// [`Instructions::exp2`] of one number, written so that it compiles to vector instructions.
 #[inline(always)]
-pub(super) fn exp2<I: Instructions>(x: f32) -> f32 {
+pub(crate) fn exp2<I: Instructions>(x: f32) -> f32 {
     // Results above it are normal numbers.
     const LOWEST: f32 = -126.0;
     // Not `max`, which would turn NaN into a number.
@@ -33,7 +33,7 @@ pub(super) fn exp2<I: Instructions>(x: f32) -> f32 {
 /// `exp` of numbers at most 0, within 2 units in the last place; 0 for what is too small, NaN for NaN (Cephes'
 /// method).
 #[inline(always)]
-pub(super) fn exp<I: Instructions>(x: f32) -> f32 {
+pub(crate) fn exp<I: Instructions>(x: f32) -> f32 {
     const LOWEST: f32 = -87.0;
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
@@ -57,9 +57,9 @@ pub(super) fn exp<I: Instructions>(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::InstructionSet;
-    use super::super::simd::{Kernel, LANES};
     use super::*;
+    use crate::InstructionSet;
+    use crate::vector::{Kernel, LANES};
 
     /// The exponential of a number, the natural one or the power of two.
     struct Exponential {

@@ -1,0 +1,248 @@
+//! Attention of a few rows over a cache: rotation, storing of keys and values, and grouped-query attention under a
+//! tree mask.
+//!
+//! Query heads that share a key head are rows of one problem, sixteen of them in the lanes of a vector: keys and values are
+//! read as they stand in the cache, and the softmax is computed lane by lane. Sums are taken in the order of the
+//! positions, and what a row does not see adds 0: its result does not depend on the rows beside it.
+
+mod rotation;
+mod rows;
+mod storing;
+mod units;
+mod visibility;
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::element::{Element, Float};
+use crate::memory::{Handover, Line, SharedMut};
+use crate::norm::{Input, RowNorm};
+use crate::product::{Columns, Inputs, Linear, Then};
+use crate::sums::Sums;
+use crate::threads::in_turn;
+use crate::vector::LANES;
+use crate::{Cpu, InstructionSet};
+use rows::Rows;
+use storing::Storing;
+
+pub use visibility::Visibility;
+
+thread_local! {
+    /// Of the thread that starts a forward.
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Memory {
+    normed: Vec<Line>,
+    /// Queries, keys and values, and what they give.
+    projected: Vec<Line>,
+    attended: Vec<Line>,
+}
+
+/// Sizes of the heads.
+#[derive(Debug, Clone, Copy)]
+pub struct Heads {
+    /// Query heads.
+    pub queries: usize,
+    /// Key and value heads.
+    pub keys: usize,
+    /// Width of a head.
+    pub width: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+}
+
+/// Norms of each query and key head before the rotation (Qwen3).
+#[derive(Debug, Clone, Copy)]
+pub struct HeadNorms<'t, T> {
+    /// Of queries, `[head width]`.
+    pub query: RowNorm<'t, T>,
+    /// Of keys, `[head width]`.
+    pub key: RowNorm<'t, T>,
+}
+
+/// Keys and values of one layer, each `[key heads, capacity, head width]`.
+#[derive(Debug)]
+pub struct Caches<'t, T> {
+    /// The keys.
+    pub keys: &'t mut [T],
+    /// The values.
+    pub values: &'t mut [T],
+    /// Positions that there is room for.
+    pub capacity: usize,
+    /// Positions that are there; those of the new rows come after them.
+    pub past: usize,
+}
+
+/// What is done between the projections: queries and keys are rotated, keys and values stored behind the `past` positions
+/// of the caches, and attended to.
+#[derive(Debug)]
+pub struct Attention<'t, T> {
+    /// Sizes of the heads.
+    pub heads: Heads,
+    /// Norms of the heads, if there are any.
+    pub norms: Option<HeadNorms<'t, T>>,
+    /// Cosines of the rows' angles, `[n, head width / 2]`.
+    pub cos: &'t [f32],
+    /// Sines of the rows' angles, `[n, head width / 2]`.
+    pub sin: &'t [f32],
+    /// Where keys and values are, and those of the rows are put.
+    pub caches: Caches<'t, T>,
+    /// Which positions each row sees.
+    pub visibility: &'t Visibility,
+}
+
+impl<T: Float> Attention<'_, T> {
+    /// Attends with what is projected already, `qkv` `[n, (query heads + 2 key heads) * width]`; `result` is
+    /// `[n, query heads * width]`.
+    ///
+    /// # Panics
+    /// If sizes do not fit.
+    pub fn attend(mut self, cpu: Cpu, qkv: &[T], result: &mut [T]) {
+        let shared = self.shared(cpu, qkv.into(), SharedMut::of(result));
+        // SAFETY: The work is made here; it writes the result and the caches, which are nobody else's.
+        unsafe { in_turn(cpu.threads, [&Storing(&shared), &Rows(&shared)]) };
+    }
+
+    /// `result = residual + output(attention(qkv(x)))`, with the rows of `x` normed if there is a norm: as one operation.
+    /// `x` is `[n, inputs of qkv]`, `residual` and `result` are `[n, outputs of output]`.
+    ///
+    /// # Panics
+    /// If sizes do not fit, or a weight is packed for other instructions than those of `cpu`.
+    pub fn attend_projected(
+        mut self,
+        cpu: Cpu,
+        [qkv, output]: [Linear<T>; 2],
+        x: &[T],
+        norm: Option<RowNorm<T>>,
+        residual: &[T],
+        result: &mut [T],
+    ) {
+        let rows = x.len() / qkv.weight.inputs();
+        MEMORY.with_borrow_mut(|memory| {
+            let Memory { normed, projected, attended } = memory;
+            let input = Input::new(cpu, x, norm, normed);
+            let projected = SharedMut::<T>::new(projected, rows * qkv.weight.outputs());
+            let attended = SharedMut::<T>::new(attended, rows * self.heads.queries * self.heads.width);
+            let qkv = qkv.product(cpu, Inputs::new(input.rows), Then::Nothing, projected);
+            let shared = self.shared(cpu, projected.into(), attended);
+            let residual = Then::Plus(Columns::of(residual.into(), output.weight.outputs()));
+            let output = output.product(cpu, Inputs::new(attended.into()), residual, SharedMut::of(result));
+            // SAFETY: The work is made here; what one of them writes (normed rows, projections, caches, what
+            // is attended to, the result) is nobody else's but that of the later ones, which read it.
+            unsafe { in_turn(cpu.threads, [&input, &qkv, &Storing(&shared), &Rows(&shared), &output]) };
+        });
+    }
+
+    /// What the steps share. All that they do is within what is checked here.
+    fn shared<'s>(&'s mut self, cpu: Cpu, qkv: Handover<'s, T>, result: SharedMut<'s, T>) -> Shared<'s, T> {
+        static FORWARDS: AtomicU64 = AtomicU64::new(0);
+        let Self { heads, norms, cos, sin, caches, visibility } = self;
+        let Caches { keys, values, capacity, past } = caches;
+        let (heads, capacity, past) = (*heads, *capacity, *past);
+        let Heads { queries, keys: key_heads, width, .. } = heads;
+        assert!(key_heads > 0 && queries.is_multiple_of(key_heads), "{queries} heads share {key_heads}");
+        assert!(width > 0 && width.is_multiple_of(2), "heads of {width} are rotated by halves");
+        let row = (queries + 2 * key_heads) * width;
+        let rows = qkv.len() / row;
+        assert_eq!((qkv.len(), result.len()), (rows * row, rows * queries * width), "projections, result");
+        assert_eq!([cos.len(), sin.len()], [rows * (width / 2); 2], "angles of {rows} rows");
+        let size = key_heads.checked_mul(width).and_then(|row| row.checked_mul(capacity));
+        assert_eq!([Some(keys.len()), Some(values.len())], [size; 2], "caches of {capacity} positions");
+        let room = capacity.checked_sub(past);
+        assert!(room.is_some_and(|room| rows <= room), "{rows} rows after {past} in a cache of {capacity}");
+        let vectors = (rows * queries / key_heads).div_ceil(LANES);
+        visibility.check(vectors, past + rows);
+        let norms = norms.map(|HeadNorms { query, key }| [query, key].map(|norm| (norm.weight, norm.eps)));
+        for (weight, _) in norms.iter().flatten() {
+            assert_eq!(weight.len(), width, "norms of heads");
+        }
+        Shared {
+            forward: FORWARDS.fetch_add(1, Ordering::Relaxed),
+            qkv,
+            heads,
+            norms,
+            cos,
+            sin,
+            caches: [SharedMut::of(keys), SharedMut::of(values)],
+            capacity,
+            past,
+            rows,
+            vectors,
+            visibility,
+            instructions: cpu.instructions,
+            result,
+        }
+    }
+}
+
+/// All that both steps share, of sizes that fit together: [`Attention::shared`] makes it.
+struct Shared<'t, T> {
+    /// Tells this forward from others.
+    forward: u64,
+    qkv: Handover<'t, T>,
+    heads: Heads,
+    /// Weight and epsilon, of queries and of keys.
+    norms: Option<[(&'t [T], f32); 2]>,
+    cos: &'t [f32],
+    sin: &'t [f32],
+    /// Of keys and of values.
+    caches: [SharedMut<'t, T>; 2],
+    capacity: usize,
+    past: usize,
+    rows: usize,
+    /// Vectors of query rows per key head.
+    vectors: usize,
+    visibility: &'t Visibility,
+    instructions: InstructionSet,
+    result: SharedMut<'t, T>,
+}
+
+impl<T: Element> Shared<'_, T> {
+    fn total(&self) -> usize {
+        self.past + self.rows
+    }
+
+    /// Query heads per key head.
+    fn group(&self) -> usize {
+        self.heads.queries / self.heads.keys
+    }
+
+    /// A head of a row of `qkv`.
+    #[inline(always)]
+    fn input<'q>(&self, qkv: &'q [T], row: usize, head: usize) -> &'q [T] {
+        let Heads { queries, keys, width, .. } = self.heads;
+        &qkv[(row * (queries + 2 * keys) + head) * width..][..width]
+    }
+
+    /// Cosines and sines of a row.
+    #[inline(always)]
+    fn angles(&self, row: usize) -> [&[f32]; 2] {
+        let half = self.heads.width / 2;
+        [self.cos, self.sin].map(|table| &table[row * half..][..half])
+    }
+
+    /// Where a position of a key head is in a cache.
+    fn place(&self, head: usize, position: usize) -> usize {
+        (head * self.capacity + position) * self.heads.width
+    }
+
+    /// The query rows of a vector, numbered through rows and the query heads that share a key head.
+    #[inline(always)]
+    fn queries(&self, vector: usize) -> Range<usize> {
+        vector * LANES..((vector + 1) * LANES).min(self.rows * self.group())
+    }
+
+    /// Row and query head of a query row of a key head.
+    #[inline(always)]
+    fn row_and_head(&self, key_head: usize, query: usize) -> (usize, usize) {
+        (query / self.group(), key_head * self.group() + query % self.group())
+    }
+}
+
+/// What is multiplied at once.
+type Unit<T, I> = <<T as Element>::Sums<I> as Sums>::Unit;
+/// Numbers that are multiplied.
+type Number<T, I> = <<T as Element>::Sums<I> as Sums>::Number;
