@@ -49,9 +49,14 @@ pub(crate) fn stdout(name: &str, arguments: &[&str]) -> String {
 
 /// Standard error of a program that must refuse its input.
 pub(crate) fn refusal(name: &str, arguments: &[&str]) -> String {
-    let output = run(name, arguments);
+    refusal_of(&mut program(name, arguments))
+}
+
+/// [`refusal`] of a command.
+pub(crate) fn refusal_of(command: &mut Command) -> String {
+    let output = command.output().expect("it starts");
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{name} {arguments:?}: {message}");
+    assert_eq!(output.status.code(), Some(2), "{command:?}: {message}");
     assert!(!message.contains("panicked"), "{message}");
     for line in message.lines() {
         let mut parts: Vec<&str> = line.split(": ").filter(|part| part.len() > 8).collect();

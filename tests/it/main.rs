@@ -6,6 +6,7 @@ mod console;
 mod decode;
 mod factored;
 mod folders;
+mod instructions;
 mod interrupt;
 mod nothing;
 mod path;

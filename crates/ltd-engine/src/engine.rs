@@ -11,8 +11,8 @@ use crate::dtype_choice::{DtypeChoice, candidates, choose_dtype};
 use crate::huge_pages;
 use crate::kv_cache::KvCache;
 use crate::model::{
-    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights, check_instructions,
-    instructions, passed_over_index, stored_kind,
+    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights,
+    check_instructions, instructions, passed_over_index, stored_kind,
 };
 use crate::placement::{Pair, Share, shares};
 use crate::session::{Identity, Session};

@@ -7,9 +7,12 @@
 
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput};
 use half::{bf16, f16};
-use ltd_kernels::{Cpu, Float, Fused, InstructionSet, Linear, Mlp, Panels, RowNorm, Scoped};
+use ltd_kernels::{
+    Attention, Caches, Cpu, Float, Fused, Heads, InstructionSet, Linear, Mlp, Panels, RowNorm, Scoped,
+    Serial, Threads, Visibility,
+};
 
 const HIDDEN: usize = 576;
 const INTERMEDIATE: usize = 1536;
@@ -59,22 +62,59 @@ fn of_type<T: Float + 'static>(criterion: &mut Criterion, cpu: Cpu, name: &str, 
     }
 }
 
+/// Rows behind a cache, all layers in turn, on one thread.
+fn attention<T: Float + 'static>(criterion: &mut Criterion, cpu: Cpu, name: &str, from: fn(f32) -> T) {
+    const HEADS: Heads = Heads { queries: 9, keys: 3, width: 64, scale: 0.125 };
+    const PAST: usize = 256;
+    const CAPACITY: usize = 512;
+    let cache = || numbers(LAYERS * HEADS.keys * CAPACITY * HEADS.width, from);
+    let (mut keys, mut values) = (cache(), cache());
+    let mut group = criterion.benchmark_group(format!("attention/{}/{name}", cpu.instructions));
+    for rows in ROWS {
+        let qkv = numbers(rows * 15 * HEADS.width, from);
+        let mut result = numbers(rows * 9 * HEADS.width, from);
+        let (cos, sin) = (vec![0.6; rows * HEADS.width / 2], vec![0.8; rows * HEADS.width / 2]);
+        let sees: Vec<bool> = (0..rows * rows).map(|i| i % rows <= i / rows).collect();
+        let visibility = Visibility::new(PAST, Some(&sees), rows, HEADS.queries / HEADS.keys);
+        group.bench_function(BenchmarkId::from_parameter(rows), |bencher| {
+            bencher.iter(|| {
+                let layer = HEADS.keys * CAPACITY * HEADS.width;
+                for (keys, values) in keys.chunks_exact_mut(layer).zip(values.chunks_exact_mut(layer)) {
+                    let attention = Attention {
+                        heads: HEADS,
+                        norms: None,
+                        cos: &cos,
+                        sin: &sin,
+                        caches: Caches { keys, values, capacity: CAPACITY, past: PAST },
+                        visibility: &visibility,
+                    };
+                    attention.attend(cpu, &qkv, &mut result);
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
 fn kernels(criterion: &mut Criterion) {
-    let threads = Scoped(2);
     for instructions in InstructionSet::available().filter(|set| !set.is_baseline()) {
-        let cpu = Cpu { instructions, threads: &threads };
-        of_type::<f32>(criterion, cpu, "f32", |x| x);
-        of_type::<bf16>(criterion, cpu, "bf16", bf16::from_f32);
-        of_type::<f16>(criterion, cpu, "f16", f16::from_f32);
+        let on = |threads: &'static dyn Threads| Cpu { instructions, threads };
+        let (one, two) = (on(&Serial), on(&Scoped(2)));
+        of_type::<f32>(criterion, two, "f32", |x| x);
+        of_type::<bf16>(criterion, two, "bf16", bf16::from_f32);
+        of_type::<f16>(criterion, two, "f16", f16::from_f32);
+        attention::<f32>(criterion, one, "f32", |x| x);
+        attention::<bf16>(criterion, one, "bf16", bf16::from_f32);
+        attention::<f16>(criterion, one, "f16", f16::from_f32);
     }
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default()
+fn main() {
+    let mut criterion = Criterion::default()
         .sample_size(20)
         .warm_up_time(Duration::from_millis(300))
-        .measurement_time(Duration::from_secs(1));
-    targets = kernels
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    kernels(&mut criterion);
+    criterion.final_summary();
 }
-criterion_main!(benches);

@@ -35,12 +35,7 @@ pub(crate) struct Input<'t, T> {
 }
 
 impl<'t, T: Element> Input<'t, T> {
-    pub(crate) fn new(
-        cpu: Cpu,
-        x: &'t [T],
-        norm: Option<RowNorm<'t, T>>,
-        memory: &'t mut Vec<Line>,
-    ) -> Self {
+    pub(crate) fn new(cpu: Cpu, x: &'t [T], norm: Option<RowNorm<'t, T>>, memory: &'t mut Vec<Line>) -> Self {
         let Some(norm) = norm else { return Self { rows: x.into(), norm: None } };
         let rows = SharedMut::new(memory, x.len());
         Self { rows: rows.into(), norm: Some(Norm::new(cpu, x, norm, rows, cpu.threads.count())) }
@@ -64,23 +59,17 @@ impl<T: Element> Work for Input<'_, T> {
 struct Norm<'t, T> {
     input: &'t [T],
     output: SharedMut<'t, T>,
-    norm: RowNorm<'t, T>,
+    by: RowNorm<'t, T>,
     parts: usize,
     instructions: InstructionSet,
 }
 
 impl<'t, T: Element> Norm<'t, T> {
-    fn new(
-        cpu: Cpu,
-        input: &'t [T],
-        norm: RowNorm<'t, T>,
-        output: SharedMut<'t, T>,
-        parts: usize,
-    ) -> Self {
+    fn new(cpu: Cpu, input: &'t [T], norm: RowNorm<'t, T>, output: SharedMut<'t, T>, parts: usize) -> Self {
         let (numbers, width) = (input.len(), norm.weight.len());
         assert!(width > 0 && numbers.is_multiple_of(width), "{numbers} numbers are no rows of {width}");
         assert_eq!(output.len(), numbers, "the result of a norm");
-        Self { input, output, norm, parts, instructions: cpu.instructions }
+        Self { input, output, by: norm, parts, instructions: cpu.instructions }
     }
 }
 
@@ -90,7 +79,7 @@ impl<T: Element> Work for Norm<'_, T> {
     }
 
     unsafe fn item(&self, part: usize, _: Option<usize>) {
-        let Self { input, output, norm: RowNorm { weight, eps }, parts, instructions } = *self;
+        let Self { input, output, by: RowNorm { weight, eps }, parts, instructions } = *self;
         let (rows, width) = (input.len() / weight.len(), weight.len());
         for row in rows * part / parts..rows * (part + 1) / parts {
             let input = &input[row * width..][..width];

@@ -239,7 +239,9 @@ mod tests {
     #[test]
     fn a_panic_ends_the_work_and_goes_on_where_it_was_started() {
         // At once, in the middle, by all of them.
-        for (panics, threads) in [0..1, 7..8, 0..20].into_iter().flat_map(|panics| POOLS.map(|pool| (panics.clone(), pool))) {
+        for (panics, threads) in
+            [0..1, 7..8, 0..20].into_iter().flat_map(|panics| POOLS.map(|pool| (panics.clone(), pool)))
+        {
             let later = AtomicUsize::new(0);
             let first = Each(20, |item| {
                 if panics.contains(&item) {

@@ -43,7 +43,15 @@ impl Progress {
             .with_prefix(name.to_owned())
             .with_style(style);
         let now = Instant::now();
-        Task { progress: self, name: name.to_owned(), total, bar, started: now, part_started: now, last_line: now }
+        Task {
+            progress: self,
+            name: name.to_owned(),
+            total,
+            bar,
+            started: now,
+            part_started: now,
+            last_line: now,
+        }
     }
 }
 

@@ -3,14 +3,14 @@
 use std::cell::Cell;
 use std::f32::consts::LOG2_E;
 
-use crate::element::Element;
-use crate::memory::{Handover, Line, cast, cast_mut, lines};
-use crate::threads::Work;
-use crate::vector::{Instructions, Kernel, LANES, Vector};
-use crate::sums::{Sums, product};
 use super::rotation::rotate;
 use super::units::Units;
 use super::{Number, Shared};
+use crate::element::Element;
+use crate::memory::{Handover, Line, cast, cast_mut, lines};
+use crate::sums::{Sums, product};
+use crate::threads::Work;
+use crate::vector::{Instructions, Kernel, LANES, Vector};
 
 thread_local! {
     /// Taken out rather than borrowed: a closure handed to `with_borrow_mut` is compiled without the kernel's instructions.

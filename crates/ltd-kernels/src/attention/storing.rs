@@ -1,10 +1,10 @@
 //! First step of the attention: keys and values of the new rows go into the cache.
 
+use super::Shared;
+use super::rotation::rotate;
 use crate::element::Element;
 use crate::threads::Work;
 use crate::vector::{Instructions, Kernel};
-use super::Shared;
-use super::rotation::rotate;
 
 /// Rotates and stores new keys, and stores new values; an item is a key head.
 pub(super) struct Storing<'s, 't, T>(pub(super) &'s Shared<'t, T>);

@@ -3,11 +3,11 @@
 
 use std::any::TypeId;
 
+use super::{Number, Shared, Unit};
 use crate::element::Element;
 use crate::memory::{Line, cast, lines};
-use crate::vector::{Instructions, LANES};
 use crate::sums::Sums;
-use super::{Number, Shared, Unit};
+use crate::vector::{Instructions, LANES};
 
 /// Keys and values of one head of one forward.
 #[derive(Default)]

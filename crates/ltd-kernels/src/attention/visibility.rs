@@ -14,12 +14,7 @@ pub struct Visibility {
 impl Visibility {
     /// Rows that all see `everywhere` positions and of those after them what `sees` says, row-major; `group` query
     /// heads share a key head.
-    pub fn new(
-        everywhere: usize,
-        sees: Option<&[bool]>,
-        rows: usize,
-        group: usize,
-    ) -> Self {
+    pub fn new(everywhere: usize, sees: Option<&[bool]>, rows: usize, group: usize) -> Self {
         let seeing = sees.map(|sees| {
             let (count, positions) = (rows * group, sees.len() / rows);
             let mut seeing = Vec::with_capacity(count.div_ceil(LANES) * positions);

@@ -286,7 +286,7 @@ macro_rules! panel {
             const OUTPUTS: usize = 2 * LANES;
             const NUMBERS: usize = 1;
             const ROWS: usize = 12;
-const STEPS: usize = 1;
+            const STEPS: usize = 1;
 
             fn place(output: usize, _: usize) -> usize {
                 let place: fn(usize) -> usize = $place;
@@ -368,7 +368,7 @@ impl PanelSums for PanelPairs {
     const OUTPUTS: usize = 2 * LANES;
     const NUMBERS: usize = 2;
     const ROWS: usize = 12;
-const STEPS: usize = 1;
+    const STEPS: usize = 1;
 
     fn place(output: usize, input: usize) -> usize {
         output * 2 + input
@@ -398,10 +398,7 @@ const STEPS: usize = 1;
         unsafe {
             let unit = transmute::<[bf16; 2], i32>(unit);
             let unit = transmute::<__m512i, __m512bh>(_mm512_set1_epi32(unit));
-            Self([
-                _mm512_dpbf16_ps(self.0[0], first, unit),
-                _mm512_dpbf16_ps(self.0[1], second, unit),
-            ])
+            Self([_mm512_dpbf16_ps(self.0[0], first, unit), _mm512_dpbf16_ps(self.0[1], second, unit)])
         }
     }
 

@@ -168,7 +168,10 @@ mod tests {
             assert_eq!(set.name().parse(), Ok(set));
         }
         let problem = "avx3".parse::<InstructionSet>().expect_err("unknown").to_string();
-        assert!(problem.starts_with("unknown instruction set `avx3`; this processor has baseline"), "{problem}");
+        assert!(
+            problem.starts_with("unknown instruction set `avx3`; this processor has baseline"),
+            "{problem}"
+        );
         for name in InstructionSet::NAMES {
             if let Err(problem) = name.parse::<InstructionSet>() {
                 assert!(problem.to_string().starts_with("unavailable instruction set"), "{problem}");

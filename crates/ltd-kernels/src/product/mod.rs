@@ -17,8 +17,8 @@ use crate::memory::{Line, SharedMut};
 use crate::norm::{Input, RowNorm};
 use crate::threads::in_turn;
 
-pub use panels::Panels;
 pub(crate) use multiply::{Columns, Inputs, Product, Then};
+pub use panels::Panels;
 pub(crate) use panels::{PanelSums, PlainPanel};
 
 thread_local! {
@@ -53,14 +53,7 @@ impl<'t, T: Float> Linear<'t, T> {
     ///
     /// # Panics
     /// If sizes do not fit, or the weight is packed for other instructions than those of `cpu`.
-    pub fn forward(
-        self,
-        cpu: Cpu,
-        x: &[T],
-        norm: Option<RowNorm<T>>,
-        fused: Fused<T>,
-        result: &mut [T],
-    ) {
+    pub fn forward(self, cpu: Cpu, x: &[T], norm: Option<RowNorm<T>>, fused: Fused<T>, result: &mut [T]) {
         NORMED.with_borrow_mut(|memory| {
             let outputs = self.weight.outputs();
             let then = match fused {

@@ -380,7 +380,8 @@ impl<T: Element> Multiplication<'_, '_, T> {
         let rounded = T::from_vector::<I>(values);
         // SAFETY: As above; the row is of this item's part and the columns are of its panel: they are this
         // thread's own.
-        let output = unsafe { product.result.numbers.part(product.result.place(row, panel_start, first), count) };
+        let output =
+            unsafe { product.result.numbers.part(product.result.place(row, panel_start, first), count) };
         match output.first_chunk_mut() {
             Some(output) => *output = rounded,
             None => output.copy_from_slice(&rounded[..count]),

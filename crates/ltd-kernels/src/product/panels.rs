@@ -105,7 +105,10 @@ impl<T: Float> Panels<T> {
     /// # Panics
     /// If the weight has another size, or no inputs.
     pub fn pack(cpu: Cpu, weight: &[T], [outputs, inputs]: [usize; 2]) -> Option<Self> {
-        assert!(inputs > 0 && Some(weight.len()) == outputs.checked_mul(inputs), "a weight {outputs} x {inputs}");
+        assert!(
+            inputs > 0 && Some(weight.len()) == outputs.checked_mul(inputs),
+            "a weight {outputs} x {inputs}"
+        );
         let Shape { panel, step } = cpu.instructions.run(ShapeOf::<T>(PhantomData));
         if !inputs.is_multiple_of(step) {
             return None;

@@ -31,7 +31,8 @@ impl<T: Tested> Case<T> {
         let random = &mut Random(seed);
         let Heads { queries, keys, width, .. } = heads;
         let capacity = past + rows + 3;
-        let angles: Vec<f64> = random.numbers::<f32>(rows * width / 2, 2.0).into_iter().map(f64::from).collect();
+        let angles: Vec<f64> =
+            random.numbers::<f32>(rows * width / 2, 2.0).into_iter().map(f64::from).collect();
         let everywhere = if sees.is_some() { past } else { past + rows };
         Self {
             heads,
@@ -137,7 +138,9 @@ fn attention_is_right<T: Tested>(
         assert_close(&found, &case.expected(rows), 6.0 * T::ROUNDING + 1e-5, &what);
         // The caches hold the new rows, and nothing else has changed.
         let Heads { queries, keys, width, .. } = heads;
-        for (head, position) in (0..keys).flat_map(|head| (0..case.capacity).map(move |position| (head, position))) {
+        for (head, position) in
+            (0..keys).flat_map(|head| (0..case.capacity).map(move |position| (head, position)))
+        {
             let place = (head * case.capacity + position) * width;
             let (key, value) = (&case.keys[place..][..width], &case.values[place..][..width]);
             if (past..past + rows).contains(&position) {

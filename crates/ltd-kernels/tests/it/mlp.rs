@@ -16,7 +16,8 @@ fn equals_its_operations_one_by_one() {
             let weights = shapes.map(|shape| Weight::<T>::new(cpu, random, shape, true));
             let [gate, up, down] = weights.each_ref().map(Weight::linear);
             let zeros = |width: usize| vec![T::rounded(0.0); rows * width];
-            let (mut normed, mut gates, mut inner) = (zeros(hidden), zeros(intermediate), zeros(intermediate));
+            let (mut normed, mut gates, mut inner) =
+                (zeros(hidden), zeros(intermediate), zeros(intermediate));
             let (mut expected, mut found) = (zeros(hidden), zeros(hidden));
             rms_norm(cpu, &x, norm, &mut normed);
             gate.forward(cpu, &normed, None, Fused::Silu, &mut gates);

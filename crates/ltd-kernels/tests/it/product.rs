@@ -149,8 +149,7 @@ fn a_weight_is_multiplied_by_the_instructions_that_it_is_packed_for() {
             let weight = Panels::pack(cpu(packed), &[1.0f32; 8], [2, 4]).expect("a weight");
             let mut result = [0.0; 2];
             let linear = Linear { weight: &weight, bias: None };
-            let product =
-                || linear.forward(cpu(instructions), &[1.0; 4], None, Fused::Nothing, &mut result);
+            let product = || linear.forward(cpu(instructions), &[1.0; 4], None, Fused::Nothing, &mut result);
             assert_eq!(catch_unwind(AssertUnwindSafe(product)).is_err(), packed != instructions);
         }
     }

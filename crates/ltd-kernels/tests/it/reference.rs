@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use ltd_kernels::{Cpu, Float, InstructionSet, Linear, Panels, RowNorm, Scoped, Serial, Threads};
 
 /// A number type of tests.
-pub trait Tested: Float + PartialEq + std::fmt::Debug {
+pub(crate) trait Tested: Float + PartialEq + std::fmt::Debug {
     const NAME: &str;
     /// Largest relative error of rounding.
     const ROUNDING: f64;
@@ -53,13 +53,13 @@ impl Tested for f16 {
 }
 
 /// All instruction sets of this processor, on one thread and on several.
-pub fn cpus() -> impl Iterator<Item = Cpu<'static>> {
+pub(crate) fn cpus() -> impl Iterator<Item = Cpu<'static>> {
     const THREADS: [&dyn Threads; 2] = [&Serial, &Scoped(3)];
     InstructionSet::available().flat_map(|instructions| THREADS.map(|threads| Cpu { instructions, threads }))
 }
 
 /// Numbers as a normal distribution makes them, always the same.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> f64 {
@@ -72,36 +72,36 @@ impl Random {
     }
 
     /// So many, of the standard deviation `scale`.
-    pub fn numbers<T: Tested>(&mut self, count: usize, scale: f64) -> Vec<T> {
+    pub(crate) fn numbers<T: Tested>(&mut self, count: usize, scale: f64) -> Vec<T> {
         let normal = |random: &mut Self| (0..12).map(|_| random.next()).sum::<f64>() - 6.0;
         (0..count).map(|_| T::rounded(scale * normal(self))).collect()
     }
 }
 
-pub fn values<T: Tested>(numbers: &[T]) -> Vec<f64> {
+pub(crate) fn values<T: Tested>(numbers: &[T]) -> Vec<f64> {
     numbers.iter().map(|number| number.value()).collect()
 }
 
 /// A weight as it is and as it is multiplied, and its bias.
-pub struct Weight<T> {
-    pub plain: Vec<T>,
-    pub packed: Panels<T>,
-    pub bias: Option<Vec<T>>,
+pub(crate) struct Weight<T> {
+    pub(crate) plain: Vec<T>,
+    pub(crate) packed: Panels<T>,
+    pub(crate) bias: Option<Vec<T>>,
 }
 
 impl<T: Tested> Weight<T> {
-    pub fn new(cpu: Cpu, random: &mut Random, [outputs, inputs]: [usize; 2], biased: bool) -> Self {
+    pub(crate) fn new(cpu: Cpu, random: &mut Random, [outputs, inputs]: [usize; 2], biased: bool) -> Self {
         let plain = random.numbers(outputs * inputs, 1.0 / (inputs as f64).sqrt());
         let packed = Panels::pack(cpu, &plain, [outputs, inputs]).expect("an even number of inputs");
         Self { plain, packed, bias: biased.then(|| random.numbers(outputs, 1.0)) }
     }
 
-    pub fn linear(&self) -> Linear<'_, T> {
+    pub(crate) fn linear(&self) -> Linear<'_, T> {
         Linear { weight: &self.packed, bias: self.bias.as_deref() }
     }
 
     /// `[n, inputs] -> [n, outputs]`.
-    pub fn product(&self, x: &[f64]) -> Vec<f64> {
+    pub(crate) fn product(&self, x: &[f64]) -> Vec<f64> {
         let outputs = self.packed.outputs();
         let (weight, bias) = (values(&self.plain), self.bias.as_ref().map(|bias| values(bias)));
         let row = |x: &[f64]| {
@@ -116,7 +116,7 @@ impl<T: Tested> Weight<T> {
     }
 }
 
-pub fn normed<T: Tested>(x: &[f64], norm: RowNorm<T>) -> Vec<f64> {
+pub(crate) fn normed<T: Tested>(x: &[f64], norm: RowNorm<T>) -> Vec<f64> {
     let weight = values(norm.weight);
     let row = |x: &[f64]| {
         let mean = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
@@ -126,12 +126,12 @@ pub fn normed<T: Tested>(x: &[f64], norm: RowNorm<T>) -> Vec<f64> {
     x.chunks_exact(weight.len()).flat_map(row).collect()
 }
 
-pub fn silu(x: f64) -> f64 {
+pub(crate) fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
 }
 
 /// Fails unless all numbers are close to those expected, in units of `scale`.
-pub fn assert_close<T: Tested>(found: &[T], expected: &[f64], tolerance: f64, what: &str) {
+pub(crate) fn assert_close<T: Tested>(found: &[T], expected: &[f64], tolerance: f64, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
         let error = (found.value() - expected).abs();

@@ -451,11 +451,17 @@ mod tests {
             |row: usize| -> Vec<usize> { (0..rows).filter(|other| sees[row * rows + other]).collect() };
         let rotary = RotaryTable::new(200, block.head_dim, &block.rope);
         // The first new row is the first or the second one of a pair of positions that is multiplied at once.
-        for (kind, past) in (40..60).flat_map(|past| [(Kind::Float, past), (Kind::BFloat16, past)]) {
+        let kinds = [Kind::Float, Kind::BFloat16, Kind::Half];
+        let cases = (40..60).flat_map(|past| kinds.map(|kind| (kind, past)));
+        for (set, (kind, past)) in
+            InstructionSet::available().flat_map(|set| cases.clone().map(move |case| (set, case)))
+        {
             // Equal weights, and values of which the large ones cancel out: what is left depends on the order of the sum.
             let random = |shape: &[i64]| Tensor::randn(shape, CPU);
+            // The largest of f16 is below 2^16.
+            let large = if kind == Kind::Half { 12 } else { 24 };
             let values =
-                |shape: &[i64]| random(shape).sign() * (random(shape).sign().clamp_min(0) * 24).exp2();
+                |shape: &[i64]| random(shape).sign() * (random(shape).sign().clamp_min(0) * large).exp2();
             let (count, width) = (rows as i64, block.head_dim);
             let new =
                 [random(&[count, 3 * width]), Tensor::zeros([count, width], CPU), values(&[count, width])];
@@ -463,7 +469,8 @@ mod tests {
             let context = [Tensor::zeros([1, 1, 1, past, width], CPU), values(&[1, 1, 1, past, width])];
             let context = Tensor::cat(&context, 1).to_kind(kind);
             let attend = |cache: &KvCache, x: &Tensor, positions: &[i64], past: i64, mask: &AttentionMask| {
-                let plan = AttentionPlan::new(&rotary, positions, past, mask, &block, x).expect("a plan");
+                let plan = AttentionPlan::with_form(Some(set), &rotary, positions, past, mask, &block, x);
+                let plan = plan.expect("a plan");
                 attention.attend(x, &plan, cache.layer(0)).expect("a result")
             };
             let new_cache = || {
@@ -483,7 +490,7 @@ mod tests {
                     assert_eq!(
                         alone,
                         in_tree.narrow(ROWS, row as i64, 1),
-                        "{kind:?}, {past}: row {row} of {leaf}"
+                        "{set} {kind:?}, {past}: row {row} of {leaf}"
                     );
                 }
             }

@@ -43,8 +43,9 @@ pub(super) fn are_faster(kind: Kind) -> bool {
 fn has_tiles(kind: Kind) -> bool {
     // Leaf 7, EDX: the standard library's name for it is not stable yet.
     const AMX_BF16: u32 = 1 << 22;
-    let has_amx =
-        || std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).edx & AMX_BF16 != 0;
+    let has_amx = || {
+        std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).edx & AMX_BF16 != 0
+    };
     match kind {
         Kind::BFloat16 => has_amx(),
         Kind::Half => is_x86_feature_detected!("avx512fp16"),
