@@ -1,31 +1,8 @@
 //! Where cycles come from: live models, later recorded traces.
 
-use std::time::{Duration, Instant};
-
-use ltd_engine::CycleOutcome;
-use ltd_policy::CycleSummary;
+use ltd_cycle::{Cycle, CycleOutcome};
 
 use crate::Result;
-
-/// A cycle under way.
-pub trait Cycle {
-    /// What a policy may see now.
-    fn summary(&self) -> CycleSummary<'_>;
-
-    /// Adds the time of a decision to the cycle.
-    fn add_policy_time(&mut self, elapsed: Duration);
-
-    /// Makes a decision on the cycle's clock.
-    fn decide<T>(&mut self, decide: impl FnOnce(&CycleSummary) -> T) -> T
-    where
-        Self: Sized,
-    {
-        let start = Instant::now();
-        let decision = decide(&self.summary());
-        self.add_policy_time(start.elapsed());
-        decision
-    }
-}
 
 /// A source of cycles, one after another. What both environments share, whoever runs the cycles.
 pub trait CycleBackend {

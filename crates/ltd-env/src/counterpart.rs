@@ -1,6 +1,6 @@
 //! Who makes the other decision while one policy learns.
 
-use ltd_engine::Controller;
+use ltd_cycle::Controller;
 use ltd_policy::CycleSummary;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

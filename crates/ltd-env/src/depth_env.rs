@@ -1,9 +1,9 @@
 //! When to stop drafting, as a decision process.
 
-use ltd_engine::Controller;
+use ltd_cycle::{Controller, Cycle};
 use ltd_policy::{CycleSummary, DepthActions, DepthRule, ObservationLayout};
 
-use crate::backend::{Cycle, CycleBackend};
+use crate::backend::CycleBackend;
 use crate::env::{Decision, Env, PolicyFn, Step};
 use crate::episode::Episodes;
 use crate::reward::RewardMeter;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ltd_engine::CycleOutcome;
+use ltd_cycle::CycleOutcome;
 
 use crate::Result;
 

@@ -1,14 +1,13 @@
 //! Cycles of real models on real prompts.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use ltd_engine::{CycleOutcome, CycleState, Engine, Sampler, Session, StopRule};
-use ltd_policy::CycleSummary;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Cycle, CycleBackend};
-use crate::prompt_stream::{Position, PromptStream};
+use crate::backend::CycleBackend;
+use crate::order::Position;
+use crate::prompt_stream::PromptStream;
 use crate::{Error, Interrupt, Result};
 
 /// Epochs in which each prompt came at least once, whatever their order, since one that began an answer.
@@ -53,16 +52,6 @@ struct LiveState {
     cycles: Option<Vec<PastCycle>>,
 }
 
-impl Cycle for CycleState {
-    fn summary(&self) -> CycleSummary<'_> {
-        CycleState::summary(self)
-    }
-
-    fn add_policy_time(&mut self, elapsed: Duration) {
-        CycleState::add_policy_time(self, elapsed);
-    }
-}
-
 impl LiveCycles {
     /// Cycles of `engine` over `prompts`. Each sequence is another one to `sampler`: a prompt that comes again is
     /// continued differently.
@@ -82,11 +71,9 @@ impl LiveCycles {
         let epochs = if self.sampler.params().is_greedy() { GREEDY_EPOCHS } else { SAMPLED_EPOCHS };
         let most = epochs * self.prompts.len();
         let mut answers = 0;
-        while self
-            .generation
-            .as_ref()
-            .is_none_or(|generation| self.stop.reached(&generation.session, generation.prompt_len).is_some())
-        {
+        while self.generation.as_ref().is_none_or(|generation| {
+            self.stop.reached(generation.session.continuation(generation.prompt_len)).is_some()
+        }) {
             // From prompt to prompt whoever takes the steps ends between them, and loses none.
             if answers > 0 {
                 self.interrupt.check()?;

@@ -1,6 +1,6 @@
 //! Replayed times that scatter as measured ones do.
 
-use ltd_engine::CycleTiming;
+use ltd_cycle::CycleTiming;
 use ltd_policy::{LatencyTable, Surface};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

@@ -11,11 +11,10 @@
 
 use std::ops::Add;
 
-use ltd_engine::{Controller, CycleOutcome, CycleStats};
+use ltd_cycle::{Controller, Cycle, CycleOutcome, CycleStats};
 use rayon::prelude::*;
 
-use crate::backend::Cycle;
-use crate::replay::{RecordedTree, ReplayCycle};
+use crate::replay::RecordedTree;
 use crate::trace::{Trace, TraceHeader, TracedSequence};
 use crate::{Costs, Interrupt, Result};
 
@@ -286,21 +285,11 @@ pub fn decide_at_every_position(
         interrupt.check()?;
         for at in 0..sequence.len() {
             let tree = RecordedTree { header, position: sequence.position(at) };
-            let mut cycle = tree.begin(controller.size_limit());
-            controller.begin_cycle();
-            while goes_on(header, &cycle, controller) {
-                tree.expand(&mut cycle);
-            }
+            let cycle = tree.draft(controller);
             controller.verification_size(&cycle.summary());
         }
     }
     Ok(())
-}
-
-/// Whether a recorded cycle drafts one more level: as the engine does.
-fn goes_on(header: &TraceHeader, cycle: &ReplayCycle, controller: &mut dyn Controller) -> bool {
-    let summary = cycle.summary();
-    summary.draft_depth < header.depth && summary.frontier > 0 && controller.continue_drafting(&summary)
 }
 
 /// Decodes one sequence of a trace under a controller; `visit` sees each cycle.
@@ -315,11 +304,7 @@ pub fn replay_sequence(
     let (mut at, mut rows) = (0, 1);
     while at < sequence.len() {
         let tree = RecordedTree { header, position: sequence.position(at) };
-        let mut cycle = tree.begin(controller.size_limit());
-        controller.begin_cycle();
-        while goes_on(header, &cycle, controller) {
-            tree.expand(&mut cycle);
-        }
+        let cycle = tree.draft(controller);
         let size = controller.verification_size(&cycle.summary());
         let outcome = tree.verify(&cycle, &sequence.tokens, costs, rows, size);
         controller.observe(&outcome);

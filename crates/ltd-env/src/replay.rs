@@ -1,15 +1,16 @@
 //! Cycles from a trace and a latency table: the same trees, the same outcomes, and the time they would take.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ltd_engine::{Contention, CycleOutcome, CycleTiming};
+use ltd_cycle::{Contention, Controller, Cycle, CycleOutcome, CycleTiming, draft};
 use ltd_policy::{CycleSummary, DecisionCost, LatencyModel};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Cycle, CycleBackend};
+use crate::backend::CycleBackend;
 use crate::noise::{Noise, Scatter};
-use crate::prompt_stream::{Order, Position};
+use crate::order::{Order, Position};
 use crate::trace::{Trace, TraceHeader, TracedPosition, TracedSequence};
 use crate::{Error, Result};
 
@@ -132,6 +133,10 @@ impl Cycle for ReplayCycle {
 
     /// Nothing: decisions have the time of the table.
     fn add_policy_time(&mut self, _elapsed: Duration) {}
+
+    fn decide<T>(&mut self, decide: impl FnOnce(&CycleSummary) -> T) -> T {
+        decide(&self.summary())
+    }
 }
 
 impl RecordedTree<'_> {
@@ -163,6 +168,17 @@ impl RecordedTree<'_> {
         cycle.scores[from + cycle.frontier * width..].fill(f32::NEG_INFINITY);
         cycle.level_rows.push(cycle.frontier);
         cycle.frontier = cycle.contention.add_level(&cycle.scores[from..]);
+    }
+
+    /// A cycle that a controller has drafted, as the engine has it draft.
+    pub(crate) fn draft(self, controller: &mut dyn Controller) -> ReplayCycle {
+        let mut cycle = self.begin(controller.size_limit());
+        controller.begin_cycle();
+        let Ok(()) = draft(controller, &mut cycle, self.header.depth, |cycle| {
+            self.expand(cycle);
+            Ok::<_, Infallible>(())
+        });
+        cycle
     }
 
     /// How a cycle ends. `tokens` are those of its sequence, `rows` those that the draft had not read.
@@ -238,7 +254,7 @@ impl CycleBackend for ReplayCycles {
 
     fn expand(&mut self, cycle: &mut ReplayCycle) -> Result<()> {
         if cycle.depth() >= self.trace.header.depth {
-            return Err(ltd_engine::Error::DepthLimit { depth: self.trace.header.depth }.into());
+            return Err(Error::DepthLimit { depth: self.trace.header.depth });
         }
         self.tree(self.place.ok_or(Error::NoEpisode)?).expand(cycle);
         Ok(())

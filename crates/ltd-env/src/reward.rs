@@ -1,6 +1,6 @@
 //! What a cycle is worth.
 
-use ltd_engine::CycleOutcome;
+use ltd_cycle::CycleOutcome;
 use serde::{Deserialize, Serialize};
 
 /// Which quantity is rewarded.
@@ -96,7 +96,7 @@ fn tokens_and_seconds(outcome: &CycleOutcome) -> (f64, f64) {
 mod tests {
     use std::time::Duration;
 
-    use ltd_engine::CycleTiming;
+    use ltd_cycle::CycleTiming;
 
     use super::*;
 

@@ -8,16 +8,18 @@
 //! but cycles, which need the tree at the position they land on, cannot be replayed.
 
 mod file;
+#[cfg(feature = "live")]
 mod record;
 mod sequence;
 
 use std::path::PathBuf;
 
-use ltd_engine::MAX_DEPTH;
+use ltd_cycle::MAX_DEPTH;
 use ltd_policy::{ModelIdentity, Models, tree_candidates};
 use serde::{Deserialize, Serialize};
 
 pub use file::{Trace, TraceWriter};
+#[cfg(feature = "live")]
 pub use record::record_sequence;
 pub use sequence::{TracedPosition, TracedSequence};
 

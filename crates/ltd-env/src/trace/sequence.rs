@@ -2,7 +2,8 @@
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use ltd_engine::{DraftTree, GrownTree};
+use ltd_cycle::{DraftTree, GrownTree};
+use ltd_policy::tree_candidates;
 
 use super::{Columns, TraceHeader};
 
@@ -80,7 +81,7 @@ impl TracedSequence {
         self.path_lens.push(path.len() as u8);
         let (width, scores) = (tree.beam_width(), tree.scores());
         for depth in 0..=tree.depth() {
-            let drafted = &scores[..width + depth * width * width];
+            let drafted = &scores[..tree_candidates(width, depth)];
             self.ranks.extend(path.iter().take(depth + 1).map(|&node| rank(drafted, node)));
         }
         self.starts.push(self.ranks.len());

@@ -1,6 +1,9 @@
 //! The draft tree and what is taken from it for verification: plain host data.
 
-use crate::frontier::Contention;
+use crate::contention::Contention;
+
+/// Deepest draft the method uses (design: `D <= 12`).
+pub const MAX_DEPTH: usize = 12;
 
 /// Candidates proposed in one cycle, level after level. Candidate `i` belongs to group `i / W`: the `W` children
 /// of one parent, best first. The first group hangs below the root; each later level has `W` groups, one per
@@ -185,7 +188,7 @@ impl VerificationTree {
 
     /// Follows, from the root, the children that equal the target's own choice after their parent's row, for which
     /// `target_choice` is asked: the most probable token, or one drawn from the target's distribution, which makes
-    /// this recursive rejection sampling (see [`crate::Sampler`]). Returns the rows of the path, root first, and the
+    /// this recursive rejection sampling. Returns the rows of the path, root first, and the
     /// target's token after it.
     pub fn accept<E>(
         &self,
