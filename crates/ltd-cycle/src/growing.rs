@@ -55,8 +55,8 @@ impl GrowingTree {
         self.ancestors.truncate(rows);
     }
 
-    /// Adds a level, as [`DraftTree::push_level`] does. The rows of the frontier, which proposed it,
-    /// are `first_row` and those after it.
+    /// Adds a level, as [`DraftTree::push_level`] does. The rows of the frontier, which proposed
+    /// it, are `first_row` and those after it.
     pub fn push_level(&mut self, first_row: usize, log_probs: &[f32], tokens: &[u32]) {
         let (start, width) = (self.tree.scores().len(), self.tree.beam_width());
         self.tree.push_level(log_probs, tokens);

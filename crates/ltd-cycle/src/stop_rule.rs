@@ -35,8 +35,8 @@ pub enum StopReason {
 }
 
 impl StopRule {
-    /// Whether generation ends before the next cycle or step. Speculative decoding commits several tokens at once
-    /// and may run past the end: [`StopRule::output`] cuts what is beyond.
+    /// Whether generation ends before the next cycle or step. Speculative decoding commits several
+    /// tokens at once and may run past the end: [`StopRule::output`] cuts what is beyond.
     pub fn reached(&self, continuation: Continuation) -> Option<StopReason> {
         let Continuation { tokens: new, root, is_full } = continuation;
         let within_limit = &new[..new.len().min(self.max_new_tokens)];
@@ -53,14 +53,15 @@ impl StopRule {
         }
     }
 
-    /// How many of the new tokens can be the root of a cycle: those before which generation has not ended. `room` is
-    /// the number of new tokens that the cache has room for.
+    /// How many of the new tokens can be the root of a cycle: those before which generation has not
+    /// ended. `room` is the number of new tokens that the cache has room for.
     pub fn roots(&self, new: &[u32], room: usize) -> usize {
         let before_end = new.iter().take_while(|token| !self.eos.contains(token)).count();
         before_end.min(self.max_new_tokens).min(room)
     }
 
-    /// The new tokens of a generation that ended: up to the first end-of-sequence token (included) and the limit.
+    /// The new tokens of a generation that ended: up to the first end-of-sequence token (included)
+    /// and the limit.
     pub fn output(&self, continuation: Continuation) -> Vec<u32> {
         let Continuation { tokens, root, .. } = continuation;
         let new = tokens.iter().copied().chain([root]);

@@ -42,7 +42,8 @@ impl CycleState {
         self.growing.tree()
     }
 
-    /// Expands no more than the best `rows` candidates, at least one, in the next level: to measure what such a level takes.
+    /// Expands no more than the best `rows` candidates, at least one, in the next level: to
+    /// measure what such a level takes.
     pub fn narrow(&mut self, rows: usize) {
         self.growing.narrow(rows);
     }
@@ -263,8 +264,7 @@ impl Engine {
         Ok((outcome, tree))
     }
 
-    /// The drafting half of a cycle: root expansion, then levels while the controller goes on and there is something to
-    /// expand.
+    /// The drafting half of a cycle: root expansion, then levels as [`ltd_cycle::draft`] adds them.
     pub fn draft_cycle(&self, session: &mut Session, controller: &mut dyn Controller) -> Result<CycleState> {
         let mut cycle = self.begin_cycle(session, controller.size_limit())?;
         controller.begin_cycle();

@@ -1,4 +1,4 @@
-//! Target and draft models, KV caches, draft trees and the draft-and-verify cycle of EAGLE-3.
+//! Target and draft models, KV caches and the draft-and-verify cycle of EAGLE-3.
 
 mod blame;
 mod config;

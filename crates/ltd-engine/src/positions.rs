@@ -175,7 +175,8 @@ impl Engine {
     }
 }
 
-/// What the frontiers of trees with `made` levels are to be run with. Their rows follow `past` cached ones.
+/// What the frontiers of trees with `made` levels are to be run with. Their rows follow `past`
+/// cached ones.
 fn level_rows(trees: &[Growing], past: usize, made: usize) -> LevelRows {
     let first = trees[0].root;
     let width = trees[0].tree.tree().beam_width();

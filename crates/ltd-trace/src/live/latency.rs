@@ -1,12 +1,31 @@
 //! `ltd-trace latency`.
 
+use std::path::PathBuf;
+
+use clap::Args;
 use ltd_console::{note, say};
 use ltd_engine::Engine;
 use ltd_policy::check_output_file;
 use ltd_train::{Interrupt, Progress, TrainConfig, describe_latency, measure_latency};
 
+use super::within;
 use crate::Result;
-use crate::cli::LatencyArgs;
+
+#[derive(Debug, Args)]
+pub(crate) struct LatencyArgs {
+    /// Configuration of a training run: models, dtype, device, action tables
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Change a value of the configuration, e.g. `--set engine.threads=1`; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Measured cycles per verification size and context length; where they scatter, up to four times as many
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = within::<u16>(3, u16::MAX.into()))]
+    pub(crate) repeats: u16,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
 
 pub(crate) fn latency(args: &LatencyArgs) -> Result<()> {
     check_output_file("--out", &args.out)?;
