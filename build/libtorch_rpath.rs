@@ -1,5 +1,5 @@
-//! Shared build script of every crate that links LibTorch: writes the folder of its libraries into the
-//! run path of the crate's binaries and tests, so that they start without `LD_LIBRARY_PATH`.
+//! Shared build script of every crate that links LibTorch: writes the folder of its libraries into
+//! the run path of the crate's binaries and tests, so that they start without `LD_LIBRARY_PATH`.
 
 #[expect(clippy::print_stdout, reason = "cargo reads it")]
 pub(crate) fn main() {

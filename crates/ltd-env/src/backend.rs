@@ -18,14 +18,14 @@ pub trait CycleBackend {
     /// Verifies the best `size` candidates and ends the cycle.
     fn verify(&mut self, cycle: Self::Cycle, size: usize) -> Result<CycleOutcome>;
 
-    /// A copy of the cycle under way to try decisions on, where outcomes are known in advance; `None` elsewhere.
-    /// Expanding it leaves the source as it is.
+    /// A copy of the cycle under way to try decisions on, where outcomes are known in advance;
+    /// `None` elsewhere. Expanding it leaves the source as it is.
     fn copy(&self, _cycle: &Self::Cycle) -> Option<Self::Cycle> {
         None
     }
 
-    /// What [`CycleBackend::verify`] would return for the cycle under way or a copy of it, where that is known in
-    /// advance; `None` elsewhere. The source stays where it is.
+    /// What [`CycleBackend::verify`] would return for the cycle under way or a copy of it, where
+    /// that is known in advance; `None` elsewhere. The source stays where it is.
     fn foresee(&self, _cycle: &Self::Cycle, _size: usize) -> Option<CycleOutcome> {
         None
     }

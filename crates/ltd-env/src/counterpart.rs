@@ -7,7 +7,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::random::stream;
 
-/// A depth drawn uniformly for each cycle, and a fixed size: lets a size policy see trees of every depth.
+/// A depth drawn uniformly for each cycle, and a fixed size: lets a size policy see trees of every
+/// depth.
 #[derive(Debug, Clone)]
 pub struct RandomDepth {
     depths: std::ops::RangeInclusive<usize>,

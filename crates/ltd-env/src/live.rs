@@ -10,13 +10,14 @@ use crate::order::Position;
 use crate::prompt_stream::PromptStream;
 use crate::{Error, Interrupt, Result};
 
-/// Epochs in which each prompt came at least once, whatever their order, since one that began an answer.
+/// Epochs in which each prompt came at least once, whatever their order, since one that began an
+/// answer.
 const GREEDY_EPOCHS: usize = 2;
 /// The same where answers are drawn: one may end at once by chance.
 const SAMPLED_EPOCHS: usize = 100;
 
-/// Decodes prompt after prompt, one cycle at a time. A generation goes on across episodes until its stop rule ends
-/// it; then the next prompt is prefilled.
+/// Decodes prompt after prompt, one cycle at a time. A generation goes on across episodes until its
+/// stop rule ends it; then the next prompt is prefilled.
 pub struct LiveCycles {
     engine: Rc<Engine>,
     prompts: PromptStream,
@@ -32,7 +33,8 @@ pub struct LiveCycles {
 struct Generation {
     session: Session,
     prompt_len: usize,
-    /// Each cycle so far: repeating them gives the same caches, bit for bit, which a prefill of the tokens would not.
+    /// Each cycle so far: repeating them gives the same caches, bit for bit, which a prefill of the
+    /// tokens would not.
     cycles: Vec<PastCycle>,
     /// Limit of the cycle under way.
     size_limit: usize,
@@ -53,8 +55,8 @@ struct LiveState {
 }
 
 impl LiveCycles {
-    /// Cycles of `engine` over `prompts`. Each sequence is another one to `sampler`: a prompt that comes again is
-    /// continued differently.
+    /// Cycles of `engine` over `prompts`. Each sequence is another one to `sampler`: a prompt that
+    /// comes again is continued differently.
     pub fn new(engine: Rc<Engine>, prompts: PromptStream, stop: StopRule, sampler: Sampler) -> Self {
         let interrupt = Interrupt::default();
         Self { engine, prompts, stop, sampler, interrupt, generation: None, recycled: None }
@@ -66,7 +68,8 @@ impl LiveCycles {
         Self { interrupt, ..self }
     }
 
-    /// The sequence to go on with: the present one, or that of the next prompt whose answer has a token.
+    /// The sequence to go on with: the present one, or that of the next prompt whose answer has a
+    /// token.
     fn generation(&mut self) -> Result<&mut Generation> {
         let epochs = if self.sampler.params().is_greedy() { GREEDY_EPOCHS } else { SAMPLED_EPOCHS };
         let most = epochs * self.prompts.len();

@@ -29,8 +29,8 @@ impl Scatter {
     }
 }
 
-/// Times of cycles whose parts scatter independently of each other. Means are then those of the samples, which a few
-/// slow ones raise above the medians that a table's times are.
+/// Times of cycles whose parts scatter independently of each other. Means are then those of the
+/// samples, which a few slow ones raise above the medians that a table's times are.
 pub(crate) struct Noise {
     scatter: Scatter,
     random: ChaCha8Rng,
@@ -42,7 +42,8 @@ impl Noise {
         Self { scatter, random: stream(seed, "replay noise") }
     }
 
-    /// [`Costs::timing`] with the root expansion, each level and the verification times a ratio drawn from the samples.
+    /// [`Costs::timing`] with the root expansion, each level and the verification times a ratio
+    /// drawn from the samples.
     pub(crate) fn timing(
         &mut self,
         costs: &Costs,

@@ -1,4 +1,5 @@
-//! Cycles from a trace and a latency table: the same trees, the same outcomes, and the time they would take.
+//! Cycles from a trace and a latency table: the same trees, the same outcomes, and the time they
+//! would take.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -30,8 +31,9 @@ impl Costs {
         Self { decision: DecisionCost::default(), ..self.clone() }
     }
 
-    /// Time of a cycle whose levels expand `level_rows` candidates and that verifies `size`, after `context_length`
-    /// tokens, of which the draft has not read the last `rows`. The depth is decided after each level.
+    /// Time of a cycle whose levels expand `level_rows` candidates and that verifies `size`, after
+    /// `context_length` tokens, of which the draft has not read the last `rows`. The depth is
+    /// decided after each level.
     pub fn timing(
         &self,
         level_rows: &[usize],
@@ -57,8 +59,9 @@ impl Costs {
     }
 }
 
-/// Replays recorded prompts one after another, in an order that is drawn anew for each epoch. Deterministic: the
-/// time of a decision is the table's, whatever the learner took, and noise comes from the seed.
+/// Replays recorded prompts one after another, in an order that is drawn anew for each epoch.
+/// Deterministic: the time of a decision is the table's, whatever the learner took, and noise comes
+/// from the seed.
 pub struct ReplayCycles {
     trace: Arc<Trace>,
     costs: Costs,
@@ -86,8 +89,8 @@ struct ReplayState {
     noise: Option<String>,
 }
 
-/// The tree at a position, and how cycles draft and verify it: what [`ReplayCycles`] and [`crate::oracle::replay`]
-/// share.
+/// The tree at a position, and how cycles draft and verify it: what [`ReplayCycles`] and
+/// [`crate::oracle::replay`] share.
 #[derive(Clone, Copy)]
 pub struct RecordedTree<'s> {
     /// Of its trace.
@@ -181,7 +184,8 @@ impl RecordedTree<'_> {
         cycle
     }
 
-    /// How a cycle ends. `tokens` are those of its sequence, `rows` those that the draft had not read.
+    /// How a cycle ends. `tokens` are those of its sequence, `rows` those that the draft had not
+    /// read.
     pub(crate) fn verify(
         self,
         cycle: &ReplayCycle,

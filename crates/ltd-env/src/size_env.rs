@@ -9,14 +9,16 @@ use crate::episode::Episodes;
 use crate::reward::RewardMeter;
 use crate::{Error, Result};
 
-/// One episode is one cycle and one decision: the counterpart drafts, the policy chooses the size, the cycle pays.
+/// One episode is one cycle and one decision: the counterpart drafts, the policy chooses the size,
+/// the cycle pays.
 pub struct SizeEnv<B: CycleBackend> {
     episodes: Episodes<B>,
     actions: SizeActions,
 }
 
 impl<B: CycleBackend> SizeEnv<B> {
-    /// An environment over the cycles of `backend`. The depth of the layout bounds the counterpart's drafts.
+    /// An environment over the cycles of `backend`. The depth of the layout bounds the
+    /// counterpart's drafts.
     pub fn new(
         backend: B,
         counterpart: Box<dyn Controller>,

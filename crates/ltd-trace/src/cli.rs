@@ -10,8 +10,8 @@ use crate::{Result, merge, oracle};
 
 /// Record draft trees once, measure costs anywhere, and learn what policies could gain.
 ///
-/// What the trees contain does not depend on the hardware, and what cycles cost does not depend on the text: a trace
-/// and a latency table together replay any policy on any machine.
+/// What the trees contain does not depend on the hardware, and what cycles cost does not depend on
+/// the text: a trace and a latency table together replay any policy on any machine.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {

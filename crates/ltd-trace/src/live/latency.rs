@@ -19,7 +19,8 @@ pub(crate) struct LatencyArgs {
     /// Change a value of the configuration, e.g. `--set engine.threads=1`; may be repeated
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(crate) overrides: Vec<String>,
-    /// Measured cycles per verification size and context length; where they scatter, up to four times as many
+    /// Measured cycles per verification size and context length; where they scatter, up to four
+    /// times as many
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = within::<u16>(3, u16::MAX.into()))]
     pub(crate) repeats: u16,
     /// File to write
@@ -35,8 +36,8 @@ pub(crate) fn latency(args: &LatencyArgs) -> Result<()> {
         note!("ltd-trace: warning: {warning}");
     }
     let models = config.engine.models()?;
-    // Half a measurement is of no use to anybody: until it is written, an interruption ends the program at
-    // once.
+    // Half a measurement is of no use to anybody: until it is written, an interruption ends the
+    // program at once.
     let (progress, interrupt) = (Progress::detect(), Interrupt::default());
     let table = measure_latency(&config, &engine, &models, usize::from(args.repeats), progress, &interrupt)?;
     table.write(&args.out)?;

@@ -82,7 +82,8 @@ struct Replay {
     tokens_per_second: f64,
     /// `policy / best constant - 1`.
     gain: f64,
-    /// Share of the gap between best constant and clairvoyant that is closed; null if there is none.
+    /// Share of the gap between best constant and clairvoyant that is closed; null if there is
+    /// none.
     closed: Option<f64>,
     depth: Distribution,
     /// Sizes as they were asked for, whatever a small tree made of them.
