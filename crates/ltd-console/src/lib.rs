@@ -8,6 +8,9 @@ use std::fmt::{Arguments, Display};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+/// Exit code of a program that an interrupt ended, as shells report it.
+pub const INTERRUPTED: u8 = 130;
+
 /// Standard output does not take a result.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output: {0}")]

@@ -8,10 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::device::DtypeSetting;
 use crate::text::ChatConfig;
-use crate::{Error, Result};
+use crate::{Error, MAX_DEPTH, Result};
 
-/// Deepest draft the method uses (design: `D <= 12`).
-pub const MAX_DEPTH: usize = 12;
 /// Widest beam: its levels, of a million candidates, are far beyond what a forward verifies.
 pub const MAX_BEAM_WIDTH: usize = 1024;
 /// Most threads: more than the processors that LibTorch runs on have.

@@ -1,7 +1,8 @@
 //! The draft-and-verify cycle: the one path that serving, evaluation and training share.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ltd_cycle::{GrowingTree, draft};
 use ltd_policy::CycleSummary;
 use tch::{Device, Tensor};
 
@@ -9,8 +10,9 @@ use crate::blame::Read;
 use crate::model::{AttentionMask, LogitRows};
 use crate::session::{Identity, Session};
 use crate::timing::timed;
-use crate::tree::{DraftTree, VerificationTree};
-use crate::{Controller, CycleOutcome, CycleTiming, Engine, Error, Result};
+use crate::{
+    Controller, Cycle, CycleOutcome, CycleTiming, DraftTree, Engine, Error, Result, VerificationTree,
+};
 
 const ROWS: i64 = 0;
 
@@ -19,13 +21,10 @@ const ROWS: i64 = 0;
 pub struct CycleState {
     /// Tells it from all others: what it holds is of one session, where that stood when it began.
     identity: Identity,
-    tree: DraftTree,
+    /// Rows are those of the draft's cache beyond its stable ones.
+    growing: GrowingTree,
     /// Draft output of the last level's rows, `[rows, hidden]`.
     hidden: Tensor,
-    /// Row of `hidden` from which each frontier node was proposed.
-    frontier_rows: Vec<i64>,
-    /// Tree rows (beyond the draft's stable cache) of each frontier node's ancestors.
-    frontier_ancestors: Vec<Vec<usize>>,
     /// Rows of each level's forward.
     level_rows: Vec<usize>,
     context_length: usize,
@@ -35,45 +34,39 @@ pub struct CycleState {
 impl CycleState {
     /// Draft forwards made after the root expansion.
     pub fn draft_depth(&self) -> usize {
-        self.tree.depth()
+        self.tree().depth()
     }
 
     /// The tree so far.
     pub fn tree(&self) -> &DraftTree {
-        &self.tree
+        self.growing.tree()
     }
 
-    /// What a policy may see now.
-    pub fn summary(&self) -> CycleSummary<'_> {
-        CycleSummary {
-            scores: self.tree.scores(),
-            beam_width: self.tree.beam_width(),
-            frontier: self.tree.frontier().len(),
-            draft_depth: self.tree.depth(),
-            context_length: self.context_length,
-        }
-    }
-
-    /// Expands no more than the best `rows` candidates in the next level: to measure what such a level takes.
+    /// Expands no more than the best `rows` candidates, at least one, in the next level: to
+    /// measure what such a level takes.
     pub fn narrow(&mut self, rows: usize) {
-        self.tree.narrow(rows);
+        self.growing.narrow(rows);
     }
 
     /// Where the time went so far.
     pub fn timing(&self) -> CycleTiming {
         self.timing
     }
+}
 
-    /// Makes a decision on the cycle's clock: the time `decide` takes counts as policy time.
-    pub fn decide<T>(&mut self, decide: impl FnOnce(&CycleSummary) -> T) -> T {
-        let start = Instant::now();
-        let decision = decide(&self.summary());
-        self.timing.policy += start.elapsed();
-        decision
+impl Cycle for CycleState {
+    fn summary(&self) -> CycleSummary<'_> {
+        let tree = self.tree();
+        CycleSummary {
+            scores: tree.scores(),
+            beam_width: tree.beam_width(),
+            frontier: tree.frontier().len(),
+            draft_depth: tree.depth(),
+            context_length: self.context_length,
+        }
     }
 
-    /// Adds the time of a decision that was made elsewhere (by a trainer) to the policy time.
-    pub fn add_policy_time(&mut self, elapsed: Duration) {
+    fn add_policy_time(&mut self, elapsed: Duration) {
         self.timing.policy += elapsed;
     }
 }
@@ -117,9 +110,7 @@ impl Engine {
         session.cycle = Some(identity);
         Ok(CycleState {
             identity,
-            frontier_rows: vec![0; tree.beam_width()],
-            frontier_ancestors: vec![Vec::new(); tree.beam_width()],
-            tree,
+            growing: GrowingTree::new(tree),
             hidden,
             level_rows: Vec::new(),
             context_length: session.context_length(),
@@ -133,8 +124,8 @@ impl Engine {
         if cycle.draft_depth() >= self.max_depth() {
             return Err(Error::DepthLimit { depth: self.max_depth() });
         }
-        if cycle.tree.frontier().is_empty() {
-            cycle.tree.push_level(&[], &[]);
+        if cycle.tree().frontier().is_empty() {
+            cycle.growing.push_level(0, &[], &[]);
             cycle.level_rows.push(0);
             return Ok(());
         }
@@ -144,22 +135,18 @@ impl Engine {
     }
 
     fn expand_frontier(&self, session: &Session, cycle: &mut CycleState) -> Result<()> {
-        let width = cycle.tree.beam_width();
-        let depth = cycle.tree.depth();
-        let rows = cycle.tree.frontier().len();
+        let (width, depth) = (cycle.tree().beam_width(), cycle.draft_depth());
+        let tokens: Vec<u32> = cycle.growing.frontier_tokens().collect();
+        let rows = tokens.len();
         let first_row: usize = cycle.level_rows.iter().sum();
-        let tokens: Vec<u32> = cycle.tree.frontier().iter().map(|&node| cycle.tree.tokens()[node]).collect();
-        let parents = self.index_tensor(&cycle.frontier_rows[..rows])?;
-        let hidden = cycle.hidden.f_index_select(ROWS, &parents)?;
+        let parents: Vec<i64> = cycle.growing.parents().iter().map(|&row| row as i64).collect();
+        let hidden = cycle.hidden.f_index_select(ROWS, &self.index_tensor(&parents)?)?;
 
         // Each node sees the stable cache, its ancestors and itself.
         let tree_rows = first_row + rows;
         let mut sees = vec![false; rows * tree_rows];
-        for (row, ancestors) in cycle.frontier_ancestors[..rows].iter_mut().enumerate() {
-            ancestors.push(first_row + row);
-            for &ancestor in ancestors.iter() {
-                sees[row * tree_rows + ancestor] = true;
-            }
+        for (row, sees) in sees.chunks_exact_mut(tree_rows).enumerate() {
+            cycle.growing.seen_by(row, first_row).for_each(|seen| sees[seen] = true);
         }
         let stable = session.draft_cache.len();
         let mask = &AttentionMask::tree(stable, sees);
@@ -176,13 +163,7 @@ impl Engine {
         let read = Read { tokens: &tokens, features: None };
         self.check_scores(&level.log_probs, depth + 1, |_| cycle.context_length, &read)?;
 
-        let level_start = cycle.tree.scores().len();
-        cycle.tree.push_level(&level.log_probs, &level.tokens);
-        let parent_rows: Vec<usize> =
-            cycle.tree.frontier().iter().map(|node| (node - level_start) / width).collect();
-        cycle.frontier_ancestors =
-            parent_rows.iter().map(|&row| cycle.frontier_ancestors[row].clone()).collect();
-        cycle.frontier_rows = parent_rows.iter().map(|&row| row as i64).collect();
+        cycle.growing.push_level(first_row, &level.log_probs, &level.tokens);
         cycle.hidden = hidden;
         cycle.level_rows.push(rows);
         Ok(())
@@ -204,7 +185,8 @@ impl Engine {
         session.check_cycle(self.identity, cycle.identity)?;
         session.cycle = None;
         let room = self.capacity() - session.context_length() - 1;
-        let CycleState { tree, level_rows, context_length, mut timing, .. } = cycle;
+        let CycleState { growing, level_rows, context_length, mut timing, .. } = cycle;
+        let tree = growing.into_tree();
         let mut forwards = Duration::ZERO;
         let (verified, elapsed) = timed(self.device, || {
             let verification = tree.select(session.root, size.min(room));
@@ -282,17 +264,11 @@ impl Engine {
         Ok((outcome, tree))
     }
 
-    /// The drafting half of a cycle: root expansion, then levels while the controller goes on and there is something to
-    /// expand.
+    /// The drafting half of a cycle: root expansion, then levels as [`ltd_cycle::draft`] adds them.
     pub fn draft_cycle(&self, session: &mut Session, controller: &mut dyn Controller) -> Result<CycleState> {
         let mut cycle = self.begin_cycle(session, controller.size_limit())?;
         controller.begin_cycle();
-        while cycle.draft_depth() < self.max_depth()
-            && !cycle.tree.frontier().is_empty()
-            && cycle.decide(|summary| controller.continue_drafting(summary))
-        {
-            self.expand(session, &mut cycle)?;
-        }
+        draft(controller, &mut cycle, self.max_depth(), |cycle| self.expand(session, cycle))?;
         Ok(cycle)
     }
 }

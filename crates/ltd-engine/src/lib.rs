@@ -1,8 +1,7 @@
-//! Target and draft models, KV caches, draft trees and the draft-and-verify cycle of EAGLE-3.
+//! Target and draft models, KV caches and the draft-and-verify cycle of EAGLE-3.
 
 mod blame;
 mod config;
-mod controller;
 mod cuda;
 mod cycle;
 mod device;
@@ -10,14 +9,11 @@ mod dtype_choice;
 mod engine;
 mod error;
 mod fingerprint;
-mod frontier;
-mod generate;
 mod huge_pages;
 mod kv_cache;
 mod model;
 mod operations;
 mod out_of_memory;
-mod outcome;
 #[cfg(test)]
 #[path = "../tests/it/pairs.rs"]
 mod pairs;
@@ -32,30 +28,29 @@ mod sampling;
 mod session;
 pub mod text;
 mod timing;
-mod tree;
 mod waiting;
 
-pub use config::{Devices, EngineConfig, MAX_BEAM_WIDTH, MAX_DEPTH};
-pub use controller::{Controller, Learned, Static, WholeBeam};
+pub use config::{Devices, EngineConfig, MAX_BEAM_WIDTH};
 pub use cycle::{CycleState, VerifiedTree};
 pub use device::{Dtype, DtypeSetting};
 pub use dtype_choice::{DtypeChoice, DtypeTiming};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
-pub use frontier::Contention;
-pub use generate::{StopReason, StopRule};
+/// The plain data of `ltd-cycle` that the engine takes and gives.
+pub use ltd_cycle::{
+    Continuation, Controller, Cycle, CycleOutcome, CycleStats, CycleTiming, DraftTree, GrownTree, Learned,
+    MAX_DEPTH, Static, StopReason, StopRule, VerificationTree, WholeBeam,
+};
 pub use model::{
     BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig, libtorch_version, why_not_packed,
 };
 pub use operations::Operation;
 pub use out_of_memory::OutOfMemory;
-pub use outcome::{CycleOutcome, CycleStats, CycleTiming};
 pub use placement::Shortage;
-pub use positions::{Along, GrownTree};
+pub use positions::Along;
 pub use products::{ProductKernel, Products};
 pub use rehearsal::Rehearsal;
 pub use sampling::{Sampler, SamplingParams, distribution, tokens_at};
 pub use session::Session;
-pub use tree::{DraftTree, VerificationTree};
 pub use waiting::bound_spinning;

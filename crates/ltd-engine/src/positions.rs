@@ -1,12 +1,12 @@
 //! Draft trees at many positions of a known sequence: what recording needs, at the price of few large forwards.
 
+use ltd_cycle::GrowingTree;
 use tch::Tensor;
 
 use crate::blame::Read;
 use crate::kv_cache::KvCache;
 use crate::model::{AttentionMask, entropies};
-use crate::tree::DraftTree;
-use crate::{Engine, Error, Result};
+use crate::{DraftTree, Engine, Error, GrownTree, Result};
 
 const ROWS: i64 = 0;
 
@@ -27,27 +27,21 @@ pub struct Along {
     pub hidden: bool,
 }
 
-/// A draft tree, and what the draft was like where it grew.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GrownTree {
-    /// Position of its root.
-    pub root: usize,
-    /// Its candidates.
-    pub tree: DraftTree,
-    /// Entropy, in nats, of the draft's distribution that each group of `W` candidates is the top of: after the root,
-    /// then after each frontier node, level after level, `[1 + depth * W]`. Empty unless wanted.
-    pub entropies: Vec<f32>,
-    /// The draft's output after the root, before its last norm, `[hidden]`. Empty unless wanted.
-    pub hidden: Vec<f32>,
-}
-
 /// A tree that grows beside others.
 struct Growing {
-    grown: GrownTree,
-    /// Row of the last level's hidden states from which each frontier node was proposed.
-    frontier_rows: Vec<i64>,
-    /// Tree rows of each frontier node's ancestors.
-    frontier_ancestors: Vec<Vec<usize>>,
+    /// Position of its root.
+    root: usize,
+    /// Rows are those of the draft's cache.
+    tree: GrowingTree,
+    entropies: Vec<f32>,
+    hidden: Vec<f32>,
+}
+
+impl From<Growing> for GrownTree {
+    fn from(growing: Growing) -> Self {
+        let Growing { root, tree, entropies, hidden } = growing;
+        Self { root, tree: tree.into_tree(), entropies, hidden }
+    }
 }
 
 /// The rows of one level of all trees, tree after tree.
@@ -90,7 +84,7 @@ impl Engine {
         let mut cache = self.draft_cache(tokens.len() + batch * self.beam_width() * along.depth)?;
         for roots in roots.chunks(batch) {
             for growing in self.grow(tokens, &features, roots, along, &mut cache)? {
-                visit(growing.grown)?;
+                visit(growing.into())?;
             }
         }
         Ok(())
@@ -134,14 +128,10 @@ impl Engine {
         };
         let rows = level.log_probs.chunks_exact(width).zip(level.tokens.chunks_exact(width));
         let trees = rows.zip(roots).enumerate().map(|(number, ((log_probs, tokens), &root))| Growing {
-            grown: GrownTree {
-                root,
-                tree: DraftTree::new(log_probs, tokens.to_vec()),
-                entropies: part(&entropies, number),
-                hidden: part(&states, number),
-            },
-            frontier_rows: vec![number as i64; width],
-            frontier_ancestors: vec![Vec::new(); width],
+            root,
+            tree: GrowingTree::new(DraftTree::new(log_probs, tokens.to_vec())),
+            entropies: part(&entropies, number),
+            hidden: part(&states, number),
         });
         Ok(trees.collect())
     }
@@ -158,7 +148,7 @@ impl Engine {
     ) -> Result<Tensor> {
         let width = self.beam_width();
         let past = last + made * trees.len() * width;
-        let first = trees[0].grown.root;
+        let first = trees[0].root;
         let rows = level_rows(trees, past, made);
         let input = hidden.f_index_select(ROWS, &self.index_tensor(&rows.parents)?)?;
         let mask = AttentionMask::tree(first as i64, rows.sees);
@@ -166,54 +156,45 @@ impl Engine {
         let hidden = self.draft.forward(&tokens, &input, &rows.positions, &mask, cache, past as i64)?;
         let logits = self.draft.logits(&hidden)?;
         let level = self.draft.continuations(&logits, width)?;
-        let root = |index: usize| trees[index / (width * width)].grown.root;
+        let root = |index: usize| trees[index / (width * width)].root;
         let read = Read { tokens: &rows.tokens, features: None };
         self.check_scores(&level.log_probs, made + 1, root, &read)?;
         if along.entropies {
             let entropies = entropies(&logits)?;
             for (growing, entropies) in trees.iter_mut().zip(entropies.chunks_exact(width)) {
-                growing.grown.entropies.extend_from_slice(entropies);
+                growing.entropies.extend_from_slice(entropies);
             }
         }
         let of_trees = level.log_probs.chunks_exact(width * width);
         for (number, (growing, (log_probs, tokens))) in
             trees.iter_mut().zip(of_trees.zip(level.tokens.chunks_exact(width * width))).enumerate()
         {
-            let tree = &mut growing.grown.tree;
-            let start = tree.scores().len();
-            tree.push_level(log_probs, tokens);
-            let parents: Vec<usize> = tree.frontier().iter().map(|node| (node - start) / width).collect();
-            growing.frontier_ancestors =
-                parents.iter().map(|&parent| growing.frontier_ancestors[parent].clone()).collect();
-            growing.frontier_rows = parents.iter().map(|&parent| (number * width + parent) as i64).collect();
+            growing.tree.push_level(past + number * width, log_probs, tokens);
         }
         Ok(hidden)
     }
 }
 
-/// What the frontiers of trees with `made` levels are to be run with. Their rows follow `past` cached ones, and each
-/// becomes its own ancestor.
-fn level_rows(trees: &mut [Growing], past: usize, made: usize) -> LevelRows {
-    let first = trees[0].grown.root;
-    let width = trees[0].grown.tree.beam_width();
+/// What the frontiers of trees with `made` levels are to be run with. Their rows follow `past`
+/// cached ones.
+fn level_rows(trees: &[Growing], past: usize, made: usize) -> LevelRows {
+    let first = trees[0].root;
+    let width = trees[0].tree.tree().beam_width();
     let count = trees.len() * width;
     let columns = past + count - first;
+    // Of the level before: one row is each tree's root expansion.
+    let rows_before = if made == 0 { 1 } else { width };
     let mut rows = LevelRows { sees: vec![false; count * columns], ..LevelRows::default() };
-    for (number, Growing { grown: GrownTree { root, tree, .. }, frontier_rows, frontier_ancestors }) in
-        trees.iter_mut().enumerate()
-    {
+    for (number, Growing { root, tree, .. }) in trees.iter().enumerate() {
         rows.positions.extend(std::iter::repeat_n((*root + made) as i64, width));
-        rows.tokens.extend(tree.frontier().iter().map(|&node| tree.tokens()[node]));
-        rows.parents.extend_from_slice(frontier_rows);
-        for (node, ancestors) in frontier_ancestors.iter_mut().enumerate() {
+        rows.tokens.extend(tree.frontier_tokens());
+        rows.parents.extend(tree.parents().iter().map(|row| (number * rows_before + row) as i64));
+        for node in 0..width {
             let row = number * width + node;
-            ancestors.push(past + row);
             let sees = &mut rows.sees[row * columns..][..columns];
             // Its own part of the sequence, its ancestors and itself.
             sees[..*root - first].fill(true);
-            for &ancestor in &*ancestors {
-                sees[ancestor - first] = true;
-            }
+            tree.seen_by(node, past + number * width).for_each(|seen| sees[seen - first] = true);
         }
     }
     rows

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tch::Tensor;
 
 use crate::kv_cache::KvCache;
-use crate::{Error, Result, Sampler};
+use crate::{Continuation, Error, Result, Sampler};
 
 /// Tells an engine, or a cycle, from all others of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,14 @@ impl Session {
     /// Whether the cache has no room for the root token.
     pub fn is_full(&self) -> bool {
         self.tokens.len() >= self.capacity
+    }
+
+    /// What was generated after a prompt of `prompt_len` tokens.
+    ///
+    /// # Panics
+    /// If the session has fewer tokens.
+    pub fn continuation(&self, prompt_len: usize) -> Continuation<'_> {
+        Continuation { tokens: &self.tokens[prompt_len..], root: self.root, is_full: self.is_full() }
     }
 
     /// Features that the next root expansion will read, `[rows, 3 * hidden]` row-major, with the row length.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ltd_engine::{DraftTree, GrownTree, Static};
+use ltd_cycle::{DraftTree, GrownTree, Static};
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TracedSequence};
 use ltd_env::{
     Costs, Decision, DepthEnv, Env, RandomDepth, ReplayCycles, Reward, RewardMeter, SizeEnv, stream,

@@ -1,31 +1,8 @@
 //! Where cycles come from: live models, later recorded traces.
 
-use std::time::{Duration, Instant};
-
-use ltd_engine::CycleOutcome;
-use ltd_policy::CycleSummary;
+use ltd_cycle::{Cycle, CycleOutcome};
 
 use crate::Result;
-
-/// A cycle under way.
-pub trait Cycle {
-    /// What a policy may see now.
-    fn summary(&self) -> CycleSummary<'_>;
-
-    /// Adds the time of a decision to the cycle.
-    fn add_policy_time(&mut self, elapsed: Duration);
-
-    /// Makes a decision on the cycle's clock.
-    fn decide<T>(&mut self, decide: impl FnOnce(&CycleSummary) -> T) -> T
-    where
-        Self: Sized,
-    {
-        let start = Instant::now();
-        let decision = decide(&self.summary());
-        self.add_policy_time(start.elapsed());
-        decision
-    }
-}
 
 /// A source of cycles, one after another. What both environments share, whoever runs the cycles.
 pub trait CycleBackend {
@@ -41,14 +18,14 @@ pub trait CycleBackend {
     /// Verifies the best `size` candidates and ends the cycle.
     fn verify(&mut self, cycle: Self::Cycle, size: usize) -> Result<CycleOutcome>;
 
-    /// A copy of the cycle under way to try decisions on, where outcomes are known in advance; `None` elsewhere.
-    /// Expanding it leaves the source as it is.
+    /// A copy of the cycle under way to try decisions on, where outcomes are known in advance;
+    /// `None` elsewhere. Expanding it leaves the source as it is.
     fn copy(&self, _cycle: &Self::Cycle) -> Option<Self::Cycle> {
         None
     }
 
-    /// What [`CycleBackend::verify`] would return for the cycle under way or a copy of it, where that is known in
-    /// advance; `None` elsewhere. The source stays where it is.
+    /// What [`CycleBackend::verify`] would return for the cycle under way or a copy of it, where
+    /// that is known in advance; `None` elsewhere. The source stays where it is.
     fn foresee(&self, _cycle: &Self::Cycle, _size: usize) -> Option<CycleOutcome> {
         None
     }

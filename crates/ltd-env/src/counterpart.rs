@@ -1,13 +1,14 @@
 //! Who makes the other decision while one policy learns.
 
-use ltd_engine::Controller;
+use ltd_cycle::Controller;
 use ltd_policy::CycleSummary;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::random::stream;
 
-/// A depth drawn uniformly for each cycle, and a fixed size: lets a size policy see trees of every depth.
+/// A depth drawn uniformly for each cycle, and a fixed size: lets a size policy see trees of every
+/// depth.
 #[derive(Debug, Clone)]
 pub struct RandomDepth {
     depths: std::ops::RangeInclusive<usize>,

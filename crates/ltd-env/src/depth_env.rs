@@ -1,9 +1,9 @@
 //! When to stop drafting, as a decision process.
 
-use ltd_engine::Controller;
+use ltd_cycle::{Controller, Cycle};
 use ltd_policy::{CycleSummary, DepthActions, DepthRule, ObservationLayout};
 
-use crate::backend::{Cycle, CycleBackend};
+use crate::backend::CycleBackend;
 use crate::env::{Decision, Env, PolicyFn, Step};
 use crate::episode::Episodes;
 use crate::reward::RewardMeter;
@@ -12,8 +12,8 @@ use crate::{Error, Result};
 /// Cycles in a row without a decision after which none is to be expected.
 const MOST_UNASKED: usize = 1000;
 
-/// One episode is one cycle. Asked at the depths where both actions are possible; continuing pays nothing, the end
-/// of drafting pays the cycle's reward. The counterpart chooses the size.
+/// One episode is one cycle. Asked at the depths where both actions are possible; continuing pays
+/// nothing, the end of drafting pays the cycle's reward. The counterpart chooses the size.
 pub struct DepthEnv<B: CycleBackend> {
     episodes: Episodes<B>,
     actions: DepthActions,
@@ -32,8 +32,8 @@ impl<B: CycleBackend> DepthEnv<B> {
         Self { episodes: Episodes::new(backend, counterpart, layout, reward, size_limit), actions }
     }
 
-    /// Drafts until a decision is due or drafting is over, as it is where nothing is left to expand; says whether a
-    /// decision is due.
+    /// Drafts until a decision is due or drafting is over, as it is where nothing is left to
+    /// expand; says whether a decision is due.
     fn draft_to_decision(&mut self, cycle: &mut B::Cycle) -> Result<bool> {
         loop {
             if cycle.summary().frontier == 0 {
@@ -88,7 +88,8 @@ impl<B: CycleBackend> Env for DepthEnv<B> {
         self.episodes.finish(cycle, size)
     }
 
-    /// Drafts a copy of the cycle to its greatest depth, then goes back from there: one visit per decision.
+    /// Drafts a copy of the cycle to its greatest depth, then goes back from there: one visit per
+    /// decision.
     fn action_values(&mut self, policy: &mut PolicyFn, gamma: f32) -> Result<Option<Vec<f32>>> {
         let Some(mut cycle) = self.episodes.backend.copy(self.episodes.pending()?) else { return Ok(None) };
         let mut observation = vec![0.0; self.observation_len()];
@@ -124,9 +125,9 @@ impl<B: CycleBackend> Env for DepthEnv<B> {
     }
 }
 
-/// Values of stopping and of continuing at the first of some decisions. `stops` are the rewards of stopping at each of
-/// them and, last, where drafting ends by itself; `later` the probabilities that the policy continues at each but the
-/// first.
+/// Values of stopping and of continuing at the first of some decisions. `stops` are the rewards of
+/// stopping at each of them and, last, where drafting ends by itself; `later` the probabilities
+/// that the policy continues at each but the first.
 fn action_values(stops: &[f32], later: &[f32], gamma: f32) -> Vec<f32> {
     let (last, decisions) = stops.split_last().expect("invariant: drafting ends somewhere");
     // Continuing at the last decision pays in the same step; each earlier one leads to a decision.
@@ -146,7 +147,8 @@ mod tests {
 
     #[test]
     fn the_value_of_continuing_is_what_the_policy_makes_of_it() {
-        // Stop now: 1. Continue: stop there for 2, or go on to the end for 4, each half the time and a step later.
+        // Stop now: 1. Continue: stop there for 2, or go on to the end for 4, each half the time
+        // and a step later.
         let values = action_values(&[1.0, 2.0, 4.0], &[0.5], 0.5);
         assert_eq!(values[DepthActions::STOP], 1.0);
         assert_eq!(values[DepthActions::CONTINUE], 0.5 * (0.5 * 2.0 + 0.5 * 4.0));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ltd_engine::CycleOutcome;
+use ltd_cycle::CycleOutcome;
 
 use crate::Result;
 
@@ -42,25 +42,29 @@ pub trait Env {
     /// Starts an episode and writes its first observation (`[observation_len]`).
     fn reset(&mut self, observation: &mut [f32]) -> Result<()>;
 
-    /// Takes a decision. While the episode goes on, or when it was truncated, the next observation is written.
+    /// Takes a decision. While the episode goes on, or when it was truncated, the next observation
+    /// is written.
     fn step(&mut self, decision: Decision, observation: &mut [f32]) -> Result<Step>;
 
-    /// What each action of the pending decision is worth (`[n_actions]`): the expected sum of the rewards that follow
-    /// in this episode, discounted by `gamma` per step, if `policy` makes all later decisions. `None` where outcomes
-    /// are not known in advance. The environment stays as it is.
+    /// What each action of the pending decision is worth (`[n_actions]`): the expected sum of the
+    /// rewards that follow in this episode, discounted by `gamma` per step, if `policy` makes all
+    /// later decisions. `None` where outcomes are not known in advance. The environment stays as it
+    /// is.
     fn action_values(&mut self, _policy: &mut PolicyFn, _gamma: f32) -> Result<Option<Vec<f32>>> {
         Ok(None)
     }
 
-    /// The throughput that the reward `gain` compares cycles with, in tokens per second, where that is the reward.
+    /// The throughput that the reward `gain` compares cycles with, in tokens per second, where that
+    /// is the reward.
     fn lambda(&self) -> Option<f64> {
         None
     }
 
-    /// Everything that the future depends on, for a checkpoint: where the prompts stand, the sequence so far, the
-    /// episode under way, random streams.
+    /// Everything that the future depends on, for a checkpoint: where the prompts stand, the
+    /// sequence so far, the episode under way, random streams.
     fn state(&self) -> serde_json::Value;
 
-    /// Returns to a saved state. If an episode was under way, its pending observation is written again.
+    /// Returns to a saved state. If an episode was under way, its pending observation is written
+    /// again.
     fn restore(&mut self, state: serde_json::Value, observation: &mut [f32]) -> Result<()>;
 }

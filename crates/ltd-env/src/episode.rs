@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ltd_engine::Controller;
+use ltd_cycle::{Controller, Cycle};
 use ltd_policy::ObservationLayout;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Cycle, CycleBackend};
+use crate::backend::CycleBackend;
 use crate::env::Step;
 use crate::reward::RewardMeter;
 use crate::{Error, Result};

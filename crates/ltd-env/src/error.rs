@@ -8,6 +8,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A cycle failed.
+    #[cfg(feature = "live")]
     #[error(transparent)]
     Engine(#[from] ltd_engine::Error),
     /// There was a wish to stop.
@@ -47,6 +48,12 @@ pub enum Error {
     Gaps {
         /// Tokens from one position to the next.
         every: usize,
+    },
+    /// The trees of a trace are not deeper.
+    #[error("draft depth {depth} is that of the recorded trees")]
+    DepthLimit {
+        /// Their depth.
+        depth: usize,
     },
     /// A saved state is not one of this environment.
     #[error("the saved environment state is not of the expected form: {0}")]

@@ -1,4 +1,5 @@
-//! Measuring what the parts of a cycle cost on this machine. The text has no part in it: random tokens suffice.
+//! Measuring what the parts of a cycle cost on this machine. The text has no part in it: random
+//! tokens suffice.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -79,14 +80,15 @@ struct Sample {
     verify: Duration,
 }
 
-/// Runs the cycles of a plan in random order and sums them up. `progress` is told the cycles done and planned.
+/// Runs the cycles of a plan in random order and sums them up. `progress` is told the cycles done
+/// and planned.
 ///
-/// A first round measures all of the grid, the next ones the verifications that are still in doubt: what scatters
-/// more is measured more often.
+/// A first round measures all of the grid, the next ones the verifications that are still in doubt:
+/// what scatters more is measured more often.
 ///
 /// # Errors
-/// If the models fail, or with [`Error::Interrupted`](crate::Error::Interrupted) soon after there is a wish
-/// to stop.
+/// If the models fail, or with [`Error::Interrupted`](crate::Error::Interrupted) soon after there
+/// is a wish to stop.
 pub fn measure(
     engine: &Engine,
     plan: &LatencyPlan,
@@ -120,8 +122,8 @@ pub fn measure(
     unreachable!("the last round returns")
 }
 
-/// Relative error of a table against cycles of random depth, size, context length and unread rows, which expand what
-/// their size can verify. It ends as [`measure`] does.
+/// Relative error of a table against cycles of random depth, size, context length and unread rows,
+/// which expand what their size can verify. It ends as [`measure`] does.
 pub fn held_out_error(
     engine: &Engine,
     plan: &LatencyPlan,
@@ -183,8 +185,9 @@ impl LatencyPlan {
         size.saturating_sub(width).div_ceil(width * width).min(self.max_depth)
     }
 
-    /// The cycles of a round in random order, over points sorted by context length. Numbers of unread rows come equally
-    /// often at each of those, and every other cycle is as deep as can be, so that the deep levels have enough samples.
+    /// The cycles of a round in random order, over points sorted by context length. Numbers of
+    /// unread rows come equally often at each of those, and every other cycle is as deep as can be,
+    /// so that the deep levels have enough samples.
     fn settings(&self, points: &[(usize, usize)], width: usize, random: &mut ChaCha8Rng) -> Vec<Setting> {
         let mut settings = Vec::new();
         for points in points.chunk_by(|a, b| a.0 == b.0) {

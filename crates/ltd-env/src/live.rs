@@ -1,23 +1,23 @@
 //! Cycles of real models on real prompts.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use ltd_engine::{CycleOutcome, CycleState, Engine, Sampler, Session, StopRule};
-use ltd_policy::CycleSummary;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Cycle, CycleBackend};
-use crate::prompt_stream::{Position, PromptStream};
+use crate::backend::CycleBackend;
+use crate::order::Position;
+use crate::prompt_stream::PromptStream;
 use crate::{Error, Interrupt, Result};
 
-/// Epochs in which each prompt came at least once, whatever their order, since one that began an answer.
+/// Epochs in which each prompt came at least once, whatever their order, since one that began an
+/// answer.
 const GREEDY_EPOCHS: usize = 2;
 /// The same where answers are drawn: one may end at once by chance.
 const SAMPLED_EPOCHS: usize = 100;
 
-/// Decodes prompt after prompt, one cycle at a time. A generation goes on across episodes until its stop rule ends
-/// it; then the next prompt is prefilled.
+/// Decodes prompt after prompt, one cycle at a time. A generation goes on across episodes until its
+/// stop rule ends it; then the next prompt is prefilled.
 pub struct LiveCycles {
     engine: Rc<Engine>,
     prompts: PromptStream,
@@ -33,7 +33,8 @@ pub struct LiveCycles {
 struct Generation {
     session: Session,
     prompt_len: usize,
-    /// Each cycle so far: repeating them gives the same caches, bit for bit, which a prefill of the tokens would not.
+    /// Each cycle so far: repeating them gives the same caches, bit for bit, which a prefill of the
+    /// tokens would not.
     cycles: Vec<PastCycle>,
     /// Limit of the cycle under way.
     size_limit: usize,
@@ -53,19 +54,9 @@ struct LiveState {
     cycles: Option<Vec<PastCycle>>,
 }
 
-impl Cycle for CycleState {
-    fn summary(&self) -> CycleSummary<'_> {
-        CycleState::summary(self)
-    }
-
-    fn add_policy_time(&mut self, elapsed: Duration) {
-        CycleState::add_policy_time(self, elapsed);
-    }
-}
-
 impl LiveCycles {
-    /// Cycles of `engine` over `prompts`. Each sequence is another one to `sampler`: a prompt that comes again is
-    /// continued differently.
+    /// Cycles of `engine` over `prompts`. Each sequence is another one to `sampler`: a prompt that
+    /// comes again is continued differently.
     pub fn new(engine: Rc<Engine>, prompts: PromptStream, stop: StopRule, sampler: Sampler) -> Self {
         let interrupt = Interrupt::default();
         Self { engine, prompts, stop, sampler, interrupt, generation: None, recycled: None }
@@ -77,16 +68,15 @@ impl LiveCycles {
         Self { interrupt, ..self }
     }
 
-    /// The sequence to go on with: the present one, or that of the next prompt whose answer has a token.
+    /// The sequence to go on with: the present one, or that of the next prompt whose answer has a
+    /// token.
     fn generation(&mut self) -> Result<&mut Generation> {
         let epochs = if self.sampler.params().is_greedy() { GREEDY_EPOCHS } else { SAMPLED_EPOCHS };
         let most = epochs * self.prompts.len();
         let mut answers = 0;
-        while self
-            .generation
-            .as_ref()
-            .is_none_or(|generation| self.stop.reached(&generation.session, generation.prompt_len).is_some())
-        {
+        while self.generation.as_ref().is_none_or(|generation| {
+            self.stop.reached(generation.session.continuation(generation.prompt_len)).is_some()
+        }) {
             // From prompt to prompt whoever takes the steps ends between them, and loses none.
             if answers > 0 {
                 self.interrupt.check()?;

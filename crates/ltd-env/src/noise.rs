@@ -1,6 +1,6 @@
 //! Replayed times that scatter as measured ones do.
 
-use ltd_engine::CycleTiming;
+use ltd_cycle::CycleTiming;
 use ltd_policy::{LatencyTable, Surface};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -29,8 +29,8 @@ impl Scatter {
     }
 }
 
-/// Times of cycles whose parts scatter independently of each other. Means are then those of the samples, which a few
-/// slow ones raise above the medians that a table's times are.
+/// Times of cycles whose parts scatter independently of each other. Means are then those of the
+/// samples, which a few slow ones raise above the medians that a table's times are.
 pub(crate) struct Noise {
     scatter: Scatter,
     random: ChaCha8Rng,
@@ -42,7 +42,8 @@ impl Noise {
         Self { scatter, random: stream(seed, "replay noise") }
     }
 
-    /// [`Costs::timing`] with the root expansion, each level and the verification times a ratio drawn from the samples.
+    /// [`Costs::timing`] with the root expansion, each level and the verification times a ratio
+    /// drawn from the samples.
     pub(crate) fn timing(
         &mut self,
         costs: &Costs,

@@ -1,21 +1,22 @@
-//! What is possible on a trace at the costs of a machine: constants, foresight, and any controller in between.
+//! What is possible on a trace at the costs of a machine: constants, foresight, and any controller
+//! in between.
 //!
-//! Throughput is a ratio of sums. Its optimum is found by maximising `sum(tau) - lambda * sum(T)` with `lambda` the
-//! throughput found so far, until it stays (Dinkelbach 1967, "On nonlinear fractional programming").
+//! Throughput is a ratio of sums. Its optimum is found by maximising `sum(tau) - lambda * sum(T)`
+//! with `lambda` the throughput found so far, until it stays (Dinkelbach 1967, "On nonlinear
+//! fractional programming").
 //!
-//! Constants and foresight decide in no time, and expand no candidate that their size could not verify; a controller's
-//! decisions take what the table says.
+//! Constants and foresight decide in no time, and expand no candidate that their size could not
+//! verify; a controller's decisions take what the table says.
 //!
-//! Everything here needs a trace without gaps ([`Trace::read_replayable`]). What takes long ends soon after
-//! there is a wish to stop, with [`Error::Interrupted`](crate::Error::Interrupted).
+//! Everything here needs a trace without gaps ([`Trace::read_replayable`]). What takes long ends
+//! soon after there is a wish to stop, with [`Error::Interrupted`](crate::Error::Interrupted).
 
 use std::ops::Add;
 
-use ltd_engine::{Controller, CycleOutcome, CycleStats};
+use ltd_cycle::{Controller, Cycle, CycleOutcome, CycleStats};
 use rayon::prelude::*;
 
-use crate::backend::Cycle;
-use crate::replay::{RecordedTree, ReplayCycle};
+use crate::replay::RecordedTree;
 use crate::trace::{Trace, TraceHeader, TracedSequence};
 use crate::{Costs, Interrupt, Result};
 
@@ -140,7 +141,8 @@ pub fn best(constants: &[Constant]) -> Constant {
     *constants.iter().max_by(by_speed).expect("invariant: there is a constant")
 }
 
-/// Candidates that the levels of every recorded tree expand where no more than some number is verified.
+/// Candidates that the levels of every recorded tree expand where no more than some number is
+/// verified.
 struct Expansions {
     /// Per sequence, `[positions, depth]`.
     sequences: Vec<Vec<usize>>,
@@ -166,8 +168,8 @@ impl Expansions {
     }
 }
 
-/// Throughput of the best choice at every position, made with knowledge of the whole continuation: no policy can be
-/// faster on this trace at these costs.
+/// Throughput of the best choice at every position, made with knowledge of the whole continuation:
+/// no policy can be faster on this trace at these costs.
 pub fn clairvoyant(trace: &Trace, costs: &Costs, choices: &Choices, interrupt: &Interrupt) -> Result<f64> {
     let (mut lambda, costs) = (0.0, &costs.without_decisions());
     let expansions = choices.sizes.par_iter().map(|&size| Expansions::of(trace, size, interrupt));
@@ -186,13 +188,14 @@ pub fn clairvoyant(trace: &Trace, costs: &Costs, choices: &Choices, interrupt: &
     }
 }
 
-/// The share of the way from a constant's throughput to the clairvoyant's that is gone; `None` where there is
-/// none to go.
+/// The share of the way from a constant's throughput to the clairvoyant's that is gone; `None`
+/// where there is none to go.
 pub fn closed(reached: f64, constant: f64, clairvoyant: f64) -> Option<f64> {
     (clairvoyant > constant).then(|| (reached - constant) / (clairvoyant - constant))
 }
 
-/// The way through a sequence with the largest `tokens - lambda * seconds`: a dynamic programme from its end.
+/// The way through a sequence with the largest `tokens - lambda * seconds`: a dynamic programme
+/// from its end.
 fn best_path(
     trace: &Trace,
     number: usize,
@@ -228,7 +231,8 @@ fn further_rows_seconds(sequence: &TracedSequence, costs: &Costs, position: usiz
     (costs.model.root_ms(rows, context) - costs.model.root_ms(1, context)) * 1e-3
 }
 
-/// Tokens and time of a cycle whose levels expand `level_rows` candidates. `rows` are those that the draft had not read.
+/// Tokens and time of a cycle whose levels expand `level_rows` candidates. `rows` are those that
+/// the draft had not read.
 fn outcome(
     trace: &Trace,
     sequence: &TracedSequence,
@@ -260,9 +264,9 @@ pub fn replay(
     stats
 }
 
-/// Decodes all sequences of a trace at the same time, each under a controller of its own that `controller` makes;
-/// statistics of each sequence, in their order. The same cycles as [`replay`]'s if a controller remembers nothing of
-/// the cycles before, as learned ones do not.
+/// Decodes all sequences of a trace at the same time, each under a controller of its own that
+/// `controller` makes; statistics of each sequence, in their order. The same cycles as [`replay`]'s
+/// if a controller remembers nothing of the cycles before, as learned ones do not.
 pub fn replay_parallel(
     trace: &Trace,
     costs: &Costs,
@@ -275,7 +279,8 @@ pub fn replay_parallel(
     stats.collect()
 }
 
-/// Lets a controller decide on the tree of every recorded position, in order, whatever it decided before.
+/// Lets a controller decide on the tree of every recorded position, in order, whatever it decided
+/// before.
 pub fn decide_at_every_position(
     trace: &Trace,
     controller: &mut dyn Controller,
@@ -286,21 +291,11 @@ pub fn decide_at_every_position(
         interrupt.check()?;
         for at in 0..sequence.len() {
             let tree = RecordedTree { header, position: sequence.position(at) };
-            let mut cycle = tree.begin(controller.size_limit());
-            controller.begin_cycle();
-            while goes_on(header, &cycle, controller) {
-                tree.expand(&mut cycle);
-            }
+            let cycle = tree.draft(controller);
             controller.verification_size(&cycle.summary());
         }
     }
     Ok(())
-}
-
-/// Whether a recorded cycle drafts one more level: as the engine does.
-fn goes_on(header: &TraceHeader, cycle: &ReplayCycle, controller: &mut dyn Controller) -> bool {
-    let summary = cycle.summary();
-    summary.draft_depth < header.depth && summary.frontier > 0 && controller.continue_drafting(&summary)
 }
 
 /// Decodes one sequence of a trace under a controller; `visit` sees each cycle.
@@ -315,11 +310,7 @@ pub fn replay_sequence(
     let (mut at, mut rows) = (0, 1);
     while at < sequence.len() {
         let tree = RecordedTree { header, position: sequence.position(at) };
-        let mut cycle = tree.begin(controller.size_limit());
-        controller.begin_cycle();
-        while goes_on(header, &cycle, controller) {
-            tree.expand(&mut cycle);
-        }
+        let cycle = tree.draft(controller);
         let size = controller.verification_size(&cycle.summary());
         let outcome = tree.verify(&cycle, &sequence.tokens, costs, rows, size);
         controller.observe(&outcome);

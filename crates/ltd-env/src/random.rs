@@ -3,8 +3,8 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// The stream of a run's `seed` for one purpose. The generator's stream number is a hash (FNV-1a) of the name, so
-/// that adding a purpose changes no other.
+/// The stream of a run's `seed` for one purpose. The generator's stream number is a hash (FNV-1a)
+/// of the name, so that adding a purpose changes no other.
 pub fn stream(seed: u64, purpose: &str) -> ChaCha8Rng {
     let hash = purpose.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

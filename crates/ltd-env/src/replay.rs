@@ -1,15 +1,17 @@
-//! Cycles from a trace and a latency table: the same trees, the same outcomes, and the time they would take.
+//! Cycles from a trace and a latency table: the same trees, the same outcomes, and the time they
+//! would take.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ltd_engine::{Contention, CycleOutcome, CycleTiming};
+use ltd_cycle::{Contention, Controller, Cycle, CycleOutcome, CycleTiming, draft};
 use ltd_policy::{CycleSummary, DecisionCost, LatencyModel};
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Cycle, CycleBackend};
+use crate::backend::CycleBackend;
 use crate::noise::{Noise, Scatter};
-use crate::prompt_stream::{Order, Position};
+use crate::order::{Order, Position};
 use crate::trace::{Trace, TraceHeader, TracedPosition, TracedSequence};
 use crate::{Error, Result};
 
@@ -29,8 +31,9 @@ impl Costs {
         Self { decision: DecisionCost::default(), ..self.clone() }
     }
 
-    /// Time of a cycle whose levels expand `level_rows` candidates and that verifies `size`, after `context_length`
-    /// tokens, of which the draft has not read the last `rows`. The depth is decided after each level.
+    /// Time of a cycle whose levels expand `level_rows` candidates and that verifies `size`, after
+    /// `context_length` tokens, of which the draft has not read the last `rows`. The depth is
+    /// decided after each level.
     pub fn timing(
         &self,
         level_rows: &[usize],
@@ -56,8 +59,9 @@ impl Costs {
     }
 }
 
-/// Replays recorded prompts one after another, in an order that is drawn anew for each epoch. Deterministic: the
-/// time of a decision is the table's, whatever the learner took, and noise comes from the seed.
+/// Replays recorded prompts one after another, in an order that is drawn anew for each epoch.
+/// Deterministic: the time of a decision is the table's, whatever the learner took, and noise comes
+/// from the seed.
 pub struct ReplayCycles {
     trace: Arc<Trace>,
     costs: Costs,
@@ -85,8 +89,8 @@ struct ReplayState {
     noise: Option<String>,
 }
 
-/// The tree at a position, and how cycles draft and verify it: what [`ReplayCycles`] and [`crate::oracle::replay`]
-/// share.
+/// The tree at a position, and how cycles draft and verify it: what [`ReplayCycles`] and
+/// [`crate::oracle::replay`] share.
 #[derive(Clone, Copy)]
 pub struct RecordedTree<'s> {
     /// Of its trace.
@@ -132,6 +136,10 @@ impl Cycle for ReplayCycle {
 
     /// Nothing: decisions have the time of the table.
     fn add_policy_time(&mut self, _elapsed: Duration) {}
+
+    fn decide<T>(&mut self, decide: impl FnOnce(&CycleSummary) -> T) -> T {
+        decide(&self.summary())
+    }
 }
 
 impl RecordedTree<'_> {
@@ -165,7 +173,19 @@ impl RecordedTree<'_> {
         cycle.frontier = cycle.contention.add_level(&cycle.scores[from..]);
     }
 
-    /// How a cycle ends. `tokens` are those of its sequence, `rows` those that the draft had not read.
+    /// A cycle that a controller has drafted, as the engine has it draft.
+    pub(crate) fn draft(self, controller: &mut dyn Controller) -> ReplayCycle {
+        let mut cycle = self.begin(controller.size_limit());
+        controller.begin_cycle();
+        let Ok(()) = draft(controller, &mut cycle, self.header.depth, |cycle| {
+            self.expand(cycle);
+            Ok::<_, Infallible>(())
+        });
+        cycle
+    }
+
+    /// How a cycle ends. `tokens` are those of its sequence, `rows` those that the draft had not
+    /// read.
     pub(crate) fn verify(
         self,
         cycle: &ReplayCycle,
@@ -238,7 +258,7 @@ impl CycleBackend for ReplayCycles {
 
     fn expand(&mut self, cycle: &mut ReplayCycle) -> Result<()> {
         if cycle.depth() >= self.trace.header.depth {
-            return Err(ltd_engine::Error::DepthLimit { depth: self.trace.header.depth }.into());
+            return Err(Error::DepthLimit { depth: self.trace.header.depth });
         }
         self.tree(self.place.ok_or(Error::NoEpisode)?).expand(cycle);
         Ok(())

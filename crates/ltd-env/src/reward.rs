@@ -1,6 +1,6 @@
 //! What a cycle is worth.
 
-use ltd_engine::CycleOutcome;
+use ltd_cycle::CycleOutcome;
 use serde::{Deserialize, Serialize};
 
 /// Which quantity is rewarded.
@@ -13,8 +13,8 @@ pub enum Reward {
     Acceptance,
     /// `-T` in units of 100 ms (an ablation of the paper).
     Time,
-    /// `tau - lambda * T`, with `lambda` the throughput `sum(tau) / sum(T)` of the latest cycles. Its fixed point
-    /// maximises tokens per second, which the mean of `tau / T` does not.
+    /// `tau - lambda * T`, with `lambda` the throughput `sum(tau) / sum(T)` of the latest cycles.
+    /// Its fixed point maximises tokens per second, which the mean of `tau / T` does not.
     #[default]
     Gain,
 }
@@ -32,15 +32,17 @@ impl std::fmt::Display for Reward {
 
 const SECONDS_PER_THROUGHPUT_UNIT: f64 = 0.01;
 const SECONDS_PER_TIME_UNIT: f64 = 0.1;
-/// Share of the sums that each further cycle leaves: cycles count as `exp(-age / 2000)`. Cycles of an earlier, worse
-/// policy must fade, or `lambda` would lag behind the policy for as long as it learns; with this many counted,
-/// `lambda` is still known to about 1 % (one cycle's tokens vary by half their mean).
+/// Share of the sums that each further cycle leaves: cycles count as `exp(-age / 2000)`. Cycles of
+/// an earlier, worse policy must fade, or `lambda` would lag behind the policy for as long as it
+/// learns; with this many counted, `lambda` is still known to about 1 % (one cycle's tokens vary by
+/// half their mean).
 const KEPT: f64 = 1.0 - 1.0 / 2000.0;
 
 /// Computes rewards and keeps the sums that `gain` needs.
 ///
-/// `lambda` is found by iteration (Dinkelbach 1967): it is the throughput of the policy that learns, which learns to
-/// maximise `tau - lambda * T`, which changes its throughput, until neither moves.
+/// `lambda` is found by iteration (Dinkelbach 1967): it is the throughput of the policy that
+/// learns, which learns to maximise `tau - lambda * T`, which changes its throughput, until neither
+/// moves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RewardMeter {
     reward: Reward,
@@ -61,8 +63,8 @@ impl RewardMeter {
         worth
     }
 
-    /// What the reward of a cycle would be if it came next. Its own tokens and time are part of `lambda`, so that the
-    /// first cycle's gain is 0.
+    /// What the reward of a cycle would be if it came next. Its own tokens and time are part of
+    /// `lambda`, so that the first cycle's gain is 0.
     pub fn worth(&self, outcome: &CycleOutcome) -> f32 {
         let (tokens, seconds) = tokens_and_seconds(outcome);
         let worth = match self.reward {
@@ -77,7 +79,8 @@ impl RewardMeter {
         worth as f32
     }
 
-    /// `lambda`, in tokens per second; `None` unless the reward is `gain`, or before the first cycle.
+    /// `lambda`, in tokens per second; `None` unless the reward is `gain`, or before the first
+    /// cycle.
     pub fn lambda(&self) -> Option<f64> {
         (self.reward == Reward::Gain && self.seconds > 0.0).then(|| self.tokens / self.seconds)
     }
@@ -96,7 +99,7 @@ fn tokens_and_seconds(outcome: &CycleOutcome) -> (f64, f64) {
 mod tests {
     use std::time::Duration;
 
-    use ltd_engine::CycleTiming;
+    use ltd_cycle::CycleTiming;
 
     use super::*;
 

@@ -1,22 +1,24 @@
 //! How many candidates to verify, as a decision process.
 
-use ltd_engine::Controller;
+use ltd_cycle::{Controller, draft};
 use ltd_policy::{ObservationLayout, SizeActions};
 
-use crate::backend::{Cycle, CycleBackend};
+use crate::backend::CycleBackend;
 use crate::env::{Decision, Env, PolicyFn, Step};
 use crate::episode::Episodes;
 use crate::reward::RewardMeter;
 use crate::{Error, Result};
 
-/// One episode is one cycle and one decision: the counterpart drafts, the policy chooses the size, the cycle pays.
+/// One episode is one cycle and one decision: the counterpart drafts, the policy chooses the size,
+/// the cycle pays.
 pub struct SizeEnv<B: CycleBackend> {
     episodes: Episodes<B>,
     actions: SizeActions,
 }
 
 impl<B: CycleBackend> SizeEnv<B> {
-    /// An environment over the cycles of `backend`. The depth of the layout bounds the counterpart's drafts.
+    /// An environment over the cycles of `backend`. The depth of the layout bounds the
+    /// counterpart's drafts.
     pub fn new(
         backend: B,
         counterpart: Box<dyn Controller>,
@@ -41,12 +43,8 @@ impl<B: CycleBackend> Env for SizeEnv<B> {
     fn reset(&mut self, observation: &mut [f32]) -> Result<()> {
         let depth_cap = self.episodes.layout.depth_cap;
         let mut cycle = self.episodes.begin()?;
-        while cycle.summary().draft_depth < depth_cap
-            && cycle.summary().frontier > 0
-            && cycle.decide(|summary| self.episodes.counterpart.continue_drafting(summary))
-        {
-            self.episodes.backend.expand(&mut cycle)?;
-        }
+        let Episodes { backend, counterpart, .. } = &mut self.episodes;
+        draft(counterpart.as_mut(), &mut cycle, depth_cap, |cycle| backend.expand(cycle))?;
         self.episodes.show(cycle, observation);
         Ok(())
     }

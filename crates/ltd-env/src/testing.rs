@@ -6,8 +6,8 @@ use crate::env::{Decision, Env, PolicyFn, Step};
 use crate::random::stream;
 use crate::{Error, Result};
 
-/// Shows a one-hot vector; the right action is its index. Deterministic, resumable; optimal reward 1 per step.
-/// (Stable-Baselines3's environment of the same name.)
+/// Shows a one-hot vector; the right action is its index. Deterministic, resumable; optimal reward
+/// 1 per step. (Stable-Baselines3's environment of the same name.)
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct IdentityEnv {
     size: usize,
@@ -72,8 +72,9 @@ impl Env for IdentityEnv {
     }
 }
 
-/// A bandit shaped like the size problem: "scores" of a tree as observation, a dozen sizes as actions, noisy reward
-/// with its peak at a size that depends on how fast the scores fall. One decision per episode.
+/// A bandit shaped like the size problem: "scores" of a tree as observation, a dozen sizes as
+/// actions, noisy reward with its peak at a size that depends on how fast the scores fall. One
+/// decision per episode.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ContextualBandit {
     seed: u64,
@@ -97,7 +98,8 @@ impl ContextualBandit {
         (random.random(), random.random_range(-Self::NOISE..Self::NOISE))
     }
 
-    /// Expected reward: the peak moves from the smallest to the largest size as scores fall more slowly.
+    /// Expected reward: the peak moves from the smallest to the largest size as scores fall more
+    /// slowly.
     fn expected(slope: f64, action: usize) -> f64 {
         let best = (1.0 - slope) * (Self::SIZES - 1) as f64;
         1.0 - ((action as f64 - best) / 4.0).powi(2)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::action::{DepthActions, DepthRule, SizeActions};
+use crate::action::{DepthActions, DepthRule, SizeActions, tree_candidates};
 use crate::decider::Evaluator;
 use crate::frozen::{Frozen, Outputs};
 use crate::latency::{LatencyModel, LatencyTable};
@@ -186,7 +186,7 @@ impl FactoredPolicy {
         let asked =
             (drafted + 1..=depth).filter(|&depth| self.actions.depth.rule_at(depth) == DepthRule::Ask);
         let drafting_ms = levels_ms + asked.count() as f64 * self.depth_decision_ms;
-        let candidates = self.beam_width + depth * self.beam_width * self.beam_width;
+        let candidates = tree_candidates(self.beam_width, depth);
         let expected = &self.expected[row * sizes.len()..][..sizes.len()];
         let mut best = Ending { size: sizes[0], value: f64::NEG_INFINITY };
         for (&size, &expected) in sizes.iter().zip(expected) {

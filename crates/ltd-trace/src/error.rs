@@ -8,12 +8,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The process has a signal handler already.
+    #[cfg(feature = "live")]
     #[error("cannot listen for Ctrl-C: {0}")]
     Signal(#[from] ltd_train::SignalError),
     /// The configuration.
+    #[cfg(feature = "live")]
     #[error(transparent)]
     Config(#[from] ltd_train::Error),
     /// A recording had no room; what is complete of it is kept.
+    #[cfg(feature = "live")]
     #[error("{0}\nwhat was recorded is kept; the same command goes on")]
     Recording(ltd_env::Error),
     /// A trace or a replay.
@@ -23,9 +26,11 @@ pub enum Error {
     #[error(transparent)]
     Output(#[from] ltd_console::OutputError),
     /// A model.
+    #[cfg(feature = "live")]
     #[error(transparent)]
     Engine(#[from] ltd_engine::Error),
     /// Prompts.
+    #[cfg(feature = "live")]
     #[error(transparent)]
     Text(#[from] ltd_engine::text::TextError),
     /// A latency table or a policy package.
@@ -36,18 +41,28 @@ pub enum Error {
 impl Error {
     /// Whether nothing failed, but there was a wish to stop.
     pub fn is_interrupt(&self) -> bool {
-        matches!(self, Self::Config(error) if error.is_interrupt())
+        match self {
+            #[cfg(feature = "live")]
+            Self::Config(error) => error.is_interrupt(),
+            Self::Env(error) => matches!(error, ltd_env::Error::Interrupted),
+            _ => false,
+        }
     }
 
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Text(_) => true,
             Self::Policy(error) => error.is_usage(),
-            Self::Config(error) => error.is_usage(),
             Self::Env(error) => matches!(error, ltd_env::Error::Trace { .. } | ltd_env::Error::EmptyTrace),
+            Self::Output(_) => false,
+            #[cfg(feature = "live")]
+            Self::Text(_) => true,
+            #[cfg(feature = "live")]
+            Self::Config(error) => error.is_usage(),
+            #[cfg(feature = "live")]
             Self::Engine(error) => error.is_usage(),
-            Self::Signal(_) | Self::Output(_) | Self::Recording(_) => false,
+            #[cfg(feature = "live")]
+            Self::Signal(_) | Self::Recording(_) => false,
         }
     }
 }

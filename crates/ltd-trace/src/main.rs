@@ -7,6 +7,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     ltd_console::begin();
     let cli = ltd_trace::Cli::parse();
+    #[cfg(feature = "live")]
     ltd_engine::bound_spinning();
     cli.run()
 }

@@ -11,7 +11,7 @@ use ltd_policy::MAX_SIZE;
 
 use crate::compare::compare;
 use crate::config::{Minutes, StaticSetting, limits};
-use crate::interrupt::{EXIT_CODE, listen};
+use crate::interrupt::listen;
 use crate::prompts::Prompts;
 use crate::retarget::retarget;
 use crate::run::timestamp;
@@ -144,7 +144,7 @@ impl Cli {
         };
         match result {
             Ok(code) => code,
-            Err(error) if error.is_interrupt() => ExitCode::from(EXIT_CODE),
+            Err(error) if error.is_interrupt() => ExitCode::from(ltd_console::INTERRUPTED),
             Err(error) => ltd_console::fail("ltd-train", &error, error.is_usage()),
         }
     }
@@ -175,7 +175,7 @@ impl RunArgs {
             }
             Ending::Interrupted { place } => {
                 note!("interrupted at {place}; go on with: ltd-train --resume {folder}");
-                ExitCode::from(EXIT_CODE)
+                ExitCode::from(ltd_console::INTERRUPTED)
             }
         })
     }

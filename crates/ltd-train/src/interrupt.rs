@@ -2,9 +2,6 @@
 
 use ltd_env::Interrupt;
 
-/// Exit code of a program that an interrupt ended, as shells report it.
-pub const EXIT_CODE: u8 = 130;
-
 /// Has Ctrl-C and the termination signal express the wish to stop. A second one ends the program at once, as
 /// the first one does before there is anybody to listen: nothing is lost before there is something to save.
 ///
@@ -14,7 +11,7 @@ pub fn listen(interrupt: &Interrupt) -> Result<(), ctrlc::Error> {
     let interrupt = interrupt.clone();
     ctrlc::set_handler(move || {
         if interrupt.requested() {
-            std::process::exit(i32::from(EXIT_CODE));
+            std::process::exit(i32::from(ltd_console::INTERRUPTED));
         }
         interrupt.request();
     })

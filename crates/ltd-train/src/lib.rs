@@ -27,7 +27,7 @@ pub use config::{
 pub use ctrlc::Error as SignalError;
 pub use error::{Error, Result};
 pub use evaluate::quartiles;
-pub use interrupt::{EXIT_CODE as INTERRUPTED_EXIT_CODE, listen};
+pub use interrupt::listen;
 pub use ltd_env::Interrupt;
 pub use plan::{Counterpart, PolicyTask, Stage, StageTask};
 pub use progress::{Progress, Task};

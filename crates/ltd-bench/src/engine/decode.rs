@@ -87,12 +87,12 @@ pub(super) fn decode(
             unfinished.shuffle(&mut random);
             for &index in &unfinished {
                 for _ in 0..TURN {
-                    if stop.reached(&sessions[index], prompt.len()).is_none() {
+                    if stop.reached(sessions[index].continuation(prompt.len())).is_none() {
                         contenders[index].timed_step(subject, &mut sessions[index])?;
                     }
                 }
             }
-            unfinished.retain(|&index| stop.reached(&sessions[index], prompt.len()).is_none());
+            unfinished.retain(|&index| stop.reached(sessions[index].continuation(prompt.len())).is_none());
         }
         recycled = sessions.into_iter().map(Some).collect();
         let share = (done + 1) as f64 / subject.prompts.len() as f64;

@@ -111,7 +111,7 @@ pub(super) fn measure_memory(
             return Err(Error::NothingToDecode);
         }
         let mut session = subject.engine.prefill(prompt, recycled.take())?;
-        while done < total && stop.reached(&session, prompt.len()).is_none() {
+        while done < total && stop.reached(session.continuation(prompt.len())).is_none() {
             let turn = done % args.trees.len();
             let mut tree = WholeBeam(args.trees[turn]);
             let outcome = subject.engine.step(&mut session, Some(&mut tree as &mut dyn Controller))?;

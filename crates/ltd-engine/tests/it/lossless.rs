@@ -30,8 +30,8 @@ pub(crate) fn decode(
 ) -> (Vec<u32>, StopReason) {
     let mut session = engine.prefill_sampled(prompt, sampler.clone(), None).expect("prefill");
     loop {
-        if let Some(reason) = stop.reached(&session, prompt.len()) {
-            return (stop.output(&session, prompt.len()), reason);
+        if let Some(reason) = stop.reached(session.continuation(prompt.len())) {
+            return (stop.output(session.continuation(prompt.len())), reason);
         }
         let before = session.context_length();
         let outcome = match &mut controller {

@@ -12,5 +12,4 @@ mod parity;
 mod sampling;
 mod sessions;
 mod stop_tokens;
-mod tree;
 mod vocabulary_map;

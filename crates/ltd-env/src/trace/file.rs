@@ -35,7 +35,8 @@ impl Trace {
     /// Reads a trace.
     ///
     /// # Errors
-    /// If the header or a chunk is damaged. A chunk that is cut off at the end of a shard is passed over.
+    /// If the header or a chunk is damaged. A chunk that is cut off at the end of a shard is passed
+    /// over.
     pub fn read(folder: &Path) -> Result<Self> {
         let header = read_header(folder)?;
         let (mut sequences, mut truncated) = (Vec::new(), Vec::new());
@@ -70,8 +71,9 @@ impl Trace {
         Ok(trace)
     }
 
-    /// What tells this trace from another, or from what it was before: a SHA-256 over its header and the checksums of
-    /// its sequences, in hexadecimal digits. How they are spread over files does not matter.
+    /// What tells this trace from another, or from what it was before: a SHA-256 over its header
+    /// and the checksums of its sequences, in hexadecimal digits. How they are spread over files
+    /// does not matter.
     pub fn identity(&self) -> String {
         let mut bytes = self.header.to_json().into_bytes();
         for sequence in &self.sequences {
@@ -101,7 +103,8 @@ impl TraceWriter {
     /// Starts a trace, or goes on with one: a chunk that is cut off is removed.
     ///
     /// # Errors
-    /// If the folder holds a trace with another header, cannot be written, or is being written by another writer.
+    /// If the folder holds a trace with another header, cannot be written, or is being written by
+    /// another writer.
     pub fn open(folder: &Path, header: TraceHeader) -> Result<Self> {
         if let Some(problem) = header.problem() {
             return Err(Error::Trace { path: folder.to_owned(), problem });

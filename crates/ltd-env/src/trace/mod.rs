@@ -1,28 +1,33 @@
-//! Recorded trees: what a draft proposes at every position of greedy continuations, whatever the hardware.
+//! Recorded trees: what a draft proposes at every position of greedy continuations, whatever the
+//! hardware.
 //!
-//! At temperature 0 the target's continuation does not depend on what was drafted. One full-depth tree per position
-//! therefore tells the outcome of every depth and size: a node of the continuation is accepted if its level was
-//! drafted and its rank by score, among the levels drafted, is below the size.
+//! At temperature 0 the target's continuation does not depend on what was drafted. One full-depth
+//! tree per position therefore tells the outcome of every depth and size: a node of the
+//! continuation is accepted if its level was drafted and its rank by score, among the levels
+//! drafted, is below the size.
 //!
-//! A trace may leave out positions and hold more of each: then it serves statistics and the training of predictors,
-//! but cycles, which need the tree at the position they land on, cannot be replayed.
+//! A trace may leave out positions and hold more of each: then it serves statistics and the
+//! training of predictors, but cycles, which need the tree at the position they land on, cannot be
+//! replayed.
 
 mod file;
+#[cfg(feature = "live")]
 mod record;
 mod sequence;
 
 use std::path::PathBuf;
 
-use ltd_engine::MAX_DEPTH;
+use ltd_cycle::MAX_DEPTH;
 use ltd_policy::{ModelIdentity, Models, tree_candidates};
 use serde::{Deserialize, Serialize};
 
 pub use file::{Trace, TraceWriter};
+#[cfg(feature = "live")]
 pub use record::record_sequence;
 pub use sequence::{TracedPosition, TracedSequence};
 
-/// Version of the folder's layout that is written; see `docs/trace-format.md`. Version 1, which knew neither gaps nor
-/// optional columns, is read too.
+/// Version of the folder's layout that is written; see `docs/trace-format.md`. Version 1, which
+/// knew neither gaps nor optional columns, is read too.
 pub const TRACE_VERSION: u32 = 2;
 
 /// What all sequences of a trace have in common.
@@ -84,8 +89,8 @@ impl TraceHeader {
         tree_candidates(self.beam_width, depth)
     }
 
-    /// Candidates that are verified where `size` are asked for: no more than a tree of this depth holds, and than
-    /// there is room for behind `context_length` tokens and the root.
+    /// Candidates that are verified where `size` are asked for: no more than a tree of this depth
+    /// holds, and than there is room for behind `context_length` tokens and the root.
     pub fn verified(&self, size: usize, depth: usize, context_length: usize) -> usize {
         size.min(self.candidates(depth)).min(self.capacity.saturating_sub(context_length + 1))
     }

@@ -2,12 +2,13 @@
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use ltd_engine::{DraftTree, GrownTree};
+use ltd_cycle::{DraftTree, GrownTree};
+use ltd_policy::tree_candidates;
 
 use super::{Columns, TraceHeader};
 
-/// A prompt, its greedy continuation, and the trees at the positions of it where a cycle could begin: at all of them,
-/// or at every so-manieth.
+/// A prompt, its greedy continuation, and the trees at the positions of it where a cycle could
+/// begin: at all of them, or at every so-manieth.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TracedSequence {
     /// Number of the prompt in its file.
@@ -27,8 +28,8 @@ pub struct TracedSequence {
     pub(super) hidden: Vec<f16>,
     /// Per position, where its ranks begin; one more at the end.
     pub(super) starts: Vec<usize>,
-    /// Per position and depth `D`, ranks among the candidates of depth `D` of the first `D + 1` nodes of the
-    /// continuation (fewer if the tree lost it).
+    /// Per position and depth `D`, ranks among the candidates of depth `D` of the first `D + 1`
+    /// nodes of the continuation (fewer if the tree lost it).
     pub(super) ranks: Vec<u16>,
     /// Per position, nodes of the continuation in the tree.
     pub(super) path_lens: Vec<u8>,
@@ -39,10 +40,11 @@ pub struct TracedSequence {
 pub struct TracedPosition<'s> {
     /// Tokens before the root, `L`.
     pub context_length: usize,
-    /// Entropies of the draft's distributions, in nats, `[1 + D * W]`: after the root, then after each frontier node,
-    /// level after level. Empty if they were not recorded.
+    /// Entropies of the draft's distributions, in nats, `[1 + D * W]`: after the root, then after
+    /// each frontier node, level after level. Empty if they were not recorded.
     pub entropies: &'s [f16],
-    /// The draft's output after the root, before its last norm, `[hidden]`. Empty if it was not recorded.
+    /// The draft's output after the root, before its last norm, `[hidden]`. Empty if it was not
+    /// recorded.
     pub hidden: &'s [f16],
     scores: &'s [f16],
     ranks: &'s [u16],
@@ -80,7 +82,7 @@ impl TracedSequence {
         self.path_lens.push(path.len() as u8);
         let (width, scores) = (tree.beam_width(), tree.scores());
         for depth in 0..=tree.depth() {
-            let drafted = &scores[..width + depth * width * width];
+            let drafted = &scores[..tree_candidates(width, depth)];
             self.ranks.extend(path.iter().take(depth + 1).map(|&node| rank(drafted, node)));
         }
         self.starts.push(self.ranks.len());
@@ -96,7 +98,8 @@ impl TracedSequence {
         self.path_lens.is_empty()
     }
 
-    /// Number of the token that is the root of a recorded position: `prompt_len + position`, unless some are left out.
+    /// Number of the token that is the root of a recorded position: `prompt_len + position`, unless
+    /// some are left out.
     pub fn root(&self, position: usize) -> usize {
         self.prompt_len + position * self.every
     }
@@ -154,7 +157,8 @@ fn path(tree: &DraftTree, continuation: &[u32]) -> Vec<usize> {
     path
 }
 
-/// Candidates that are chosen for verification before this one: higher scores, or equal ones that stand before it.
+/// Candidates that are chosen for verification before this one: higher scores, or equal ones that
+/// stand before it.
 fn rank(scores: &[f32], node: usize) -> u16 {
     let score = scores[node];
     let before = scores[..node].iter().filter(|&&other| other >= score).count();
@@ -166,7 +170,8 @@ fn rank(scores: &[f32], node: usize) -> u16 {
 mod tests {
     use super::*;
 
-    /// A sequence of two prompt tokens, with the tree after them and those that the header has it hold.
+    /// A sequence of two prompt tokens, with the tree after them and those that the header has it
+    /// hold.
     fn sequence(every: usize, tokens: &[u32], positions: usize) -> TracedSequence {
         let model = ltd_policy::ModelIdentity { name: String::new(), sha256: String::new() };
         let header = TraceHeader {

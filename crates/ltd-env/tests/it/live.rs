@@ -57,10 +57,10 @@ fn assert_targets_own(engine: &Rc<Engine>, sampler: &Sampler) {
     for (prompt, number) in prompts().iter().flat_map(|prompt| (1..=6).map(move |number| (prompt, number))) {
         let mut session =
             engine.prefill_sampled(prompt, sampler.for_sequence(number), None).expect("prefill");
-        while stop.reached(&session, prompt.len()).is_none() {
+        while stop.reached(session.continuation(prompt.len())).is_none() {
             engine.autoregressive_step(&mut session).expect("step");
         }
-        expected.insert(stop.output(&session, prompt.len()));
+        expected.insert(stop.output(session.continuation(prompt.len())));
     }
     let actions = DepthActions { min_depth: 0, max_depth: 12, decide_every: 1 };
     let layout = ObservationLayout::reference_depth(10, 12);

@@ -1,8 +1,13 @@
 //! The decision processes: on scripted cycles, and on the tiny pair.
 
+#[cfg(feature = "live")]
 mod fuzz;
+#[cfg(feature = "live")]
 mod live;
+#[cfg(feature = "live")]
 mod oracle;
+#[cfg(feature = "live")]
 mod replay;
 mod scripted;
+#[cfg(feature = "live")]
 mod trace;

@@ -1,10 +1,10 @@
 //! What is possible on a trace.
 
-use ltd_engine::{Controller, CycleStats, Static, WholeBeam};
+use ltd_cycle::{Controller, CycleStats, Static, WholeBeam};
 use ltd_env::oracle::{self, Choices};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Cycle, Interrupt, RecordedTree};
-use ltd_policy::CycleSummary;
+use ltd_policy::{CycleSummary, tree_candidates};
 
 use crate::live::engine;
 use crate::replay::costs;
@@ -100,7 +100,7 @@ fn brute_force(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
         let mut found: Vec<(usize, f64)> = Vec::new();
         for (depth, size) in choices.pairs() {
             let tokens = position.accepted(depth, size) + 1;
-            let size = size.min(10 + 100 * depth);
+            let size = size.min(tree_candidates(10, depth));
             let tree = RecordedTree { header: &trace.header, position };
             let mut cycle = tree.begin(size);
             let level_rows: Vec<usize> = (0..depth)

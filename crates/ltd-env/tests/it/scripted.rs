@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ltd_engine::{Controller, CycleOutcome, CycleTiming, Static};
+use ltd_cycle::{Controller, CycleOutcome, CycleTiming, Static};
 use ltd_env::{
     Cycle, CycleBackend, Decision, DepthEnv, Env, Error, Result, Reward, RewardMeter, SizeEnv, Step,
 };

@@ -1,6 +1,7 @@
 //! Few numbers per level that carry nearly all that the scores say about acceptance.
 
 use super::{CycleSummary, PROBABILITY_FLOOR};
+use crate::action::tree_candidates;
 
 /// Numbers per level: its 3 best path probabilities, the mass of its best 10, and the mass of the best 4, 12 and 32
 /// candidates of this level and those above.
@@ -15,10 +16,10 @@ pub(super) fn level_numbers(summary: &CycleSummary) -> impl Iterator<Item = [f32
     let width = summary.beam_width;
     let mut best_so_far = Best::<MOST>::default();
     (0..=summary.draft_depth).map(move |level| {
-        let (start, length) =
-            if level == 0 { (0, width) } else { (width + (level - 1) * width * width, width * width) };
+        let start = level.checked_sub(1).map_or(0, |above| tree_candidates(width, above));
+        let end = tree_candidates(width, level);
         let mut best_of_level = Best::<LEVEL_MASS>::default();
-        for &score in &summary.scores[start..][..length] {
+        for &score in &summary.scores[start..end] {
             best_of_level.insert(score);
             best_so_far.insert(score);
         }
@@ -86,7 +87,7 @@ mod tests {
         };
         let mut levels = Vec::new();
         for level in 0..=depth {
-            let end = width + level * width * width;
+            let end = tree_candidates(width, level);
             let start = if level == 0 { 0 } else { end - width * width };
             let (own, all) = (sorted(&scores[start..end]), sorted(&scores[..end]));
             let top = |index: usize| own.get(index).copied().unwrap_or(0.0);
@@ -102,7 +103,7 @@ mod tests {
             depth in 0usize..5,
             scores in prop::collection::vec(prop_oneof![-12.0f32..0.0, Just(-1.5f32), Just(f32::NEG_INFINITY)], 410),
         ) {
-            let scores = &scores[..width + depth * width * width];
+            let scores = &scores[..tree_candidates(width, depth)];
             let summary = CycleSummary { scores, beam_width: width, frontier: width, draft_depth: depth, context_length: 3 };
             let found: Vec<_> = level_numbers(&summary).collect();
             let expected = by_sorting(scores, width, depth);

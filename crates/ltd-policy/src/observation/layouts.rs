@@ -1,6 +1,7 @@
 //! The layouts there are.
 
 use super::{ObservationLayout, Source, compact, in_sequence};
+use crate::action::tree_candidates;
 use crate::frozen::PolicyKind;
 
 /// Repeats of context length and depth in the reference's depth observation (100 + 14 + 14 = 128 for `W = 10`).
@@ -29,7 +30,7 @@ impl ObservationLayout {
 
     /// What the official code's size policy sees: all scores, `L / 1000` and `D / 10` repeated.
     pub fn reference_size(beam_width: usize, depth_cap: usize) -> Self {
-        let scores = (Source::AllScores, beam_width + depth_cap * beam_width * beam_width);
+        let scores = (Source::AllScores, tree_candidates(beam_width, depth_cap));
         Self::reference(Self::REFERENCE_SIZE, beam_width, depth_cap, scores, REFERENCE_SIZE_REPEATS)
     }
 

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use ltd_policy::{
     Choice, CycleSummary, DepthPolicy, Error, FrozenPolicy, FrozenPredictor, LatencyTable, ObservationLayout,
-    SizePolicy, argmax,
+    SizePolicy, argmax, tree_candidates,
 };
 use proptest::prelude::*;
 
@@ -135,7 +135,7 @@ proptest! {
     #[test]
     fn layouts_of_any_width_and_depth_hold_every_score(width in 1usize..12, cap in 1usize..=12) {
         let layout = ObservationLayout::reference_size(width, cap);
-        let scores = vec![-1.0; width + cap * width * width];
+        let scores = vec![-1.0; tree_candidates(width, cap)];
         let mut observation = vec![f32::NAN; layout.len()];
         let summary = CycleSummary { scores: &scores, beam_width: width, frontier: width, draft_depth: cap, context_length: 3 };
         layout.write_into(&summary, &mut observation);

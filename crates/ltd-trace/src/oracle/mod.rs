@@ -4,18 +4,40 @@ mod plot;
 mod tables;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use ltd_console::{note, say};
-use ltd_engine::{CycleStats, Learned};
+use ltd_cycle::{CycleStats, Learned};
 use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt};
 use ltd_policy::{Conditions, LatencyTable, PolicyPackage, check_output_file};
 use serde::Serialize;
 
-use crate::cli::OracleArgs;
 use crate::{Error, Result};
+
+#[derive(Debug, Args)]
+pub(crate) struct OracleArgs {
+    /// Folder of a trace; may be repeated, for instance one per task
+    #[arg(long = "trace", value_name = "DIR", required = true)]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Latency table of the machine
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latency: PathBuf,
+    /// Policy package to replay; may be repeated
+    #[arg(long = "policy", value_name = "DIR")]
+    pub(crate) policies: Vec<PathBuf>,
+    /// Replay packages of other models too, as an experiment
+    #[arg(long)]
+    pub(crate) any_models: bool,
+    /// Draw tokens/s of all constants, as SVG; one picture per trace, below each other
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+    /// Print JSON in place of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// What is possible on some traces.
 #[derive(Debug, Serialize)]
@@ -60,7 +82,8 @@ struct Replay {
     tokens_per_second: f64,
     /// `policy / best constant - 1`.
     gain: f64,
-    /// Share of the gap between best constant and clairvoyant that is closed; null if there is none.
+    /// Share of the gap between best constant and clairvoyant that is closed; null if there is
+    /// none.
     closed: Option<f64>,
     depth: Distribution,
     /// Sizes as they were asked for, whatever a small tree made of them.

@@ -1,4 +1,5 @@
-//! Throughput of all constants as a picture: a line per depth, verification sizes on a logarithmic axis.
+//! Throughput of all constants as a picture: a line per depth, verification sizes on a logarithmic
+//! axis.
 
 use std::path::Path;
 

@@ -209,7 +209,7 @@ impl Arena<'_> {
             first += 1;
         }
         let finished = answers.into_iter().zip(memory).map(|(answer, memory)| {
-            let output = stop.output(&answer.session, prompt.ids.len());
+            let output = stop.output(answer.session.continuation(prompt.ids.len()));
             *memory = Some(answer.session);
             Answer { stats: answer.stats, slowdowns: answer.slowdowns, output }
         });
@@ -227,7 +227,7 @@ impl Arena<'_> {
         let goal = answer.stats.tokens + TOKENS_PER_TURN;
         while answer.stats.tokens < goal && !answer.finished {
             self.interrupt.check()?;
-            if stop.reached(&answer.session, prompt_len).is_some() {
+            if stop.reached(answer.session.continuation(prompt_len)).is_some() {
                 answer.finished = true;
             } else {
                 let controller = contender.controller.as_deref_mut();

@@ -65,7 +65,7 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         let mut session = job.engine.prefill_sampled(&prompt.ids, sampler, recycled.take())?;
         let mut dump = cli.dump_trees.as_ref().map(|path| (path, TreeDump::default()));
         let mut answer = Totals::default();
-        while stop.reached(&session, prompt.ids.len()).is_none() {
+        while stop.reached(session.continuation(prompt.ids.len())).is_none() {
             let outcome = match (&mut job.controller, &mut dump) {
                 (Some(controller), Some((_, dump))) => {
                     dumped_cycle(&job.engine, &mut session, controller.as_mut(), prompt, dump)?
@@ -80,7 +80,7 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
                 return Ok(());
             }
         }
-        let output = stop.output(&session, prompt.ids.len());
+        let output = stop.output(session.continuation(prompt.ids.len()));
         report.answer(index, prompt, &job.text.decode(&output)?, &output, &answer)?;
         totals.append(&answer, &output);
         if let Some((path, dump)) = dump {

@@ -89,10 +89,10 @@ fn assert_depends_on_seed_and_sequence(pair: &str, engine: &Engine) {
     tch::manual_seed(99);
     let used = engine.prefill_sampled(&bytes("To be"), sampler(params, 7), None).expect("prefill");
     let mut session = engine.prefill_sampled(&prompt, sampler(params, 1), Some(used)).expect("prefill");
-    while NEVER_ENDS.reached(&session, prompt.len()).is_none() {
+    while NEVER_ENDS.reached(session.continuation(prompt.len())).is_none() {
         engine.run_cycle(&mut session, &mut Static { depth: 3, size: 20 }).expect("a cycle");
     }
-    assert_eq!(NEVER_ENDS.output(&session, prompt.len()), first, "{pair}");
+    assert_eq!(NEVER_ENDS.output(session.continuation(prompt.len())), first, "{pair}");
     // At temperature 0 seeds and cuts mean nothing.
     let cold = SamplingParams { temperature: 0.0, top_p: 0.3, top_k: Some(2) };
     let greedy = decode(engine, &prompt, &Sampler::greedy(), &NEVER_ENDS, None).0;
@@ -150,14 +150,14 @@ fn sample(
     for number in 0..count {
         let sampler = sampler.for_sequence(number);
         let mut session = engine.prefill_sampled(prompt, sampler, recycled.take()).expect("prefill");
-        while STOP.reached(&session, prompt.len()).is_none() {
+        while STOP.reached(session.continuation(prompt.len())).is_none() {
             match &mut controller {
                 Some(controller) => engine.run_cycle(&mut session, *controller),
                 None => engine.autoregressive_step(&mut session),
             }
             .expect("a step");
         }
-        let output = STOP.output(&session, prompt.len());
+        let output = STOP.output(session.continuation(prompt.len()));
         for (counts, &token) in counts.iter_mut().zip(&output[1..]) {
             *counts.entry(token).or_insert(0.0) += 1.0;
         }

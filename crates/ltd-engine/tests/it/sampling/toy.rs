@@ -1,6 +1,7 @@
 //! A target and a draft over a vocabulary of four tokens, small enough to know all probabilities.
 
 use ltd_engine::{DraftTree, SamplingParams, VerificationTree};
+use ltd_policy::tree_candidates;
 use tch::Tensor;
 
 pub(crate) const VOCABULARY: usize = 4;
@@ -22,7 +23,7 @@ pub(crate) fn shapes() -> Vec<Shape> {
     let mut shapes = Vec::new();
     for width in 1..=VOCABULARY {
         for depth in 0..=3 {
-            let nodes = width + depth * width * width;
+            let nodes = tree_candidates(width, depth);
             for size in [0, 1, 2, 3, 5, 9, nodes] {
                 let shape = Shape { width, depth, size: size.min(nodes) };
                 if !shapes.contains(&shape) {

@@ -2,7 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Session;
+/// What was generated so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Continuation<'t> {
+    /// Tokens after the prompt that are part of the sequence.
+    pub tokens: &'t [u32],
+    /// The target's token after them: the next root.
+    pub root: u32,
+    /// Whether the cache has no room for the root.
+    pub is_full: bool,
+}
 
 /// Limits of one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,34 +35,36 @@ pub enum StopReason {
 }
 
 impl StopRule {
-    /// Whether generation ends before the next cycle or step. Speculative decoding commits several tokens at once
-    /// and may run past the end: [`StopRule::output`] cuts what is beyond.
-    pub fn reached(&self, session: &Session, prompt_len: usize) -> Option<StopReason> {
-        let new = &session.tokens()[prompt_len..];
+    /// Whether generation ends before the next cycle or step. Speculative decoding commits several
+    /// tokens at once and may run past the end: [`StopRule::output`] cuts what is beyond.
+    pub fn reached(&self, continuation: Continuation) -> Option<StopReason> {
+        let Continuation { tokens: new, root, is_full } = continuation;
         let within_limit = &new[..new.len().min(self.max_new_tokens)];
         if within_limit.iter().any(|token| self.eos.contains(token)) {
             Some(StopReason::EndOfSequence)
         } else if new.len() >= self.max_new_tokens {
             Some(StopReason::MaxNewTokens)
-        } else if self.eos.contains(&session.root()) {
+        } else if self.eos.contains(&root) {
             Some(StopReason::EndOfSequence)
-        } else if session.is_full() {
+        } else if is_full {
             Some(StopReason::CacheFull)
         } else {
             None
         }
     }
 
-    /// How many of the new tokens can be the root of a cycle: those before which generation has not ended. `room` is
-    /// the number of new tokens that the cache has room for.
+    /// How many of the new tokens can be the root of a cycle: those before which generation has not
+    /// ended. `room` is the number of new tokens that the cache has room for.
     pub fn roots(&self, new: &[u32], room: usize) -> usize {
         let before_end = new.iter().take_while(|token| !self.eos.contains(token)).count();
         before_end.min(self.max_new_tokens).min(room)
     }
 
-    /// The new tokens of a generation that ended: up to the first end-of-sequence token (included) and the limit.
-    pub fn output(&self, session: &Session, prompt_len: usize) -> Vec<u32> {
-        let new = session.tokens()[prompt_len..].iter().copied().chain([session.root()]);
+    /// The new tokens of a generation that ended: up to the first end-of-sequence token (included)
+    /// and the limit.
+    pub fn output(&self, continuation: Continuation) -> Vec<u32> {
+        let Continuation { tokens, root, .. } = continuation;
+        let new = tokens.iter().copied().chain([root]);
         let mut output: Vec<u32> = new.take(self.max_new_tokens).collect();
         if let Some(end) = output.iter().position(|token| self.eos.contains(token)) {
             output.truncate(end + 1);

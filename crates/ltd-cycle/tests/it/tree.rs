@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ltd_engine::{DraftTree, VerificationTree};
+use ltd_cycle::{DraftTree, VerificationTree};
 use proptest::prelude::*;
 
 const ROOT: u32 = 7;

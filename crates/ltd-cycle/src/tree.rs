@@ -1,18 +1,22 @@
 //! The draft tree and what is taken from it for verification: plain host data.
 
-use crate::frontier::Contention;
+use crate::contention::Contention;
 
-/// Candidates proposed in one cycle, level after level. Candidate `i` belongs to group `i / W`: the `W` children
-/// of one parent, best first. The first group hangs below the root; each later level has `W` groups, one per
-/// frontier node, in frontier order. Where the frontier is smaller, the last groups have no candidates: their scores
-/// are minus infinity.
+/// Deepest draft the method uses (design: `D <= 12`).
+pub const MAX_DEPTH: usize = 12;
+
+/// Candidates proposed in one cycle, level after level. Candidate `i` belongs to group `i / W`: the
+/// `W` children of one parent, best first. The first group hangs below the root; each later level
+/// has `W` groups, one per frontier node, in frontier order. Where the frontier is smaller, the
+/// last groups have no candidates: their scores are minus infinity.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DraftTree {
     beam_width: usize,
     contention: Contention,
     scores: Vec<f32>,
     tokens: Vec<u32>,
-    /// Per group, 0 for the root, else 1 + the flat index of the parent candidate; [`ABSENT`] for one without.
+    /// Per group, 0 for the root, else 1 + the flat index of the parent candidate; [`ABSENT`] for
+    /// one without.
     parents: Vec<usize>,
     frontier: Vec<usize>,
     depth: usize,
@@ -21,7 +25,8 @@ pub struct DraftTree {
 /// The candidates chosen for verification, with the root in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerificationTree {
-    /// Flat indices of the chosen candidates, ascending. Row `r` of the verification is candidate `r - 1` of these.
+    /// Flat indices of the chosen candidates, ascending. Row `r` of the verification is candidate
+    /// `r - 1` of these.
     pub selected: Vec<usize>,
     /// Tokens of all rows, root first.
     pub tokens: Vec<u32>,
@@ -40,8 +45,9 @@ impl DraftTree {
         Self::within(log_probs, tokens, usize::MAX)
     }
 
-    /// [`DraftTree::new`], of which at most `size_limit` candidates will be verified: what cannot be among them any more
-    /// is not expanded, and the best `size_limit` are the same as without the limit.
+    /// [`DraftTree::new`], of which at most `size_limit` candidates will be verified: what cannot
+    /// be among them any more is not expanded, and the best `size_limit` are the same as without
+    /// the limit.
     pub fn within(log_probs: &[f32], tokens: Vec<u32>, size_limit: usize) -> Self {
         let beam_width = tokens.len();
         let scores: Vec<f32> = log_probs.iter().map(|&log_prob| at_most_zero(log_prob)).collect();
@@ -58,8 +64,8 @@ impl DraftTree {
         }
     }
 
-    /// Adds a level: the `W` best continuations of each frontier node (`[frontier, W]`, row-major), of which the best
-    /// `W` by score become the next frontier, as far as they can be verified.
+    /// Adds a level: the `W` best continuations of each frontier node (`[frontier, W]`, row-major),
+    /// of which the best `W` by score become the next frontier, as far as they can be verified.
     pub fn push_level(&mut self, log_probs: &[f32], tokens: &[u32]) {
         let start = self.scores.len();
         let width = self.beam_width;
@@ -97,14 +103,14 @@ impl DraftTree {
         &self.tokens
     }
 
-    /// Parent of each group of `W` candidates: 0 for the root, else 1 + the parent's flat index; `usize::MAX` for a group
-    /// without candidates.
+    /// Parent of each group of `W` candidates: 0 for the root, else 1 + the parent's flat index;
+    /// `usize::MAX` for a group without candidates.
     pub fn group_parents(&self) -> &[usize] {
         &self.parents
     }
 
-    /// Flat indices of the candidates that the next level would expand, best first. With none, nothing that could be
-    /// drafted would be verified.
+    /// Flat indices of the candidates that the next level would expand, best first. With none,
+    /// nothing that could be drafted would be verified.
     pub fn frontier(&self) -> &[usize] {
         &self.frontier
     }
@@ -119,8 +125,9 @@ impl DraftTree {
         self.parents[candidate / self.beam_width].checked_sub(1)
     }
 
-    /// The `size` best candidates by score (all, if there are fewer; no more than the tree's limit). Closed under
-    /// parents: a parent scores at least as much as its child and, at equal scores, stands before it.
+    /// The `size` best candidates by score (all, if there are fewer; no more than the tree's
+    /// limit). Closed under parents: a parent scores at least as much as its child and, at equal
+    /// scores, stands before it.
     pub fn select(&self, root: u32, size: usize) -> VerificationTree {
         let mut selected = best(&self.scores, 0, size.min(self.contention.limit()));
         selected.retain(|candidate| self.parents[candidate / self.beam_width] != ABSENT);
@@ -142,8 +149,8 @@ impl DraftTree {
     }
 }
 
-/// Rounding can make the log-prob of a certain token positive, and a score must not exceed its parent's. Adding
-/// zero turns `-0.0` into `0.0`, which a total order would tell apart.
+/// Rounding can make the log-prob of a certain token positive, and a score must not exceed its
+/// parent's. Adding zero turns `-0.0` into `0.0`, which a total order would tell apart.
 fn at_most_zero(log_prob: f32) -> f32 {
     log_prob.min(0.0) + 0.0
 }
@@ -169,7 +176,8 @@ impl VerificationTree {
         self.tokens.len()
     }
 
-    /// Which rows each row sees among themselves: its ancestors and itself. Row-major, `rows * rows`.
+    /// Which rows each row sees among themselves: its ancestors and itself. Row-major, `rows *
+    /// rows`.
     pub fn mask(&self) -> Vec<bool> {
         let rows = self.rows();
         let mut mask = vec![false; rows * rows];
@@ -183,10 +191,10 @@ impl VerificationTree {
         mask
     }
 
-    /// Follows, from the root, the children that equal the target's own choice after their parent's row, for which
-    /// `target_choice` is asked: the most probable token, or one drawn from the target's distribution, which makes
-    /// this recursive rejection sampling (see [`crate::Sampler`]). Returns the rows of the path, root first, and the
-    /// target's token after it.
+    /// Follows, from the root, the children that equal the target's own choice after their parent's
+    /// row, for which `target_choice` is asked: the most probable token, or one drawn from the
+    /// target's distribution, which makes this recursive rejection sampling. Returns the rows of
+    /// the path, root first, and the target's token after it.
     pub fn accept<E>(
         &self,
         mut target_choice: impl FnMut(usize) -> Result<u32, E>,

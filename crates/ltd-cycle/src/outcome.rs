@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Wall-clock parts of one cycle, device synchronised at each boundary. Their sum is the cycle time `T`.
+/// Wall-clock parts of one cycle, device synchronised at each boundary. Their sum is the cycle time
+/// `T`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CycleTiming {
     /// Draft forwards and tree growth.
@@ -14,7 +15,8 @@ pub struct CycleTiming {
     pub policy: Duration,
     /// Selection, target forward, acceptance and commit.
     pub verify: Duration,
-    /// The part of `draft` and `verify` that was spent inside model forwards; zero unless the engine profiles.
+    /// The part of `draft` and `verify` that was spent inside model forwards; zero unless the
+    /// engine profiles.
     pub forwards: Duration,
 }
 
@@ -45,7 +47,8 @@ pub struct CycleOutcome {
     pub draft_depth: usize,
     /// Rows of each of these.
     pub level_rows: Vec<usize>,
-    /// Candidates verified, the root not counted, `V` (fewer than asked for when the tree or the cache is smaller).
+    /// Candidates verified, the root not counted, `V` (fewer than asked for when the tree or the
+    /// cache is smaller).
     pub verification_size: usize,
     /// Candidates asked for.
     pub requested_size: usize,

@@ -6,8 +6,8 @@ use crate::CycleOutcome;
 
 /// Steers a cycle. Static settings, heuristics and learned policies all implement it.
 pub trait Controller {
-    /// The largest size that it may choose. Candidates that cannot be among so many are not expanded; the cycle's outcome
-    /// is the same.
+    /// The largest size that it may choose. Candidates that cannot be among so many are not
+    /// expanded; the cycle's outcome is the same.
     fn size_limit(&self) -> usize {
         usize::MAX
     }
@@ -15,8 +15,8 @@ pub trait Controller {
     /// Called when a cycle starts, before its first decision.
     fn begin_cycle(&mut self) {}
 
-    /// Whether to draft one more level. Asked after the root expansion and after each level while the depth is
-    /// below the engine's limit.
+    /// Whether to draft one more level. Asked after the root expansion and after each level while
+    /// the depth is below the engine's limit.
     fn continue_drafting(&mut self, summary: &CycleSummary) -> bool;
 
     /// How many candidates to verify. Asked once per cycle, after drafting.
@@ -57,8 +57,8 @@ impl Controller for Static {
     }
 }
 
-/// [`Static`] with levels that expand all of the beam, as EAGLE-3 drafts (arXiv 2503.01840): candidates that will not be
-/// verified, too.
+/// [`Static`] with levels that expand all of the beam, as EAGLE-3 drafts (arXiv 2503.01840):
+/// candidates that will not be verified, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WholeBeam(pub Static);
 
@@ -72,7 +72,8 @@ impl Controller for WholeBeam {
     }
 }
 
-/// What a package holds: a pair of frozen policies, either of which may be a constant, or a factored policy.
+/// What a package holds: a pair of frozen policies, either of which may be a constant, or a
+/// factored policy.
 #[derive(Debug, Clone)]
 pub struct Learned(Decider);
 
@@ -95,7 +96,8 @@ enum SizeDecider {
 }
 
 impl Learned {
-    /// Readies a package, which was checked when it was loaded: its fallback if it names one, else its policy.
+    /// Readies a package, which was checked when it was loaded: its fallback if it names one, else
+    /// its policy.
     pub fn of_package(package: &PolicyPackage) -> Self {
         if let Some(fallback) = &package.manifest.fallback {
             let (depth, size) =

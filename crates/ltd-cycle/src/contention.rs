@@ -1,15 +1,16 @@
 //! Which candidates of a level are worth expanding.
 
-/// Follows, level after level, which candidates are among the best `limit` of all so far. A cycle that verifies no more
-/// than `limit` candidates verifies none of the others, nor what could grow from them: scores never grow along a path,
-/// so that a place that is lost stays lost.
+/// Follows, level after level, which candidates are among the best `limit` of all so far. A cycle
+/// that verifies no more than `limit` candidates verifies none of the others, nor what could grow
+/// from them: scores never grow along a path, so that a place that is lost stays lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contention {
     beam_width: usize,
     limit: usize,
     /// Candidates so far.
     seen: u32,
-    /// The best of them, in no order but that the worst comes last if there are as many as the limit.
+    /// The best of them, in no order but that the worst comes last if there are as many as the
+    /// limit.
     best: Vec<Place>,
 }
 
@@ -27,8 +28,8 @@ impl Contention {
         self.limit
     }
 
-    /// Adds the scores of a level (minus infinity: no candidate) and says how many of its best candidates are to be
-    /// expanded; with none, no deeper level can be verified.
+    /// Adds the scores of a level (minus infinity: no candidate) and says how many of its best
+    /// candidates are to be expanded; with none, no deeper level can be verified.
     pub fn add_level(&mut self, scores: &[f32]) -> usize {
         if self.limit == usize::MAX {
             return self.beam_width;

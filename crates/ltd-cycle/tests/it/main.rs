@@ -1,0 +1,3 @@
+//! Properties of draft trees.
+
+mod tree;
