@@ -1,16 +1,12 @@
-//! TensorBoard event files: events and framing are tensorboard-rs's, the file is ours. The crate's own writers panic,
-//! in a thread and again when they are dropped, where a disk is full.
+//! TensorBoard event files: records (TFRecord) of protocol buffers (TensorFlow's `event.proto` and `summary.proto`, of
+//! which only the fields that are written stand here).
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use protobuf::Message;
-use tensorboard_proto::event::{Event, SessionLog, SessionLog_SessionStatus};
-use tensorboard_proto::summary::Summary;
-use tensorboard_rs::record_writer::RecordWriter;
-use tensorboard_rs::summary;
+use prost::Message;
 
 use super::Record;
 use crate::run::{seconds_since_1970, unix_time};
@@ -49,15 +45,11 @@ impl Events {
         let file = open.map_err(|source| Error::Io { path: path.clone(), source })?;
         let mut events = Self { path, file };
 
-        let mut version = Event::new();
-        version.set_wall_time(seconds_since_1970());
-        version.set_file_version(VERSION.to_owned());
+        let wall_time = seconds_since_1970();
+        let version = Event { wall_time, file_version: Some(VERSION.to_owned()), ..Event::default() };
         // Whoever watched the earlier files forgets what they said.
-        let mut restart = SessionLog::new();
-        restart.set_status(SessionLog_SessionStatus::START);
-        let mut begin = Event::new();
-        begin.set_wall_time(seconds_since_1970());
-        begin.set_session_log(restart);
+        let session_log = Some(SessionLog { status: SESSION_START });
+        let begin = Event { wall_time, session_log, ..Event::default() };
         events.append([version, begin].into_iter().chain(records.iter().flat_map(of_record)))?;
         Ok(events)
     }
@@ -69,38 +61,134 @@ impl Events {
     /// Appends events in one go.
     fn append(&mut self, events: impl Iterator<Item = Event>) -> Result<()> {
         let mut bytes = Vec::new();
-        let mut framed = RecordWriter::new(&mut bytes);
         for event in events {
-            let event = event.write_to_bytes().expect("invariant: no field is required");
-            framed.write(&event).expect("invariant: memory can be written to");
+            append_record(&event.encode_to_vec(), &mut bytes);
         }
         self.file.write_all(&bytes).map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 }
 
+/// Appends a TFRecord: length, content, and a checksum of each.
+fn append_record(content: &[u8], bytes: &mut Vec<u8>) {
+    // Checksums of data that holds checksums would be weak: they are rotated, and a constant is added.
+    let checksum =
+        |data: &[u8]| crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
+    let length = (content.len() as u64).to_le_bytes();
+    for part in [&length[..], &checksum(&length), content, &checksum(content)] {
+        bytes.extend_from_slice(part);
+    }
+}
+
 /// The events of a record: one per curve and histogram.
 fn of_record(record: &Record) -> impl Iterator<Item = Event> {
-    let scalars = record.values.iter().map(|(tag, value)| summary::scalar(tag, *value as f32));
-    let histograms = record.histograms.iter().filter_map(|(tag, counts)| histogram(tag, counts));
-    scalars.chain(histograms).map(|summary| {
-        let mut event = Event::new();
-        event.set_wall_time(record.wall_time);
-        event.set_step(record.timesteps as i64);
-        event.set_summary(summary);
-        event
+    let scalars = record.values.iter().map(|(tag, value)| SummaryValue {
+        tag: tag.clone(),
+        simple_value: Some(*value as f32),
+        histogram: None,
+    });
+    let histograms = record.histograms.iter().filter_map(|(tag, counts)| {
+        Some(SummaryValue { tag: tag.clone(), simple_value: None, histogram: Some(histogram(counts)?) })
+    });
+    scalars.chain(histograms).map(|value| Event {
+        wall_time: record.wall_time,
+        step: record.timesteps as i64,
+        summary: Some(Summary { value: vec![value] }),
+        ..Event::default()
     })
 }
 
 /// One bucket per value: all are small whole numbers.
-fn histogram(tag: &str, counts: &BTreeMap<usize, usize>) -> Option<Summary> {
+fn histogram(counts: &BTreeMap<usize, usize>) -> Option<Histogram> {
     let (&least, &greatest) = (counts.keys().next()?, counts.keys().next_back()?);
     let moment = |power: i32| {
         counts.iter().map(|(value, count)| (*value as f64).powi(power) * *count as f64).sum::<f64>()
     };
-    let limits: Vec<f64> = (least..=greatest).map(|value| value as f64 + 0.5).collect();
-    let buckets: Vec<f64> =
-        (least..=greatest).map(|value| counts.get(&value).copied().unwrap_or(0) as f64).collect();
-    let [count, sum, squares] = [0, 1, 2].map(moment);
-    let (least, greatest) = (least as f64, greatest as f64);
-    Some(summary::histogram_raw(tag, least, greatest, count, sum, squares, &limits, &buckets))
+    Some(Histogram {
+        min: least as f64,
+        max: greatest as f64,
+        num: moment(0),
+        sum: moment(1),
+        sum_squares: moment(2),
+        bucket_limit: (least..=greatest).map(|value| value as f64 + 0.5).collect(),
+        bucket: (least..=greatest).map(|value| counts.get(&value).copied().unwrap_or(0) as f64).collect(),
+    })
+}
+
+/// `Event`, of whose contents one is there.
+#[derive(Clone, PartialEq, Message)]
+struct Event {
+    #[prost(double, tag = "1")]
+    wall_time: f64,
+    #[prost(int64, tag = "2")]
+    step: i64,
+    #[prost(string, optional, tag = "3")]
+    file_version: Option<String>,
+    #[prost(message, optional, tag = "5")]
+    summary: Option<Summary>,
+    #[prost(message, optional, tag = "7")]
+    session_log: Option<SessionLog>,
+}
+
+/// `SessionLog`.
+#[derive(Clone, PartialEq, Message)]
+struct SessionLog {
+    /// [`SESSION_START`].
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+/// `SessionLog.SessionStatus.START`.
+const SESSION_START: i32 = 1;
+
+/// `Summary`.
+#[derive(Clone, PartialEq, Message)]
+struct Summary {
+    #[prost(message, repeated, tag = "1")]
+    value: Vec<SummaryValue>,
+}
+
+/// `Summary.Value`, of whose contents one is there.
+#[derive(Clone, PartialEq, Message)]
+struct SummaryValue {
+    #[prost(string, tag = "1")]
+    tag: String,
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
+    #[prost(message, optional, tag = "5")]
+    histogram: Option<Histogram>,
+}
+
+/// `HistogramProto`.
+#[derive(Clone, PartialEq, Message)]
+struct Histogram {
+    #[prost(double, tag = "1")]
+    min: f64,
+    #[prost(double, tag = "2")]
+    max: f64,
+    #[prost(double, tag = "3")]
+    num: f64,
+    #[prost(double, tag = "4")]
+    sum: f64,
+    #[prost(double, tag = "5")]
+    sum_squares: f64,
+    /// Upper end of each bucket.
+    #[prost(double, repeated, tag = "6")]
+    bucket_limit: Vec<f64>,
+    #[prost(double, repeated, tag = "7")]
+    bucket: Vec<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_have_the_checksums_that_tensorflow_writes() {
+        let mut bytes = Vec::new();
+        // As `tf.io.TFRecordWriter` frames these five bytes.
+        append_record(b"hello", &mut bytes);
+        let expected = "0500000000000000eab2043e68656c6c6fbb1f1c19";
+        let found: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, expected);
+    }
 }
