@@ -9,6 +9,7 @@ mod dtype_choice;
 mod engine;
 mod error;
 mod fingerprint;
+mod generation;
 mod huge_pages;
 mod kv_cache;
 mod model;
@@ -37,6 +38,7 @@ pub use dtype_choice::{DtypeChoice, DtypeTiming};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
+pub use generation::Generation;
 /// The plain data of `ltd-cycle` that the engine takes and gives.
 pub use ltd_cycle::{
     Continuation, Controller, Cycle, CycleOutcome, CycleStats, CycleTiming, DraftTree, GrownTree, Learned,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ltd_engine::{CycleOutcome, CycleState, Engine, Sampler, Session, StopRule};
+use ltd_engine::{CycleOutcome, CycleState, Engine, Generation, Sampler, Session, StopRule};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
@@ -24,15 +24,14 @@ pub struct LiveCycles {
     stop: StopRule,
     sampler: Sampler,
     interrupt: Interrupt,
-    generation: Option<Generation>,
-    /// Memory of the last finished generation.
+    sequence: Option<Sequence>,
+    /// Memory of the last finished one.
     recycled: Option<Session>,
 }
 
 /// A sequence under way.
-struct Generation {
-    session: Session,
-    prompt_len: usize,
+struct Sequence {
+    answer: Generation,
     /// Each cycle so far: repeating them gives the same caches, bit for bit, which a prefill of the
     /// tokens would not.
     cycles: Vec<PastCycle>,
@@ -59,7 +58,7 @@ impl LiveCycles {
     /// comes again is continued differently.
     pub fn new(engine: Rc<Engine>, prompts: PromptStream, stop: StopRule, sampler: Sampler) -> Self {
         let interrupt = Interrupt::default();
-        Self { engine, prompts, stop, sampler, interrupt, generation: None, recycled: None }
+        Self { engine, prompts, stop, sampler, interrupt, sequence: None, recycled: None }
     }
 
     /// The same cycles, whose return to a saved state ends soon after there is a wish to stop.
@@ -70,13 +69,11 @@ impl LiveCycles {
 
     /// The sequence to go on with: the present one, or that of the next prompt whose answer has a
     /// token.
-    fn generation(&mut self) -> Result<&mut Generation> {
+    fn sequence(&mut self) -> Result<&mut Sequence> {
         let epochs = if self.sampler.params().is_greedy() { GREEDY_EPOCHS } else { SAMPLED_EPOCHS };
         let most = epochs * self.prompts.len();
         let mut answers = 0;
-        while self.generation.as_ref().is_none_or(|generation| {
-            self.stop.reached(generation.session.continuation(generation.prompt_len)).is_some()
-        }) {
+        while self.sequence.as_ref().is_none_or(|sequence| sequence.answer.ended().is_some()) {
             // From prompt to prompt whoever takes the steps ends between them, and loses none.
             if answers > 0 {
                 self.interrupt.check()?;
@@ -84,25 +81,25 @@ impl LiveCycles {
             if answers == most {
                 return Err(Error::NothingToDecode { answers });
             }
-            self.recycled =
-                self.generation.take().map(|generation| generation.session).or(self.recycled.take());
+            let ended = self.sequence.take().map(|sequence| sequence.answer.into_session());
+            self.recycled = ended.or(self.recycled.take());
             self.prompts.advance();
-            self.generation = self.started()?;
+            self.sequence = self.started()?;
             answers += 1;
         }
-        Ok(self.generation.as_mut().expect("invariant: a generation that ended was replaced"))
+        Ok(self.sequence.as_mut().expect("invariant: a sequence that ended was replaced"))
     }
 
     /// The sequence of the prompt that was given last, before its first cycle.
-    fn started(&mut self) -> Result<Option<Generation>> {
+    fn started(&mut self) -> Result<Option<Sequence>> {
         let sampler = self.sampler.for_sequence(self.prompts.given());
         let Some(prompt) = self.prompts.current() else { return Ok(None) };
-        let session = self.engine.prefill_sampled(prompt, sampler, self.recycled.take())?;
-        Ok(Some(Generation { session, prompt_len: prompt.len(), cycles: Vec::new(), size_limit: usize::MAX }))
+        let answer = self.engine.generate(prompt, sampler, self.stop.clone(), self.recycled.take())?;
+        Ok(Some(Sequence { answer, cycles: Vec::new(), size_limit: usize::MAX }))
     }
 
-    fn under_way(&mut self) -> &mut Generation {
-        self.generation.as_mut().expect("invariant: a cycle under way belongs to a generation")
+    fn under_way(&mut self) -> &mut Sequence {
+        self.sequence.as_mut().expect("invariant: a cycle under way belongs to a sequence")
     }
 }
 
@@ -111,27 +108,27 @@ impl CycleBackend for LiveCycles {
 
     fn begin(&mut self, size_limit: usize) -> Result<CycleState> {
         let engine = Rc::clone(&self.engine);
-        let generation = self.generation()?;
-        generation.size_limit = size_limit;
-        Ok(engine.begin_cycle(&mut generation.session, size_limit)?)
+        let sequence = self.sequence()?;
+        sequence.size_limit = size_limit;
+        Ok(engine.begin_cycle(sequence.answer.session_mut(), size_limit)?)
     }
 
     fn expand(&mut self, cycle: &mut CycleState) -> Result<()> {
         let engine = Rc::clone(&self.engine);
-        Ok(engine.expand(&mut self.under_way().session, cycle)?)
+        Ok(engine.expand(self.under_way().answer.session_mut(), cycle)?)
     }
 
     fn verify(&mut self, cycle: CycleState, size: usize) -> Result<CycleOutcome> {
         let engine = Rc::clone(&self.engine);
-        let generation = self.under_way();
-        let outcome = engine.verify(&mut generation.session, cycle, size)?;
+        let sequence = self.under_way();
+        let outcome = engine.verify(sequence.answer.session_mut(), cycle, size)?;
         let (depth, size) = (outcome.draft_depth, outcome.verification_size);
-        generation.cycles.push(PastCycle { size_limit: generation.size_limit, depth, size });
+        sequence.cycles.push(PastCycle { size_limit: sequence.size_limit, depth, size });
         Ok(outcome)
     }
 
     fn state(&self) -> serde_json::Value {
-        let cycles = self.generation.as_ref().map(|generation| generation.cycles.clone());
+        let cycles = self.sequence.as_ref().map(|sequence| sequence.cycles.clone());
         let state = LiveState { position: self.prompts.position(), cycles };
         serde_json::to_value(state).expect("invariant: the state is plain data")
     }
@@ -139,11 +136,11 @@ impl CycleBackend for LiveCycles {
     fn restore(&mut self, state: serde_json::Value) -> Result<()> {
         let state: LiveState = serde_json::from_value(state)?;
         self.prompts.restore(state.position);
-        self.generation = None;
+        self.sequence = None;
         if let Some(cycles) = state.cycles
-            && let Some(mut generation) = self.started()?
+            && let Some(mut sequence) = self.started()?
         {
-            let session = &mut generation.session;
+            let session = sequence.answer.session_mut();
             for &PastCycle { size_limit, depth, size } in &cycles {
                 self.interrupt.check()?;
                 let mut cycle = self.engine.begin_cycle(session, size_limit)?;
@@ -152,7 +149,7 @@ impl CycleBackend for LiveCycles {
                 }
                 self.engine.verify(session, cycle, size)?;
             }
-            self.generation = Some(Generation { cycles, ..generation });
+            self.sequence = Some(Sequence { cycles, ..sequence });
         }
         Ok(())
     }

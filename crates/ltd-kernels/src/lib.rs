@@ -24,6 +24,11 @@
     reason = "a kernel is compiled once per instruction set, which must reach all that it calls"
 )]
 
+/// The example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod attention;
 mod element;
 mod exponential;

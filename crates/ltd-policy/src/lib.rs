@@ -1,4 +1,4 @@
-//! Observation layouts, action tables, the policy package and its evaluator: all that a server needs, no LibTorch.
+#![doc = include_str!("../README.md")]
 
 mod action;
 mod atomic_file;

@@ -8,6 +8,8 @@ use ltd_console::note;
 
 /// Time between plain lines of one task.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time after which the pace of a task says how long the rest will take.
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// Where progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +74,8 @@ impl Task {
     pub fn update(&mut self, position: usize, share: f64, message: &str) {
         let elapsed = self.part_started.elapsed();
         let rest = Duration::try_from_secs_f64(elapsed.as_secs_f64() * (1.0 - share).max(0.0) / share).ok();
+        // Too early to tell.
+        let rest = rest.filter(|_| elapsed >= SETTLED);
         let eta = rest.map_or_else(String::new, |rest| format!("  ETA {}", minutes_and_seconds(rest)));
         self.bar.set_position(position as u64);
         self.bar.set_message(format!("{message}{eta}"));

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use ltd_engine::{Controller, CycleOutcome, CycleStats, Session, Static, StopRule, WholeBeam};
+use ltd_engine::{
+    Controller, CycleOutcome, CycleStats, Generation, Sampler, Session, Static, StopRule, WholeBeam,
+};
 use ltd_train::Progress;
 use rand::seq::SliceRandom;
 
@@ -41,29 +43,29 @@ impl Contender {
         Spread::of_ms(self.times.iter().copied())
     }
 
-    fn step(&mut self, subject: &Subject, session: &mut Session) -> Result<CycleOutcome> {
+    fn step(&mut self, subject: &Subject, answer: &mut Generation) -> Result<Option<CycleOutcome>> {
         // Cycles as EAGLE-3's.
         let mut tree = self.tree.map(WholeBeam);
         let controller = tree.as_mut().map(|tree| tree as &mut dyn Controller);
-        Ok(subject.engine.step(session, controller)?)
+        Ok(answer.advance(&subject.engine, controller)?)
     }
 
-    fn timed_step(&mut self, subject: &Subject, session: &mut Session) -> Result<()> {
-        let outcome = self.step(subject, session)?;
-        self.times.push(outcome.timing.total());
-        self.stats.add(&outcome);
+    fn timed_step(&mut self, subject: &Subject, answer: &mut Generation) -> Result<()> {
+        if let Some(outcome) = self.step(subject, answer)? {
+            self.times.push(outcome.timing.total());
+            self.stats.add(&outcome);
+        }
         Ok(())
     }
 
     /// Runs a few cycles that are not counted, and leaves the memory they used.
     fn warm_up(&mut self, subject: &Subject) -> Result<Session> {
-        let mut session = subject.engine.prefill(&subject.prompts[0], None)?;
+        let endless = StopRule { max_new_tokens: usize::MAX, eos: Vec::new() };
+        let mut answer = subject.engine.generate(&subject.prompts[0], Sampler::greedy(), endless, None)?;
         for _ in 0..WARM_UP {
-            if !session.is_full() {
-                self.step(subject, &mut session)?;
-            }
+            self.step(subject, &mut answer)?;
         }
-        Ok(session)
+        Ok(answer.into_session())
     }
 }
 
@@ -80,21 +82,21 @@ pub(super) fn decode(
     let warm_up = contenders.iter_mut().map(|contender| contender.warm_up(subject).map(Some));
     let mut recycled: Vec<Option<Session>> = warm_up.collect::<Result<_>>()?;
     for (done, prompt) in subject.prompts.iter().enumerate() {
-        let sessions = recycled.iter_mut().map(|memory| subject.engine.prefill(prompt, memory.take()));
-        let mut sessions: Vec<Session> = sessions.collect::<ltd_engine::Result<_>>()?;
+        let answers = recycled
+            .iter_mut()
+            .map(|memory| subject.engine.generate(prompt, Sampler::greedy(), stop.clone(), memory.take()));
+        let mut answers: Vec<Generation> = answers.collect::<ltd_engine::Result<_>>()?;
         let mut unfinished: Vec<usize> = (0..contenders.len()).collect();
         while !unfinished.is_empty() {
             unfinished.shuffle(&mut random);
             for &index in &unfinished {
                 for _ in 0..TURN {
-                    if stop.reached(sessions[index].continuation(prompt.len())).is_none() {
-                        contenders[index].timed_step(subject, &mut sessions[index])?;
-                    }
+                    contenders[index].timed_step(subject, &mut answers[index])?;
                 }
             }
-            unfinished.retain(|&index| stop.reached(sessions[index].continuation(prompt.len())).is_none());
+            unfinished.retain(|&index| answers[index].ended().is_none());
         }
-        recycled = sessions.into_iter().map(Some).collect();
+        recycled = answers.into_iter().map(|answer| Some(answer.into_session())).collect();
         let share = (done + 1) as f64 / subject.prompts.len() as f64;
         task.update(done + 1, share, "prompts");
     }

@@ -1,6 +1,6 @@
 //! What the process holds, whether it grows from cycle to cycle, and how much of a cycle is no model forward.
 
-use ltd_engine::{Controller, CycleTiming, Session, StopRule, WholeBeam};
+use ltd_engine::{CycleTiming, Sampler, Session, StopRule, WholeBeam};
 use ltd_train::Progress;
 use serde::Serialize;
 
@@ -110,11 +110,11 @@ pub(super) fn measure_memory(
         if done == 0 && index == subject.prompts.len() {
             return Err(Error::NothingToDecode);
         }
-        let mut session = subject.engine.prefill(prompt, recycled.take())?;
-        while done < total && stop.reached(session.continuation(prompt.len())).is_none() {
+        let mut answer = subject.engine.generate(prompt, Sampler::greedy(), stop.clone(), recycled.take())?;
+        while done < total {
             let turn = done % args.trees.len();
             let mut tree = WholeBeam(args.trees[turn]);
-            let outcome = subject.engine.step(&mut session, Some(&mut tree as &mut dyn Controller))?;
+            let Some(outcome) = answer.advance(&subject.engine, Some(&mut tree))? else { break };
             done += 1;
             if done == warm_up {
                 after_warm_up = Resident::now();
@@ -123,7 +123,7 @@ pub(super) fn measure_memory(
             }
             task.update(done, done as f64 / total as f64, "cycles");
         }
-        recycled = Some(session);
+        recycled = Some(answer.into_session());
     }
     subject.engine.profile_forwards(false);
     task.finish(&format!("{total} cycles"));

@@ -28,20 +28,14 @@ pub(crate) fn decode(
     stop: &StopRule,
     mut controller: Option<&mut dyn Controller>,
 ) -> (Vec<u32>, StopReason) {
-    let mut session = engine.prefill_sampled(prompt, sampler.clone(), None).expect("prefill");
-    loop {
-        if let Some(reason) = stop.reached(session.continuation(prompt.len())) {
-            return (stop.output(session.continuation(prompt.len())), reason);
-        }
-        let before = session.context_length();
-        let outcome = match &mut controller {
-            Some(controller) => engine.run_cycle(&mut session, *controller),
-            None => engine.autoregressive_step(&mut session),
-        };
-        let outcome = outcome.expect("a step");
-        assert_eq!(session.context_length(), before + outcome.acceptance_length());
-        assert!(session.context_length() <= engine.capacity());
+    let mut answer = engine.generate(prompt, sampler.clone(), stop.clone(), None).expect("prefill");
+    let mut length = answer.session().context_length();
+    while let Some(outcome) = answer.advance(engine, controller.as_deref_mut()).expect("a step") {
+        length += outcome.acceptance_length();
+        assert_eq!(answer.session().context_length(), length);
+        assert!(length <= engine.capacity());
     }
+    (answer.output(), answer.ended().expect("a reason"))
 }
 
 /// Another depth and size each cycle, from a small linear congruence: cycles of all shapes follow one another.

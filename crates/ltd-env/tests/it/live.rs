@@ -55,12 +55,10 @@ fn assert_targets_own(engine: &Rc<Engine>, sampler: &Sampler) {
     let mut expected = std::collections::BTreeSet::new();
     // Two epochs over three prompts: each sequence has a number, and each prompt may be any of them.
     for (prompt, number) in prompts().iter().flat_map(|prompt| (1..=6).map(move |number| (prompt, number))) {
-        let mut session =
-            engine.prefill_sampled(prompt, sampler.for_sequence(number), None).expect("prefill");
-        while stop.reached(session.continuation(prompt.len())).is_none() {
-            engine.autoregressive_step(&mut session).expect("step");
-        }
-        expected.insert(stop.output(session.continuation(prompt.len())));
+        let mut answer =
+            engine.generate(prompt, sampler.for_sequence(number), stop.clone(), None).expect("prefill");
+        while answer.advance(engine, None).expect("step").is_some() {}
+        expected.insert(answer.output());
     }
     let actions = DepthActions { min_depth: 0, max_depth: 12, decide_every: 1 };
     let layout = ObservationLayout::reference_depth(10, 12);

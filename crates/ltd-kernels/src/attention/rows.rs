@@ -118,6 +118,8 @@ impl<T: Element> QueryRows<'_, '_, T> {
             rotate::<I, T, _>(input, norm, shared.angles(row), scale, &mut rotated[..width]);
         }
         let blocks = queries.len() / LANES;
+        // What these lanes held before would be multiplied, too: of subnormal numbers that takes a hundred times as long.
+        rows[shared.queries(vector).len() * blocks..].fill([0.0; LANES]);
         for (block, queries) in queries.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let mut lanes = [[0.0; LANES]; LANES];
             for (lane, numbers) in lanes.iter_mut().enumerate() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use ltd_engine::text::Prompt;
 use ltd_engine::{
-    Controller, CycleOutcome, CycleStats, Engine, Sampler, Session, Static, StopRule, WholeBeam,
+    Controller, CycleOutcome, CycleStats, Engine, Generation, Sampler, Session, Static, StopRule, WholeBeam,
 };
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, oracle};
@@ -124,7 +124,7 @@ struct Answer {
 
 /// An answer under way.
 struct Decoding {
-    session: Session,
+    generation: Generation,
     stats: CycleStats,
     /// Time of each cycle over what it should have taken.
     slowdowns: Vec<f64>,
@@ -195,53 +195,46 @@ impl Arena<'_> {
         let mut answers = Vec::with_capacity(contenders.len());
         for memory in memory.iter_mut() {
             self.interrupt.check()?;
-            let session = self.engine.prefill_sampled(&prompt.ids, sampler.clone(), memory.take())?;
+            let generation =
+                self.engine.generate(&prompt.ids, sampler.clone(), stop.clone(), memory.take())?;
             let stats = CycleStats::default();
-            answers.push(Decoding { session, stats, slowdowns: Vec::new(), rows: 1, finished: false });
+            answers.push(Decoding { generation, stats, slowdowns: Vec::new(), rows: 1, finished: false });
         }
         let mut first = 0;
         while answers.iter().any(|answer| !answer.finished) {
             for turn in 0..contenders.len() {
                 // Another one goes first each time: none always runs after the slowest.
                 let who = (first + turn) % contenders.len();
-                self.advance(&mut contenders[who], &mut answers[who], prompt.ids.len(), stop)?;
+                self.advance(&mut contenders[who], &mut answers[who])?;
             }
             first += 1;
         }
         let finished = answers.into_iter().zip(memory).map(|(answer, memory)| {
-            let output = stop.output(answer.session.continuation(prompt.ids.len()));
-            *memory = Some(answer.session);
+            let output = answer.generation.output();
+            *memory = Some(answer.generation.into_session());
             Answer { stats: answer.stats, slowdowns: answer.slowdowns, output }
         });
         Ok(finished.collect())
     }
 
     /// One contender's turn.
-    fn advance(
-        &self,
-        contender: &mut Contender,
-        answer: &mut Decoding,
-        prompt_len: usize,
-        stop: &StopRule,
-    ) -> Result<()> {
+    fn advance(&self, contender: &mut Contender, answer: &mut Decoding) -> Result<()> {
         let goal = answer.stats.tokens + TOKENS_PER_TURN;
         while answer.stats.tokens < goal && !answer.finished {
             self.interrupt.check()?;
-            if stop.reached(answer.session.continuation(prompt_len)).is_some() {
+            let controller = contender.controller.as_deref_mut();
+            let Some(outcome) = answer.generation.advance(self.engine, controller)? else {
                 answer.finished = true;
-            } else {
-                let controller = contender.controller.as_deref_mut();
-                let outcome = self.engine.step(&mut answer.session, controller)?;
-                if let Some(costs) = self.costs {
-                    let CycleOutcome { level_rows, verification_size, context_length, .. } = &outcome;
-                    let timing = costs.timing(level_rows, *verification_size, *context_length, answer.rows);
-                    let expected =
-                        if contender.decides { timing.total() } else { timing.draft + timing.verify };
-                    answer.slowdowns.push(outcome.timing.total().div_duration_f64(expected));
-                }
-                answer.rows = outcome.acceptance_length();
-                answer.stats.add(&outcome);
+                break;
+            };
+            if let Some(costs) = self.costs {
+                let CycleOutcome { level_rows, verification_size, context_length, .. } = &outcome;
+                let timing = costs.timing(level_rows, *verification_size, *context_length, answer.rows);
+                let expected = if contender.decides { timing.total() } else { timing.draft + timing.verify };
+                answer.slowdowns.push(outcome.timing.total().div_duration_f64(expected));
             }
+            answer.rows = outcome.acceptance_length();
+            answer.stats.add(&outcome);
         }
         Ok(())
     }

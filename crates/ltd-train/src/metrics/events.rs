@@ -1,4 +1,4 @@
-//! TensorBoard event files: records (TFRecord) of protocol buffers (TensorFlow's `event.proto` and `summary.proto`, of
+//! TensorBoard event files: records (`TFRecord`) of protocol buffers (TensorFlow's `event.proto` and `summary.proto`, of
 //! which only the fields that are written stand here).
 
 use std::collections::BTreeMap;
@@ -68,7 +68,7 @@ impl Events {
     }
 }
 
-/// Appends a TFRecord: length, content, and a checksum of each.
+/// Appends a `TFRecord`: length, content, and a checksum of each.
 fn append_record(content: &[u8], bytes: &mut Vec<u8>) {
     // Checksums of data that holds checksums would be weak: they are rotated, and a constant is added.
     let checksum =

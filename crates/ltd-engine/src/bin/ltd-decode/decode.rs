@@ -62,17 +62,18 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
     let mut recycled = None;
     for (index, prompt) in job.prompts.iter().enumerate() {
         let sampler = job.sampler.for_sequence(index as u64);
-        let mut session = job.engine.prefill_sampled(&prompt.ids, sampler, recycled.take())?;
+        let mut answering = job.engine.generate(&prompt.ids, sampler, stop.clone(), recycled.take())?;
         let mut dump = cli.dump_trees.as_ref().map(|path| (path, TreeDump::default()));
         let mut answer = Totals::default();
-        while stop.reached(session.continuation(prompt.ids.len())).is_none() {
+        while answering.ended().is_none() {
             let outcome = match (&mut job.controller, &mut dump) {
                 (Some(controller), Some((_, dump))) => {
-                    dumped_cycle(&job.engine, &mut session, controller.as_mut(), prompt, dump)?
+                    let session = answering.session_mut();
+                    Some(dumped_cycle(&job.engine, session, controller.as_mut(), prompt, dump)?)
                 }
-                (Some(controller), None) => job.engine.run_cycle(&mut session, controller.as_mut())?,
-                (None, _) => job.engine.autoregressive_step(&mut session)?,
+                (controller, _) => answering.advance(&job.engine, controller.as_deref_mut())?,
             };
+            let Some(outcome) = outcome else { break };
             report.cycle(index, &outcome)?;
             answer.add(&outcome);
             // Whoever reads has seen enough, unless trees are wanted too.
@@ -80,13 +81,13 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
                 return Ok(());
             }
         }
-        let output = stop.output(session.continuation(prompt.ids.len()));
+        let output = answering.output();
         report.answer(index, prompt, &job.text.decode(&output)?, &output, &answer)?;
         totals.append(&answer, &output);
         if let Some((path, dump)) = dump {
-            dump.write(path, &session, &prompt.ids, &settings(cli, &job.engine))?;
+            dump.write(path, answering.session(), &prompt.ids, &settings(cli, &job.engine))?;
         }
-        recycled = Some(session);
+        recycled = Some(answering.into_session());
     }
     report.total(&totals, &job.engine, job.sampler.params(), cli.sampling.seed)
 }

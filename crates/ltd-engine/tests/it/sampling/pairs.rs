@@ -88,11 +88,9 @@ fn assert_depends_on_seed_and_sequence(pair: &str, engine: &Engine) {
     // Memory and numbers of another sequence leave no trace, nor does LibTorch's own generator.
     tch::manual_seed(99);
     let used = engine.prefill_sampled(&bytes("To be"), sampler(params, 7), None).expect("prefill");
-    let mut session = engine.prefill_sampled(&prompt, sampler(params, 1), Some(used)).expect("prefill");
-    while NEVER_ENDS.reached(session.continuation(prompt.len())).is_none() {
-        engine.run_cycle(&mut session, &mut Static { depth: 3, size: 20 }).expect("a cycle");
-    }
-    assert_eq!(NEVER_ENDS.output(session.continuation(prompt.len())), first, "{pair}");
+    let mut answer = engine.generate(&prompt, sampler(params, 1), NEVER_ENDS, Some(used)).expect("prefill");
+    while answer.advance(engine, Some(&mut Static { depth: 3, size: 20 })).expect("a cycle").is_some() {}
+    assert_eq!(answer.output(), first, "{pair}");
     // At temperature 0 seeds and cuts mean nothing.
     let cold = SamplingParams { temperature: 0.0, top_p: 0.3, top_k: Some(2) };
     let greedy = decode(engine, &prompt, &Sampler::greedy(), &NEVER_ENDS, None).0;
@@ -149,19 +147,12 @@ fn sample(
     let mut recycled = None;
     for number in 0..count {
         let sampler = sampler.for_sequence(number);
-        let mut session = engine.prefill_sampled(prompt, sampler, recycled.take()).expect("prefill");
-        while STOP.reached(session.continuation(prompt.len())).is_none() {
-            match &mut controller {
-                Some(controller) => engine.run_cycle(&mut session, *controller),
-                None => engine.autoregressive_step(&mut session),
-            }
-            .expect("a step");
-        }
-        let output = STOP.output(session.continuation(prompt.len()));
-        for (counts, &token) in counts.iter_mut().zip(&output[1..]) {
+        let mut answer = engine.generate(prompt, sampler, STOP, recycled.take()).expect("prefill");
+        while answer.advance(engine, controller.as_deref_mut()).expect("a step").is_some() {}
+        for (counts, &token) in counts.iter_mut().zip(&answer.output()[1..]) {
             *counts.entry(token).or_insert(0.0) += 1.0;
         }
-        recycled = Some(session);
+        recycled = Some(answer.into_session());
     }
     counts
 }
