@@ -68,6 +68,7 @@ impl Env for Corridor {
 
 fn main() -> Result<(), Box<dyn Error>> {
     const TIMESTEPS: usize = 8_000;
+    const EPISODES: u32 = 100;
     let mut env = Corridor { episode: 0, place: 0, goal: 0 };
     let config = PpoConfig {
         net_arch: NetArch { pi: vec![32], vf: vec![32] },
@@ -82,8 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let policy = learner.mlp();
-    let (mut scratch, mut observation, mut steps) = (policy.scratch(), [0.0; 2], 0);
-    const EPISODES: usize = 100;
+    let (mut scratch, mut observation, mut steps) = (policy.scratch(), [0.0; 2], 0u32);
     for _ in 0..EPISODES {
         env.reset(&mut observation)?;
         loop {
@@ -95,6 +95,6 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    println!("{:.2} steps to the goal; 3 is the least", steps as f64 / EPISODES as f64);
+    println!("{:.2} steps to the goal; 3 is the least", f64::from(steps) / f64::from(EPISODES));
     Ok(())
 }
