@@ -34,8 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folders: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let [target, draft] = &folders[..] else { return Err("usage: TARGET DRAFT".into()) };
     let config = EngineConfig { max_length: Some(512), ..EngineConfig::new(target.clone(), draft.clone()) };
-    let engine = Engine::load(&config)?;
-    let text = TextModel::with_chat(&config.target, &config.chat)?;
+    let text = TextModel::of(&config)?;
+    let engine = Engine::open(&config, &text)?;
     let prompt = text.encode_chat("Write a haiku about the sea.")?.ok_or("the target has no tokenizer")?;
     let stop = StopRule { max_new_tokens: 64, eos: text.eos().to_vec() };
 

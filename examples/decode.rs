@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
 
     let config = EngineConfig { max_length: Some(512), ..EngineConfig::new(target.clone(), draft.clone()) };
-    let engine = Engine::load(&config)?;
+    let text = TextModel::of(&config)?;
+    let engine = Engine::open(&config, &text)?;
     let mut controller: Box<dyn Controller> = match package.first() {
         Some(folder) => {
             let package = PolicyPackage::load(folder)?;
@@ -32,7 +33,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => Box::new(Static { depth: 3, size: 12 }),
     };
 
-    let text = TextModel::with_chat(&config.target, &config.chat)?;
     let prompt = text.encode_chat("What is 2+2?")?.ok_or("the target has no tokenizer")?;
     let stop = StopRule { max_new_tokens: 64, eos: text.eos().to_vec() };
     let mut answer = engine.generate(&prompt, Sampler::greedy(), stop, None)?;

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use ltd::env::{Decision, Env, Step, stream};
 use ltd::policy::argmax;
-use ltd::train::ppo::{Learner, NetArch, PpoConfig};
+use ltd::run::config::{NetArch, PpoConfig};
+use ltd::train::ppo::Learner;
 use rand::Rng;
 use serde_json::{Value, json};
 

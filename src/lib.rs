@@ -5,4 +5,5 @@ pub use ltd_engine as engine;
 pub use ltd_env as env;
 pub use ltd_export as export;
 pub use ltd_policy as policy;
+pub use ltd_run as run;
 pub use ltd_train as train;

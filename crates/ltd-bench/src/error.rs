@@ -9,7 +9,7 @@ pub(crate) enum Error {
     Argument { argument: &'static str, problem: String },
     /// The configuration or its prompts.
     #[error(transparent)]
-    Config(#[from] ltd_train::Error),
+    Config(#[from] ltd_run::Error),
     /// The models.
     #[error(transparent)]
     Engine(#[from] ltd_engine::Error),

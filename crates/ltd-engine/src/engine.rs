@@ -8,7 +8,6 @@ use tch::{Device, Tensor};
 use crate::config::EngineConfig;
 use crate::device::Dtype;
 use crate::dtype_choice::{DtypeChoice, candidates, choose_dtype};
-use crate::huge_pages;
 use crate::kv_cache::KvCache;
 use crate::model::{
     AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights,
@@ -39,17 +38,20 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads both models. Everything about the folders is checked before the first forward.
+    /// Loads both models, and changes nothing else of the process: see [`Engine::open`] for programs.
+    /// Everything about the folders is checked before the first forward.
+    ///
+    /// # Errors
+    /// If a value of the configuration is impossible, `threads` are not those that LibTorch has, a
+    /// folder holds no model that is known, or both do not fit each other or the device.
     pub fn load(config: &EngineConfig) -> Result<Self> {
         config.check()?;
+        config.check_threads()?;
         check_instructions()?;
         for folder in [&config.target, &config.draft] {
             if !folder.is_dir() {
                 return Err(Error::NoFolder { folder: folder.clone() });
             }
-        }
-        if let Some(threads) = config.threads {
-            tch::set_num_threads(threads as i32);
         }
         let target_config = TargetConfig::load(&config.target)?;
         let draft_config = DraftConfig::load(&config.draft)?;
@@ -76,7 +78,6 @@ impl Engine {
         };
         let shares = shares(config, &pair)?;
         let device = shares[shares.len() - 1].device;
-        let memory = huge_pages::Mapped::now();
         let load = |dtype: Dtype| {
             TargetModel::load(&config.target, target_config.clone(), capacity as i64, &shares, dtype.kind())
         };
@@ -84,10 +85,6 @@ impl Engine {
         let kind = dtype.chosen.kind();
         let draft =
             DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
-        release_freed_memory();
-        if device == Device::Cpu {
-            memory.advise_new();
-        }
         let mut engine = Self::assemble(target, draft, shares, dtype, capacity, config);
         let folders = [&config.target, &config.draft].into_iter();
         engine.warnings = folders.filter_map(|folder| passed_over_index(folder)).collect();
@@ -328,21 +325,6 @@ impl Engine {
             Some(position) => Err(Error::UnknownToken { token: prompt[position], position, vocabulary }),
             None => Ok(()),
         }
-    }
-}
-
-/// Gives memory back to the system. Loading frees as much as it keeps, in pieces that the allocator would hold on to:
-/// weights as they were in the files, and those of a number type that was not chosen.
-#[expect(unsafe_code, reason = "calls the C library's allocator")]
-fn release_freed_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        unsafe extern "C" {
-            fn malloc_trim(pad: usize) -> std::ffi::c_int;
-        }
-        // SAFETY: glibc's `int malloc_trim(size_t)` may be called at any time, by any thread: it gives back
-        // memory that nobody has, of all of the process.
-        unsafe { malloc_trim(0) };
     }
 }
 

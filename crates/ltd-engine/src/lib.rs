@@ -13,6 +13,7 @@ mod generation;
 mod huge_pages;
 mod kv_cache;
 mod model;
+mod open;
 mod operations;
 mod out_of_memory;
 #[cfg(test)]

@@ -94,6 +94,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the user's input, rather than the run, is at fault.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Trace { .. } | Self::EmptyTrace)
+    }
+
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { path, source }

@@ -5,6 +5,7 @@
 //! [`LiveCycles`], recording ([`trace::record_sequence`]) and measuring ([`latency`]).
 
 mod backend;
+mod costs;
 mod counterpart;
 mod depth_env;
 mod env;
@@ -29,6 +30,7 @@ pub mod testing;
 pub mod trace;
 
 pub use backend::CycleBackend;
+pub use costs::Costs;
 pub use counterpart::RandomDepth;
 pub use depth_env::DepthEnv;
 pub use env::{Decision, Env, PolicyFn, Step};
@@ -41,6 +43,6 @@ pub use noise::Scatter;
 #[cfg(feature = "live")]
 pub use prompt_stream::PromptStream;
 pub use random::stream;
-pub use replay::{Costs, RecordedTree, ReplayCycle, ReplayCycles};
+pub use replay::{RecordedTree, ReplayCycle, ReplayCycles};
 pub use reward::{Reward, RewardMeter};
 pub use size_env::SizeEnv;

@@ -5,7 +5,7 @@ use ltd_policy::{LatencyTable, Surface};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::Costs;
+use crate::costs::Costs;
 use crate::random::stream;
 
 /// How measured times scatter: each sample of a latency table over the median of its grid point.

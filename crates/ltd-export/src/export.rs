@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ltd_policy::{
     Choice, Frozen, MANIFEST_FILE, Manifest, Outputs, Policy, PolicyEntry, PolicyPackage, Probes,
-    check_new_folder, is_full, sha256_hex, write_atomically,
+    check_new_folder, is_full, sha256_hex, write_json,
 };
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -158,7 +158,7 @@ fn write_package(package: &PolicyPackage, folder: &Path) -> Result<Export> {
             }
         }
     }
-    write_atomically(&folder.join(MANIFEST_FILE), manifest.to_json().as_bytes())?;
+    write_json(&folder.join(MANIFEST_FILE), &manifest)?;
     // What a server will do.
     PolicyPackage::load(folder)?;
     Ok(Export { manifest, probes })

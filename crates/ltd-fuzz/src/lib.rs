@@ -3,6 +3,7 @@
 //! A parser may refuse a mutated file or make something of it. It must not panic, nor take time or memory out of
 //! proportion. `LTD_FUZZ_CASES` asks for another number of inputs per parser.
 
+mod form;
 mod json;
 mod meter;
 mod mutation;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
+pub use form::Form;
 pub use meter::Meter;
 use mutation::{Mutation, mutation};
 
@@ -23,19 +25,6 @@ const MOST_MUTATIONS: usize = 6;
 const LONGEST: Duration = Duration::from_secs(20);
 /// Memory that it may have at once.
 const MOST_BYTES: usize = 256 << 20;
-
-/// What a file consists of, for mutations that keep its form and change what it says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// Bytes.
-    Bytes,
-    /// One JSON value.
-    Json,
-    /// A JSON value on each line.
-    Lines,
-    /// A safetensors file: the length of a JSON value in eight bytes, the value, and data.
-    Safetensors,
-}
 
 /// A folder for files that a parser reads by name; in memory, where the system has such a place.
 ///

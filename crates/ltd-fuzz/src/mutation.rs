@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::Form;
+use crate::form::Form;
 use crate::json::{Change, change, change_node};
 
 /// Bytes that a mutation inserts, removes or copies at most.

@@ -3,7 +3,6 @@
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use crate::output::folder_of;
 use crate::{Error, Result};
 
 /// How the names of unfinished files begin; the rest is drawn anew for each.
@@ -25,6 +24,11 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         Ok(())
     };
     write().map_err(Error::io(path))
+}
+
+/// The folder that a file is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Removes what a writer that was killed left unfinished in a folder. Only for whoever alone writes there.

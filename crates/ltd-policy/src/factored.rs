@@ -7,7 +7,6 @@ use crate::decider::Evaluator;
 use crate::frozen::{Frozen, Outputs};
 use crate::latency::{LatencyModel, LatencyTable};
 use crate::observation::CycleSummary;
-use crate::package::Factored;
 
 /// Deeper than any draft: a bound on what a file can ask for.
 const DEEPEST: usize = 64;
@@ -48,6 +47,17 @@ impl Outputs for FactoredActions {
             .map(|(key, problem)| format!("depth.{key} {problem}"))
             .or_else(|| self.size.problem().map(|problem| format!("size {problem}")))
     }
+}
+
+/// A factored policy with all that it decides from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Factored {
+    /// What would be accepted: knows nothing of the machine.
+    pub predictor: FrozenPredictor,
+    /// What it would cost: knows nothing of the text.
+    pub latency: LatencyTable,
+    /// How the two are weighed.
+    pub rule: FactoredRule,
 }
 
 /// How a factored policy weighs tokens against time.

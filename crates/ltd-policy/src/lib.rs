@@ -8,6 +8,7 @@ mod error;
 mod factored;
 mod folder_lock;
 mod frozen;
+mod json_file;
 mod latency;
 mod manifest;
 mod mlp;
@@ -16,6 +17,7 @@ mod observation;
 mod output;
 mod package;
 mod sampling;
+mod sha256;
 mod text_file;
 
 pub use action::{DepthActions, DepthRule, MAX_SIZE, SizeActions, tree_candidates};
@@ -23,9 +25,10 @@ pub use atomic_file::{is_full, remove_unfinished, write_atomically};
 pub use conditions::Conditions;
 pub use decider::{DepthPolicy, SizePolicy};
 pub use error::{Error, Result};
-pub use factored::{FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor};
+pub use factored::{Factored, FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor};
 pub use folder_lock::FolderLock;
 pub use frozen::{Actions, Frozen, FrozenPolicy, MAX_LAYERS, Outputs, PolicyKind, Probes};
+pub use json_file::{json_text, write_json};
 pub use latency::{
     DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,
 };
@@ -34,6 +37,7 @@ pub use mlp::{Linear, Mlp, Scratch, argmax};
 pub use models::{ModelIdentity, Models};
 pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
 pub use output::{check_new_folder, check_output_file, check_output_folder};
-pub use package::{Choice, Factored, Policy, PolicyPackage, sha256_hex};
+pub use package::{Choice, Policy, PolicyPackage};
 pub use sampling::SamplingParams;
+pub use sha256::sha256_hex;
 pub use text_file::read_text;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::factored::FactoredActions;
 use crate::frozen::Actions;
+use crate::json_file::json_text;
 use crate::latency::LatencyIdentity;
 use crate::models::{ModelIdentity, Models};
 use crate::observation::ObservationLayout;
@@ -194,7 +195,7 @@ impl Manifest {
 
     /// The manifest as written to disk.
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("invariant: the manifest is plain data") + "\n"
+        json_text(self)
     }
 
     /// Files of the package that the policy consists of.

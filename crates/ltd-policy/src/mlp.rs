@@ -72,6 +72,12 @@ impl Mlp {
         self.layers.last().expect("invariant: a network has a layer").bias.len()
     }
 
+    /// Widths of the hidden layers.
+    pub fn hidden_widths(&self) -> Vec<usize> {
+        let layers = self.to_layers();
+        layers[..layers.len() - 1].iter().map(|layer| layer.bias.len()).collect()
+    }
+
     /// The layers as trained, `[outputs, inputs]` weights.
     pub fn to_layers(&self) -> Vec<Linear> {
         self.layers.iter().map(Layer::to_linear).collect()

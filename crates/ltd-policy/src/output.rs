@@ -2,7 +2,7 @@
 
 use std::path::{Path, is_separator};
 
-use crate::atomic_file::is_full;
+use crate::atomic_file::{folder_of, is_full};
 use crate::{Error, Result};
 
 /// Fails unless a file can be written at `path`, which `flag` of a command line named.
@@ -28,11 +28,6 @@ pub fn check_new_folder(flag: &'static str, path: &Path) -> Result<()> {
         return Err(refused(flag, path, "exists and is not empty: choose another place, or remove it"));
     }
     check_output_folder(flag, path)
-}
-
-/// The folder that a file is in.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn check_writable(flag: &'static str, path: &Path, folder: &Path) -> Result<()> {

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
 use crate::conditions::Conditions;
-use crate::factored::{FactoredRule, FrozenPredictor};
+use crate::factored::{Factored, FactoredRule};
 use crate::frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind};
 use crate::latency::LatencyTable;
 use crate::manifest::{ChoiceEntry, MANIFEST_FILE, Manifest, PolicyEntry};
 use crate::models::Models;
 use crate::observation::ObservationLayout;
+use crate::sha256::sha256_hex;
 use crate::{Error, Result};
 
 /// How one of the two decisions is made, ready to use.
@@ -39,17 +38,6 @@ impl From<FrozenPolicy> for Choice {
     fn from(policy: FrozenPolicy) -> Self {
         Self::Learned(policy)
     }
-}
-
-/// A factored policy with all that it decides from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Factored {
-    /// What would be accepted: knows nothing of the machine.
-    pub predictor: FrozenPredictor,
-    /// What it would cost: knows nothing of the text.
-    pub latency: LatencyTable,
-    /// How the two are weighed.
-    pub rule: FactoredRule,
 }
 
 /// How the decisions are made, ready to use.
@@ -278,9 +266,4 @@ impl PolicyPackage {
         manifest.move_to(&factored.latency.identity);
         Ok(Self { manifest, policy: Policy::Factored(factored) })
     }
-}
-
-/// SHA-256 as lower-case hexadecimal digits.
-pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,14 +7,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The process has a signal handler already.
-    #[cfg(feature = "live")]
-    #[error("cannot listen for Ctrl-C: {0}")]
-    Signal(#[from] ltd_train::SignalError),
-    /// The configuration.
+    /// The configuration, its prompts or a measurement.
     #[cfg(feature = "live")]
     #[error(transparent)]
-    Config(#[from] ltd_train::Error),
+    Run(#[from] ltd_run::Error),
     /// A recording had no room; what is complete of it is kept.
     #[cfg(feature = "live")]
     #[error("{0}\nwhat was recorded is kept; the same command goes on")]
@@ -43,7 +39,7 @@ impl Error {
     pub fn is_interrupt(&self) -> bool {
         match self {
             #[cfg(feature = "live")]
-            Self::Config(error) => error.is_interrupt(),
+            Self::Run(error) => error.is_interrupt(),
             Self::Env(error) => matches!(error, ltd_env::Error::Interrupted),
             _ => false,
         }
@@ -53,16 +49,16 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Policy(error) => error.is_usage(),
-            Self::Env(error) => matches!(error, ltd_env::Error::Trace { .. } | ltd_env::Error::EmptyTrace),
+            Self::Env(error) => error.is_usage(),
             Self::Output(_) => false,
             #[cfg(feature = "live")]
             Self::Text(_) => true,
             #[cfg(feature = "live")]
-            Self::Config(error) => error.is_usage(),
+            Self::Run(error) => error.is_usage(),
             #[cfg(feature = "live")]
             Self::Engine(error) => error.is_usage(),
             #[cfg(feature = "live")]
-            Self::Signal(_) | Self::Recording(_) => false,
+            Self::Recording(_) => false,
         }
     }
 }

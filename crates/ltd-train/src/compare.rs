@@ -3,19 +3,71 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use crate::arguments::count;
+use clap::Args;
 use ltd_console::{note, print_result};
 use ltd_engine::text::{Prompt, TextModel};
 use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule};
-use ltd_policy::{Fallback, Policy, PolicyPackage, check_output_file, write_atomically};
+use ltd_policy::{Fallback, MAX_SIZE, Policy, PolicyPackage, check_output_file, write_json};
 use serde::Serialize;
 
-use crate::cli::CompareArgs;
-use crate::config::{Minutes, PromptSet};
 use crate::evaluate::{Arena, Comparison, Contender, Measurement, comparison_table};
-use crate::interrupt::listen;
-use crate::prompts::{Prompts, check_fit, load_prompts, questions, shared};
-use crate::run::{Machine, git_revision};
-use crate::{Error, Interrupt, Progress, Result, TrainConfig};
+use crate::{Error, Result};
+use ltd_run::config::{Minutes, PromptSet, StaticSetting};
+use ltd_run::interrupt::listen;
+use ltd_run::machine::{Machine, git_revision};
+use ltd_run::prompts::{Prompts, check_fit, load_prompts, questions, shared};
+use ltd_run::{Interrupt, Progress, TrainConfig};
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Configuration of a training run: models, dtype, length of answers, prompts of the evaluation
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Change a value of the configuration, e.g. `--set engine.dtype=f32`; may be repeated
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Policy package; may be repeated
+    #[arg(long = "policy", value_name = "DIR")]
+    pub(crate) policies: Vec<PathBuf>,
+    /// Constant depth and size; may be repeated [default: the configuration's evaluation.default]
+    #[arg(long = "constant", value_name = "DEPTH,SIZE", value_parser = constant)]
+    pub(crate) constants: Vec<StaticSetting>,
+    /// Constant whose levels expand the whole beam, as EAGLE-3 drafts; may be repeated
+    #[arg(long = "whole-beam", value_name = "DEPTH,SIZE", value_parser = constant)]
+    pub(crate) whole_beams: Vec<StaticSetting>,
+    /// Compare packages of other models too, as an experiment
+    #[arg(long)]
+    pub(crate) any_models: bool,
+    /// Let the policies of packages decide that fall back to a constant
+    #[arg(long)]
+    pub(crate) ignore_fallback: bool,
+    /// Prompts, in FastChat's question.jsonl form [default: the configuration's for the evaluation]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) questions: Option<PathBuf>,
+    /// Prompts to pass over
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "questions")]
+    pub(crate) skip: usize,
+    /// Prompts to decode [default: all]
+    #[arg(long, value_name = "N", requires = "questions", value_parser = count())]
+    pub(crate) limit: Option<usize>,
+    /// End after this time, at a prompt's end
+    #[arg(long, value_name = "M")]
+    pub(crate) max_minutes: Option<Minutes>,
+    /// Write everything measured
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+fn constant(text: &str) -> Result<StaticSetting, String> {
+    let parts = text.split_once(',').and_then(|(depth, size)| {
+        Some(StaticSetting { depth: depth.trim().parse().ok()?, size: size.trim().parse().ok()? })
+    });
+    match parts {
+        Some(setting) if (1..=MAX_SIZE).contains(&setting.size) => Ok(setting),
+        _ => Err(format!("expected a depth and a size within 1..={MAX_SIZE}, such as 3,24")),
+    }
+}
 
 /// What was compared and how, for programs.
 #[derive(Debug, Serialize)]
@@ -49,9 +101,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         config.engine.dtype =
             dtype.map_err(|problem| Error::Recorded(format!("{}: {problem}", args.policies[0].display())))?;
     }
-    let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
-    let engine = Engine::load(&config.engine)?;
-    engine.check_text(&text)?;
+    let text = TextModel::of(&config.engine)?;
+    let engine = Engine::open(&config.engine, &text)?;
     for warning in engine.warnings() {
         note!("ltd-train: warning: {warning}");
     }
@@ -92,7 +143,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         contenders.push(Contender::new(folder.display().to_string(), Box::new(learned)));
     }
     let (interrupt, progress) = (Interrupt::default(), Progress::detect());
-    listen(&interrupt).map_err(Error::Signal)?;
+    listen(&interrupt)?;
     let arena = Arena {
         engine: &engine,
         stop: StopRule { max_new_tokens: config.evaluation.max_new_tokens, eos: text.eos().to_vec() },
@@ -123,8 +174,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     let text = describe(&report, &args.policies, &packages, args.ignore_fallback);
     let printed = print_result(format_args!("{text}"));
     if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(&report).expect("invariant: plain data") + "\n";
-        write_atomically(path, json.as_bytes())?;
+        write_json(path, &report)?;
     }
     Ok(printed?)
 }

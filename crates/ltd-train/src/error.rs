@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::config::Problems;
-
 /// Result of a training operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -11,22 +9,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The configuration cannot be used.
-    #[error("{}:\n{problems}", origin.display())]
-    Config {
-        /// The file.
-        origin: PathBuf,
-        /// All that is wrong with it.
-        problems: Problems,
-    },
-    /// The configuration file could not be read.
-    #[error("{}: {source}", path.display())]
-    ConfigFile {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system says.
-        source: std::io::Error,
-    },
+    /// The configuration, prompts, recordings or measurements.
+    #[error(transparent)]
+    Run(#[from] ltd_run::Error),
     /// A file or folder could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -43,19 +28,6 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A prompt cannot be decoded.
-    #[error("{}: question {id}: {source}", file.display())]
-    Prompt {
-        /// The question file.
-        file: PathBuf,
-        /// The question.
-        id: String,
-        /// What is wrong with it.
-        source: Box<ltd_engine::Error>,
-    },
-    /// Sets of prompts overlap that must not.
-    #[error("{0}: measure on other prompts than are learned from")]
-    SharedPrompts(String),
     /// A checkpoint is damaged or belongs to another run.
     #[error("{}: not a checkpoint of this run: {problem}", path.display())]
     Checkpoint {
@@ -78,9 +50,6 @@ pub enum Error {
         /// Prompts that were decoded.
         prompts: usize,
     },
-    /// The machine was too busy to measure anything.
-    #[error("what was measured makes no sense: {0}")]
-    Disturbed(String),
     /// A run failed that had begun, so that what it finished is in its folder.
     #[error("{source}\nwhat is finished is kept; go on with: ltd-train --resume {}", run.display())]
     Unfinished {
@@ -107,9 +76,6 @@ pub enum Error {
     /// A package could not be written.
     #[error(transparent)]
     Export(#[from] ltd_export::Error),
-    /// Ctrl-C cannot be listened for.
-    #[error("signals cannot be handled: {0}")]
-    Signal(#[source] ctrlc::Error),
     /// LibTorch refused an operation.
     #[error("LibTorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -118,7 +84,11 @@ pub enum Error {
 impl Error {
     /// Whether nothing failed, but there was a wish to stop.
     pub fn is_interrupt(&self) -> bool {
-        matches!(self, Self::Env(ltd_env::Error::Interrupted))
+        match self {
+            Self::Env(error) => matches!(error, ltd_env::Error::Interrupted),
+            Self::Run(error) => error.is_interrupt(),
+            _ => false,
+        }
     }
 
     /// Whether there was nothing to learn from or to measure: another attempt ends alike.
@@ -129,18 +99,12 @@ impl Error {
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
         match self {
+            Self::RunFolder { .. } | Self::Checkpoint { .. } | Self::Recorded(_) | Self::Text(_) => true,
+            Self::Run(error) => error.is_usage(),
             Self::Policy(error) => error.is_usage(),
-            Self::Config { .. }
-            | Self::ConfigFile { .. }
-            | Self::RunFolder { .. }
-            | Self::Prompt { .. }
-            | Self::SharedPrompts(_)
-            | Self::Checkpoint { .. }
-            | Self::Recorded(_)
-            | Self::Text(_) => true,
             Self::Export(error) => error.is_usage(),
             Self::Engine(error) => error.is_usage(),
-            Self::Env(error) => matches!(error, ltd_env::Error::Trace { .. } | ltd_env::Error::EmptyTrace),
+            Self::Env(error) => error.is_usage(),
             _ => false,
         }
     }

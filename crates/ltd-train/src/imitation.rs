@@ -11,8 +11,8 @@ use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
 
 use crate::Result;
-use crate::config::ImitationStage;
 use crate::ppo::{Adam, Network};
+use ltd_run::config::ImitationStage;
 
 /// Observations kept with a policy, to check copies of it.
 const PROBES: usize = 32;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ltd_engine::{
     Controller, CycleOutcome, CycleStats, Generation, Sampler, Session, Static, StopRule, WholeBeam,
 };
-use ltd_train::Progress;
+use ltd_run::Progress;
 use rand::seq::SliceRandom;
 
 use super::spread::Spread;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use ltd_engine::{BlockConfig, Engine, Products};
-use ltd_train::Progress;
+use ltd_run::Progress;
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ltd_engine::{Engine, ProductKernel, Products, Session};
-use ltd_train::Progress;
+use ltd_run::Progress;
 
+use super::args::EngineArgs;
 use super::floor::{Limits, Work};
 use super::report::{DraftLevel, ProductTimes, Verify};
 use super::spread::{Spread, interleaved};
 use super::subject::Subject;
-use crate::cli::EngineArgs;
 use crate::error::Result;
 
 const WARM_UP: usize = 3;

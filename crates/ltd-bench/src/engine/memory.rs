@@ -1,11 +1,11 @@
 //! What the process holds, whether it grows from cycle to cycle, and how much of a cycle is no model forward.
 
 use ltd_engine::{CycleTiming, Sampler, Session, StopRule, WholeBeam};
-use ltd_train::Progress;
+use ltd_run::Progress;
 use serde::Serialize;
 
+use super::args::EngineArgs;
 use super::subject::Subject;
-use crate::cli::EngineArgs;
 use crate::error::{Error, Result};
 
 /// Part of the cycles after which memory is looked at for the first time: everything that is kept has been made.

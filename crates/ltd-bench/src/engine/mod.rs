@@ -1,5 +1,6 @@
 //! `ltd-bench engine`: what the engine takes, beside what the machine would allow.
 
+mod args;
 mod decode;
 mod floor;
 mod forwards;
@@ -12,11 +13,11 @@ mod table;
 
 use ltd_console::print_result;
 use ltd_engine::Static;
-use ltd_policy::write_atomically;
-use ltd_train::Progress;
+use ltd_policy::write_json;
+use ltd_run::Progress;
 
-use crate::cli::EngineArgs;
 use crate::error::Result;
+pub(crate) use args::EngineArgs;
 use decode::{Contender, decode};
 use floor::{Limits, Work};
 use forwards::measure_forwards;
@@ -59,8 +60,7 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
         limits,
         header,
     };
-    let json = serde_json::to_string_pretty(&report).expect("invariant: a report is plain data") + "\n";
-    write_atomically(&args.json, json.as_bytes())?;
+    write_json(&args.json, &report)?;
     Ok(print_result(format_args!("{}", table::text(&report)))?)
 }
 

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use ltd_engine::{Engine, Operation, ProductKernel, Products};
-use ltd_train::Progress;
+use ltd_run::Progress;
 use serde::Serialize;
 
+use super::args::EngineArgs;
 use super::spread::Spread;
 use super::subject::Subject;
-use crate::cli::EngineArgs;
 use crate::error::Result;
 
 const WARM_UP: usize = 2;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use ltd_engine::{DtypeChoice, ProductKernel, libtorch_version, why_not_packed};
-use ltd_train::{Machine, git_revision};
+use ltd_run::machine::{Machine, git_revision};
 use serde::Serialize;
 
+use super::args::EngineArgs;
 use super::floor::Limits;
 use super::memory::Memory;
 use super::operations::OperationTimes;
 use super::subject::Subject;
-use crate::cli::EngineArgs;
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ltd_train::quartiles;
+use ltd_run::statistics::quartiles;
 use rand::Rng;
 use rand::seq::SliceRandom;
 

@@ -5,10 +5,11 @@ use std::path::Path;
 use ltd_console::note;
 use ltd_engine::text::TextModel;
 use ltd_engine::{DtypeSetting, Engine, EngineConfig};
-use ltd_train::{TrainConfig, load_prompts};
+use ltd_run::TrainConfig;
+use ltd_run::prompts::load_prompts;
 use rand::Rng;
 
-use crate::cli::EngineArgs;
+use super::args::EngineArgs;
 use crate::error::Result;
 
 /// Length of made-up prompts.
@@ -35,9 +36,8 @@ impl Subject {
 
     fn configured(file: &Path, args: &EngineArgs) -> Result<Self> {
         let TrainConfig { engine: settings, prompts, .. } = TrainConfig::load(file, &args.overrides)?;
-        let text = TextModel::with_chat(&settings.target, &settings.chat)?;
-        let engine = Engine::load(&settings)?;
-        engine.check_text(&text)?;
+        let text = TextModel::of(&settings)?;
+        let engine = Engine::open(&settings, &text)?;
         for warning in engine.warnings() {
             note!("ltd-bench: warning: {warning}");
         }

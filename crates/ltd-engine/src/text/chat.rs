@@ -4,89 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use minijinja::{Value, context};
-use serde::{Deserialize, Serialize};
-use time::{Date, Month, OffsetDateTime};
+use time::OffsetDateTime;
 
+use super::TextError;
+use super::chat_config::{ChatConfig, Day};
 use super::jinja::Template;
 use super::tokenizer_config::{CONFIG_FILE, TokenizerConfig};
-use super::{StopTokenName, TextError};
-
-/// How a message becomes a prompt, where the target's files leave a choice.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ChatConfig {
-    /// A built-in template in place of the target's own, for targets that have none; null uses the target's.
-    pub template: Option<BuiltinTemplate>,
-    /// Whether the target thinks before it answers, for templates that ask (Qwen3's `enable_thinking`); null leaves it to
-    /// the template.
-    pub enable_thinking: Option<bool>,
-    /// The day that the target is told, for templates that ask; null is today.
-    pub date: Option<Day>,
-    /// The tokens that end an answer, by id or text; null takes all that the target's files and its
-    /// template name.
-    pub stop_tokens: Option<Vec<StopTokenName>>,
-}
-
-/// Templates of models whose files have none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BuiltinTemplate {
-    /// Vicuna 1.1 to 1.5: a system sentence, then `USER:` and `ASSISTANT:`.
-    Vicuna,
-}
-
-impl BuiltinTemplate {
-    fn source(self) -> &'static str {
-        match self {
-            Self::Vicuna => {
-                "A chat between a curious user and an artificial intelligence assistant. \
-                 The assistant gives helpful, detailed, and polite answers to the user's questions.\
-                 {% for message in messages %}{% if message.role == 'assistant' %} ASSISTANT: \
-                 {{ message.content }}{{ eos_token }}{% else %} USER: {{ message.content }}{% endif %}{% endfor %}\
-                 {% if add_generation_prompt %} ASSISTANT:{% endif %}"
-            }
-        }
-    }
-}
-
-impl std::str::FromStr for BuiltinTemplate {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "vicuna" => Ok(Self::Vicuna),
-            other => Err(format!("`{other}` is no built-in template: expected vicuna")),
-        }
-    }
-}
-
-/// A day, written as `2026-01-31`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Day(Date);
-
-impl TryFrom<String> for Day {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let parts: Vec<&str> = text.split('-').collect();
-        let date = match parts[..] {
-            [year, month, day] if year.len() == 4 => {
-                year.parse().ok().zip(month.parse::<u8>().ok()).and_then(|(year, month)| {
-                    Date::from_calendar_date(year, Month::try_from(month).ok()?, day.parse().ok()?).ok()
-                })
-            }
-            _ => None,
-        };
-        date.map(Self).ok_or_else(|| format!("`{text}` is no day: expected one such as 2026-01-31"))
-    }
-}
-
-impl From<Day> for String {
-    fn from(Day(date): Day) -> Self {
-        format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
-    }
-}
 
 /// A chat template with what it may name.
 #[derive(Debug)]
@@ -174,6 +97,8 @@ impl ChatTemplate {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
 
     fn folder(config: &str, file: Option<&str>) -> tempfile::TempDir {

@@ -3,13 +3,12 @@
 use std::fmt;
 use std::path::Path;
 
-use serde::de::{Unexpected, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::TextError;
 use super::chat::ChatTemplate;
+use super::chat_config::StopTokenName;
 use super::tokenizer_config::TokenizerConfig;
 
 /// A token that ends an answer.
@@ -30,54 +29,6 @@ impl fmt::Display for StopToken {
             Some(text) => f.pad(text),
             None => f.pad(&self.id.to_string()),
         }
-    }
-}
-
-/// How a configuration names a stop token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum StopTokenName {
-    /// By its id.
-    Id(u32),
-    /// By its text.
-    Text(String),
-}
-
-/// On a command line a number is an id.
-impl std::str::FromStr for StopTokenName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse::<f64>() {
-            Ok(_) => text.parse().map(Self::Id).map_err(|_| "is no token id".to_owned()),
-            Err(_) => Ok(Self::Text(text.to_owned())),
-        }
-    }
-}
-
-/// By hand for the sake of the messages: an untagged enum would only say that nothing matched.
-impl<'de> Deserialize<'de> for StopTokenName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-
-        impl Visitor<'_> for NameVisitor {
-            type Value = StopTokenName;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("a token's id or its text")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<StopTokenName, E> {
-                Ok(StopTokenName::Text(text.to_owned()))
-            }
-
-            fn visit_u64<E: serde::de::Error>(self, id: u64) -> Result<StopTokenName, E> {
-                let id = u32::try_from(id).map_err(|_| E::invalid_value(Unexpected::Unsigned(id), &self))?;
-                Ok(StopTokenName::Id(id))
-            }
-        }
-
-        deserializer.deserialize_any(NameVisitor)
     }
 }
 

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::chat::{ChatConfig, ChatTemplate};
+use super::chat::ChatTemplate;
+use super::chat_config::ChatConfig;
 use super::guard::guard;
 use super::tokenizer_config::TokenizerConfig;
 use super::{Prompt, Question, StopToken, TextError, stop_tokens};

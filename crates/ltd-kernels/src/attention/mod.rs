@@ -7,25 +7,26 @@
 
 mod rotation;
 mod rows;
+mod shared;
 mod storing;
 mod units;
 mod visibility;
 
 use std::cell::RefCell;
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::element::{Element, Float};
+use crate::Cpu;
+use crate::element::Float;
 use crate::memory::{Handover, Line, SharedMut};
 use crate::norm::{Input, RowNorm};
 use crate::product::{Columns, Inputs, Linear, Then};
-use crate::sums::Sums;
 use crate::threads::in_turn;
 use crate::vector::LANES;
-use crate::{Cpu, InstructionSet};
 use rows::Rows;
+use shared::Shared;
 use storing::Storing;
 
+pub use shared::Heads;
 pub use visibility::Visibility;
 
 thread_local! {
@@ -39,19 +40,6 @@ struct Memory {
     /// Queries, keys and values, and what they give.
     projected: Vec<Line>,
     attended: Vec<Line>,
-}
-
-/// Sizes of the heads.
-#[derive(Debug, Clone, Copy)]
-pub struct Heads {
-    /// Query heads.
-    pub queries: usize,
-    /// Key and value heads.
-    pub keys: usize,
-    /// Width of a head.
-    pub width: usize,
-    /// Factor on the scores.
-    pub scale: f32,
 }
 
 /// Norms of each query and key head before the rotation (Qwen3).
@@ -177,72 +165,3 @@ impl<T: Float> Attention<'_, T> {
         }
     }
 }
-
-/// All that both steps share, of sizes that fit together: [`Attention::shared`] makes it.
-struct Shared<'t, T> {
-    /// Tells this forward from others.
-    forward: u64,
-    qkv: Handover<'t, T>,
-    heads: Heads,
-    /// Weight and epsilon, of queries and of keys.
-    norms: Option<[(&'t [T], f32); 2]>,
-    cos: &'t [f32],
-    sin: &'t [f32],
-    /// Of keys and of values.
-    caches: [SharedMut<'t, T>; 2],
-    capacity: usize,
-    past: usize,
-    rows: usize,
-    /// Vectors of query rows per key head.
-    vectors: usize,
-    visibility: &'t Visibility,
-    instructions: InstructionSet,
-    result: SharedMut<'t, T>,
-}
-
-impl<T: Element> Shared<'_, T> {
-    fn total(&self) -> usize {
-        self.past + self.rows
-    }
-
-    /// Query heads per key head.
-    fn group(&self) -> usize {
-        self.heads.queries / self.heads.keys
-    }
-
-    /// A head of a row of `qkv`.
-    #[inline(always)]
-    fn input<'q>(&self, qkv: &'q [T], row: usize, head: usize) -> &'q [T] {
-        let Heads { queries, keys, width, .. } = self.heads;
-        &qkv[(row * (queries + 2 * keys) + head) * width..][..width]
-    }
-
-    /// Cosines and sines of a row.
-    #[inline(always)]
-    fn angles(&self, row: usize) -> [&[f32]; 2] {
-        let half = self.heads.width / 2;
-        [self.cos, self.sin].map(|table| &table[row * half..][..half])
-    }
-
-    /// Where a position of a key head is in a cache.
-    fn place(&self, head: usize, position: usize) -> usize {
-        (head * self.capacity + position) * self.heads.width
-    }
-
-    /// The query rows of a vector, numbered through rows and the query heads that share a key head.
-    #[inline(always)]
-    fn queries(&self, vector: usize) -> Range<usize> {
-        vector * LANES..((vector + 1) * LANES).min(self.rows * self.group())
-    }
-
-    /// Row and query head of a query row of a key head.
-    #[inline(always)]
-    fn row_and_head(&self, key_head: usize, query: usize) -> (usize, usize) {
-        (query / self.group(), key_head * self.group() + query % self.group())
-    }
-}
-
-/// What is multiplied at once.
-type Unit<T, I> = <<T as Element>::Sums<I> as Sums>::Unit;
-/// Numbers that are multiplied.
-type Number<T, I> = <<T as Element>::Sums<I> as Sums>::Number;

@@ -4,8 +4,8 @@ use std::cell::Cell;
 use std::f32::consts::LOG2_E;
 
 use super::rotation::rotate;
+use super::shared::{Number, Shared};
 use super::units::Units;
-use super::{Number, Shared};
 use crate::element::Element;
 use crate::memory::{Handover, Line, cast, cast_mut, lines};
 use crate::sums::{Sums, product};

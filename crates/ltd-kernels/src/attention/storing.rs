@@ -1,7 +1,7 @@
 //! First step of the attention: keys and values of the new rows go into the cache.
 
-use super::Shared;
 use super::rotation::rotate;
+use super::shared::Shared;
 use crate::element::Element;
 use crate::threads::Work;
 use crate::vector::{Instructions, Kernel};

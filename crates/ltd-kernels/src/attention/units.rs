@@ -3,7 +3,7 @@
 
 use std::any::TypeId;
 
-use super::{Number, Shared, Unit};
+use super::shared::{Number, Shared, Unit};
 use crate::element::Element;
 use crate::memory::{Line, cast, lines};
 use crate::sums::Sums;

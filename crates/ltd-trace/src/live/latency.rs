@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use ltd_console::{note, say};
 use ltd_engine::Engine;
+use ltd_engine::text::TextModel;
 use ltd_policy::check_output_file;
-use ltd_train::{Interrupt, Progress, TrainConfig, describe_latency, measure_latency};
+use ltd_run::recording::{describe_latency, measure_latency};
+use ltd_run::{Interrupt, Progress, TrainConfig};
 
 use super::within;
 use crate::Result;
@@ -31,7 +33,7 @@ pub(crate) struct LatencyArgs {
 pub(crate) fn latency(args: &LatencyArgs) -> Result<()> {
     check_output_file("--out", &args.out)?;
     let config = TrainConfig::load(&args.config, &args.overrides)?;
-    let engine = Engine::load(&config.engine)?;
+    let engine = Engine::open(&config.engine, &TextModel::of(&config.engine)?)?;
     for warning in engine.warnings() {
         note!("ltd-trace: warning: {warning}");
     }

@@ -7,7 +7,11 @@ use ltd_console::note;
 use ltd_engine::Engine;
 use ltd_engine::text::TextModel;
 use ltd_policy::check_output_folder;
-use ltd_train::{Interrupt, Progress, PromptSet, Recording, TrainConfig, listen, load_prompts};
+use ltd_run::config::PromptSet;
+use ltd_run::interrupt::listen;
+use ltd_run::prompts::load_prompts;
+use ltd_run::recording::{self, Recording};
+use ltd_run::{Interrupt, Progress, TrainConfig};
 
 use super::within;
 use crate::{Error, Result};
@@ -49,9 +53,8 @@ pub(crate) struct RecordArgs {
 pub(crate) fn record(args: &RecordArgs) -> Result<()> {
     check_output_folder("--out", &args.out)?;
     let config = TrainConfig::load(&args.config, &args.overrides)?;
-    let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
-    let engine = Engine::load(&config.engine)?;
-    engine.check_text(&text)?;
+    let text = TextModel::of(&config.engine)?;
+    let engine = Engine::open(&config.engine, &text)?;
     for warning in engine.warnings() {
         note!("ltd-trace: warning: {warning}");
     }
@@ -71,9 +74,9 @@ pub(crate) fn record(args: &RecordArgs) -> Result<()> {
     let interrupt = Interrupt::default();
     listen(&interrupt)?;
     let (eos, progress) = (text.eos(), Progress::detect());
-    let done = ltd_train::record(&recording, &config, &engine, &models, eos, progress, &interrupt);
+    let done = recording::record(&recording, &config, &engine, &models, eos, progress, &interrupt);
     done.map_err(|error| match error {
-        ltd_train::Error::Env(error @ ltd_env::Error::Io { .. }) => Error::Recording(error),
+        ltd_run::Error::Env(error @ ltd_env::Error::Io { .. }) => Error::Recording(error),
         other => other.into(),
     })
 }

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ltd_console::{note, say};
+use ltd_console::{note, print_result};
 use ltd_cycle::{CycleStats, Learned};
 use ltd_env::oracle::{self, Choices, Constant};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt};
-use ltd_policy::{Conditions, LatencyTable, PolicyPackage, check_output_file};
+use ltd_policy::{Conditions, LatencyTable, PolicyPackage, check_output_file, json_text};
 use serde::Serialize;
 
 use crate::{Error, Result};
@@ -174,12 +174,8 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
     }
     let common_constant = if traces.len() > 1 { common(&traces) } else { None };
     let findings = Findings { traces, common_constant };
-    let text = if args.json {
-        serde_json::to_string_pretty(&findings).expect("invariant: plain data")
-    } else {
-        tables::describe(&findings)
-    };
-    let printed = say!("{text}");
+    let text = if args.json { json_text(&findings) } else { tables::describe(&findings) + "\n" };
+    let printed = print_result(format_args!("{text}"));
     if let Some(path) = &args.plot {
         plot::write(path, &findings.traces)?;
     }

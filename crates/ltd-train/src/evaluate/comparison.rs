@@ -6,7 +6,7 @@ use ltd_engine::CycleStats;
 use serde::{Deserialize, Serialize};
 
 use super::Measurement;
-use super::statistics::{entropy, interval, quartiles, ratio_interval};
+use ltd_run::statistics::{entropy, interval, quartiles, ratio_interval};
 
 /// One row of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

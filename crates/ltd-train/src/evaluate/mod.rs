@@ -1,7 +1,6 @@
 //! Measuring ways to decode against each other: same process, same prompts, in turns of a few tokens.
 
 mod comparison;
-mod statistics;
 mod summary;
 
 use std::time::{Duration, Instant};
@@ -14,13 +13,12 @@ use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, oracle};
 
 pub(crate) use comparison::{Comparison, comparison_table};
-pub use statistics::quartiles;
-pub(crate) use statistics::{interval, ratio_interval};
 pub(crate) use summary::{EAGLE_CONSTANT, GridPoint, Prediction, Summary};
 
-use crate::config::StaticSetting;
-use crate::progress::Progress;
 use crate::{Error, Result};
+use ltd_run::Progress;
+use ltd_run::config::StaticSetting;
+use ltd_run::statistics::quartiles;
 
 /// Tokens that each contender decodes before anything is measured.
 const WARM_UP_TOKENS: usize = 8;

@@ -7,7 +7,7 @@ use ltd_policy::Fallback;
 use serde::{Deserialize, Serialize};
 
 use super::comparison::{Comparison, comparison_table};
-use crate::config::StaticSetting;
+use ltd_run::config::StaticSetting;
 
 /// All that a run found out about how fast its policies are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
-use super::Record;
+use super::record::Record;
 use crate::run::{seconds_since_1970, unix_time};
 use crate::{Error, Result};
 

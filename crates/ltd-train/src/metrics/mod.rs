@@ -1,37 +1,20 @@
 //! Curves: as TensorBoard events, and as JSON lines, which are the record of truth.
 
+mod curves;
 mod events;
 mod record;
 pub mod tags;
 
-use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, Serialize};
-
+pub(crate) use curves::{predictor_record, rollout_record, validation_record};
 use events::Events;
-pub(crate) use record::{predictor_record, rollout_record, validation_record};
+pub(crate) use record::Record;
 
 use crate::run::seconds_since_1970;
 use crate::{Error, Result};
-
-/// Values at one point of a curve.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Record {
-    /// Stage, or empty for curves of the whole run.
-    pub(crate) stage: String,
-    /// The x axis: steps of the stage, or of the run.
-    pub(crate) timesteps: usize,
-    /// When it was written, seconds since 1970.
-    pub(crate) wall_time: f64,
-    /// By tag.
-    #[serde(deserialize_with = "numbers")]
-    pub(crate) values: BTreeMap<String, f64>,
-    /// Cycles by value, by tag.
-    pub(crate) histograms: BTreeMap<String, BTreeMap<usize, usize>>,
-}
 
 /// The curves of a run.
 pub(crate) struct Metrics {
@@ -85,12 +68,6 @@ impl Metrics {
     }
 }
 
-/// Numbers by tag, of which JSON writes those that are none as null.
-fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
-    let values = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
-    Ok(values.into_iter().map(|(tag, value)| (tag, value.unwrap_or(f64::NAN))).collect())
-}
-
 /// The records in the first `length` bytes, and the length of the lines that are whole: a machine that lost its power
 /// may have lost the end of a file.
 fn read(mut lines: &File, length: u64) -> std::io::Result<(Vec<Record>, u64)> {
@@ -108,6 +85,8 @@ fn of_stage(records: Vec<Record>, stage: &str) -> Vec<Record> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn record(stage: &str, timesteps: usize) -> Record {

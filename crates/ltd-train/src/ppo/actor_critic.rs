@@ -4,8 +4,8 @@ use ltd_policy::{Linear, Mlp};
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-use super::config::NetArch;
 use super::network::Network;
+use ltd_run::config::NetArch;
 
 /// Gains of the orthogonal initialisation of the heads.
 const ACTION_GAIN: f64 = 0.01;

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::actor_critic::ActorCritic;
-use super::config::{Advantage, PpoConfig};
 use super::gae::advantages_and_returns;
 use super::rollout_buffer::{EveryAction, RolloutBuffer};
+use ltd_run::config::{Advantage, PpoConfig};
 
 /// Episodes over which rewards and lengths are averaged for the curves, as in Stable-Baselines3.
 const WINDOW: usize = 100;

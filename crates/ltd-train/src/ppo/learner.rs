@@ -9,10 +9,10 @@ use tch::Tensor;
 use super::actor_critic::ActorCritic;
 use super::adam::Adam;
 use super::collect::{Actor, Episodes, Rollout, Steps};
-use super::config::{Advantage, PpoConfig};
 use super::rollout_buffer::RolloutBuffer;
 use super::schedule::learning_rate;
 use super::update::{UpdateStats, random_orders, update};
+use ltd_run::config::{Advantage, PpoConfig};
 
 /// PPO for one policy.
 pub struct Learner {

@@ -3,7 +3,6 @@
 mod actor_critic;
 mod adam;
 mod collect;
-mod config;
 mod gae;
 mod learner;
 mod network;
@@ -14,7 +13,6 @@ mod update;
 pub use actor_critic::{ActorCritic, Evaluation};
 pub use adam::Adam;
 pub use collect::Episodes;
-pub use config::{Advantage, NetArch, PpoConfig};
 pub use gae::advantages_and_returns;
 pub use learner::{Learner, Snapshot};
 pub use network::Network;

@@ -1,6 +1,6 @@
 //! Step size over a stage.
 
-use super::config::PpoConfig;
+use ltd_run::config::PpoConfig;
 
 /// The step size after a share `progress` (0..=1) of a stage: a linear rise over the warm-up, then a linear fall to 0
 /// or a constant.

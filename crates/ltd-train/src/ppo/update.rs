@@ -5,8 +5,8 @@ use tch::{Kind, Tensor};
 
 use super::actor_critic::{ActorCritic, Evaluation};
 use super::adam::Adam;
-use super::config::PpoConfig;
 use super::rollout_buffer::{EveryAction, Minibatch, RolloutBuffer};
+use ltd_run::config::PpoConfig;
 
 /// The parts of the loss of one minibatch, scalars.
 #[derive(Debug)]

@@ -1,20 +1,20 @@
 //! From recordings to a factored policy.
 
 use ltd_engine::Learned;
-use ltd_env::Interrupt;
 use ltd_env::oracle::Constant;
 use ltd_policy::{
     DepthActions, FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor, ObservationLayout,
     SizeActions,
 };
+use ltd_run::Interrupt;
 
 use super::rule::settle;
 use super::samples::Samples;
 use super::train::{Epoch, train};
 use crate::Result;
-use crate::config::PredictorStage;
 use crate::evaluate::{Contender, Measurement};
-use crate::recording::Recorded;
+use crate::recorded::Recorded;
+use ltd_run::config::PredictorStage;
 
 /// Limits of the size that are tried: that of the best constant, and the next ones.
 const LIMITS: usize = 3;

@@ -9,8 +9,8 @@ use tch::{Kind, Tensor};
 use super::network::Predictor;
 use super::samples::Samples;
 use crate::Result;
-use crate::config::PredictorStage;
 use crate::ppo::Adam;
+use ltd_run::config::PredictorStage;
 
 /// Observations kept with the predictor, to check copies of it.
 const PROBES: usize = 32;

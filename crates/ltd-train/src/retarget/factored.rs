@@ -1,16 +1,15 @@
 //! A factored policy at the costs of another machine.
 
 use ltd_engine::Learned;
-use ltd_env::Interrupt;
 use ltd_policy::{DepthActions, Factored, FactoredPolicy, ObservationLayout, SizeActions};
+use ltd_run::Interrupt;
 
-use super::hidden_layers;
 use crate::Result;
-use crate::config::PredictorStage;
 use crate::evaluate::Contender;
 use crate::predictor::{Fitted, fit, settle, size_tables};
-use crate::progress::Progress;
-use crate::recording::Recorded;
+use crate::recorded::Recorded;
+use ltd_run::Progress;
+use ltd_run::config::PredictorStage;
 
 /// The same predictor with the other table, or one that learned the trace again for other sizes, whichever is faster on
 /// the held-out recordings: where candidates cost another share of a cycle, another largest size is worth it.
@@ -26,7 +25,7 @@ pub(super) fn refit(
     let kept = Learned::from(FactoredPolicy::new(predictor, &recorded.table, rule));
     let kept = recorded.measure(&mut [Contender::new("kept", Box::new(kept))]).remove(0);
 
-    let stage = PredictorStage { net_arch: hidden_layers(predictor.mlp()), ..PredictorStage::default() };
+    let stage = PredictorStage { net_arch: predictor.mlp().hidden_widths(), ..PredictorStage::default() };
     let learned = learn(recorded, predictor.layout(), predictor.actions().depth, &stage, seed, progress)?;
     let rates = [&kept, &learned.measured].map(|measured| measured.total().tokens_per_second());
     let (predictor, rule, what) = if rates[1] > rates[0] {

@@ -3,24 +3,48 @@
 mod factored;
 mod pair;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use ltd_console::{note, say};
 use ltd_engine::Learned;
-use ltd_env::Interrupt;
 use ltd_env::trace::Trace;
 use ltd_policy::{
-    Choice, ChoiceEntry, Conditions, Fallback, LatencyTable, Manifest, Mlp, Policy, PolicyEntry,
-    PolicyPackage, check_new_folder,
+    Choice, ChoiceEntry, Conditions, Fallback, LatencyTable, Manifest, Policy, PolicyEntry, PolicyPackage,
+    check_new_folder,
 };
+use ltd_run::Interrupt;
 
 use self::factored::refit;
 use self::pair::{go_on_learning, start};
-use crate::cli::RetargetArgs;
-use crate::config::StaticSetting;
+use crate::arguments::count;
 use crate::evaluate::{Contender, Prediction};
-use crate::recording::Recorded;
-use crate::{Error, Progress, Result};
+use crate::recorded::Recorded;
+use crate::{Error, Result};
+use ltd_run::Progress;
+use ltd_run::config::StaticSetting;
+
+#[derive(Debug, Args)]
+pub(crate) struct RetargetArgs {
+    /// Package to start from
+    #[arg(long, value_name = "DIR")]
+    pub(crate) policy: PathBuf,
+    /// Trace of the package's models, from any machine
+    #[arg(long, value_name = "DIR")]
+    pub(crate) trace: PathBuf,
+    /// Latency table of the new machine
+    #[arg(long, value_name = "FILE")]
+    pub(crate) latency: PathBuf,
+    /// Folder of the new package
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Steps of replay that each policy of a pair goes on learning for; a factored policy needs none
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = count())]
+    pub(crate) steps: usize,
+    /// Seed of that learning
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+}
 
 /// Share of the trace's prompts on which the gain is predicted.
 const HELD_OUT: f64 = 0.125;
@@ -79,12 +103,6 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     ltd_export::write(&retargeted, &args.out)?;
     say!("{}", describe(&predictions, &recorded, retargeted.manifest.fallback.as_ref()))?;
     Ok(say!("written to {}", args.out.display())?)
-}
-
-/// Widths of a network's hidden layers.
-fn hidden_layers(network: &Mlp) -> Vec<usize> {
-    let layers = network.to_layers();
-    layers[..layers.len() - 1].iter().map(|layer| layer.bias.len()).collect()
 }
 
 /// Writes into a pair's manifest what its policies choose among, and whether they choose.

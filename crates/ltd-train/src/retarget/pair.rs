@@ -8,13 +8,13 @@ use ltd_policy::{Actions, Choice, FactoredPolicy, FrozenPolicy, ObservationLayou
 use rand::Rng;
 
 use super::factored::learn as learn_factored;
-use super::hidden_layers;
-use crate::config::{ImitationStage, PredictorStage, Preset};
 use crate::imitation::{examples, imitate};
-use crate::ppo::{Advantage, Learner, NetArch, PpoConfig};
-use crate::progress::Progress;
-use crate::recording::Recorded;
+use crate::ppo::Learner;
+use crate::recorded::Recorded;
 use crate::{Error, Result};
+use ltd_run::Progress;
+use ltd_run::config::{Advantage, NetArch, PpoConfig};
+use ltd_run::config::{ImitationStage, PredictorStage, Preset};
 
 /// Observations kept with a policy, to check copies of it.
 const PROBES: usize = 32;
@@ -39,7 +39,7 @@ pub(super) fn start(
     let interrupt = &Interrupt::default();
     let examples = examples(&recorded.train, &mut teacher, depths, sizes, interrupt)?;
     let imitation = [depth, size].into_iter().zip(&examples).map(|(policy, examples)| {
-        let hidden = hidden_layers(policy.mlp());
+        let hidden = policy.mlp().hidden_widths();
         let stage = ImitationStage::default();
         Ok(Choice::Learned(imitate(examples, &hidden, stage, seed, interrupt, &mut |_| ())?.0))
     });
@@ -103,7 +103,7 @@ fn learn(
     };
     let layers = policy.mlp().to_layers();
     let preset = Preset::Quick.ppo(policy.kind());
-    let pi = hidden_layers(policy.mlp());
+    let pi = policy.mlp().hidden_widths();
     let config = PpoConfig {
         advantage: Advantage::Exact,
         net_arch: NetArch { pi, vf: preset.net_arch.vf.clone() },

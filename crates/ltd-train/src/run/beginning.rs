@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::provenance::PromptHashes;
 use super::{Provenance, RunFolder};
-use crate::config::TrainConfig;
 use crate::{Error, Result};
+use ltd_run::config::TrainConfig;
 
 /// What a run's record says of what it learns from and how.
 #[derive(Debug, Deserialize)]

@@ -3,12 +3,12 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use ltd_policy::{FolderLock, PolicyKind, is_full, remove_unfinished, write_atomically};
+use ltd_policy::{FolderLock, PolicyKind, is_full, remove_unfinished, write_json};
 
-use crate::config::TrainConfig;
-use crate::plan::Stage;
 use crate::run::Provenance;
 use crate::{Error, Result};
+use ltd_run::config::Stage;
+use ltd_run::config::TrainConfig;
 
 /// The folder of a run. All that the run leaves is in it, and as long as this lives nobody else writes to it.
 #[derive(Debug)]
@@ -67,9 +67,7 @@ impl RunFolder {
 
     /// Begins the run: writes its resolved configuration and where it comes from.
     pub(crate) fn begin(&mut self, config: &TrainConfig, provenance: &Provenance) -> Result<()> {
-        let text =
-            serde_json::to_string_pretty(config).expect("invariant: a configuration is plain data") + "\n";
-        write_atomically(&self.path.join(Self::CONFIG), text.as_bytes())?;
+        write_json(&self.path.join(Self::CONFIG), config)?;
         provenance.write(&self.provenance())?;
         self.provisional = false;
         Ok(())

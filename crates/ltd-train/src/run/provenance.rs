@@ -1,16 +1,16 @@
 //! Where a run's figures come from.
 
 use std::path::Path;
-use std::process::Command;
 
 use ltd_engine::text::Prompt;
 use ltd_engine::{DtypeChoice, Engine};
-use ltd_policy::{ModelIdentity, Models, sha256_hex, write_atomically};
+use ltd_policy::{ModelIdentity, Models, sha256_hex, write_json};
+use ltd_run::machine::{Machine, git_revision};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::config::TrainConfig;
-use crate::prompts::Prompts;
+use ltd_run::config::TrainConfig;
+use ltd_run::prompts::Prompts;
 
 /// Program, source revision, machine and models of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -66,27 +66,6 @@ impl PromptHashes {
     }
 }
 
-/// The machine, as far as the system tells.
-#[derive(Debug, Clone, Serialize)]
-pub struct Machine {
-    /// Name of the processor; virtual machines often give no more than the maker's.
-    pub cpu: Option<String>,
-    /// The maker's number of its family and model, which tell generations apart.
-    pub cpu_family: Option<u32>,
-    /// See `cpu_family`.
-    pub cpu_model: Option<u32>,
-    /// Those of its instruction sets that decide which kernels run.
-    pub cpu_flags: Vec<String>,
-    /// Threads that run at once.
-    pub cores: usize,
-    /// Memory.
-    pub memory_gib: Option<u64>,
-}
-
-/// Instruction sets that matrix products are written for, as Linux calls them.
-const KERNEL_FLAGS: [&str; 8] =
-    ["avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16"];
-
 impl Provenance {
     pub(crate) fn collect(
         config: &TrainConfig,
@@ -119,43 +98,13 @@ impl Provenance {
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).expect("invariant: plain data") + "\n";
-        Ok(write_atomically(path, text.as_bytes())?)
+        Ok(write_json(path, self)?)
     }
 
     /// Device and CPU in words.
     pub(crate) fn device_text(&self) -> String {
         let cpu = self.machine.cpu.as_deref().unwrap_or("unknown CPU");
         format!("{} ({cpu}, {} cores)", self.device, self.machine.cores)
-    }
-}
-
-impl Machine {
-    /// Asks the system.
-    pub fn read() -> Self {
-        let value = |file: &str, key: &str| {
-            let text = std::fs::read_to_string(file).ok()?;
-            let line = text.lines().find(|line| line.starts_with(key))?;
-            line.split_once(':').map(|(_, value)| value.trim().to_owned())
-        };
-        let memory_kib = value("/proc/meminfo", "MemTotal")
-            .and_then(|text| text.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()));
-        let number = |key: &str| value("/proc/cpuinfo", key).and_then(|text| text.parse().ok());
-        let flags = value("/proc/cpuinfo", "flags").unwrap_or_default();
-        let flags: Vec<&str> = flags.split_whitespace().collect();
-        Self {
-            cpu: value("/proc/cpuinfo", "model name"),
-            cpu_family: number("cpu family"),
-            // Not "model name", which begins alike.
-            cpu_model: number("model\t"),
-            cpu_flags: KERNEL_FLAGS
-                .iter()
-                .filter(|flag| flags.contains(flag))
-                .map(ToString::to_string)
-                .collect(),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_gib: memory_kib.map(|kib| kib >> 20),
-        }
     }
 }
 
@@ -183,12 +132,4 @@ pub(crate) fn unix_time() -> u64 {
 pub(crate) fn seconds_since_1970() -> f64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0.0, |elapsed| elapsed.as_secs_f64())
-}
-
-/// Commit of the working folder's repository, with `-dirty` if it has changes; `None` outside a repository.
-pub fn git_revision() -> Option<String> {
-    let output =
-        Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).output();
-    let output = output.ok().filter(|output| output.status.success())?;
-    String::from_utf8(output.stdout).ok().map(|text| text.trim().to_owned())
 }

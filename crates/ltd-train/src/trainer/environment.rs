@@ -13,9 +13,9 @@ use rand::Rng;
 
 use super::Trainer;
 use crate::Result;
-use crate::config::{Backend, StaticSetting};
-use crate::plan::{Counterpart, PolicyTask, Stage, StageTask};
-use crate::ppo::{Advantage, PpoConfig};
+use ltd_run::config::{Advantage, PpoConfig};
+use ltd_run::config::{Backend, StaticSetting};
+use ltd_run::config::{Counterpart, PolicyTask, Stage, StageTask};
 
 impl Trainer {
     pub(super) fn actions(&self, kind: PolicyKind) -> Result<Actions> {

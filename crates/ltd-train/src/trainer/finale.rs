@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use ltd_env::oracle::Constant;
-use ltd_policy::write_atomically;
+use ltd_policy::{write_atomically, write_json};
 
 use super::Trainer;
 use super::selection::{BEST_CONSTANT, Selection};
-use crate::config::{Minutes, StaticSetting};
 use crate::evaluate::{Comparison, Contender, EAGLE_CONSTANT, GridPoint, Measurement, Summary};
 use crate::metrics::{tags, validation_record};
-use crate::recording::Recorded;
+use crate::recorded::Recorded;
 use crate::{Error, Result};
+use ltd_run::config::{Minutes, StaticSetting};
 
 /// Constants of replay that are measured live: where costs are known, few can be the fastest.
 const REPLAY_FINALISTS: usize = 6;
@@ -43,10 +43,9 @@ impl Trainer {
         let measured =
             self.arena().measure("comparison", &mut contenders, &self.prompts.evaluation, limit)?;
         let summary = self.summary(selection, best_constant, grid, &measured);
-        let json = serde_json::to_string_pretty(&summary).expect("invariant: plain data") + "\n";
         let text = summary.to_markdown();
         self.write_final_curves(&summary)?;
-        write_atomically(&self.run.summary_json(), json.as_bytes())?;
+        write_json(&self.run.summary_json(), &summary)?;
         write_atomically(&path, text.as_bytes())?;
         Ok(text)
     }

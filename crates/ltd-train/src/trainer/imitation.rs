@@ -1,15 +1,15 @@
 //! The stage in which the pair imitates the factored policy.
 
 use ltd_engine::Learned;
-use ltd_policy::{Factored, FactoredPolicy, Manifest, Policy, PolicyEntry, PolicyKind, write_atomically};
+use ltd_policy::{Factored, FactoredPolicy, Manifest, Policy, PolicyEntry, PolicyKind, write_json};
 
 use super::Trainer;
-use crate::config::ImitationStage;
 use crate::evaluate::Contender;
 use crate::imitation::{examples, imitate};
-use crate::plan::Stage;
 use crate::run::StageFolder;
 use crate::{Error, Result};
+use ltd_run::config::ImitationStage;
+use ltd_run::config::Stage;
 
 impl Trainer {
     /// Teaches both policies of the pair what the factored policy decides at every recorded position. A stage that is
@@ -55,7 +55,7 @@ impl Trainer {
         let [depth, size] = pair.save(folder, &measured)?;
         let manifest =
             self.manifest(PolicyEntry::Pair { depth, size }, &stage.name, &measured, Some(table_sha256));
-        write_atomically(&folder.manifest(), manifest.to_json().as_bytes())?;
+        write_json(&folder.manifest(), &manifest)?;
         self.pair = pair;
         // A place of its own on the axis of the run's curves.
         self.finish_stage(1, &measured)

@@ -16,20 +16,20 @@ use std::rc::Rc;
 
 use ltd_engine::text::TextModel;
 use ltd_engine::{Engine, StopRule};
-use ltd_env::Interrupt;
+use ltd_run::Interrupt;
 
 use checkpoint::Checkpoint;
 use pair::Pair;
 
 use crate::Result;
-use crate::config::TrainConfig;
 use crate::evaluate::Arena;
 use crate::metrics::Metrics;
-use crate::plan::{Stage, StageTask};
-use crate::progress::Progress;
-use crate::prompts::Prompts;
-use crate::recording::Recorded;
+use crate::recorded::Recorded;
 use crate::run::{Beginning, Provenance, RunFolder};
+use ltd_run::Progress;
+use ltd_run::config::TrainConfig;
+use ltd_run::config::{Stage, StageTask};
+use ltd_run::prompts::Prompts;
 
 /// A run under way.
 pub struct Trainer {
@@ -124,9 +124,8 @@ impl Trainer {
         progress: Progress,
         interrupt: Interrupt,
     ) -> Result<Self> {
-        let text = TextModel::with_chat(&config.engine.target, &config.engine.chat)?;
-        let engine = Engine::load(&config.engine)?;
-        engine.check_text(&text)?;
+        let text = TextModel::of(&config.engine)?;
+        let engine = Engine::open(&config.engine, &text)?;
         let prompts = Prompts::load(&config.prompts, &text, &engine)?;
         for warning in prompts.warnings() {
             progress.say(&format!("warning: {warning}"));

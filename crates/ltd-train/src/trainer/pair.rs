@@ -5,11 +5,11 @@ use std::path::Path;
 use ltd_engine::{Controller, Learned};
 use ltd_policy::{Choice, ChoiceEntry, FrozenPolicy, Manifest, Policy, PolicyKind, write_atomically};
 
-use crate::config::StaticSetting;
 use crate::evaluate::Measurement;
-use crate::plan::Counterpart;
 use crate::run::StageFolder;
 use crate::{Error, Result};
+use ltd_run::config::Counterpart;
+use ltd_run::config::StaticSetting;
 
 /// How depth and size are decided.
 #[derive(Debug, Clone, PartialEq)]

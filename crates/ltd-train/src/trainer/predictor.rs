@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
-use ltd_policy::{Factored, ObservationLayout, PolicyEntry, PolicyKind, write_atomically};
+use ltd_policy::{Factored, ObservationLayout, PolicyEntry, PolicyKind, write_atomically, write_json};
 
 use super::Trainer;
 use crate::Result;
-use crate::config::PredictorStage;
 use crate::metrics::predictor_record;
-use crate::plan::Stage;
 use crate::predictor::{Epoch, Fitted, fit, size_tables};
 use crate::run::StageFolder;
+use ltd_run::config::PredictorStage;
+use ltd_run::config::Stage;
 
 impl Trainer {
     /// Fits the predictor, finds the rule, and describes the factored policy. A stage that is interrupted
@@ -57,7 +57,7 @@ impl Trainer {
         let latency = recorded.table.clone();
         let entry = save(&Factored { predictor: trained, latency, rule }, folder)?;
         let manifest = self.manifest(entry, &stage.name, &measured, Some(table_sha256));
-        write_atomically(&folder.manifest(), manifest.to_json().as_bytes())?;
+        write_json(&folder.manifest(), &manifest)?;
         // A place of its own on the axis of the run's curves.
         self.finish_stage(1, &measured)
     }

@@ -7,11 +7,12 @@ use ltd_env::trace::Trace;
 use ltd_policy::{DepthActions, LatencyTable, Models, SizeActions};
 
 use super::Trainer;
-use crate::config::{Backend, Minutes, ReplayConfig, TrainConfig};
-use crate::plan::{Counterpart, PolicyTask};
-use crate::prompts::{Prompts, questions, shared};
-use crate::recording::{Recorded, Recording, measure_latency, record};
+use crate::recorded::Recorded;
 use crate::{Error, Result};
+use ltd_run::config::{Backend, Minutes, ReplayConfig, TrainConfig};
+use ltd_run::config::{Counterpart, PolicyTask};
+use ltd_run::prompts::{Prompts, questions, shared};
+use ltd_run::recording::{Recording, measure_latency, record};
 
 /// Positions whose trees are recorded at the same time.
 const RECORDING_BATCH: usize = 8;
@@ -183,7 +184,8 @@ fn check_apart(trace: &Trace, path: &Path, prompts: &Prompts) -> Result<()> {
     };
     for (name, measured) in [("validation", &prompts.validation), ("evaluation", &prompts.evaluation)] {
         if let Some(shared) = shared(recorded(), questions(measured)) {
-            return Err(Error::SharedPrompts(format!("{} has {shared} of prompts.{name}", path.display())));
+            let shared = format!("{} has {shared} of prompts.{name}", path.display());
+            return Err(ltd_run::Error::SharedPrompts(shared).into());
         }
     }
     Ok(())

@@ -1,13 +1,14 @@
 //! Which policies are worth shipping: candidates of all stages against each other and against the best constant.
 
 use ltd_engine::{Controller, Learned};
-use ltd_policy::{Fallback, Manifest, Policy, write_atomically};
+use ltd_policy::{Fallback, Manifest, Policy, write_json};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
 use crate::Result;
-use crate::config::{Minutes, StaticSetting};
-use crate::evaluate::{Contender, Measurement, Prediction, ratio_interval};
+use crate::evaluate::{Contender, Measurement, Prediction};
+use ltd_run::config::{Minutes, StaticSetting};
+use ltd_run::statistics::ratio_interval;
 
 /// What a stage left.
 pub(super) struct Candidate {
@@ -105,8 +106,7 @@ impl Trainer {
         });
         self.note_fallback(&chosen.stage, fallback.as_ref())?;
         let selected = Selected { stage: chosen.stage.clone(), tokens_per_second: rates };
-        let json = serde_json::to_string_pretty(&selected).expect("invariant: plain data") + "\n";
-        write_atomically(&self.run.selected(), json.as_bytes())?;
+        write_json(&self.run.selected(), &selected)?;
         Ok(Selection { candidates, fastest, fallback, predictions })
     }
 
@@ -132,7 +132,7 @@ impl Trainer {
             let noted = fallback.filter(|_| stage.name == chosen).cloned();
             if manifest.fallback != noted {
                 manifest.fallback = noted;
-                write_atomically(&path, manifest.to_json().as_bytes())?;
+                write_json(&path, &manifest)?;
             }
         }
         Ok(())

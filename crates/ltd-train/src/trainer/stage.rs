@@ -9,11 +9,11 @@ use ltd_policy::{Choice, FrozenPolicy, PolicyKind};
 use super::Trainer;
 use super::checkpoint::StageState;
 use crate::metrics::rollout_record;
-use crate::plan::{PolicyTask, Stage, StageTask};
 use crate::ppo::{Learner, RolloutBuffer};
-use crate::progress::Task;
 use crate::run::{StageFolder, TensorFile};
 use crate::{Error, Result};
+use ltd_run::config::{PolicyTask, Stage, StageTask};
+use ltd_run::progress::Task;
 
 /// Time between checkpoints.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);

@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-use ltd_policy::{Expected, FrozenPolicy, Manifest, PolicyEntry, write_atomically};
+use ltd_policy::{Expected, FrozenPolicy, Manifest, PolicyEntry, write_atomically, write_json};
 
 use super::Trainer;
-use crate::config::{Backend, Minutes};
-use crate::evaluate::{Contender, Measurement, interval};
+use crate::evaluate::{Contender, Measurement};
 use crate::metrics::{tags, validation_record};
-use crate::plan::{PolicyTask, Stage};
 use crate::run::StageFolder;
 use crate::{Error, Result};
+use ltd_run::config::{Backend, Minutes};
+use ltd_run::config::{PolicyTask, Stage};
+use ltd_run::statistics::interval;
 
 impl Trainer {
     /// Measures the snapshots of a stage and keeps the fastest.
@@ -50,7 +51,7 @@ impl Trainer {
         let table_sha256 = table.map(|recorded| recorded.table_sha256.clone());
         let entry = PolicyEntry::Pair { depth, size };
         let manifest = self.manifest(entry, &stage.name, &measured[best], table_sha256);
-        write_atomically(&folder.manifest(), manifest.to_json().as_bytes())?;
+        write_json(&folder.manifest(), &manifest)?;
 
         self.pair = pairs.swap_remove(best);
         self.finish_stage(timesteps, &measured[best])?;

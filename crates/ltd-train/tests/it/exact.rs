@@ -1,9 +1,8 @@
 //! The objective over all actions is what the objective over actions taken estimates.
 
 use ltd_env::stream;
-use ltd_train::ppo::{
-    ActorCritic, Advantage, EveryAction, LossTerms, NetArch, PpoConfig, RolloutBuffer, ppo_loss,
-};
+use ltd_run::config::{Advantage, NetArch, PpoConfig};
+use ltd_train::ppo::{ActorCritic, EveryAction, LossTerms, RolloutBuffer, ppo_loss};
 use ndarray::{Array1, Array2, Axis};
 use rand::Rng;
 use tch::{Kind, Tensor};

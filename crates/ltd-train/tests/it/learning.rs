@@ -5,7 +5,8 @@ use std::cell::Cell;
 use ltd_env::testing::{ContextualBandit, IdentityEnv};
 use ltd_env::{Decision, Env};
 use ltd_policy::argmax;
-use ltd_train::ppo::{Advantage, Learner, NetArch, PpoConfig};
+use ltd_run::config::{Advantage, NetArch, PpoConfig};
+use ltd_train::ppo::Learner;
 
 fn train(env: &mut dyn Env, config: PpoConfig, timesteps: usize, seed: u64) -> Learner {
     let mut learner = Learner::new(env.observation_len(), env.n_actions(), config, seed, "test");

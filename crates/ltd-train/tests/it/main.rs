@@ -1,11 +1,11 @@
 //! Integration tests of the trainer.
 
-mod config;
 mod exact;
-mod fuzz;
 mod learning;
 mod models;
 mod replay;
 mod run;
 mod sb3;
+/// The configuration that the tests of `ltd-run` read.
+#[path = "../../../ltd-run/tests/it/tiny.rs"]
 mod tiny;

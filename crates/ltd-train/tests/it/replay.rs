@@ -10,8 +10,9 @@ use ltd_policy::{
     Actions, ChoiceEntry, CycleSummary, DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Manifest,
     Policy, PolicyEntry, Surface, sha256_hex,
 };
+use ltd_run::{Interrupt, Progress, TrainConfig};
 use ltd_train::metrics::tags;
-use ltd_train::{Ending, Interrupt, Progress, TrainConfig, Trainer};
+use ltd_train::{Ending, Trainer};
 use serde_json::{Value, json};
 
 use crate::tiny::{config, questions};

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use ltd_policy::{Choice, ChoiceEntry, Manifest, Policy, PolicyEntry};
-use ltd_train::{Ending, Interrupt, Progress, TrainConfig, Trainer, metrics::tags};
+use ltd_run::{Interrupt, Progress, TrainConfig};
+use ltd_train::{Ending, Trainer, metrics::tags};
 use serde_json::{Value, json};
 
 use crate::tiny::config;

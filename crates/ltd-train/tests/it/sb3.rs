@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use ltd_env::stream;
-use ltd_train::ppo::{ActorCritic, Adam, NetArch, PpoConfig, RolloutBuffer, advantages_and_returns, update};
+use ltd_run::config::{NetArch, PpoConfig};
+use ltd_train::ppo::{ActorCritic, Adam, RolloutBuffer, advantages_and_returns, update};
 use ndarray::{Array1, Array2};
 use safetensors::SafeTensors;
 use tch::{Kind, Tensor};

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::raw::unsupported;
+use super::unsupported::unsupported;
 use crate::Result;
 
 /// At which values, besides null, a key changes nothing.

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::BlockConfig;
+use super::block::BlockConfig;
 use super::foreign_keys::{self, Own};
 use super::rope::RopeConfig;
+use super::unsupported::unsupported;
 use crate::{Error, Result};
 
 /// What the layers of the supported architectures differ in.
@@ -88,8 +89,6 @@ const DEFAULT_WINDOW: i64 = 4096;
 const DEFAULT_WINDOW_LAYERS: i64 = 28;
 /// No dimension of a model is larger, so that products of a few cannot overflow.
 const LARGEST_DIMENSION: i64 = 1 << 22;
-/// Characters of a value in a message.
-const LONGEST_FOUND: usize = 200;
 const MOST_LAYERS: i64 = 1 << 12;
 const MOST_POSITIONS: i64 = 1 << 31;
 
@@ -278,17 +277,4 @@ pub(super) fn check(
     holds: impl Fn(i64) -> bool,
 ) -> Result<()> {
     if holds(value) { Ok(()) } else { Err(unsupported(path, field, expected, value.to_string())) }
-}
-
-/// The error of a value that the engine cannot run.
-pub(in super::super) fn unsupported(
-    path: &Path,
-    field: &'static str,
-    expected: &str,
-    mut found: String,
-) -> Error {
-    if let Some((end, _)) = found.char_indices().nth(LONGEST_FOUND) {
-        found.replace_range(end.., " ...");
-    }
-    Error::ModelConfig { path: path.to_owned(), field, expected: expected.to_owned(), found }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::raw::unsupported;
+use super::unsupported::unsupported;
 use crate::{Error, Result};
 
 /// Rotary frequencies of a model.

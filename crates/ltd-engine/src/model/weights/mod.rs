@@ -6,6 +6,7 @@ mod files;
 mod fuzz;
 mod pickle;
 mod safetensors_file;
+mod stored_tensor;
 mod torch_archive;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::torch_archive::StoredTensor;
+use super::stored_tensor::StoredTensor;
 
 /// Functions that a checkpoint may name, besides storage types.
 const ORDERED_DICT: &str = "collections.OrderedDict";

@@ -10,25 +10,13 @@ use tch::{Device, Kind, Tensor};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle;
+use super::stored_tensor::StoredTensor;
 use crate::{Error, Result};
 
 /// First bytes of a zip archive.
 const ZIP: [u8; 4] = *b"PK\x03\x04";
 /// A pickle of a checkpoint takes some hundred bytes per tensor.
 const LONGEST_PICKLE: u64 = 100_000_000;
-
-/// Where a tensor is in its archive.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct StoredTensor {
-    /// Name of the storage's type, such as `torch.HalfStorage`.
-    pub(super) kind: String,
-    /// Name of the record under `data/`.
-    pub(super) record: String,
-    /// In elements.
-    pub(super) offset: i64,
-    pub(super) shape: Vec<i64>,
-    pub(super) strides: Vec<i64>,
-}
 
 /// An open archive and where its tensors are.
 pub(super) struct TorchArchive {
@@ -133,20 +121,6 @@ impl TorchArchive {
         let own = Tensor::f_empty(&stored.shape, (kind, Device::Cpu))?;
         own.shallow_clone().f_copy_(&tensor)?;
         Ok(own)
-    }
-}
-
-impl StoredTensor {
-    /// Place of the last element in the storage; nothing if the sizes make no sense or there are no elements.
-    fn last_element(&self) -> Option<u64> {
-        if self.shape.len() != self.strides.len() || self.offset < 0 {
-            return None;
-        }
-        let steps = self.shape.iter().zip(&self.strides).try_fold(self.offset, |last, (&size, &stride)| {
-            let step = size.checked_sub(1).filter(|&steps| steps >= 0)?.checked_mul(stride)?;
-            last.checked_add(step).filter(|_| stride >= 0)
-        });
-        steps.map(|last| last as u64)
     }
 }
 

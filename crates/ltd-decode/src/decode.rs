@@ -120,10 +120,9 @@ fn prepare(cli: &Cli) -> Result<Job> {
         let models = (!cli.any_models).then(|| config.models()).transpose()?;
         package.check_steers(folder, "this command", models.as_ref(), config.beam_width, config.max_depth)?;
     }
-    let text = TextModel::with_chat(&config.target, &config.chat)?;
+    let text = TextModel::of(&config)?;
     let prompts = prompts(&cli.prompt, cli.limit, &text)?;
-    let engine = Engine::load(&config)?;
-    engine.check_text(&text)?;
+    let engine = Engine::open(&config, &text)?;
     for prompt in &prompts {
         engine.check_prompt(&prompt.ids).map_err(|error| anyhow!("prompt {}: {error}", prompt.id))?;
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ltd_fuzz::{Form, folder, fuzz};
-use ltd_train::TrainConfig;
+use ltd_run::TrainConfig;
 
 use crate::tiny::config;
 

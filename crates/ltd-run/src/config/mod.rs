@@ -1,7 +1,9 @@
 //! What a run is told: one JSON file, merged over a preset, checked as a whole.
 
-pub(crate) mod limits;
+pub mod limits;
 mod parse;
+mod plan;
+mod ppo;
 mod preset;
 mod problem;
 mod validate;
@@ -14,10 +16,10 @@ use ltd_policy::{DepthActions, ObservationLayout, PolicyKind, SizeActions, tree_
 use serde::{Deserialize, Serialize};
 
 pub use limits::Minutes;
+pub use plan::{Counterpart, PolicyTask, Stage, StageTask};
+pub use ppo::{Advantage, NetArch, PpoConfig};
 pub use preset::Preset;
 pub use problem::Problems;
-
-use crate::ppo::PpoConfig;
 
 /// A training run. Keys that the file leaves out have the preset's values; unknown keys are errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

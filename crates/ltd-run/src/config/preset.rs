@@ -7,10 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, RoundStage, SizeConfig, SizeStage,
-    StagesConfig, StaticSetting,
+    Advantage, DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, NetArch, PpoConfig, RoundStage,
+    SizeConfig, SizeStage, StagesConfig, StaticSetting,
 };
-use crate::ppo::{Advantage, NetArch, PpoConfig};
 
 /// A named set of defaults for everything but models and prompts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

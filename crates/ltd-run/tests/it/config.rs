@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use ltd_engine::SamplingParams;
 use ltd_policy::PolicyKind;
-use ltd_train::{Counterpart, Preset, TrainConfig};
+use ltd_run::TrainConfig;
+use ltd_run::config::{Counterpart, Preset};
 use serde_json::{Value, json};
 
 use crate::tiny::{config, questions};

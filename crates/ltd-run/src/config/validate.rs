@@ -4,10 +4,9 @@ use ltd_engine::text::load_questions;
 use ltd_policy::{MAX_SIZE, ObservationLayout, tree_candidates};
 
 use super::{
-    Backend, EvaluationConfig, Grid, PredictorStage, Problems, PromptSet, PromptSets, SizeConfig,
+    Advantage, Backend, EvaluationConfig, Grid, PredictorStage, Problems, PromptSet, PromptSets, SizeConfig,
     StagesConfig, TrainConfig, limits,
 };
-use crate::ppo::Advantage;
 
 impl TrainConfig {
     /// All impossible values, with their paths. Model folders and question files are looked at, models not loaded.

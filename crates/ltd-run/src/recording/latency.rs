@@ -1,7 +1,7 @@
 //! Measuring what cycles cost.
 
 use crate::config::TrainConfig;
-use crate::run::hardware;
+use crate::machine::{device_model, driver};
 use crate::{Error, Interrupt, Progress, Result};
 use ltd_engine::{Engine, Learned};
 use ltd_env::latency::{LatencyPlan, Measured, held_out_error, measure};
@@ -52,9 +52,9 @@ pub fn measure_latency(
             target: models.target.sha256.clone(),
             draft: models.draft.sha256.clone(),
             dtype: engine.dtype().chosen.to_string(),
-            driver: hardware::driver(&devices),
+            driver: driver(&devices),
             threads: tch::get_num_threads().max(1) as usize,
-            machine: hardware::name(&devices),
+            machine: device_model(&devices),
             device: devices,
             beam_width: engine.beam_width(),
         },
@@ -103,9 +103,7 @@ fn plan(config: &TrainConfig, engine: &Engine, repeats: usize) -> Result<Latency
     let longest = engine.capacity().saturating_sub(room);
     if longest <= SHORTEST {
         let capacity = engine.capacity();
-        return Err(Error::Recorded(format!(
-            "engine.max_length: {capacity} positions leave no room to measure trees of {room}"
-        )));
+        return Err(Error::NoRoom { capacity, room });
     }
     // Evenly spaced: the costs of attention grow with the length.
     let contexts = (0..CONTEXTS).map(|step| SHORTEST + (longest - SHORTEST) * step / (CONTEXTS - 1));

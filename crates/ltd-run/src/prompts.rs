@@ -13,16 +13,19 @@ const MOST_NAMED: usize = 3;
 
 /// All prompts of a run.
 #[derive(Debug)]
-pub(crate) struct Prompts {
-    pub(crate) train: Vec<Prompt>,
-    pub(crate) validation: Vec<Prompt>,
-    pub(crate) evaluation: Vec<Prompt>,
+pub struct Prompts {
+    /// To learn from.
+    pub train: Vec<Prompt>,
+    /// To choose checkpoints and the best constant on.
+    pub validation: Vec<Prompt>,
+    /// For the final comparison.
+    pub evaluation: Vec<Prompt>,
 }
 
 impl Prompts {
     /// Reads and encodes all sets. None may have a prompt of another: what was learned from is no measure.
     /// Prompts are told apart by their tokens, wherever they come from.
-    pub(crate) fn read(sets: &PromptSets, text: &TextModel) -> Result<Self> {
+    pub fn read(sets: &PromptSets, text: &TextModel) -> Result<Self> {
         let prompts = Self {
             train: read(&sets.train, text)?,
             validation: read(&sets.validation, text)?,
@@ -43,7 +46,7 @@ impl Prompts {
     }
 
     /// [`Prompts::read`] for an engine, whose cache every prompt must fit.
-    pub(crate) fn load(sets: &PromptSets, text: &TextModel, engine: &Engine) -> Result<Self> {
+    pub fn load(sets: &PromptSets, text: &TextModel, engine: &Engine) -> Result<Self> {
         let prompts = Self::read(sets, text)?;
         check_fit(&sets.train, &prompts.train, engine)?;
         check_fit(&sets.validation, &prompts.validation, engine)?;
@@ -57,7 +60,7 @@ impl Prompts {
     }
 
     /// What is odd about the sets and no reason to stop: prompts that stand twice in one.
-    pub(crate) fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&self) -> Vec<String> {
         let repeated = self.sets().into_iter().filter_map(|(name, prompts)| {
             let mut known: HashMap<&[u32], &str> = HashMap::new();
             let twice = prompts.iter().filter_map(|prompt| {
@@ -84,7 +87,7 @@ fn read(set: &PromptSet, text: &TextModel) -> Result<Vec<Prompt>> {
 }
 
 /// Fails at the first prompt that does not fit the engine's cache.
-pub(crate) fn check_fit(set: &PromptSet, prompts: &[Prompt], engine: &Engine) -> Result<()> {
+pub fn check_fit(set: &PromptSet, prompts: &[Prompt], engine: &Engine) -> Result<()> {
     for prompt in prompts {
         engine.check_prompt(&prompt.ids).map_err(|source| Error::Prompt {
             file: set.file.clone(),
@@ -96,12 +99,12 @@ pub(crate) fn check_fit(set: &PromptSet, prompts: &[Prompt], engine: &Engine) ->
 }
 
 /// Prompts with what they are called.
-pub(crate) fn questions(prompts: &[Prompt]) -> impl Iterator<Item = (&[u32], String)> {
+pub fn questions(prompts: &[Prompt]) -> impl Iterator<Item = (&[u32], String)> {
     prompts.iter().map(|prompt| (&prompt.ids[..], prompt.id.clone()))
 }
 
 /// In words, which of some prompts are among others; `None` if none is.
-pub(crate) fn shared<'p>(
+pub fn shared<'p>(
     prompts: impl Iterator<Item = (&'p [u32], String)>,
     others: impl Iterator<Item = (&'p [u32], String)>,
 ) -> Option<String> {

@@ -9,9 +9,9 @@ use ltd_env::trace::{Trace, TracedSequence};
 use ltd_env::{Costs, Interrupt, Scatter};
 use ltd_policy::LatencyTable;
 
-use crate::config::StaticSetting;
 use crate::evaluate::{Contender, Measurement, Prediction};
 use crate::{Error, Result};
+use ltd_run::config::StaticSetting;
 
 /// Recorded trees, and what cycles cost.
 #[derive(Debug)]

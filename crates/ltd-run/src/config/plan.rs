@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ltd_policy::PolicyKind;
 
-use crate::config::{Backend, DepthRange, ImitationStage, Minutes, PredictorStage, TrainConfig};
+use super::{Backend, DepthRange, ImitationStage, Minutes, PredictorStage, TrainConfig};
 
 /// Something learning for a while.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,29 +8,29 @@ use ltd_policy::MAX_LAYERS;
 use serde::{Deserialize, Serialize};
 
 /// Steps of a stage, and tokens of an answer.
-pub(crate) const COUNTS: RangeInclusive<usize> = 1..=u32::MAX as usize;
+pub const COUNTS: RangeInclusive<usize> = 1..=u32::MAX as usize;
 /// Steps of a rollout, and of a gradient step. The least are two: one cannot be standardised.
-pub(crate) const ROLLOUTS: RangeInclusive<usize> = 2..=1 << 20;
+pub const ROLLOUTS: RangeInclusive<usize> = 2..=1 << 20;
 /// Samples of a gradient step.
-pub(crate) const BATCHES: RangeInclusive<usize> = 1..=1 << 20;
+pub const BATCHES: RangeInclusive<usize> = 1..=1 << 20;
 /// Passes over the same samples.
-pub(crate) const EPOCHS: RangeInclusive<usize> = 1..=10_000;
+pub const EPOCHS: RangeInclusive<usize> = 1..=10_000;
 /// Hidden layers of a network.
-pub(crate) const HIDDEN_LAYERS: usize = MAX_LAYERS - 1;
+pub const HIDDEN_LAYERS: usize = MAX_LAYERS - 1;
 /// Neurons of a hidden layer.
-pub(crate) const WIDTHS: RangeInclusive<usize> = 1..=1 << 14;
+pub const WIDTHS: RangeInclusive<usize> = 1..=1 << 14;
 /// Step sizes of Adam.
-pub(crate) const LEARNING_RATES: RangeInclusive<f64> = 1e-12..=1.0;
+pub const LEARNING_RATES: RangeInclusive<f64> = 1e-12..=1.0;
 /// Factors and limits without a natural bound, as a weight of a loss.
-pub(crate) const FACTORS: RangeInclusive<f64> = 0.0..=1e6;
+pub const FACTORS: RangeInclusive<f64> = 0.0..=1e6;
 /// The same where nothing can be divided by 0.
-pub(crate) const POSITIVE_FACTORS: RangeInclusive<f64> = 1e-12..=1e6;
+pub const POSITIVE_FACTORS: RangeInclusive<f64> = 1e-12..=1e6;
 /// Stages of all rounds together.
-pub(crate) const ROUND_STAGES: usize = 1000;
+pub const ROUND_STAGES: usize = 1000;
 /// Snapshots of a stage.
-pub(crate) const CANDIDATES: RangeInclusive<usize> = 1..=1000;
+pub const CANDIDATES: RangeInclusive<usize> = 1..=1000;
 /// Constants of a grid.
-pub(crate) const GRID: usize = 1000;
+pub const GRID: usize = 1000;
 
 /// A time limit.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]

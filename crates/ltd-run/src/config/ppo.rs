@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Problems, limits};
+use super::{Problems, limits};
 
 /// Hidden layers of the two networks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

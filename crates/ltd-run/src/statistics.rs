@@ -1,4 +1,4 @@
-//! How sure a measured throughput is.
+//! How sure measured throughputs are.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use rand::Rng;
 const RESAMPLES: usize = 1000;
 
 /// The 95 % interval of `sum(tau) / sum(T)` over prompts.
-pub(crate) fn interval(prompts: &[CycleStats]) -> (f64, f64) {
+pub fn interval(prompts: &[CycleStats]) -> (f64, f64) {
     let totals = totals(prompts);
     bootstrap(totals.len(), |drawn| rate(drawn, &totals))
 }
 
 /// The 95 % interval of the ratio of two throughputs on the same prompts: prompts differ more than the contenders do,
 /// and that cancels when both are resampled together.
-pub(crate) fn ratio_interval(of: &[CycleStats], over: &[CycleStats]) -> (f64, f64) {
+pub fn ratio_interval(of: &[CycleStats], over: &[CycleStats]) -> (f64, f64) {
     let (of, over) = (totals(of), totals(over));
     bootstrap(of.len(), |drawn| rate(drawn, &of) / rate(drawn, &over))
 }
@@ -55,7 +55,7 @@ pub fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
 }
 
 /// Entropy in bits of choices that were made so often.
-pub(crate) fn entropy(counts: &BTreeMap<usize, usize>) -> f64 {
+pub fn entropy(counts: &BTreeMap<usize, usize>) -> f64 {
     let total: usize = counts.values().sum();
     let shares = counts.values().filter(|count| **count > 0).map(|count| *count as f64 / total as f64);
     shares.map(|share| -share * share.log2()).sum()

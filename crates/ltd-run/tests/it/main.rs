@@ -1,0 +1,5 @@
+//! Integration tests of what the programs share.
+
+mod config;
+mod fuzz;
+mod tiny;
