@@ -23,6 +23,7 @@ pub const MAX_LAYERS: usize = 16;
 
 /// Which decision a policy makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyKind {
     /// When to stop drafting.
