@@ -32,7 +32,7 @@ pub struct EngineConfig {
     /// `device`, which must be left out then.
     #[serde(default)]
     pub devices: Devices,
-    /// Number type; `auto` measures on a CPU which is fastest there, and is the checkpoint's own on CUDA.
+    /// Number type of weights, caches and activations.
     #[serde(default)]
     pub dtype: DtypeSetting,
     /// Threads of LibTorch's CPU kernels; null leaves LibTorch's own choice, the physical cores.

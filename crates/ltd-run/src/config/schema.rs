@@ -29,6 +29,11 @@ pub fn schema() -> Value {
         if let Some(Value::Object(properties)) = root.get_mut("properties") {
             name_what_is_of_files(properties);
         }
+        for key in ["description", "title", "$schema"] {
+            if let Some(value) = root.shift_remove(key) {
+                root.shift_insert(0, key.to_owned(), value);
+            }
+        }
     }
     root
 }
@@ -36,7 +41,7 @@ pub fn schema() -> Value {
 /// The keys that no preset has a value for: the preset's own name, and `$schema`, which is no part of a run.
 fn name_what_is_of_files(properties: &mut Map<String, Value>) {
     if let Some(Value::Object(preset)) = properties.get_mut("preset") {
-        preset.remove(PRESET_DEFAULTS);
+        preset.shift_remove(PRESET_DEFAULTS);
         preset.insert("default".to_owned(), json!(Preset::default()));
     }
     let description = "Where this schema is, for editors; nothing else reads it.";
@@ -67,7 +72,9 @@ pub(super) fn hidden_layers(schema: &mut Schema) {
 
 /// Takes out what only Rust's types mean, and the line breaks of comments.
 fn tidy(schema: &mut Schema) {
-    schema.remove("format");
+    let Some(schema) = schema.as_object_mut() else { return };
+    // Not `remove`, which would shuffle the others.
+    schema.shift_remove("format");
     if let Some(Value::String(description)) = schema.get_mut("description") {
         *description = description.replace('\n', " ");
     }
@@ -82,8 +89,10 @@ fn fill_in(schema: &mut Map<String, Value>, presets: &[(&str, &Value)]) -> bool 
             let values: Vec<_> =
                 presets.iter().filter_map(|(preset, values)| Some((*preset, values.get(key)?))).collect();
             let Some(property) = property.as_object_mut() else { continue };
+            let can_be_null = !property.contains_key("properties");
             if let Some(object) = object_part(property)
                 && fill_in(object, &values)
+                && !can_be_null
             {
                 required_within.push(key.clone());
             }
@@ -97,7 +106,7 @@ fn fill_in(schema: &mut Map<String, Value>, presets: &[(&str, &Value)]) -> bool 
     });
     let any = !required.is_empty();
     if !any {
-        schema.remove("required");
+        schema.shift_remove("required");
     }
     any
 }
@@ -113,10 +122,15 @@ fn object_part(schema: &mut Map<String, Value>) -> Option<&mut Map<String, Value
 
 fn note_default(property: &mut Map<String, Value>, presets: &[(&str, &Value)]) {
     // Of an object, each key has its own.
+    if property.get("default").is_some_and(Value::is_object) {
+        property.shift_remove("default");
+    }
     let Some(((_, first), others)) = presets.split_first() else { return };
     if first.is_object() {
         return;
     }
+    // The type's own, which no file gets that leaves the key out.
+    property.shift_remove("default");
     if others.iter().all(|(_, value)| value == first) {
         property.insert("default".to_owned(), (*first).clone());
     } else {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::tiny::config;
 
-const BEGIN: &str = "<!-- Made of the types. To write it: LTD_WRITE_REFERENCE=1 cargo test -p ltd-run -->\n";
+const BEGIN: &str = "<!-- Made of the types; CONTRIBUTING.md says how. -->\n";
 const END: &str = "<!-- End of what is made of the types. -->\n";
 
 fn workspace() -> PathBuf {
@@ -45,7 +45,8 @@ fn the_reference_is_that_of_the_types() {
         let stale = found.lines().zip(expected.lines()).find(|(found, expected)| found != expected);
         assert!(
             found == expected,
-            "{} is not what the types say (first at {stale:?}); LTD_WRITE_REFERENCE=1 cargo test -p ltd-run",
+            "{} is not what the types say, first at {stale:?}; to write it: LTD_WRITE_REFERENCE=1 cargo test \
+             --workspace --test it reference::",
             path.display()
         );
     }
@@ -100,6 +101,53 @@ fn what_is_written_out_is_as_the_schema_says() {
     let all = Preset::ALL.map(|preset| whole(folder.path(), preset));
     for value in all.iter().chain([&small, &least]) {
         validator.validate(value).unwrap_or_else(|error| panic!("{}: {error}", error.instance_path()));
+    }
+}
+
+/// Fails unless each default that the schema has for a preset is what a file gets that names nothing.
+fn compare_defaults(schema: &Value, parsed: &Value, preset: &str, path: &str, count: &mut usize) {
+    let possibilities = schema["anyOf"].as_array().into_iter().flatten();
+    let object = std::iter::once(schema).chain(possibilities).find_map(|one| one["properties"].as_object());
+    if let (Some(properties), Some(_)) = (object, parsed.as_object()) {
+        for (key, property) in properties {
+            compare_defaults(property, &parsed[key], preset, &format!("{path}.{key}"), count);
+        }
+        return;
+    }
+    assert!(schema.get("default").is_none() || schema.get("x-defaults").is_none(), "{path}: two defaults");
+    let Some(default) = schema.get("default").or_else(|| schema.get("x-defaults")?.get(preset)) else {
+        return;
+    };
+    if path != ".preset" {
+        assert_eq!(default, parsed, "{path} of {preset}");
+        *count += 1;
+    }
+}
+
+#[test]
+fn the_defaults_of_the_schema_are_what_a_file_gets() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let small = config(folder.path());
+    for preset in ["quick", "paper", "official"] {
+        let (target, draft) = (&small["engine"]["target"], &small["engine"]["draft"]);
+        let mut least = json!({
+            "$schema": "anywhere", "preset": preset,
+            "engine": { "target": target, "draft": draft }, "prompts": small["prompts"],
+        });
+        for set in ["train", "validation", "evaluation"] {
+            least["prompts"][set] = json!({ "file": small["prompts"][set]["file"] });
+        }
+        // Of what is null by default, the keys have defaults of their own.
+        let mut more = least.clone();
+        more["replay"] = json!({});
+        more["stages"] = json!({ "predictor": {}, "imitation": {} });
+        for (value, keys) in [(least, 70), (more, 80)] {
+            let parsed = TrainConfig::parse(&value.to_string(), Path::new("test.json"), &[]);
+            let parsed = serde_json::to_value(parsed.expect("a configuration")).expect("plain data");
+            let mut count = 0;
+            compare_defaults(&schema(), &parsed, preset, "", &mut count);
+            assert!(count > keys, "{count} defaults compared");
+        }
     }
 }
 
@@ -205,8 +253,6 @@ fn the_schema_refuses_only_what_the_parser_refuses() {
             if !validator.is_valid(&changed) && !place.starts_with("/engine/device") {
                 refused += 1;
                 assert!(!is_parsed(&changed), "only the schema refuses {value} for {place}");
-            } else if !is_parsed(&changed) {
-                eprintln!("only parser: {place} {value}");
             }
         }
     }

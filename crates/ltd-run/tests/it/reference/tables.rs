@@ -10,20 +10,20 @@ struct Section<'s> {
 /// All tables, each under the path of its object.
 pub(crate) fn tables(schema: &Value) -> String {
     let mut sections = Vec::new();
-    collect(String::new(), schema, &mut sections);
+    collect("", schema, &mut sections);
     let tables: Vec<String> = sections.iter().map(|section| section.table(&sections)).collect();
     tables.join("\n")
 }
 
-fn collect<'s>(path: String, object: &'s Value, sections: &mut Vec<Section<'s>>) {
+fn collect<'s>(path: &str, object: &'s Value, sections: &mut Vec<Section<'s>>) {
     let keys = without_defaults(object);
     match sections.iter_mut().find(|section| without_defaults(section.objects[0].1) == keys) {
-        Some(section) => section.objects.push((path.clone(), object)),
-        None => sections.push(Section { objects: vec![(path.clone(), object)] }),
+        Some(section) => section.objects.push((path.to_owned(), object)),
+        None => sections.push(Section { objects: vec![(path.to_owned(), object)] }),
     }
     for (key, property) in properties(object) {
         if let Some(inner) = object_within(property) {
-            collect(path_of(&path, key, property), inner, sections);
+            collect(&path_of(path, key, property), inner, sections);
         }
     }
 }
@@ -118,11 +118,14 @@ fn values(schema: &Value, plural: bool, anchor: &str) -> Vec<String> {
         kind => vec![kind.as_str().expect("a type")],
     };
     let of_kind = |kind: &str| match kind {
-        "array" => list(schema, plural, anchor),
-        "integer" | "number" => format!("{} {}", noun(kind, plural, anchor), range(schema)).trim().to_owned(),
-        kind => noun(kind, plural, anchor),
+        "array" => vec![list(schema, plural, anchor)],
+        "boolean" => vec!["`true`".to_owned(), "`false`".to_owned()],
+        "integer" | "number" => {
+            vec![format!("{} {}", noun(kind, plural, anchor), range(schema)).trim().to_owned()]
+        }
+        kind => vec![noun(kind, plural, anchor)],
     };
-    kinds.into_iter().map(of_kind).collect()
+    kinds.into_iter().flat_map(of_kind).collect()
 }
 
 fn noun(kind: &str, plural: bool, anchor: &str) -> String {
@@ -130,7 +133,6 @@ fn noun(kind: &str, plural: bool, anchor: &str) -> String {
     match kind {
         "object" => format!("[object{plural}](#{anchor})"),
         "string" => format!("text{plural}"),
-        "boolean" => "`true` or `false`".to_owned(),
         "null" => "`null`".to_owned(),
         kind => format!("{kind}{plural}"),
     }
@@ -176,7 +178,9 @@ fn number(value: &Value) -> String {
 
 /// A value as it is written in a file; of long lists of equal steps the first two and the last.
 fn code(value: &Value) -> String {
-    format!("`{}`", json(value))
+    // A text alone needs no quotes to be told from numbers.
+    let text = value.as_str().map_or_else(|| json(value), str::to_owned);
+    format!("`{text}`")
 }
 
 fn json(value: &Value) -> String {
@@ -198,8 +202,6 @@ fn json(value: &Value) -> String {
                 entries.map(|(key, value)| format!("\"{key}\": {}", json(value))).collect();
             format!("{{{}}}", entries.join(", "))
         }
-        // In tables, texts are told from numbers by what they say.
-        Value::String(text) => text.clone(),
         other => other.to_string(),
     }
 }
@@ -214,7 +216,7 @@ fn meaning(property: &Value) -> String {
 fn note_names(schema: &Value, text: &mut String) {
     for one in ["oneOf", "anyOf"].iter().filter_map(|key| schema[key].as_array()).flatten() {
         if let (Some(name), Some(description)) = (one.get("const"), one["description"].as_str()) {
-            text.push_str(&format!("<br>{}: {description}", code(name)));
+            text.extend(["<br>", &code(name), ": ", description]);
         }
         note_names(one, text);
     }
