@@ -1,5 +1,11 @@
 //! How the programs speak: results on standard output, all else on standard error, and exit codes.
 //!
+//! ```
+//! ltd_console::note!("reading 3 files");
+//! ltd_console::say!("42 tokens/s")?;
+//! # Ok::<(), ltd_console::OutputError>(())
+//! ```
+//!
 //! `println!` panics where nobody reads, and where a disk is full. Here a reader that has gone is no error: the work
 //! goes on and ends with the exit code of the work. Standard error is a courtesy, whatever becomes of it. A result
 //! that cannot be written for another reason is an error.

@@ -242,6 +242,7 @@ impl Engine {
         let kept: Vec<i64> = accepted.iter().map(|&row| row as i64).collect();
         let features = output.features.f_index_select(ROWS, &self.index_tensor(&kept)?)?;
         session.target_cache.commit(&kept)?;
+        session.kept.iter_mut().for_each(|kept| kept.push(features.shallow_clone()));
         session.features = Some(features);
         Ok((accepted, next_token))
     }

@@ -213,7 +213,7 @@ impl Engine {
         if session.is_full() {
             return Err(Error::CacheFull { capacity: self.capacity });
         }
-        (session.features, session.cycle) = (None, None);
+        (session.features, session.kept, session.cycle) = (None, None, None);
         let context_length = session.context_length();
         let (choice, verify) = timed(self.device, || {
             let tokens = self.token_tensor(&[session.root])?;

@@ -34,6 +34,25 @@ impl Engine {
         sampler: Sampler,
         recycle: Option<Session>,
     ) -> Result<Session> {
+        self.start(prompt, sampler, recycle, false)
+    }
+
+    /// Starts a sequence that is decoded greedily and keeps the target's features of all of it, for
+    /// [`Session::reading`].
+    ///
+    /// # Errors
+    /// See [`Engine::prefill_sampled`].
+    pub fn prefill_keeping(&self, prompt: &[u32]) -> Result<Session> {
+        self.start(prompt, Sampler::greedy(), None, true)
+    }
+
+    fn start(
+        &self,
+        prompt: &[u32],
+        sampler: Sampler,
+        recycle: Option<Session>,
+        keep: bool,
+    ) -> Result<Session> {
         self.check_prompt(prompt)?;
         let (mut target_cache, mut draft_cache) = match recycle {
             Some(session) => {
@@ -61,6 +80,7 @@ impl Engine {
             draft_cache,
             // A copy: a view would keep the features of the whole prompt alive.
             features: Some(output.features.f_narrow_copy(0, n - 1, 1)?),
+            kept: keep.then(|| vec![output.features]),
             capacity: self.capacity(),
             sampler,
         })

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tch::Tensor;
 
 use crate::kv_cache::KvCache;
+use crate::positions::Reading;
 use crate::{Continuation, Error, Result, Sampler};
 
 /// Tells an engine, or a cycle, from all others of this process.
@@ -32,6 +33,8 @@ pub struct Session {
     pub(crate) draft_cache: KvCache,
     /// Features of the positions from the draft cache's end to the target cache's, `[rows, 3 * hidden]`.
     pub(crate) features: Option<Tensor>,
+    /// Features of all cached positions in parts, if they are kept.
+    pub(crate) kept: Option<Vec<Tensor>>,
     pub(crate) capacity: usize,
     /// Chooses the target's tokens.
     pub(crate) sampler: Sampler,
@@ -80,6 +83,22 @@ impl Session {
     /// If the session has fewer tokens.
     pub fn continuation(&self, prompt_len: usize) -> Continuation<'_> {
         Continuation { tokens: &self.tokens[prompt_len..], root: self.root, is_full: self.is_full() }
+    }
+
+    /// The first `count` tokens, the root counted, with the features that trees grow from; `None` if they were
+    /// not kept ([`Engine::prefill_keeping`](crate::Engine::prefill_keeping)), or there are fewer tokens.
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    pub fn reading(&self, count: usize) -> Result<Option<Reading>> {
+        let Some(kept) = self.kept.as_ref().filter(|_| (1..=self.tokens.len() + 1).contains(&count)) else {
+            return Ok(None);
+        };
+        let mut tokens = self.tokens.clone();
+        tokens.push(self.root);
+        tokens.truncate(count);
+        let features = Tensor::f_cat(kept, 0)?.f_narrow(0, 0, count as i64 - 1)?;
+        Ok(Some(Reading { engine: self.engine, tokens, features }))
     }
 
     /// Features that the next root expansion will read, `[rows, 3 * hidden]` row-major, with the row length.

@@ -1,6 +1,38 @@
 //! What a policy can choose, and when it is asked.
+//!
+//! ```
+//! use ltd_policy::action::{DepthActions, DepthRule, SizeActions};
+//!
+//! // Between one and four drafts; asked after each second level.
+//! let depth = DepthActions { min_depth: 1, max_depth: 4, decide_every: 2 };
+//! let rules = [0, 1, 2, 3, 4].map(|drafted| depth.rule_at(drafted));
+//! use DepthRule::{Ask, Continue, Stop};
+//! assert_eq!(rules, [Continue, Ask, Continue, Ask, Stop]);
+//!
+//! let size = SizeActions { sizes: vec![4, 16, 60] };
+//! assert_eq!(size.largest(), 60);
+//! ```
 
 use serde::{Deserialize, Serialize};
+
+/// Which decision a policy makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyKind {
+    /// When to stop drafting.
+    Depth,
+    /// How many candidates to verify.
+    Size,
+}
+
+impl std::fmt::Display for PolicyKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Depth => "depth",
+            Self::Size => "size",
+        })
+    }
+}
 
 /// Most candidates that can be asked for, whatever a tree holds: more than any hardware verifies for free.
 pub const MAX_SIZE: usize = 4096;

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::{DepthActions, DepthRule, SizeActions, tree_candidates};
 use crate::decider::Evaluator;
-use crate::frozen::{Frozen, Outputs};
 use crate::latency::{LatencyModel, LatencyTable};
+use crate::network::{Frozen, Outputs};
 use crate::observation::CycleSummary;
 
 /// Deeper than any draft: a bound on what a file can ask for.

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use ltd_engine::{BlockConfig, Engine, Products};
+use ltd_engine::measure::Products;
+use ltd_engine::{BlockConfig, Engine};
 use ltd_run::Progress;
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};

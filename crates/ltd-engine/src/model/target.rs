@@ -9,7 +9,7 @@ use super::layers::{Attention, AttentionMask, AttentionPlan, Embedding, Linear, 
 use super::weights::Weights;
 use crate::Result;
 use crate::kv_cache::KvCache;
-use crate::operations::{Observer, Operation, Unobserved};
+use crate::measure::operations::{Observer, Operation, Unobserved};
 use crate::placement::Share;
 
 const ROWS: i64 = 0;

@@ -1,4 +1,16 @@
 //! What a draft-and-verify cycle costs on one machine: the measured table, and its fast evaluator.
+//!
+//! ```no_run
+//! use ltd_policy::latency::LatencyTable;
+//!
+//! let table = LatencyTable::read("latency.json".as_ref())?;
+//! let costs = table.model();
+//! // A cycle of three whole levels and 16 candidates, after 500 tokens, of which one is new.
+//! let width = table.identity.beam_width;
+//! let ms = costs.root_ms(1, 500) + costs.levels_ms(0..3, width, 500) + costs.verify_ms(16, 500);
+//! println!("{ms:.1} ms on {}", table.identity.machine);
+//! # Ok::<(), ltd_policy::Error>(())
+//! ```
 
 mod check;
 mod isotonic;
@@ -10,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use model::LatencyModel;
 
-use crate::atomic_file::write_atomically;
+use crate::files::write_atomically;
 use crate::models::{ModelIdentity, Models};
 use crate::{Conditions, Error, Result, sha256_hex};
 
@@ -174,7 +186,7 @@ impl LatencyTable {
 
     /// Reads a table and refuses one with [`problems`](LatencyTable::problems).
     pub fn read(path: &Path) -> Result<Self> {
-        let text = crate::read_text(path).map_err(Error::io(path))?;
+        let text = crate::files::read_text(path).map_err(Error::io(path))?;
         Self::from_json(&text, path)
     }
 

@@ -1,8 +1,8 @@
 //! The layouts there are.
 
 use super::{ObservationLayout, Source, compact, in_sequence};
+use crate::action::PolicyKind;
 use crate::action::tree_candidates;
-use crate::frozen::PolicyKind;
 
 /// Repeats of context length and depth in the reference's depth observation (100 + 14 + 14 = 128 for `W = 10`).
 const REFERENCE_DEPTH_REPEATS: usize = 14;

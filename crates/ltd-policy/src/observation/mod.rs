@@ -1,4 +1,22 @@
 //! What a policy sees of a cycle: one layout type, one writer, used in training, evaluation and serving.
+//!
+//! ```
+//! use ltd_policy::observation::{CycleSummary, ObservationLayout};
+//!
+//! // What the published code's size policy sees of trees with a beam of two, two levels deep.
+//! let layout = ObservationLayout::reference_size(2, 2);
+//! // After the root expansion: log-probs of the two best continuations.
+//! let summary = CycleSummary {
+//!     scores: &[-0.1, -2.5],
+//!     beam_width: 2,
+//!     frontier: 2,
+//!     draft_depth: 0,
+//!     context_length: 120,
+//! };
+//! let mut observation = vec![f32::NAN; layout.len()];
+//! layout.write_into(&summary, &mut observation);
+//! assert_eq!(observation[..4], [-0.1, -2.5, 0.0, 0.0]);
+//! ```
 
 mod compact;
 mod layouts;
@@ -222,7 +240,7 @@ fn write_padded(values: &[f32], scale: f32, target: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frozen::PolicyKind;
+    use crate::action::PolicyKind;
 
     fn summary(scores: &[f32], draft_depth: usize) -> CycleSummary<'_> {
         CycleSummary { scores, beam_width: 2, frontier: 2, draft_depth, context_length: 500 }

@@ -1,16 +1,32 @@
 //! What is deployed: a folder with a manifest, the policy's files, and copies in other forms.
+//!
+//! ```no_run
+//! use ltd_policy::package::{Policy, PolicyPackage};
+//!
+//! let package = PolicyPackage::load("policies".as_ref())?;
+//! if let Some(fallback) = &package.manifest.fallback {
+//!     println!("depth {}, size {}: {}", fallback.depth, fallback.size, fallback.reason);
+//! } else if let Policy::Factored(factored) = &package.policy {
+//!     println!("costs of {}", factored.latency.identity.machine);
+//! }
+//! # Ok::<(), ltd_policy::Error>(())
+//! ```
+
+mod manifest;
 
 use std::path::Path;
 
+use crate::action::PolicyKind;
 use crate::conditions::Conditions;
 use crate::factored::{Factored, FactoredRule};
-use crate::frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind};
+use crate::files::sha256_hex;
 use crate::latency::LatencyTable;
-use crate::manifest::{ChoiceEntry, MANIFEST_FILE, Manifest, PolicyEntry};
 use crate::models::Models;
+use crate::network::{Actions, Frozen, FrozenPolicy, Outputs};
 use crate::observation::ObservationLayout;
-use crate::sha256::sha256_hex;
 use crate::{Error, Result};
+
+pub use manifest::{ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, PolicyEntry};
 
 /// How one of the two decisions is made, ready to use.
 #[derive(Debug, Clone, PartialEq)]

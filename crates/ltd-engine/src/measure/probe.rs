@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::engine::positions;
+use crate::measure::operations::{Observer, Operation, OperationClock, Unobserved};
 use crate::model::{AttentionMask, BlockConfig, LogitRows};
-use crate::operations::{Observer, Operation, OperationClock, Unobserved};
 use crate::timing::timed;
 use crate::{Engine, Error, Result, Session};
 

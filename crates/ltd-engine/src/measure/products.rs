@@ -7,8 +7,9 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::model::{BlockConfig, DraftConfig, Linear, TargetConfig};
+use crate::process::huge_pages;
 use crate::timing::timed;
-use crate::{Engine, Result, huge_pages};
+use crate::{Engine, Result};
 
 impl TargetConfig {
     /// Shapes `[outputs, inputs]` of the products of one forward: per layer q, k and v together, output, gate, up and

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::factored::FactoredActions;
-use crate::frozen::Actions;
-use crate::json_file::json_text;
+use crate::files::json_text;
 use crate::latency::LatencyIdentity;
 use crate::models::{ModelIdentity, Models};
+use crate::network::Actions;
 use crate::observation::ObservationLayout;
 use crate::{Error, Result, SamplingParams};
 
@@ -153,7 +153,7 @@ impl Manifest {
 
     /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without hashes).
     pub fn load(path: &Path) -> Result<Self> {
-        let text = crate::read_text(path).map_err(Error::io(path))?;
+        let text = crate::files::read_text(path).map_err(Error::io(path))?;
         let json = |source| Error::Json { path: path.to_owned(), what: "manifest", source };
         // The version first: the rest may have another form in another version.
         let mut object: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;

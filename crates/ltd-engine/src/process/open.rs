@@ -2,7 +2,7 @@
 
 use tch::Device;
 
-use crate::huge_pages::Mapped;
+use crate::process::huge_pages::Mapped;
 use crate::text::{TextError, TextModel};
 use crate::{Engine, EngineConfig, Error, Result};
 

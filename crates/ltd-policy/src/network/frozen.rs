@@ -8,9 +8,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::action::{DepthActions, SizeActions};
-use crate::atomic_file::write_atomically;
-use crate::mlp::{Linear, Mlp};
+use super::mlp::{Linear, Mlp};
+use crate::action::{DepthActions, PolicyKind, SizeActions};
+use crate::files::write_atomically;
 use crate::observation::ObservationLayout;
 use crate::{Error, Result};
 
@@ -20,25 +20,6 @@ const FORMAT_VERSION: u32 = 1;
 const HEADER: &str = "policy";
 /// Most layers of a network, the last one included: a bound on what a file can ask for.
 pub const MAX_LAYERS: usize = 16;
-
-/// Which decision a policy makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PolicyKind {
-    /// When to stop drafting.
-    Depth,
-    /// How many candidates to verify.
-    Size,
-}
-
-impl std::fmt::Display for PolicyKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Depth => "depth",
-            Self::Size => "size",
-        })
-    }
-}
 
 /// What a policy chooses among.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

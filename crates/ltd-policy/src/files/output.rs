@@ -2,7 +2,7 @@
 
 use std::path::{Path, is_separator};
 
-use crate::atomic_file::{folder_of, is_full};
+use super::atomic_file::{folder_of, is_full};
 use crate::{Error, Result};
 
 /// Fails unless a file can be written at `path`, which `flag` of a command line named.
