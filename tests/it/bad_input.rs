@@ -76,13 +76,16 @@ fn decoding_refuses_what_it_cannot_do() {
         ),
         (
             [&fixed[..], &["--stop-token", "260"], &prompt].concat(),
-            "token 260 (260) is to end an answer, says chat.stop_tokens, but the target's vocabulary is 260",
+            "stop token 260 (260, from chat.stop_tokens) is outside its vocabulary of 260",
         ),
         (
             [&fixed[..], &["--stop-token", "</s>"], &prompt].concat(),
             "stop token `</s>` can only be named by its id, as there is no tokenizer.json",
         ),
-        ([&fixed[..], &["--device", "gpu"], &prompt].concat(), "device gpu: expected cpu, cuda or cuda:N"),
+        (
+            [&fixed[..], &["--device", "gpu"], &prompt].concat(),
+            "--device: is `gpu`, expected cpu, cuda or cuda:N",
+        ),
         (
             ["--mode", "ar", "--dump-trees", "x"].into_iter().chain(prompt).collect(),
             "plain decoding has no trees",
@@ -329,6 +332,18 @@ fn numbers_beyond_all_bounds_are_refused_with_their_flag_and_their_limit() {
             fixed.iter().copied().take(if arguments[0] == "--temperature" { 14 } else { 99 }).collect();
         let found = refusal("ltd-decode", &[&base[..], &arguments].concat());
         assert!(found.contains(&problem), "{arguments:?}: {found}");
+    }
+    // A dry run finds what the run would.
+    for (value, problem) in [
+        ("engine.device=gpu", "engine.device: is `gpu`, expected cpu, cuda or cuda:N"),
+        ("engine.devices=[\"cpu\",\"gpu\"]", "engine.devices: is `gpu`, expected cpu, cuda or cuda:N"),
+        ("engine.chat.stop_tokens=[2,4000]", "stop token 4000 (4000, from chat.stop_tokens) is outside"),
+        ("replay.trace=nowhere", "nowhere: is no trace: it has no trace.json"),
+        ("replay.latency=nowhere.json", "nowhere.json: "),
+    ] {
+        let arguments = ["--config", text(&config), "--dry-run", "--set", "replay={}", "--set", value];
+        let found = refusal("ltd-train", &arguments);
+        assert!(found.contains(problem), "{value}: {found}");
     }
     // A plan of ten million rounds is not made.
     for (value, problem) in [

@@ -92,6 +92,35 @@ fn assert_interrupted((status, said): (ExitStatus, String), place: &str) {
 }
 
 #[test]
+fn a_run_that_never_began_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (run, errors) = (folder.path().join("run"), folder.path().join("errors"));
+    let config = command::config(folder.path(), |config| {
+        // Loading and choosing a type takes a while.
+        config["engine"] = json!({
+            "target": "models/smollm2-135m-instruct", "draft": "assets/eagle3-smollm2-135m", "threads": 1
+        });
+    });
+    let arguments = ["--config", text(&config), "--run-dir", text(&run)];
+    let child = program("ltd-train", &arguments)
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&errors).expect("a file"))
+        .spawn()
+        .expect("it starts");
+    let mut running = Running { child, arguments: "ltd-train".to_owned(), errors };
+    let deadline = Instant::now() + REACHED;
+    while !run.is_dir() {
+        assert!(Instant::now() < deadline, "{}", running.said());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let killed = std::process::Command::new("kill").args(["-INT", &running.child.id().to_string()]).status();
+    assert!(killed.expect("kill runs").success());
+    let status = running.child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(INTERRUPTED), "{}", running.said());
+    assert!(!run.exists(), "{}", running.said());
+}
+
+#[test]
 fn a_run_that_is_interrupted_in_every_phase_goes_on_to_its_end() {
     let folder = tempfile::tempdir().expect("a folder");
     let latency = folder.path().join("latency.json");

@@ -52,7 +52,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "D", required_if_eq("mode", "static"))]
     pub(crate) depth: Option<usize>,
     /// Candidates to verify, root not counted (mode static)
-    #[arg(long, value_name = "V", required_if_eq("mode", "static"), value_parser = within(0, MAX_SIZE))]
+    #[arg(long, value_name = "V", required_if_eq("mode", "static"), value_parser = within(1, MAX_SIZE))]
     pub(crate) size: Option<usize>,
     /// Expand all of the beam in every level, as EAGLE-3 does, and not only what can still be verified (mode static)
     #[arg(long)]
@@ -72,7 +72,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) prompt: PromptArgs,
     /// Questions to answer at most
-    #[arg(long, value_name = "K", requires = "questions", value_parser = within(1, usize::MAX))]
+    #[arg(long, value_name = "K", conflicts_with_all = ["text", "token_ids"], value_parser = within(1, usize::MAX))]
     pub(crate) limit: Option<usize>,
 
     /// Print one JSON object per cycle and a last one with all new tokens and totals

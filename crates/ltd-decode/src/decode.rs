@@ -112,7 +112,8 @@ fn prepare(cli: &Cli) -> Result<Job> {
     let config = cli.engine_config(manifest).map_err(|problem| anyhow!("--policy: {problem}"))?;
     let params = cli.sampling.params();
     if let Some((field, problem)) = config.problems().iter().chain(&params.problems()).next() {
-        bail!("--{}: {problem}", field.replace('_', "-"));
+        let flag = if *field == "devices" { "device" } else { field };
+        bail!("--{}: {problem}", flag.replace('_', "-"));
     }
     let sampler = Sampler::new(params, cli.sampling.seed)?;
     let controller = controller(cli, package.as_ref(), &config)?;
@@ -173,6 +174,14 @@ fn controller(
 ) -> Result<Option<Box<dyn Controller>>> {
     if cli.whole_beam && cli.mode != Mode::Static {
         bail!("--whole-beam: only constant trees (--mode static) can expand all of the beam");
+    }
+    for (flag, given) in [("depth", cli.depth.is_some()), ("size", cli.size.is_some())] {
+        if given && cli.mode != Mode::Static {
+            bail!("--{flag}: only for constant trees (--mode static)");
+        }
+    }
+    if cli.policy.is_some() && cli.mode != Mode::Policy {
+        bail!("--policy: only for --mode policy");
     }
     Ok(match cli.mode {
         Mode::Ar if cli.dump_trees.is_some() => bail!("--dump-trees: plain decoding has no trees"),

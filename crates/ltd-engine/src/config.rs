@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::device::DtypeSetting;
+use crate::device::{DtypeSetting, cuda_index};
 use crate::text::ChatConfig;
 use crate::{Error, MAX_DEPTH, Result};
 
@@ -180,6 +180,12 @@ impl EngineConfig {
                 "devices",
                 format!("takes the place of device, which is {}: leave one out", self.device),
             ));
+        }
+        for name in self.device_names().unwrap_or_default() {
+            if let Err(problem) = cuda_index(name) {
+                let field = if self.devices == Devices::default() { "device" } else { "devices" };
+                problems.push((field, format!("is `{name}`, {problem}")));
+            }
         }
         if self.threads == Some(0) {
             problems.push(("threads", "must be at least 1, or null for LibTorch's own choice".to_owned()));

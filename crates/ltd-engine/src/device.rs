@@ -98,17 +98,25 @@ impl DtypeSetting {
     }
 }
 
+/// The number of a CUDA device, none for `cpu`.
+///
+/// # Errors
+/// If it is the name of no device.
+pub(crate) fn cuda_index(name: &str) -> Result<Option<usize>, String> {
+    match name {
+        "cpu" => Ok(None),
+        "cuda" => Ok(Some(0)),
+        other => match other.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
+            Some(index) => Ok(Some(index)),
+            None => Err("expected cpu, cuda or cuda:N, or auto alone for several".to_owned()),
+        },
+    }
+}
+
 /// Resolves `cpu`, `cuda` or `cuda:N`; loads LibTorch's CUDA half first, which no binary links.
 pub(crate) fn resolve(name: &str) -> Result<Device> {
     let error = |problem: String| Error::Device { device: name.to_owned(), problem };
-    let index = match name {
-        "cpu" => return Ok(Device::Cpu),
-        "cuda" => 0,
-        other => match other.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok()) {
-            Some(index) => index,
-            None => return Err(error("expected cpu, cuda or cuda:N, or auto alone for several".to_owned())),
-        },
-    };
+    let Some(index) = cuda_index(name).map_err(error)? else { return Ok(Device::Cpu) };
     let count = cuda::device_count().map_err(error)?;
     if index >= count {
         return Err(error(format!("this machine has {count} CUDA device(s), numbered from 0")));

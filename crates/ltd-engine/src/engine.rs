@@ -300,16 +300,7 @@ impl Engine {
                 "the draft model proposes token {proposed}, but the tokenizer's largest is {largest}"
             ));
         }
-        let vocabulary = self.vocabulary();
-        match text.stop_tokens().iter().find(|token| token.id as usize >= vocabulary) {
-            Some(token) => mismatch(format!(
-                "token {} ({token}) is to end an answer, says {}, but the target's vocabulary is {vocabulary}: \
-                 chat.stop_tokens (ltd-decode: --stop-token) names others",
-                token.id,
-                token.origins.join(", ")
-            )),
-            None => Ok(()),
-        }
+        check_stop_tokens(text, self.vocabulary())
     }
 
     /// Fails if a prompt cannot be decoded: empty, longer than the cache, or with tokens the target does not know.
@@ -325,6 +316,32 @@ impl Engine {
             Some(position) => Err(Error::UnknownToken { token: prompt[position], position, vocabulary }),
             None => Ok(()),
         }
+    }
+}
+
+/// Fails if an answer is to end with a token that a target does not know.
+fn check_stop_tokens(text: &TextModel, vocabulary: usize) -> Result<()> {
+    match text.stop_tokens().iter().find(|token| token.id as usize >= vocabulary) {
+        Some(token) => {
+            let problem = format!(
+                "stop token {} ({token}, from {}) is outside its vocabulary of {vocabulary}: chat.stop_tokens \
+                 (ltd-decode: --stop-token) names others",
+                token.id,
+                token.origins.join(", ")
+            );
+            Err(Error::TokenizerMismatch { target: text.folder().to_owned(), problem })
+        }
+        None => Ok(()),
+    }
+}
+
+impl EngineConfig {
+    /// What [`Engine::check_text`] finds without the weights.
+    ///
+    /// # Errors
+    /// If the target's configuration cannot be read, or an answer is to end with a token that it does not know.
+    pub fn check_text(&self, text: &TextModel) -> Result<()> {
+        check_stop_tokens(text, TargetConfig::load(&self.target)?.vocabulary as usize)
     }
 }
 

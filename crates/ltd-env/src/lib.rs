@@ -52,8 +52,6 @@ mod random;
 mod replay;
 mod reward;
 mod size_env;
-#[cfg(feature = "testing")]
-pub mod testing;
 pub mod trace;
 
 pub use backend::CycleBackend;

@@ -30,8 +30,8 @@ pub use decider::{DepthPolicy, SizePolicy};
 pub use factored::{Factored, FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor};
 #[doc(no_inline)]
 pub use files::{
-    FolderLock, check_new_folder, check_output_file, check_output_folder, is_full, json_text, read_text,
-    remove_unfinished, sha256_hex, write_atomically, write_json,
+    FolderLock, check_new_folder, check_output_file, check_output_folder, is_full, is_unfinished, json_text,
+    read_text, remove_unfinished, sha256_hex, write_atomically, write_json,
 };
 #[doc(no_inline)]
 pub use latency::{

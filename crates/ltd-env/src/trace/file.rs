@@ -196,7 +196,9 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
     let error = |problem: String| Error::Trace { path: path.clone(), problem };
     let text = ltd_policy::read_text(&path).map_err(|source| match source.kind() {
         // The folder was named wrongly.
-        ErrorKind::NotFound => error(source.to_string()),
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            Error::Trace { path: folder.to_owned(), problem: format!("is no trace: it has no {HEADER_FILE}") }
+        }
         _ => Error::Io { path: path.clone(), source },
     })?;
     let mut value: serde_json::Value =

@@ -8,7 +8,7 @@ mod output;
 mod sha256;
 mod text_file;
 
-pub use atomic_file::{is_full, remove_unfinished, write_atomically};
+pub use atomic_file::{is_full, is_unfinished, remove_unfinished, write_atomically};
 pub use folder_lock::FolderLock;
 pub use json_file::{json_text, write_json};
 pub use output::{check_new_folder, check_output_file, check_output_folder};

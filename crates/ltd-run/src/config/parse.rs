@@ -183,7 +183,8 @@ fn set(config: &mut Value, text: &str) -> Result<(), String> {
             other => return Err(format!("`{key}` cannot be set inside {}", kind_of(other))),
         };
     }
-    *place = value;
+    // As in a file, an object changes the keys that it has.
+    *place = merge(place.take(), value);
     Ok(())
 }
 

@@ -97,7 +97,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     let gain = predictions[1].gain;
     if gain <= 0.0 {
         let reason =
-            format!("replay of held-out recordings predicts a gain of {:+.1} % over it", 100.0 * gain);
+            format!("replay of held-out recordings predicts that it is {:.1} % slower", -100.0 * gain);
         retargeted.manifest.fallback = Some(Fallback { depth: constant.depth, size: constant.size, reason });
     }
     ltd_export::write(&retargeted, &args.out)?;

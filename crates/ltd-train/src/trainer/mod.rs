@@ -20,6 +20,7 @@ use ltd_run::Interrupt;
 
 use checkpoint::Checkpoint;
 use pair::Pair;
+pub(crate) use recorded::check_given;
 
 use crate::Result;
 use crate::evaluate::Arena;

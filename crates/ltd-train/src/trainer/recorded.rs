@@ -92,7 +92,7 @@ impl Trainer {
 }
 
 /// Fails early if what the configuration names cannot be learned from.
-pub(super) fn check_given(
+pub(crate) fn check_given(
     replay: &ReplayConfig,
     config: &TrainConfig,
     prompts: &Prompts,

@@ -36,7 +36,7 @@ impl Trainer {
         let best = fastest(&measured);
         let total = measured[best].total();
         self.progress.say(&format!(
-            "{}  kept snapshot {} of {}: {:.1} tokens/s, acceptance length {:.2}, depth {:.1}, size {:.1}",
+            "{}  kept snapshot {} (of {}): {:.1} tokens/s, acceptance length {:.2}, depth {:.1}, size {:.1}",
             stage.name,
             names[best],
             names.join(", "),

@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 
-use ltd_env::testing::{ContextualBandit, IdentityEnv};
 use ltd_env::{Decision, Env};
 use ltd_policy::argmax;
 use ltd_run::config::{Advantage, NetArch, PpoConfig};
 use ltd_train::ppo::Learner;
+
+use crate::environments::{ContextualBandit, IdentityEnv};
 
 fn train(env: &mut dyn Env, config: PpoConfig, timesteps: usize, seed: u64) -> Learner {
     let mut learner = Learner::new(env.observation_len(), env.n_actions(), config, seed, "test");
