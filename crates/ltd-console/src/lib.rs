@@ -14,6 +14,11 @@ use std::fmt::{Arguments, Display};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
+/// How many of something, in words: `1 prompt`, `2 prompts`.
+pub fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Exit code of a program that an interrupt ended, as shells report it.
 pub const INTERRUPTED: u8 = 130;
 

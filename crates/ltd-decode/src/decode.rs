@@ -98,11 +98,11 @@ fn prepare(cli: &Cli) -> Result<Job> {
         [("target", Some(&cli.target)), ("draft", Some(&cli.draft)), ("policy", cli.policy.as_ref())];
     for (flag, folder) in folders {
         if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            bail!("--{flag}: there is no folder {}", folder.display());
+            bail!("--{flag}: folder {} does not exist", folder.display());
         }
     }
     if let Some(file) = cli.prompt.questions.as_ref().filter(|file| !file.exists()) {
-        bail!("--questions: there is no file {}", file.display());
+        bail!("--questions: file {} does not exist", file.display());
     }
     if let Some(path) = &cli.dump_trees {
         check_output_file("--dump-trees", path)?;

@@ -52,7 +52,7 @@ impl std::str::FromStr for DtypeSetting {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
-            other => Err(format!("`{other}` is no dtype: expected auto, f32, bf16 or f16")),
+            other => Err(format!("unknown dtype `{other}`; expected auto, f32, bf16 or f16")),
         }
     }
 }

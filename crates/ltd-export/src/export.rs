@@ -105,12 +105,12 @@ fn find_stage(run: &Path, stage: Option<&str>) -> Result<PathBuf> {
     }
     let fail = |problem: String| Error::Run { path: run.to_owned(), problem };
     if !run.is_dir() {
-        return Err(fail("there is no such folder".to_owned()));
+        return Err(fail("does not exist".to_owned()));
     }
     let stages = run.join("stages");
     let mut finished: Vec<String> = stages
         .read_dir()
-        .map_err(|error| fail(format!("is no run: stages: {error}")))?
+        .map_err(|error| fail(format!("is not a run: stages: {error}")))?
         .flatten()
         .filter(|entry| entry.path().join(STAGE_MANIFEST).is_file())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())

@@ -197,7 +197,7 @@ fn prompts(
     for (name, others) in [("train", &known.train), ("validation", &known.validation)] {
         if let Some(shared) = shared(questions(&prompts), questions(others)) {
             note!(
-                "ltd-train: warning: {} has {shared} of prompts.{name}: what was learned from is no measure",
+                "ltd-train: warning: {} has {shared} of prompts.{name}: prompts that were learned from measure nothing",
                 file.display()
             );
         }

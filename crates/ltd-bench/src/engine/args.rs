@@ -109,7 +109,7 @@ fn tree(text: &str) -> Result<Static, String> {
             Ok(Static { depth, size })
         }
         _ => Err(format!(
-            "`{text}` is no tree: expected DEPTHxSIZE with a depth of at most {MAX_DEPTH} and a size within \
+            "invalid tree `{text}`: expected DEPTHxSIZE with a depth of at most {MAX_DEPTH} and a size within \
              1..={MAX_SIZE}, such as 3x24"
         )),
     }

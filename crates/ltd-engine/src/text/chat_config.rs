@@ -50,7 +50,7 @@ impl std::str::FromStr for BuiltinTemplate {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "vicuna" => Ok(Self::Vicuna),
-            other => Err(format!("`{other}` is no built-in template: expected vicuna")),
+            other => Err(format!("unknown built-in template `{other}`; expected vicuna")),
         }
     }
 }
@@ -73,7 +73,7 @@ impl TryFrom<String> for Day {
             }
             _ => None,
         };
-        date.map(Self).ok_or_else(|| format!("`{text}` is no day: expected one such as 2026-01-31"))
+        date.map(Self).ok_or_else(|| format!("invalid date `{text}`; expected one such as 2026-01-31"))
     }
 }
 
@@ -99,7 +99,7 @@ impl std::str::FromStr for StopTokenName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse::<f64>() {
-            Ok(_) => text.parse().map(Self::Id).map_err(|_| "is no token id".to_owned()),
+            Ok(_) => text.parse().map(Self::Id).map_err(|_| "is not a token id".to_owned()),
             Err(_) => Ok(Self::Text(text.to_owned())),
         }
     }

@@ -290,7 +290,7 @@ fn what_is_no_run_or_no_place_is_refused() {
         refused(&run, Some("07-depth"), &out)
             .contains("no finished stage 07-depth: expected one of 01-size, 02-depth")
     );
-    assert!(refused(folder.path(), None, &out).contains("is no run"));
+    assert!(refused(folder.path(), None, &out).contains("is not a run"));
     assert!(refused(&run, None, &run).contains("exists and is not empty"));
     assert!(refused(&run, None, &run.join("selected.json/x")).contains("selected.json/x: "));
     std::fs::remove_file(run.join("selected.json")).expect("removed");

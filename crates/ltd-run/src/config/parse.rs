@@ -173,7 +173,7 @@ fn set(config: &mut Value, text: &str) -> Result<(), String> {
             Value::Array(items) => {
                 let count = items.len();
                 let item = key.parse::<usize>().ok().and_then(|index| items.get_mut(index));
-                item.ok_or_else(|| format!("`{key}` is no index into a list of {count}"))?
+                item.ok_or_else(|| format!("`{key}` is not an index into a list of {count}"))?
             }
             // What is null may be spelt out.
             Value::Null => {
@@ -228,7 +228,7 @@ fn parse_all(mut value: Value, valid: &Value) -> (Option<TrainConfig>, Problems)
             remove(&mut value, &keys);
             continue;
         } else {
-            problems.add(path_text(&keys), message);
+            problems.add(path_text(&keys), in_plain_words(&message));
         }
         if !mend(&mut value, valid, &keys) {
             break;
@@ -265,6 +265,38 @@ impl Key {
             Self::Index(index) => value.get_mut(index),
         }
     }
+}
+
+/// What a value's parser says, without the names that Rust has for kinds of values.
+fn in_plain_words(message: &str) -> String {
+    let words = [
+        ("a sequence", "a list"),
+        ("sequence", "a list"),
+        ("map", "an object"),
+        ("path string", "text"),
+        ("a string", "text"),
+        ("a boolean", "true or false"),
+        ("f64", "a number"),
+        ("u32", "a whole number"),
+        ("u64", "a whole number"),
+        ("usize", "a whole number"),
+    ];
+    let wrong = ["invalid type: ", "invalid value: "].iter().find_map(|start| message.strip_prefix(start));
+    let Some((found, expected)) = wrong.and_then(|wrong| wrong.split_once(", expected ")) else {
+        return message.to_owned();
+    };
+    let plain = |text: &str| match words.iter().find(|(rust, _)| *rust == text) {
+        Some((_, plain)) => (*plain).to_owned(),
+        None if text.starts_with("struct ") => "an object".to_owned(),
+        None => text.to_owned(),
+    };
+    let found = match found.split_once(' ') {
+        Some(("string", value)) => value.to_owned(),
+        Some(("integer" | "boolean", value)) => value.replace('`', ""),
+        Some(("floating", value)) => value.strip_prefix("point ").unwrap_or(value).replace('`', ""),
+        _ => plain(found),
+    };
+    format!("is {found}, expected {}", plain(expected))
 }
 
 fn path_text(keys: &[Key]) -> String {

@@ -19,7 +19,7 @@ impl TrainConfig {
             if !folder.join("config.json").is_file() {
                 let hint = self.about.as_deref().unwrap_or("scripts/setup makes the default target");
                 let missing = if folder.is_dir() {
-                    "is no model folder: it has no config.json"
+                    "is not a model folder: it has no config.json"
                 } else {
                     "is not there"
                 };

@@ -3,6 +3,7 @@
 use crate::config::TrainConfig;
 use crate::machine::{device_model, driver};
 use crate::{Error, Interrupt, Progress, Result};
+use ltd_console::count;
 use ltd_engine::{Engine, Learned};
 use ltd_env::latency::{LatencyPlan, Measured, held_out_error, measure};
 use ltd_policy::{
@@ -177,8 +178,11 @@ pub fn describe_latency(table: &LatencyTable) -> String {
     let deepest = table.level.counts().last().copied().unwrap_or_default();
     let mut lines = vec![
         format!(
-            "{} ({}), {}, {} threads; milliseconds at context length {context}\n",
-            identity.device, identity.machine, identity.dtype, identity.threads
+            "{} ({}), {}, {}; milliseconds at context length {context}\n",
+            identity.device,
+            identity.machine,
+            identity.dtype,
+            count(identity.threads, "thread")
         ),
         "| verification size | verify ms |\n| --- | --- |".to_owned(),
     ];

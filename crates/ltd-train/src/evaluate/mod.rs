@@ -5,6 +5,7 @@ mod summary;
 
 use std::time::{Duration, Instant};
 
+use ltd_console::count;
 use ltd_engine::text::Prompt;
 use ltd_engine::{
     Controller, CycleOutcome, CycleStats, Engine, Generation, Sampler, Session, Static, StopRule, WholeBeam,
@@ -176,7 +177,8 @@ impl Arena<'_> {
         if measured == 0 {
             return Err(Error::NothingMeasured { task: name.to_owned(), prompts: prompts.len() });
         }
-        task.finish(&format!("{} contenders measured on {measured} prompts", measurements.len()));
+        let contenders = count(measurements.len(), "contender");
+        task.finish(&format!("{contenders} measured on {}", count(measured, "prompt")));
         Ok(measurements)
     }
 

@@ -216,7 +216,7 @@ impl Learner {
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), String> {
         let counters: Counters =
             serde_json::from_value(snapshot.counters.clone()).map_err(|error| error.to_string())?;
-        let position = |text: &str| text.parse().map_err(|_| format!("`{text}` is no stream position"));
+        let position = |text: &str| text.parse().map_err(|_| format!("`{text}` is not a stream position"));
         self.actions.set_word_pos(position(&counters.actions)?);
         self.minibatches.set_word_pos(position(&counters.minibatches)?);
         copy(&snapshot.tensors, self.networks.named_parameters())?;

@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(largest(4, true), [4, 8, 16]);
         // A size between two of the table is within the next larger one.
         assert_eq!(largest(5, true), [8, 16, 32]);
-        assert_eq!(largest(1, true), [4, 8, 16], "one size is no choice");
+        assert_eq!(largest(1, true), [4, 8, 16], "one size is not a choice");
         assert_eq!(largest(32, true), [32]);
         assert_eq!(largest(60, true), [32]);
         assert_eq!(largest(4, false), [32]);

@@ -117,11 +117,11 @@ impl RunFolder {
     /// Opens the folder of a run that was begun.
     pub(crate) fn open(path: &Path) -> Result<(Self, TrainConfig)> {
         if !path.is_dir() {
-            let problem = "there is no such folder".to_owned();
+            let problem = "does not exist".to_owned();
             return Err(Error::RunFolder { path: path.to_owned(), problem });
         }
         if !path.join(Self::PROVENANCE).is_file() {
-            let problem = format!("is no run: it has no {}", Self::PROVENANCE);
+            let problem = format!("is not a run: it has no {}", Self::PROVENANCE);
             return Err(Error::RunFolder { path: path.to_owned(), problem });
         }
         let run = Self { _lock: lock(path)?, path: path.to_owned(), provisional: false };

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ltd_console::count;
 use ltd_engine::CycleStats;
 use ltd_env::{Env, Step};
 use ltd_policy::{Choice, FrozenPolicy, PolicyKind};
@@ -22,7 +23,7 @@ const PROBES: usize = 32;
 /// Rollouts over which lambda should have settled.
 const LATEST_LAMBDAS: usize = 10;
 /// Among the snapshots, the policy that a stage began with.
-const INCUMBENT: &str = "incumbent";
+pub(super) const INCUMBENT: &str = "incumbent";
 
 impl Trainer {
     /// Runs the stage that is due, from wherever it stands.
@@ -237,8 +238,8 @@ fn settled(lambdas: &[f64]) -> String {
     let Some(last) = latest.last() else { return String::new() };
     let (low, high) =
         latest.iter().fold((*last, *last), |(low, high), &lambda| (low.min(lambda), high.max(lambda)));
-    let (moved, count) = ((high - low) / last * 100.0, latest.len());
-    format!(", lambda {last:.1} tokens/s, within {moved:.1} % over the last {count} rollouts")
+    let (moved, rollouts) = ((high - low) / last * 100.0, count(latest.len(), "rollout"));
+    format!(", lambda {last:.1} tokens/s, within {moved:.1} % over the last {rollouts}")
 }
 
 /// A policy that goes on learning in another stage.

@@ -251,7 +251,7 @@ fn a_damaged_checkpoint_and_other_inputs_are_refused() {
             .err()
             .expect("no run")
             .to_string()
-            .contains("is no run: it has no run.json")
+            .contains("is not a run: it has no run.json")
     );
 }
 
