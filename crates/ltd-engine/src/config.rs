@@ -17,6 +17,7 @@ const MAX_THREADS: usize = 1024;
 
 /// Which models to run, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EngineConfig {
     /// Hugging Face folder of the target model.
@@ -25,6 +26,7 @@ pub struct EngineConfig {
     pub draft: PathBuf,
     /// `cpu`, `cuda` or `cuda:N`.
     #[serde(default = "default_device")]
+    #[cfg_attr(feature = "schema", schemars(extend("pattern" = DEVICE_PATTERN)))]
     pub device: String,
     /// Several devices over which the target's layers are split; the draft is on the last one. Takes the place of
     /// `device`, which must be left out then.
@@ -35,15 +37,19 @@ pub struct EngineConfig {
     pub dtype: DtypeSetting,
     /// Threads of LibTorch's CPU kernels; null leaves LibTorch's own choice, the physical cores.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_THREADS)))]
     pub threads: Option<usize>,
     /// Candidates kept per level, `W`.
     #[serde(default = "default_beam_width")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_BEAM_WIDTH)))]
     pub beam_width: usize,
     /// Deepest draft that any controller may ask for, at most 12.
     #[serde(default = "default_max_depth")]
+    #[cfg_attr(feature = "schema", schemars(range(max = MAX_DEPTH)))]
     pub max_depth: usize,
     /// Positions of the caches: prompt and answer together. Null is the model's own limit, at most 2048.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = *MAX_LENGTHS.start(), max = *MAX_LENGTHS.end())))]
     pub max_length: Option<usize>,
     /// How messages become prompts.
     #[serde(default)]
@@ -110,6 +116,33 @@ impl<'de> Deserialize<'de> for Devices {
         }
 
         deserializer.deserialize_any(DevicesVisitor)
+    }
+}
+
+/// What [`crate::device::resolve`] reads.
+#[cfg(feature = "schema")]
+const DEVICE_PATTERN: &str = "^(cpu|cuda(:[0-9]+)?)$";
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Devices {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Devices".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [
+                {
+                    "const": AUTO,
+                    "description": "As few CUDA devices as have room for both models, by the memory that is free \
+                                    when they are loaded.",
+                },
+                {
+                    "type": "array",
+                    "items": { "type": "string", "pattern": DEVICE_PATTERN },
+                },
+            ],
+        })
     }
 }
 

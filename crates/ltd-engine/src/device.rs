@@ -19,17 +19,18 @@ pub enum Dtype {
 
 /// Number type as configured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DtypeSetting {
     /// On a CPU the fastest, by measurement, of those that keep the checkpoint's meaning; on CUDA the
     /// checkpoint's own.
     #[default]
     Auto,
-    /// [`Dtype::F32`].
+    /// 32-bit floats.
     F32,
-    /// [`Dtype::Bf16`].
+    /// 16-bit floats with the range of `f32`.
     Bf16,
-    /// [`Dtype::F16`].
+    /// 16-bit floats with more digits and a small range.
     F16,
 }
 

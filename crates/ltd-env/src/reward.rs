@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which quantity is rewarded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Reward {
     /// `tau / T` in tokens per 10 ms, the unit of the reference code (arXiv 2603.01639).

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 /// Which decision a policy makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PolicyKind {
     /// When to stop drafting.
@@ -45,13 +46,16 @@ pub fn tree_candidates(beam_width: usize, depth: usize) -> usize {
 
 /// When the depth policy is asked, and between which depths it may stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DepthActions {
     /// Draft forwards that are always made. 0 lets the policy verify the root's own candidates.
     pub min_depth: usize,
     /// Draft forwards at which drafting always ends, at most 12.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub max_depth: usize,
     /// Levels between decisions: 1 asks after each level.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub decide_every: usize,
 }
 
@@ -111,9 +115,14 @@ impl DepthActions {
 
 /// The verification sizes among which the size policy chooses, ascending.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct SizeActions {
     /// Candidates to verify, per action.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(min = 2), inner(range(min = 1, max = MAX_SIZE)), extend("uniqueItems" = true))
+    )]
     pub sizes: Vec<usize>,
 }
 

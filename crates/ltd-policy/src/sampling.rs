@@ -4,13 +4,20 @@ use serde::{Deserialize, Serialize};
 
 /// How the next token is chosen from the target's logits. The default is greedy.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingParams {
     /// Logits are divided by it; 0 is greedy decoding, where `top_k` and `top_p` change nothing.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(extend("anyOf" = [{ "const": 0 }, { "minimum": LEAST_TEMPERATURE, "maximum": HIGHEST_TEMPERATURE }]))
+    )]
     pub temperature: f64,
     /// Only the most probable tokens that together reach this probability stay; 1 keeps all.
+    #[cfg_attr(feature = "schema", schemars(extend("exclusiveMinimum" = 0, "maximum" = 1)))]
     pub top_p: f64,
     /// Only this many of the most probable tokens stay; null keeps all.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MOST_TOKENS)))]
     pub top_k: Option<usize>,
 }
 

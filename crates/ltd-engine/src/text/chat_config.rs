@@ -8,6 +8,7 @@ use time::{Date, Month};
 
 /// How a message becomes a prompt, where the target's files leave a choice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ChatConfig {
     /// A built-in template in place of the target's own, for targets that have none; null uses the target's.
@@ -17,13 +18,14 @@ pub struct ChatConfig {
     pub enable_thinking: Option<bool>,
     /// The day that the target is told, for templates that ask; null is today.
     pub date: Option<Day>,
-    /// The tokens that end an answer, by id or text; null takes all that the target's files and its
-    /// template name.
+    /// The tokens that end an answer, by id or text; of an empty list none does, only the length. Null takes all that
+    /// the target's files and its template name.
     pub stop_tokens: Option<Vec<StopTokenName>>,
 }
 
 /// Templates of models whose files have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum BuiltinTemplate {
     /// Vicuna 1.1 to 1.5: a system sentence, then `USER:` and `ASSISTANT:`.
@@ -57,6 +59,11 @@ impl std::str::FromStr for BuiltinTemplate {
 
 /// A day, written as `2026-01-31`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(extend("pattern" = "^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}$"))
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Day(pub(super) Date);
 
@@ -85,10 +92,11 @@ impl From<Day> for String {
 
 /// How a configuration names a stop token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum StopTokenName {
     /// By its id.
-    Id(u32),
+    Id(#[cfg_attr(feature = "schema", schemars(range(max = u32::MAX)))] u32),
     /// By its text.
     Text(String),
 }

@@ -5,7 +5,10 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ltd_policy::MAX_LAYERS;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::within;
 
 /// Steps of a stage, and tokens of an answer.
 pub const COUNTS: RangeInclusive<usize> = 1..=u32::MAX as usize;
@@ -33,8 +36,9 @@ pub const CANDIDATES: RangeInclusive<usize> = 1..=1000;
 pub const GRID: usize = 1000;
 
 /// A time limit.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "f64")]
+#[schemars(transform = within(Minutes::POSSIBLE))]
 pub struct Minutes(f64);
 
 impl Minutes {

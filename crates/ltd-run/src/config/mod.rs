@@ -6,13 +6,15 @@ mod plan;
 mod ppo;
 mod preset;
 mod problem;
+mod schema;
 mod validate;
 
 use std::path::PathBuf;
 
-use ltd_engine::{EngineConfig, SamplingParams};
+use ltd_engine::{EngineConfig, MAX_DEPTH, SamplingParams};
 use ltd_env::Reward;
-use ltd_policy::{DepthActions, ObservationLayout, PolicyKind, SizeActions, tree_candidates};
+use ltd_policy::{DepthActions, MAX_SIZE, ObservationLayout, PolicyKind, SizeActions, tree_candidates};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use limits::Minutes;
@@ -20,15 +22,18 @@ pub use plan::{Counterpart, PolicyTask, Stage, StageTask};
 pub use ppo::{Advantage, NetArch, PpoConfig};
 pub use preset::Preset;
 pub use problem::Problems;
+pub use schema::schema;
+use schema::{hidden_layers, one_of, within};
 
 /// A training run. Keys that the file leaves out have the preset's values; unknown keys are errors.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "Configuration of a run")]
 pub struct TrainConfig {
     /// What the file is for, in words; nothing reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
-    /// Where the values come from that the file does not name: `quick` (default), `paper` or `official`.
+    /// Where the values come from that the file does not name.
     pub preset: Preset,
     /// Seed of all random streams.
     pub seed: u64,
@@ -37,12 +42,13 @@ pub struct TrainConfig {
     /// Prompts to learn from and to measure on; required.
     pub prompts: PromptSets,
     /// Tokens generated per training prompt at most.
+    #[schemars(transform = within(limits::COUNTS))]
     pub max_new_tokens: usize,
     /// How the target's tokens are chosen, in training and in every measurement; greedy by default.
     pub sampling: SamplingParams,
-    /// Recorded cycles to learn from in place of live ones; null learns live.
+    /// Recorded cycles to learn from in place of live ones, with greedy decoding only; null learns live.
     pub replay: Option<ReplayConfig>,
-    /// What a cycle is worth: `throughput` (the paper's), `acceptance`, `time` or `gain`.
+    /// What a cycle is worth.
     pub reward: Reward,
     /// The depth policy.
     pub depth: DepthConfig,
@@ -70,7 +76,7 @@ impl TrainConfig {
 }
 
 /// The three sets of prompts. Training and measuring must not share prompts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSets {
     /// Prompts of the training environments.
@@ -82,7 +88,7 @@ pub struct PromptSets {
 }
 
 /// Some lines of a question file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSet {
     /// Question file in FastChat's `question.jsonl` form (`turns`, or `token_ids`), relative to the working folder.
@@ -92,11 +98,12 @@ pub struct PromptSet {
     pub skip: usize,
     /// Questions to use; null uses all that follow.
     #[serde(default)]
+    #[schemars(range(min = 1))]
     pub take: Option<usize>,
 }
 
 /// Recorded trees and the costs of a machine, as `ltd-trace` makes them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplayConfig {
     /// Folder of a trace; its prompts are learned from, `prompts.train` is not. Null records `prompts.train` into the
@@ -108,6 +115,7 @@ pub struct ReplayConfig {
     pub max_minutes: Option<Minutes>,
     /// Share of the recorded prompts that nothing is learned from: snapshots are compared on them, and gains
     /// predicted.
+    #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub held_out: f64,
     /// Whether the times that a stage learns from scatter as the table's samples do, or are its medians.
     pub noise: bool,
@@ -120,7 +128,7 @@ impl Default for ReplayConfig {
 }
 
 /// Where the cycles of a stage come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Backend {
     /// A trace, at the costs of a latency table.
@@ -130,31 +138,33 @@ pub enum Backend {
 }
 
 /// The depth policy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DepthConfig {
     /// Between which depths it may stop, and how often it is asked.
     pub actions: DepthActions,
-    /// What it sees: `reference` (as in the official code) or `compact`.
+    /// What it sees, a family of observation layouts; `reference` is that of the official code.
+    #[schemars(transform = one_of(&ObservationLayout::FAMILIES))]
     pub layout: String,
     /// How it learns.
     pub ppo: PpoConfig,
 }
 
 /// The size policy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SizeConfig {
     /// Verification sizes to choose among, ascending.
     pub sizes: SizeActions,
-    /// What it sees: `reference` (as in the official code) or `compact`.
+    /// What it sees, a family of observation layouts; `reference` is that of the official code.
+    #[schemars(transform = one_of(&ObservationLayout::FAMILIES))]
     pub layout: String,
     /// How it learns.
     pub ppo: PpoConfig,
 }
 
 /// The stages of a run, in this order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StagesConfig {
     /// The size policy alone, on trees whose depth is drawn anew for each cycle; null leaves the stage out.
@@ -167,26 +177,33 @@ pub struct StagesConfig {
     /// The depth policy alone, at a fixed verification size; null leaves the stage out.
     pub depth: Option<DepthStage>,
     /// How often `round` is gone through.
+    #[schemars(transform = within(0..=limits::ROUND_STAGES))]
     pub rounds: usize,
     /// Stages in which one policy learns against the other, which is frozen.
     pub round: Vec<RoundStage>,
     /// Snapshots per stage, evenly spaced, among which the fastest on the validation prompts is kept.
+    #[schemars(transform = within(limits::CANDIDATES))]
     pub candidates: usize,
 }
 
 /// The stage of the factored policy: its predictor learns every outcome of every recorded tree.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PredictorStage {
     /// What it sees, a family of observation layouts.
+    #[schemars(transform = one_of(&ObservationLayout::FAMILIES))]
     pub layout: String,
     /// Hidden layers.
+    #[schemars(transform = hidden_layers)]
     pub net_arch: Vec<usize>,
     /// Passes over all positions, each seen after each depth.
+    #[schemars(transform = within(limits::EPOCHS))]
     pub epochs: usize,
     /// Samples per gradient step.
+    #[schemars(transform = within(limits::BATCHES))]
     pub batch_size: usize,
     /// Highest step size of Adam; it falls linearly to 0.
+    #[schemars(transform = within(limits::LEARNING_RATES))]
     pub learning_rate: f64,
     /// Whether to find, by replay, above which size nothing is gained: what could only be verified with more candidates
     /// is not drafted. If not, all of `size.sizes` are there to choose.
@@ -210,14 +227,17 @@ impl Default for PredictorStage {
 }
 
 /// The stage in which the pair learns to decide as the factored policy does on the recorded trees.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ImitationStage {
     /// Passes over all of its decisions.
+    #[schemars(transform = within(limits::EPOCHS))]
     pub epochs: usize,
     /// Decisions per gradient step.
+    #[schemars(transform = within(limits::BATCHES))]
     pub batch_size: usize,
     /// Highest step size of Adam; it falls linearly to 0.
+    #[schemars(transform = within(limits::LEARNING_RATES))]
     pub learning_rate: f64,
 }
 
@@ -228,10 +248,11 @@ impl Default for ImitationStage {
 }
 
 /// First stage of a size policy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SizeStage {
     /// Decisions to learn from.
+    #[schemars(transform = within(limits::COUNTS))]
     pub total_timesteps: usize,
     /// Ends the stage early after this time; null never does.
     pub max_minutes: Option<Minutes>,
@@ -240,53 +261,59 @@ pub struct SizeStage {
 }
 
 /// An inclusive range of draft depths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DepthRange {
     /// Least depth.
+    #[schemars(transform = within(0..=MAX_DEPTH))]
     pub min: usize,
     /// Greatest depth.
+    #[schemars(transform = within(0..=MAX_DEPTH))]
     pub max: usize,
 }
 
 /// First stage of a depth policy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DepthStage {
     /// Decisions to learn from.
+    #[schemars(transform = within(limits::COUNTS))]
     pub total_timesteps: usize,
     /// Ends the stage early after this time; null never does.
     pub max_minutes: Option<Minutes>,
     /// Candidates verified in each cycle.
+    #[schemars(transform = within(1..=MAX_SIZE))]
     pub verification_size: usize,
 }
 
 /// A stage of a round.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RoundStage {
-    /// The policy that learns: `size` or `depth`.
+    /// The policy that learns.
     pub train: PolicyKind,
     /// Decisions to learn from.
+    #[schemars(transform = within(limits::COUNTS))]
     pub total_timesteps: usize,
     /// Ends the stage early after this time; null never does.
     #[serde(default)]
     pub max_minutes: Option<Minutes>,
-    /// Where its cycles come from: `replay` or `live`, say for a short finish; null takes recorded ones if the run
-    /// has any.
+    /// Where its cycles come from, `live` say for a short finish; null takes recorded ones if the run has any.
     #[serde(default)]
     pub backend: Option<Backend>,
 }
 
 /// How policies are measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationConfig {
     /// Tokens generated per prompt at most.
+    #[schemars(transform = within(limits::COUNTS))]
     pub max_new_tokens: usize,
     /// EAGLE-3's own setting, the contender `eagle-default`; also stands in for a policy that has no stage.
     pub default: StaticSetting,
-    /// Settings among which the contender `best-constant` is sought, on the validation prompts.
+    /// Settings among which the contender `best-constant` is sought, on the validation prompts. With recordings it is
+    /// sought among the six that are fastest in replay, of all that the latency table covers.
     pub grid: Grid,
     /// Ends each measurement on the validation prompts after this time, at a prompt's end; null uses all prompts.
     pub validation_max_minutes: Option<Minutes>,
@@ -295,22 +322,26 @@ pub struct EvaluationConfig {
 }
 
 /// A constant draft depth and verification size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StaticSetting {
     /// Draft forwards after the root expansion.
+    #[schemars(transform = within(0..=MAX_DEPTH))]
     pub depth: usize,
     /// Candidates to verify, the root not counted.
+    #[schemars(transform = within(1..=MAX_SIZE))]
     pub size: usize,
 }
 
 /// All pairs of these.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Grid {
     /// Draft depths.
+    #[schemars(length(min = 1), inner(range(max = MAX_DEPTH)))]
     pub depths: Vec<usize>,
     /// Verification sizes.
+    #[schemars(length(min = 1), inner(range(min = 1, max = MAX_SIZE)))]
     pub sizes: Vec<usize>,
 }
 

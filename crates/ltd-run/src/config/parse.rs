@@ -40,6 +40,12 @@ impl TrainConfig {
                 return Err(fail(problems));
             }
         };
+        // Editors write where the schema is. It is no part of the run.
+        if let Some(place) = written.as_object_mut().and_then(|entries| entries.shift_remove("$schema"))
+            && !place.is_string()
+        {
+            problems.add("$schema", format!("expected text, found {}", kind_of(&place)));
+        }
         let mut overrides_of = |of_preset: bool, config: &mut Value| {
             for text in overrides.iter().filter(|text| names_preset(text) == of_preset) {
                 if let Err(problem) = set(config, text) {

@@ -1,21 +1,24 @@
 //! Hyper-parameters, with Stable-Baselines3's names.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Problems, limits};
+use super::{Problems, hidden_layers, limits, within};
 
 /// Hidden layers of the two networks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NetArch {
     /// Widths of the policy's hidden layers.
+    #[schemars(transform = hidden_layers)]
     pub pi: Vec<usize>,
     /// Widths of the value function's hidden layers.
+    #[schemars(transform = hidden_layers)]
     pub vf: Vec<usize>,
 }
 
 /// Where advantages come from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Advantage {
     /// From the action that was taken, by generalised advantage estimation.
@@ -27,40 +30,53 @@ pub enum Advantage {
 }
 
 /// How one policy learns.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PpoConfig {
     /// Steps per rollout.
+    #[schemars(transform = within(limits::ROLLOUTS))]
     pub n_steps: usize,
     /// Steps per gradient step; must divide `n_steps`.
+    #[schemars(transform = within(limits::ROLLOUTS))]
     pub batch_size: usize,
     /// Passes over each rollout.
+    #[schemars(transform = within(limits::EPOCHS))]
     pub n_epochs: usize,
     /// Discount per step.
+    #[schemars(transform = within(0.0..=1.0))]
     pub gamma: f64,
     /// Bias-variance trade-off of the advantages (arXiv 1506.02438); 1 is Monte Carlo, 0 is one-step.
+    #[schemars(transform = within(0.0..=1.0))]
     pub gae_lambda: f64,
     /// How far a probability ratio may move before its gradient is cut.
+    #[schemars(transform = within(limits::POSITIVE_FACTORS))]
     pub clip_range: f64,
     /// Weight of the entropy bonus.
+    #[schemars(transform = within(limits::FACTORS))]
     pub ent_coef: f64,
     /// Weight of the value loss.
+    #[schemars(transform = within(limits::FACTORS))]
     pub vf_coef: f64,
     /// Largest norm of the gradient over all parameters.
+    #[schemars(transform = within(limits::POSITIVE_FACTORS))]
     pub max_grad_norm: f64,
     /// Ends an update early when the policy moved this far (KL divergence, times 1.5); null never does.
+    #[schemars(transform = within(limits::POSITIVE_FACTORS))]
     pub target_kl: Option<f64>,
-    /// Whether advantages come from the action taken (`sampled`) or from all of them (`exact`, on replay only).
+    /// Where advantages come from; `exact` needs `replay`.
     pub advantage: Advantage,
     /// Whether advantages are standardised in each minibatch.
     pub normalize_advantage: bool,
     /// Highest step size of Adam.
+    #[schemars(transform = within(limits::LEARNING_RATES))]
     pub learning_rate: f64,
     /// Share of the stage over which the step size rises from 0 to `learning_rate`.
+    #[schemars(transform = within(0.0..=0.5))]
     pub warmup_fraction: f64,
     /// Whether the step size falls linearly to 0 after the warm-up; else it stays.
     pub linear_decay: bool,
     /// Adam's epsilon.
+    #[schemars(transform = within(limits::LEARNING_RATES))]
     pub adam_eps: f64,
     /// Hidden layers.
     pub net_arch: NetArch,

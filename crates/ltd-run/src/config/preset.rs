@@ -3,6 +3,7 @@
 use ltd_engine::SamplingParams;
 use ltd_env::Reward;
 use ltd_policy::{DepthActions, PolicyKind, SizeActions};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use super::{
 };
 
 /// A named set of defaults for everything but models and prompts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
     /// Minutes on a CPU: small networks, short rollouts, small trees.
@@ -26,6 +27,9 @@ pub enum Preset {
 }
 
 impl Preset {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Quick, Self::Paper, Self::Official];
+
     /// Hyper-parameters of one policy.
     pub fn ppo(self, kind: PolicyKind) -> PpoConfig {
         let paper = PpoConfig {

@@ -108,12 +108,12 @@ impl ContextualBandit {
     }
 
     /// Mean reward of always taking one action.
-    pub(crate) fn mean_reward_of_constant(&self, action: usize) -> f64 {
+    pub(crate) fn mean_reward_of_constant(action: usize) -> f64 {
         Self::mean_over_contexts(|slope| Self::expected(slope, action))
     }
 
     /// Mean reward of the best action in each context.
-    pub(crate) fn mean_reward_of_optimum(&self) -> f64 {
+    pub(crate) fn mean_reward_of_optimum() -> f64 {
         let best =
             |slope| (0..Self::SIZES).map(|action| Self::expected(slope, action)).fold(f64::MIN, f64::max);
         Self::mean_over_contexts(best)

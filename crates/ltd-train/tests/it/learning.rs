@@ -74,9 +74,9 @@ fn with_every_outcome_known_the_same_is_learned_from_fewer_steps() {
 fn closed(learner: &Learner) -> f64 {
     let env = ContextualBandit::new(1);
     let constants: Vec<f64> =
-        (0..env.n_actions()).map(|action| env.mean_reward_of_constant(action)).collect();
+        (0..env.n_actions()).map(|action| ContextualBandit::mean_reward_of_constant(action)).collect();
     let best_constant = constants.iter().copied().fold(f64::MIN, f64::max);
-    let best = env.mean_reward_of_optimum();
+    let best = ContextualBandit::mean_reward_of_optimum();
     let learned = greedy_reward(learner, &mut ContextualBandit::new(77), 4_000);
     (learned - best_constant) / (best - best_constant)
 }
