@@ -386,7 +386,8 @@ fn prompts_of_two_sets_are_told_apart_by_what_they_say() {
     ] {
         let change = set("train", &file, skip, 1);
         let arguments = ["--config", text(&path), "--set", &change];
-        // The set that is measured on is taken as it is; what is learned from is the culprit's name.
+        // The set that is measured on is taken as it is; what is learned from is the culprit's
+        // name.
         let evaluation = set("evaluation", &questions, 5, 1);
         let expected = format!(
             "prompts.evaluation has 1 prompt ({named}) of prompts.train: measure on other prompts than are \

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::command::{self, program, stdout, text};
 use crate::retarget::machine;
 
-/// A phase must be reached within this time, and end within this one: far less than it would have gone on.
+/// A phase must be reached within this time, and end within this one: far less than it would have
+/// gone on.
 const REACHED: Duration = Duration::from_secs(120);
 const ENDED: Duration = Duration::from_secs(8);
 const INTERRUPTED: i32 = 130;

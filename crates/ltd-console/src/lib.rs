@@ -6,9 +6,10 @@
 //! # Ok::<(), ltd_console::OutputError>(())
 //! ```
 //!
-//! `println!` panics where nobody reads, and where a disk is full. Here a reader that has gone is no error: the work
-//! goes on and ends with the exit code of the work. Standard error is a courtesy, whatever becomes of it. A result
-//! that cannot be written for another reason is an error.
+//! `println!` panics where nobody reads, and where a disk is full. Here a reader that has gone is
+//! no error: the work goes on and ends with the exit code of the work. Standard error is a
+//! courtesy, whatever becomes of it. A result that cannot be written for another reason is an
+//! error.
 
 use std::fmt::{Arguments, Display};
 use std::io::{ErrorKind, Write};
@@ -60,7 +61,8 @@ pub fn print_result(text: Arguments) -> Result<(), OutputError> {
     }
 }
 
-/// [`print_result`] for work that has no other purpose than to be read: that nobody does is an error.
+/// [`print_result`] for work that has no other purpose than to be read: that nobody does is an
+/// error.
 pub fn print_to_reader(text: Arguments) -> Result<(), OutputError> {
     let mut output = std::io::stdout().lock();
     output.write_fmt(text)?;
@@ -75,8 +77,8 @@ pub fn print_note(line: Arguments) {
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Readies the process: a file that may not grow any further (`ulimit -f`) is an error of whoever writes it, as a full
-/// disk is, where by default the process is killed.
+/// Readies the process: a file that may not grow any further (`ulimit -f`) is an error of whoever
+/// writes it, as a full disk is, where by default the process is killed.
 #[cfg_attr(unix, expect(unsafe_code, reason = "tells the C library to ignore a signal"))]
 pub fn begin() {
     #[cfg(unix)]
@@ -86,8 +88,8 @@ pub fn begin() {
         unsafe extern "C" {
             fn signal(number: i32, handler: usize) -> usize;
         }
-        // SAFETY: the declaration is that of the C library, where a handler is a pointer or such a constant. Ignoring a
-        // signal installs no code, and no other thread was started yet.
+        // SAFETY: the declaration is that of the C library, where a handler is a pointer or such a
+        // constant. Ignoring a signal installs no code, and no other thread was started yet.
         unsafe { signal(SIGXFSZ, SIG_IGN) };
     }
 }

@@ -20,8 +20,8 @@ use crate::report::{Report, Totals};
 #[error(transparent)]
 pub(crate) struct UsageError(#[from] anyhow::Error);
 
-/// What goes wrong before the first token is the user's doing, unless the engine knows better: a device may
-/// be full.
+/// What goes wrong before the first token is the user's doing, unless the engine knows better: a
+/// device may be full.
 fn blame(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<ltd_engine::Error>() {
         Some(of_engine) if !of_engine.is_usage() => error,

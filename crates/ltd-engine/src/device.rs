@@ -22,8 +22,8 @@ pub enum Dtype {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DtypeSetting {
-    /// On a CPU the fastest, by measurement, of those that keep the checkpoint's meaning; on CUDA the
-    /// checkpoint's own.
+    /// On a CPU the fastest, by measurement, of those that keep the checkpoint's meaning; on CUDA
+    /// the checkpoint's own.
     #[default]
     Auto,
     /// 32-bit floats.
@@ -67,8 +67,8 @@ impl Dtype {
         }
     }
 
-    /// Types in which a checkpoint stored as `stored` computes the same function, and wider ones: its own
-    /// comes first. (`bf16` weights do not fit the range of `f16`.)
+    /// Types in which a checkpoint stored as `stored` computes the same function, and wider ones:
+    /// its own comes first. (`bf16` weights do not fit the range of `f16`.)
     pub(crate) fn meaning_preserving(stored: Kind) -> Vec<Self> {
         match stored {
             Kind::BFloat16 => vec![Self::Bf16, Self::F32],
@@ -79,8 +79,8 @@ impl Dtype {
 }
 
 impl DtypeSetting {
-    /// This setting, or where it is `auto`, the type that a policy package was made for: its decisions weigh what cycles
-    /// cost in that type.
+    /// This setting, or where it is `auto`, the type that a policy package was made for: its
+    /// decisions weigh what cycles cost in that type.
     pub fn or_of_package(self, dtype: &str) -> Result<Self, String> {
         match self {
             Self::Auto => dtype.parse(),

@@ -24,8 +24,8 @@
 //! # }
 //! ```
 //!
-//! [`Engine::generate`] is the loop of everything that decodes; [`Engine::run_cycle`] is one cycle of it.
-//! [`text`] is prompts and answers, [`measure`] what benchmarks ask.
+//! [`Engine::generate`] is the loop of everything that decodes; [`Engine::run_cycle`] is one cycle
+//! of it. [`text`] is prompts and answers, [`measure`] what benchmarks ask.
 
 mod blame;
 mod config;

@@ -1,4 +1,5 @@
-//! Draft trees at many positions of a known sequence: what recording needs, at the price of few large forwards.
+//! Draft trees at many positions of a known sequence: what recording needs, at the price of few
+//! large forwards.
 
 use ltd_cycle::GrowingTree;
 use tch::Tensor;
@@ -65,8 +66,8 @@ struct LevelRows {
 }
 
 impl Engine {
-    /// Lets the target read tokens that are known. What a session generated need not be read once more:
-    /// [`Session::reading`](crate::Session::reading).
+    /// Lets the target read tokens that are known. What a session generated need not be read once
+    /// more: [`Session::reading`](crate::Session::reading).
     ///
     /// # Errors
     /// If there are fewer than two tokens, they do not fit the cache or are unknown.
@@ -77,9 +78,9 @@ impl Engine {
         Ok(Reading { engine: self.identity, tokens: tokens.to_vec(), features })
     }
 
-    /// Grows draft trees at the roots that `along` names up to the end of a text, each with the token there as its
-    /// root and all tokens before it as its context, and hands each to `visit`. They are the trees that decoding would
-    /// grow there, many at a time.
+    /// Grows draft trees at the roots that `along` names up to the end of a text, each with the
+    /// token there as its root and all tokens before it as its context, and hands each to `visit`.
+    /// They are the trees that decoding would grow there, many at a time.
     ///
     /// # Errors
     /// If another engine read the text, or if `visit` fails.
@@ -112,8 +113,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Trees at ascending roots. The stable rows of the cache are extended up to the last root; the trees' rows lie
-    /// after them, and the next call overwrites them.
+    /// Trees at ascending roots. The stable rows of the cache are extended up to the last root; the
+    /// trees' rows lie after them, and the next call overwrites them.
     fn grow(
         &self,
         tokens: &[u32],
@@ -158,7 +159,8 @@ impl Engine {
         Ok(trees.collect())
     }
 
-    /// Adds a level to trees that have `made`; returns the draft's output of its rows. `last` is the last root.
+    /// Adds a level to trees that have `made`; returns the draft's output of its rows. `last` is
+    /// the last root.
     fn grow_level(
         &self,
         trees: &mut [Growing],
@@ -268,7 +270,8 @@ mod tests {
                 }
                 let expected = cycle.tree();
                 prop_assert_eq!(found.scores().len(), expected.scores().len());
-                // Candidates of one score but for rounding may stand in either order, and what follows from them.
+                // Candidates of one score but for rounding may stand in either order, and what
+                // follows from them.
                 let alike = |index: &usize| found.tokens()[*index] == expected.tokens()[*index];
                 let alike = (0..found.scores().len()).take_while(alike).count();
                 for index in 0..alike {

@@ -20,7 +20,8 @@ impl Identity {
     }
 }
 
-/// A sequence: its tokens, the caches of both models, and the features that the draft has not read yet.
+/// A sequence: its tokens, the caches of both models, and the features that the draft has not read
+/// yet.
 pub struct Session {
     /// Whose it is: the caches fit that engine only.
     pub(crate) engine: Identity,
@@ -31,7 +32,8 @@ pub struct Session {
     pub(crate) root: u32,
     pub(crate) target_cache: KvCache,
     pub(crate) draft_cache: KvCache,
-    /// Features of the positions from the draft cache's end to the target cache's, `[rows, 3 * hidden]`.
+    /// Features of the positions from the draft cache's end to the target cache's, `[rows, 3 *
+    /// hidden]`.
     pub(crate) features: Option<Tensor>,
     /// Features of all cached positions in parts, if they are kept.
     pub(crate) kept: Option<Vec<Tensor>>,
@@ -85,8 +87,9 @@ impl Session {
         Continuation { tokens: &self.tokens[prompt_len..], root: self.root, is_full: self.is_full() }
     }
 
-    /// The first `count` tokens, the root counted, with the features that trees grow from; `None` if they were
-    /// not kept ([`Engine::prefill_keeping`](crate::Engine::prefill_keeping)), or there are fewer tokens.
+    /// The first `count` tokens, the root counted, with the features that trees grow from; `None`
+    /// if they were not kept ([`Engine::prefill_keeping`](crate::Engine::prefill_keeping)), or
+    /// there are fewer tokens.
     ///
     /// # Errors
     /// If there is no memory for them.
@@ -101,8 +104,8 @@ impl Session {
         Ok(Some(Reading { engine: self.engine, tokens, features }))
     }
 
-    /// Features that the next root expansion will read, `[rows, 3 * hidden]` row-major, with the row length.
-    /// For inspection and dumps.
+    /// Features that the next root expansion will read, `[rows, 3 * hidden]` row-major, with the
+    /// row length. For inspection and dumps.
     pub fn pending_features(&self) -> Result<Option<(Vec<f32>, usize)>> {
         let Some(features) = &self.features else { return Ok(None) };
         let width = features.size()[1] as usize;

@@ -35,11 +35,12 @@ impl std::fmt::Display for PolicyKind {
     }
 }
 
-/// Most candidates that can be asked for, whatever a tree holds: more than any hardware verifies for free.
+/// Most candidates that can be asked for, whatever a tree holds: more than any hardware verifies
+/// for free.
 pub const MAX_SIZE: usize = 4096;
 
-/// Candidates of a tree of a depth, `W + D * W * W`; if there are too many to count, the highest number there
-/// is.
+/// Candidates of a tree of a depth, `W + D * W * W`; if there are too many to count, the highest
+/// number there is.
 pub fn tree_candidates(beam_width: usize, depth: usize) -> usize {
     depth.saturating_mul(beam_width).saturating_mul(beam_width).saturating_add(beam_width)
 }
@@ -84,8 +85,8 @@ impl DepthActions {
     /// Action that drafts one more level.
     pub const CONTINUE: usize = 1;
 
-    /// What happens at a depth: the one rule of training, evaluation and serving. A policy is asked only where
-    /// both actions are possible, so that no forced action is ever learned from.
+    /// What happens at a depth: the one rule of training, evaluation and serving. A policy is asked
+    /// only where both actions are possible, so that no forced action is ever learned from.
     pub fn rule_at(&self, depth: usize) -> DepthRule {
         if depth >= self.max_depth {
             DepthRule::Stop

@@ -118,7 +118,8 @@ fn is_misnamed(error: &std::io::Error) -> bool {
 }
 
 impl Error {
-    /// Whether the user's input is at fault: not if a file is there and the system refuses to read or write it.
+    /// Whether the user's input is at fault: not if a file is there and the system refuses to read
+    /// or write it.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Io { source, .. } => is_misnamed(source),

@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 //!
-//! The chapters: [`observation`] is what a policy sees, [`action`] what it may choose, [`network`] what
-//! decides, [`decider`] and [`factored`] how it decides in the decode loop, [`latency`] what cycles
-//! cost, [`package`] what is deployed, and [`files`] how all of it comes to disk.
+//! The chapters: [`observation`] is what a policy sees, [`action`] what it may choose, [`network`]
+//! what decides, [`decider`] and [`factored`] how it decides in the decode loop, [`latency`] what
+//! cycles cost, [`package`] what is deployed, and [`files`] how all of it comes to disk.
 
 pub mod action;
 mod conditions;

@@ -4,8 +4,9 @@ pub use ltd_env::Interrupt;
 
 use crate::Result;
 
-/// Has Ctrl-C and the termination signal express the wish to stop. A second one ends the program at once, as
-/// the first one does before there is anybody to listen: nothing is lost before there is something to save.
+/// Has Ctrl-C and the termination signal express the wish to stop. A second one ends the program at
+/// once, as the first one does before there is anybody to listen: nothing is lost before there is
+/// something to save.
 ///
 /// # Errors
 /// If the process has a handler already.
@@ -13,8 +14,8 @@ pub fn listen(interrupt: &Interrupt) -> Result<()> {
     listen_unless(interrupt, || false)
 }
 
-/// [`listen`] from the beginning of a program: as long as `abandoned` says that there is nothing to save,
-/// for which it tidies up, the first signal ends the program.
+/// [`listen`] from the beginning of a program: as long as `abandoned` says that there is nothing to
+/// save, for which it tidies up, the first signal ends the program.
 ///
 /// # Errors
 /// If the process has a handler already.

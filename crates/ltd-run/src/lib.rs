@@ -1,5 +1,5 @@
-//! What the programs share: the configuration of a run, its prompts, what replay needs of a machine,
-//! progress, interrupts, and the machine itself.
+//! What the programs share: the configuration of a run, its prompts, what replay needs of a
+//! machine, progress, interrupts, and the machine itself.
 //!
 //! ```no_run
 //! use ltd_run::{Machine, TrainConfig};
@@ -19,8 +19,8 @@
 //! - [`prompts`]: question files as tokens, and whether sets of them overlap.
 //! - [`recording`]: draft trees of prompts, and the costs of cycles on this machine.
 //! - [`statistics`]: how sure measured throughputs are.
-//! - [`progress`], [`interrupt`], [`machine`]: what long work shows, how it ends early, and where it
-//!   ran.
+//! - [`progress`], [`interrupt`], [`machine`]: what long work shows, how it ends early, and where
+//!   it ran.
 
 pub mod config;
 mod error;

@@ -22,7 +22,8 @@ pub(crate) struct LearnArgs {
     /// Configuration of a new run
     #[arg(long, value_name = "FILE", required_unless_present = "resume")]
     config: Option<PathBuf>,
-    /// Change a value of the configuration, e.g. `--set size.ppo.learning_rate=3e-4`; may be repeated
+    /// Change a value of the configuration, e.g. `--set size.ppo.learning_rate=3e-4`; may be
+    /// repeated
     #[arg(long = "set", value_name = "PATH=VALUE", conflicts_with = "resume")]
     overrides: Vec<String>,
     /// Folder of the new run [default: runs/CONFIG-TIME]

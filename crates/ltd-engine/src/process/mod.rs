@@ -1,4 +1,5 @@
-//! What concerns all of a program's process: how it opens its engine, how threads wait, where memory is.
+//! What concerns all of a program's process: how it opens its engine, how threads wait, where
+//! memory is.
 
 pub(crate) mod huge_pages;
 mod open;

@@ -11,15 +11,16 @@ use time::{Date, Month};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ChatConfig {
-    /// A built-in template in place of the target's own, for targets that have none; null uses the target's.
+    /// A built-in template in place of the target's own, for targets that have none; null uses the
+    /// target's.
     pub template: Option<BuiltinTemplate>,
-    /// Whether the target thinks before it answers, for templates that ask (Qwen3's `enable_thinking`); null leaves it to
-    /// the template.
+    /// Whether the target thinks before it answers, for templates that ask (Qwen3's
+    /// `enable_thinking`); null leaves it to the template.
     pub enable_thinking: Option<bool>,
     /// The day that the target is told, for templates that ask; null is today.
     pub date: Option<Day>,
-    /// The tokens that end an answer, by id or text; of an empty list none does, only the length. Null takes all that
-    /// the target's files and its template name.
+    /// The tokens that end an answer, by id or text; of an empty list none does, only the length.
+    /// Null takes all that the target's files and its template name.
     pub stop_tokens: Option<Vec<StopTokenName>>,
 }
 

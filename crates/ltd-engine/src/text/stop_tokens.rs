@@ -32,8 +32,8 @@ impl fmt::Display for StopToken {
     }
 }
 
-/// The stop tokens of a target: those that `names` has, else all that its files, its tokenizer and its chat
-/// template name.
+/// The stop tokens of a target: those that `names` has, else all that its files, its tokenizer and
+/// its chat template name.
 pub(super) fn find(
     folder: &Path,
     names: Option<&[StopTokenName]>,

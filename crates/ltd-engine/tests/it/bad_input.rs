@@ -1,4 +1,5 @@
-//! Whatever is wrong with a model folder, a setting or a prompt is named before a token is produced.
+//! Whatever is wrong with a model folder, a setting or a prompt is named before a token is
+//! produced.
 
 use std::path::{Path, PathBuf};
 

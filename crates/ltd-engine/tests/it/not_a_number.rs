@@ -38,7 +38,8 @@ fn along(engine: &Engine, tokens: &[u32]) -> Result<(), Error> {
 
 #[test]
 fn a_target_that_is_not_a_number_is_found_at_the_first_token_in_every_mode() {
-    // Before the features, after them, and in the logits of one token alone, where infinity may be minus infinity.
+    // Before the features, after them, and in the logits of one token alone, where infinity may be
+    // minus infinity.
     for (tensor, index, values) in [
         ("model.layers.3.mlp.up_proj.weight", 0, &[f32::NAN, f32::INFINITY][..]),
         ("model.layers.7.mlp.down_proj.weight", 5, &[f32::NAN, f32::INFINITY]),

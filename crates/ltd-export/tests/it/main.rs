@@ -50,7 +50,8 @@ fn entry(policy: &FrozenPolicy, file: &str) -> ChoiceEntry {
     ChoiceEntry::Learned { file: file.to_owned(), layout, actions, is_constant: false }
 }
 
-/// A run with the stages `01-size` (depth constant) and `02-depth`, of which the second is selected.
+/// A run with the stages `01-size` (depth constant) and `02-depth`, of which the second is
+/// selected.
 fn run(folder: &Path) -> PathBuf {
     let model = |name: &str| ModelIdentity { name: name.to_owned(), sha256: "00".to_owned() };
     let manifest = |stage: &str, depth, size| Manifest {

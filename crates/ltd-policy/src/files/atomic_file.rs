@@ -37,7 +37,8 @@ pub fn is_unfinished(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes())
 }
 
-/// Removes what a writer that was killed left unfinished in a folder. Only for whoever alone writes there.
+/// Removes what a writer that was killed left unfinished in a folder. Only for whoever alone writes
+/// there.
 pub fn remove_unfinished(folder: &Path) -> Result<()> {
     let remove = || -> std::io::Result<()> {
         for entry in folder.read_dir()? {
@@ -51,7 +52,8 @@ pub fn remove_unfinished(folder: &Path) -> Result<()> {
     remove().map_err(Error::io(folder))
 }
 
-/// Whether a file could not be written for want of room: another place on the same disk would do no better.
+/// Whether a file could not be written for want of room: another place on the same disk would do no
+/// better.
 pub fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }

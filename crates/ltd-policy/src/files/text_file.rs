@@ -3,8 +3,8 @@
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
-/// The text of a file without its byte order mark: UTF-8, or UTF-16 if the mark says so. Where the folder
-/// is missing, the error says so.
+/// The text of a file without its byte order mark: UTF-8, or UTF-16 if the mark says so. Where the
+/// folder is missing, the error says so.
 pub fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|error| match path.parent() {
         Some(folder)

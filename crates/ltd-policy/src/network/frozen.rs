@@ -1,4 +1,5 @@
-//! A trained network as one file: what it sees, what its outputs stand for, its weights, and probes.
+//! A trained network as one file: what it sees, what its outputs stand for, its weights, and
+//! probes.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -80,8 +81,8 @@ impl Outputs for Actions {
     }
 }
 
-/// Observations from the end of training with the logits the policy gave them: whoever copies a policy into another
-/// form can check the copy.
+/// Observations from the end of training with the logits the policy gave them: whoever copies a
+/// policy into another form can check the copy.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Probes {
     /// `[n][observation]`.
@@ -90,7 +91,8 @@ pub struct Probes {
     pub logits: Vec<Vec<f32>>,
 }
 
-/// A network that no longer learns: what it sees, what its outputs stand for, its weights, and probes.
+/// A network that no longer learns: what it sees, what its outputs stand for, its weights, and
+/// probes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frozen<O> {
     layout: ObservationLayout,

@@ -178,7 +178,8 @@ impl Manifest {
 }
 
 impl Factored {
-    /// Why the table is not one for this package: other models, another beam width, sizes that were not measured.
+    /// Why the table is not one for this package: other models, another beam width, sizes that were
+    /// not measured.
     fn problems(&self, manifest: &Manifest) -> Vec<String> {
         let mut problems = Vec::new();
         let identity = &self.latency.identity;
@@ -219,8 +220,8 @@ impl PolicyPackage {
         Ok(Self { manifest, policy })
     }
 
-    /// Fails unless the package, from `folder`, can steer what `owner` runs: trees of such a width and depth, of its own
-    /// models. Where none are given, as an experiment, it may be any.
+    /// Fails unless the package, from `folder`, can steer what `owner` runs: trees of such a width
+    /// and depth, of its own models. Where none are given, as an experiment, it may be any.
     pub fn check_steers(
         &self,
         folder: &Path,
@@ -239,8 +240,8 @@ impl PolicyPackage {
         Ok(())
     }
 
-    /// What the decisions were made for: how tokens were chosen in training, and the machine of training or, for a policy
-    /// that weighs measured times, of these.
+    /// What the decisions were made for: how tokens were chosen in training, and the machine of
+    /// training or, for a policy that weighs measured times, of these.
     pub fn conditions(&self) -> Conditions {
         let Manifest { sampling, device, dtype, threads, .. } = self.manifest.clone();
         match &self.policy {
@@ -249,8 +250,8 @@ impl PolicyPackage {
         }
     }
 
-    /// What to tell whoever lets the policy decide under other conditions than it was made for; nothing if none is known
-    /// to be other.
+    /// What to tell whoever lets the policy decide under other conditions than it was made for;
+    /// nothing if none is known to be other.
     pub fn warning(&self, here: &Conditions) -> Option<String> {
         let differences = self.conditions().differences(here);
         (!differences.is_empty()).then(|| {
@@ -258,8 +259,8 @@ impl PolicyPackage {
         })
     }
 
-    /// The package with a factored policy for another machine: another table, a rule that suits it, and the same
-    /// predictor or one that learned from the same trace.
+    /// The package with a factored policy for another machine: another table, a rule that suits it,
+    /// and the same predictor or one that learned from the same trace.
     pub fn retargeted(&self, factored: Factored) -> Result<Self> {
         let refused = |problem: String| Error::Retarget { problem };
         let mut manifest = self.manifest.clone();

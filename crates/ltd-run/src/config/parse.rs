@@ -15,9 +15,9 @@ use ltd_engine::EngineConfig;
 const MOST_PROBLEMS: usize = 200;
 
 impl TrainConfig {
-    /// Reads a configuration, applies `path=value` overrides, fills in the preset's values and checks
-    /// everything. All problems are reported at once. Overrides are applied in their order, the preset's
-    /// before all others: it says what there is to change.
+    /// Reads a configuration, applies `path=value` overrides, fills in the preset's values and
+    /// checks everything. All problems are reported at once. Overrides are applied in their order,
+    /// the preset's before all others: it says what there is to change.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = ltd_policy::read_text(path)
             .map_err(|source| Error::ConfigFile { path: path.to_owned(), source })?;
@@ -77,8 +77,8 @@ fn placeholders() -> Value {
     })
 }
 
-/// JSON whose objects have each key once: of two values, a reader of the file could take either for the one
-/// that counts.
+/// JSON whose objects have each key once: of two values, a reader of the file could take either for
+/// the one that counts.
 fn json_value(text: &str) -> serde_json::Result<Value> {
     struct Distinct(Value);
 
@@ -144,8 +144,8 @@ fn json_value(text: &str) -> serde_json::Result<Value> {
     serde_json::from_str(text).map(|Distinct(value)| value)
 }
 
-/// The value of a `path=value`: JSON, or the text itself where it does not begin as JSON that only text could
-/// need.
+/// The value of a `path=value`: JSON, or the text itself where it does not begin as JSON that only
+/// text could need.
 fn override_value(text: &str) -> Result<Value, String> {
     match json_value(text) {
         Ok(value) => Ok(value),
@@ -211,8 +211,8 @@ fn merge(base: Value, over: Value) -> Value {
     }
 }
 
-/// Parses, notes the first problem, mends it from `valid`, and goes on until all problems are known. The result is
-/// only for finding further problems unless there were none.
+/// Parses, notes the first problem, mends it from `valid`, and goes on until all problems are
+/// known. The result is only for finding further problems unless there were none.
 fn parse_all(mut value: Value, valid: &Value) -> (Option<TrainConfig>, Problems) {
     let mut problems = Problems::default();
     for _ in 0..MOST_PROBLEMS {
@@ -329,7 +329,8 @@ fn remove(value: &mut Value, keys: &[Key]) {
     }
 }
 
-/// Puts the valid value in the place of the broken one, or of the nearest part of the path that has a valid value.
+/// Puts the valid value in the place of the broken one, or of the nearest part of the path that has
+/// a valid value.
 fn mend(value: &mut Value, valid: &Value, keys: &[Key]) -> bool {
     let known = |depth: usize| keys[..depth].iter().try_fold(valid, |value, key| key.get(value)).cloned();
     for depth in (1..=keys.len()).rev() {

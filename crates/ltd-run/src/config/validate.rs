@@ -9,7 +9,8 @@ use super::{
 };
 
 impl TrainConfig {
-    /// All impossible values, with their paths. Model folders and question files are looked at, models not loaded.
+    /// All impossible values, with their paths. Model folders and question files are looked at,
+    /// models not loaded.
     pub(super) fn problems(&self) -> Problems {
         let mut problems = Problems::default();
         for (field, problem) in self.engine.problems() {

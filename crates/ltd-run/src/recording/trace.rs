@@ -33,11 +33,13 @@ pub struct Recording<'a> {
     pub max_time: Option<Duration>,
 }
 
-/// Decodes the prompts greedily, each until a token of `eos`, and records the draft trees along the way, as deep as the
-/// engine drafts. Prompts that the trace holds already are passed over: so an interrupted recording goes on.
+/// Decodes the prompts greedily, each until a token of `eos`, and records the draft trees along the
+/// way, as deep as the engine drafts. Prompts that the trace holds already are passed over: so an
+/// interrupted recording goes on.
 ///
 /// # Errors
-/// If it is interrupted, if the folder holds another trace or cannot be written, or if the models fail.
+/// If it is interrupted, if the folder holds another trace or cannot be written, or if the models
+/// fail.
 pub fn record(
     recording: &Recording,
     config: &TrainConfig,

@@ -1,4 +1,5 @@
-//! Measuring ways to decode against each other: same process, same prompts, in turns of a few tokens.
+//! Measuring ways to decode against each other: same process, same prompts, in turns of a few
+//! tokens.
 
 mod comparison;
 mod summary;
@@ -92,8 +93,8 @@ impl Measurement {
         CycleStats::merged(&self.prompts)
     }
 
-    /// Time that its cycles took over what they should have: the median, as a moment's disturbance says nothing of a
-    /// contender.
+    /// Time that its cycles took over what they should have: the median, as a moment's disturbance
+    /// says nothing of a contender.
     ///
     /// # Panics
     /// If there were no costs to compare with.
@@ -133,8 +134,9 @@ struct Decoding {
 }
 
 impl Arena<'_> {
-    /// Lets all contenders decode all prompts, or as many as fit in `limit` (two at least). An answer that
-    /// ends before its first token has no cycle, says nothing of anybody, and is left out.
+    /// Lets all contenders decode all prompts, or as many as fit in `limit` (two at least). An
+    /// answer that ends before its first token has no cycle, says nothing of anybody, and is left
+    /// out.
     ///
     /// # Errors
     /// If there was no cycle at all, or a model fails.
@@ -182,8 +184,8 @@ impl Arena<'_> {
         Ok(measurements)
     }
 
-    /// All contenders answer one prompt, a few tokens each in turn: what disturbs the machine for a second disturbs
-    /// all of them alike. Statistics and output of each.
+    /// All contenders answer one prompt, a few tokens each in turn: what disturbs the machine for a
+    /// second disturbs all of them alike. Statistics and output of each.
     fn race(
         &self,
         contenders: &mut [Contender],

@@ -15,7 +15,8 @@ use ltd_run::config::TrainConfig;
 /// Folders that were made for runs which have not begun.
 static PROVISIONAL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// The folder of a run. All that the run leaves is in it, and as long as this lives nobody else writes to it.
+/// The folder of a run. All that the run leaves is in it, and as long as this lives nobody else
+/// writes to it.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
@@ -60,8 +61,8 @@ impl RunFolder {
         Self::occupy(&name, true)
     }
 
-    /// Fails unless a run can begin in the folder `path`: it is absent, or empty but for what a run that was killed
-    /// as it began has left.
+    /// Fails unless a run can begin in the folder `path`: it is absent, or empty but for what a run
+    /// that was killed as it began has left.
     pub(crate) fn check_free(path: &Path) -> Result<()> {
         refuse_a_run(path)?;
         let was_locked = path.join(Self::LOCK).is_file();
@@ -79,7 +80,8 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Removes the folders that were made for runs which have not begun: for a program that is about to end.
+    /// Removes the folders that were made for runs which have not begun: for a program that is
+    /// about to end.
     pub(crate) fn remove_provisional() {
         for path in PROVISIONAL.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             // What cannot be removed does no harm: it is no run.

@@ -1,4 +1,5 @@
-//! A run from its configuration to two policies: stages, checkpoints, validation, the final comparison.
+//! A run from its configuration to two policies: stages, checkpoints, validation, the final
+//! comparison.
 
 mod checkpoint;
 mod environment;
@@ -78,7 +79,8 @@ impl Trainer {
         Self::begin(config, RunFolder::reserve(folder)?, progress, interrupt)
     }
 
-    /// Starts a run in a folder that is called `folder`, with a number after it if there is one already.
+    /// Starts a run in a folder that is called `folder`, with a number after it if there is one
+    /// already.
     pub fn create_unique(
         config: TrainConfig,
         folder: &Path,

@@ -1,4 +1,5 @@
-//! Which policies are worth shipping: candidates of all stages against each other and against the best constant.
+//! Which policies are worth shipping: candidates of all stages against each other and against the
+//! best constant.
 
 use ltd_engine::{Controller, Learned};
 use ltd_policy::{Fallback, Manifest, Policy, write_json};
@@ -127,8 +128,8 @@ impl Trainer {
         Ok(candidates)
     }
 
-    /// Writes into the manifest of `chosen` what ships in place of its policies, if anything. Other stages have
-    /// nothing of the kind: a selection that was interrupted may have ended otherwise.
+    /// Writes into the manifest of `chosen` what ships in place of its policies, if anything. Other
+    /// stages have nothing of the kind: a selection that was interrupted may have ended otherwise.
     fn note_fallback(&self, chosen: &str, fallback: Option<&Fallback>) -> Result<()> {
         for stage in &self.plan {
             let path = self.run.stage(stage).manifest();
@@ -147,7 +148,8 @@ fn contenders(candidates: &[Candidate]) -> Vec<Contender> {
     candidates.iter().map(|candidate| Contender::new(&*candidate.stage, candidate.controller())).collect()
 }
 
-/// Which of the pairs is the fastest, and which of the factored policies. `measured` is in the order of `candidates`.
+/// Which of the pairs is the fastest, and which of the factored policies. `measured` is in the
+/// order of `candidates`.
 fn best_of_each_kind(candidates: &[Candidate], measured: &[Measurement]) -> Vec<usize> {
     let rate = |index: usize| measured[index].total().tokens_per_second();
     let mut best: Vec<usize> = Vec::new();
@@ -190,8 +192,8 @@ impl Gain {
         }
     }
 
-    /// A few validation prompts differ more from each other than policies do from constants: what replay of many
-    /// says counts, where there is any.
+    /// A few validation prompts differ more from each other than policies do from constants: what
+    /// replay of many says counts, where there is any.
     fn expected(&self) -> f64 {
         self.predicted.unwrap_or(self.measured)
     }

@@ -108,7 +108,8 @@ impl<'t> Training<'t> {
         share(self.stage, self.task, self.learner.timesteps(), self.elapsed())
     }
 
-    /// Learns to the end of the stage. Where it fails because it is interrupted, the checkpoint says where it stands.
+    /// Learns to the end of the stage. Where it fails because it is interrupted, the checkpoint
+    /// says where it stands.
     fn run(&mut self) -> Result<()> {
         self.trainer.curves.begin_stage(&self.stage.name, self.folder.path())?;
         let mut task = self.trainer.progress.task(&self.stage.name, self.task.total_timesteps);
@@ -124,13 +125,15 @@ impl<'t> Training<'t> {
                 return self.interrupted();
             }
             progress = self.share();
-            // Where the run goes on if it is interrupted, or what comes of the rollout cannot be written.
+            // Where the run goes on if it is interrupted, or what comes of the rollout cannot be
+            // written.
             let before = self.state(false);
             let kept = match self.finish_rollout(progress) {
                 Ok(kept) => kept,
                 Err(error) => {
                     self.trainer.checkpoint.under_way = Some(before);
-                    // On a full disk there may be no room for this either: then the run goes on where it was saved last.
+                    // On a full disk there may be no room for this either: then the run goes on
+                    // where it was saved last.
                     let _ = self.trainer.write_checkpoint();
                     return Err(error);
                 }
@@ -149,7 +152,8 @@ impl<'t> Training<'t> {
         Ok(())
     }
 
-    /// Takes the steps of one rollout, shown as they go; says whether it is full, not if it was interrupted.
+    /// Takes the steps of one rollout, shown as they go; says whether it is full, not if it was
+    /// interrupted.
     fn fill_rollout(&mut self, task: &mut Task, at_start: f64) -> Result<bool> {
         let interrupt = self.trainer.interrupt.clone();
         let (stage, policy, earlier, started) = (self.stage, self.task, self.earlier, self.started);

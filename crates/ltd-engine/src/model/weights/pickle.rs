@@ -1,9 +1,10 @@
 //! The part of Python's pickle format that a dictionary of tensors is written in.
 //!
-//! A pickle is a program for a stack machine, and Python's machine calls whatever function the program names. This
-//! one knows the functions that rebuild tensors and dictionaries, and calls nothing: any other name is an error, and so
-//! is any instruction that such dictionaries do not need. Containers are kept in tables and refer to each other by index, so
-//! that no program can make deep structures. The instructions are those of Python's `pickletools`, the calls those of
+//! A pickle is a program for a stack machine, and Python's machine calls whatever function the
+//! program names. This one knows the functions that rebuild tensors and dictionaries, and calls
+//! nothing: any other name is an error, and so is any instruction that such dictionaries do not
+//! need. Containers are kept in tables and refer to each other by index, so that no program can
+//! make deep structures. The instructions are those of Python's `pickletools`, the calls those of
 //! `torch.save`.
 
 use std::collections::HashMap;
@@ -152,7 +153,8 @@ impl Machine<'_> {
     }
 
     fn push_int(&mut self, bytes: usize) -> Result<(), String> {
-        // Sizes and offsets, which are never negative, take at most eight bytes and one for the sign.
+        // Sizes and offsets, which are never negative, take at most eight bytes and one for the
+        // sign.
         let bytes = self.bytes(bytes)?;
         let (low, high) = bytes.split_at(bytes.len().min(8));
         let number = low.iter().rev().fold(0u64, |number, &byte| number << 8 | u64::from(byte));

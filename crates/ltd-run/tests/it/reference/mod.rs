@@ -1,4 +1,5 @@
-//! The schema of a configuration is that of its types and accepts what the parser accepts; the reference is made of it.
+//! The schema of a configuration is that of its types and accepts what the parser accepts; the
+//! reference is made of it.
 
 mod tables;
 
