@@ -1,5 +1,5 @@
-//! A controller of one's own: drafting goes on while the best new candidate is likely enough, and what is likely enough
-//! is verified.
+//! A controller of one's own: drafting goes on while the best new candidate is likely enough, and
+//! what is likely enough is verified.
 //!
 //! ```bash
 //! cargo run --release --example controller -- models/smollm2-135m-instruct assets/eagle3-smollm2-135m

@@ -1,4 +1,5 @@
-//! PPO on an environment of one's own: any decision process with a vector to see and a finite set of actions.
+//! PPO on an environment of one's own: any decision process with a vector to see and a finite set
+//! of actions.
 //!
 //! ```bash
 //! cargo run --release --example environment

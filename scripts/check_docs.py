@@ -1,4 +1,4 @@
-"""Checks the Markdown files of the repository.
+"""Checks the Markdown files of the repository, and how long the comments of its Rust files are.
 
     check_docs.py
 
@@ -14,6 +14,7 @@ import draw_comparison
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("assets", "crates", "docs", "scripts", "tests")
+RUST = ("build", "crates", "examples", "src", "tests")
 COLUMNS = 100
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 ONE_LINK = re.compile(r"[-*>\s]*!?\[[^\]]*\]\([^)]*\)[.,:;]?")
@@ -66,9 +67,25 @@ def problems_of_the_readme() -> list[str]:
     return found
 
 
+def problems_of_comments(path: Path) -> list[str]:
+    """Comments beyond the columns, but for code in them and lines that begin with a word that long."""
+    found, code = [], False
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        comment = re.match(r"\s*//[/!]? ?(.*)", line)
+        if not comment:
+            code = False
+        elif comment[1].lstrip().startswith("```"):
+            code = not code
+        elif len(line) > COLUMNS and not code and " " in comment[1].strip():
+            found.append(f"{path.relative_to(ROOT)}:{number}: {len(line)} columns; comments have at most {COLUMNS}")
+    return found
+
+
 def main():
     paths = [*ROOT.glob("*.md"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.md"))]
     found = [problem for path in sorted(paths) for problem in problems_of(path)] + problems_of_the_readme()
+    sources = [path for folder in RUST for path in (ROOT / folder).rglob("*.rs")]
+    found += [problem for path in sorted(sources) for problem in problems_of_comments(path)]
     if found:
         sys.exit("\n".join(found))
 

@@ -15,7 +15,8 @@ pub(crate) fn python() -> PathBuf {
     workspace().join(".venv/bin/python")
 }
 
-/// Folder of the programs. They belong to other packages, which a test of this one alone would not build.
+/// Folder of the programs. They belong to other packages, which a test of this one alone would not
+/// build.
 static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
     let deps = std::env::current_exe().expect("this test");
     let folder = deps.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_owned();

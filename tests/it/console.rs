@@ -9,7 +9,8 @@ use serde_json::json;
 use crate::command::{TINY, config, program, questions, stdout, text, workspace};
 use crate::retarget::machine;
 
-/// Exit code with an output that nobody reads, and one that has no room, for standard output and for standard error.
+/// Exit code with an output that nobody reads, and one that has no room, for standard output and
+/// for standard error.
 fn ends(command: impl Fn() -> Command) -> [Option<i32>; 4] {
     let closed = || {
         let (reader, writer) = std::io::pipe().expect("a pipe");

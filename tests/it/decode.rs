@@ -139,7 +139,8 @@ fn sampled_answers_depend_on_the_seed_and_not_on_the_trees() {
     let greedy = outputs(&answers(&trees, &[]));
     assert_ne!(greedy, outputs(&expected));
     assert_eq!(outputs(&answers(&trees, &["--temperature", "0", "--top-k", "3", "--seed", "9"])), greedy);
-    // A prompt's numbers do not depend on how many others there are; two equal prompts have different ones.
+    // A prompt's numbers do not depend on how many others there are; two equal prompts have
+    // different ones.
     let first = &outputs(&expected)[0];
     let alone = ["--token-ids", "88 108 105 36 103 101 120", "--max-new-tokens", "20", "--json"];
     let alone = lines(&tiny(&[&trees[..], &warm, &alone].concat()));

@@ -126,8 +126,8 @@ fn a_factored_package_decodes_by_the_table_it_holds() {
     let (_, plain, _) = decode(&["--mode", "ar"]);
     assert_ne!(plain, json!([]));
 
-    // 1.2 more tokens per level of 1 ms, at 0.1 tokens per millisecond: as deep as possible. Some trees have no candidate
-    // in their fourth level that is among the best 30.
+    // 1.2 more tokens per level of 1 ms, at 0.1 tokens per millisecond: as deep as possible. Some
+    // trees have no candidate in their fourth level that is among the best 30.
     let (shapes, output, errors) = decode_with(&package(), folder.path(), "cheap");
     assert!(
         shapes.contains(&(5, 30)) && shapes.iter().all(|&(depth, size)| depth >= 4 && size == 30),

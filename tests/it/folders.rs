@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::command::{config, program, python, run, stdout, text, workspace};
+use crate::command::{config, program, python, refusal, run, stdout, text, workspace};
 
 /// A run of a second or two.
 fn short(config: &mut Value) {
@@ -67,6 +67,39 @@ fn runs_that_begin_in_the_same_second_have_folders_of_their_own() {
     let mut broken = program("ltd-train", &["--config", text(&config), "--set", "engine.device=cuda:77"]);
     assert_eq!(broken.current_dir(folder.path()).output().expect("it starts").status.code(), Some(2));
     assert_eq!(folder.path().join("runs").read_dir().expect("the runs").count(), 3);
+}
+
+#[test]
+fn a_folder_with_other_files_is_not_taken_for_a_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = config(folder.path(), short);
+    let at = |name: &str| folder.path().join(name);
+    let arguments = |run_folder: &Path, last: &'static [&'static str]| {
+        let begin = ["--config", text(&file), "--run-dir", text(run_folder)].map(str::to_owned);
+        [&begin[..], &last.iter().map(ToString::to_string).collect::<Vec<_>>()].concat()
+    };
+    // A model's folder, and what another run left.
+    for (name, left) in [("model", "config.json"), ("notes", "summary.md")] {
+        std::fs::create_dir(at(name)).expect("a folder");
+        std::fs::write(at(name).join(left), "mine").expect("written");
+        for last in [&[][..], &["--dry-run"]] {
+            let arguments = arguments(&at(name), last);
+            let said = refusal("ltd-train", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+            assert!(said.contains("exists and is not empty: choose another --run-dir"), "{said}");
+        }
+        assert_eq!(std::fs::read_to_string(at(name).join(left)).expect("it stays"), "mine");
+        assert_eq!(at(name).read_dir().expect("the folder").count(), 1);
+    }
+    // The lock of a run that never began is none.
+    std::fs::create_dir(at("lock")).expect("a folder");
+    std::fs::write(at("lock/run.lock"), "").expect("written");
+    stdout("ltd-train", &arguments(&at("lock"), &[]).iter().map(String::as_str).collect::<Vec<_>>());
+    // A resumed run goes on as it began.
+    let resumed = text(folder.path()).to_owned() + "/lock";
+    for option in [&["--dry-run"][..], &["--set", "seed=4"], &["--run-dir", "elsewhere"]] {
+        let said = refusal("ltd-train", &[&["--resume", &resumed][..], option].concat());
+        assert!(said.contains("cannot be used with") && said.contains("--resume"), "{said}");
+    }
 }
 
 #[test]

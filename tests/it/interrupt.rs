@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::command::{self, program, stdout, text};
 use crate::retarget::machine;
 
-/// A phase must be reached within this time, and end within this one: far less than it would have gone on.
+/// A phase must be reached within this time, and end within this one: far less than it would have
+/// gone on.
 const REACHED: Duration = Duration::from_secs(120);
 const ENDED: Duration = Duration::from_secs(8);
 const INTERRUPTED: i32 = 130;
@@ -89,6 +90,35 @@ fn config(folder: &Path, change: impl FnOnce(&mut Value)) -> std::path::PathBuf 
 fn assert_interrupted((status, said): (ExitStatus, String), place: &str) {
     assert_eq!(status.code(), Some(INTERRUPTED), "{said}");
     assert!(said.contains(&format!("interrupted at {place}")) && said.contains("go on with: "), "{said}");
+}
+
+#[test]
+fn a_run_that_never_began_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (run, errors) = (folder.path().join("run"), folder.path().join("errors"));
+    let config = command::config(folder.path(), |config| {
+        // Loading and choosing a type takes a while.
+        config["engine"] = json!({
+            "target": "models/smollm2-135m-instruct", "draft": "assets/eagle3-smollm2-135m", "threads": 1
+        });
+    });
+    let arguments = ["--config", text(&config), "--run-dir", text(&run)];
+    let child = program("ltd-train", &arguments)
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&errors).expect("a file"))
+        .spawn()
+        .expect("it starts");
+    let mut running = Running { child, arguments: "ltd-train".to_owned(), errors };
+    let deadline = Instant::now() + REACHED;
+    while !run.is_dir() {
+        assert!(Instant::now() < deadline, "{}", running.said());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let killed = std::process::Command::new("kill").args(["-INT", &running.child.id().to_string()]).status();
+    assert!(killed.expect("kill runs").success());
+    let status = running.child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(INTERRUPTED), "{}", running.said());
+    assert!(!run.exists(), "{}", running.said());
 }
 
 #[test]

@@ -67,7 +67,8 @@ fn a_configuration_becomes_policies_that_decode() {
     assert!(sizes.map(|size| size as usize).all(|size| table.contains(&size) || size == 10), "{policy}");
     assert!(policy.lines().all(|line| !line.contains("\"draft_depth\":6")), "the table ends at depth 5");
 
-    // Where nobody names a number type, it is that of the policies, which nothing measured chooses against.
+    // Where nobody names a number type, it is that of the policies, which nothing measured chooses
+    // against.
     let manifest = out.join("manifest.json");
     let written = std::fs::read_to_string(&manifest).expect("the manifest");
     std::fs::write(&manifest, written.replace("\"dtype\": \"f32\"", "\"dtype\": \"bf16\"")).expect("written");

@@ -15,7 +15,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Decoding, single forwards and whole cycles, each beside its bare matrix products and its floor
+    /// Decoding, single forwards and whole cycles, each beside its bare matrix products and its
+    /// floor
     Engine(EngineArgs),
 }
 

@@ -1,12 +1,24 @@
 //! How the programs speak: results on standard output, all else on standard error, and exit codes.
 //!
-//! `println!` panics where nobody reads, and where a disk is full. Here a reader that has gone is no error: the work
-//! goes on and ends with the exit code of the work. Standard error is a courtesy, whatever becomes of it. A result
-//! that cannot be written for another reason is an error.
+//! ```
+//! ltd_console::note!("reading 3 files");
+//! ltd_console::say!("42 tokens/s")?;
+//! # Ok::<(), ltd_console::OutputError>(())
+//! ```
+//!
+//! `println!` panics where nobody reads, and where a disk is full. Here a reader that has gone is
+//! no error: the work goes on and ends with the exit code of the work. Standard error is a
+//! courtesy, whatever becomes of it. A result that cannot be written for another reason is an
+//! error.
 
 use std::fmt::{Arguments, Display};
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
+
+/// How many of something, in words: `1 prompt`, `2 prompts`.
+pub fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
 
 /// Exit code of a program that an interrupt ended, as shells report it.
 pub const INTERRUPTED: u8 = 130;
@@ -49,7 +61,8 @@ pub fn print_result(text: Arguments) -> Result<(), OutputError> {
     }
 }
 
-/// [`print_result`] for work that has no other purpose than to be read: that nobody does is an error.
+/// [`print_result`] for work that has no other purpose than to be read: that nobody does is an
+/// error.
 pub fn print_to_reader(text: Arguments) -> Result<(), OutputError> {
     let mut output = std::io::stdout().lock();
     output.write_fmt(text)?;
@@ -64,8 +77,8 @@ pub fn print_note(line: Arguments) {
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Readies the process: a file that may not grow any further (`ulimit -f`) is an error of whoever writes it, as a full
-/// disk is, where by default the process is killed.
+/// Readies the process: a file that may not grow any further (`ulimit -f`) is an error of whoever
+/// writes it, as a full disk is, where by default the process is killed.
 #[cfg_attr(unix, expect(unsafe_code, reason = "tells the C library to ignore a signal"))]
 pub fn begin() {
     #[cfg(unix)]
@@ -75,8 +88,8 @@ pub fn begin() {
         unsafe extern "C" {
             fn signal(number: i32, handler: usize) -> usize;
         }
-        // SAFETY: the declaration is that of the C library, where a handler is a pointer or such a constant. Ignoring a
-        // signal installs no code, and no other thread was started yet.
+        // SAFETY: the declaration is that of the C library, where a handler is a pointer or such a
+        // constant. Ignoring a signal installs no code, and no other thread was started yet.
         unsafe { signal(SIGXFSZ, SIG_IGN) };
     }
 }

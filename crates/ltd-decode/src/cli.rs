@@ -8,7 +8,8 @@ use ltd_engine::text::{BuiltinTemplate, ChatConfig, StopTokenName};
 use ltd_engine::{Devices, DtypeSetting, EngineConfig, SamplingParams};
 use ltd_policy::{MAX_SIZE, Manifest};
 
-/// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned policy.
+/// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned
+/// policy.
 #[derive(Debug, Parser)]
 #[command(name = "ltd-decode", version, about)]
 pub(crate) struct Cli {
@@ -18,11 +19,12 @@ pub(crate) struct Cli {
     /// Folder of the EAGLE-3 head (official layout)
     #[arg(long, value_name = "DIR")]
     pub(crate) draft: PathBuf,
-    /// cpu, cuda or cuda:N; several, separated by commas, share the target's layers; auto takes as few CUDA devices as
-    /// have room
+    /// cpu, cuda or cuda:N; several, separated by commas, share the target's layers; auto takes as
+    /// few CUDA devices as have room
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     device: Vec<String>,
-    /// auto (a policy package's, else measured on a CPU and the checkpoint's on CUDA), f32, bf16 or f16
+    /// auto (a policy package's, else measured on a CPU and the checkpoint's on CUDA), f32, bf16 or
+    /// f16
     #[arg(long, default_value = "auto")]
     dtype: DtypeSetting,
     /// Threads of the CPU kernels [default: LibTorch's choice]
@@ -37,11 +39,12 @@ pub(crate) struct Cli {
     /// Built-in chat template in place of the target's own: vicuna
     #[arg(long, value_name = "NAME")]
     chat_template: Option<BuiltinTemplate>,
-    /// Whether the target thinks before it answers, if its template asks (Qwen3) [default: the template's]
+    /// Whether the target thinks before it answers, if its template asks (Qwen3) [default: the
+    /// template's]
     #[arg(long, value_name = "BOOL")]
     enable_thinking: Option<bool>,
-    /// Token that ends an answer, by id or text, in place of those that the target's files name; may be
-    /// repeated
+    /// Token that ends an answer, by id or text, in place of those that the target's files name;
+    /// may be repeated
     #[arg(long = "stop-token", value_name = "TOKEN", allow_hyphen_values = true)]
     stop_tokens: Vec<StopTokenName>,
 
@@ -52,9 +55,10 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "D", required_if_eq("mode", "static"))]
     pub(crate) depth: Option<usize>,
     /// Candidates to verify, root not counted (mode static)
-    #[arg(long, value_name = "V", required_if_eq("mode", "static"), value_parser = within(0, MAX_SIZE))]
+    #[arg(long, value_name = "V", required_if_eq("mode", "static"), value_parser = within(1, MAX_SIZE))]
     pub(crate) size: Option<usize>,
-    /// Expand all of the beam in every level, as EAGLE-3 does, and not only what can still be verified (mode static)
+    /// Expand all of the beam in every level, as EAGLE-3 does, and not only what can still be
+    /// verified (mode static)
     #[arg(long)]
     pub(crate) whole_beam: bool,
     /// Policy package (mode policy)
@@ -72,7 +76,7 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) prompt: PromptArgs,
     /// Questions to answer at most
-    #[arg(long, value_name = "K", requires = "questions", value_parser = within(1, usize::MAX))]
+    #[arg(long, value_name = "K", conflicts_with_all = ["text", "token_ids"], value_parser = within(1, usize::MAX))]
     pub(crate) limit: Option<usize>,
 
     /// Print one JSON object per cycle and a last one with all new tokens and totals

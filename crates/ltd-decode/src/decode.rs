@@ -20,8 +20,8 @@ use crate::report::{Report, Totals};
 #[error(transparent)]
 pub(crate) struct UsageError(#[from] anyhow::Error);
 
-/// What goes wrong before the first token is the user's doing, unless the engine knows better: a device may
-/// be full.
+/// What goes wrong before the first token is the user's doing, unless the engine knows better: a
+/// device may be full.
 fn blame(error: anyhow::Error) -> anyhow::Error {
     match error.downcast_ref::<ltd_engine::Error>() {
         Some(of_engine) if !of_engine.is_usage() => error,
@@ -98,11 +98,11 @@ fn prepare(cli: &Cli) -> Result<Job> {
         [("target", Some(&cli.target)), ("draft", Some(&cli.draft)), ("policy", cli.policy.as_ref())];
     for (flag, folder) in folders {
         if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            bail!("--{flag}: there is no folder {}", folder.display());
+            bail!("--{flag}: folder {} does not exist", folder.display());
         }
     }
     if let Some(file) = cli.prompt.questions.as_ref().filter(|file| !file.exists()) {
-        bail!("--questions: there is no file {}", file.display());
+        bail!("--questions: file {} does not exist", file.display());
     }
     if let Some(path) = &cli.dump_trees {
         check_output_file("--dump-trees", path)?;
@@ -112,7 +112,8 @@ fn prepare(cli: &Cli) -> Result<Job> {
     let config = cli.engine_config(manifest).map_err(|problem| anyhow!("--policy: {problem}"))?;
     let params = cli.sampling.params();
     if let Some((field, problem)) = config.problems().iter().chain(&params.problems()).next() {
-        bail!("--{}: {problem}", field.replace('_', "-"));
+        let flag = if *field == "devices" { "device" } else { field };
+        bail!("--{}: {problem}", flag.replace('_', "-"));
     }
     let sampler = Sampler::new(params, cli.sampling.seed)?;
     let controller = controller(cli, package.as_ref(), &config)?;
@@ -173,6 +174,14 @@ fn controller(
 ) -> Result<Option<Box<dyn Controller>>> {
     if cli.whole_beam && cli.mode != Mode::Static {
         bail!("--whole-beam: only constant trees (--mode static) can expand all of the beam");
+    }
+    for (flag, given) in [("depth", cli.depth.is_some()), ("size", cli.size.is_some())] {
+        if given && cli.mode != Mode::Static {
+            bail!("--{flag}: only for constant trees (--mode static)");
+        }
+    }
+    if cli.policy.is_some() && cli.mode != Mode::Policy {
+        bail!("--policy: only for --mode policy");
     }
     Ok(match cli.mode {
         Mode::Ar if cli.dump_trees.is_some() => bail!("--dump-trees: plain decoding has no trees"),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::de::{SeqAccess, Visitor, value::SeqAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::device::DtypeSetting;
+use crate::device::{DtypeSetting, cuda_index};
 use crate::text::ChatConfig;
 use crate::{Error, MAX_DEPTH, Result};
 
@@ -28,8 +28,8 @@ pub struct EngineConfig {
     #[serde(default = "default_device")]
     #[cfg_attr(feature = "schema", schemars(extend("pattern" = DEVICE_PATTERN)))]
     pub device: String,
-    /// Several devices over which the target's layers are split; the draft is on the last one. Takes the place of
-    /// `device`, which must be left out then.
+    /// Several devices over which the target's layers are split; the draft is on the last one.
+    /// Takes the place of `device`, which must be left out then.
     #[serde(default)]
     pub devices: Devices,
     /// Number type of weights, caches and activations.
@@ -47,7 +47,8 @@ pub struct EngineConfig {
     #[serde(default = "default_max_depth")]
     #[cfg_attr(feature = "schema", schemars(range(max = MAX_DEPTH)))]
     pub max_depth: usize,
-    /// Positions of the caches: prompt and answer together. Null is the model's own limit, at most 2048.
+    /// Positions of the caches: prompt and answer together. Null is the model's own limit, at most
+    /// 2048.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(range(min = *MAX_LENGTHS.start(), max = *MAX_LENGTHS.end())))]
     pub max_length: Option<usize>,
@@ -59,10 +60,12 @@ pub struct EngineConfig {
 /// Several devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Devices {
-    /// These, in this order, in equal shares of the weights. Without any, [`EngineConfig::device`] is the only one.
+    /// These, in this order, in equal shares of the weights. Without any, [`EngineConfig::device`]
+    /// is the only one.
     Listed(Vec<String>),
-    /// As few CUDA devices as have room for both models, by the memory that is free when they are loaded. A machine
-    /// without one is an error: a run's figures and policies are those of its device, so the CPU must be asked for.
+    /// As few CUDA devices as have room for both models, by the memory that is free when they are
+    /// loaded. A machine without one is an error: a run's figures and policies are those of its
+    /// device, so the CPU must be asked for.
     Auto,
 }
 
@@ -214,6 +217,12 @@ impl EngineConfig {
                 format!("takes the place of device, which is {}: leave one out", self.device),
             ));
         }
+        for name in self.device_names().unwrap_or_default() {
+            if let Err(problem) = cuda_index(name) {
+                let field = if self.devices == Devices::default() { "device" } else { "devices" };
+                problems.push((field, format!("is `{name}`, {problem}")));
+            }
+        }
         if self.threads == Some(0) {
             problems.push(("threads", "must be at least 1, or null for LibTorch's own choice".to_owned()));
         }
@@ -226,7 +235,8 @@ impl EngineConfig {
         problems
     }
 
-    /// Fails if a level of a draft with such a vocabulary has not as many tokens as the beam is to keep.
+    /// Fails if a level of a draft with such a vocabulary has not as many tokens as the beam is to
+    /// keep.
     pub(crate) fn check_beam(&self, draft_vocabulary: i64) -> Result<()> {
         if self.beam_width as i64 <= draft_vocabulary {
             return Ok(());

@@ -1,4 +1,5 @@
-//! CUDA, as far as LibTorch does not wrap it: no binary links it, so everything is looked up at run time.
+//! CUDA, as far as LibTorch does not wrap it: no binary links it, so everything is looked up at run
+//! time.
 #![expect(unsafe_code, reason = "loads a shared library and calls CUDA's C functions")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -18,7 +19,8 @@ pub(crate) fn device_count() -> Result<usize, String> {
     Ok(count)
 }
 
-/// `libtorch_cuda.so` registers its kernels when it is loaded; the linker drops it because nothing refers to it.
+/// `libtorch_cuda.so` registers its kernels when it is loaded; the linker drops it because nothing
+/// refers to it.
 fn load_library() -> Result<(), libloading::Error> {
     // SAFETY: What runs when the library is loaded is LibTorch's own registration of kernels.
     let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) }?;
@@ -27,16 +29,16 @@ fn load_library() -> Result<(), libloading::Error> {
     Ok(())
 }
 
-/// Keeps attention from cuDNN, which LibTorch prefers on recent devices: it builds and keeps a plan for each
-/// exact shape, and the length of a context is another one at each step.
+/// Keeps attention from cuDNN, which LibTorch prefers on recent devices: it builds and keeps a plan
+/// for each exact shape, and the length of a context is another one at each step.
 fn switch_cudnn_attention_off() -> Result<(), libloading::Error> {
     type GlobalContext = unsafe extern "C" fn() -> *mut c_void;
     type SetFlag = unsafe extern "C" fn(*mut c_void, bool);
     let program = Library::this();
-    // SAFETY: LibTorch declares `Context& at::globalContext()` and `void at::Context::setSDPUseCuDNN(bool)`.
-    // In the C++ ABI of Unix a reference is a pointer, and a member function takes its object as the first
-    // argument. The context is a static that outlives all callers, the setter only writes a flag of it, and
-    // neither of them throws.
+    // SAFETY: LibTorch declares `Context& at::globalContext()` and `void
+    // at::Context::setSDPUseCuDNN(bool)`. In the C++ ABI of Unix a reference is a pointer, and a
+    // member function takes its object as the first argument. The context is a static that outlives
+    // all callers, the setter only writes a flag of it, and neither of them throws.
     unsafe {
         let global_context = program.get::<GlobalContext>(b"_ZN2at13globalContextEv\0")?;
         let set_use_cudnn = program.get::<SetFlag>(b"_ZN2at7Context14setSDPUseCuDNNEb\0")?;
@@ -45,8 +47,8 @@ fn switch_cudnn_attention_off() -> Result<(), libloading::Error> {
     Ok(())
 }
 
-/// Free bytes of each CUDA device, of which there is at least one. Asking takes a context on each, which is not counted as
-/// free any more.
+/// Free bytes of each CUDA device, of which there is at least one. Asking takes a context on each,
+/// which is not counted as free any more.
 pub(crate) fn free_memory() -> Result<Vec<u64>, String> {
     let count = device_count()?;
     let runtime = Runtime::find().map_err(|problem| format!("no CUDA runtime: {problem}"))?;
@@ -66,8 +68,8 @@ impl Runtime {
     /// Finds them in the process, into which LibTorch's libraries have brought them.
     fn find() -> Result<Self, libloading::Error> {
         let program = Library::this();
-        // SAFETY: The types are those of `cuda_runtime_api.h`, in which an error is an int. The library stays
-        // loaded.
+        // SAFETY: The types are those of `cuda_runtime_api.h`, in which an error is an int. The
+        // library stays loaded.
         unsafe {
             Ok(Self {
                 get_device: *program.get(b"cudaGetDevice\0")?,
@@ -83,8 +85,8 @@ impl Runtime {
         let check = |code: c_int| match code {
             0 => Ok(()),
             code => {
-                // SAFETY: The function takes any number, and returns a text that ends with 0 and is never
-                // freed.
+                // SAFETY: The function takes any number, and returns a text that ends with 0 and is
+                // never freed.
                 let text = unsafe { CStr::from_ptr((self.error_string)(code)) };
                 Err(format!("free memory of cuda:{device}: {}", text.to_string_lossy()))
             }
@@ -138,7 +140,8 @@ mod tests {
         assert!(!enabled);
     }
 
-    /// LibTorch with CUDA brings the runtime along, which answers without a device too: with an error of its own.
+    /// LibTorch with CUDA brings the runtime along, which answers without a device too: with an
+    /// error of its own.
     #[test]
     fn the_runtime_is_in_the_process_and_says_why_it_has_no_such_device() {
         let Ok(runtime) = Runtime::find() else {

@@ -16,8 +16,8 @@ use crate::{
 
 const ROWS: i64 = 0;
 
-/// A cycle under way: its draft tree, what the next level needs, and its clock. Always a fresh value: nothing of
-/// one cycle can be seen in the next.
+/// A cycle under way: its draft tree, what the next level needs, and its clock. Always a fresh
+/// value: nothing of one cycle can be seen in the next.
 pub struct CycleState {
     /// Tells it from all others: what it holds is of one session, where that stood when it began.
     identity: Identity,
@@ -118,7 +118,8 @@ impl Engine {
         })
     }
 
-    /// Drafts one more level. Where nothing is left that could be verified, it is empty and takes no forward.
+    /// Drafts one more level. Where nothing is left that could be verified, it is empty and takes
+    /// no forward.
     pub fn expand(&self, session: &mut Session, cycle: &mut CycleState) -> Result<()> {
         session.check_cycle(self.identity, cycle.identity)?;
         if cycle.draft_depth() >= self.max_depth() {
@@ -169,8 +170,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Verifies the best `size` candidates, commits what is accepted and ends the cycle. The size is cut to what
-    /// the cache has room for.
+    /// Verifies the best `size` candidates, commits what is accepted and ends the cycle. The size
+    /// is cut to what the cache has room for.
     pub fn verify(&self, session: &mut Session, cycle: CycleState, size: usize) -> Result<CycleOutcome> {
         self.verify_tree(session, cycle, size).map(|(outcome, _)| outcome)
     }
@@ -228,7 +229,8 @@ impl Engine {
         })?;
         let next_position = |row: usize| session.context_length() + verification.depths[row] + 1;
         let (accepted, next_token) = if self.device == Device::Cpu {
-            // Only the rows of the path are looked at: the argmax of all would take as long as half a layer.
+            // Only the rows of the path are looked at: the argmax of all would take as long as half
+            // a layer.
             verification.accept(|row| {
                 let logits = output.logits.narrow(ROWS, row as i64, 1);
                 Ok::<_, Error>(session.sampler.tokens(&logits, &[next_position(row)])?[0])
@@ -242,6 +244,7 @@ impl Engine {
         let kept: Vec<i64> = accepted.iter().map(|&row| row as i64).collect();
         let features = output.features.f_index_select(ROWS, &self.index_tensor(&kept)?)?;
         session.target_cache.commit(&kept)?;
+        session.kept.iter_mut().for_each(|kept| kept.push(features.shallow_clone()));
         session.features = Some(features);
         Ok((accepted, next_token))
     }

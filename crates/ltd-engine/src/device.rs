@@ -22,8 +22,8 @@ pub enum Dtype {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DtypeSetting {
-    /// On a CPU the fastest, by measurement, of those that keep the checkpoint's meaning; on CUDA the
-    /// checkpoint's own.
+    /// On a CPU the fastest, by measurement, of those that keep the checkpoint's meaning; on CUDA
+    /// the checkpoint's own.
     #[default]
     Auto,
     /// 32-bit floats.
@@ -53,7 +53,7 @@ impl std::str::FromStr for DtypeSetting {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
-            other => Err(format!("`{other}` is no dtype: expected auto, f32, bf16 or f16")),
+            other => Err(format!("unknown dtype `{other}`; expected auto, f32, bf16 or f16")),
         }
     }
 }
@@ -67,8 +67,8 @@ impl Dtype {
         }
     }
 
-    /// Types in which a checkpoint stored as `stored` computes the same function, and wider ones: its own
-    /// comes first. (`bf16` weights do not fit the range of `f16`.)
+    /// Types in which a checkpoint stored as `stored` computes the same function, and wider ones:
+    /// its own comes first. (`bf16` weights do not fit the range of `f16`.)
     pub(crate) fn meaning_preserving(stored: Kind) -> Vec<Self> {
         match stored {
             Kind::BFloat16 => vec![Self::Bf16, Self::F32],
@@ -79,8 +79,8 @@ impl Dtype {
 }
 
 impl DtypeSetting {
-    /// This setting, or where it is `auto`, the type that a policy package was made for: its decisions weigh what cycles
-    /// cost in that type.
+    /// This setting, or where it is `auto`, the type that a policy package was made for: its
+    /// decisions weigh what cycles cost in that type.
     pub fn or_of_package(self, dtype: &str) -> Result<Self, String> {
         match self {
             Self::Auto => dtype.parse(),
@@ -99,17 +99,25 @@ impl DtypeSetting {
     }
 }
 
+/// The number of a CUDA device, none for `cpu`.
+///
+/// # Errors
+/// If it is the name of no device.
+pub(crate) fn cuda_index(name: &str) -> Result<Option<usize>, String> {
+    match name {
+        "cpu" => Ok(None),
+        "cuda" => Ok(Some(0)),
+        other => match other.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
+            Some(index) => Ok(Some(index)),
+            None => Err("expected cpu, cuda or cuda:N, or auto alone for several".to_owned()),
+        },
+    }
+}
+
 /// Resolves `cpu`, `cuda` or `cuda:N`; loads LibTorch's CUDA half first, which no binary links.
 pub(crate) fn resolve(name: &str) -> Result<Device> {
     let error = |problem: String| Error::Device { device: name.to_owned(), problem };
-    let index = match name {
-        "cpu" => return Ok(Device::Cpu),
-        "cuda" => 0,
-        other => match other.strip_prefix("cuda:").and_then(|index| index.parse::<usize>().ok()) {
-            Some(index) => index,
-            None => return Err(error("expected cpu, cuda or cuda:N, or auto alone for several".to_owned())),
-        },
-    };
+    let Some(index) = cuda_index(name).map_err(error)? else { return Ok(Device::Cpu) };
     let count = cuda::device_count().map_err(error)?;
     if index >= count {
         return Err(error(format!("this machine has {count} CUDA device(s), numbered from 0")));

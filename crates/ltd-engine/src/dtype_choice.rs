@@ -1,5 +1,5 @@
-//! Which number type is fastest on this machine: measured, not guessed. On some CPUs bf16 is three times as fast
-//! as f32, on others the other way round.
+//! Which number type is fastest on this machine: measured, not guessed. On some CPUs bf16 is three
+//! times as fast as f32, on others the other way round.
 
 use std::time::Duration;
 
@@ -72,8 +72,8 @@ impl DtypeChoice {
         Self { chosen: candidates[best], measured: measured.collect() }
     }
 
-    /// Rounds that the chosen type won, and all rounds, if another type won some: what was measured is not certain, as
-    /// on a machine that is busy with something else.
+    /// Rounds that the chosen type won, and all rounds, if another type won some: what was measured
+    /// is not certain, as on a machine that is busy with something else.
     pub fn disagreement(&self) -> Option<(usize, usize)> {
         let rounds = self.measured.iter().map(|timing| timing.rounds_won).sum();
         let chosen = self.measured.iter().find(|timing| timing.dtype == self.chosen)?;
@@ -107,9 +107,9 @@ const ROUNDS: usize = 5;
 /// Of so many forwards in a round the fastest counts: what disturbs one of them does not decide.
 const REPEATS: usize = 2;
 
-/// The number types among which the fastest is sought for a checkpoint stored as `stored`. On a CPU it may be
-/// any that keeps the checkpoint's meaning. On other devices wider numbers are never faster, so that it is
-/// the checkpoint's own, and no second copy of the target is loaded there.
+/// The number types among which the fastest is sought for a checkpoint stored as `stored`. On a CPU
+/// it may be any that keeps the checkpoint's meaning. On other devices wider numbers are never
+/// faster, so that it is the checkpoint's own, and no second copy of the target is loaded there.
 pub(crate) fn candidates(stored: Kind, on_cpu: bool) -> Vec<Dtype> {
     let mut candidates = Dtype::meaning_preserving(stored);
     if !on_cpu {
@@ -118,8 +118,9 @@ pub(crate) fn candidates(stored: Kind, on_cpu: bool) -> Vec<Dtype> {
     candidates
 }
 
-/// Loads the target in each candidate type, times forwards of 1, 4 and 16 rows in several rounds, and keeps the type
-/// that has the least product of these times in most of them. With one candidate nothing is measured.
+/// Loads the target in each candidate type, times forwards of 1, 4 and 16 rows in several rounds,
+/// and keeps the type that has the least product of these times in most of them. With one candidate
+/// nothing is measured.
 pub(crate) fn choose_dtype(
     candidates: &[Dtype],
     device: Device,
@@ -134,8 +135,8 @@ pub(crate) fn choose_dtype(
     Ok((models.swap_remove(chosen.expect("invariant: one of the candidates was chosen")), choice))
 }
 
-/// Milliseconds of each model's forwards over each number of rows, round by round. The models take turns, so that what
-/// disturbs the machine for a moment disturbs all of them alike.
+/// Milliseconds of each model's forwards over each number of rows, round by round. The models take
+/// turns, so that what disturbs the machine for a moment disturbs all of them alike.
 fn time_rounds(models: &[TargetModel], device: Device) -> Result<Vec<Vec<[f64; ROWS.len()]>>> {
     let round = |_| {
         let mut fastest = vec![[f64::INFINITY; ROWS.len()]; models.len()];

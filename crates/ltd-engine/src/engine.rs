@@ -38,8 +38,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Loads both models, and changes nothing else of the process: see [`Engine::open`] for programs.
-    /// Everything about the folders is checked before the first forward.
+    /// Loads both models, and changes nothing else of the process: see [`Engine::open`] for
+    /// programs. Everything about the folders is checked before the first forward.
     ///
     /// # Errors
     /// If a value of the configuration is impossible, `threads` are not those that LibTorch has, a
@@ -122,8 +122,8 @@ impl Engine {
         &self.warnings
     }
 
-    /// Whether [`CycleTiming::forwards`] says, from now on, how much of a cycle the model forwards take. Costs two
-    /// more synchronisations of the device per forward.
+    /// Whether [`CycleTiming::forwards`] says, from now on, how much of a cycle the model forwards
+    /// take. Costs two more synchronisations of the device per forward.
     pub fn profile_forwards(&mut self, profiling: bool) {
         self.profiling = profiling;
     }
@@ -148,15 +148,16 @@ impl Engine {
         &self.dtype
     }
 
-    /// Whether what the target computes of a token has the same bits whatever is computed beside it: then trees are
-    /// verified with the bits of plain decoding, and speculative output equals it token for token in any number type.
-    /// So it is on processors whose products are this engine's own: x86-64 with AVX2, in bf16 without AMX, in f16
-    /// without AVX512-FP16.
+    /// Whether what the target computes of a token has the same bits whatever is computed beside
+    /// it: then trees are verified with the bits of plain decoding, and speculative output equals
+    /// it token for token in any number type. So it is on processors whose products are this
+    /// engine's own: x86-64 with AVX2, in bf16 without AMX, in f16 without AVX512-FP16.
     pub fn is_batch_invariant(&self) -> bool {
         self.target.is_batch_invariant()
     }
 
-    /// The instructions that the engine's own kernels use on a CPU ([`ltd_kernels::InstructionSet::NAMES`]).
+    /// The instructions that the engine's own kernels use on a CPU
+    /// ([`ltd_kernels::InstructionSet::NAMES`]).
     pub fn instructions(&self) -> &'static str {
         instructions().name()
     }
@@ -166,7 +167,8 @@ impl Engine {
         self.device
     }
 
-    /// All devices with the number of the target's layers on each, in order, named as in a configuration.
+    /// All devices with the number of the target's layers on each, in order, named as in a
+    /// configuration.
     pub fn devices(&self) -> impl Iterator<Item = (&str, usize)> {
         self.shares.iter().map(|share| (share.name.as_str(), share.layers.clone().count()))
     }
@@ -206,14 +208,14 @@ impl Engine {
         self.prefill_sampled(prompt, Sampler::greedy(), recycle)
     }
 
-    /// One plain autoregressive step, in the form of a cycle that drafts and verifies nothing. The session's
-    /// features are dropped, as the baseline has no use for them.
+    /// One plain autoregressive step, in the form of a cycle that drafts and verifies nothing. The
+    /// session's features are dropped, as the baseline has no use for them.
     pub fn autoregressive_step(&self, session: &mut Session) -> Result<CycleOutcome> {
         session.check_engine(self.identity)?;
         if session.is_full() {
             return Err(Error::CacheFull { capacity: self.capacity });
         }
-        (session.features, session.cycle) = (None, None);
+        (session.features, session.kept, session.cycle) = (None, None, None);
         let context_length = session.context_length();
         let (choice, verify) = timed(self.device, || {
             let tokens = self.token_tensor(&[session.root])?;
@@ -239,7 +241,8 @@ impl Engine {
         })
     }
 
-    /// One step of a generation: a cycle under a controller, or a plain autoregressive step without one.
+    /// One step of a generation: a cycle under a controller, or a plain autoregressive step without
+    /// one.
     pub fn step(
         &self,
         session: &mut Session,
@@ -288,9 +291,9 @@ impl Engine {
         KvCache::new(1, block.kv_heads, rows as i64, block.head_dim, kind, self.device)
     }
 
-    /// Fails if a tokenizer is not that of these models: it lacks tokens that the head proposes, or an
-    /// answer is to end with one that the target does not know. Other tokens that the target does not know
-    /// matter only in a prompt.
+    /// Fails if a tokenizer is not that of these models: it lacks tokens that the head proposes, or
+    /// an answer is to end with one that the target does not know. Other tokens that the target
+    /// does not know matter only in a prompt.
     pub fn check_text(&self, text: &TextModel) -> Result<()> {
         let mismatch = |problem| Err(Error::TokenizerMismatch { target: text.folder().to_owned(), problem });
         if let (Some(proposed), Some(largest)) = (self.draft.largest_token(), text.largest_token())
@@ -300,19 +303,11 @@ impl Engine {
                 "the draft model proposes token {proposed}, but the tokenizer's largest is {largest}"
             ));
         }
-        let vocabulary = self.vocabulary();
-        match text.stop_tokens().iter().find(|token| token.id as usize >= vocabulary) {
-            Some(token) => mismatch(format!(
-                "token {} ({token}) is to end an answer, says {}, but the target's vocabulary is {vocabulary}: \
-                 chat.stop_tokens (ltd-decode: --stop-token) names others",
-                token.id,
-                token.origins.join(", ")
-            )),
-            None => Ok(()),
-        }
+        check_stop_tokens(text, self.vocabulary())
     }
 
-    /// Fails if a prompt cannot be decoded: empty, longer than the cache, or with tokens the target does not know.
+    /// Fails if a prompt cannot be decoded: empty, longer than the cache, or with tokens the target
+    /// does not know.
     pub fn check_prompt(&self, prompt: &[u32]) -> Result<()> {
         let vocabulary = self.vocabulary();
         if prompt.is_empty() {
@@ -325,6 +320,33 @@ impl Engine {
             Some(position) => Err(Error::UnknownToken { token: prompt[position], position, vocabulary }),
             None => Ok(()),
         }
+    }
+}
+
+/// Fails if an answer is to end with a token that a target does not know.
+fn check_stop_tokens(text: &TextModel, vocabulary: usize) -> Result<()> {
+    match text.stop_tokens().iter().find(|token| token.id as usize >= vocabulary) {
+        Some(token) => {
+            let problem = format!(
+                "stop token {} ({token}, from {}) is outside its vocabulary of {vocabulary}: chat.stop_tokens \
+                 (ltd-decode: --stop-token) names others",
+                token.id,
+                token.origins.join(", ")
+            );
+            Err(Error::TokenizerMismatch { target: text.folder().to_owned(), problem })
+        }
+        None => Ok(()),
+    }
+}
+
+impl EngineConfig {
+    /// What [`Engine::check_text`] finds without the weights.
+    ///
+    /// # Errors
+    /// If the target's configuration cannot be read, or an answer is to end with a token that it
+    /// does not know.
+    pub fn check_text(&self, text: &TextModel) -> Result<()> {
+        check_stop_tokens(text, TargetConfig::load(&self.target)?.vocabulary as usize)
     }
 }
 

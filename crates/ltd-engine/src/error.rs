@@ -138,8 +138,8 @@ pub enum Error {
         /// Its value in the target.
         target_value: i64,
     },
-    /// A tensor of indices, such as the draft's vocabulary map, that contradicts itself, another one or the
-    /// vocabularies, or cannot be read exactly.
+    /// A tensor of indices, such as the draft's vocabulary map, that contradicts itself, another
+    /// one or the vocabularies, or cannot be read exactly.
     #[error("{}: tensor {tensor}: {problem}", file.display())]
     IndexTensor {
         /// The weight file.
@@ -149,8 +149,8 @@ pub enum Error {
         /// What is wrong, with the first entry at fault.
         problem: String,
     },
-    /// The target's tokenizer lacks a token that a model works with, or names one that the target does not
-    /// know.
+    /// The target's tokenizer lacks a token that a model works with, or names one that the target
+    /// does not know.
     #[error("{}: {problem}", target.display())]
     TokenizerMismatch {
         /// Target folder.
@@ -219,14 +219,14 @@ pub enum Error {
     /// A session was used with another engine than the one that started it.
     #[error("the session belongs to another engine: its caches are of other sizes or another number type")]
     ForeignSession,
-    /// A cycle was continued on another session than the one that it was begun on, or on one that has moved
-    /// on since.
+    /// A cycle was continued on another session than the one that it was begun on, or on one that
+    /// has moved on since.
     #[error(
         "the cycle does not belong here: it was begun on another session, or the session has moved on since"
     )]
     ForeignCycle,
-    /// A cycle was begun on a sequence that has no unread features: one is under way or was abandoned, or the
-    /// sequence was advanced by autoregressive steps.
+    /// A cycle was begun on a sequence that has no unread features: one is under way or was
+    /// abandoned, or the sequence was advanced by autoregressive steps.
     #[error(
         "no cycle can start here: one was begun and not verified, or autoregressive steps dropped the features"
     )]
@@ -247,8 +247,8 @@ pub enum Error {
         /// Depth of the level.
         depth: usize,
     },
-    /// The target model produced logits among which none is the largest: NaN, plus infinity, or nothing but minus
-    /// infinity.
+    /// The target model produced logits among which none is the largest: NaN, plus infinity, or
+    /// nothing but minus infinity.
     #[error("the target model produced logits that are not finite numbers for position {position}")]
     LogitsNotANumber {
         /// Position of the token that was to be chosen.

@@ -6,8 +6,9 @@ use crate::Result;
 
 const POSITIONS: i64 = 3;
 
-/// Keys and values of all layers, of which the first `len` positions are certain. Rows written beyond `len` are
-/// provisional until [`KvCache::commit`]; a failed forward therefore leaves nothing behind.
+/// Keys and values of all layers, of which the first `len` positions are certain. Rows written
+/// beyond `len` are provisional until [`KvCache::commit`]; a failed forward therefore leaves
+/// nothing behind.
 pub(crate) struct KvCache {
     /// One per device, each `[layers, 2, kv_heads, capacity, head_dim]`.
     parts: Vec<Tensor>,
@@ -77,8 +78,8 @@ impl KvCache {
         self.len += count;
     }
 
-    /// Makes the provisional rows `rows` (ascending, relative to `len`) certain and drops the others. Two kernels
-    /// per device, whatever the number of layers.
+    /// Makes the provisional rows `rows` (ascending, relative to `len`) certain and drops the
+    /// others. Two kernels per device, whatever the number of layers.
     pub(crate) fn commit(&mut self, rows: &[i64]) -> Result<()> {
         let count = rows.len() as i64;
         if rows.iter().zip(0..).any(|(&row, place)| row != place) {

@@ -1,4 +1,31 @@
 //! Target and draft models, KV caches and the draft-and-verify cycle of EAGLE-3.
+//!
+//! ```no_run
+//! use ltd_engine::text::TextModel;
+//! use ltd_engine::{Engine, EngineConfig, Sampler, Static, StopRule};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Before LibTorch's threads begin.
+//! ltd_engine::bound_spinning();
+//! let config = EngineConfig::new("models/smollm2-135m-instruct", "assets/eagle3-smollm2-135m");
+//! let text = TextModel::of(&config)?;
+//! let engine = Engine::open(&config, &text)?;
+//!
+//! let prompt = text.encode_chat("What is 2+2?")?.ok_or("the target has no tokenizer")?;
+//! let stop = StopRule { max_new_tokens: 64, eos: text.eos().to_vec() };
+//! let mut answer = engine.generate(&prompt, Sampler::greedy(), stop, None)?;
+//! // Or a learned policy: `Learned::of_package`.
+//! let mut controller = Static { depth: 3, size: 12 };
+//! while let Some(cycle) = answer.advance(&engine, Some(&mut controller))? {
+//!     println!("{} tokens in {:?}", cycle.acceptance_length(), cycle.timing.total());
+//! }
+//! println!("{}", text.decode(&answer.output())?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Engine::generate`] is the loop of everything that decodes; [`Engine::run_cycle`] is one cycle
+//! of it. [`text`] is prompts and answers, [`measure`] what benchmarks ask.
 
 mod blame;
 mod config;
@@ -10,11 +37,9 @@ mod engine;
 mod error;
 mod fingerprint;
 mod generation;
-mod huge_pages;
 mod kv_cache;
+pub mod measure;
 mod model;
-mod open;
-mod operations;
 mod out_of_memory;
 #[cfg(test)]
 #[path = "../tests/it/pairs.rs"]
@@ -22,15 +47,12 @@ mod pairs;
 mod placement;
 mod positions;
 mod prefill;
-mod probe;
-mod products;
+mod process;
 mod random;
-mod rehearsal;
 mod sampling;
 mod session;
 pub mod text;
 mod timing;
-mod waiting;
 
 pub use config::{Devices, EngineConfig, MAX_BEAM_WIDTH};
 pub use cycle::{CycleState, VerifiedTree};
@@ -48,12 +70,9 @@ pub use ltd_cycle::{
 pub use model::{
     BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig, libtorch_version, why_not_packed,
 };
-pub use operations::Operation;
 pub use out_of_memory::OutOfMemory;
 pub use placement::Shortage;
-pub use positions::Along;
-pub use products::{ProductKernel, Products};
-pub use rehearsal::Rehearsal;
+pub use positions::{Along, Reading};
+pub use process::bound_spinning;
 pub use sampling::{Sampler, SamplingParams, distribution, tokens_at};
 pub use session::Session;
-pub use waiting::bound_spinning;

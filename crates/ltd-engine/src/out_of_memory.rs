@@ -1,5 +1,5 @@
-//! Running out of memory, told apart from everything else that LibTorch may report: it knows one kind of
-//! error, whose message is all that says what happened.
+//! Running out of memory, told apart from everything else that LibTorch may report: it knows one
+//! kind of error, whose message is all that says what happened.
 
 use std::fmt;
 

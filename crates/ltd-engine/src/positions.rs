@@ -1,4 +1,5 @@
-//! Draft trees at many positions of a known sequence: what recording needs, at the price of few large forwards.
+//! Draft trees at many positions of a known sequence: what recording needs, at the price of few
+//! large forwards.
 
 use ltd_cycle::GrowingTree;
 use tch::Tensor;
@@ -6,6 +7,7 @@ use tch::Tensor;
 use crate::blame::Read;
 use crate::kv_cache::KvCache;
 use crate::model::{AttentionMask, entropies};
+use crate::session::Identity;
 use crate::{DraftTree, Engine, Error, GrownTree, Result};
 
 const ROWS: i64 = 0;
@@ -25,6 +27,14 @@ pub struct Along {
     pub entropies: bool,
     /// Whether [`GrownTree::hidden`] is wanted.
     pub hidden: bool,
+}
+
+/// A text that the target has read.
+pub struct Reading {
+    pub(crate) engine: Identity,
+    pub(crate) tokens: Vec<u32>,
+    /// Of all tokens but the last, `[n - 1, 3 * hidden]`.
+    pub(crate) features: Tensor,
 }
 
 /// A tree that grows beside others.
@@ -56,42 +66,55 @@ struct LevelRows {
 }
 
 impl Engine {
-    /// Grows draft trees at the roots that `along` names up to the end of `tokens`, each with the token there as its
-    /// root and all tokens before it as its context, and hands each to `visit`. They are the trees that decoding would
-    /// grow there, many at a time.
+    /// Lets the target read tokens that are known. What a session generated need not be read once
+    /// more: [`Session::reading`](crate::Session::reading).
     ///
     /// # Errors
-    /// If the sequence is empty, does not fit the cache or has unknown tokens, or if `visit` fails.
+    /// If there are fewer than two tokens, they do not fit the cache or are unknown.
+    pub fn read(&self, tokens: &[u32]) -> Result<Reading> {
+        let context = &tokens[..tokens.len().saturating_sub(1)];
+        self.check_prompt(context)?;
+        let features = self.read_prompt(context, &mut self.new_caches()?.0)?.features;
+        Ok(Reading { engine: self.identity, tokens: tokens.to_vec(), features })
+    }
+
+    /// Grows draft trees at the roots that `along` names up to the end of a text, each with the
+    /// token there as its root and all tokens before it as its context, and hands each to `visit`.
+    /// They are the trees that decoding would grow there, many at a time.
+    ///
+    /// # Errors
+    /// If another engine read the text, or if `visit` fails.
     pub fn trees_along<E: From<Error>>(
         &self,
-        tokens: &[u32],
+        reading: &Reading,
         along: &Along,
         mut visit: impl FnMut(GrownTree) -> Result<(), E>,
     ) -> Result<(), E> {
         if along.depth > self.max_depth() {
             return Err(Error::DepthLimit { depth: self.max_depth() }.into());
         }
+        let Reading { engine, tokens, features } = reading;
+        if *engine != self.identity {
+            return Err(Error::ForeignSession.into());
+        }
         // The first token has no features before it, hence no tree.
         let first = along.first.max(1);
         if tokens.len() <= first {
             return Ok(());
         }
-        let context = &tokens[..tokens.len() - 1];
-        self.check_prompt(context)?;
-        let features = self.read_prompt(context, &mut self.new_caches()?.0)?.features;
         let roots: Vec<usize> = (first..tokens.len()).step_by(along.every.max(1)).collect();
         let batch = along.batch.clamp(1, roots.len());
         let mut cache = self.draft_cache(tokens.len() + batch * self.beam_width() * along.depth)?;
         for roots in roots.chunks(batch) {
-            for growing in self.grow(tokens, &features, roots, along, &mut cache)? {
+            for growing in self.grow(tokens, features, roots, along, &mut cache)? {
                 visit(growing.into())?;
             }
         }
         Ok(())
     }
 
-    /// Trees at ascending roots. The stable rows of the cache are extended up to the last root; the trees' rows lie
-    /// after them, and the next call overwrites them.
+    /// Trees at ascending roots. The stable rows of the cache are extended up to the last root; the
+    /// trees' rows lie after them, and the next call overwrites them.
     fn grow(
         &self,
         tokens: &[u32],
@@ -136,7 +159,8 @@ impl Engine {
         Ok(trees.collect())
     }
 
-    /// Adds a level to trees that have `made`; returns the draft's output of its rows. `last` is the last root.
+    /// Adds a level to trees that have `made`; returns the draft's output of its rows. `last` is
+    /// the last root.
     fn grow_level(
         &self,
         trees: &mut [Growing],
@@ -206,7 +230,7 @@ mod tests {
 
     use super::Along;
     use crate::pairs::{PAIRS, folders};
-    use crate::{DtypeSetting, Engine, EngineConfig, Error};
+    use crate::{DtypeSetting, Engine, EngineConfig, Error, Static};
 
     fn engine(pair: &str) -> Engine {
         let [target, draft] = folders(pair);
@@ -230,7 +254,7 @@ mod tests {
             let mut visited = Vec::new();
             let along = Along { first, every, depth, batch, entropies: false, hidden: false };
             engine
-                .trees_along(&tokens, &along, |grown| {
+                .trees_along(&engine.read(&tokens).expect("read"), &along, |grown| {
                     visited.push((grown.root, grown.tree));
                     Ok::<_, Error>(())
                 })
@@ -246,7 +270,8 @@ mod tests {
                 }
                 let expected = cycle.tree();
                 prop_assert_eq!(found.scores().len(), expected.scores().len());
-                // Candidates of one score but for rounding may stand in either order, and what follows from them.
+                // Candidates of one score but for rounding may stand in either order, and what
+                // follows from them.
                 let alike = |index: &usize| found.tokens()[*index] == expected.tokens()[*index];
                 let alike = (0..found.scores().len()).take_while(alike).count();
                 for index in 0..alike {
@@ -288,7 +313,7 @@ mod tests {
                 grown.push(tree);
                 Ok::<_, Error>(())
             };
-            engine.trees_along(&tokens, &along, visit).expect("trees");
+            engine.trees_along(&engine.read(&tokens).expect("read"), &along, visit).expect("trees");
             grown
         };
         let (alone, together) = (grown(1), grown(4));
@@ -307,6 +332,40 @@ mod tests {
                     && alone.entropies.iter().all(|entropy| (0.0..most).contains(entropy)),
                 "{pair}"
             );
+        }
+    }
+
+    #[test]
+    fn what_a_session_keeps_is_what_reading_gives() {
+        for pair in PAIRS {
+            let engine = engine(pair);
+            let mut session = engine.prefill_keeping(&[40, 90, 120]).expect("prefill");
+            let mut controller = Static { depth: 2, size: 8 };
+            for _ in 0..12 {
+                engine.run_cycle(&mut session, &mut controller).expect("a cycle");
+            }
+            let mut tokens = session.tokens().to_vec();
+            tokens.push(session.root());
+            for count in [1, 2, 9, tokens.len()] {
+                let kept = session.reading(count).expect("memory").expect("kept");
+                assert_eq!(kept.tokens, tokens[..count], "{pair}");
+                if count > 1 {
+                    let read = engine.read(&tokens[..count]).expect("read");
+                    assert_eq!(kept.features.size(), read.features.size(), "{pair}");
+                    let difference = (kept.features - read.features).abs().max().double_value(&[]);
+                    assert!(difference < 1e-4, "{pair}: {difference}");
+                }
+            }
+            assert!(session.reading(0).expect("none").is_none());
+            assert!(session.reading(tokens.len() + 1).expect("none").is_none());
+            let other = self::engine(pair);
+            let along = Along { first: 1, every: 1, depth: 1, batch: 1, entropies: false, hidden: false };
+            let reading = session.reading(3).expect("memory").expect("kept");
+            let error = other.trees_along(&reading, &along, |_| Ok::<_, Error>(())).expect_err("foreign");
+            assert!(matches!(error, Error::ForeignSession));
+            // Plain steps do without features.
+            engine.autoregressive_step(&mut session).expect("a step");
+            assert!(session.reading(3).expect("none").is_none());
         }
     }
 }

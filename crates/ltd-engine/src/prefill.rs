@@ -1,7 +1,8 @@
 //! Reading of certain tokens: a prompt, and what was accepted since.
 //!
-//! On a CPU only few numbers of rows occur. For each product oneDNN keeps half a megabyte per number of rows, and needs
-//! half a millisecond to make it: prompts of a hundred lengths would cost more memory than the models.
+//! On a CPU only few numbers of rows occur. For each product oneDNN keeps half a megabyte per
+//! number of rows, and needs half a millisecond to make it: prompts of a hundred lengths would cost
+//! more memory than the models.
 
 use std::ops::Range;
 
@@ -25,14 +26,33 @@ fn padded(rows: usize) -> usize {
 }
 
 impl Engine {
-    /// Runs the target over a prompt, and the draft over all of it but the last position, and starts a
-    /// sequence whose tokens `sampler` chooses. The memory of a finished session of this engine can be passed
-    /// on with `recycle`.
+    /// Runs the target over a prompt, and the draft over all of it but the last position, and
+    /// starts a sequence whose tokens `sampler` chooses. The memory of a finished session of this
+    /// engine can be passed on with `recycle`.
     pub fn prefill_sampled(
         &self,
         prompt: &[u32],
         sampler: Sampler,
         recycle: Option<Session>,
+    ) -> Result<Session> {
+        self.start(prompt, sampler, recycle, false)
+    }
+
+    /// Starts a sequence that is decoded greedily and keeps the target's features of all of it, for
+    /// [`Session::reading`].
+    ///
+    /// # Errors
+    /// See [`Engine::prefill_sampled`].
+    pub fn prefill_keeping(&self, prompt: &[u32]) -> Result<Session> {
+        self.start(prompt, Sampler::greedy(), None, true)
+    }
+
+    fn start(
+        &self,
+        prompt: &[u32],
+        sampler: Sampler,
+        recycle: Option<Session>,
+        keep: bool,
     ) -> Result<Session> {
         self.check_prompt(prompt)?;
         let (mut target_cache, mut draft_cache) = match recycle {
@@ -61,13 +81,14 @@ impl Engine {
             draft_cache,
             // A copy: a view would keep the features of the whole prompt alive.
             features: Some(output.features.f_narrow_copy(0, n - 1, 1)?),
+            kept: keep.then(|| vec![output.features]),
             capacity: self.capacity(),
             sampler,
         })
     }
 
-    /// Features of all positions of a prompt, `[n, 3 * hidden]` row-major, with the row length. For inspection
-    /// and dumps: decoding keeps only what the draft has not read.
+    /// Features of all positions of a prompt, `[n, 3 * hidden]` row-major, with the row length. For
+    /// inspection and dumps: decoding keeps only what the draft has not read.
     pub fn target_features(&self, prompt: &[u32]) -> Result<(Vec<f32>, usize)> {
         self.check_prompt(prompt)?;
         let (mut cache, _) = self.new_caches()?;
@@ -76,8 +97,8 @@ impl Engine {
         Ok((Vec::try_from(features.view(-1))?, width))
     }
 
-    /// Runs the target over certain tokens, whose keys and values become certain: the logits of the last row, and the
-    /// features of all.
+    /// Runs the target over certain tokens, whose keys and values become certain: the logits of the
+    /// last row, and the features of all.
     pub(crate) fn read_prompt(&self, tokens: &[u32], cache: &mut KvCache) -> Result<TargetOutput> {
         let mut features = Vec::new();
         let mut logits = None;
@@ -97,8 +118,8 @@ impl Engine {
         Ok(TargetOutput { logits, features: joined(features)? })
     }
 
-    /// Feeds newly accepted positions to the draft: `tokens[i]` follows the position of `features` row `i`. Their
-    /// keys and values become certain. Returns the layer's output, `[n, hidden]`.
+    /// Feeds newly accepted positions to the draft: `tokens[i]` follows the position of `features`
+    /// row `i`. Their keys and values become certain. Returns the layer's output, `[n, hidden]`.
     pub(crate) fn draft_stable_rows(
         &self,
         tokens: &[u32],
@@ -133,8 +154,8 @@ impl Engine {
         if all <= room { all - rows } else { 0 }
     }
 
-    /// Tokens and positions of rows in sequence with `more` rows after them, which none of them sees and the next
-    /// forward overwrites.
+    /// Tokens and positions of rows in sequence with `more` rows after them, which none of them
+    /// sees and the next forward overwrites.
     fn padded_rows(&self, tokens: &[u32], past: i64, more: usize) -> Result<(Tensor, Vec<i64>)> {
         let last = past + tokens.len() as i64 - 1;
         let mut positions = positions(past, tokens.len() as i64);

@@ -1,4 +1,5 @@
-//! Models of given dimensions with random weights: for measuring time, which does not depend on the weights' values.
+//! Models of given dimensions with random weights: for measuring time, which does not depend on the
+//! weights' values.
 
 use std::path::Path;
 
@@ -12,9 +13,10 @@ use crate::{Engine, EngineConfig, Error, Result};
 const DRAFT_VOCABULARY: i64 = 32_000;
 
 impl Engine {
-    /// A target of the dimensions in a Hugging Face `config.json`, and an EAGLE-3 head whose one layer has the
-    /// dimensions of the target's, both with random weights made on the device. `settings` says how they run; its
-    /// folders are not looked at, and its number type must be a fixed one.
+    /// A target of the dimensions in a Hugging Face `config.json`, and an EAGLE-3 head whose one
+    /// layer has the dimensions of the target's, both with random weights made on the device.
+    /// `settings` says how they run; its folders are not looked at, and its number type must be a
+    /// fixed one.
     pub fn with_random_weights(config_json: &Path, settings: &EngineConfig) -> Result<Self> {
         settings.check()?;
         let Some(dtype) = settings.dtype.fixed() else {

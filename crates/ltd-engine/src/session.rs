@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tch::Tensor;
 
 use crate::kv_cache::KvCache;
+use crate::positions::Reading;
 use crate::{Continuation, Error, Result, Sampler};
 
 /// Tells an engine, or a cycle, from all others of this process.
@@ -19,7 +20,8 @@ impl Identity {
     }
 }
 
-/// A sequence: its tokens, the caches of both models, and the features that the draft has not read yet.
+/// A sequence: its tokens, the caches of both models, and the features that the draft has not read
+/// yet.
 pub struct Session {
     /// Whose it is: the caches fit that engine only.
     pub(crate) engine: Identity,
@@ -30,8 +32,11 @@ pub struct Session {
     pub(crate) root: u32,
     pub(crate) target_cache: KvCache,
     pub(crate) draft_cache: KvCache,
-    /// Features of the positions from the draft cache's end to the target cache's, `[rows, 3 * hidden]`.
+    /// Features of the positions from the draft cache's end to the target cache's, `[rows, 3 *
+    /// hidden]`.
     pub(crate) features: Option<Tensor>,
+    /// Features of all cached positions in parts, if they are kept.
+    pub(crate) kept: Option<Vec<Tensor>>,
     pub(crate) capacity: usize,
     /// Chooses the target's tokens.
     pub(crate) sampler: Sampler,
@@ -82,8 +87,25 @@ impl Session {
         Continuation { tokens: &self.tokens[prompt_len..], root: self.root, is_full: self.is_full() }
     }
 
-    /// Features that the next root expansion will read, `[rows, 3 * hidden]` row-major, with the row length.
-    /// For inspection and dumps.
+    /// The first `count` tokens, the root counted, with the features that trees grow from; `None`
+    /// if they were not kept ([`Engine::prefill_keeping`](crate::Engine::prefill_keeping)), or
+    /// there are fewer tokens.
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    pub fn reading(&self, count: usize) -> Result<Option<Reading>> {
+        let Some(kept) = self.kept.as_ref().filter(|_| (1..=self.tokens.len() + 1).contains(&count)) else {
+            return Ok(None);
+        };
+        let mut tokens = self.tokens.clone();
+        tokens.push(self.root);
+        tokens.truncate(count);
+        let features = Tensor::f_cat(kept, 0)?.f_narrow(0, 0, count as i64 - 1)?;
+        Ok(Some(Reading { engine: self.engine, tokens, features }))
+    }
+
+    /// Features that the next root expansion will read, `[rows, 3 * hidden]` row-major, with the
+    /// row length. For inspection and dumps.
     pub fn pending_features(&self) -> Result<Option<(Vec<f32>, usize)>> {
         let Some(features) = &self.features else { return Ok(None) };
         let width = features.size()[1] as usize;

@@ -1,6 +1,8 @@
-//! Recording all trees of a text beside running a cycle of full depth at each of its positions, on the default pair.
+//! Recording all trees of a text beside running a cycle of full depth at each of its positions, on
+//! the default pair.
 //!
-//! Wall clock, bf16; both take turns on the same prompts, so that what disturbs the machine disturbs both.
+//! Wall clock, bf16; both take turns on the same prompts, so that what disturbs the machine
+//! disturbs both.
 
 use std::path::Path;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! Steps of the environments over recorded cycles, without a network: what a learner could use at most.
+//! Steps of the environments over recorded cycles, without a network: what a learner could use at
+//! most.
 #![expect(missing_docs, reason = "criterion's macro makes a public function")]
 
 use std::sync::Arc;

@@ -96,7 +96,7 @@ pub enum Error {
 impl Error {
     /// Whether the user's input, rather than the run, is at fault.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Trace { .. } | Self::EmptyTrace)
+        matches!(self, Self::Trace { .. } | Self::TraceInUse { .. } | Self::EmptyTrace)
     }
 
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {

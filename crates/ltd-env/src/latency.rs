@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ltd_engine::{Engine, Rehearsal};
+use ltd_engine::Engine;
+use ltd_engine::measure::Rehearsal;
 use ltd_policy::{GridPoint, HeldOutError, LatencyModel, Surface};
 use rand::Rng;
 use rand::seq::SliceRandom;

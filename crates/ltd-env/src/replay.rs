@@ -256,7 +256,7 @@ impl CycleBackend for ReplayCycles {
             && !noise.restore(position)
         {
             return Err(Error::State(serde::de::Error::custom(format!(
-                "noise: `{position}` is no position"
+                "noise: `{position}` is not a position"
             ))));
         }
         self.order.restore(state.order);

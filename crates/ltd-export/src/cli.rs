@@ -11,8 +11,8 @@ use crate::{Export, Result, export};
 
 /// Freeze the policies of a training run into a package that servers load.
 ///
-/// The package is a folder with `manifest.json`, and per learned policy a safetensors file and a `TorchScript` module, each checked
-/// against what the policy answered in training.
+/// The package is a folder with `manifest.json`, and per learned policy a safetensors file and a
+/// `TorchScript` module, each checked against what the policy answered in training.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {

@@ -1,4 +1,5 @@
-//! From a run's stage to a package: written beside its place, checked in every form, then moved there.
+//! From a run's stage to a package: written beside its place, checked in every form, then moved
+//! there.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use crate::{Error, Result};
 
 /// What a stage's folder holds.
 const STAGE_MANIFEST: &str = "stage.json";
-/// Logits may differ by this much, relative to the largest of their probe: sums in another order, in f32.
+/// Logits may differ by this much, relative to the largest of their probe: sums in another order,
+/// in f32.
 const TOLERANCE: f32 = 1e-4;
 
 /// What was exported.
@@ -27,7 +29,8 @@ pub struct Export {
     pub probes: usize,
 }
 
-/// Freezes the policies of `stage` (the one that the run selected, if none is named) into the new folder `out`.
+/// Freezes the policies of `stage` (the one that the run selected, if none is named) into the new
+/// folder `out`.
 pub fn export(run: &Path, stage: Option<&str>, out: &Path) -> Result<Export> {
     check_new_folder("--out", out)?;
     let source = find_stage(run, stage)?;
@@ -105,12 +108,12 @@ fn find_stage(run: &Path, stage: Option<&str>) -> Result<PathBuf> {
     }
     let fail = |problem: String| Error::Run { path: run.to_owned(), problem };
     if !run.is_dir() {
-        return Err(fail("there is no such folder".to_owned()));
+        return Err(fail("does not exist".to_owned()));
     }
     let stages = run.join("stages");
     let mut finished: Vec<String> = stages
         .read_dir()
-        .map_err(|error| fail(format!("is no run: stages: {error}")))?
+        .map_err(|error| fail(format!("is not a run: stages: {error}")))?
         .flatten()
         .filter(|entry| entry.path().join(STAGE_MANIFEST).is_file())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())

@@ -1,4 +1,10 @@
 //! Freezes the policies of a run into a verified policy package.
+//!
+//! ```no_run
+//! let exported = ltd_export::export("runs/mine".as_ref(), None, "policies".as_ref())?;
+//! println!("{} files, checked on {} probes", exported.manifest.files.len(), exported.probes);
+//! # Ok::<(), ltd_export::Error>(())
+//! ```
 
 mod cli;
 mod error;

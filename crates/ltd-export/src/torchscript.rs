@@ -37,8 +37,8 @@ pub(crate) fn write(mlp: &Mlp, path: &Path) -> Result<()> {
     Ok(write_atomically(path, &serialize(&module, path)?)?)
 }
 
-/// What the file `path` of a module has to hold. LibTorch ends the process where a disk is full, so that it writes
-/// into a pipe: `path` leads there meanwhile, for the name is part of the content.
+/// What the file `path` of a module has to hold. LibTorch ends the process where a disk is full, so
+/// that it writes into a pipe: `path` leads there meanwhile, for the name is part of the content.
 fn serialize(module: &CModule, path: &Path) -> Result<Vec<u8>> {
     let io = |source| Error::Io { path: path.to_owned(), source };
     let (mut reader, writer) = std::io::pipe().map_err(io)?;

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Map, Value};
 
-/// Stands for text that is put in after the rest was written: deep values cannot be built of nodes, whose destructors
-/// would use up the stack.
+/// Stands for text that is put in after the rest was written: deep values cannot be built of nodes,
+/// whose destructors would use up the stack.
 const MARK: &str = "\u{1}mark\u{1}";
 
 /// Key of what was an object written as text.
@@ -110,7 +110,8 @@ fn text_of(value: &Value, inserted: &str) -> String {
     value.to_string().replace(&Value::from(MARK).to_string(), inserted)
 }
 
-/// A value in which objects that are written as text, as in a safetensors file's metadata, are objects.
+/// A value in which objects that are written as text, as in a safetensors file's metadata, are
+/// objects.
 fn expanded(value: Value) -> Value {
     match value {
         Value::String(text) if text.starts_with('{') => match serde_json::from_str(&text) {

@@ -1,7 +1,8 @@
-//! Fuzzing without a fuzzer: mutated copies of valid files, the same ones in every run, for tests on stable Rust.
+//! Fuzzing without a fuzzer: mutated copies of valid files, the same ones in every run, for tests
+//! on stable Rust.
 //!
-//! A parser may refuse a mutated file or make something of it. It must not panic, nor take time or memory out of
-//! proportion. `LTD_FUZZ_CASES` asks for another number of inputs per parser.
+//! A parser may refuse a mutated file or make something of it. It must not panic, nor take time or
+//! memory out of proportion. `LTD_FUZZ_CASES` asks for another number of inputs per parser.
 
 mod form;
 mod json;
@@ -21,7 +22,8 @@ use mutation::{Mutation, mutation};
 const CASES: u32 = 10_000;
 /// Mutations of an input at most.
 const MOST_MUTATIONS: usize = 6;
-/// Time that a parser may take for an input of some kilobytes, on a machine that does other things too.
+/// Time that a parser may take for an input of some kilobytes, on a machine that does other things
+/// too.
 const LONGEST: Duration = Duration::from_secs(20);
 /// Memory that it may have at once.
 const MOST_BYTES: usize = 256 << 20;
@@ -38,8 +40,8 @@ pub fn folder() -> tempfile::TempDir {
 /// Lets `parse` read mutations of `seeds`, each of which it can read as it is.
 ///
 /// # Panics
-/// With the smallest input found that makes `parse` panic, or takes too much time or memory. (Memory is counted in
-/// programs whose allocator is [`Meter`].)
+/// With the smallest input found that makes `parse` panic, or takes too much time or memory.
+/// (Memory is counted in programs whose allocator is [`Meter`].)
 pub fn fuzz(form: Form, seeds: &[Vec<u8>], parse: impl Fn(&[u8])) {
     for seed in seeds {
         parse(seed);

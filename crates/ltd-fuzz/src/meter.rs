@@ -10,7 +10,8 @@ use std::cell::Cell;
 pub struct Meter;
 
 thread_local! {
-    /// Bytes that this thread has allocated and not freed, and the most of them since a [`Span`] began.
+    /// Bytes that this thread has allocated and not freed, and the most of them since a [`Span`]
+    /// began.
     static BYTES: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
 }
@@ -23,7 +24,8 @@ fn count(bytes: isize) {
     });
 }
 
-// SAFETY: every call is the system allocator's, with the very arguments; counting neither allocates nor panics.
+// SAFETY: every call is the system allocator's, with the very arguments; counting neither allocates
+// nor panics.
 unsafe impl GlobalAlloc for Meter {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size().cast_signed());

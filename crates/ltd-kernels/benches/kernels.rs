@@ -1,9 +1,10 @@
-//! Products, an MLP and attention in the sizes of SmolLM2-135M, for each instruction set and number type.
+//! Products, an MLP and attention in the sizes of SmolLM2-135M, for each instruction set and number
+//! type.
 //!
 //!   cargo bench -p ltd-kernels -- 'product/avx2/bf16'
 //!
-//! Weights of a whole model are multiplied in turn, as a forward does: they come from memory, not from a cache. Two threads,
-//! which are started for each operation: times of few rows hold that.
+//! Weights of a whole model are multiplied in turn, as a forward does: they come from memory, not
+//! from a cache. Two threads, which are started for each operation: times of few rows hold that.
 
 use std::time::Duration;
 

@@ -2,8 +2,8 @@
 
 use crate::vector::{Instructions, multiply_add};
 
-/// Coefficients of `2^x - 1` between -1/2 and 1/2, of the highest power first: the largest relative error of `2^x` is
-/// 9e-8, before rounding.
+/// Coefficients of `2^x - 1` between -1/2 and 1/2, of the highest power first: the largest relative
+/// error of `2^x` is 9e-8, before rounding.
 #[expect(clippy::approx_constant, reason = "the last one was fitted, too")]
 pub(crate) const POWERS: [f32; 5] =
     [1.326_472_7e-3, 9.671_513e-3, 5.550_733_6e-2, 2.402_224_2e-1, 6.931_47e-1];
@@ -31,8 +31,8 @@ pub(crate) fn exp2<I: Instructions>(x: f32) -> f32 {
     if x < LOWEST_NORMAL { 0.0 } else { power * scale }
 }
 
-/// `exp` of numbers at most 0, within 2 units in the last place; 0 for what is too small, NaN for NaN (Cephes'
-/// method).
+/// `exp` of numbers at most 0, within 2 units in the last place; 0 for what is too small, NaN for
+/// NaN (Cephes' method).
 #[inline(always)]
 pub(crate) fn exp<I: Instructions>(x: f32) -> f32 {
     const LOWEST: f32 = -87.0;
@@ -79,7 +79,8 @@ mod tests {
         }
     }
 
-    /// The numbers `0..=20_000` times a step and their exponentials, of all instruction sets of this processor.
+    /// The numbers `0..=20_000` times a step and their exponentials, of all instruction sets of
+    /// this processor.
     fn exponentials(step: f32, natural: bool) -> Vec<(f32, f32)> {
         let of = |set: InstructionSet, item: usize| {
             let x = step * item as f32;

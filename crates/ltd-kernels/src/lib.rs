@@ -1,11 +1,13 @@
-//! CPU kernels for forwards of a few rows: what speculative decoding does all the time, and what general libraries are slow
-//! at. Between two matrix products of a layer there are a dozen small operations, whose overhead is as long as the products
-//! themselves, and usual attention does not know trees.
+//! CPU kernels for forwards of a few rows: what speculative decoding does all the time, and what
+//! general libraries are slow at. Between two matrix products of a layer there are a dozen small
+//! operations, whose overhead is as long as the products themselves, and usual attention does not
+//! know trees.
 //!
-//! Instructions are found at run time ([`InstructionSet`]), threads are lent by the program ([`Threads`]). An operation
-//! works on slices, checks their sizes once, before its work begins, and panics where they do not fit. Everything is
-//! computed in f32, whatever the type in memory; only pairs of bf16 are multiplied as they are where there is an
-//! instruction for it. Every row's result has the same bits whatever the rows beside it.
+//! Instructions are found at run time ([`InstructionSet`]), threads are lent by the program
+//! ([`Threads`]). An operation works on slices, checks their sizes once, before its work begins,
+//! and panics where they do not fit. Everything is computed in f32, whatever the type in memory;
+//! only pairs of bf16 are multiplied as they are where there is an instruction for it. Every row's
+//! result has the same bits whatever the rows beside it.
 //!
 //! ```
 //! use ltd_kernels::{Cpu, Fused, InstructionSet, Linear, Panels, Serial};

@@ -1,5 +1,5 @@
-//! The memory of kernels: seen as numbers of one type or another, shared out among threads, and used again
-//! and again where allocating it anew would take longer than filling it.
+//! The memory of kernels: seen as numbers of one type or another, shared out among threads, and
+//! used again and again where allocating it anew would take longer than filling it.
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -11,8 +11,8 @@ use crate::vector::{LANES, Vector};
 /// Numbers as which any memory may be read.
 ///
 /// # Safety
-/// Every pattern of bits must be a value of the type, and every byte of a value must be part of it (no
-/// padding).
+/// Every pattern of bits must be a value of the type, and every byte of a value must be part of it
+/// (no padding).
 pub(crate) unsafe trait Pod: Copy + Send + Sync + 'static {}
 
 // SAFETY: Every pattern of 32 bits is an f32.
@@ -36,8 +36,8 @@ pub(crate) struct Line(Vector);
 pub(crate) fn cast<T: Pod, U: Pod>(numbers: &[T]) -> &[U] {
     assert!(align_of::<U>() <= align_of::<T>());
     let count = size_of_val(numbers) / size_of::<U>();
-    // SAFETY: The memory is aligned, as large as is said, borrowed as long as the result, and `Pod` allows to
-    // read it.
+    // SAFETY: The memory is aligned, as large as is said, borrowed as long as the result, and `Pod`
+    // allows to read it.
     unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), count) }
 }
 
@@ -46,8 +46,8 @@ pub(crate) fn cast<T: Pod, U: Pod>(numbers: &[T]) -> &[U] {
 pub(crate) fn cast_mut<T: Pod, U: Pod>(numbers: &mut [T]) -> &mut [U] {
     assert!(align_of::<U>() <= align_of::<T>());
     let count = size_of_val(numbers) / size_of::<U>();
-    // SAFETY: As in `cast`; the borrow is exclusive, and `Pod` lets whatever is written be read as the old
-    // type.
+    // SAFETY: As in `cast`; the borrow is exclusive, and `Pod` lets whatever is written be read as
+    // the old type.
     unsafe { std::slice::from_raw_parts_mut(numbers.as_mut_ptr().cast(), count) }
 }
 
@@ -74,9 +74,9 @@ pub(crate) struct SharedMut<'m, T> {
     memory: PhantomData<&'m mut [T]>,
 }
 
-// SAFETY: It is a `&mut [T]`, which may be sent where `T` may be. That its copies are not used to write the
-// same part at the same time, or to read it meanwhile, is left to the callers of `part` and of
-// `Handover::read`.
+// SAFETY: It is a `&mut [T]`, which may be sent where `T` may be. That its copies are not used to
+// write the same part at the same time, or to read it meanwhile, is left to the callers of `part`
+// and of `Handover::read`.
 unsafe impl<T: Send> Send for SharedMut<'_, T> {}
 // SAFETY: As for `Send`: a reference to it gives no more than a copy does.
 unsafe impl<T: Send + Sync> Sync for SharedMut<'_, T> {}

@@ -28,7 +28,8 @@ pub struct Mlp<'t, T> {
 }
 
 impl<T: Float> Mlp<'_, T> {
-    /// `x + down(silu(gate(normed)) * up(normed))`, with the rows of `x` normed: `x` and `result` are `[n, hidden]`.
+    /// `x + down(silu(gate(normed)) * up(normed))`, with the rows of `x` normed: `x` and `result`
+    /// are `[n, hidden]`.
     ///
     /// # Panics
     /// If sizes do not fit, or a weight is packed for other instructions than those of `cpu`.
@@ -50,8 +51,8 @@ impl<T: Float> Mlp<'_, T> {
             };
             let residual = Then::Plus(Columns::of(x.into(), hidden));
             let down = down.product(cpu, Inputs::new(inner.into()), residual, SharedMut::of(result));
-            // SAFETY: The work is made here; what one of them writes (the normed rows, the inner ones, the
-            // result) is nobody else's but that of the later ones, which read it.
+            // SAFETY: The work is made here; what one of them writes (the normed rows, the inner
+            // ones, the result) is nobody else's but that of the later ones, which read it.
             unsafe { in_turn(cpu.threads, [&input, &gated, &down]) };
         });
     }
@@ -76,9 +77,9 @@ impl<T: Element> Work for Gated<'_, T> {
         let gates = SharedMut::<T>::new(&mut memory, rows * panel);
         let times_gates = Then::Times(Columns::of_panel(gates.into(), panel));
         let (gate, up) = (gate.in_panel(gates), up.with(times_gates));
-        // Each weight's panel is followed by one of the other's.
-        // SAFETY: Items are those of both products, which are as large. The first writes memory of this
-        // thread, the second reads it and writes the item's part of the result.
+        // Each weight's panel is followed by one of the other's. SAFETY: Items are those of both
+        // products, which are as large. The first writes memory of this thread, the second reads it
+        // and writes the item's part of the result.
         unsafe {
             gate.multiply(item, up.panel(Some(item)));
             up.multiply(item, gate.panel(next));

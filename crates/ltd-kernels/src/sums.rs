@@ -1,5 +1,6 @@
-//! Products of small matrices, of which one is in vectors and the other one is read number by number, as it stands in
-//! memory: nothing has to be packed first, and a lane's sum does not depend on its neighbours.
+//! Products of small matrices, of which one is in vectors and the other one is read number by
+//! number, as it stands in memory: nothing has to be packed first, and a lane's sum does not depend
+//! on its neighbours.
 
 use crate::element::Element;
 use crate::memory::Pod;
@@ -9,7 +10,8 @@ use crate::vector::{Instructions, LANES, Vector, multiply_add};
 pub(crate) trait Sums: Copy {
     /// Numbers that are multiplied.
     type Number: Element;
-    /// What is multiplied at once, in four bytes: a number, or two of them whose products are added.
+    /// What is multiplied at once, in four bytes: a number, or two of them whose products are
+    /// added.
     type Unit: Pod;
     /// Numbers in a unit, 1 or 2.
     const NUMBERS: usize;
@@ -26,7 +28,8 @@ pub(crate) trait Sums: Copy {
     fn unit(first: Self::Number, second: Self::Number) -> Self::Unit;
 }
 
-/// `results[row] = sum over steps of units[row * strides[0] + step * strides[1]] * lanes[step]`, lane by lane.
+/// `results[row] = sum over steps of units[row * strides[0] + step * strides[1]] * lanes[step]`,
+/// lane by lane.
 #[inline(always)]
 pub(crate) fn product<S: Sums>(
     units: &[S::Unit],
@@ -52,8 +55,8 @@ fn blocks<S: Sums, const ROWS: usize>(
     assert!((rows.max(1) - 1) * strides[0] + (lanes.len().max(1) - 1) * strides[1] < units.len());
     if rows < ROWS {
         for row in 0..rows {
-            // SAFETY: The last row and step that are read are there, as was just checked, and `row` is one of
-            // the results.
+            // SAFETY: The last row and step that are read are there, as was just checked, and `row`
+            // is one of the results.
             unsafe { block::<S, 1>(row, units, strides, lanes, results) };
         }
         return;
@@ -68,8 +71,8 @@ fn blocks<S: Sums, const ROWS: usize>(
 /// Some rows of a product.
 ///
 /// # Safety
-/// `results` must have the rows `first..first + ROWS`, and `units` those rows with as many steps as there are
-/// `lanes`.
+/// `results` must have the rows `first..first + ROWS`, and `units` those rows with as many steps as
+/// there are `lanes`.
 #[inline(always)]
 unsafe fn block<S: Sums, const ROWS: usize>(
     first: usize,

@@ -5,16 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Threads that kernels run on. A program that has a pool of threads lends it: threads of another pool would compete with
-/// those for the cores.
+/// Threads that kernels run on. A program that has a pool of threads lends it: threads of another
+/// pool would compete with those for the cores.
 ///
-/// Kernels stay sound whatever this does: each piece of work is done once, by whichever thread comes to it.
+/// Kernels stay sound whatever this does: each piece of work is done once, by whichever thread
+/// comes to it.
 pub trait Threads: Sync {
     /// Threads that work is worth sharing among, at least 1.
     fn count(&self) -> usize;
 
-    /// Calls `work` with numbers below `count`, each at most once, at the same time where that is possible. Returns
-    /// when all calls have returned. One call is enough; others only help it.
+    /// Calls `work` with numbers below `count`, each at most once, at the same time where that is
+    /// possible. Returns when all calls have returned. One call is enough; others only help it.
     ///
     /// `work` does not panic.
     fn run(&self, count: usize, work: &(dyn Fn(usize) + Sync));
@@ -34,7 +35,8 @@ impl Threads for Serial {
     }
 }
 
-/// So many threads of the standard library, started for each operation: for tests, and where operations are long.
+/// So many threads of the standard library, started for each operation: for tests, and where
+/// operations are long.
 #[derive(Debug, Clone, Copy)]
 pub struct Scoped(pub usize);
 
@@ -60,22 +62,24 @@ pub(crate) trait Work: Sync {
     /// Does one of them. After it its thread probably does `next`, if anything.
     ///
     /// # Safety
-    /// It must be one of the items, which nobody else does, and all items of the work before this must be
-    /// done.
+    /// It must be one of the items, which nobody else does, and all items of the work before this
+    /// must be done.
     unsafe fn item(&self, item: usize, next: Option<usize>);
 }
 
-/// Does each piece of work when the one before it is done, the items of each on several threads if there are more than
-/// one. To gather threads and send them out again would take longer than to let them go on.
+/// Does each piece of work when the one before it is done, the items of each on several threads if
+/// there are more than one. To gather threads and send them out again would take longer than to let
+/// them go on.
 ///
-/// A thread does items in a row, of each piece of work the same part: what it writes is in its own cache when it goes on
-/// with it. To have it from another core's takes as long as from memory.
+/// A thread does items in a row, of each piece of work the same part: what it writes is in its own
+/// cache when it goes on with it. To have it from another core's takes as long as from memory.
 ///
-/// A panic in an item ends all of the work and goes on in this thread, as if the item had been done here.
+/// A panic in an item ends all of the work and goes on in this thread, as if the item had been done
+/// here.
 ///
 /// # Safety
-/// No two items of one piece of work may write the same memory, none may read what another one of the same
-/// work writes, and nobody else may do this work, or look at what it writes, meanwhile.
+/// No two items of one piece of work may write the same memory, none may read what another one of
+/// the same work writes, and nobody else may do this work, or look at what it writes, meanwhile.
 pub(crate) unsafe fn in_turn<const N: usize>(threads: &dyn Threads, work: [&dyn Work; N]) {
     let most = work.iter().map(|work| work.items()).max().unwrap_or(0);
     let count = threads.count().min(most).max(1);
@@ -117,8 +121,8 @@ impl<'w> Step<'w> {
         Self { work, items: work.items(), taken, done: AtomicUsize::new(0) }
     }
 
-    /// Does a thread's own items, and then what others have not come to yet, until all are taken. Each number
-    /// that `fetch_add` returns is returned to one thread, so each item is done once.
+    /// Does a thread's own items, and then what others have not come to yet, until all are taken.
+    /// Each number that `fetch_add` returns is returned to one thread, so each item is done once.
     ///
     /// # Safety
     /// All steps before this must be done.
@@ -152,7 +156,8 @@ impl<'w> Step<'w> {
             if panicked.load(Ordering::Relaxed) {
                 return false;
             }
-            // The others are at work on their last items, unless they have no core: then they shall have this one.
+            // The others are at work on their last items, unless they have no core: then they shall
+            // have this one.
             if looks < PATIENCE {
                 std::hint::spin_loop();
                 looks += 1;
@@ -176,8 +181,9 @@ struct Region<'w> {
 }
 
 impl Region<'_> {
-    /// A thread's part. Other frames may be above it, through which a panic must not unwind: it is kept for the thread
-    /// that started the work. What the work was writing are plain numbers, whose values are of no use afterwards.
+    /// A thread's part. Other frames may be above it, through which a panic must not unwind: it is
+    /// kept for the thread that started the work. What the work was writing are plain numbers,
+    /// whose values are of no use afterwards.
     fn run(&self, thread: usize) {
         let result = catch_unwind(AssertUnwindSafe(|| {
             for (index, step) in self.steps.iter().enumerate() {
@@ -306,7 +312,8 @@ mod tests {
         let done = AtomicUsize::new(0);
         let start = Instant::now();
         let work = Each(ITEMS, |item| {
-            // The first one does not end before all others are done, of which its own thread can do none.
+            // The first one does not end before all others are done, of which its own thread can do
+            // none.
             while item == 0 && done.load(Ordering::Acquire) < ITEMS - 1 {
                 assert!(start.elapsed() < Duration::from_secs(60), "nobody does the others");
                 std::thread::yield_now();

@@ -7,8 +7,9 @@ use crate::threads::{Work, in_turn};
 use crate::vector::{Instructions, Kernel, LANES, Vector, sum};
 use crate::{Cpu, InstructionSet};
 
-/// The `width` most probable entries of each row of logits `[n, vocabulary]`: their log-probs (nats) and their indices,
-/// row-major, best first; the earlier of equals first. A row with a NaN has log-probs that are NaN.
+/// The `width` most probable entries of each row of logits `[n, vocabulary]`: their log-probs
+/// (nats) and their indices, row-major, best first; the earlier of equals first. A row with a NaN
+/// has log-probs that are NaN.
 ///
 /// # Panics
 /// If the logits are no whole rows, or `width` is 0.
@@ -27,8 +28,8 @@ pub fn top_log_probs<T: Float>(
     best.into_iter().unzip()
 }
 
-/// The largest entry of each row of logits `[n, vocabulary]` and its index, the first of equals. That of a row with a NaN
-/// is NaN.
+/// The largest entry of each row of logits `[n, vocabulary]` and its index, the first of equals.
+/// That of a row with a NaN is NaN.
 ///
 /// # Panics
 /// If the logits are no whole rows.
@@ -84,7 +85,8 @@ impl<T: Element, const PROBABILITIES: bool> Work for Scan<'_, T, PROBABILITIES> 
 
     unsafe fn item(&self, row: usize, _: Option<usize>) {
         let logits = &self.logits[row * self.vocabulary..][..self.vocabulary];
-        // SAFETY: There are `width` entries and one normaliser for each row, which is this item's own.
+        // SAFETY: There are `width` entries and one normaliser for each row, which is this item's
+        // own.
         let (best, normaliser) =
             unsafe { (self.best.part(row * self.width, self.width), &mut self.normalisers.part(row, 1)[0]) };
         self.instructions.run(ScanRow::<T, PROBABILITIES> { logits, best, normaliser });
@@ -137,7 +139,8 @@ impl<T: Element, const PROBABILITIES: bool> Kernel for ScanRow<'_, T, PROBABILIT
     }
 }
 
-/// Sorts entries into the best, which are in falling order. If one is NaN, they all become so, and it returns false.
+/// Sorts entries into the best, which are in falling order. If one is NaN, they all become so, and
+/// it returns false.
 fn insert_all<T: Element>(best: &mut [Entry], values: &[T], first: usize) -> bool {
     for (offset, value) in values.iter().enumerate() {
         let value = value.to_f32();

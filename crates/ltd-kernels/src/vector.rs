@@ -1,5 +1,5 @@
-//! Vectors as arrays that the compiler turns into vector instructions, and what an instruction set says
-//! itself.
+//! Vectors as arrays that the compiler turns into vector instructions, and what an instruction set
+//! says itself.
 
 use half::{bf16, f16};
 
@@ -41,8 +41,9 @@ pub(crate) trait Instructions: Copy {
     #[inline(always)]
     fn fetch(_: *const u8) {}
 
-    // What follows are loops that the compiler turns into vector instructions, but not always: of nested ones it likes to
-    // take the outer one, and reads and writes number by number. Where that costs, an instruction set says it itself.
+    // What follows are loops that the compiler turns into vector instructions, but not always: of
+    // nested ones it likes to take the outer one, and reads and writes number by number. Where that
+    // costs, an instruction set says it itself.
 
     /// `a * b`.
     #[inline(always)]
@@ -59,14 +60,16 @@ pub(crate) trait Instructions: Copy {
     fn select(x: Vector, lanes: u16) -> Vector {
         let mut selected = x;
         for (lane, x) in selected.iter_mut().enumerate() {
-            // In numbers, as the compiler would make branches of a choice: 0 or minus infinity is added.
+            // In numbers, as the compiler would make branches of a choice: 0 or minus infinity is
+            // added.
             let hidden = (u32::from(lanes) >> lane & 1).wrapping_sub(1);
             *x += f32::from_bits(hidden & f32::NEG_INFINITY.to_bits());
         }
         selected
     }
 
-    /// Two to the power of numbers at most 0, within 2 units in the last place; 0 for what is too small, NaN for NaN.
+    /// Two to the power of numbers at most 0, within 2 units in the last place; 0 for what is too
+    /// small, NaN for NaN.
     #[inline(always)]
     fn exp2(x: Vector) -> Vector {
         let mut powers = x;

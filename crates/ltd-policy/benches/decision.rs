@@ -1,4 +1,5 @@
-//! Time of one decision of the paper's policies and of the factored one, weights cold as inside a decode loop, and warm.
+//! Time of one decision of the paper's policies and of the factored one, weights cold as inside a
+//! decode loop, and warm.
 #![expect(missing_docs, reason = "criterion's macro makes a public function")]
 
 use std::hint::black_box;

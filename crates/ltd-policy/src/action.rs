@@ -1,12 +1,46 @@
 //! What a policy can choose, and when it is asked.
+//!
+//! ```
+//! use ltd_policy::action::{DepthActions, DepthRule, SizeActions};
+//!
+//! // Between one and four drafts; asked after each second level.
+//! let depth = DepthActions { min_depth: 1, max_depth: 4, decide_every: 2 };
+//! let rules = [0, 1, 2, 3, 4].map(|drafted| depth.rule_at(drafted));
+//! use DepthRule::{Ask, Continue, Stop};
+//! assert_eq!(rules, [Continue, Ask, Continue, Ask, Stop]);
+//!
+//! let size = SizeActions { sizes: vec![4, 16, 60] };
+//! assert_eq!(size.largest(), 60);
+//! ```
 
 use serde::{Deserialize, Serialize};
 
-/// Most candidates that can be asked for, whatever a tree holds: more than any hardware verifies for free.
+/// Which decision a policy makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyKind {
+    /// When to stop drafting.
+    Depth,
+    /// How many candidates to verify.
+    Size,
+}
+
+impl std::fmt::Display for PolicyKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Depth => "depth",
+            Self::Size => "size",
+        })
+    }
+}
+
+/// Most candidates that can be asked for, whatever a tree holds: more than any hardware verifies
+/// for free.
 pub const MAX_SIZE: usize = 4096;
 
-/// Candidates of a tree of a depth, `W + D * W * W`; if there are too many to count, the highest number there
-/// is.
+/// Candidates of a tree of a depth, `W + D * W * W`; if there are too many to count, the highest
+/// number there is.
 pub fn tree_candidates(beam_width: usize, depth: usize) -> usize {
     depth.saturating_mul(beam_width).saturating_mul(beam_width).saturating_add(beam_width)
 }
@@ -51,8 +85,8 @@ impl DepthActions {
     /// Action that drafts one more level.
     pub const CONTINUE: usize = 1;
 
-    /// What happens at a depth: the one rule of training, evaluation and serving. A policy is asked only where
-    /// both actions are possible, so that no forced action is ever learned from.
+    /// What happens at a depth: the one rule of training, evaluation and serving. A policy is asked
+    /// only where both actions are possible, so that no forced action is ever learned from.
     pub fn rule_at(&self, depth: usize) -> DepthRule {
         if depth >= self.max_depth {
             DepthRule::Stop

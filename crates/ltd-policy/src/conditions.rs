@@ -9,7 +9,8 @@ use crate::SamplingParams;
 pub struct Conditions {
     /// How tokens are chosen.
     pub sampling: Option<SamplingParams>,
-    /// `cpu`, `cuda` or `cuda:N`; several separated by commas. What stands behind in parentheses is for people.
+    /// `cpu`, `cuda` or `cuda:N`; several separated by commas. What stands behind in parentheses is
+    /// for people.
     pub device: Option<String>,
     /// Number type of both models.
     pub dtype: Option<String>,
@@ -23,8 +24,8 @@ impl Conditions {
         Self { sampling: Some(SamplingParams::default()), ..Self::default() }
     }
 
-    /// What is different here, in words, as far as both are known. Which of several equal devices it is makes no
-    /// difference, and threads only make one on a CPU.
+    /// What is different here, in words, as far as both are known. Which of several equal devices
+    /// it is makes no difference, and threads only make one on a CPU.
     pub fn differences(&self, here: &Self) -> Vec<String> {
         let mut differences = Vec::new();
         let mut note = |what: &str, made_for: &dyn Display, here: &dyn Display| {

@@ -1,8 +1,8 @@
 //! Frozen policies that decide inside the decode loop.
 
 use crate::action::{DepthActions, DepthRule, SizeActions};
-use crate::frozen::{Actions, Frozen, FrozenPolicy, Outputs};
-use crate::mlp::{Mlp, Scratch, argmax};
+use crate::network::{Actions, Frozen, FrozenPolicy, Outputs};
+use crate::network::{Mlp, Scratch, argmax};
 use crate::observation::{CycleSummary, ObservationLayout};
 
 /// A folded network with its buffers: deciding allocates nothing.

@@ -111,11 +111,18 @@ pub enum Error {
     },
 }
 
+/// Whether a file could not be read because another one was meant.
+fn is_misnamed(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | IsADirectory | NotADirectory)
+}
+
 impl Error {
-    /// Whether the user's input is at fault: not if a file is there and the system refuses to read or write it.
+    /// Whether the user's input is at fault: not if a file is there and the system refuses to read
+    /// or write it.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            Self::Io { source, .. } => is_misnamed(source),
             _ => true,
         }
     }

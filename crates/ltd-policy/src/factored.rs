@@ -1,11 +1,12 @@
-//! The factored policy: a network predicts what would be accepted, a measured table says what it would cost.
+//! The factored policy: a network predicts what would be accepted, a measured table says what it
+//! would cost.
 
 use serde::{Deserialize, Serialize};
 
 use crate::action::{DepthActions, DepthRule, SizeActions, tree_candidates};
 use crate::decider::Evaluator;
-use crate::frozen::{Frozen, Outputs};
 use crate::latency::{LatencyModel, LatencyTable};
+use crate::network::{Frozen, Outputs};
 use crate::observation::CycleSummary;
 
 /// Deeper than any draft: a bound on what a file can ask for.
@@ -63,11 +64,11 @@ pub struct Factored {
 /// How a factored policy weighs tokens against time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FactoredRule {
-    /// What time is worth, `lambda`: at the throughput that the decisions themselves reach, they maximise it (the fixed
-    /// point of fractional programming: Dinkelbach 1967).
+    /// What time is worth, `lambda`: at the throughput that the decisions themselves reach, they
+    /// maximise it (the fixed point of fractional programming: Dinkelbach 1967).
     pub tokens_per_second: f64,
-    /// Tokens by which a deeper ending must be better. The best of many predictions is more often one that is too high
-    /// than one that is too low, and there are more endings ahead than here.
+    /// Tokens by which a deeper ending must be better. The best of many predictions is more often
+    /// one that is too high than one that is too low, and there are more endings ahead than here.
     pub margin: f64,
 }
 
@@ -83,7 +84,8 @@ impl FactoredRule {
     }
 }
 
-/// Decides both depth and size by `1 + E[accepted] - lambda * T`, ready to use: a decision allocates nothing.
+/// Decides both depth and size by `1 + E[accepted] - lambda * T`, ready to use: a decision
+/// allocates nothing.
 #[derive(Debug, Clone)]
 pub struct FactoredPolicy {
     evaluator: Evaluator,
@@ -117,7 +119,8 @@ impl FactoredPolicy {
     /// Readies a predictor with a machine's table.
     ///
     /// # Panics
-    /// If the table has [`problems`](LatencyTable::problems), or the [rule](FactoredRule::problem) has.
+    /// If the table has [`problems`](LatencyTable::problems), or the [rule](FactoredRule::problem)
+    /// has.
     pub fn new(predictor: &FrozenPredictor, table: &LatencyTable, rule: FactoredRule) -> Self {
         assert_eq!(rule.problem(), None, "a rule that was checked");
         let actions = predictor.actions().clone();
@@ -145,7 +148,8 @@ impl FactoredPolicy {
         self.decided = None;
     }
 
-    /// Whether to draft one more level: if some deeper ending is worth more than the best one here, by the margin.
+    /// Whether to draft one more level: if some deeper ending is worth more than the best one here,
+    /// by the margin.
     pub fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
         self.decided = None;
         match self.actions.depth.rule_at(summary.draft_depth) {
@@ -181,13 +185,14 @@ impl FactoredPolicy {
         self.expected.copy_from_slice(self.evaluator.forward(summary));
     }
 
-    /// The deepest stop that a tree of this depth has reached; the first stop if an engine's own limit is below it.
+    /// The deepest stop that a tree of this depth has reached; the first stop if an engine's own
+    /// limit is below it.
     fn row(&self, depth: usize) -> usize {
         self.stops.partition_point(|&stop| stop <= depth).saturating_sub(1)
     }
 
-    /// The best size for a cycle that ends at `depth`, the smallest among equals. Time already spent is common to all
-    /// endings and left out.
+    /// The best size for a cycle that ends at `depth`, the smallest among equals. Time already
+    /// spent is common to all endings and left out.
     fn best_ending(&self, row: usize, depth: usize, summary: &CycleSummary) -> Ending {
         let (drafted, context) = (summary.draft_depth, summary.context_length);
         let sizes = &self.actions.size.sizes;

@@ -1,43 +1,47 @@
 #![doc = include_str!("../README.md")]
+//!
+//! The chapters: [`observation`] is what a policy sees, [`action`] what it may choose, [`network`]
+//! what decides, [`decider`] and [`factored`] how it decides in the decode loop, [`latency`] what
+//! cycles cost, [`package`] what is deployed, and [`files`] how all of it comes to disk.
 
-mod action;
-mod atomic_file;
+pub mod action;
 mod conditions;
-mod decider;
+pub mod decider;
 mod error;
-mod factored;
-mod folder_lock;
-mod frozen;
-mod json_file;
-mod latency;
-mod manifest;
-mod mlp;
+pub mod factored;
+pub mod files;
+pub mod latency;
 mod models;
-mod observation;
-mod output;
-mod package;
+pub mod network;
+pub mod observation;
+pub mod package;
 mod sampling;
-mod sha256;
-mod text_file;
 
-pub use action::{DepthActions, DepthRule, MAX_SIZE, SizeActions, tree_candidates};
-pub use atomic_file::{is_full, remove_unfinished, write_atomically};
 pub use conditions::Conditions;
-pub use decider::{DepthPolicy, SizePolicy};
 pub use error::{Error, Result};
+pub use models::{ModelIdentity, Models};
+pub use sampling::SamplingParams;
+
+#[doc(no_inline)]
+pub use action::{DepthActions, DepthRule, MAX_SIZE, PolicyKind, SizeActions, tree_candidates};
+#[doc(no_inline)]
+pub use decider::{DepthPolicy, SizePolicy};
+#[doc(no_inline)]
 pub use factored::{Factored, FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor};
-pub use folder_lock::FolderLock;
-pub use frozen::{Actions, Frozen, FrozenPolicy, MAX_LAYERS, Outputs, PolicyKind, Probes};
-pub use json_file::{json_text, write_json};
+#[doc(no_inline)]
+pub use files::{
+    FolderLock, check_new_folder, check_output_file, check_output_folder, is_full, is_unfinished, json_text,
+    read_text, remove_unfinished, sha256_hex, write_atomically, write_json,
+};
+#[doc(no_inline)]
 pub use latency::{
     DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,
 };
-pub use manifest::{ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, PolicyEntry};
-pub use mlp::{Linear, Mlp, Scratch, argmax};
-pub use models::{ModelIdentity, Models};
+#[doc(no_inline)]
+pub use network::{Actions, Frozen, FrozenPolicy, Linear, MAX_LAYERS, Mlp, Outputs, Probes, Scratch, argmax};
+#[doc(no_inline)]
 pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
-pub use output::{check_new_folder, check_output_file, check_output_folder};
-pub use package::{Choice, Policy, PolicyPackage};
-pub use sampling::SamplingParams;
-pub use sha256::sha256_hex;
-pub use text_file::read_text;
+#[doc(no_inline)]
+pub use package::{
+    Choice, ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, Policy, PolicyEntry, PolicyPackage,
+};

@@ -16,7 +16,8 @@ pub struct ModelIdentity {
     pub sha256: String,
 }
 
-/// The models that draft and verify, and how wide the trees are: what a policy, a trace or a latency table belongs to.
+/// The models that draft and verify, and how wide the trees are: what a policy, a trace or a
+/// latency table belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Models {
     /// The target.
@@ -31,7 +32,8 @@ pub struct Models {
 const DIGITS: usize = 12;
 
 impl Models {
-    /// Fails, naming both sides of all that differs, unless what `path` holds is of the models of `owner`.
+    /// Fails, naming both sides of all that differs, unless what `path` holds is of the models of
+    /// `owner`.
     pub fn check(&self, path: &Path, owner: &str, theirs: &Self) -> Result<()> {
         let identities = [("target", &self.target, &theirs.target), ("draft", &self.draft, &theirs.draft)];
         let mut differences: Vec<String> = identities

@@ -49,7 +49,8 @@ impl Machine {
     }
 }
 
-/// Name of the processor, or of the graphics cards for CUDA devices: once, if several are of one kind.
+/// Name of the processor, or of the graphics cards for CUDA devices: once, if several are of one
+/// kind.
 pub fn device_model(devices: &str) -> String {
     let mut names: Vec<String> = devices.split(", ").map(name_of_one).collect();
     names.dedup();
@@ -80,7 +81,8 @@ fn value(file: &str, key: &str) -> Option<String> {
     line.split_once(':').map(|(_, value)| value.trim().to_owned())
 }
 
-/// Commit of the working folder's repository, with `-dirty` if it has changes; `None` outside a repository.
+/// Commit of the working folder's repository, with `-dirty` if it has changes; `None` outside a
+/// repository.
 pub fn git_revision() -> Option<String> {
     let output =
         Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]).output();

@@ -69,8 +69,8 @@ pub struct Task {
 }
 
 impl Task {
-    /// Shows how far it is, what there is to tell, and how long the rest will take, which `share` (0..=1, the part
-    /// done since the task or its last part began) tells.
+    /// Shows how far it is, what there is to tell, and how long the rest will take, which `share`
+    /// (0..=1, the part done since the task or its last part began) tells.
     pub fn update(&mut self, position: usize, share: f64, message: &str) {
         let elapsed = self.part_started.elapsed();
         let rest = Duration::try_from_secs_f64(elapsed.as_secs_f64() * (1.0 - share).max(0.0) / share).ok();

@@ -23,8 +23,8 @@ pub struct Prompts {
 }
 
 impl Prompts {
-    /// Reads and encodes all sets. None may have a prompt of another: what was learned from is no measure.
-    /// Prompts are told apart by their tokens, wherever they come from.
+    /// Reads and encodes all sets. None may have a prompt of another: prompts that were learned
+    /// from measure nothing. Prompts are told apart by their tokens, wherever they come from.
     pub fn read(sets: &PromptSets, text: &TextModel) -> Result<Self> {
         let prompts = Self {
             train: read(&sets.train, text)?,

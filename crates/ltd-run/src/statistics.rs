@@ -14,8 +14,8 @@ pub fn interval(prompts: &[CycleStats]) -> (f64, f64) {
     bootstrap(totals.len(), |drawn| rate(drawn, &totals))
 }
 
-/// The 95 % interval of the ratio of two throughputs on the same prompts: prompts differ more than the contenders do,
-/// and that cancels when both are resampled together.
+/// The 95 % interval of the ratio of two throughputs on the same prompts: prompts differ more than
+/// the contenders do, and that cancels when both are resampled together.
 pub fn ratio_interval(of: &[CycleStats], over: &[CycleStats]) -> (f64, f64) {
     let (of, over) = (totals(of), totals(over));
     bootstrap(of.len(), |drawn| rate(drawn, &of) / rate(drawn, &over))
@@ -33,8 +33,8 @@ fn rate(drawn: &[usize], totals: &[(f64, f64)]) -> f64 {
     if seconds > 0.0 { tokens / seconds } else { 0.0 }
 }
 
-/// The middle 95 % of a statistic of prompts drawn with replacement (percentile bootstrap, 1000 resamples, fixed
-/// stream).
+/// The middle 95 % of a statistic of prompts drawn with replacement (percentile bootstrap, 1000
+/// resamples, fixed stream).
 fn bootstrap(prompts: usize, statistic: impl Fn(&[usize]) -> f64) -> (f64, f64) {
     let mut random = stream(0, "bootstrap");
     let mut drawn = vec![0; prompts];

@@ -11,6 +11,13 @@ pub enum Error {
     #[cfg(feature = "live")]
     #[error(transparent)]
     Run(#[from] ltd_run::Error),
+    /// Recordings hold what greedy decoding meets.
+    #[cfg(feature = "live")]
+    #[error("sampling: is {sampling}, but recordings are greedy: set sampling.temperature to 0")]
+    Sampling {
+        /// What the configuration says.
+        sampling: ltd_policy::SamplingParams,
+    },
     /// A recording had no room; what is complete of it is kept.
     #[cfg(feature = "live")]
     #[error("{0}\nwhat was recorded is kept; the same command goes on")]
@@ -52,7 +59,7 @@ impl Error {
             Self::Env(error) => error.is_usage(),
             Self::Output(_) => false,
             #[cfg(feature = "live")]
-            Self::Text(_) => true,
+            Self::Text(_) | Self::Sampling { .. } => true,
             #[cfg(feature = "live")]
             Self::Run(error) => error.is_usage(),
             #[cfg(feature = "live")]

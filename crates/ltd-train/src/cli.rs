@@ -10,8 +10,8 @@ use crate::retarget::{RetargetArgs, retarget};
 
 /// Train the two policies of speculative decoding from measured tokens per second.
 ///
-/// A run leaves its curves, checkpoints, policies and a final comparison in its folder. Watch it with
-/// `tensorboard --logdir runs`, freeze it with `ltd-export`.
+/// A run leaves its curves, checkpoints, policies and a final comparison in its folder. Watch it
+/// with `tensorboard --logdir runs`, freeze it with `ltd-export`.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
@@ -23,7 +23,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Fit a trained package to another machine, from recorded trees and that machine's latency table
+    /// Fit a trained package to another machine, from recorded trees and that machine's latency
+    /// table
     Retarget(RetargetArgs),
     /// Let packages and constants decode the same prompts in turns, and tell how fast each is
     Compare(CompareArgs),

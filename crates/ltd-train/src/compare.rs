@@ -86,7 +86,8 @@ struct Report {
     contenders: Vec<Comparison>,
 }
 
-/// Lets plain decoding, constants and packages decode the same prompts in turns, and prints how fast each was.
+/// Lets plain decoding, constants and packages decode the same prompts in turns, and prints how
+/// fast each was.
 pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     if let Some(path) = &args.json {
         check_output_file("--json", path)?;
@@ -179,8 +180,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     Ok(printed?)
 }
 
-/// The prompts to decode. Those of the configuration are apart from what it learns from; of others, it is
-/// said.
+/// The prompts to decode. Those of the configuration are apart from what it learns from; of others,
+/// it is said.
 fn prompts(
     args: &CompareArgs,
     config: &TrainConfig,
@@ -197,7 +198,7 @@ fn prompts(
     for (name, others) in [("train", &known.train), ("validation", &known.validation)] {
         if let Some(shared) = shared(questions(&prompts), questions(others)) {
             note!(
-                "ltd-train: warning: {} has {shared} of prompts.{name}: what was learned from is no measure",
+                "ltd-train: warning: {} has {shared} of prompts.{name}: prompts that were learned from measure nothing",
                 file.display()
             );
         }

@@ -47,8 +47,8 @@ impl Examples {
     }
 }
 
-/// All decisions of `teacher` at all recorded positions: of the depth, then of the size. It must choose among these
-/// actions.
+/// All decisions of `teacher` at all recorded positions: of the depth, then of the size. It must
+/// choose among these actions.
 ///
 /// # Errors
 /// If there is no decision to learn from, or there is a wish to stop.
@@ -109,8 +109,8 @@ impl Controller for Watched<'_> {
     }
 }
 
-/// A policy that makes the same decisions, and the share of them that it does make. `observer` is told the epochs
-/// that are over.
+/// A policy that makes the same decisions, and the share of them that it does make. `observer` is
+/// told the epochs that are over.
 pub(crate) fn imitate(
     examples: &Examples,
     hidden: &[usize],

@@ -2,16 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use ltd_console::{note, print_result, say};
 use ltd_engine::text::{StopToken, TextModel};
 use ltd_policy::json_text;
-use ltd_run::interrupt::listen;
+use ltd_run::interrupt::listen_unless;
 use ltd_run::prompts::Prompts;
 use ltd_run::{Interrupt, Progress, TrainConfig};
 
-use crate::run::timestamp;
+use crate::run::{RunFolder, timestamp};
+use crate::trainer::check_given;
 use crate::{Ending, Error, Result, Trainer};
 
 #[derive(Debug, Args)]
@@ -19,35 +22,37 @@ pub(crate) struct LearnArgs {
     /// Configuration of a new run
     #[arg(long, value_name = "FILE", required_unless_present = "resume")]
     config: Option<PathBuf>,
-    /// Change a value of the configuration, e.g. `--set size.ppo.learning_rate=3e-4`; may be repeated
-    #[arg(long = "set", value_name = "PATH=VALUE", requires = "config")]
+    /// Change a value of the configuration, e.g. `--set size.ppo.learning_rate=3e-4`; may be
+    /// repeated
+    #[arg(long = "set", value_name = "PATH=VALUE", conflicts_with = "resume")]
     overrides: Vec<String>,
     /// Folder of the new run [default: runs/CONFIG-TIME]
-    #[arg(long, value_name = "DIR", requires = "config")]
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     run_dir: Option<PathBuf>,
     /// Go on with an interrupted run
     #[arg(long, value_name = "RUN", conflicts_with = "config")]
     resume: Option<PathBuf>,
     /// Check the configuration and print the plan, then stop
-    #[arg(long, requires = "config")]
+    #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
 }
 
 /// Trains, or with `--dry-run` says what would be done.
 pub(crate) fn learn(args: &LearnArgs) -> Result<ExitCode> {
     if let (Some(file), true) = (&args.config, args.dry_run) {
-        let config = TrainConfig::load(file, &args.overrides)?;
-        let text = TextModel::of(&config.engine)?;
-        // Without the models, whose memory bounds the length of prompts.
-        for warning in Prompts::read(&config.prompts, &text)?.warnings() {
-            note!("ltd-train: warning: {warning}");
-        }
-        print_result(format_args!("{}", describe(&config, text.stop_tokens())))?;
-        return Ok(ExitCode::SUCCESS);
+        return dry_run(file, args);
     }
-    let interrupt = Interrupt::default();
+    let (interrupt, begun) = (Interrupt::default(), Arc::new(AtomicBool::new(false)));
+    let has_begun = Arc::clone(&begun);
+    listen_unless(&interrupt, move || {
+        let abandoned = !has_begun.load(Ordering::Relaxed);
+        if abandoned {
+            RunFolder::remove_provisional();
+        }
+        abandoned
+    })?;
     let mut trainer = args.open(&interrupt)?;
-    listen(&interrupt)?;
+    begun.store(true, Ordering::Relaxed);
     let ending = trainer.learn().map_err(|error| unfinished(error, trainer.folder()))?;
     let folder = trainer.folder().display();
     Ok(match ending {
@@ -61,6 +66,27 @@ pub(crate) fn learn(args: &LearnArgs) -> Result<ExitCode> {
             ExitCode::from(ltd_console::INTERRUPTED)
         }
     })
+}
+
+/// All that can be checked without loading the models, whose memory bounds the length of prompts.
+fn dry_run(file: &Path, args: &LearnArgs) -> Result<ExitCode> {
+    let config = TrainConfig::load(file, &args.overrides)?;
+    if let Some(folder) = &args.run_dir {
+        RunFolder::check_free(folder)?;
+    }
+    let text = TextModel::of(&config.engine)?;
+    config.engine.check_text(&text)?;
+    let prompts = Prompts::read(&config.prompts, &text)?;
+    for warning in prompts.warnings() {
+        note!("ltd-train: warning: {warning}");
+    }
+    if let Some(replay) = &config.replay
+        && (replay.trace.is_some() || replay.latency.is_some())
+    {
+        check_given(replay, &config, &prompts, &config.engine.models()?)?;
+    }
+    print_result(format_args!("{}", describe(&config, text.stop_tokens())))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 impl LearnArgs {

@@ -1,4 +1,19 @@
 //! PPO, stages, checkpoints and metrics: trains the two policies from measured tokens per second.
+//!
+//! ```no_run
+//! use ltd_run::{Interrupt, Progress, TrainConfig};
+//! use ltd_train::{Ending, Trainer};
+//!
+//! let config = TrainConfig::load("configs/quickstart.json".as_ref(), &[])?;
+//! let (progress, interrupt) = (Progress::detect(), Interrupt::default());
+//! let mut trainer = Trainer::create(config, "runs/mine".as_ref(), progress, interrupt)?;
+//! if let Ending::Finished { summary } = trainer.learn()? {
+//!     println!("{summary}");
+//! }
+//! # Ok::<(), ltd_train::Error>(())
+//! ```
+//!
+//! [`ppo`] learns on any [`ltd_env::Env`]; [`metrics`] names the curves.
 
 mod arguments;
 mod cli;

@@ -26,7 +26,8 @@ pub(crate) struct Recorded {
     pub(crate) table_sha256: String,
     /// How the times that stages learn from scatter, if they do.
     pub(crate) scatter: Option<Scatter>,
-    /// Every constant that the table has costs for, on the sequences that are learned from, fastest first.
+    /// Every constant that the table has costs for, on the sequences that are learned from, fastest
+    /// first.
     constants: Vec<Constant>,
 }
 
@@ -52,8 +53,8 @@ impl Recorded {
         Ok(recorded)
     }
 
-    /// Holds out every n-th sequence that has positions, at least one. A prompt that comes again counts once:
-    /// it would be learned from and held out.
+    /// Holds out every n-th sequence that has positions, at least one. A prompt that comes again
+    /// counts once: it would be learned from and held out.
     pub(crate) fn split(path: &Path, trace: &Trace, share: f64) -> Result<(Trace, Trace)> {
         let of = |sequences| Trace { sequences, header: trace.header.clone(), truncated: Vec::new() };
         let mut prompts = HashSet::new();
@@ -86,7 +87,8 @@ impl Recorded {
         contenders.iter_mut().map(|contender| contender.replay(&self.held_out, &self.costs)).collect()
     }
 
-    /// Every constant that the table has costs for, on the sequences that are learned from, fastest first.
+    /// Every constant that the table has costs for, on the sequences that are learned from, fastest
+    /// first.
     pub(crate) fn constants(&self) -> &[Constant] {
         &self.constants
     }

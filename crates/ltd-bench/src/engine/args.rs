@@ -62,7 +62,8 @@ pub(crate) struct EngineArgs {
     /// Also show where the time of each target forward goes
     #[arg(long)]
     pub(crate) per_op: bool,
-    /// Dimensions of a Hugging Face config.json with random weights, instead of a configuration's models
+    /// Dimensions of a Hugging Face config.json with random weights, instead of a configuration's
+    /// models
     #[arg(long, value_name = "CONFIG", hide = true, conflicts_with = "config", requires = "dtype")]
     pub(crate) random_weights: Option<PathBuf>,
     /// Device of the random weights
@@ -74,7 +75,8 @@ pub(crate) struct EngineArgs {
 }
 
 impl EngineArgs {
-    /// Fails if something is asked for that cannot be measured. Called before anything that takes long.
+    /// Fails if something is asked for that cannot be measured. Called before anything that takes
+    /// long.
     pub(crate) fn check(&self) -> Result<()> {
         if self.memory_cycles < self.trees.len() {
             let problem = format!("is {}, too few for {} trees", self.memory_cycles, self.trees.len());
@@ -109,7 +111,7 @@ fn tree(text: &str) -> Result<Static, String> {
             Ok(Static { depth, size })
         }
         _ => Err(format!(
-            "`{text}` is no tree: expected DEPTHxSIZE with a depth of at most {MAX_DEPTH} and a size within \
+            "invalid tree `{text}`: expected DEPTHxSIZE with a depth of at most {MAX_DEPTH} and a size within \
              1..={MAX_SIZE}, such as 3x24"
         )),
     }

@@ -1,8 +1,10 @@
-//! What a forward cannot go below: the time to read its weights and caches once, or to do its arithmetic.
+//! What a forward cannot go below: the time to read its weights and caches once, or to do its
+//! arithmetic.
 
 use std::time::Instant;
 
-use ltd_engine::{BlockConfig, Engine, Products};
+use ltd_engine::measure::Products;
+use ltd_engine::{BlockConfig, Engine};
 use ltd_run::Progress;
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
@@ -159,7 +161,8 @@ mod tests {
             head_norms: false,
         };
         let work = Work::forward(&[[10, 8], [8, 5]], &block, 2, 7, 3, 2);
-        // 120 weights; 10 positions of 2 layers with 2 x 2 heads of 3 numbers cached, and 2 x 4 heads of 3 attended.
+        // 120 weights; 10 positions of 2 layers with 2 x 2 heads of 3 numbers cached, and 2 x 4
+        // heads of 3 attended.
         assert_eq!(work, Work { bytes: 2.0 * (120.0 + 240.0), operations: 6.0 * (120.0 + 480.0) });
         let limits = Limits { bytes_per_second: 720.0, operations_per_second: 1000.0 };
         assert_eq!(limits.floor_ms(work), 3600.0);

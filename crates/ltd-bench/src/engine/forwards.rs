@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use ltd_engine::{Engine, ProductKernel, Products, Session};
+use ltd_engine::measure::{ProductKernel, Products};
+use ltd_engine::{Engine, Session};
 use ltd_run::Progress;
 
 use super::args::EngineArgs;

@@ -1,4 +1,5 @@
-//! What the process holds, whether it grows from cycle to cycle, and how much of a cycle is no model forward.
+//! What the process holds, whether it grows from cycle to cycle, and how much of a cycle is no
+//! model forward.
 
 use ltd_engine::{CycleTiming, Sampler, Session, StopRule, WholeBeam};
 use ltd_run::Progress;
@@ -8,7 +9,8 @@ use super::args::EngineArgs;
 use super::subject::Subject;
 use crate::error::{Error, Result};
 
-/// Part of the cycles after which memory is looked at for the first time: everything that is kept has been made.
+/// Part of the cycles after which memory is looked at for the first time: everything that is kept
+/// has been made.
 const WARM_UP_PART: usize = 10;
 
 /// Memory of the process.
@@ -18,7 +20,8 @@ pub(super) struct Memory {
     pub(super) weight_bytes: u64,
     /// Caches of a session.
     pub(super) cache_bytes: u64,
-    /// What the libraries take before a model is there: LibTorch's registry of operations above all.
+    /// What the libraries take before a model is there: LibTorch's registry of operations above
+    /// all.
     pub(super) at_start: Resident,
     pub(super) after_load: Resident,
     pub(super) after_warm_up: Resident,
@@ -38,7 +41,8 @@ pub(super) struct Memory {
 pub(super) struct Resident {
     /// All.
     pub(super) resident_bytes: Option<u64>,
-    /// Those that the process filled itself; the rest are pages of its files, LibTorch's libraries above all.
+    /// Those that the process filled itself; the rest are pages of its files, LibTorch's libraries
+    /// above all.
     pub(super) anonymous_bytes: Option<u64>,
 }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ltd_engine::{Engine, Operation, ProductKernel, Products};
+use ltd_engine::Engine;
+use ltd_engine::measure::{Operation, ProductKernel, Products};
 use ltd_run::Progress;
 use serde::Serialize;
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ltd_engine::{DtypeChoice, ProductKernel, libtorch_version, why_not_packed};
+use ltd_engine::measure::ProductKernel;
+use ltd_engine::{DtypeChoice, libtorch_version, why_not_packed};
 use ltd_run::machine::{Machine, git_revision};
 use serde::Serialize;
 

@@ -24,9 +24,10 @@ impl Spread {
     }
 }
 
-/// Times every contender once per round, in an order drawn anew for each round: what disturbs the machine for a while
-/// disturbs all alike, and none always follows the same other. The first `warm_up` rounds are not counted; `progress`
-/// is told after each round. Returns the times of each contender.
+/// Times every contender once per round, in an order drawn anew for each round: what disturbs the
+/// machine for a while disturbs all alike, and none always follows the same other. The first
+/// `warm_up` rounds are not counted; `progress` is told after each round. Returns the times of each
+/// contender.
 pub(super) fn interleaved<C>(
     contenders: &[C],
     warm_up: usize,

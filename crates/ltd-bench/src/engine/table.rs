@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use ltd_engine::ProductKernel;
+use ltd_engine::measure::ProductKernel;
 
 use super::operations::OperationTimes;
 use super::report::{Cycle, DraftLevel, ProductTimes, Report, Verify};

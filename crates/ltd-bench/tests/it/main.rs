@@ -65,7 +65,7 @@ fn report(arguments: &[&str], json: &Path) -> (Value, String) {
 
 fn number(value: &Value, key: &str) -> f64 {
     let number = value[key].as_f64();
-    number.unwrap_or_else(|| panic!("{key} is no number in {value}"))
+    number.unwrap_or_else(|| panic!("{key} is not a number in {value}"))
 }
 
 fn assert_spread(row: &Value, key: &str) {
@@ -78,7 +78,7 @@ fn assert_spread(row: &Value, key: &str) {
 fn assert_sane(report: &Value) {
     assert_spread(&report["autoregressive"], "tokens_per_second");
     assert_spread(&report["autoregressive"], "ms");
-    let rows = |key: &str| report[key].as_array().unwrap_or_else(|| panic!("{key} is no list")).clone();
+    let rows = |key: &str| report[key].as_array().unwrap_or_else(|| panic!("{key} is not a list")).clone();
     let (verify, levels, cycles) = (rows("verify"), rows("draft_level"), rows("cycles"));
     let column = |rows: &[Value], key: &str| rows.iter().map(|row| number(row, key)).collect::<Vec<_>>();
     assert_eq!(column(&verify, "tokens"), [1.0, 8.0]);
@@ -164,7 +164,7 @@ fn what_cannot_be_measured_is_refused() {
     let model = tiny("target").join("config.json");
     for (arguments, message) in [
         (words(&["--config", "missing.json", "--json", text(&json)]), "missing.json: No such file"),
-        (words(&["--config", text(&path), "--json", text(&nowhere)]), "nowhere is no folder"),
+        (words(&["--config", text(&path), "--json", text(&nowhere)]), "nowhere does not exist"),
         (words(&["--config", text(&path), "--json", text(folder.path())]), "is a folder, expected a file"),
         (words(&["--json", text(&json)]), "--config <FILE>"),
         (words(&["--random-weights", text(&model), "--json", text(&json)]), "--dtype <DTYPE>"),
@@ -207,8 +207,8 @@ fn what_cannot_be_measured_is_refused() {
         ("--tokens", "0,4", "invalid value '0' for '--tokens <V,..>': 0 is not in 1..=4096"),
         ("--repeats", "0", "invalid value '0' for '--repeats <N>': 0 is not in 1..=16777216"),
         ("--memory-cycles", "2", "--memory-cycles: is 2, too few for 3 trees"),
-        ("--trees", "3x0", "`3x0` is no tree"),
-        ("--trees", "x", "`x` is no tree"),
+        ("--trees", "3x0", "invalid tree `3x0`"),
+        ("--trees", "x", "invalid tree `x`"),
     ] {
         let output = bench(&[&base[..], &[option, value]].concat());
         let found = String::from_utf8_lossy(&output.stderr);

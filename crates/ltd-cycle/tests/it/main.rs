@@ -1,3 +1,4 @@
-//! Properties of draft trees.
+//! Properties of draft trees, and of where generations end.
 
+mod stop_rule;
 mod tree;

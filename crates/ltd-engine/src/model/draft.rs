@@ -41,8 +41,8 @@ pub(crate) struct Continuations {
 }
 
 impl DraftModel {
-    /// Loads an EAGLE-3 folder for a target; `embedding` is the target's, used when the folder has none and the widths
-    /// are the same.
+    /// Loads an EAGLE-3 folder for a target; `embedding` is the target's, used when the folder has
+    /// none and the widths are the same.
     pub(crate) fn load(
         folder: &Path,
         config: DraftConfig,
@@ -82,7 +82,8 @@ impl DraftModel {
         } else {
             Embedding::load(&mut weights, "embed_tokens.weight", [config.vocabulary, hidden])?
         };
-        // The projection to a vocabulary of its own is no embedding, whatever the configuration says.
+        // The projection to a vocabulary of its own is no embedding, whatever the configuration
+        // says.
         let output = if config.tied_embeddings && config.draft_vocabulary == config.vocabulary {
             Linear::tied(&mut weights, "lm_head", &embedding)?
         } else {
@@ -112,8 +113,8 @@ impl DraftModel {
         config.block.hidden == config.target_hidden && !weights.contains("embed_tokens.weight")
     }
 
-    /// The largest target token that a head with a vocabulary of its own proposes. (A head with all of the target's has
-    /// the padding of its vocabulary too.)
+    /// The largest target token that a head with a vocabulary of its own proposes. (A head with all
+    /// of the target's has the padding of its vocabulary too.)
     pub(crate) fn largest_token(&self) -> Option<u32> {
         let own = self.config.draft_vocabulary < self.config.vocabulary;
         self.target_ids.iter().copied().max().filter(|_| own)
@@ -127,13 +128,14 @@ impl DraftModel {
         &self.embedding
     }
 
-    /// Projects the target's features to the draft's residual stream: `[n, 3 * target_hidden] -> [n, hidden]`.
+    /// Projects the target's features to the draft's residual stream: `[n, 3 * target_hidden] ->
+    /// [n, hidden]`.
     pub(crate) fn project(&self, features: &Tensor) -> Result<Tensor> {
         self.fc.forward(features)
     }
 
-    /// Runs rows of `tokens` and `hidden` (`[n]`, `[n, hidden]`) at `positions`, with `past` cached rows before
-    /// them; returns the layer's output `[n, hidden]`.
+    /// Runs rows of `tokens` and `hidden` (`[n]`, `[n, hidden]`) at `positions`, with `past` cached
+    /// rows before them; returns the layer's output `[n, hidden]`.
     pub(crate) fn forward(
         &self,
         tokens: &Tensor,
@@ -152,7 +154,8 @@ impl DraftModel {
         self.mlp.forward(&x, &self.post_attention_norm)
     }
 
-    /// Scores of all draft tokens after each row of a layer output, `[n, hidden] -> [n, draft_vocabulary]`.
+    /// Scores of all draft tokens after each row of a layer output, `[n, hidden] -> [n,
+    /// draft_vocabulary]`.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.output.forward_normed(hidden, &self.norm)
     }

@@ -1,4 +1,5 @@
-//! Every supported family equals Hugging Face transformers on small random models (`scripts/fixtures/families.py`).
+//! Every supported family equals Hugging Face transformers on small random models
+//! (`scripts/fixtures/families.py`).
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

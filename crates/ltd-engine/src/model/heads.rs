@@ -1,4 +1,5 @@
-//! Heads in every published layout compute what their description says (`scripts/fixtures/heads.py`).
+//! Heads in every published layout compute what their description says
+//! (`scripts/fixtures/heads.py`).
 
 use std::path::{Path, PathBuf};
 

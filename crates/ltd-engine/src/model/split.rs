@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::config::{BlockConfig, TargetConfig};
 
-/// Consecutive layers for each of `devices` devices, so that the largest share of weights is as small as it can be. The
-/// first device also holds the embedding, the last one the output projection. Every device gets a layer if there are
-/// enough.
+/// Consecutive layers for each of `devices` devices, so that the largest share of weights is as
+/// small as it can be. The first device also holds the embedding, the last one the output
+/// projection. Every device gets a layer if there are enough.
 pub(crate) fn split_layers(config: &TargetConfig, devices: usize) -> Vec<Range<i64>> {
     let vocabulary = config.vocabulary * config.block.hidden;
     let layer = layer_weights(&config.block, config.block.hidden);
@@ -28,7 +28,8 @@ pub(crate) fn split_layers(config: &TargetConfig, devices: usize) -> Vec<Range<i
     shares.collect()
 }
 
-/// Weights of one layer: attention, whose queries, keys and values read `input` numbers, and the three matrices of the MLP.
+/// Weights of one layer: attention, whose queries, keys and values read `input` numbers, and the
+/// three matrices of the MLP.
 pub(crate) fn layer_weights(block: &BlockConfig, input: i64) -> i64 {
     let BlockConfig { hidden, intermediate, heads, kv_heads, head_dim, .. } = *block;
     head_dim * (input * (heads + 2 * kv_heads) + hidden * heads) + 3 * hidden * intermediate

@@ -9,7 +9,7 @@ use super::layers::{Attention, AttentionMask, AttentionPlan, Embedding, Linear, 
 use super::weights::Weights;
 use crate::Result;
 use crate::kv_cache::KvCache;
-use crate::operations::{Observer, Operation, Unobserved};
+use crate::measure::operations::{Observer, Operation, Unobserved};
 use crate::placement::Share;
 
 const ROWS: i64 = 0;
@@ -57,7 +57,8 @@ pub(crate) struct TargetOutput {
 }
 
 impl TargetModel {
-    /// Loads the weights of a folder; `positions` bounds the sequence length. The layers are on the devices of `shares`.
+    /// Loads the weights of a folder; `positions` bounds the sequence length. The layers are on the
+    /// devices of `shares`.
     pub(crate) fn load(
         folder: &Path,
         config: TargetConfig,
@@ -116,15 +117,17 @@ impl TargetModel {
         &self.embedding
     }
 
-    /// Whether what a forward computes of a row has the same bits whatever the rows beside it that it does not see.
+    /// Whether what a forward computes of a row has the same bits whatever the rows beside it that
+    /// it does not see.
     pub(crate) fn is_batch_invariant(&self) -> bool {
         let mut layers = self.stages.iter().flat_map(|stage| &stage.layers);
         layers.all(|layer| layer.attention.is_batch_invariant() && layer.mlp.is_batch_invariant())
             && self.output.is_batch_invariant()
     }
 
-    /// Runs the rows `tokens` (`[n]`, int64) at `positions` on top of the certain part of the cache. Their keys and
-    /// values are provisional in the cache afterwards. The result is on the last device.
+    /// Runs the rows `tokens` (`[n]`, int64) at `positions` on top of the certain part of the
+    /// cache. Their keys and values are provisional in the cache afterwards. The result is on the
+    /// last device.
     pub(crate) fn forward(
         &self,
         tokens: &Tensor,

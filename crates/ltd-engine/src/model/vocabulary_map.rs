@@ -4,8 +4,9 @@ use super::config::DraftConfig;
 use super::weights::{Integers, Weights};
 use crate::{Error, Result};
 
-/// Reads `d2t`, whose entry `i` is added to draft token `i` to get its target token, and checks it, and `t2d`, which
-/// marks the target tokens that are reached, against it. A head with the full vocabulary may have neither.
+/// Reads `d2t`, whose entry `i` is added to draft token `i` to get its target token, and checks it,
+/// and `t2d`, which marks the target tokens that are reached, against it. A head with the full
+/// vocabulary may have neither.
 pub(super) fn target_ids(config: &DraftConfig, weights: &mut Weights) -> Result<Vec<u32>> {
     let (count, vocabulary) = (config.draft_vocabulary, config.vocabulary);
     let full = count == vocabulary;
@@ -26,7 +27,8 @@ pub(super) fn target_ids(config: &DraftConfig, weights: &mut Weights) -> Result<
         let problem = format!("is all zeros: no map (of the first {count} tokens, t2d would mark these)");
         return Err(offsets.error(problem));
     }
-    // With the full vocabulary, EAGLE's own code reads neither: both may be as empty as they were made.
+    // With the full vocabulary, EAGLE's own code reads neither: both may be as empty as they were
+    // made.
     if let Some(marks) = marks.as_ref().filter(|_| !(full && unmarked && map.is_identity())) {
         map.check_marks(marks).map_err(|problem| {
             let as_ids = offsets.as_ref().is_some_and(|offsets| holds_ids(offsets, Some(marks), vocabulary));

@@ -20,8 +20,8 @@ pub(crate) struct Pair<'a> {
     pub(crate) draft_rows: usize,
 }
 
-/// Kernels that are loaded when they are first used, workspaces of libraries, and what LibTorch's allocator holds without
-/// using it.
+/// Kernels that are loaded when they are first used, workspaces of libraries, and what LibTorch's
+/// allocator holds without using it.
 const LIBRARIES: u64 = 1 << 30;
 /// Most rows of which all logits are computed at once: a verification.
 const LOGIT_ROWS: i64 = 256;
@@ -29,7 +29,8 @@ const LOGIT_ROWS: i64 = 256;
 const LOGIT_BYTES: u64 = 8;
 
 impl Pair<'_> {
-    /// The parts' bytes. Biases are left out, which are far less than what is reserved for forwards.
+    /// The parts' bytes. Biases are left out, which are far less than what is reserved for
+    /// forwards.
     pub(crate) fn demand(&self) -> Demand {
         let (target, draft) = (self.target, self.draft);
         let element = self.dtype.kind().elt_size_in_bytes() as u64;
@@ -51,17 +52,18 @@ impl Pair<'_> {
         }
     }
 
-    /// The most that a forward holds at once: a prompt as long as the cache, then the logits of a verification. A matrix
-    /// that is read in another type than the file's takes as much while models are loaded.
+    /// The most that a forward holds at once: a prompt as long as the cache, then the logits of a
+    /// verification. A matrix that is read in another type than the file's takes as much while
+    /// models are loaded.
     fn activations(&self, element: u64) -> u64 {
         let BlockConfig { hidden, intermediate, heads, kv_heads, head_dim, .. } = self.target.block;
         let capacity = self.capacity as u64;
-        // The features, twice while they are joined; residual stream and norms; queries, keys and values before and after
-        // the rotation; gate, up and their product.
+        // The features, twice while they are joined; residual stream and norms; queries, keys and
+        // values before and after the rotation; gate, up and their product.
         let row = 6 * hidden + 4 * hidden + 2 * (heads + 2 * kv_heads) * head_dim + 3 * intermediate;
         let logits = (LOGIT_ROWS * self.target.vocabulary) as u64 * LOGIT_BYTES;
-        // Who sees whom, in f32 as it comes from the host, then in the model's type: twice while it is joined
-        // with what all see, and once for each query head that shares a key head.
+        // Who sees whom, in f32 as it comes from the host, then in the model's type: twice while it
+        // is joined with what all see, and once for each query head that shares a key head.
         let mask = size_of::<f32>() as u64 + (2 + (heads / kv_heads) as u64) * element;
         capacity * (row as u64 * element + capacity * mask) + logits
     }
@@ -149,12 +151,13 @@ mod tests {
         let (llama, qwen) = (demand("llama-3.1-8b", 2048), demand("qwen3-32b", 2048));
         assert!((gib(weights(&llama)) - 14.96).abs() < 0.01, "{}", gib(weights(&llama)));
         assert!((gib(weights(&qwen)) - 61.02).abs() < 0.01, "{}", gib(weights(&qwen)));
-        // 8 key heads of 128 and 2048 positions; untied: only the draft needs a copy of the embedding.
+        // 8 key heads of 128 and 2048 positions; untied: only the draft needs a copy of the
+        // embedding.
         assert_eq!(llama.layer_cache, 2 * 8 * 128 * 2048 * 2);
         assert_eq!(llama.copies, llama.embedding);
         assert!(gib(llama.working) < 2.0 && gib(qwen.working) < 3.0);
-        // The mask of a long prompt: 32768 x 32768, once in four bytes and six times in two, for groups of
-        // four heads.
+        // The mask of a long prompt: 32768 x 32768, once in four bytes and six times in two, for
+        // groups of four heads.
         let long = demand("llama-3.1-8b", 32768).working - demand("llama-3.1-8b", 0).working;
         assert!((16.0..32.0).contains(&gib(long)), "{}", gib(long));
     }

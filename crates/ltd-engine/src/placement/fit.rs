@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Bytes of a pair's parts in device memory. A target's layers are consecutive: the first device holds the embedding
-/// too, the last one the output projection and the draft.
+/// Bytes of a pair's parts in device memory. A target's layers are consecutive: the first device
+/// holds the embedding too, the last one the output projection and the draft.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Demand {
     /// Layers of the target.
@@ -18,7 +18,8 @@ pub(crate) struct Demand {
     pub(crate) output: u64,
     /// On the last device: the draft with its cache, without an embedding that is the target's.
     pub(crate) draft: u64,
-    /// On the last device, if it is not the first: copies of the embedding that output projection and draft share.
+    /// On the last device, if it is not the first: copies of the embedding that output projection
+    /// and draft share.
     pub(crate) copies: u64,
     /// On every device: what forwards need besides.
     pub(crate) working: u64,
@@ -61,9 +62,9 @@ impl Demand {
     }
 }
 
-/// The fewest devices that have room for everything, in order, with their layers: of all that would do, those with the
-/// most free memory, in the order of their indices if that is possible. The layers are spread so that the least memory
-/// left on any of them is as much as it can be.
+/// The fewest devices that have room for everything, in order, with their layers: of all that would
+/// do, those with the most free memory, in the order of their indices if that is possible. The
+/// layers are spread so that the least memory left on any of them is as much as it can be.
 pub(crate) fn place(demand: &Demand, free: &[u64]) -> Result<Vec<Load>, Shortage> {
     for count in 1..=free.len() {
         // A device with more memory can do all that one with less can, in its place.
@@ -78,7 +79,8 @@ pub(crate) fn place(demand: &Demand, free: &[u64]) -> Result<Vec<Load>, Shortage
     Err(Shortage { demand: demand.clone(), free: free.to_vec() })
 }
 
-/// Orders of devices that differ in the first or the last one, which have more to hold than layers; as given first.
+/// Orders of devices that differ in the first or the last one, which have more to hold than layers;
+/// as given first.
 fn orders(devices: &[usize]) -> impl Iterator<Item = Vec<usize>> + '_ {
     let pairs = devices.iter().flat_map(move |&first| devices.iter().map(move |&last| (first, last)));
     let others = pairs.filter(|(first, last)| first != last).map(move |(first, last)| {
@@ -181,9 +183,11 @@ mod tests {
 
     #[test]
     fn two_devices_share_the_layers_by_what_is_left_beside_the_rest() {
-        // 14 - 2 = 12 GiB and 14 - 3.5 = 10.5 GiB before layers of 0.488 GiB: three more on the first.
+        // 14 - 2 = 12 GiB and 14 - 3.5 = 10.5 GiB before layers of 0.488 GiB: three more on the
+        // first.
         assert_eq!(loads(&demand(), &[14 * GIB, 14 * GIB]), [(0, 18), (1, 14)]);
-        // 5 and 14.5 GiB, 16 and 3.5: half of the 3.875 that are left in the end on each, as far as layers go.
+        // 5 and 14.5 GiB, 16 and 3.5: half of the 3.875 that are left in the end on each, as far as
+        // layers go.
         assert_eq!(loads(&demand(), &[7 * GIB, 18 * GIB]), [(0, 6), (1, 26)]);
         assert_eq!(loads(&demand(), &[18 * GIB, 7 * GIB]), [(0, 29), (1, 3)]);
     }

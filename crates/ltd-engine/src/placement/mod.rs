@@ -15,8 +15,8 @@ use crate::{EngineConfig, Error, Result};
 pub(crate) use demand::Pair;
 pub use fit::Shortage;
 
-/// A device with its consecutive layers of the target. The first one of several has the embedding too, the last one the
-/// output projection and the draft.
+/// A device with its consecutive layers of the target. The first one of several has the embedding
+/// too, the last one the output projection and the draft.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Share {
     /// As in a configuration: `cpu`, `cuda` or `cuda:N`.

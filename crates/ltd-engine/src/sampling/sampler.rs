@@ -10,9 +10,10 @@ use crate::{Error, Result};
 
 /// Chooses the tokens of one sequence from the target's logits.
 ///
-/// It has no state: the random number of a token is a function of the seed, the sequence's number and the token's
-/// position in the sequence. The same seed, prompt and settings give the same tokens, on the same machine bit for bit,
-/// no matter what was decoded before, beside it, or with which trees.
+/// It has no state: the random number of a token is a function of the seed, the sequence's number
+/// and the token's position in the sequence. The same seed, prompt and settings give the same
+/// tokens, on the same machine bit for bit, no matter what was decoded before, beside it, or with
+/// which trees.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     params: SamplingParams,
@@ -21,7 +22,8 @@ pub struct Sampler {
 
 /// 32-bit words of the generator that a position owns: one number of 64 bits.
 const WORDS_PER_POSITION: u128 = 2;
-/// Bits of a random number. With one more, its product with a sum of probabilities could round up to the sum.
+/// Bits of a random number. With one more, its product with a sum of probabilities could round up
+/// to the sum.
 const UNIFORM_BITS: u32 = 52;
 
 impl Sampler {
@@ -51,8 +53,9 @@ impl Sampler {
         &self.params
     }
 
-    /// The target's token for each row of logits (`[rows, vocabulary]`), where row `i` is to give the token at
-    /// position `positions[i]` of the sequence. One transfer to the device and one back.
+    /// The target's token for each row of logits (`[rows, vocabulary]`), where row `i` is to give
+    /// the token at position `positions[i]` of the sequence. One transfer to the device and one
+    /// back.
     pub fn tokens(&self, logits: &Tensor, positions: &[usize]) -> Result<Vec<u32>> {
         let tokens = if self.params.is_greedy() {
             argmax(logits)?

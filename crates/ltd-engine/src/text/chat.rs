@@ -18,14 +18,14 @@ pub(crate) struct ChatTemplate {
     variables: BTreeMap<String, Value>,
     /// The file, for messages.
     origin: PathBuf,
-    /// Whether the template writes the special tokens itself; else the tokenizer adds those that begin a
-    /// text.
+    /// Whether the template writes the special tokens itself; else the tokenizer adds those that
+    /// begin a text.
     writes_special_tokens: bool,
 }
 
 impl ChatTemplate {
-    /// The template that `config` names, or that of a model folder: `chat_template.jinja`, else `chat_template` of
-    /// `tokenizer_config.json`.
+    /// The template that `config` names, or that of a model folder: `chat_template.jinja`, else
+    /// `chat_template` of `tokenizer_config.json`.
     pub(super) fn load(
         folder: &Path,
         config: &ChatConfig,
@@ -58,8 +58,8 @@ impl ChatTemplate {
         Ok(Self { template, variables, origin, writes_special_tokens: config.template.is_none() })
     }
 
-    /// Whether the template writes the special tokens itself; else the tokenizer adds those that begin a
-    /// text.
+    /// Whether the template writes the special tokens itself; else the tokenizer adds those that
+    /// begin a text.
     pub(super) fn writes_special_tokens(&self) -> bool {
         self.writes_special_tokens
     }
@@ -70,7 +70,8 @@ impl ChatTemplate {
             .map_err(|source| TextError::ChatTemplate { path: self.origin.clone(), source })
     }
 
-    /// Which of the `special` tokens the template writes after an answer; none if it cannot be told.
+    /// Which of the `special` tokens the template writes after an answer; none if it cannot be
+    /// told.
     pub(super) fn end_of_turn<'s>(&self, special: impl Iterator<Item = &'s str>) -> Option<&'s str> {
         let answer = "Yes";
         let text = self.render_messages(&[("user", "Hello"), ("assistant", answer)], false).ok()?;

@@ -11,15 +11,16 @@ use time::{Date, Month};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ChatConfig {
-    /// A built-in template in place of the target's own, for targets that have none; null uses the target's.
+    /// A built-in template in place of the target's own, for targets that have none; null uses the
+    /// target's.
     pub template: Option<BuiltinTemplate>,
-    /// Whether the target thinks before it answers, for templates that ask (Qwen3's `enable_thinking`); null leaves it to
-    /// the template.
+    /// Whether the target thinks before it answers, for templates that ask (Qwen3's
+    /// `enable_thinking`); null leaves it to the template.
     pub enable_thinking: Option<bool>,
     /// The day that the target is told, for templates that ask; null is today.
     pub date: Option<Day>,
-    /// The tokens that end an answer, by id or text; of an empty list none does, only the length. Null takes all that
-    /// the target's files and its template name.
+    /// The tokens that end an answer, by id or text; of an empty list none does, only the length.
+    /// Null takes all that the target's files and its template name.
     pub stop_tokens: Option<Vec<StopTokenName>>,
 }
 
@@ -52,7 +53,7 @@ impl std::str::FromStr for BuiltinTemplate {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "vicuna" => Ok(Self::Vicuna),
-            other => Err(format!("`{other}` is no built-in template: expected vicuna")),
+            other => Err(format!("unknown built-in template `{other}`; expected vicuna")),
         }
     }
 }
@@ -80,7 +81,7 @@ impl TryFrom<String> for Day {
             }
             _ => None,
         };
-        date.map(Self).ok_or_else(|| format!("`{text}` is no day: expected one such as 2026-01-31"))
+        date.map(Self).ok_or_else(|| format!("invalid date `{text}`; expected one such as 2026-01-31"))
     }
 }
 
@@ -107,7 +108,7 @@ impl std::str::FromStr for StopTokenName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse::<f64>() {
-            Ok(_) => text.parse().map(Self::Id).map_err(|_| "is no token id".to_owned()),
+            Ok(_) => text.parse().map(Self::Id).map_err(|_| "is not a token id".to_owned()),
             Err(_) => Ok(Self::Text(text.to_owned())),
         }
     }

@@ -10,7 +10,8 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The result of `call`, whose panic is an error like any other. What it leaves behind then is not used again.
+/// The result of `call`, whose panic is an error like any other. What it leaves behind then is not
+/// used again.
 pub(super) fn guard<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

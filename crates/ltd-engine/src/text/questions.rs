@@ -41,8 +41,8 @@ struct Line {
     token_ids: Option<Vec<u32>>,
 }
 
-/// Reads the lines `skip..skip + take` of a question file (`take` absent: all that follow). The whole file is
-/// checked, not only that part; blank lines are passed over.
+/// Reads the lines `skip..skip + take` of a question file (`take` absent: all that follow). The
+/// whole file is checked, not only that part; blank lines are passed over.
 pub fn load_questions(path: &Path, skip: usize, take: Option<usize>) -> Result<Vec<Question>, TextError> {
     let text = ltd_policy::read_text(path).map_err(TextError::io(path))?;
     let none = |problem| Err(TextError::NoQuestions { path: path.to_owned(), problem });
@@ -72,8 +72,8 @@ pub fn load_questions(path: &Path, skip: usize, take: Option<usize>) -> Result<V
     Ok(wanted)
 }
 
-/// Whether a file holds a list in place of lines, on one line or over several; anything may be wrong
-/// further on.
+/// Whether a file holds a list in place of lines, on one line or over several; anything may be
+/// wrong further on.
 fn is_list(text: &str) -> bool {
     let list = text.trim_start().strip_prefix('[');
     list.is_some_and(|list| list.starts_with(['\r', '\n']) || list.trim_start().starts_with('{'))

@@ -32,8 +32,8 @@ impl fmt::Display for StopToken {
     }
 }
 
-/// The stop tokens of a target: those that `names` has, else all that its files, its tokenizer and its chat
-/// template name.
+/// The stop tokens of a target: those that `names` has, else all that its files, its tokenizer and
+/// its chat template name.
 pub(super) fn find(
     folder: &Path,
     names: Option<&[StopTokenName]>,
@@ -223,7 +223,7 @@ mod tests {
             assert_eq!(text.parse::<StopTokenName>().expect("a name"), name);
         }
         for text in ["-1", "1.5", "4294967296"] {
-            assert_eq!(text.parse::<StopTokenName>().expect_err("no id"), "is no token id");
+            assert_eq!(text.parse::<StopTokenName>().expect_err("no id"), "is not a token id");
         }
     }
 

@@ -11,8 +11,8 @@ use super::guard::guard;
 use super::tokenizer_config::TokenizerConfig;
 use super::{Prompt, Question, StopToken, TextError, stop_tokens};
 
-/// How a target reads and writes text. A folder without `tokenizer.json` works with token ids only, one
-/// without a chat template too.
+/// How a target reads and writes text. A folder without `tokenizer.json` works with token ids only,
+/// one without a chat template too.
 pub struct TextModel {
     folder: PathBuf,
     chat: ChatConfig,
@@ -146,8 +146,8 @@ impl TextModel {
 
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
-/// Reads `tokenizer.json` as transformers does: what it says of truncation and padding was meant for
-/// training, and tokens that only `tokenizer_config.json` names are added.
+/// Reads `tokenizer.json` as transformers does: what it says of truncation and padding was meant
+/// for training, and tokens that only `tokenizer_config.json` names are added.
 fn load_tokenizer(folder: &Path, config: &TokenizerConfig) -> Result<Option<Tokenizer>, TextError> {
     let path = folder.join(TOKENIZER_FILE);
     if !path.is_file() {

@@ -93,8 +93,8 @@ impl TokenizerConfig {
         named.get("default").map(|template| Some((*template).to_owned())).ok_or_else(missing)
     }
 
-    /// The special tokens by name (`bos_token`, ...), as a template sees them. As in transformers, what
-    /// `special_tokens_map.json` says counts unless `added_tokens_decoder` is there.
+    /// The special tokens by name (`bos_token`, ...), as a template sees them. As in transformers,
+    /// what `special_tokens_map.json` says counts unless `added_tokens_decoder` is there.
     pub(super) fn named_tokens(&self) -> BTreeMap<String, AddedToken> {
         let newer = self.config.contains_key("added_tokens_decoder");
         let maps =
@@ -110,9 +110,9 @@ impl TokenizerConfig {
             .filter_map(|(file, map)| Some((file, special_token(map.get("eos_token")?)?.content)))
     }
 
-    /// Tokens that transformers adds to those that `tokenizer.json` adds, so that a text is divided at
-    /// them: entries of `added_tokens_decoder` that differ from those, and what else is named as a special
-    /// token.
+    /// Tokens that transformers adds to those that `tokenizer.json` adds, so that a text is divided
+    /// at them: entries of `added_tokens_decoder` that differ from those, and what else is named as
+    /// a special token.
     pub(super) fn tokens_to_add(&self, known: &[AddedToken]) -> Vec<AddedToken> {
         let decoder = self.config.get("added_tokens_decoder").and_then(Value::as_object);
         let mut numbered: Vec<(u32, AddedToken)> = decoder

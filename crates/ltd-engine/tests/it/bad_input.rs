@@ -1,4 +1,5 @@
-//! Whatever is wrong with a model folder, a setting or a prompt is named before a token is produced.
+//! Whatever is wrong with a model folder, a setting or a prompt is named before a token is
+//! produced.
 
 use std::path::{Path, PathBuf};
 
@@ -367,11 +368,11 @@ fn impossible_settings_are_named() {
         ),
         (
             EngineConfig { device: "tpu".to_owned(), ..config.clone() },
-            "device tpu: expected cpu, cuda or cuda:N",
+            "device: is `tpu`, expected cpu, cuda or cuda:N",
         ),
         (
             EngineConfig { devices: listed(&["cpu", "tpu"]), ..config.clone() },
-            "device tpu: expected cpu, cuda or cuda:N",
+            "devices: is `tpu`, expected cpu, cuda or cuda:N",
         ),
         (
             EngineConfig { device: "cuda".to_owned(), devices: listed(&["cpu"]), ..config.clone() },
@@ -383,7 +384,7 @@ fn impossible_settings_are_named() {
         ),
         (
             EngineConfig { devices: listed(&["auto", "cpu"]), ..config.clone() },
-            "device auto: expected cpu, cuda or cuda:N, or auto alone",
+            "devices: is `auto`, expected cpu, cuda or cuda:N, or auto alone",
         ),
         (
             EngineConfig { devices: listed(&["cpu"; 9]), ..config.clone() },
@@ -509,14 +510,17 @@ fn a_tokenizer_of_another_model_is_refused() {
     std::fs::write(target.join("generation_config.json"), "{\"eos_token_id\": [2, 300]}").expect("written");
     let text = TextModel::with_chat(target, &chat).expect("a tokenizer");
     let error = engine.check_text(&text).expect_err("refused").to_string();
-    let expected = "token 300 (300) is to end an answer, says generation_config.json, but the target's vocabulary is 260";
+    let expected = "stop token 300 (300, from generation_config.json) is outside its vocabulary of 260";
     assert_names(&error, &[expected, "chat.stop_tokens"]);
     // A token that only the configuration knows is beyond the vocabulary too.
     std::fs::remove_file(target.join("generation_config.json")).expect("removed");
     std::fs::write(target.join("tokenizer_config.json"), "{\"eos_token\": \"<|x|>\"}").expect("written");
     let text = TextModel::with_chat(target, &chat).expect("a tokenizer");
     let error = engine.check_text(&text).expect_err("refused").to_string();
-    assert_names(&error, &["token 260 (<|x|>) is to end an answer, says tokenizer_config.json"]);
+    assert_names(
+        &error,
+        &["stop token 260 (<|x|>, from tokenizer_config.json) is outside its vocabulary of 260"],
+    );
 }
 
 /// Numbers of the largest words are far apart: what bounds ids is not how many there are.

@@ -36,7 +36,8 @@ pub(crate) fn default_config() -> EngineConfig {
     EngineConfig { dtype: DtypeSetting::F32, max_length: Some(1024), ..EngineConfig::new(target, draft) }
 }
 
-/// The engine in f32, and in bf16 where its output does not depend on how it is decoded there either.
+/// The engine in f32, and in bf16 where its output does not depend on how it is decoded there
+/// either.
 #[expect(clippy::print_stdout, reason = "says what a processor leaves out")]
 pub(crate) fn exact_engines(config: &EngineConfig) -> Vec<Engine> {
     let in_bf16 = load(&EngineConfig { dtype: DtypeSetting::Bf16, ..config.clone() });
@@ -72,7 +73,8 @@ pub(crate) fn rewrite_tensors(path: &Path, change: impl FnOnce(&mut Tensors)) {
     std::fs::write(path, safetensors::serialize(views, None).expect("a file")).expect("written");
 }
 
-/// One golden file: what the reference implementation computed (see `tests/fixtures/golden/README.md`).
+/// One golden file: what the reference implementation computed (see
+/// `tests/fixtures/golden/README.md`).
 pub(crate) struct Golden {
     ints: HashMap<String, Vec<i32>>,
     floats: HashMap<String, Vec<f32>>,

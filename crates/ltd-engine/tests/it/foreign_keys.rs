@@ -257,7 +257,8 @@ fn a_tied_projection_beside_another_one_of_its_own_is_refused() {
     pair.edit("target/config.json", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
     assert_names(&pair.refusal(), &["target: missing tensors: lm_head.weight"]);
 
-    // A head's projection to a vocabulary of its own is no embedding, whatever a copied configuration says.
+    // A head's projection to a vocabulary of its own is no embedding, whatever a copied
+    // configuration says.
     let pair = Pair::new();
     pair.edit("draft/config.json", "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
     load(&pair.config());

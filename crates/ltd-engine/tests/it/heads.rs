@@ -1,4 +1,5 @@
-//! Heads in the layouts in which they are published, and checkpoints in pickles (`scripts/fixtures/heads.py`).
+//! Heads in the layouts in which they are published, and checkpoints in pickles
+//! (`scripts/fixtures/heads.py`).
 
 use std::path::{Path, PathBuf};
 

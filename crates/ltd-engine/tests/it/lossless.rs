@@ -1,5 +1,5 @@
-//! The contract: greedy speculative output is the target's own output, token for token: in f32, and in bf16 where products
-//! do not depend on the rows beside.
+//! The contract: greedy speculative output is the target's own output, token for token: in f32, and
+//! in bf16 where products do not depend on the rows beside.
 
 use ltd_engine::{Controller, Devices, Engine, EngineConfig, Sampler, Static, StopReason, StopRule};
 use ltd_policy::CycleSummary;
@@ -38,7 +38,8 @@ pub(crate) fn decode(
     (answer.output(), answer.ended().expect("a reason"))
 }
 
-/// Another depth and size each cycle, from a small linear congruence: cycles of all shapes follow one another.
+/// Another depth and size each cycle, from a small linear congruence: cycles of all shapes follow
+/// one another.
 pub(crate) struct Erratic {
     state: u64,
     depth: usize,
@@ -206,7 +207,8 @@ fn heads_of_both_tiny_pairs_propose_what_their_targets_say() {
 
 #[test]
 fn the_default_pair_is_lossless() {
-    // "<|im_start|>user\nHello 123 world, def f(x):\n    return x+1 héllo<|im_end|>\n<|im_start|>assistant\n"
+    // "<|im_start|>user\nHello 123 world, def f(x):\n    return x+1
+    // héllo<|im_end|>\n<|im_start|>assistant\n"
     let prompt: Vec<u32> = vec![
         1, 4093, 198, 19556, 216, 33, 34, 35, 905, 28, 753, 275, 24, 104, 727, 472, 1003, 1792, 27, 33, 294,
         2756, 31394, 2, 198, 1, 520, 9531, 198,

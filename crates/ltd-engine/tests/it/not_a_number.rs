@@ -33,12 +33,13 @@ fn samplers() -> [Sampler; 3] {
 /// The error of growing trees along a text, as recording does.
 fn along(engine: &Engine, tokens: &[u32]) -> Result<(), Error> {
     let along = Along { first: 1, every: 1, depth: 2, batch: 4, entropies: false, hidden: false };
-    engine.trees_along(tokens, &along, |_: GrownTree| Ok::<_, Error>(()))
+    engine.trees_along(&engine.read(tokens)?, &along, |_: GrownTree| Ok::<_, Error>(()))
 }
 
 #[test]
 fn a_target_that_is_not_a_number_is_found_at_the_first_token_in_every_mode() {
-    // Before the features, after them, and in the logits of one token alone, where infinity may be minus infinity.
+    // Before the features, after them, and in the logits of one token alone, where infinity may be
+    // minus infinity.
     for (tensor, index, values) in [
         ("model.layers.3.mlp.up_proj.weight", 0, &[f32::NAN, f32::INFINITY][..]),
         ("model.layers.7.mlp.down_proj.weight", 5, &[f32::NAN, f32::INFINITY]),

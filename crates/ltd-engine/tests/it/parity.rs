@@ -1,12 +1,15 @@
-//! Every cycle equals the reference implementation's: features, trees, selection, acceptance, output.
+//! Every cycle equals the reference implementation's: features, trees, selection, acceptance,
+//! output.
 
 use ltd_engine::{Engine, EngineConfig, Session, Static, VerifiedTree, WholeBeam};
 
 use crate::fixtures::{Golden, default_config, load, tiny_config};
 
-/// Scores are sums of up to 13 f32 log-probs over vocabularies of up to 8192, computed by other kernels.
+/// Scores are sums of up to 13 f32 log-probs over vocabularies of up to 8192, computed by other
+/// kernels.
 const SCORE_TOLERANCE: f32 = 1e-3;
-/// Features reach magnitudes of 1e3 in SmolLM2's residual stream: relative to the largest entry of a row.
+/// Features reach magnitudes of 1e3 in SmolLM2's residual stream: relative to the largest entry of
+/// a row.
 const FEATURE_TOLERANCE: f32 = 1e-4;
 /// Candidates whose scores differ by less may be ordered differently by another top-k.
 const TIE: f32 = 1e-5;
@@ -79,8 +82,9 @@ fn check_tree(golden: &Golden, cycle: usize, verified: &VerifiedTree) {
     }
 }
 
-/// Whether the candidate's place in its group is open: its score equals a neighbour's, or it is the last of its
-/// group, where the neighbour that lost is not in the file, and both implementations give that place one score.
+/// Whether the candidate's place in its group is open: its score equals a neighbour's, or it is the
+/// last of its group, where the neighbour that lost is not in the file, and both implementations
+/// give that place one score.
 fn is_tied(expected: &[f32], found: &[f32], index: usize, width: usize) -> bool {
     let rank = index % width;
     let near = |a: f32, b: f32| (a - b).abs() < TIE;

@@ -1,5 +1,5 @@
-//! A session belongs to the engine that started it, and a cycle to the session that it was begun on: anything else is an
-//! error, before memory is touched.
+//! A session belongs to the engine that started it, and a cycle to the session that it was begun
+//! on: anything else is an error, before memory is touched.
 
 use ltd_engine::{CycleState, DtypeSetting, Engine, EngineConfig, Error, Session, Static};
 
@@ -15,7 +15,8 @@ fn begun(engine: &Engine, session: &mut Session) -> CycleState {
     engine.begin_cycle(session, usize::MAX).expect("a cycle")
 }
 
-/// Engines of both pairs, the first one also with caches of other sizes, with another number type, and once more.
+/// Engines of both pairs, the first one also with caches of other sizes, with another number type,
+/// and once more.
 fn engines() -> Vec<Engine> {
     let settings = [
         (200, DtypeSetting::F32),

@@ -1,8 +1,8 @@
 //! Generation ends at every stop token that a family's files name, inside an accepted path too.
 //!
-//! A family's vocabulary and stop tokens on a tiny pair: the vocabulary is padded, and tokens that the pair
-//! says in the middle of an accepted path change places with the stop tokens. Everything else it says is the
-//! same.
+//! A family's vocabulary and stop tokens on a tiny pair: the vocabulary is padded, and tokens that
+//! the pair says in the middle of an accepted path change places with the stop tokens. Everything
+//! else it says is the same.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,8 @@ const TINY_TOKENS: usize = 260;
 /// Stop tokens of the family that has the most.
 const MOST_STOPS: usize = 3;
 
-/// A path of which a tiny pair accepts more than the token at `place`, in the first cycle after `prompt`.
+/// A path of which a tiny pair accepts more than the token at `place`, in the first cycle after
+/// `prompt`.
 #[derive(Debug, Clone)]
 struct AcceptedPath {
     prompt: Vec<u32>,

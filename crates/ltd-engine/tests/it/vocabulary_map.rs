@@ -1,4 +1,5 @@
-//! Heads whose vocabulary maps contradict themselves, each other or the vocabularies are refused, in every layout.
+//! Heads whose vocabulary maps contradict themselves, each other or the vocabularies are refused,
+//! in every layout.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +13,8 @@ fn fixture(path: &str) -> PathBuf {
     workspace().join("tests/fixtures").join(path)
 }
 
-/// A copy of a head, for the target `families/vicuna`, with other index tensors. In bf16: what is read through the
-/// model's type does not survive.
+/// A copy of a head, for the target `families/vicuna`, with other index tensors. In bf16: what is
+/// read through the model's type does not survive.
 struct Head {
     folder: tempfile::TempDir,
 }
@@ -225,7 +226,8 @@ fn a_head_with_the_full_vocabulary_needs_no_map_but_no_contradiction_either() {
 fn maps_in_pickles_are_checked_too() {
     let head = Head::new("heads/official");
     load(&head.config());
-    // Of 128 marks the first one set is cleared: the record's bytes stand as they are in the archive.
+    // Of 128 marks the first one set is cleared: the record's bytes stand as they are in the
+    // archive.
     let path = head.folder.path().join("pytorch_model.bin");
     let archive = std::fs::read(&path).expect("the archive");
     let is_mark = |byte: &u8| *byte <= 1;

@@ -196,11 +196,14 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
     let error = |problem: String| Error::Trace { path: path.clone(), problem };
     let text = ltd_policy::read_text(&path).map_err(|source| match source.kind() {
         // The folder was named wrongly.
-        ErrorKind::NotFound => error(source.to_string()),
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Error::Trace {
+            path: folder.to_owned(),
+            problem: format!("is not a trace: it has no {HEADER_FILE}"),
+        },
         _ => Error::Io { path: path.clone(), source },
     })?;
     let mut value: serde_json::Value =
-        serde_json::from_str(&text).map_err(|problem| error(format!("is no header: {problem}")))?;
+        serde_json::from_str(&text).map_err(|problem| error(format!("is not a header: {problem}")))?;
     // Before anything else: another version may have other fields.
     let version = value["version"].as_u64();
     if version == Some(1) {
@@ -210,7 +213,7 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
         return Err(error(format!("has version {found}, this program reads versions 1 and {TRACE_VERSION}")));
     }
     let header: TraceHeader =
-        serde_json::from_value(value).map_err(|problem| error(format!("is no header: {problem}")))?;
+        serde_json::from_value(value).map_err(|problem| error(format!("is not a header: {problem}")))?;
     header.problem().map_or(Ok(header), |problem| Err(error(problem)))
 }
 

@@ -21,7 +21,7 @@ pub fn record_sequence(
     interrupt: &Interrupt,
 ) -> Result<TracedSequence> {
     let stop = StopRule { max_new_tokens: header.max_new_tokens, eos: header.eos.clone() };
-    let mut session = engine.prefill(ids, None)?;
+    let mut session = engine.prefill_keeping(ids)?;
     // A path may reach beyond the end of the generation.
     let beyond = header.depth + 2;
     let tokens = loop {
@@ -44,7 +44,9 @@ pub fn record_sequence(
         entropies: header.entropies,
         hidden: header.hidden.is_some(),
     };
-    engine.trees_along(&tokens[..ids.len() + roots], &along, |grown| {
+    let read = session.reading(ids.len() + roots)?;
+    let read = read.expect("invariant: features are kept, of more tokens than have trees");
+    engine.trees_along(&read, &along, |grown| {
         sequence.push(&grown);
         interrupt.check()
     })?;

@@ -13,7 +13,8 @@ static METER: ltd_fuzz::Meter = ltd_fuzz::Meter;
 
 const MAGIC: &[u8; 4] = b"LTDT";
 
-/// Records a short trace with all columns: the header's bytes, and those of the sequences without what frames them.
+/// Records a short trace with all columns: the header's bytes, and those of the sequences without
+/// what frames them.
 fn recorded(folder: &Path) -> (Vec<u8>, Vec<Vec<u8>>) {
     let engine = engine();
     let mut header = header(&engine, 4);

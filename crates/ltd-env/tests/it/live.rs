@@ -53,7 +53,8 @@ fn whatever_is_chosen_the_text_is_the_targets_own() {
 fn assert_targets_own(engine: &Rc<Engine>, sampler: &Sampler) {
     let stop = StopRule { max_new_tokens: 24, eos: vec![2] };
     let mut expected = std::collections::BTreeSet::new();
-    // Two epochs over three prompts: each sequence has a number, and each prompt may be any of them.
+    // Two epochs over three prompts: each sequence has a number, and each prompt may be any of
+    // them.
     for (prompt, number) in prompts().iter().flat_map(|prompt| (1..=6).map(move |number| (prompt, number))) {
         let mut answer =
             engine.generate(prompt, sampler.for_sequence(number), stop.clone(), None).expect("prefill");

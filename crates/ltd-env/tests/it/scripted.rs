@@ -11,8 +11,8 @@ use ltd_policy::{CycleSummary, DepthActions, ObservationLayout, SizeActions};
 const WIDTH: usize = 2;
 const CAP: usize = 6;
 
-/// Cycle `n` scores its candidates `-n`, a level costs 10 ms, verification 20 ms, and `min(depth, size)` draft
-/// tokens are accepted.
+/// Cycle `n` scores its candidates `-n`, a level costs 10 ms, verification 20 ms, and `min(depth,
+/// size)` draft tokens are accepted.
 #[derive(Default)]
 struct Script {
     begun: usize,
@@ -128,7 +128,8 @@ fn a_depth_episode_pays_at_its_end_only() {
     let late = Decision { action: DepthActions::STOP, elapsed: Duration::from_millis(10) };
     let step = env.step(late, &mut observation).expect("step");
     assert!(step.terminated);
-    // 3 tokens in 2 * 10 ms of drafting, 20 ms of verification and 10 ms of deciding: 0.6 per 10 ms.
+    // 3 tokens in 2 * 10 ms of drafting, 20 ms of verification and 10 ms of deciding: 0.6 per 10
+    // ms.
     assert!((step.reward - 0.6).abs() < 1e-6, "{}", step.reward);
     assert!(matches!(env.step(decide(0), &mut observation), Err(Error::NoEpisode)));
 }
@@ -231,7 +232,8 @@ fn values_of_actions_are_the_expectations_of_what_follows() {
     let mut env = depth_env(DepthActions { min_depth: 1, max_depth: 6, decide_every: 2 }, Reward::Throughput);
     let mut observation = vec![0.0; env.observation_len()];
     env.reset(&mut observation).expect("reset");
-    // At depth d, min(d, 3) + 1 tokens in 10 d + 20 ms; asked at 1, 3 and 5; the policy stops in a quarter of cases.
+    // At depth d, min(d, 3) + 1 tokens in 10 d + 20 ms; asked at 1, 3 and 5; the policy stops in a
+    // quarter of cases.
     let throughput = |depth: usize| (1 + depth.min(3)) as f32 / (depth + 2) as f32;
     let policy = |observation: &[f32]| {
         assert_eq!(observation.len(), WIDTH * WIDTH + 28);

@@ -105,7 +105,7 @@ fn an_interrupted_recording_goes_on_and_damage_is_named() {
     std::fs::write(&path, text.replace("\"version\": 2", "\"version\": 9")).expect("written");
     error("has version 9, this program reads versions 1 and 2");
     std::fs::write(&path, "{").expect("written");
-    error("is no header");
+    error("is not a header");
 }
 
 #[test]

@@ -50,7 +50,8 @@ fn entry(policy: &FrozenPolicy, file: &str) -> ChoiceEntry {
     ChoiceEntry::Learned { file: file.to_owned(), layout, actions, is_constant: false }
 }
 
-/// A run with the stages `01-size` (depth constant) and `02-depth`, of which the second is selected.
+/// A run with the stages `01-size` (depth constant) and `02-depth`, of which the second is
+/// selected.
 fn run(folder: &Path) -> PathBuf {
     let model = |name: &str| ModelIdentity { name: name.to_owned(), sha256: "00".to_owned() };
     let manifest = |stage: &str, depth, size| Manifest {
@@ -290,7 +291,7 @@ fn what_is_no_run_or_no_place_is_refused() {
         refused(&run, Some("07-depth"), &out)
             .contains("no finished stage 07-depth: expected one of 01-size, 02-depth")
     );
-    assert!(refused(folder.path(), None, &out).contains("is no run"));
+    assert!(refused(folder.path(), None, &out).contains("is not a run"));
     assert!(refused(&run, None, &run).contains("exists and is not empty"));
     assert!(refused(&run, None, &run.join("selected.json/x")).contains("selected.json/x: "));
     std::fs::remove_file(run.join("selected.json")).expect("removed");

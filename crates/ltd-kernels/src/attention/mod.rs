@@ -1,9 +1,10 @@
-//! Attention of a few rows over a cache: rotation, storing of keys and values, and grouped-query attention under a
-//! tree mask.
+//! Attention of a few rows over a cache: rotation, storing of keys and values, and grouped-query
+//! attention under a tree mask.
 //!
-//! Query heads that share a key head are rows of one problem, sixteen of them in the lanes of a vector: keys and values are
-//! read as they stand in the cache, and the softmax is computed lane by lane. Sums are taken in the order of the
-//! positions, and what a row does not see adds 0: its result does not depend on the rows beside it.
+//! Query heads that share a key head are rows of one problem, sixteen of them in the lanes of a
+//! vector: keys and values are read as they stand in the cache, and the softmax is computed lane by
+//! lane. Sums are taken in the order of the positions, and what a row does not see adds 0: its
+//! result does not depend on the rows beside it.
 
 mod rotation;
 mod rows;
@@ -64,8 +65,8 @@ pub struct Caches<'t, T> {
     pub past: usize,
 }
 
-/// What is done between the projections: queries and keys are rotated, keys and values stored behind the `past` positions
-/// of the caches, and attended to.
+/// What is done between the projections: queries and keys are rotated, keys and values stored
+/// behind the `past` positions of the caches, and attended to.
 #[derive(Debug)]
 pub struct Attention<'t, T> {
     /// Sizes of the heads.
@@ -83,19 +84,21 @@ pub struct Attention<'t, T> {
 }
 
 impl<T: Float> Attention<'_, T> {
-    /// Attends with what is projected already, `qkv` `[n, (query heads + 2 key heads) * width]`; `result` is
-    /// `[n, query heads * width]`.
+    /// Attends with what is projected already, `qkv` `[n, (query heads + 2 key heads) * width]`;
+    /// `result` is `[n, query heads * width]`.
     ///
     /// # Panics
     /// If sizes do not fit.
     pub fn attend(mut self, cpu: Cpu, qkv: &[T], result: &mut [T]) {
         let shared = self.shared(cpu, qkv.into(), SharedMut::of(result));
-        // SAFETY: The work is made here; it writes the result and the caches, which are nobody else's.
+        // SAFETY: The work is made here; it writes the result and the caches, which are nobody
+        // else's.
         unsafe { in_turn(cpu.threads, [&Storing(&shared), &Rows(&shared)]) };
     }
 
-    /// `result = residual + output(attention(qkv(x)))`, with the rows of `x` normed if there is a norm: as one operation.
-    /// `x` is `[n, inputs of qkv]`, `residual` and `result` are `[n, outputs of output]`.
+    /// `result = residual + output(attention(qkv(x)))`, with the rows of `x` normed if there is a
+    /// norm: as one operation. `x` is `[n, inputs of qkv]`, `residual` and `result` are `[n,
+    /// outputs of output]`.
     ///
     /// # Panics
     /// If sizes do not fit, or a weight is packed for other instructions than those of `cpu`.
@@ -118,8 +121,9 @@ impl<T: Float> Attention<'_, T> {
             let shared = self.shared(cpu, projected.into(), attended);
             let residual = Then::Plus(Columns::of(residual.into(), output.weight.outputs()));
             let output = output.product(cpu, Inputs::new(attended.into()), residual, SharedMut::of(result));
-            // SAFETY: The work is made here; what one of them writes (normed rows, projections, caches, what
-            // is attended to, the result) is nobody else's but that of the later ones, which read it.
+            // SAFETY: The work is made here; what one of them writes (normed rows, projections,
+            // caches, what is attended to, the result) is nobody else's but that of the later ones,
+            // which read it.
             unsafe { in_turn(cpu.threads, [&input, &qkv, &Storing(&shared), &Rows(&shared), &output]) };
         });
     }

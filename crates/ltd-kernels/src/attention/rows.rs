@@ -1,4 +1,5 @@
-//! Second step of the attention: what the new rows see is weighed and added up, a vector of query rows at a time.
+//! Second step of the attention: what the new rows see is weighed and added up, a vector of query
+//! rows at a time.
 
 use std::cell::Cell;
 use std::f32::consts::LOG2_E;
@@ -13,7 +14,8 @@ use crate::threads::Work;
 use crate::vector::{Instructions, Kernel, LANES, Vector};
 
 thread_local! {
-    /// Taken out rather than borrowed: a closure handed to `with_borrow_mut` is compiled without the kernel's instructions.
+    /// Taken out rather than borrowed: a closure handed to `with_borrow_mut` is compiled without
+    /// the kernel's instructions.
     static ITEM: Cell<Item> = Cell::default();
 }
 
@@ -43,9 +45,9 @@ impl<T: Element> Work for Rows<'_, '_, T> {
         let shared = self.0;
         let (head, vector) = (item / shared.vectors, item % shared.vectors);
         let (start, count) = (shared.place(head, 0), shared.total() * shared.heads.width);
-        // SAFETY: Projections and caches are there, and nobody writes to them any more: the new rows were
-        // stored by the step before. A head's positions stand one after another, and `total` is within the
-        // capacity.
+        // SAFETY: Projections and caches are there, and nobody writes to them any more: the new
+        // rows were stored by the step before. A head's positions stand one after another, and
+        // `total` is within the capacity.
         let (qkv, cached) = unsafe {
             (shared.qkv.read(), shared.caches.map(|cache| Handover::from(cache).part(start, count)))
         };
@@ -53,7 +55,8 @@ impl<T: Element> Work for Rows<'_, '_, T> {
     }
 }
 
-/// A vector of query rows of a key head, of which its thread may write the result (only [`Rows`] makes one).
+/// A vector of query rows of a key head, of which its thread may write the result (only [`Rows`]
+/// makes one).
 struct QueryRows<'s, 't, T> {
     shared: &'s Shared<'t, T>,
     head: usize,
@@ -97,8 +100,9 @@ impl<T: Element> Kernel for QueryRows<'_, '_, T> {
 }
 
 impl<T: Element> QueryRows<'_, '_, T> {
-    /// The rows' queries as `[width in units, lanes]`, scaled such that powers of two turn scores into weights. They are
-    /// rotated one by one into `rows`, whose size they fit in, and transposed.
+    /// The rows' queries as `[width in units, lanes]`, scaled such that powers of two turn scores
+    /// into weights. They are rotated one by one into `rows`, whose size they fit in, and
+    /// transposed.
     #[inline(always)]
     fn rotated_queries<I: Instructions>(
         &self,
@@ -118,7 +122,8 @@ impl<T: Element> QueryRows<'_, '_, T> {
             rotate::<I, T, _>(input, norm, shared.angles(row), scale, &mut rotated[..width]);
         }
         let blocks = queries.len() / LANES;
-        // What these lanes held before would be multiplied, too: of subnormal numbers that takes a hundred times as long.
+        // What these lanes held before would be multiplied, too: of subnormal numbers that takes a
+        // hundred times as long.
         rows[shared.queries(vector).len() * blocks..].fill([0.0; LANES]);
         for (block, queries) in queries.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let mut lanes = [[0.0; LANES]; LANES];
@@ -149,7 +154,8 @@ impl<T: Element> QueryRows<'_, '_, T> {
             I::transpose(&mut columns);
             for (values, start) in columns.iter().zip(&starts[..queries.len()]) {
                 let (first, end) = (block * LANES, width.min((block + 1) * LANES));
-                // SAFETY: A part of a head of a row of the result, of which this thread has the query row.
+                // SAFETY: A part of a head of a row of the result, of which this thread has the
+                // query row.
                 let output = unsafe { shared.result.part(start + first, end - first) };
                 let rounded = T::from_vector::<I>(*values);
                 // A whole vector at once, but at the end of an odd width.
@@ -162,7 +168,8 @@ impl<T: Element> QueryRows<'_, '_, T> {
     }
 }
 
-/// Turns scores into weights, lane by lane, and returns what each lane's add up to. What is not seen weighs nothing.
+/// Turns scores into weights, lane by lane, and returns what each lane's add up to. What is not
+/// seen weighs nothing.
 #[inline(always)]
 fn softmax<I: Instructions, S: Sums>(scores: &[Vector], weights: &mut [[S::Unit; LANES]]) -> Vector {
     let mut highest: Vector = [f32::NEG_INFINITY; LANES];

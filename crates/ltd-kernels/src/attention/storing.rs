@@ -17,8 +17,9 @@ impl<T: Element> Work for Storing<'_, '_, T> {
     unsafe fn item(&self, head: usize, _: Option<usize>) {
         let shared = self.0;
         let (start, count) = (shared.place(head, shared.past), shared.rows * shared.heads.width);
-        // SAFETY: The projections are there and nobody writes to them any more. The cache has room for the
-        // new rows, which stand one after another in a head's part of it; a head is one item.
+        // SAFETY: The projections are there and nobody writes to them any more. The cache has room
+        // for the new rows, which stand one after another in a head's part of it; a head is one
+        // item.
         let (qkv, [keys, values]) =
             unsafe { (shared.qkv.read(), shared.caches.map(|cache| cache.part(start, count))) };
         shared.instructions.run(NewRows { shared, head, qkv, keys, values });

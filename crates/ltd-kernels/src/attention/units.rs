@@ -1,5 +1,6 @@
-//! Keys and values as they are multiplied. Some can be read from the cache; others are laid out by each thread for itself,
-//! when it comes to a head: from the core of another thread they would take longer to come.
+//! Keys and values as they are multiplied. Some can be read from the cache; others are laid out by
+//! each thread for itself, when it comes to a head: from the core of another thread they would take
+//! longer to come.
 
 use std::any::TypeId;
 
@@ -19,8 +20,8 @@ pub(super) struct Units {
 }
 
 impl Units {
-    /// Keys as units `[total, width in units]`, values as units `[total in units, width]`, of what the caches
-    /// hold of a head, each `[total, width]`.
+    /// Keys as units `[total, width in units]`, values as units `[total in units, width]`, of what
+    /// the caches hold of a head, each `[total, width]`.
     #[inline(always)]
     pub(super) fn of<'u, I: Instructions, T: Element>(
         &'u mut self,
@@ -81,8 +82,8 @@ fn lay_out<I: Instructions, T: Element>(first: &[T], second: &[T], units: &mut [
     }
 }
 
-/// A number of the cache as it is multiplied. One of the right type is copied as it is: the detour over f32 would cost
-/// a rounding that changes nothing.
+/// A number of the cache as it is multiplied. One of the right type is copied as it is: the detour
+/// over f32 would cost a rounding that changes nothing.
 #[inline(always)]
 fn number<T: Element, I: Instructions>(value: T) -> Number<T, I> {
     if TypeId::of::<T>() == TypeId::of::<Number<T, I>>() {

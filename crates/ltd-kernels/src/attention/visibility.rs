@@ -7,13 +7,14 @@ use crate::vector::LANES;
 pub struct Visibility {
     /// Positions that all rows see.
     pub(super) everywhere: usize,
-    /// Which lanes see each of the positions after those, `[vectors of query rows, positions]`; absent if all see all.
+    /// Which lanes see each of the positions after those, `[vectors of query rows, positions]`;
+    /// absent if all see all.
     seeing: Option<Vec<u16>>,
 }
 
 impl Visibility {
-    /// Rows that all see `everywhere` positions and of those after them what `sees` says, row-major; `group` query
-    /// heads share a key head.
+    /// Rows that all see `everywhere` positions and of those after them what `sees` says,
+    /// row-major; `group` query heads share a key head.
     pub fn new(everywhere: usize, sees: Option<&[bool]>, rows: usize, group: usize) -> Self {
         let seeing = sees.map(|sees| {
             let (count, positions) = (rows * group, sees.len() / rows);
@@ -42,7 +43,8 @@ impl Visibility {
         assert_eq!(masks, vectors * masked, "masks of {vectors} vectors of rows over {masked} positions");
     }
 
-    /// Of the positions after those that all see, the ones up to the last that a lane of a vector sees.
+    /// Of the positions after those that all see, the ones up to the last that a lane of a vector
+    /// sees.
     #[inline(always)]
     pub(super) fn of(&self, vector: usize, total: usize) -> Option<&[u16]> {
         let positions = total - self.everywhere;

@@ -97,7 +97,8 @@ impl Sums for Singles {
     }
 }
 
-/// Panels of sixteen outputs: the sums of six rows, a step of the weight and a number of the rows fit in the registers.
+/// Panels of sixteen outputs: the sums of six rows, a step of the weight and a number of the rows
+/// fit in the registers.
 macro_rules! panel {
     ($panel:ident of $number:ty, $place:expr, |$step:ident| $lanes:expr) => {
         #[derive(Clone, Copy)]
@@ -143,8 +144,8 @@ macro_rules! panel {
 
 panel!(PanelF32 of f32, |output| output, |step| load(step));
 
-// The upper half of an f32 is a bf16: neighbours are the outputs of the same lane of both registers, and one instruction
-// for each makes f32 of eight of them.
+// The upper half of an f32 is a bf16: neighbours are the outputs of the same lane of both
+// registers, and one instruction for each makes f32 of eight of them.
 panel!(
     PanelBf16 of bf16,
     |output| output % (LANES / 2) * 2 + output / (LANES / 2),
@@ -163,7 +164,8 @@ panel!(
     PanelF16 of f16,
     |output| output,
     |step| {
-        // SAFETY: The processor has F16C; 16 bytes are read where there are sixteen numbers of two, twice.
+        // SAFETY: The processor has F16C; 16 bytes are read where there are sixteen numbers of two,
+        // twice.
         unsafe {
             let halves: *const __m128i = step.as_ptr().cast();
             [_mm256_cvtph_ps(_mm_loadu_si128(halves)), _mm256_cvtph_ps(_mm_loadu_si128(halves.add(1)))]

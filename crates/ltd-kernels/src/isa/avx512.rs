@@ -80,7 +80,8 @@ impl Instructions for Avx512Bf16 {
 
     #[inline(always)]
     fn to_bf16(x: Vector) -> [bf16; LANES] {
-        // SAFETY: The processor has AVX-512 with bf16; half a register is sixteen numbers of two bytes.
+        // SAFETY: The processor has AVX-512 with bf16; half a register is sixteen numbers of two
+        // bytes.
         unsafe { transmute::<__m256bh, [bf16; LANES]>(_mm512_cvtneps_pbh(register(x))) }
     }
 }
@@ -130,7 +131,8 @@ fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
             pairs[row] = _mm512_unpacklo_epi32(rows[row], rows[row + 1]);
             pairs[row + 1] = _mm512_unpackhi_epi32(rows[row], rows[row + 1]);
         }
-        // A quarter of `fours[4 * i + j]` is column `j` of the same quarter of rows `4 * i..4 * i + 4`.
+        // A quarter of `fours[4 * i + j]` is column `j` of the same quarter of rows `4 * i..4 * i +
+        // 4`.
         let mut fours = rows;
         for row in (0..LANES).step_by(4) {
             fours[row] = _mm512_unpacklo_epi64(pairs[row], pairs[row + 2]);
@@ -158,7 +160,8 @@ fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
     }
 }
 
-/// Products of f32. The compiler makes vectors of few arrays; of as many as hide two additions per cycle it does not.
+/// Products of f32. The compiler makes vectors of few arrays; of as many as hide two additions per
+/// cycle it does not.
 #[derive(Clone, Copy)]
 struct Singles(__m512);
 
@@ -196,8 +199,9 @@ impl Sums for Singles {
     }
 }
 
-/// Products of bf16, two in one instruction, which adds the one of the second numbers first: they are turned round, so that
-/// sums are taken in the order of the steps, and rows of weight 0 between others change nothing.
+/// Products of bf16, two in one instruction, which adds the one of the second numbers first: they
+/// are turned round, so that sums are taken in the order of the steps, and rows of weight 0 between
+/// others change nothing.
 #[derive(Clone, Copy)]
 struct Pairs(__m512);
 
@@ -215,8 +219,8 @@ impl Sums for Pairs {
 
     #[inline(always)]
     fn add(self, lanes: &[[bf16; 2]; LANES], unit: [bf16; 2]) -> Self {
-        // SAFETY: The processor has AVX-512 with bf16; sixteen pairs are read where there are sixteen, and a
-        // register of pairs is one of any other numbers.
+        // SAFETY: The processor has AVX-512 with bf16; sixteen pairs are read where there are
+        // sixteen, and a register of pairs is one of any other numbers.
         unsafe {
             let lanes: __m512bh = transmute(_mm512_loadu_si512(lanes.as_ptr().cast()));
             let unit: __m512bh = transmute(_mm512_set1_epi32(transmute::<[bf16; 2], i32>(unit)));
@@ -241,7 +245,8 @@ impl Sums for Pairs {
             }
             places
         };
-        // SAFETY: The processor has AVX-512 with bf16; a register is sixteen pairs of two bytes each.
+        // SAFETY: The processor has AVX-512 with bf16; a register is sixteen pairs of two bytes
+        // each.
         unsafe {
             let rounded = _mm512_cvtne2ps_pbh(register(second), register(first));
             let places = transmute::<[[u16; 2]; LANES], __m512i>(PLACES);
@@ -274,8 +279,8 @@ fn add_products([first, second]: Registers, lanes: Registers, unit: f32) -> Regi
     }
 }
 
-/// Panels of 32 outputs: the sums of twelve rows and a step of the weight fit in the registers, and products read the
-/// rows' numbers from memory.
+/// Panels of 32 outputs: the sums of twelve rows and a step of the weight fit in the registers, and
+/// products read the rows' numbers from memory.
 macro_rules! panel {
     ($panel:ident of $number:ty, $place:expr, |$step:ident| $lanes:expr) => {
         #[derive(Clone, Copy)]
@@ -328,8 +333,8 @@ panel!(
     }
 );
 
-// The upper half of an f32 is a bf16: neighbours are the outputs of the same lane of both registers, and one instruction
-// for each makes f32 of sixteen of them.
+// The upper half of an f32 is a bf16: neighbours are the outputs of the same lane of both
+// registers, and one instruction for each makes f32 of sixteen of them.
 panel!(
     PanelBf16 of bf16,
     |output| output % LANES * 2 + output / LANES,
@@ -348,7 +353,8 @@ panel!(
     PanelF16 of f16,
     |output| output,
     |step| {
-        // SAFETY: The processor has AVX-512; 32 bytes are read where there are 32 numbers of two, twice.
+        // SAFETY: The processor has AVX-512; 32 bytes are read where there are 32 numbers of two,
+        // twice.
         unsafe {
             let halves: *const __m256i = step.as_ptr().cast();
             [
@@ -384,8 +390,8 @@ impl PanelSums for PanelPairs {
 
     #[inline(always)]
     fn lanes(step: &Self::Step) -> [__m512bh; 2] {
-        // SAFETY: The processor has AVX-512; sixteen pairs are read where there are 32, twice, and a register of
-        // pairs is one of any other numbers.
+        // SAFETY: The processor has AVX-512; sixteen pairs are read where there are 32, twice, and
+        // a register of pairs is one of any other numbers.
         unsafe {
             let pairs = step.as_ptr();
             [
@@ -397,7 +403,8 @@ impl PanelSums for PanelPairs {
 
     #[inline(always)]
     fn add(self, [first, second]: [__m512bh; 2], unit: [bf16; 2]) -> Self {
-        // SAFETY: The processor has AVX-512 with bf16; a register of pairs is one of any other numbers.
+        // SAFETY: The processor has AVX-512 with bf16; a register of pairs is one of any other
+        // numbers.
         unsafe {
             let unit = transmute::<[bf16; 2], i32>(unit);
             let unit = transmute::<__m512i, __m512bh>(_mm512_set1_epi32(unit));

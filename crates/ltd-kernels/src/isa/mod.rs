@@ -1,4 +1,5 @@
-//! The instruction sets that a processor has, found at run time: nothing needs to be enabled when compiling.
+//! The instruction sets that a processor has, found at run time: nothing needs to be enabled when
+//! compiling.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -19,7 +20,8 @@ use crate::product::PlainPanel;
 use crate::sums::Plain;
 use crate::vector::{Instructions, Kernel};
 
-/// An instruction set of this processor. [`InstructionSet::available`] alone makes them: whoever has one may use it.
+/// An instruction set of this processor. [`InstructionSet::available`] alone makes them: whoever
+/// has one may use it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct InstructionSet(Set);
 
@@ -58,7 +60,8 @@ impl InstructionSet {
         Self::available().last().expect("invariant: the baseline is everywhere")
     }
 
-    /// What every processor of the architecture has: vectors, but no products that are worth packing weights for.
+    /// What every processor of the architecture has: vectors, but no products that are worth
+    /// packing weights for.
     pub fn is_baseline(self) -> bool {
         self.0 == Set::Baseline
     }
@@ -148,8 +151,8 @@ impl Instructions for Baseline {
 mod tests {
     use super::*;
 
-    /// What the tests of the kernels cover: they go through the sets of this processor. `LTD_REQUIRE_INSTRUCTIONS`
-    /// names those that must be among them.
+    /// What the tests of the kernels cover: they go through the sets of this processor.
+    /// `LTD_REQUIRE_INSTRUCTIONS` names those that must be among them.
     #[test]
     fn the_sets_that_are_covered() {
         let available: Vec<&str> = InstructionSet::available().map(InstructionSet::name).collect();

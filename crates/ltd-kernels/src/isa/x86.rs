@@ -1,11 +1,12 @@
 //! Proof that a processor of x86-64 has some features.
 
-/// Proof that the processor has some features, and the one place where a kernel is compiled with them: what
-/// is detected and what is enabled is the same list.
+/// Proof that the processor has some features, and the one place where a kernel is compiled with
+/// them: what is detected and what is enabled is the same list.
 ///
-/// The type that stands for the instructions in generic code, and the sums and panels that it names, are known to their
-/// module alone. Only `run` names them to a kernel, and a proof is made where the processor has the features. Hence
-/// whatever uses their instructions runs on a processor that has them: the argument of each `unsafe` block there.
+/// The type that stands for the instructions in generic code, and the sums and panels that it
+/// names, are known to their module alone. Only `run` names them to a kernel, and a proof is made
+/// where the processor has the features. Hence whatever uses their instructions runs on a processor
+/// that has them: the argument of each `unsafe` block there.
 macro_rules! instructions {
     ($proof:ident, $instructions:ident: $($feature:tt)+) => {
         #[derive(Clone, Copy)]

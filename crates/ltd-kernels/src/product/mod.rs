@@ -1,10 +1,11 @@
 //! Products of a few rows with a large weight, at the speed at which the weight can be read.
 //!
-//! A weight is packed once, into panels of the outputs that a tile of sums is computed for: a panel is read from end to end,
-//! and a number of the rows is multiplied with all of a panel's outputs at once. Weights of two bytes stay so in memory and
-//! become f32 in registers, where an instruction set does not multiply them as they are. What is done with a product is done
-//! while it is in registers. Each sum is taken in the order of the inputs, whatever the number of rows: a row's result does
-//! not depend on the rows beside it.
+//! A weight is packed once, into panels of the outputs that a tile of sums is computed for: a panel
+//! is read from end to end, and a number of the rows is multiplied with all of a panel's outputs at
+//! once. Weights of two bytes stay so in memory and become f32 in registers, where an instruction
+//! set does not multiply them as they are. What is done with a product is done while it is in
+//! registers. Each sum is taken in the order of the inputs, whatever the number of rows: a row's
+//! result does not depend on the rows beside it.
 
 mod multiply;
 mod panels;
@@ -49,7 +50,8 @@ pub struct Linear<'t, T> {
 }
 
 impl<'t, T: Float> Linear<'t, T> {
-    /// Multiplies rows, normed before if there is a norm: `x` is `[n, inputs]`, `result` `[n, outputs]`.
+    /// Multiplies rows, normed before if there is a norm: `x` is `[n, inputs]`, `result` `[n,
+    /// outputs]`.
     ///
     /// # Panics
     /// If sizes do not fit, or the weight is packed for other instructions than those of `cpu`.
@@ -64,8 +66,8 @@ impl<'t, T: Float> Linear<'t, T> {
             };
             let input = Input::new(cpu, x, norm, memory);
             let product = self.product(cpu, Inputs::new(input.rows), then, SharedMut::of(result));
-            // SAFETY: The work is made here; the first writes normed rows that the second reads, the second
-            // the result, and both are nobody else's.
+            // SAFETY: The work is made here; the first writes normed rows that the second reads,
+            // the second the result, and both are nobody else's.
             unsafe { in_turn(cpu.threads, [&input, &product]) };
         });
     }

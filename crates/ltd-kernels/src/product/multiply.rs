@@ -11,12 +11,13 @@ use crate::threads::Work;
 use crate::vector::{Instructions, Kernel, LANES, Vector};
 use crate::{Cpu, InstructionSet};
 
-/// Rows of a part for each thread that memory is shared with: with fewer, to read a panel once more would take longer than
-/// what it saves (measured with two threads).
+/// Rows of a part for each thread that memory is shared with: with fewer, to read a panel once more
+/// would take longer than what it saves (measured with two threads).
 const ROWS_PER_THREAD: usize = 8;
 
 thread_local! {
-    /// Taken out rather than borrowed: a closure handed to `with_borrow_mut` is compiled without the kernel's instructions.
+    /// Taken out rather than borrowed: a closure handed to `with_borrow_mut` is compiled without
+    /// the kernel's instructions.
     static WIDENED: Cell<Widened> = Cell::default();
 }
 
@@ -35,11 +36,12 @@ impl<'t, T> Inputs<'t, T> {
     }
 }
 
-/// A weight in panels and rows that are multiplied with it; an item is a panel and a part of the rows.
+/// A weight in panels and rows that are multiplied with it; an item is a panel and a part of the
+/// rows.
 ///
 /// Always so, as it is checked when one is made: `x` has `rows * inputs` numbers, `weight` has
-/// `panels * inputs * panel`, `bias` has `outputs`, and the result, and what is done with it, `rows` rows of
-/// `outputs` columns or of a panel's.
+/// `panels * inputs * panel`, `bias` has `outputs`, and the result, and what is done with it,
+/// `rows` rows of `outputs` columns or of a panel's.
 #[derive(Clone, Copy)]
 pub(crate) struct Product<'t, T> {
     /// `[rows, inputs]`.
@@ -54,8 +56,8 @@ pub(crate) struct Product<'t, T> {
     outputs: usize,
     instructions: InstructionSet,
     then: Then<'t, T>,
-    /// Parts of the rows. Many rows take long enough for a thread to read panels that others read, too, and what it then
-    /// goes on with is its own.
+    /// Parts of the rows. Many rows take long enough for a thread to read panels that others read,
+    /// too, and what it then goes on with is its own.
     parts: usize,
     /// Of which no two items write the same part.
     result: Columns<SharedMut<'t, T>>,
@@ -102,7 +104,8 @@ impl<N> Columns<N> {
         Self { numbers, row: panel, all: false }
     }
 
-    /// Fails unless these are columns of `rows` rows of `outputs` outputs in panels, `len` numbers in all.
+    /// Fails unless these are columns of `rows` rows of `outputs` outputs in panels, `len` numbers
+    /// in all.
     fn check(&self, len: usize, rows: usize, outputs: usize, panel: usize) {
         let width = if self.all { outputs } else { panel };
         assert_eq!((self.row, Some(len)), (width, rows.checked_mul(width)), "{rows} rows of {outputs}");
@@ -162,7 +165,8 @@ impl<'t, T: Element> Product<'t, T> {
         Product { then, ..*self }
     }
 
-    /// The same product, of which each panel is written to `[rows, outputs of a panel]`: for one item at a time.
+    /// The same product, of which each panel is written to `[rows, outputs of a panel]`: for one
+    /// item at a time.
     pub(crate) fn in_panel<'o>(&self, result: SharedMut<'o, T>) -> Product<'o, T>
     where
         't: 'o,
@@ -191,7 +195,8 @@ impl<'t, T: Element> Product<'t, T> {
     /// Does an item, and fetches what is read next.
     ///
     /// # Safety
-    /// As for [`Work::item`]: nobody else may do the item, and what the product reads must have been written.
+    /// As for [`Work::item`]: nobody else may do the item, and what the product reads must have
+    /// been written.
     pub(crate) unsafe fn multiply(&self, item: usize, next: &[T]) {
         let (part, panel) = (item / self.panels(), item % self.panels());
         assert!(part < self.parts, "item {item}");
@@ -209,8 +214,8 @@ fn parts(rows: usize, threads: usize) -> usize {
     (rows / (ROWS_PER_THREAD * threads)).clamp(1, threads)
 }
 
-/// An item of a product, which its thread may write (only [`Product::multiply`] makes one), and the panel
-/// that its thread probably reads next.
+/// An item of a product, which its thread may write (only [`Product::multiply`] makes one), and the
+/// panel that its thread probably reads next.
 struct Multiplication<'p, 't, T> {
     product: &'p Product<'t, T>,
     x: &'p [T],
@@ -256,8 +261,8 @@ impl<T: Element> Kernel for Multiplication<'_, '_, T> {
     }
 }
 
-/// The rows of a part as f32, where they are of another type and are not multiplied as they are: made by each thread for
-/// itself, when it comes to them first.
+/// The rows of a part as f32, where they are of another type and are not multiplied as they are:
+/// made by each thread for itself, when it comes to them first.
 #[derive(Default)]
 struct Widened {
     /// Number of the inputs, and the part.
@@ -289,8 +294,9 @@ impl Widened {
     }
 }
 
-/// What of its next panel a thread fetches into the cache while it multiplies a block of rows: memory would be idle while
-/// the blocks after the first multiply what is in the cache. With one block all of it, else a half in each of the last two.
+/// What of its next panel a thread fetches into the cache while it multiplies a block of rows:
+/// memory would be idle while the blocks after the first multiply what is in the cache. With one
+/// block all of it, else a half in each of the last two.
 #[inline(always)]
 fn to_fetch<T>(next: &[T], blocks_left: usize, blocks: usize) -> &[T] {
     let (first, second) = next.split_at(next.len() / 2);
@@ -303,7 +309,8 @@ fn to_fetch<T>(next: &[T], blocks_left: usize, blocks: usize) -> &[T] {
 }
 
 impl<T: Element> Multiplication<'_, '_, T> {
-    /// The panel's products with the rows from `first` on, whose `units` are given; fetches `next` meanwhile.
+    /// The panel's products with the rows from `first` on, whose `units` are given; fetches `next`
+    /// meanwhile.
     #[inline(always)]
     fn tile<I: Instructions, const COUNT: usize>(&self, first: usize, units: &[Unit<T, I>], next: &[T]) {
         let Self { product, panel, .. } = *self;
@@ -317,11 +324,12 @@ impl<T: Element> Multiplication<'_, '_, T> {
         // Bytes to fetch for each group of steps.
         let stride = size_of_val(next) / groups.max(1);
         let next: *const u8 = next.as_ptr().cast();
-        // SAFETY: `weight` has `steps` elements and `rows` has `COUNT` times as many: pointers stay inside of
-        // them, and what is read is before their ends.
+        // SAFETY: `weight` has `steps` elements and `rows` has `COUNT` times as many: pointers stay
+        // inside of them, and what is read is before their ends.
         unsafe {
             let weight = weight.as_ptr();
-            // Where each row is: found in the loop, this made the compiler run out of registers at eleven and twelve rows.
+            // Where each row is: found in the loop, this made the compiler run out of registers at
+            // eleven and twelve rows.
             let mut units = [rows.as_ptr(); COUNT];
             for (row, units) in units.iter_mut().enumerate() {
                 *units = units.add(row * steps);
@@ -355,7 +363,8 @@ impl<T: Element> Multiplication<'_, '_, T> {
         }
     }
 
-    /// Does what is to be done with a vector of sums, of a panel's outputs from `first` on, and stores it.
+    /// Does what is to be done with a vector of sums, of a panel's outputs from `first` on, and
+    /// stores it.
     #[inline(always)]
     fn finish<I: Instructions>(&self, row: usize, first: usize, sums: Vector) {
         let Self { product, panel, .. } = *self;
@@ -363,8 +372,8 @@ impl<T: Element> Multiplication<'_, '_, T> {
         let column = panel_start + first;
         let count = LANES.min(product.outputs - column);
         let other = |columns: Columns<Handover<T>>| {
-            // SAFETY: The row is one of the rows, and the columns are some of its columns, which nobody
-            // writes to any more.
+            // SAFETY: The row is one of the rows, and the columns are some of its columns, which
+            // nobody writes to any more.
             vector::<T>(unsafe { columns.numbers.part(columns.place(row, panel_start, first), count) })
         };
         let mut values = sums;
@@ -378,8 +387,8 @@ impl<T: Element> Multiplication<'_, '_, T> {
             Then::Plus(columns) => values = add(values, other(columns)),
         }
         let rounded = T::from_vector::<I>(values);
-        // SAFETY: As above; the row is of this item's part and the columns are of its panel: they are this
-        // thread's own.
+        // SAFETY: As above; the row is of this item's part and the columns are of its panel: they
+        // are this thread's own.
         let output =
             unsafe { product.result.numbers.part(product.result.place(row, panel_start, first), count) };
         match output.first_chunk_mut() {

@@ -12,7 +12,8 @@ use crate::{Cpu, InstructionSet};
 pub(crate) trait PanelSums: Copy {
     /// Numbers of the weight.
     type Number: Element;
-    /// What a row gives in one step: an f32, or the pair of its own type that an instruction multiplies.
+    /// What a row gives in one step: an f32, or the pair of its own type that an instruction
+    /// multiplies.
     type Unit: Pod;
     /// What the weight gives in one step: [`Self::OUTPUTS`] times [`Self::NUMBERS`] of its numbers.
     type Step: Pod;
@@ -86,9 +87,9 @@ impl<T: Element, I: Instructions> PanelSums for PlainPanel<T, I> {
     }
 }
 
-/// A weight in panels of as many outputs as a tile of sums is computed for: `[panels, inputs / numbers, step]`, where a
-/// step has the numbers that are multiplied at once, in the order that an instruction set wants. Outputs that the last panel
-/// has too many are zeros.
+/// A weight in panels of as many outputs as a tile of sums is computed for: `[panels, inputs /
+/// numbers, step]`, where a step has the numbers that are multiplied at once, in the order that an
+/// instruction set wants. Outputs that the last panel has too many are zeros.
 pub struct Panels<T> {
     memory: Vec<Line>,
     outputs: usize,
@@ -99,8 +100,8 @@ pub struct Panels<T> {
 }
 
 impl<T: Float> Panels<T> {
-    /// Packs a weight `[outputs, inputs]`, row-major. None if the instructions multiply several inputs at once, and the
-    /// last step would not be whole.
+    /// Packs a weight `[outputs, inputs]`, row-major. None if the instructions multiply several
+    /// inputs at once, and the last step would not be whole.
     ///
     /// # Panics
     /// If the weight has another size, or no inputs.
@@ -123,7 +124,8 @@ impl<T: Float> Panels<T> {
             panel,
             packed: SharedMut::of(&mut cast_mut(&mut memory)[..count]),
         };
-        // SAFETY: The work is made here; each item writes a panel of its own, which are nobody else's.
+        // SAFETY: The work is made here; each item writes a panel of its own, which are nobody
+        // else's.
         unsafe { in_turn(cpu.threads, [&packing]) };
         Some(Self { memory, outputs, inputs, panel, instructions: cpu.instructions, numbers: PhantomData })
     }

@@ -1,4 +1,5 @@
-//! Each kernel with each instruction set of this processor, number type and kind of threads, beside the formula in f64.
+//! Each kernel with each instruction set of this processor, number type and kind of threads, beside
+//! the formula in f64.
 
 mod attention;
 mod mlp;

@@ -64,7 +64,8 @@ impl LatencyTable {
         problems
     }
 
-    /// What these actions need and the table lacks: costs are never extrapolated. Empty if nothing is missing.
+    /// What these actions need and the table lacks: costs are never extrapolated. Empty if nothing
+    /// is missing.
     ///
     /// Sizes are compared after the cut to what a tree holds: `W + D * W * W` candidates.
     pub fn covers(&self, depths: &DepthActions, sizes: &SizeActions, max_context: usize) -> Vec<String> {

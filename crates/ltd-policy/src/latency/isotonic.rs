@@ -1,7 +1,8 @@
 //! Isotonic regression: the non-decreasing sequence nearest to a measured one.
 
-/// Replaces values by the non-decreasing ones of least squared distance: pool adjacent violators (Ayer et al. 1955,
-/// "An empirical distribution function for sampling with incomplete information").
+/// Replaces values by the non-decreasing ones of least squared distance: pool adjacent violators
+/// (Ayer et al. 1955, "An empirical distribution function for sampling with incomplete
+/// information").
 pub(super) fn make_non_decreasing(values: &mut [f64]) {
     // Blocks of equal values: sum and length.
     let mut blocks: Vec<(f64, usize)> = Vec::with_capacity(values.len());
@@ -24,8 +25,8 @@ pub(super) fn make_non_decreasing(values: &mut [f64]) {
 
 /// The same along both axes of a grid, row-major with `columns` columns.
 ///
-/// One pass along each axis suffices: the regression keeps the order of two sequences (its max-min formula grows with
-/// every value), so the second pass keeps what the first one made.
+/// One pass along each axis suffices: the regression keeps the order of two sequences (its max-min
+/// formula grows with every value), so the second pass keeps what the first one made.
 pub(super) fn make_grid_non_decreasing(grid: &mut [f64], columns: usize) {
     grid.chunks_exact_mut(columns).for_each(make_non_decreasing);
     let rows = grid.len() / columns;

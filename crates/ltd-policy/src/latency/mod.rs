@@ -1,4 +1,16 @@
 //! What a draft-and-verify cycle costs on one machine: the measured table, and its fast evaluator.
+//!
+//! ```no_run
+//! use ltd_policy::latency::LatencyTable;
+//!
+//! let table = LatencyTable::read("latency.json".as_ref())?;
+//! let costs = table.model();
+//! // A cycle of three whole levels and 16 candidates, after 500 tokens, of which one is new.
+//! let width = table.identity.beam_width;
+//! let ms = costs.root_ms(1, 500) + costs.levels_ms(0..3, width, 500) + costs.verify_ms(16, 500);
+//! println!("{ms:.1} ms on {}", table.identity.machine);
+//! # Ok::<(), ltd_policy::Error>(())
+//! ```
 
 mod check;
 mod isotonic;
@@ -10,13 +22,14 @@ use serde::{Deserialize, Serialize};
 
 pub use model::LatencyModel;
 
-use crate::atomic_file::write_atomically;
+use crate::files::write_atomically;
 use crate::models::{ModelIdentity, Models};
 use crate::{Conditions, Error, Result, sha256_hex};
 
 /// Milliseconds of the parts of a cycle, measured on one machine with one pair of models.
 ///
-/// A cycle of depth `D` and size `V` takes `root + level(1) + ... + level(D) + verify(V)`: the text has no part in it.
+/// A cycle of depth `D` and size `V` takes `root + level(1) + ... + level(D) + verify(V)`: the text
+/// has no part in it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatencyTable {
@@ -28,15 +41,17 @@ pub struct LatencyTable {
     pub root: Surface,
     /// One draft level that expands all `W` candidates, by the depth that it makes, from 1.
     pub level: Surface,
-    /// One draft level of any depth, by the candidates that it expands, up to `W`; `null` if levels take the same time
-    /// whatever they expand.
+    /// One draft level of any depth, by the candidates that it expands, up to `W`; `null` if levels
+    /// take the same time whatever they expand.
     #[serde(default)]
     pub level_rows: Option<Surface>,
-    /// Selection, target forward, acceptance and commit, by verification size (the root not counted).
+    /// Selection, target forward, acceptance and commit, by verification size (the root not
+    /// counted).
     pub verify: Surface,
     /// The policies' own decisions.
     pub decision: DecisionCost,
-    /// How far cycle times from this table were from live cycles that it was not made of; `null` if not compared.
+    /// How far cycle times from this table were from live cycles that it was not made of; `null` if
+    /// not compared.
     pub held_out_error: Option<HeldOutError>,
 }
 
@@ -118,7 +133,8 @@ impl LatencyIdentity {
         Models { target: model(target), draft: model(draft), beam_width: *beam_width }
     }
 
-    /// The machine, for a comparison with that of a run; how tokens are chosen has no part in costs.
+    /// The machine, for a comparison with that of a run; how tokens are chosen has no part in
+    /// costs.
     pub fn conditions(&self) -> Conditions {
         let Self { device, dtype, threads, .. } = self.clone();
         Conditions { sampling: None, device: Some(device), dtype: Some(dtype), threads: Some(threads) }
@@ -126,21 +142,24 @@ impl LatencyIdentity {
 }
 
 impl GridPoint {
-    /// A point of its samples; `NaN` statistics, which [`LatencyTable::problems`] names, if there are none.
+    /// A point of its samples; `NaN` statistics, which [`LatencyTable::problems`] names, if there
+    /// are none.
     pub fn new(count: usize, context: usize, samples: Vec<f32>) -> Self {
         let [low, median, high] = [0.25, 0.5, 0.75].map(|q| quantile(&samples, q));
         Self { count, context, median, low, high, samples }
     }
 
-    /// Half width of the interval that holds the true median in 95 of 100 measurements, in milliseconds: two points
-    /// whose intervals do not overlap differ (McGill, Tukey and Larsen 1978, "Variations of box plots").
+    /// Half width of the interval that holds the true median in 95 of 100 measurements, in
+    /// milliseconds: two points whose intervals do not overlap differ (McGill, Tukey and Larsen
+    /// 1978, "Variations of box plots").
     pub fn notch(&self) -> f64 {
         1.57 * (self.high - self.low) / (self.samples.len() as f64).sqrt()
     }
 }
 
 impl Surface {
-    /// The surface of a machine whose times follow a formula, `ms(count, context)`: what would be, or a test.
+    /// The surface of a machine whose times follow a formula, `ms(count, context)`: what would be,
+    /// or a test.
     pub fn from_fn(counts: &[usize], contexts: &[usize], ms: impl Fn(f64, f64) -> f64) -> Self {
         let places = contexts.iter().flat_map(|&context| counts.iter().map(move |&count| (count, context)));
         let points = places.map(|(count, context)| {
@@ -169,12 +188,13 @@ fn ascending(values: impl Iterator<Item = usize>) -> Vec<usize> {
 }
 
 impl LatencyTable {
-    /// Version that this program writes; it reads version 1, too, which knew no [`level_rows`](LatencyTable::level_rows).
+    /// Version that this program writes; it reads version 1, too, which knew no
+    /// [`level_rows`](LatencyTable::level_rows).
     pub const VERSION: u32 = 2;
 
     /// Reads a table and refuses one with [`problems`](LatencyTable::problems).
     pub fn read(path: &Path) -> Result<Self> {
-        let text = crate::read_text(path).map_err(Error::io(path))?;
+        let text = crate::files::read_text(path).map_err(Error::io(path))?;
         Self::from_json(&text, path)
     }
 
@@ -215,7 +235,8 @@ impl LatencyTable {
         sha256_hex(self.to_json().as_bytes())
     }
 
-    /// Writes the file, complete or not at all; a table with [`problems`](LatencyTable::problems) is refused.
+    /// Writes the file, complete or not at all; a table with [`problems`](LatencyTable::problems)
+    /// is refused.
     pub fn write(&self, path: &Path) -> Result<()> {
         self.check(path)?;
         write_atomically(path, self.to_json().as_bytes())
@@ -239,7 +260,8 @@ impl LatencyTable {
     }
 }
 
-/// Quantile with linear interpolation between order statistics (Hyndman and Fan 1996, type 7); `NaN` of nothing.
+/// Quantile with linear interpolation between order statistics (Hyndman and Fan 1996, type 7);
+/// `NaN` of nothing.
 fn quantile(samples: &[f32], q: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f32::total_cmp);

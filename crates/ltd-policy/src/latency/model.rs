@@ -7,9 +7,10 @@ use super::{GridPoint, LatencyTable, Surface};
 
 /// A latency table readied for look-ups.
 ///
-/// Times are the medians, linear between grid points and constant beyond them: whether the grid reaches far enough is
-/// [`LatencyTable::covers`]'s question. They never fall with the context length, nor with the count but where the
-/// samples leave no doubt: there are kernels that are slower at two rows than at three.
+/// Times are the medians, linear between grid points and constant beyond them: whether the grid
+/// reaches far enough is [`LatencyTable::covers`]'s question. They never fall with the context
+/// length, nor with the count but where the samples leave no doubt: there are kernels that are
+/// slower at two rows than at three.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LatencyModel {
     root: Times,
@@ -48,12 +49,14 @@ impl LatencyModel {
         self.root.at(rows, context)
     }
 
-    /// The draft level that makes the tree `depth` deep, from 1, and expands `rows` candidates: none take no time.
+    /// The draft level that makes the tree `depth` deep, from 1, and expands `rows` candidates:
+    /// none take no time.
     pub fn level_ms(&self, depth: usize, rows: usize, context: usize) -> f64 {
         self.level.at(depth, context) * self.share(rows, context)
     }
 
-    /// The levels after depth `drafted.start` up to `drafted.end`, each of which expands `rows` candidates.
+    /// The levels after depth `drafted.start` up to `drafted.end`, each of which expands `rows`
+    /// candidates.
     pub fn levels_ms(&self, drafted: Range<usize>, rows: usize, context: usize) -> f64 {
         let whole = self.levels.at(drafted.end, context) - self.levels.at(drafted.start, context);
         whole * self.share(rows, context)
@@ -75,8 +78,8 @@ impl LatencyModel {
         self.verify.at(size, context)
     }
 
-    /// A whole cycle without its decisions, whose levels expand all `W` candidates. `rows` is the acceptance length of
-    /// the cycle before.
+    /// A whole cycle without its decisions, whose levels expand all `W` candidates. `rows` is the
+    /// acceptance length of the cycle before.
     pub fn cycle_ms(&self, depth: usize, size: usize, context: usize, rows: usize) -> f64 {
         let levels = self.levels_ms(0..depth, self.beam_width, context);
         self.root_ms(rows, context) + levels + self.verify_ms(size, context)

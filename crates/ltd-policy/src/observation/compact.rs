@@ -3,8 +3,8 @@
 use super::{CycleSummary, PROBABILITY_FLOOR};
 use crate::action::tree_candidates;
 
-/// Numbers per level: its 3 best path probabilities, the mass of its best 10, and the mass of the best 4, 12 and 32
-/// candidates of this level and those above.
+/// Numbers per level: its 3 best path probabilities, the mass of its best 10, and the mass of the
+/// best 4, 12 and 32 candidates of this level and those above.
 pub(super) const NUMBERS: usize = TOP + 1 + BEST_SO_FAR.len();
 const TOP: usize = 3;
 const LEVEL_MASS: usize = 10;
@@ -52,7 +52,8 @@ impl<const N: usize> Default for Best<N> {
 }
 
 impl<const N: usize> Best<N> {
-    /// Most candidates fail the first comparison: of the hundreds of a level, few are among the best.
+    /// Most candidates fail the first comparison: of the hundreds of a level, few are among the
+    /// best.
     fn insert(&mut self, score: f32) {
         if score <= self.scores[N - 1] {
             return;

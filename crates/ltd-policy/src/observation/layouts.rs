@@ -1,10 +1,11 @@
 //! The layouts there are.
 
 use super::{ObservationLayout, Source, compact, in_sequence};
+use crate::action::PolicyKind;
 use crate::action::tree_candidates;
-use crate::frozen::PolicyKind;
 
-/// Repeats of context length and depth in the reference's depth observation (100 + 14 + 14 = 128 for `W = 10`).
+/// Repeats of context length and depth in the reference's depth observation (100 + 14 + 14 = 128
+/// for `W = 10`).
 const REFERENCE_DEPTH_REPEATS: usize = 14;
 /// The same for the size observation (1210 + 29 + 29 = 1268 for `W = 10` and depth 12).
 const REFERENCE_SIZE_REPEATS: usize = 29;
@@ -21,8 +22,8 @@ impl ObservationLayout {
     /// Name of [`ObservationLayout::reference_size`].
     pub const REFERENCE_SIZE: &'static str = "reference-size";
 
-    /// What the official code's depth policy sees: scores of the newest level, `L / 1000` and `D / 10` repeated
-    /// (arXiv 2603.01639).
+    /// What the official code's depth policy sees: scores of the newest level, `L / 1000` and `D /
+    /// 10` repeated (arXiv 2603.01639).
     pub fn reference_depth(beam_width: usize, depth_cap: usize) -> Self {
         let scores = (Source::LastLevelScores, beam_width * beam_width);
         Self::reference(Self::REFERENCE_DEPTH, beam_width, depth_cap, scores, REFERENCE_DEPTH_REPEATS)
@@ -34,9 +35,9 @@ impl ObservationLayout {
         Self::reference(Self::REFERENCE_SIZE, beam_width, depth_cap, scores, REFERENCE_SIZE_REPEATS)
     }
 
-    /// What [`Source::LevelProbabilities`] tells of all levels drafted so far, with its logarithms, `L / 1000` and
-    /// `D / 10`: 184 numbers at depth 12, for any beam width. Depth and size policies see the same under names of
-    /// their own (`compact-depth`, `compact-size`).
+    /// What [`Source::LevelProbabilities`] tells of all levels drafted so far, with its logarithms,
+    /// `L / 1000` and `D / 10`: 184 numbers at depth 12, for any beam width. Depth and size
+    /// policies see the same under names of their own (`compact-depth`, `compact-size`).
     pub fn compact(kind: PolicyKind, beam_width: usize, depth_cap: usize) -> Self {
         let levels = (depth_cap + 1) * compact::NUMBERS;
         let parts = [
@@ -54,7 +55,8 @@ impl ObservationLayout {
         }
     }
 
-    /// The layout of a family (`reference`, `compact`) for one of the two decisions; `None` if there is no such family.
+    /// The layout of a family (`reference`, `compact`) for one of the two decisions; `None` if
+    /// there is no such family.
     pub fn named(family: &str, kind: PolicyKind, beam_width: usize, depth_cap: usize) -> Option<Self> {
         match (family, kind) {
             ("reference", PolicyKind::Depth) => Some(Self::reference_depth(beam_width, depth_cap)),

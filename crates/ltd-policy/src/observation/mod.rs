@@ -1,20 +1,40 @@
-//! What a policy sees of a cycle: one layout type, one writer, used in training, evaluation and serving.
+//! What a policy sees of a cycle: one layout type, one writer, used in training, evaluation and
+//! serving.
+//!
+//! ```
+//! use ltd_policy::observation::{CycleSummary, ObservationLayout};
+//!
+//! // What the published code's size policy sees of trees with a beam of two, two levels deep.
+//! let layout = ObservationLayout::reference_size(2, 2);
+//! // After the root expansion: log-probs of the two best continuations.
+//! let summary = CycleSummary {
+//!     scores: &[-0.1, -2.5],
+//!     beam_width: 2,
+//!     frontier: 2,
+//!     draft_depth: 0,
+//!     context_length: 120,
+//! };
+//! let mut observation = vec![f32::NAN; layout.len()];
+//! layout.write_into(&summary, &mut observation);
+//! assert_eq!(observation[..4], [-0.1, -2.5, 0.0, 0.0]);
+//! ```
 
 mod compact;
 mod layouts;
 
 use serde::{Deserialize, Serialize};
 
-/// What is known of a draft-and-verify cycle when a decision is due. Plain data: the same value is seen in
-/// training, evaluation and serving.
+/// What is known of a draft-and-verify cycle when a decision is due. Plain data: the same value is
+/// seen in training, evaluation and serving.
 #[derive(Debug, Clone, Copy)]
 pub struct CycleSummary<'a> {
-    /// Cumulative log-probs of all candidates drafted so far, level after level: `W + draft_depth * W * W` values, minus
-    /// infinity where a candidate was not expanded.
+    /// Cumulative log-probs of all candidates drafted so far, level after level: `W + draft_depth *
+    /// W * W` values, minus infinity where a candidate was not expanded.
     pub scores: &'a [f32],
     /// Candidates kept per level, `W`.
     pub beam_width: usize,
-    /// Candidates that the next level would expand, at most `W`; with none, nothing that it drafts could be verified.
+    /// Candidates that the next level would expand, at most `W`; with none, nothing that it drafts
+    /// could be verified.
     pub frontier: usize,
     /// Draft forwards made after the root expansion, `D`.
     pub draft_depth: usize,
@@ -23,7 +43,8 @@ pub struct CycleSummary<'a> {
 }
 
 impl<'a> CycleSummary<'a> {
-    /// Scores of the newest level: `W` after the root expansion, `W * W` after each further draft forward.
+    /// Scores of the newest level: `W` after the root expansion, `W * W` after each further draft
+    /// forward.
     pub fn last_level(&self) -> &'a [f32] {
         let width = if self.draft_depth == 0 { self.beam_width } else { self.beam_width * self.beam_width };
         &self.scores[self.scores.len() - width..]
@@ -38,10 +59,12 @@ pub enum Source {
     LastLevelScores,
     /// Scores of all levels, zero-padded.
     AllScores,
-    /// Path probabilities, seven numbers per level, zero for levels not drafted: the level's 3 best, the mass of its
-    /// best 10, and the mass of the best 4, 12 and 32 candidates of this level and those above.
+    /// Path probabilities, seven numbers per level, zero for levels not drafted: the level's 3
+    /// best, the mass of its best 10, and the mass of the best 4, 12 and 32 candidates of this
+    /// level and those above.
     LevelProbabilities,
-    /// The logarithms of these, floored at that of [`PROBABILITY_FLOOR`]; zero for levels not drafted.
+    /// The logarithms of these, floored at that of [`PROBABILITY_FLOOR`]; zero for levels not
+    /// drafted.
     LevelLogProbabilities,
     /// `L`, repeated over the segment.
     ContextLength,
@@ -99,9 +122,11 @@ pub struct ObservationLayout {
     pub segments: Vec<Segment>,
 }
 
-/// Stands for the log-prob of an impossible candidate, minus infinity, which would spoil the network's sums.
+/// Stands for the log-prob of an impossible candidate, minus infinity, which would spoil the
+/// network's sums.
 const LOWEST_SCORE: f32 = -1e4;
-/// Path probability below which candidates are all alike: they are accepted less than once in 20,000 cycles.
+/// Path probability below which candidates are all alike: they are accepted less than once in
+/// 20,000 cycles.
 pub const PROBABILITY_FLOOR: f32 = 5e-5;
 impl ObservationLayout {
     /// Numbers in an observation.
@@ -122,7 +147,8 @@ impl ObservationLayout {
         ends.is_some_and(|length| length > 0)
     }
 
-    /// What a layout that was read from a file should have, and what it has instead; `None` if it can be written.
+    /// What a layout that was read from a file should have, and what it has instead; `None` if it
+    /// can be written.
     pub(crate) fn problem(&self) -> Option<(String, String)> {
         if !self.is_contiguous() {
             return Some(("segments one after another".to_owned(), "gaps or overlaps".to_owned()));
@@ -135,8 +161,8 @@ impl ObservationLayout {
         })
     }
 
-    /// The same information with each repeated number once: what a frozen policy reads, after the repeated inputs'
-    /// weights were added up.
+    /// The same information with each repeated number once: what a frozen policy reads, after the
+    /// repeated inputs' weights were added up.
     pub(crate) fn folded(&self) -> Self {
         let parts = self.segments.iter().map(|segment| {
             let length = if segment.source.repeats() { 1 } else { segment.length };
@@ -158,8 +184,8 @@ impl ObservationLayout {
     /// Writes an observation, every number of it.
     ///
     /// # Panics
-    /// If `observation` is not [`ObservationLayout::len`] long, or the tree has another beam width or more levels
-    /// than the layout was made for.
+    /// If `observation` is not [`ObservationLayout::len`] long, or the tree has another beam width
+    /// or more levels than the layout was made for.
     pub fn write_into(&self, summary: &CycleSummary, observation: &mut [f32]) {
         assert_eq!(observation.len(), self.len(), "observation buffer");
         assert_eq!(summary.beam_width, self.beam_width, "beam width of the tree and of the layout");
@@ -222,7 +248,7 @@ fn write_padded(values: &[f32], scale: f32, target: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frozen::PolicyKind;
+    use crate::action::PolicyKind;
 
     fn summary(scores: &[f32], draft_depth: usize) -> CycleSummary<'_> {
         CycleSummary { scores, beam_width: 2, frontier: 2, draft_depth, context_length: 500 }

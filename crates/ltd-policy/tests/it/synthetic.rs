@@ -61,7 +61,8 @@ pub(crate) fn predictor() -> FrozenPredictor {
     FrozenPredictor::new(layout, factored_actions(), mlp, probes)
 }
 
-/// A machine on which a level takes `level_ms` and each candidate adds `candidate_ms` to a verification.
+/// A machine on which a level takes `level_ms` and each candidate adds `candidate_ms` to a
+/// verification.
 pub(crate) fn latency_table(level_ms: f64, candidate_ms: f64) -> LatencyTable {
     let contexts = [50, 400];
     LatencyTable {

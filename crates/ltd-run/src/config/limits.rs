@@ -1,5 +1,5 @@
-//! How large the values of a configuration can be. Beyond, they are slips of the keyboard: the memory or the
-//! time that they ask for is nowhere.
+//! How large the values of a configuration can be. Beyond, they are slips of the keyboard: the
+//! memory or the time that they ask for is nowhere.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -46,7 +46,8 @@ pub struct TrainConfig {
     pub max_new_tokens: usize,
     /// How the target's tokens are chosen, in training and in every measurement; greedy by default.
     pub sampling: SamplingParams,
-    /// Recorded cycles to learn from in place of live ones, with greedy decoding only; null learns live.
+    /// Recorded cycles to learn from in place of live ones, with greedy decoding only; null learns
+    /// live.
     pub replay: Option<ReplayConfig>,
     /// What a cycle is worth.
     pub reward: Reward,
@@ -91,7 +92,8 @@ pub struct PromptSets {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromptSet {
-    /// Question file in FastChat's `question.jsonl` form (`turns`, or `token_ids`), relative to the working folder.
+    /// Question file in FastChat's `question.jsonl` form (`turns`, or `token_ids`), relative to the
+    /// working folder.
     pub file: PathBuf,
     /// Questions to pass over.
     #[serde(default)]
@@ -106,18 +108,20 @@ pub struct PromptSet {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplayConfig {
-    /// Folder of a trace; its prompts are learned from, `prompts.train` is not. Null records `prompts.train` into the
-    /// run's folder.
+    /// Folder of a trace; its prompts are learned from, `prompts.train` is not. Null records
+    /// `prompts.train` into the run's folder.
     pub trace: Option<PathBuf>,
-    /// Latency table of the machine to learn for. Null measures this machine, into the run's folder.
+    /// Latency table of the machine to learn for. Null measures this machine, into the run's
+    /// folder.
     pub latency: Option<PathBuf>,
     /// Ends a recording after this time, at a prompt's end; null records all prompts.
     pub max_minutes: Option<Minutes>,
-    /// Share of the recorded prompts that nothing is learned from: snapshots are compared on them, and gains
-    /// predicted.
+    /// Share of the recorded prompts that nothing is learned from: snapshots are compared on them,
+    /// and gains predicted.
     #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
     pub held_out: f64,
-    /// Whether the times that a stage learns from scatter as the table's samples do, or are its medians.
+    /// Whether the times that a stage learns from scatter as the table's samples do, or are its
+    /// medians.
     pub noise: bool,
 }
 
@@ -167,12 +171,13 @@ pub struct SizeConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StagesConfig {
-    /// The size policy alone, on trees whose depth is drawn anew for each cycle; null leaves the stage out.
+    /// The size policy alone, on trees whose depth is drawn anew for each cycle; null leaves the
+    /// stage out.
     pub size: Option<SizeStage>,
     /// The factored policy's predictor, on recorded trees; null leaves the stage out.
     pub predictor: Option<PredictorStage>,
-    /// Both policies of the pair as imitations of the factored policy, from which later stages go on; null leaves the
-    /// stage out.
+    /// Both policies of the pair as imitations of the factored policy, from which later stages go
+    /// on; null leaves the stage out.
     pub imitation: Option<ImitationStage>,
     /// The depth policy alone, at a fixed verification size; null leaves the stage out.
     pub depth: Option<DepthStage>,
@@ -181,7 +186,8 @@ pub struct StagesConfig {
     pub rounds: usize,
     /// Stages in which one policy learns against the other, which is frozen.
     pub round: Vec<RoundStage>,
-    /// Snapshots per stage, evenly spaced, among which the fastest on the validation prompts is kept.
+    /// Snapshots per stage, evenly spaced, among which the fastest on the validation prompts is
+    /// kept.
     #[schemars(transform = within(limits::CANDIDATES))]
     pub candidates: usize,
 }
@@ -205,8 +211,8 @@ pub struct PredictorStage {
     /// Highest step size of Adam; it falls linearly to 0.
     #[schemars(transform = within(limits::LEARNING_RATES))]
     pub learning_rate: f64,
-    /// Whether to find, by replay, above which size nothing is gained: what could only be verified with more candidates
-    /// is not drafted. If not, all of `size.sizes` are there to choose.
+    /// Whether to find, by replay, above which size nothing is gained: what could only be verified
+    /// with more candidates is not drafted. If not, all of `size.sizes` are there to choose.
     pub find_size_limit: bool,
     /// Ends the stage early after this time; null never does.
     pub max_minutes: Option<Minutes>,
@@ -298,7 +304,8 @@ pub struct RoundStage {
     /// Ends the stage early after this time; null never does.
     #[serde(default)]
     pub max_minutes: Option<Minutes>,
-    /// Where its cycles come from, `live` say for a short finish; null takes recorded ones if the run has any.
+    /// Where its cycles come from, `live` say for a short finish; null takes recorded ones if the
+    /// run has any.
     #[serde(default)]
     pub backend: Option<Backend>,
 }
@@ -310,12 +317,15 @@ pub struct EvaluationConfig {
     /// Tokens generated per prompt at most.
     #[schemars(transform = within(limits::COUNTS))]
     pub max_new_tokens: usize,
-    /// EAGLE-3's own setting, the contender `eagle-default`; also stands in for a policy that has no stage.
+    /// EAGLE-3's own setting, the contender `eagle-default`; also stands in for a policy that has
+    /// no stage.
     pub default: StaticSetting,
-    /// Settings among which the contender `best-constant` is sought, on the validation prompts. With recordings it is
-    /// sought among the six that are fastest in replay, of all that the latency table covers.
+    /// Settings among which the contender `best-constant` is sought, on the validation prompts.
+    /// With recordings it is sought among the six that are fastest in replay, of all that the
+    /// latency table covers.
     pub grid: Grid,
-    /// Ends each measurement on the validation prompts after this time, at a prompt's end; null uses all prompts.
+    /// Ends each measurement on the validation prompts after this time, at a prompt's end; null
+    /// uses all prompts.
     pub validation_max_minutes: Option<Minutes>,
     /// Ends the final comparison after this time, at a prompt's end; null uses all prompts.
     pub max_minutes: Option<Minutes>,
@@ -346,7 +356,8 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// All pairs that differ: sizes beyond what a depth's tree holds are all the same tree, and stand once.
+    /// All pairs that differ: sizes beyond what a depth's tree holds are all the same tree, and
+    /// stand once.
     pub fn settings(&self, beam_width: usize) -> Vec<StaticSetting> {
         let mut settings = Vec::new();
         for &depth in &self.depths {

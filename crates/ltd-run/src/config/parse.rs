@@ -15,9 +15,9 @@ use ltd_engine::EngineConfig;
 const MOST_PROBLEMS: usize = 200;
 
 impl TrainConfig {
-    /// Reads a configuration, applies `path=value` overrides, fills in the preset's values and checks
-    /// everything. All problems are reported at once. Overrides are applied in their order, the preset's
-    /// before all others: it says what there is to change.
+    /// Reads a configuration, applies `path=value` overrides, fills in the preset's values and
+    /// checks everything. All problems are reported at once. Overrides are applied in their order,
+    /// the preset's before all others: it says what there is to change.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
         let text = ltd_policy::read_text(path)
             .map_err(|source| Error::ConfigFile { path: path.to_owned(), source })?;
@@ -77,8 +77,8 @@ fn placeholders() -> Value {
     })
 }
 
-/// JSON whose objects have each key once: of two values, a reader of the file could take either for the one
-/// that counts.
+/// JSON whose objects have each key once: of two values, a reader of the file could take either for
+/// the one that counts.
 fn json_value(text: &str) -> serde_json::Result<Value> {
     struct Distinct(Value);
 
@@ -144,8 +144,8 @@ fn json_value(text: &str) -> serde_json::Result<Value> {
     serde_json::from_str(text).map(|Distinct(value)| value)
 }
 
-/// The value of a `path=value`: JSON, or the text itself where it does not begin as JSON that only text could
-/// need.
+/// The value of a `path=value`: JSON, or the text itself where it does not begin as JSON that only
+/// text could need.
 fn override_value(text: &str) -> Result<Value, String> {
     match json_value(text) {
         Ok(value) => Ok(value),
@@ -179,7 +179,7 @@ fn set(config: &mut Value, text: &str) -> Result<(), String> {
             Value::Array(items) => {
                 let count = items.len();
                 let item = key.parse::<usize>().ok().and_then(|index| items.get_mut(index));
-                item.ok_or_else(|| format!("`{key}` is no index into a list of {count}"))?
+                item.ok_or_else(|| format!("`{key}` is not an index into a list of {count}"))?
             }
             // What is null may be spelt out.
             Value::Null => {
@@ -189,7 +189,8 @@ fn set(config: &mut Value, text: &str) -> Result<(), String> {
             other => return Err(format!("`{key}` cannot be set inside {}", kind_of(other))),
         };
     }
-    *place = value;
+    // As in a file, an object changes the keys that it has.
+    *place = merge(place.take(), value);
     Ok(())
 }
 
@@ -210,8 +211,8 @@ fn merge(base: Value, over: Value) -> Value {
     }
 }
 
-/// Parses, notes the first problem, mends it from `valid`, and goes on until all problems are known. The result is
-/// only for finding further problems unless there were none.
+/// Parses, notes the first problem, mends it from `valid`, and goes on until all problems are
+/// known. The result is only for finding further problems unless there were none.
 fn parse_all(mut value: Value, valid: &Value) -> (Option<TrainConfig>, Problems) {
     let mut problems = Problems::default();
     for _ in 0..MOST_PROBLEMS {
@@ -233,7 +234,7 @@ fn parse_all(mut value: Value, valid: &Value) -> (Option<TrainConfig>, Problems)
             remove(&mut value, &keys);
             continue;
         } else {
-            problems.add(path_text(&keys), message);
+            problems.add(path_text(&keys), in_plain_words(&message));
         }
         if !mend(&mut value, valid, &keys) {
             break;
@@ -272,6 +273,38 @@ impl Key {
     }
 }
 
+/// What a value's parser says, without the names that Rust has for kinds of values.
+fn in_plain_words(message: &str) -> String {
+    let words = [
+        ("a sequence", "a list"),
+        ("sequence", "a list"),
+        ("map", "an object"),
+        ("path string", "text"),
+        ("a string", "text"),
+        ("a boolean", "true or false"),
+        ("f64", "a number"),
+        ("u32", "a whole number"),
+        ("u64", "a whole number"),
+        ("usize", "a whole number"),
+    ];
+    let wrong = ["invalid type: ", "invalid value: "].iter().find_map(|start| message.strip_prefix(start));
+    let Some((found, expected)) = wrong.and_then(|wrong| wrong.split_once(", expected ")) else {
+        return message.to_owned();
+    };
+    let plain = |text: &str| match words.iter().find(|(rust, _)| *rust == text) {
+        Some((_, plain)) => (*plain).to_owned(),
+        None if text.starts_with("struct ") => "an object".to_owned(),
+        None => text.to_owned(),
+    };
+    let found = match found.split_once(' ') {
+        Some(("string", value)) => value.to_owned(),
+        Some(("integer" | "boolean", value)) => value.replace('`', ""),
+        Some(("floating", value)) => value.strip_prefix("point ").unwrap_or(value).replace('`', ""),
+        _ => plain(found),
+    };
+    format!("is {found}, expected {}", plain(expected))
+}
+
 fn path_text(keys: &[Key]) -> String {
     let mut text = String::new();
     for key in keys {
@@ -296,7 +329,8 @@ fn remove(value: &mut Value, keys: &[Key]) {
     }
 }
 
-/// Puts the valid value in the place of the broken one, or of the nearest part of the path that has a valid value.
+/// Puts the valid value in the place of the broken one, or of the nearest part of the path that has
+/// a valid value.
 fn mend(value: &mut Value, valid: &Value, keys: &[Key]) -> bool {
     let known = |depth: usize| keys[..depth].iter().try_fold(valid, |value, key| key.get(value)).cloned();
     for depth in (1..=keys.len()).rev() {

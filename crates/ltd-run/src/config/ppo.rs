@@ -24,8 +24,8 @@ pub enum Advantage {
     /// From the action that was taken, by generalised advantage estimation.
     #[default]
     Sampled,
-    /// From all actions, whose outcomes recorded cycles tell: the objective's expectation over actions is taken
-    /// exactly. Same optimum, less variance.
+    /// From all actions, whose outcomes recorded cycles tell: the objective's expectation over
+    /// actions is taken exactly. Same optimum, less variance.
     Exact,
 }
 
@@ -45,7 +45,8 @@ pub struct PpoConfig {
     /// Discount per step.
     #[schemars(transform = within(0.0..=1.0))]
     pub gamma: f64,
-    /// Bias-variance trade-off of the advantages (arXiv 1506.02438); 1 is Monte Carlo, 0 is one-step.
+    /// Bias-variance trade-off of the advantages (arXiv 1506.02438); 1 is Monte Carlo, 0 is
+    /// one-step.
     #[schemars(transform = within(0.0..=1.0))]
     pub gae_lambda: f64,
     /// How far a probability ratio may move before its gradient is cut.
@@ -60,7 +61,8 @@ pub struct PpoConfig {
     /// Largest norm of the gradient over all parameters.
     #[schemars(transform = within(limits::POSITIVE_FACTORS))]
     pub max_grad_norm: f64,
-    /// Ends an update early when the policy moved this far (KL divergence, times 1.5); null never does.
+    /// Ends an update early when the policy moved this far (KL divergence, times 1.5); null never
+    /// does.
     #[schemars(transform = within(limits::POSITIVE_FACTORS))]
     pub target_kl: Option<f64>,
     /// Where advantages come from; `exact` needs `replay`.
@@ -83,8 +85,8 @@ pub struct PpoConfig {
 }
 
 impl Default for PpoConfig {
-    /// The values of the preset `quick`. A few hundred cycles are all there is: small networks that generalise, and
-    /// several passes over rollouts short enough for a dozen updates.
+    /// The values of the preset `quick`. A few hundred cycles are all there is: small networks that
+    /// generalise, and several passes over rollouts short enough for a dozen updates.
     fn default() -> Self {
         Self {
             n_steps: 128,

@@ -21,8 +21,8 @@ pub enum Preset {
     Quick,
     /// The recipe of the paper (arXiv 2603.01639).
     Paper,
-    /// The values of the paper's released scripts, which differ from its text: 24 sizes, a smaller step size, one
-    /// epoch over short rollouts.
+    /// The values of the paper's released scripts, which differ from its text: 24 sizes, a smaller
+    /// step size, one epoch over short rollouts.
     Official,
 }
 

@@ -12,10 +12,11 @@ use super::{Preset, TrainConfig, limits};
 /// Says what each preset has for a key, where they differ.
 const PRESET_DEFAULTS: &str = "x-defaults";
 
-/// The JSON schema of a file: what is in it, and what of that may be left out because every preset has it.
+/// The JSON schema of a file: what is in it, and what of that may be left out because every preset
+/// has it.
 ///
-/// A key whose value is the same in all presets has it as `default`. Where they differ, `x-defaults` has one value per
-/// preset.
+/// A key whose value is the same in all presets has it as `default`. Where they differ,
+/// `x-defaults` has one value per preset.
 pub fn schema() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
     let settings = settings.with_transform(RecursiveTransform(tidy));
@@ -38,7 +39,8 @@ pub fn schema() -> Value {
     root
 }
 
-/// The keys that no preset has a value for: the preset's own name, and `$schema`, which is no part of a run.
+/// The keys that no preset has a value for: the preset's own name, and `$schema`, which is no part
+/// of a run.
 fn name_what_is_of_files(properties: &mut Map<String, Value>) {
     if let Some(Value::Object(preset)) = properties.get_mut("preset") {
         preset.shift_remove(PRESET_DEFAULTS);
@@ -80,8 +82,8 @@ fn tidy(schema: &mut Schema) {
     }
 }
 
-/// Notes the presets' values in the schema of an object, and takes the keys that they have from those that a file
-/// must have. True if there are others.
+/// Notes the presets' values in the schema of an object, and takes the keys that they have from
+/// those that a file must have. True if there are others.
 fn fill_in(schema: &mut Map<String, Value>, presets: &[(&str, &Value)]) -> bool {
     let mut required_within = Vec::new();
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {

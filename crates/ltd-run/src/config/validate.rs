@@ -9,7 +9,8 @@ use super::{
 };
 
 impl TrainConfig {
-    /// All impossible values, with their paths. Model folders and question files are looked at, models not loaded.
+    /// All impossible values, with their paths. Model folders and question files are looked at,
+    /// models not loaded.
     pub(super) fn problems(&self) -> Problems {
         let mut problems = Problems::default();
         for (field, problem) in self.engine.problems() {
@@ -19,7 +20,7 @@ impl TrainConfig {
             if !folder.join("config.json").is_file() {
                 let hint = self.about.as_deref().unwrap_or("scripts/setup makes the default target");
                 let missing = if folder.is_dir() {
-                    "is no model folder: it has no config.json"
+                    "is not a model folder: it has no config.json"
                 } else {
                     "is not there"
                 };

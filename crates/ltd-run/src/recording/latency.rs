@@ -3,6 +3,7 @@
 use crate::config::TrainConfig;
 use crate::machine::{device_model, driver};
 use crate::{Error, Interrupt, Progress, Result};
+use ltd_console::count;
 use ltd_engine::{Engine, Learned};
 use ltd_env::latency::{LatencyPlan, Measured, held_out_error, measure};
 use ltd_policy::{
@@ -22,12 +23,12 @@ const MOST_MEASUREMENTS: u64 = 4;
 /// Cycles per kind of decision.
 const DECISION_CYCLES: usize = 40;
 
-/// Measures what the parts of a cycle cost on this machine, with `repeats` cycles per verification size and context
-/// length and more where they scatter, and the error of the table on live cycles.
+/// Measures what the parts of a cycle cost on this machine, with `repeats` cycles per verification
+/// size and context length and more where they scatter, and the error of the table on live cycles.
 ///
 /// # Errors
-/// If the engine's cache has no room for the trees, the models fail, the machine was too busy to measure
-/// anything, or there was a wish to stop.
+/// If the engine's cache has no room for the trees, the models fail, the machine was too busy to
+/// measure anything, or there was a wish to stop.
 pub fn measure_latency(
     config: &TrainConfig,
     engine: &Engine,
@@ -117,7 +118,8 @@ fn plan(config: &TrainConfig, engine: &Engine, repeats: usize) -> Result<Latency
     })
 }
 
-/// Time of the decisions of networks of the configured shape, inside cycles, where their weights are cold.
+/// Time of the decisions of networks of the configured shape, inside cycles, where their weights
+/// are cold.
 fn decision_cost(
     config: &TrainConfig,
     engine: &Engine,
@@ -156,7 +158,8 @@ fn decision_cost(
     Ok(DecisionCost { depth_us: cost(PolicyKind::Depth)?, size_us: cost(PolicyKind::Size)? })
 }
 
-/// A network of a shape; what its weights are does not matter for its time, but zeros would be skipped.
+/// A network of a shape; what its weights are does not matter for its time, but zeros would be
+/// skipped.
 fn network(inputs: usize, hidden: &[usize], outputs: usize) -> Mlp {
     let widths: Vec<usize> = [inputs].into_iter().chain(hidden.iter().copied()).chain([outputs]).collect();
     let layers: Vec<Linear> = widths
@@ -170,15 +173,19 @@ fn network(inputs: usize, hidden: &[usize], outputs: usize) -> Mlp {
     Mlp::new(&layers)
 }
 
-/// The table in words: milliseconds of verification at a middling context length, and what else is worth knowing.
+/// The table in words: milliseconds of verification at a middling context length, and what else is
+/// worth knowing.
 pub fn describe_latency(table: &LatencyTable) -> String {
     let (identity, model) = (&table.identity, table.model());
     let context = table.verify.contexts().get(1).copied().unwrap_or_default();
     let deepest = table.level.counts().last().copied().unwrap_or_default();
     let mut lines = vec![
         format!(
-            "{} ({}), {}, {} threads; milliseconds at context length {context}\n",
-            identity.device, identity.machine, identity.dtype, identity.threads
+            "{} ({}), {}, {}; milliseconds at context length {context}\n",
+            identity.device,
+            identity.machine,
+            identity.dtype,
+            count(identity.threads, "thread")
         ),
         "| verification size | verify ms |\n| --- | --- |".to_owned(),
     ];

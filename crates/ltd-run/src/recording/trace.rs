@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ltd_console::count;
 use ltd_engine::Engine;
 use ltd_engine::text::Prompt;
 use ltd_env::trace::{TRACE_VERSION, TraceHeader, TraceWriter, record_sequence};
@@ -32,11 +33,13 @@ pub struct Recording<'a> {
     pub max_time: Option<Duration>,
 }
 
-/// Decodes the prompts greedily, each until a token of `eos`, and records the draft trees along the way, as deep as the
-/// engine drafts. Prompts that the trace holds already are passed over: so an interrupted recording goes on.
+/// Decodes the prompts greedily, each until a token of `eos`, and records the draft trees along the
+/// way, as deep as the engine drafts. Prompts that the trace holds already are passed over: so an
+/// interrupted recording goes on.
 ///
 /// # Errors
-/// If it is interrupted, if the folder holds another trace or cannot be written, or if the models fail.
+/// If it is interrupted, if the folder holds another trace or cannot be written, or if the models
+/// fail.
 pub fn record(
     recording: &Recording,
     config: &TrainConfig,
@@ -57,7 +60,8 @@ pub fn record(
         if !writer.recorded().contains(&number) {
             let sequence = match record_sequence(engine, &header, number, &prompt.ids, batch, interrupt) {
                 Err(ltd_env::Error::Interrupted) => {
-                    task.finish(&format!("interrupted after {index} prompts, which are kept"));
+                    let kept = count(writer.recorded().len(), "prompt");
+                    task.finish(&format!("interrupted: {} holds {kept}", out.display()));
                     return Err(ltd_env::Error::Interrupted.into());
                 }
                 sequence => sequence?,
@@ -73,11 +77,15 @@ pub fn record(
             break;
         }
     }
+    let recorded = if positions > 0 {
+        format!("{} recorded, {:.1} ms each", count(positions, "position"), pace(positions))
+    } else {
+        "nothing left to record".to_owned()
+    };
     task.finish(&format!(
-        "{positions} positions recorded, {:.1} ms each; {} now holds {} prompts, {:.1} MB",
-        pace(positions),
+        "{recorded}; {} now holds {}, {:.1} MB",
         out.display(),
-        writer.recorded().len(),
+        count(writer.recorded().len(), "prompt"),
         writer.bytes() as f64 / 1e6
     ));
     Ok(())

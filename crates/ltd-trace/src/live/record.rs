@@ -53,6 +53,9 @@ pub(crate) struct RecordArgs {
 pub(crate) fn record(args: &RecordArgs) -> Result<()> {
     check_output_folder("--out", &args.out)?;
     let config = TrainConfig::load(&args.config, &args.overrides)?;
+    if !config.sampling.is_greedy() {
+        return Err(Error::Sampling { sampling: config.sampling });
+    }
     let text = TextModel::of(&config.engine)?;
     let engine = Engine::open(&config.engine, &text)?;
     for warning in engine.warnings() {

@@ -117,7 +117,8 @@ fn from_prompts_to_what_a_policy_could_gain() {
         ["record", "--config", &config, "--questions", &questions, "--limit", "1", "--out", &gaps];
     succeed(&[&arguments[..], &every[..]].concat());
 
-    // Beside other programs a forward of the tiny pair can take ten times as long as alone: then this is said.
+    // Beside other programs a forward of the tiny pair can take ten times as long as alone: then
+    // this is said.
     let output = run(&["latency", "--config", &config, "--repeats", "5", "--out", &latency]);
     let (found, error) = (text(&output.stdout), text(&output.stderr));
     if output.status.success() {

@@ -11,8 +11,8 @@ use ltd_run::statistics::{entropy, interval, quartiles, ratio_interval};
 /// One row of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Comparison {
-    /// `ar`, `eagle-default`, `eagle-constant`, `best-constant`, `pair` or `factored`; `depth D, size V` and the folders of packages
-    /// where those were asked for.
+    /// `ar`, `eagle-default`, `eagle-constant`, `best-constant`, `pair` or `factored`; `depth D,
+    /// size V` and the folders of packages where those were asked for.
     pub(crate) name: String,
     /// `sum(tau) / sum(T)` over all prompts.
     pub(crate) tokens_per_second: f64,
@@ -32,8 +32,8 @@ pub(crate) struct Comparison {
     pub(crate) mean_depth: f64,
     /// Mean verification size.
     pub(crate) mean_size: f64,
-    /// Entropy of the chosen depths over the cycles, in bits: as a decision depends on the state alone, this is its
-    /// mutual information with the state. 0 is a constant.
+    /// Entropy of the chosen depths over the cycles, in bits: as a decision depends on the state
+    /// alone, this is its mutual information with the state. 0 is a constant.
     pub(crate) depth_information: f64,
     /// The same of the sizes.
     pub(crate) size_information: f64,
@@ -43,7 +43,8 @@ pub(crate) struct Comparison {
     pub(crate) verify_share: f64,
     /// Share that decisions take.
     pub(crate) policy_share: f64,
-    /// Prompts whose output equals plain decoding's, token for token. In 16-bit types rounding can part them.
+    /// Prompts whose output equals plain decoding's, token for token. In 16-bit types rounding can
+    /// part them.
     pub(crate) same_output: usize,
 }
 

@@ -1,10 +1,12 @@
-//! Measuring ways to decode against each other: same process, same prompts, in turns of a few tokens.
+//! Measuring ways to decode against each other: same process, same prompts, in turns of a few
+//! tokens.
 
 mod comparison;
 mod summary;
 
 use std::time::{Duration, Instant};
 
+use ltd_console::count;
 use ltd_engine::text::Prompt;
 use ltd_engine::{
     Controller, CycleOutcome, CycleStats, Engine, Generation, Sampler, Session, Static, StopRule, WholeBeam,
@@ -91,8 +93,8 @@ impl Measurement {
         CycleStats::merged(&self.prompts)
     }
 
-    /// Time that its cycles took over what they should have: the median, as a moment's disturbance says nothing of a
-    /// contender.
+    /// Time that its cycles took over what they should have: the median, as a moment's disturbance
+    /// says nothing of a contender.
     ///
     /// # Panics
     /// If there were no costs to compare with.
@@ -132,8 +134,9 @@ struct Decoding {
 }
 
 impl Arena<'_> {
-    /// Lets all contenders decode all prompts, or as many as fit in `limit` (two at least). An answer that
-    /// ends before its first token has no cycle, says nothing of anybody, and is left out.
+    /// Lets all contenders decode all prompts, or as many as fit in `limit` (two at least). An
+    /// answer that ends before its first token has no cycle, says nothing of anybody, and is left
+    /// out.
     ///
     /// # Errors
     /// If there was no cycle at all, or a model fails.
@@ -176,12 +179,13 @@ impl Arena<'_> {
         if measured == 0 {
             return Err(Error::NothingMeasured { task: name.to_owned(), prompts: prompts.len() });
         }
-        task.finish(&format!("{} contenders measured on {measured} prompts", measurements.len()));
+        let contenders = count(measurements.len(), "contender");
+        task.finish(&format!("{contenders} measured on {}", count(measured, "prompt")));
         Ok(measurements)
     }
 
-    /// All contenders answer one prompt, a few tokens each in turn: what disturbs the machine for a second disturbs
-    /// all of them alike. Statistics and output of each.
+    /// All contenders answer one prompt, a few tokens each in turn: what disturbs the machine for a
+    /// second disturbs all of them alike. Statistics and output of each.
     fn race(
         &self,
         contenders: &mut [Contender],

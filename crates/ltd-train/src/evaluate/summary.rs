@@ -26,7 +26,8 @@ pub(crate) struct Summary {
     pub(crate) prompts: usize,
     /// Stage whose policies were selected.
     pub(crate) stage: String,
-    /// Contender that an export of the run decides like: `pair`, `factored`, or `best-constant` if it falls back.
+    /// Contender that an export of the run decides like: `pair`, `factored`, or `best-constant` if
+    /// it falls back.
     pub(crate) ships: String,
     /// Why it falls back, if it does.
     pub(crate) fallback: Option<Fallback>,
@@ -49,7 +50,8 @@ pub(crate) struct GridPoint {
     pub(crate) size: usize,
     /// On the validation prompts.
     pub(crate) tokens_per_second: f64,
-    /// On the recordings, at the times of those live cycles; `null` without recordings. Where it is known, it decides.
+    /// On the recordings, at the times of those live cycles; `null` without recordings. Where it is
+    /// known, it decides.
     pub(crate) at_live_times: Option<f64>,
 }
 
@@ -66,7 +68,8 @@ pub(crate) struct Prediction {
     pub(crate) clairvoyant: f64,
     /// `tokens_per_second / best_constant - 1`.
     pub(crate) gain: f64,
-    /// The same if cycles of both took as much longer than the table says as they did live; `null` if none were run.
+    /// The same if cycles of both took as much longer than the table says as they did live; `null`
+    /// if none were run.
     pub(crate) gain_at_live_times: Option<f64>,
     /// Share of the gap between constant and clairvoyant that is closed; `null` if there is none.
     pub(crate) closed: Option<f64>,

@@ -1,5 +1,5 @@
-//! TensorBoard event files: records (`TFRecord`) of protocol buffers (TensorFlow's `event.proto` and `summary.proto`, of
-//! which only the fields that are written stand here).
+//! TensorBoard event files: records (`TFRecord`) of protocol buffers (TensorFlow's `event.proto`
+//! and `summary.proto`, of which only the fields that are written stand here).
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -24,12 +24,14 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Starts the event file of `folder` anew, with the records that there are already. Files of earlier processes go:
-    /// they may end in the middle of an event, and hold steps that will be taken once more.
+    /// Starts the event file of `folder` anew, with the records that there are already. Files of
+    /// earlier processes go: they may end in the middle of an event, and hold steps that will be
+    /// taken once more.
     pub(super) fn create(folder: &Path, records: &[Record]) -> Result<Self> {
         let io = |source| Error::Io { path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(io)?;
-        // TensorBoard goes on from file to file in the order of their names, which begin with a time.
+        // TensorBoard goes on from file to file in the order of their names, which begin with a
+        // time.
         let mut time = unix_time();
         for entry in folder.read_dir().map_err(io)? {
             let path = entry.map_err(io)?.path();
@@ -70,7 +72,8 @@ impl Events {
 
 /// Appends a `TFRecord`: length, content, and a checksum of each.
 fn append_record(content: &[u8], bytes: &mut Vec<u8>) {
-    // Checksums of data that holds checksums would be weak: they are rotated, and a constant is added.
+    // Checksums of data that holds checksums would be weak: they are rotated, and a constant is
+    // added.
     let checksum =
         |data: &[u8]| crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
     let length = (content.len() as u64).to_le_bytes();

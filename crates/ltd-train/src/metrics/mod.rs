@@ -29,8 +29,8 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// Goes on with the curves of the run in `folder`, whose lines are in `json_lines`: what stands there after the
-    /// first `length` bytes will be written again, and is dropped.
+    /// Goes on with the curves of the run in `folder`, whose lines are in `json_lines`: what stands
+    /// there after the first `length` bytes will be written again, and is dropped.
     pub(crate) fn open(json_lines: &Path, length: u64, folder: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: json_lines.to_owned(), source };
         let mut options = OpenOptions::new();
@@ -49,7 +49,8 @@ impl Metrics {
         Ok(())
     }
 
-    /// Bytes of the lines so far. A checkpoint notes them: the records in them are those of its past.
+    /// Bytes of the lines so far. A checkpoint notes them: the records in them are those of its
+    /// past.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
@@ -68,8 +69,8 @@ impl Metrics {
     }
 }
 
-/// The records in the first `length` bytes, and the length of the lines that are whole: a machine that lost its power
-/// may have lost the end of a file.
+/// The records in the first `length` bytes, and the length of the lines that are whole: a machine
+/// that lost its power may have lost the end of a file.
 fn read(mut lines: &File, length: u64) -> std::io::Result<(Vec<Record>, u64)> {
     let mut bytes = Vec::new();
     lines.seek(SeekFrom::Start(0))?;

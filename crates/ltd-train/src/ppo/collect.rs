@@ -136,7 +136,8 @@ impl Rollout {
         Ok(step)
     }
 
-    /// Adds values, log-probabilities and advantages: one batch for all steps, as the networks did not change.
+    /// Adds values, log-probabilities and advantages: one batch for all steps, as the networks did
+    /// not change.
     pub(crate) fn finish(
         self,
         config: &PpoConfig,
@@ -195,8 +196,8 @@ fn host(tensor: &Tensor) -> Vec<f32> {
     Vec::try_from(flat).expect("invariant: a vector of f32 on the CPU")
 }
 
-/// What each step is worth under the policy that acted, and each action's advantage over that; from log-probabilities
-/// and values of all actions, `[n_steps, n_actions]`.
+/// What each step is worth under the policy that acted, and each action's advantage over that; from
+/// log-probabilities and values of all actions, `[n_steps, n_actions]`.
 fn exact(log_probs: Vec<f32>, action_values: Vec<f32>, n_steps: usize) -> (Array1<f32>, EveryAction) {
     let shape = (n_steps, log_probs.len() / n_steps);
     let table = |values| Array2::from_shape_vec(shape, values).expect("invariant: each step has all actions");

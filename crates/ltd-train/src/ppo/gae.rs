@@ -1,8 +1,9 @@
 //! Generalised advantage estimation (arXiv 1506.02438).
 
-/// Advantages and returns (`advantage + value`) of one rollout, all `[n_steps]`. `episode_starts[t]` says that step
-/// `t` is the first of its episode; `last_value` is the value of the observation after the rollout, `last_done`
-/// whether an episode ended with the rollout's last step. f32 throughout, as in Stable-Baselines3.
+/// Advantages and returns (`advantage + value`) of one rollout, all `[n_steps]`.
+/// `episode_starts[t]` says that step `t` is the first of its episode; `last_value` is the value of
+/// the observation after the rollout, `last_done` whether an episode ended with the rollout's last
+/// step. f32 throughout, as in Stable-Baselines3.
 pub fn advantages_and_returns(
     rewards: &[f32],
     values: &[f32],

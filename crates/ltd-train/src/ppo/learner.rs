@@ -1,4 +1,5 @@
-//! A policy that learns: networks, optimiser, random streams and counters, all of which a snapshot keeps.
+//! A policy that learns: networks, optimiser, random streams and counters, all of which a snapshot
+//! keeps.
 
 use ltd_env::{Env, Step, stream};
 use ltd_policy::{Linear, Mlp};
@@ -59,8 +60,8 @@ const ROLLOUT_OBSERVATIONS: &str = "rollout.observations";
 const ROLLOUT_ACTION_VALUES: &str = "rollout.action_values";
 
 impl Learner {
-    /// Fresh networks for an environment's observations and actions. `name` tells the streams of several learners
-    /// of one run apart.
+    /// Fresh networks for an environment's observations and actions. `name` tells the streams of
+    /// several learners of one run apart.
     pub fn new(observation_len: usize, n_actions: usize, config: PpoConfig, seed: u64, name: &str) -> Self {
         let mut init = stream(seed, &format!("{name} init"));
         let networks = ActorCritic::new(observation_len, n_actions, &config.net_arch, &mut init);
@@ -116,7 +117,8 @@ impl Learner {
         self.networks.to_mlp()
     }
 
-    /// The observation that is due, `[observation]`: an environment restored from a checkpoint writes it here.
+    /// The observation that is due, `[observation]`: an environment restored from a checkpoint
+    /// writes it here.
     pub fn pending_observation(&mut self) -> &mut [f32] {
         &mut self.observation
     }
@@ -126,7 +128,8 @@ impl Learner {
         self.rollout.len() > 0
     }
 
-    /// A rollout to learn from, unless `interrupted` says so after a step: see [`Learner::fill_rollout`].
+    /// A rollout to learn from, unless `interrupted` says so after a step: see
+    /// [`Learner::fill_rollout`].
     pub fn collect(
         &mut self,
         env: &mut dyn Env,
@@ -136,8 +139,8 @@ impl Learner {
         Ok(self.fill_rollout(env, observer, interrupted)?.then(|| self.finish_rollout()))
     }
 
-    /// Takes steps until the rollout is full, or until `interrupted` says so after a step: then it is not, and the
-    /// next call goes on with the same rollout. `observer` sees each step.
+    /// Takes steps until the rollout is full, or until `interrupted` says so after a step: then it
+    /// is not, and the next call goes on with the same rollout. `observer` sees each step.
     pub fn fill_rollout(
         &mut self,
         env: &mut dyn Env,
@@ -167,8 +170,9 @@ impl Learner {
         rollout.finish(&self.config, &self.networks, &self.observation, self.episodes.at_start())
     }
 
-    /// Learns from a rollout; `progress` is the share of the stage that is over. Nothing if `interrupted` says so on the
-    /// way: then the learner is of no further use, and a snapshot of before is where learning goes on.
+    /// Learns from a rollout; `progress` is the share of the stage that is over. Nothing if
+    /// `interrupted` says so on the way: then the learner is of no further use, and a snapshot of
+    /// before is where learning goes on.
     pub fn update(
         &mut self,
         buffer: &RolloutBuffer,
@@ -211,12 +215,12 @@ impl Learner {
         Snapshot { tensors, counters }
     }
 
-    /// Returns to a snapshot of a learner of the same shape. On an error, which says what does not fit, the learner
-    /// is of no further use.
+    /// Returns to a snapshot of a learner of the same shape. On an error, which says what does not
+    /// fit, the learner is of no further use.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), String> {
         let counters: Counters =
             serde_json::from_value(snapshot.counters.clone()).map_err(|error| error.to_string())?;
-        let position = |text: &str| text.parse().map_err(|_| format!("`{text}` is no stream position"));
+        let position = |text: &str| text.parse().map_err(|_| format!("`{text}` is not a stream position"));
         self.actions.set_word_pos(position(&counters.actions)?);
         self.minibatches.set_word_pos(position(&counters.minibatches)?);
         copy(&snapshot.tensors, self.networks.named_parameters())?;

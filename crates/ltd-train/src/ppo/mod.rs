@@ -1,4 +1,5 @@
-//! Proximal policy optimisation (arXiv 1707.06347), every detail as in Stable-Baselines3; `docs/ppo.md` lists them.
+//! Proximal policy optimisation (arXiv 1707.06347), every detail as in Stable-Baselines3;
+//! `docs/ppo.md` lists them.
 
 mod actor_critic;
 mod adam;

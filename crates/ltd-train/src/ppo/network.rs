@@ -15,7 +15,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// Orthogonal weights and zero biases, drawn from `random`; `head_gain` scales the last layer's weights.
+    /// Orthogonal weights and zero biases, drawn from `random`; `head_gain` scales the last layer's
+    /// weights.
     pub fn new(
         inputs: usize,
         hidden: &[usize],

@@ -84,8 +84,8 @@ impl RolloutBuffer {
         }
     }
 
-    /// Share of the returns' variance that the values explain: 1 is perfect, 0 as good as a constant. `NaN` if all
-    /// returns are equal.
+    /// Share of the returns' variance that the values explain: 1 is perfect, 0 as good as a
+    /// constant. `NaN` if all returns are equal.
     pub fn explained_variance(&self) -> f64 {
         let variance = |values: &Array1<f32>| values.mapv(f64::from).var(0.0);
         let returns = variance(&self.returns);

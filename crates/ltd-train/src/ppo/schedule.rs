@@ -2,8 +2,8 @@
 
 use ltd_run::config::PpoConfig;
 
-/// The step size after a share `progress` (0..=1) of a stage: a linear rise over the warm-up, then a linear fall to 0
-/// or a constant.
+/// The step size after a share `progress` (0..=1) of a stage: a linear rise over the warm-up, then
+/// a linear fall to 0 or a constant.
 pub fn learning_rate(config: &PpoConfig, progress: f64) -> f64 {
     let warmup = config.warmup_fraction;
     if progress < warmup {

@@ -52,7 +52,8 @@ pub struct UpdateStats {
 
 /// The actions over which the objective is averaged: of each step the one taken, or all of them.
 struct Chosen<'b> {
-    /// Logarithm of the ratio of the probabilities now and when the policy acted; `[batch]`, or `[batch, n_actions]`.
+    /// Logarithm of the ratio of the probabilities now and when the policy acted; `[batch]`, or
+    /// `[batch, n_actions]`.
     log_ratio: Tensor,
     /// The same shape.
     advantages: &'b Tensor,
@@ -71,8 +72,8 @@ impl<'b> Chosen<'b> {
         Self { log_ratio, advantages: &every.advantages, probabilities: Some(every.log_probs.exp()) }
     }
 
-    /// Mean over steps, and over the actions of each as the policy that acted chooses among them: what the mean over
-    /// actions taken estimates.
+    /// Mean over steps, and over the actions of each as the policy that acted chooses among them:
+    /// what the mean over actions taken estimates.
     fn mean(&self, values: &Tensor) -> Tensor {
         match &self.probabilities {
             None => values.mean(Kind::Float),
@@ -82,8 +83,8 @@ impl<'b> Chosen<'b> {
         }
     }
 
-    /// Advantages in units of their deviation. The mean of all actions' advantages is 0 at every step by definition,
-    /// and need not be taken off.
+    /// Advantages in units of their deviation. The mean of all actions' advantages is 0 at every
+    /// step by definition, and need not be taken off.
     fn normalised(&self) -> Tensor {
         let advantages = self.advantages;
         match self.probabilities {
@@ -138,9 +139,9 @@ struct Means {
     grad_norm: f64,
 }
 
-/// Improves the networks on a rollout; `orders` gives the order of its steps in each epoch. Nothing if
-/// `interrupted` says so between two minibatches: then the networks and the optimiser are somewhere on the
-/// way.
+/// Improves the networks on a rollout; `orders` gives the order of its steps in each epoch. Nothing
+/// if `interrupted` says so between two minibatches: then the networks and the optimiser are
+/// somewhere on the way.
 pub fn update(
     config: &PpoConfig,
     networks: &ActorCritic,

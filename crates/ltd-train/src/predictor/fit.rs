@@ -26,8 +26,8 @@ pub(crate) struct Fitted {
     pub(crate) measured: Measurement,
 }
 
-/// Among which sizes to choose, for each limit that is tried: the smaller the largest size, the less is drafted that
-/// could only be verified with more; the more the fewer outcomes remain.
+/// Among which sizes to choose, for each limit that is tried: the smaller the largest size, the
+/// less is drafted that could only be verified with more; the more the fewer outcomes remain.
 pub(crate) fn size_tables(
     sizes: &SizeActions,
     constants: &[Constant],
@@ -44,9 +44,9 @@ pub(crate) fn size_tables(
     (first..=sizes.sizes.len()).take(LIMITS).map(up_to).collect()
 }
 
-/// Fits a predictor for each of some tables of sizes, finds its rule, and keeps the policy that is fastest on the
-/// held-out recordings. `observer` sees each epoch of each table and says whether to go on; nothing is returned if not
-/// even one was fitted.
+/// Fits a predictor for each of some tables of sizes, finds its rule, and keeps the policy that is
+/// fastest on the held-out recordings. `observer` sees each epoch of each table and says whether to
+/// go on; nothing is returned if not even one was fitted.
 #[expect(clippy::too_many_arguments, reason = "what is learned from, what is learned, and who watches")]
 pub(crate) fn fit(
     recorded: &Recorded,
@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(largest(4, true), [4, 8, 16]);
         // A size between two of the table is within the next larger one.
         assert_eq!(largest(5, true), [8, 16, 32]);
-        assert_eq!(largest(1, true), [4, 8, 16], "one size is no choice");
+        assert_eq!(largest(1, true), [4, 8, 16], "one size is not a choice");
         assert_eq!(largest(32, true), [32]);
         assert_eq!(largest(60, true), [32]);
         assert_eq!(largest(4, false), [32]);

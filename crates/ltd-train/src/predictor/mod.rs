@@ -1,4 +1,5 @@
-//! Training of the factored policy: a predictor of accepted tokens, and the rule that weighs them against time.
+//! Training of the factored policy: a predictor of accepted tokens, and the rule that weighs them
+//! against time.
 
 mod fit;
 mod network;

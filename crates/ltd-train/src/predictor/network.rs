@@ -8,8 +8,9 @@ use crate::ppo::Network;
 
 /// Predicts expected accepted tokens, `[stops * sizes]`, from an observation.
 ///
-/// Nothing makes what it predicts grow with depth and size, though the mean of the truth does: outputs that can only
-/// grow overrate what deeper levels add where they add nothing, and the policy drafts too deep.
+/// Nothing makes what it predicts grow with depth and size, though the mean of the truth does:
+/// outputs that can only grow overrate what deeper levels add where they add nothing, and the
+/// policy drafts too deep.
 #[derive(Debug)]
 pub(crate) struct Predictor {
     network: Network,

@@ -14,8 +14,8 @@ const SETTLED: f64 = 1e-3;
 /// Steps per margin at most: an imperfect predictor can make the iteration go round in a circle.
 const MOST_STEPS: usize = 6;
 
-/// The rule that is fastest on a trace: for each margin, `lambda` is set to the throughput it led to, from `start` on,
-/// until it stays (Dinkelbach 1967).
+/// The rule that is fastest on a trace: for each margin, `lambda` is set to the throughput it led
+/// to, from `start` on, until it stays (Dinkelbach 1967).
 pub(crate) fn settle(
     predictor: &FrozenPredictor,
     table: &LatencyTable,

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use crate::Result;
 
-/// Positions with what is seen after each depth at which drafting can end, and what each ending would accept.
+/// Positions with what is seen after each depth at which drafting can end, and what each ending
+/// would accept.
 #[derive(Debug)]
 pub(crate) struct Samples {
     /// `[positions * stops, observation]`, the depths of a position one after another.

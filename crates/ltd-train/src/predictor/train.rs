@@ -40,8 +40,8 @@ struct Tensors {
     /// `[positions, stops * sizes]`.
     accepted: Tensor,
     stops: i64,
-    /// `[stops, stops * sizes]`: 1 where a depth has been reached or is still ahead. What a cycle passed by can no
-    /// longer be chosen, and its prediction matters to nobody.
+    /// `[stops, stops * sizes]`: 1 where a depth has been reached or is still ahead. What a cycle
+    /// passed by can no longer be chosen, and its prediction matters to nobody.
     ahead: Tensor,
 }
 
@@ -62,7 +62,8 @@ impl Tensors {
         }
     }
 
-    /// Squared errors of some rows (`[batch, stops * sizes]`, 0 where nothing is ahead) and how many there are.
+    /// Squared errors of some rows (`[batch, stops * sizes]`, 0 where nothing is ahead) and how
+    /// many there are.
     fn errors(&self, predictor: &Predictor, rows: &Tensor) -> (Tensor, f64) {
         let expected = predictor.expected(&self.observations.index_select(0, rows));
         let accepted = self.accepted.index_select(0, &rows.divide_scalar_mode(self.stops, "floor"));
@@ -94,9 +95,9 @@ impl Tensors {
     }
 }
 
-/// Fits a predictor to `samples` by least squares, and keeps it as it was after the epoch with the least error on
-/// `held_out`. Squared error makes the prediction an expectation, whatever the distribution. `observer` sees each epoch
-/// and says whether to go on.
+/// Fits a predictor to `samples` by least squares, and keeps it as it was after the epoch with the
+/// least error on `held_out`. Squared error makes the prediction an expectation, whatever the
+/// distribution. `observer` sees each epoch and says whether to go on.
 pub(crate) fn train(
     samples: &Samples,
     held_out: &Samples,

@@ -11,8 +11,9 @@ use crate::recorded::Recorded;
 use ltd_run::Progress;
 use ltd_run::config::PredictorStage;
 
-/// The same predictor with the other table, or one that learned the trace again for other sizes, whichever is faster on
-/// the held-out recordings: where candidates cost another share of a cycle, another largest size is worth it.
+/// The same predictor with the other table, or one that learned the trace again for other sizes,
+/// whichever is faster on the held-out recordings: where candidates cost another share of a cycle,
+/// another largest size is worth it.
 pub(super) fn refit(
     factored: &Factored,
     recorded: &Recorded,

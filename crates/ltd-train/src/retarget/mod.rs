@@ -38,7 +38,8 @@ pub(crate) struct RetargetArgs {
     /// Folder of the new package
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// Steps of replay that each policy of a pair goes on learning for; a factored policy needs none
+    /// Steps of replay that each policy of a pair goes on learning for; a factored policy needs
+    /// none
     #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = count())]
     pub(crate) steps: usize,
     /// Seed of that learning
@@ -60,7 +61,8 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
         note!("ltd-train: warning: {}: {warning}", args.policy.display());
     }
     let table = LatencyTable::read(&args.latency)?;
-    // Until the package is written there is nothing to save: an interruption ends the program at once.
+    // Until the package is written there is nothing to save: an interruption ends the program at
+    // once.
     let interrupt = &Interrupt::default();
     let recorded = Recorded::new(&args.trace, &trace, table, HELD_OUT, interrupt)?;
     let mut retargeted = match &package.policy {
@@ -97,7 +99,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     let gain = predictions[1].gain;
     if gain <= 0.0 {
         let reason =
-            format!("replay of held-out recordings predicts a gain of {:+.1} % over it", 100.0 * gain);
+            format!("replay of held-out recordings predicts that it is {:.1} % slower", -100.0 * gain);
         retargeted.manifest.fallback = Some(Fallback { depth: constant.depth, size: constant.size, reason });
     }
     ltd_export::write(&retargeted, &args.out)?;

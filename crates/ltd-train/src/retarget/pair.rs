@@ -19,8 +19,8 @@ use ltd_run::config::{ImitationStage, PredictorStage, Preset};
 /// Observations kept with a policy, to check copies of it.
 const PROBES: usize = 32;
 
-/// The pair, or one that imitates a factored policy of the recordings if it is faster on them: where another largest
-/// size is worth it, a pair that cannot choose it has nothing to go on from.
+/// The pair, or one that imitates a factored policy of the recordings if it is faster on them:
+/// where another largest size is worth it, a pair that cannot choose it has nothing to go on from.
 pub(super) fn start(
     pair: [Choice; 2],
     recorded: &Recorded,
@@ -48,8 +48,8 @@ pub(super) fn start(
     Ok(if throughput(&imitation, recorded) > throughput(&pair, recorded) { imitation } else { pair })
 }
 
-/// Both decisions after each policy among them learned `steps` more, first the depth's, against the other one. A policy
-/// that got no faster on the recordings it learned from stays as it was.
+/// Both decisions after each policy among them learned `steps` more, first the depth's, against the
+/// other one. A policy that got no faster on the recordings it learned from stays as it was.
 pub(super) fn go_on_learning(
     [mut depth, mut size]: [Choice; 2],
     recorded: &Recorded,

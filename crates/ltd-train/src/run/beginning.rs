@@ -41,8 +41,8 @@ impl Beginning {
         })
     }
 
-    /// The configuration to go on with: what it says now, in the number type that the run has, unless a value that
-    /// matters was changed. Says which others were.
+    /// The configuration to go on with: what it says now, in the number type that the run has,
+    /// unless a value that matters was changed. Says which others were.
     pub(crate) fn goes_on_with(
         &self,
         now: TrainConfig,
@@ -136,7 +136,8 @@ fn differences(before: &Value, now: &Value, path: &str, changes: &mut Vec<Change
     }
 }
 
-/// Whether a run can go on with another value: how long it takes, and where things are whose content is compared.
+/// Whether a run can go on with another value: how long it takes, and where things are whose
+/// content is compared.
 fn may_change(path: &str) -> bool {
     let key = path.rsplit('.').next().unwrap_or(path);
     let place = matches!(path, "engine.target" | "engine.draft" | "replay.trace" | "replay.latency")

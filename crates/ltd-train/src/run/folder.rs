@@ -1,16 +1,22 @@
 //! Names of a run's files.
 
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use ltd_policy::{FolderLock, PolicyKind, is_full, remove_unfinished, write_json};
+use ltd_policy::{FolderLock, PolicyKind, is_full, is_unfinished, remove_unfinished, write_json};
 
 use crate::run::Provenance;
 use crate::{Error, Result};
 use ltd_run::config::Stage;
 use ltd_run::config::TrainConfig;
 
-/// The folder of a run. All that the run leaves is in it, and as long as this lives nobody else writes to it.
+/// Folders that were made for runs which have not begun.
+static PROVISIONAL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// The folder of a run. All that the run leaves is in it, and as long as this lives nobody else
+/// writes to it.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
@@ -29,7 +35,7 @@ impl RunFolder {
     /// The folder of a run that is to begin: it can be made, and holds no run yet.
     pub(crate) fn reserve(path: &Path) -> Result<Self> {
         // Before anything is written.
-        refuse_a_run(path)?;
+        Self::check_free(path)?;
         let new = !path.exists();
         std::fs::create_dir_all(path).map_err(|error| unusable(path, "cannot be made", error))?;
         Self::occupy(path, new)
@@ -55,10 +61,47 @@ impl RunFolder {
         Self::occupy(&name, true)
     }
 
+    /// Fails unless a run can begin in the folder `path`: it is absent, or empty but for what a run
+    /// that was killed as it began has left.
+    pub(crate) fn check_free(path: &Path) -> Result<()> {
+        refuse_a_run(path)?;
+        let was_locked = path.join(Self::LOCK).is_file();
+        let left =
+            |name: &OsStr| name == Self::LOCK || was_locked && (name == Self::CONFIG || is_unfinished(name));
+        let mut entries = path.read_dir().into_iter().flatten().flatten();
+        if path.is_file() || entries.any(|entry| !left(&entry.file_name())) {
+            if was_locked {
+                // It may be filling right now.
+                lock(path)?;
+            }
+            let problem = "exists and is not empty: choose another --run-dir, or remove it";
+            return Err(Error::RunFolder { path: path.to_owned(), problem: problem.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Removes the folders that were made for runs which have not begun: for a program that is
+    /// about to end.
+    pub(crate) fn remove_provisional() {
+        for path in PROVISIONAL.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // What cannot be removed does no harm: it is no run.
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
+
+    /// Notes that the folder stays, or is gone.
+    fn settle(&mut self) {
+        self.provisional = false;
+        PROVISIONAL.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != self.path);
+    }
+
     fn occupy(path: &Path, provisional: bool) -> Result<Self> {
+        if provisional {
+            PROVISIONAL.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+        }
         let run = Self { _lock: lock(path)?, path: path.to_owned(), provisional };
         // Another process may have begun one, and ended, since this was looked at.
-        refuse_a_run(path)?;
+        Self::check_free(path)?;
         let cannot = |error| unusable(path, "cannot be written to", error);
         tempfile::tempfile_in(path).map_err(cannot)?;
         remove_unfinished(path)?;
@@ -69,18 +112,18 @@ impl RunFolder {
     pub(crate) fn begin(&mut self, config: &TrainConfig, provenance: &Provenance) -> Result<()> {
         write_json(&self.path.join(Self::CONFIG), config)?;
         provenance.write(&self.provenance())?;
-        self.provisional = false;
+        self.settle();
         Ok(())
     }
 
     /// Opens the folder of a run that was begun.
     pub(crate) fn open(path: &Path) -> Result<(Self, TrainConfig)> {
         if !path.is_dir() {
-            let problem = "there is no such folder".to_owned();
+            let problem = "does not exist".to_owned();
             return Err(Error::RunFolder { path: path.to_owned(), problem });
         }
         if !path.join(Self::PROVENANCE).is_file() {
-            let problem = format!("is no run: it has no {}", Self::PROVENANCE);
+            let problem = format!("is not a run: it has no {}", Self::PROVENANCE);
             return Err(Error::RunFolder { path: path.to_owned(), problem });
         }
         let run = Self { _lock: lock(path)?, path: path.to_owned(), provisional: false };
@@ -142,6 +185,7 @@ impl Drop for RunFolder {
         if self.provisional {
             // What cannot be removed does no harm: it is no run.
             let _ = std::fs::remove_dir_all(&self.path);
+            self.settle();
         }
     }
 }

@@ -21,7 +21,8 @@ pub(crate) struct Provenance {
     pub(crate) command: Vec<String>,
     /// Time of the start, seconds since 1970.
     pub(crate) started_unix: u64,
-    /// Commit of the working folder's repository, with `-dirty` if it has changes; null outside a repository.
+    /// Commit of the working folder's repository, with `-dirty` if it has changes; null outside a
+    /// repository.
     pub(crate) git_revision: Option<String>,
     /// CPU, cores and memory.
     pub(crate) machine: Machine,

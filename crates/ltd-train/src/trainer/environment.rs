@@ -25,7 +25,8 @@ impl Trainer {
         })
     }
 
-    /// Verification sizes to choose among: no larger than the predictor's stage found worth it, if there was one.
+    /// Verification sizes to choose among: no larger than the predictor's stage found worth it, if
+    /// there was one.
     pub(super) fn sizes(&self) -> Result<SizeActions> {
         let finished = &self.plan[..self.checkpoint.finished_stages];
         match self.predictor_stage().filter(|stage| finished.contains(stage)) {

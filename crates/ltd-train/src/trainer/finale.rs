@@ -1,4 +1,5 @@
-//! After all stages: which pair is fastest, which constant is its strongest opponent, and how all compare.
+//! After all stages: which pair is fastest, which constant is its strongest opponent, and how all
+//! compare.
 
 use std::time::Instant;
 
@@ -85,7 +86,8 @@ impl Trainer {
         }
     }
 
-    /// The fastest constant: of the configured grid, or with recordings of those that are fastest in replay.
+    /// The fastest constant: of the configured grid, or with recordings of those that are fastest
+    /// in replay.
     fn best_constant(&self) -> Result<(StaticSetting, Vec<GridPoint>)> {
         let grid = match &self.recorded {
             Some(recorded) => self.search_replayed(recorded)?,
@@ -96,8 +98,9 @@ impl Trainer {
         Ok((StaticSetting { depth, size }, grid))
     }
 
-    /// The constants that are fastest in replay, by what replay says of them at the times that their cycles take on
-    /// the validation prompts: recordings hold more text than can be decoded here, live cycles tell the costs.
+    /// The constants that are fastest in replay, by what replay says of them at the times that
+    /// their cycles take on the validation prompts: recordings hold more text than can be decoded
+    /// here, live cycles tell the costs.
     fn search_replayed(&self, recorded: &Recorded) -> Result<Vec<GridPoint>> {
         let constants: Vec<Constant> = recorded.constants().iter().copied().take(REPLAY_FINALISTS).collect();
         let mut contenders: Vec<Contender> = constants

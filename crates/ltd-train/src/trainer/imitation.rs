@@ -12,8 +12,8 @@ use ltd_run::config::ImitationStage;
 use ltd_run::config::Stage;
 
 impl Trainer {
-    /// Teaches both policies of the pair what the factored policy decides at every recorded position. A stage that is
-    /// interrupted begins anew: it takes seconds.
+    /// Teaches both policies of the pair what the factored policy decides at every recorded
+    /// position. A stage that is interrupted begins anew: it takes seconds.
     pub(super) fn imitate(
         &mut self,
         stage: &Stage,

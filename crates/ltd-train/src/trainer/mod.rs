@@ -1,4 +1,5 @@
-//! A run from its configuration to two policies: stages, checkpoints, validation, the final comparison.
+//! A run from its configuration to two policies: stages, checkpoints, validation, the final
+//! comparison.
 
 mod checkpoint;
 mod environment;
@@ -20,6 +21,7 @@ use ltd_run::Interrupt;
 
 use checkpoint::Checkpoint;
 use pair::Pair;
+pub(crate) use recorded::check_given;
 
 use crate::Result;
 use crate::evaluate::Arena;
@@ -77,7 +79,8 @@ impl Trainer {
         Self::begin(config, RunFolder::reserve(folder)?, progress, interrupt)
     }
 
-    /// Starts a run in a folder that is called `folder`, with a number after it if there is one already.
+    /// Starts a run in a folder that is called `folder`, with a number after it if there is one
+    /// already.
     pub fn create_unique(
         config: TrainConfig,
         folder: &Path,

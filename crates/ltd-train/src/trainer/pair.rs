@@ -35,7 +35,8 @@ impl Pair {
         }
     }
 
-    /// The same with the constant that a policy learns against, if nothing was learned in its place yet.
+    /// The same with the constant that a policy learns against, if nothing was learned in its place
+    /// yet.
     pub(super) fn against(&self, counterpart: Counterpart) -> Self {
         match (counterpart, &self.size) {
             (Counterpart::FixedSize(size), Choice::Constant(_)) => {

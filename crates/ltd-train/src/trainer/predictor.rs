@@ -13,8 +13,8 @@ use ltd_run::config::PredictorStage;
 use ltd_run::config::Stage;
 
 impl Trainer {
-    /// Fits the predictor, finds the rule, and describes the factored policy. A stage that is interrupted
-    /// begins anew: it takes a minute.
+    /// Fits the predictor, finds the rule, and describes the factored policy. A stage that is
+    /// interrupted begins anew: it takes a minute.
     pub(super) fn fit_predictor(
         &mut self,
         stage: &Stage,
@@ -62,7 +62,8 @@ impl Trainer {
         self.finish_stage(1, &measured)
     }
 
-    /// What the predictor sees: it decides both, so neither kind's name is right; the depth's stands for both.
+    /// What the predictor sees: it decides both, so neither kind's name is right; the depth's
+    /// stands for both.
     fn predictor_layout(&self, predictor: &PredictorStage) -> ObservationLayout {
         // The reference's depth observation shows the newest level only, its size observation all.
         let kind = if predictor.layout == "reference" { PolicyKind::Size } else { PolicyKind::Depth };

@@ -20,7 +20,8 @@ const RECORDING_BATCH: usize = 8;
 const LATENCY_REPEATS: usize = 7;
 
 impl Trainer {
-    /// Records trees and measures this machine, unless the configuration names what was recorded and measured before.
+    /// Records trees and measures this machine, unless the configuration names what was recorded
+    /// and measured before.
     pub(super) fn ready_recordings(&mut self) -> Result<()> {
         let Some(replay) = self.config.replay.clone() else { return Ok(()) };
         let trace = replay.trace.unwrap_or_else(|| self.run.trace());
@@ -72,8 +73,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Notes which trace and which table, in these places, the run learns from, and fails if it began with
-    /// others.
+    /// Notes which trace and which table, in these places, the run learns from, and fails if it
+    /// began with others.
     fn note_recordings(&mut self, found: [String; 2], [trace, latency]: [&Path; 2]) -> Result<()> {
         match &self.checkpoint.recordings {
             None => {
@@ -92,7 +93,7 @@ impl Trainer {
 }
 
 /// Fails early if what the configuration names cannot be learned from.
-pub(super) fn check_given(
+pub(crate) fn check_given(
     replay: &ReplayConfig,
     config: &TrainConfig,
     prompts: &Prompts,

@@ -1,4 +1,5 @@
-//! Which policies are worth shipping: candidates of all stages against each other and against the best constant.
+//! Which policies are worth shipping: candidates of all stages against each other and against the
+//! best constant.
 
 use ltd_engine::{Controller, Learned};
 use ltd_policy::{Fallback, Manifest, Policy, write_json};
@@ -99,10 +100,14 @@ impl Trainer {
         let fallback = reason.map(|reason| Fallback { depth: constant.depth, size: constant.size, reason });
         self.progress.say(&match &fallback {
             Some(fallback) => format!(
-                "selection  the constant depth {}, size {} ships: {}",
+                "selection  the package will use the constant depth {}, size {}: {}",
                 fallback.depth, fallback.size, fallback.reason
             ),
-            None => format!("selection  the {} policy of stage {} ships", chosen.kind(), chosen.stage),
+            None => format!(
+                "selection  the package will use the {} policy of stage {}",
+                chosen.kind(),
+                chosen.stage
+            ),
         });
         self.note_fallback(&chosen.stage, fallback.as_ref())?;
         let selected = Selected { stage: chosen.stage.clone(), tokens_per_second: rates };
@@ -123,8 +128,8 @@ impl Trainer {
         Ok(candidates)
     }
 
-    /// Writes into the manifest of `chosen` what ships in place of its policies, if anything. Other stages have
-    /// nothing of the kind: a selection that was interrupted may have ended otherwise.
+    /// Writes into the manifest of `chosen` what ships in place of its policies, if anything. Other
+    /// stages have nothing of the kind: a selection that was interrupted may have ended otherwise.
     fn note_fallback(&self, chosen: &str, fallback: Option<&Fallback>) -> Result<()> {
         for stage in &self.plan {
             let path = self.run.stage(stage).manifest();
@@ -143,7 +148,8 @@ fn contenders(candidates: &[Candidate]) -> Vec<Contender> {
     candidates.iter().map(|candidate| Contender::new(&*candidate.stage, candidate.controller())).collect()
 }
 
-/// Which of the pairs is the fastest, and which of the factored policies. `measured` is in the order of `candidates`.
+/// Which of the pairs is the fastest, and which of the factored policies. `measured` is in the
+/// order of `candidates`.
 fn best_of_each_kind(candidates: &[Candidate], measured: &[Measurement]) -> Vec<usize> {
     let rate = |index: usize| measured[index].total().tokens_per_second();
     let mut best: Vec<usize> = Vec::new();
@@ -186,8 +192,8 @@ impl Gain {
         }
     }
 
-    /// A few validation prompts differ more from each other than policies do from constants: what replay of many
-    /// says counts, where there is any.
+    /// A few validation prompts differ more from each other than policies do from constants: what
+    /// replay of many says counts, where there is any.
     fn expected(&self) -> f64 {
         self.predicted.unwrap_or(self.measured)
     }
@@ -195,14 +201,14 @@ impl Gain {
     /// Why the best constant should ship instead, if it should.
     fn reason_to_fall_back(&self) -> Option<String> {
         if let Some(predicted) = self.predicted.filter(|gain| *gain <= 0.0) {
-            let percent = 100.0 * predicted;
+            let percent = -100.0 * predicted;
             return Some(format!(
-                "replay of held-out recordings at the times of live cycles predicts a gain of {percent:+.1} % over it"
+                "replay of held-out recordings at the times of live cycles predicts that the policies are {percent:.1} % slower"
             ));
         }
         let slower = if self.predicted.is_some() { self.at_most < 0.0 } else { self.measured <= 0.0 };
-        let (percent, prompts) = (100.0 * self.measured, self.prompts);
-        slower.then(|| format!("the policies are {percent:+.1} % from it on {prompts} validation prompts"))
+        let (percent, prompts) = (-100.0 * self.measured, self.prompts);
+        slower.then(|| format!("the policies are {percent:.1} % slower on {prompts} validation prompts"))
     }
 }
 
@@ -217,14 +223,14 @@ mod tests {
         };
         assert_eq!(reason(Some(0.01), 0.02, 0.05), None);
         assert_eq!(reason(None, 0.02, 0.05), None);
-        let measured = Some("the policies are -0.4 % from it on 8 validation prompts".to_owned());
+        let measured = Some("the policies are 0.4 % slower on 8 validation prompts".to_owned());
         assert_eq!(reason(None, -0.004, 0.01), measured);
         // Where replay says otherwise, a few prompts must leave no doubt.
         assert_eq!(reason(Some(0.01), -0.004, 0.01), None);
         assert_eq!(reason(Some(0.01), -0.004, -0.001), measured);
         let predicted = reason(Some(-0.002), 0.01, 0.05).expect("a reason");
         assert!(
-            predicted.ends_with("at the times of live cycles predicts a gain of -0.2 % over it"),
+            predicted.ends_with("at the times of live cycles predicts that the policies are 0.2 % slower"),
             "{predicted}"
         );
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ltd_console::count;
 use ltd_engine::CycleStats;
 use ltd_env::{Env, Step};
 use ltd_policy::{Choice, FrozenPolicy, PolicyKind};
@@ -22,7 +23,7 @@ const PROBES: usize = 32;
 /// Rollouts over which lambda should have settled.
 const LATEST_LAMBDAS: usize = 10;
 /// Among the snapshots, the policy that a stage began with.
-const INCUMBENT: &str = "incumbent";
+pub(super) const INCUMBENT: &str = "incumbent";
 
 impl Trainer {
     /// Runs the stage that is due, from wherever it stands.
@@ -107,7 +108,8 @@ impl<'t> Training<'t> {
         share(self.stage, self.task, self.learner.timesteps(), self.elapsed())
     }
 
-    /// Learns to the end of the stage. Where it fails because it is interrupted, the checkpoint says where it stands.
+    /// Learns to the end of the stage. Where it fails because it is interrupted, the checkpoint
+    /// says where it stands.
     fn run(&mut self) -> Result<()> {
         self.trainer.curves.begin_stage(&self.stage.name, self.folder.path())?;
         let mut task = self.trainer.progress.task(&self.stage.name, self.task.total_timesteps);
@@ -123,13 +125,15 @@ impl<'t> Training<'t> {
                 return self.interrupted();
             }
             progress = self.share();
-            // Where the run goes on if it is interrupted, or what comes of the rollout cannot be written.
+            // Where the run goes on if it is interrupted, or what comes of the rollout cannot be
+            // written.
             let before = self.state(false);
             let kept = match self.finish_rollout(progress) {
                 Ok(kept) => kept,
                 Err(error) => {
                     self.trainer.checkpoint.under_way = Some(before);
-                    // On a full disk there may be no room for this either: then the run goes on where it was saved last.
+                    // On a full disk there may be no room for this either: then the run goes on
+                    // where it was saved last.
                     let _ = self.trainer.write_checkpoint();
                     return Err(error);
                 }
@@ -148,7 +152,8 @@ impl<'t> Training<'t> {
         Ok(())
     }
 
-    /// Takes the steps of one rollout, shown as they go; says whether it is full, not if it was interrupted.
+    /// Takes the steps of one rollout, shown as they go; says whether it is full, not if it was
+    /// interrupted.
     fn fill_rollout(&mut self, task: &mut Task, at_start: f64) -> Result<bool> {
         let interrupt = self.trainer.interrupt.clone();
         let (stage, policy, earlier, started) = (self.stage, self.task, self.earlier, self.started);
@@ -237,8 +242,8 @@ fn settled(lambdas: &[f64]) -> String {
     let Some(last) = latest.last() else { return String::new() };
     let (low, high) =
         latest.iter().fold((*last, *last), |(low, high), &lambda| (low.min(lambda), high.max(lambda)));
-    let (moved, count) = ((high - low) / last * 100.0, latest.len());
-    format!(", lambda {last:.1} tokens/s, within {moved:.1} % over the last {count} rollouts")
+    let (moved, rollouts) = ((high - low) / last * 100.0, count(latest.len(), "rollout"));
+    format!(", lambda {last:.1} tokens/s, within {moved:.1} % over the last {rollouts}")
 }
 
 /// A policy that goes on learning in another stage.

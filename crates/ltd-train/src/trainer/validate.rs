@@ -5,6 +5,7 @@ use std::path::Path;
 use ltd_policy::{Expected, FrozenPolicy, Manifest, PolicyEntry, write_atomically, write_json};
 
 use super::Trainer;
+use super::stage::INCUMBENT;
 use crate::evaluate::{Contender, Measurement};
 use crate::metrics::{tags, validation_record};
 use crate::run::StageFolder;
@@ -36,10 +37,9 @@ impl Trainer {
         let best = fastest(&measured);
         let total = measured[best].total();
         self.progress.say(&format!(
-            "{}  kept snapshot {} of {}: {:.1} tokens/s, acceptance length {:.2}, depth {:.1}, size {:.1}",
+            "{}  kept {}: {:.1} tokens/s, acceptance length {:.2}, depth {:.1}, size {:.1}",
             stage.name,
-            names[best],
-            names.join(", "),
+            kept(&names[best], &names),
             total.tokens_per_second(),
             total.acceptance_length(),
             total.mean_depth(),
@@ -113,6 +113,17 @@ impl Trainer {
             fallback: None,
             files: std::collections::BTreeMap::new(),
         }
+    }
+}
+
+/// Which snapshot was kept of which, in words.
+fn kept(best: &str, names: &[String]) -> String {
+    let of: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != INCUMBENT).collect();
+    let snapshots = format!("snapshots {}", of.join(", "));
+    if best == INCUMBENT {
+        format!("the policy that the stage began with, and none of {snapshots}")
+    } else {
+        format!("snapshot {best} of {}", of.join(", "))
     }
 }
 

@@ -15,7 +15,8 @@ const DRAWS: usize = 8_000;
 fn networks(name: &str) -> ActorCritic {
     let arch = NetArch { pi: vec![16], vf: vec![4] };
     let networks = ActorCritic::new(STATES, ACTIONS, &arch, &mut stream(3, name));
-    // A fresh action head is nearly uniform: here policies must differ, and ratios leave the clip range.
+    // A fresh action head is nearly uniform: here policies must differ, and ratios leave the clip
+    // range.
     for (name, mut parameter) in networks.named_parameters() {
         if name == "policy.1.weight" {
             tch::no_grad(|| _ = parameter.g_mul_scalar_(40.0));

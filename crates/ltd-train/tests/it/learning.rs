@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 
-use ltd_env::testing::{ContextualBandit, IdentityEnv};
 use ltd_env::{Decision, Env};
 use ltd_policy::argmax;
 use ltd_run::config::{Advantage, NetArch, PpoConfig};
 use ltd_train::ppo::Learner;
+
+use crate::environments::{ContextualBandit, IdentityEnv};
 
 fn train(env: &mut dyn Env, config: PpoConfig, timesteps: usize, seed: u64) -> Learner {
     let mut learner = Learner::new(env.observation_len(), env.n_actions(), config, seed, "test");
@@ -53,7 +54,8 @@ fn the_identity_is_learned() {
 
 #[test]
 fn the_right_size_is_learned_from_what_the_tree_looks_like() {
-    // Shaped like the size problem: one decision per episode, noisy rewards, the best action depends on scores.
+    // Shaped like the size problem: one decision per episode, noisy rewards, the best action
+    // depends on scores.
     let mut env = ContextualBandit::new(1);
     let learner = train(&mut env, PpoConfig { learning_rate: 3e-3, ..config() }, 16_000, 3);
     let closed = closed(&learner);
@@ -72,10 +74,9 @@ fn with_every_outcome_known_the_same_is_learned_from_fewer_steps() {
 /// How much of the gap between the best constant and the optimum a policy closes.
 fn closed(learner: &Learner) -> f64 {
     let env = ContextualBandit::new(1);
-    let constants: Vec<f64> =
-        (0..env.n_actions()).map(|action| env.mean_reward_of_constant(action)).collect();
+    let constants: Vec<f64> = (0..env.n_actions()).map(ContextualBandit::mean_reward_of_constant).collect();
     let best_constant = constants.iter().copied().fold(f64::MIN, f64::max);
-    let best = env.mean_reward_of_optimum();
+    let best = ContextualBandit::mean_reward_of_optimum();
     let learned = greedy_reward(learner, &mut ContextualBandit::new(77), 4_000);
     (learned - best_constant) / (best - best_constant)
 }
@@ -101,8 +102,8 @@ fn interrupt_anywhere<E: Env>(environment: &dyn Fn() -> E, config: &PpoConfig) {
     let mut uninterrupted = learner();
     iterate(&mut uninterrupted, &mut env, total, total);
 
-    // In the middle of a rollout, after its last step, before anything, and after some minibatches of an
-    // update.
+    // In the middle of a rollout, after its last step, before anything, and after some minibatches
+    // of an update.
     for (stop_after, minibatches) in [(300, 0), (512, 0), (0, 0), (384, 1), (512, 7)] {
         let mut env = environment();
         let mut first = learner();

@@ -1,5 +1,6 @@
 //! Integration tests of the trainer.
 
+mod environments;
 mod exact;
 mod learning;
 mod models;

@@ -1,4 +1,5 @@
-//! The committed configurations of published models: their shapes are built small, with random weights, and decode.
+//! The committed configurations of published models: their shapes are built small, with random
+//! weights, and decode.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -123,7 +124,8 @@ fn every_published_pair_is_built_in_its_shape_and_decodes_losslessly() {
         }
         write_model(&folder.path().join("draft"), &config, shapes, true);
 
-        // The engine's settings are those of the committed file, but for the folders, the device and the type.
+        // The engine's settings are those of the committed file, but for the folders, the device
+        // and the type.
         let committed = read(&workspace().join(format!("configs/{model}.json")));
         let committed: EngineConfig = serde_json::from_value(committed["engine"].clone()).expect(model);
         assert_eq!(committed.device, "cuda", "{model}");

@@ -133,7 +133,8 @@ fn a_run_that_is_interrupted_again_and_again_ends_like_an_uninterrupted_one() {
     // Sampled: a resumed run must draw the same tokens.
     value["sampling"] = json!({ "temperature": 1.0 });
     value["stages"]["rounds"] = json!(0);
-    // Nearly all of the last rollout is beyond the stage's steps, and is taken to its end nevertheless.
+    // Nearly all of the last rollout is beyond the stage's steps, and is taken to its end
+    // nevertheless.
     value["stages"]["size"]["total_timesteps"] = json!(130);
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     finish(&value, &whole);
@@ -251,7 +252,7 @@ fn a_damaged_checkpoint_and_other_inputs_are_refused() {
             .err()
             .expect("no run")
             .to_string()
-            .contains("is no run: it has no run.json")
+            .contains("is not a run: it has no run.json")
     );
 }
 

@@ -1,4 +1,5 @@
-//! GAE and one whole update equal Stable-Baselines3's (`scripts/fixtures/sb3_ppo.py` made the fixture).
+//! GAE and one whole update equal Stable-Baselines3's (`scripts/fixtures/sb3_ppo.py` made the
+//! fixture).
 
 use std::collections::HashMap;
 use std::path::Path;

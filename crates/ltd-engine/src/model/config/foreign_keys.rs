@@ -1,5 +1,6 @@
-//! Keys with which other families, and later versions of these, change the arithmetic. A configuration that has one is
-//! run only if its value changes nothing: what is not computed here is refused by name, never passed over.
+//! Keys with which other families, and later versions of these, change the arithmetic. A
+//! configuration that has one is run only if its value changes nothing: what is not computed here
+//! is refused by name, never passed over.
 
 use std::path::Path;
 
@@ -38,7 +39,8 @@ const SILU: Neutral = Name(&["silu", "swish", "swiglu"]);
 const RMS_NORM: Neutral = Name(&["rms_norm", "rmsnorm", "rms"]);
 
 const KEYS: &[(&str, Neutral)] = &[
-    // Granite, Cohere, Falcon-H1, MiniCPM, OLMo, GLM: factors of the residual stream, the scores and the logits.
+    // Granite, Cohere, Falcon-H1, MiniCPM, OLMo, GLM: factors of the residual stream, the scores
+    // and the logits.
     ("attention_multiplier", HeadScale),
     ("embedding_multiplier", One),
     ("residual_multiplier", One),

@@ -25,8 +25,8 @@ const TARGETS: [(&str, Family); 4] = [
     ("Qwen3ForCausalLM", Family::Qwen3),
 ];
 
-/// Names under which EAGLE-3 heads are published: those of `SpecForge`, `AngelSlim` and `speculators`, and the one in
-/// EAGLE's own repositories.
+/// Names under which EAGLE-3 heads are published: those of `SpecForge`, `AngelSlim` and
+/// `speculators`, and the one in EAGLE's own repositories.
 const DRAFTS: [(&str, ()); 5] = [
     ("LlamaForCausalLMEagle3", ()),
     ("Eagle3LlamaForCausalLM", ()),
@@ -80,7 +80,8 @@ impl TargetConfig {
         })
     }
 
-    /// Fails if some row of a cache of `capacity` positions would not see all others: windows are not implemented.
+    /// Fails if some row of a cache of `capacity` positions would not see all others: windows are
+    /// not implemented.
     pub(crate) fn check_window(&self, folder: &Path, capacity: usize) -> Result<()> {
         check_window(folder, self.sliding_window, capacity as i64)
     }
@@ -109,7 +110,8 @@ pub struct DraftConfig {
     pub draft_vocabulary: i64,
     /// Width of the target's residual stream; `fc` reads three of them.
     pub target_hidden: i64,
-    /// Whether the residual stream of the layer is the normed hidden state rather than the hidden state.
+    /// Whether the residual stream of the layer is the normed hidden state rather than the hidden
+    /// state.
     pub norm_before_residual: bool,
     /// Positions that a row sees at most, itself included; absent if all.
     pub sliding_window: Option<i64>,
@@ -146,7 +148,8 @@ impl DraftConfig {
         })
     }
 
-    /// Fails if the head's rotary frequencies are not defined for so many positions, or a row would not see them all.
+    /// Fails if the head's rotary frequencies are not defined for so many positions, or a row would
+    /// not see them all.
     pub(crate) fn check_length(&self, folder: &Path, positions: i64) -> Result<()> {
         check_window(folder, self.sliding_window, positions)?;
         match self.block.rope.limit().filter(|&limit| limit < positions) {

@@ -1,5 +1,5 @@
-//! `config.json` as found: optional keys have Hugging Face's defaults; of the keys that are not read here, those of
-//! [`foreign_keys`] are checked, the others ignored.
+//! `config.json` as found: optional keys have Hugging Face's defaults; of the keys that are not
+//! read here, those of [`foreign_keys`] are checked, the others ignored.
 
 use std::path::Path;
 

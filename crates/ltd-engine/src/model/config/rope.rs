@@ -1,5 +1,5 @@
-//! Rotary position embedding as model configurations describe it, in both spellings of Hugging Face: `rope_theta` with
-//! `rope_scaling`, and `rope_parameters`.
+//! Rotary position embedding as model configurations describe it, in both spellings of Hugging
+//! Face: `rope_theta` with `rope_scaling`, and `rope_parameters`.
 
 use std::path::Path;
 
@@ -28,14 +28,16 @@ pub enum RopeScaling {
         /// The divisor.
         factor: f64,
     },
-    /// The base grows with the sequence beyond `max_positions` ("dynamic NTK"). Up to there nothing changes, and
-    /// longer caches are refused: keys that were cached at another length would have other frequencies, so that the
-    /// output would depend on how the sequence was cut into forwards.
+    /// The base grows with the sequence beyond `max_positions` ("dynamic NTK"). Up to there nothing
+    /// changes, and longer caches are refused: keys that were cached at another length would have
+    /// other frequencies, so that the output would depend on how the sequence was cut into
+    /// forwards.
     Dynamic {
         /// Positions up to which the frequencies are unchanged.
         max_positions: i64,
     },
-    /// Long wavelengths divided by a factor, short ones kept, those between interpolated (Llama 3.1).
+    /// Long wavelengths divided by a factor, short ones kept, those between interpolated (Llama
+    /// 3.1).
     Llama3 {
         /// Divisor of the longest wavelengths' frequencies.
         factor: f64,
@@ -77,8 +79,8 @@ impl RopeConfig {
         }
     }
 
-    /// `settings` are `rope_parameters` or `rope_scaling`; `theta` is the configuration's own key, `max_positions` its
-    /// `max_position_embeddings`.
+    /// `settings` are `rope_parameters` or `rope_scaling`; `theta` is the configuration's own key,
+    /// `max_positions` its `max_position_embeddings`.
     pub(super) fn resolve(
         path: &Path,
         settings: Option<&Value>,

@@ -37,8 +37,8 @@ impl AttentionMask {
         Self::tree(past, (0..n * n).map(|i| i % n <= i / n).collect())
     }
 
-    /// 0 where a row may look and minus infinity where not, `[group * n, positions]`: repeated for the `group` query
-    /// heads that share a key head. Absent if all rows see all.
+    /// 0 where a row may look and minus infinity where not, `[group * n, positions]`: repeated for
+    /// the `group` query heads that share a key head. Absent if all rows see all.
     fn additive(&self, rows: i64, group: i64, like: &Tensor) -> Result<Option<Tensor>> {
         let Some(flags) = self.sees.as_ref().filter(|flags| flags.contains(&false)) else { return Ok(None) };
         let additive: Vec<f32> =
@@ -50,8 +50,8 @@ impl AttentionMask {
     }
 }
 
-/// Where the rows of a forward stand and what they see, in the form that the device's kernels want: the same for all
-/// layers.
+/// Where the rows of a forward stand and what they see, in the form that the device's kernels want:
+/// the same for all layers.
 pub(crate) struct AttentionPlan {
     past: i64,
     form: PlanForm,
@@ -69,7 +69,8 @@ struct HostForm {
 }
 
 impl AttentionPlan {
-    /// Rows at `positions` with `past` cached rows before them; `x` is of the device and type of the model.
+    /// Rows at `positions` with `past` cached rows before them; `x` is of the device and type of
+    /// the model.
     pub(crate) fn new(
         rotary: &RotaryTable,
         positions: &[i64],
@@ -118,7 +119,8 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    /// `input` is the width that q, k and v read: `hidden` in a target, `2 * hidden` in an EAGLE-3 head.
+    /// `input` is the width that q, k and v read: `hidden` in a target, `2 * hidden` in an EAGLE-3
+    /// head.
     pub(crate) fn load(weights: &mut Weights, name: &str, config: &BlockConfig, input: i64) -> Result<Self> {
         let BlockConfig { hidden, heads, kv_heads, head_dim, qkv_bias, .. } = *config;
         let parts = [("q_proj", heads), ("k_proj", kv_heads), ("v_proj", kv_heads)];
@@ -142,14 +144,15 @@ impl Attention {
         Ok(Self { qkv: Linear::with_bias(weight, bias), output, head_norms, heads, kv_heads, head_dim })
     }
 
-    /// Whether a row's result has the same bits whatever the rows beside it that it does not see. Where the products are,
-    /// the device is a CPU, on which attention is, too.
+    /// Whether a row's result has the same bits whatever the rows beside it that it does not see.
+    /// Where the products are, the device is a CPU, on which attention is, too.
     pub(crate) fn is_batch_invariant(&self) -> bool {
         self.qkv.is_batch_invariant() && self.output.is_batch_invariant()
     }
 
-    /// `residual + attention(x)`, with the rows of `x` normed if there is a `norm`: `[n, input] -> [n, hidden]`. Writes the
-    /// rows' keys and values into the cache, after those that the plan says are there, and attends to both.
+    /// `residual + attention(x)`, with the rows of `x` normed if there is a `norm`: `[n, input] ->
+    /// [n, hidden]`. Writes the rows' keys and values into the cache, after those that the plan
+    /// says are there, and attends to both.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -226,7 +229,8 @@ impl Attention {
         let v = qkv.narrow(HEADS, heads + kv_heads, kv_heads).transpose(ROWS, HEADS);
         cache.write(past, &k, &v)?;
 
-        // Query heads that share a key head become rows of one problem: no copy of the cache per head.
+        // Query heads that share a key head become rows of one problem: no copy of the cache per
+        // head.
         let group = heads / kv_heads;
         let q = rotated.narrow(HEADS, 0, heads).transpose(ROWS, HEADS);
         let q = q.f_reshape([1, kv_heads, group * n, head_dim])?;
@@ -245,7 +249,8 @@ fn heads_to_rows(attended: &Tensor, n: i64) -> Result<Tensor> {
     let [_, kv_heads, grouped, head_dim] = size[..] else {
         unreachable!("invariant: attention is over four dimensions")
     };
-    // Dimensions that are divided can be looked at in any order; only dimensions that become one cannot.
+    // Dimensions that are divided can be looked at in any order; only dimensions that become one
+    // cannot.
     let divided = attended.view([kv_heads, grouped / n, n, head_dim]);
     Ok(divided.permute([2, 0, 1, 3]).f_reshape([n, -1])?)
 }
@@ -284,8 +289,8 @@ mod tests {
         Attention { qkv: weight(), output: weight(), head_norms, heads, kv_heads, head_dim }
     }
 
-    /// The largest difference between LibTorch's kernels and those of any instruction set of this processor, in the
-    /// results and in what the cache holds.
+    /// The largest difference between LibTorch's kernels and those of any instruction set of this
+    /// processor, in the results and in what the cache holds.
     fn case(
         heads: (i64, i64, i64),
         rows: i64,
@@ -387,7 +392,8 @@ mod tests {
         });
         let expected: Vec<f32> = expected.map(|(row, head, place)| value(row, head, place) as f32).collect();
         let expected = Tensor::from_slice(&expected).view([rows, kv_heads * group * head_dim]);
-        // As flash attention leaves it, as the memory-efficient kernel does, and in the order of columns.
+        // As flash attention leaves it, as the memory-efficient kernel does, and in the order of
+        // columns.
         for order in [[0, 1, 2, 3], [0, 2, 1, 3], [3, 2, 1, 0]] {
             let attended = numbers.permute(order).contiguous().permute(order);
             assert_eq!(attended.is_contiguous(), order == [0, 1, 2, 3]);
@@ -450,13 +456,15 @@ mod tests {
         let path =
             |row: usize| -> Vec<usize> { (0..rows).filter(|other| sees[row * rows + other]).collect() };
         let rotary = RotaryTable::new(200, block.head_dim, &block.rope);
-        // The first new row is the first or the second one of a pair of positions that is multiplied at once.
+        // The first new row is the first or the second one of a pair of positions that is
+        // multiplied at once.
         let kinds = [Kind::Float, Kind::BFloat16, Kind::Half];
         let cases = (40..60).flat_map(|past| kinds.map(|kind| (kind, past)));
         for (set, (kind, past)) in
             InstructionSet::available().flat_map(|set| cases.clone().map(move |case| (set, case)))
         {
-            // Equal weights, and values of which the large ones cancel out: what is left depends on the order of the sum.
+            // Equal weights, and values of which the large ones cancel out: what is left depends on
+            // the order of the sum.
             let random = |shape: &[i64]| Tensor::randn(shape, CPU);
             // The largest of f16 is below 2^16.
             let large = if kind == Kind::Half { 12 } else { 24 };

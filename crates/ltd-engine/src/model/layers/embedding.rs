@@ -5,8 +5,8 @@ use tch::{Device, Kind, Tensor};
 use crate::Result;
 use crate::model::weights::{FileTensor, Weights};
 
-/// A vector for each token. On a CPU the rows stay in their file where its layout allows it: they would take as much
-/// memory as the logits' weight, for a few kilobytes that a forward reads.
+/// A vector for each token. On a CPU the rows stay in their file where its layout allows it: they
+/// would take as much memory as the logits' weight, for a few kilobytes that a forward reads.
 #[derive(Debug)]
 pub(crate) struct Embedding {
     rows: Rows,
@@ -45,7 +45,8 @@ impl Embedding {
         })
     }
 
-    /// All vectors in the model's type, possibly as a view of the file: with tied embeddings, the logits' weight.
+    /// All vectors in the model's type, possibly as a view of the file: with tied embeddings, the
+    /// logits' weight.
     pub(crate) fn weight(&self, device: Device) -> Result<Tensor> {
         let rows = match &self.rows {
             Rows::Memory(rows) => rows.shallow_clone(),

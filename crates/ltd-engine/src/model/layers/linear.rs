@@ -49,7 +49,8 @@ impl Linear {
         Self { weight, bias }
     }
 
-    /// The product with a weight left as it is stored, which [`Linear::new`] only makes where no other one is possible.
+    /// The product with a weight left as it is stored, which [`Linear::new`] only makes where no
+    /// other one is possible.
     pub(crate) fn as_stored(weight: Tensor) -> Self {
         Self { weight: Weight::Plain(weight), bias: None }
     }
@@ -68,7 +69,8 @@ impl Linear {
         Ok(Self::with_bias(weight, bias))
     }
 
-    /// An output projection that is the embedding's matrix. `name.weight` may be among the weights too, as the same.
+    /// An output projection that is the embedding's matrix. `name.weight` may be among the weights
+    /// too, as the same.
     pub(crate) fn tied(weights: &mut Weights, name: &str, embedding: &Embedding) -> Result<Self> {
         let weight = embedding.weight(weights.device())?;
         let name = format!("{name}.weight");

@@ -1,9 +1,11 @@
-//! oneDNN's packed weights: the fastest matrix products where there are none of the engine's own ([`super::host`]).
-//! LibTorch's plain `linear` reads weights in an order that wastes memory bandwidth at few rows.
+//! oneDNN's packed weights: the fastest matrix products where there are none of the engine's own
+//! ([`super::host`]). LibTorch's plain `linear` reads weights in an order that wastes memory
+//! bandwidth at few rows.
 //!
-//! LibTorch has no function for them in its public C++ interface, but exports C functions that compiled
-//! models use (`torch/csrc/inductor/aoti_torch/c/`). They are looked up when first needed: a LibTorch without
-//! them or of another version, another processor or another number type leaves the plain product.
+//! LibTorch has no function for them in its public C++ interface, but exports C functions that
+//! compiled models use (`torch/csrc/inductor/aoti_torch/c/`). They are looked up when first needed:
+//! a LibTorch without them or of another version, another processor or another number type leaves
+//! the plain product.
 #![expect(
     unsafe_code,
     reason = "calls LibTorch's C functions; tensors are passed as the pointers that tch holds"
@@ -75,8 +77,8 @@ static FUNCTIONS: LazyLock<Result<Functions, String>> = LazyLock::new(|| {
 /// The version of the LibTorch in this process: major, minor and patch; unknown before 2.9.
 pub fn libtorch_version() -> Option<[u8; 3]> {
     let program = Library::this();
-    // SAFETY: `uint64_t aoti_torch_abi_version()`, which is part of the interface that stays as it is
-    // (`TORCH_ABI_VERSION`).
+    // SAFETY: `uint64_t aoti_torch_abi_version()`, which is part of the interface that stays as it
+    // is (`TORCH_ABI_VERSION`).
     let version = unsafe {
         let version = program.get::<unsafe extern "C" fn() -> u64>(b"aoti_torch_abi_version\0").ok()?;
         version()
@@ -97,19 +99,22 @@ pub(super) struct PackedWeight {
 }
 
 impl PackedWeight {
-    /// Packs a `[outputs, inputs]` weight, if it is on a CPU that oneDNN has kernels of its type for.
+    /// Packs a `[outputs, inputs]` weight, if it is on a CPU that oneDNN has kernels of its type
+    /// for.
     pub(super) fn new(weight: &Tensor) -> Option<Self> {
         let is_possible = weight.device() == Device::Cpu && has_kernels(weight.kind());
         let functions = FUNCTIONS.as_ref().ok().filter(|_| is_possible)?;
-        // The dispatcher takes ownership of the handle in the first place and leaves the result there; the second
-        // argument, the expected rows, is absent: that packing was the fastest for all numbers of rows.
+        // The dispatcher takes ownership of the handle in the first place and leaves the result
+        // there; the second argument, the expected rows, is absent: that packing was the fastest
+        // for all numbers of rows.
         let mut argument = std::mem::ManuallyDrop::new(weight.contiguous());
         let mut stack = [argument.as_mut_ptr() as u64, 0];
         let name = c"mkldnn::_reorder_linear_weight";
-        // SAFETY: The operation has two arguments and one result (`Tensor self, SymInt? expected_rows ->
-        // Tensor`), which the stack has room for. A handle is a pointer to an `at::Tensor`, as tch's is, made
-        // by `new` as the dispatcher expects that deletes it; `argument` does not. Exceptions are caught
-        // behind the function, which tells them by its code.
+        // SAFETY: The operation has two arguments and one result (`Tensor self, SymInt?
+        // expected_rows -> Tensor`), which the stack has room for. A handle is a pointer to an
+        // `at::Tensor`, as tch's is, made by `new` as the dispatcher expects that deletes it;
+        // `argument` does not. Exceptions are caught behind the function, which tells them by its
+        // code.
         let code = unsafe { (functions.call_dispatcher)(name.as_ptr(), c"".as_ptr(), stack.as_mut_ptr()) };
         // SAFETY: On success the stack holds the handle of a new tensor, which is ours.
         (code == 0).then(|| Self { weight: unsafe { Tensor::from_ptr(stack[0] as *mut _) } })
@@ -121,8 +126,9 @@ impl PackedWeight {
         let handle = |tensor: &Tensor| tensor.as_ptr().cast_mut().cast::<c_void>();
         let mut result: TensorHandle = std::ptr::null_mut();
         let unary = |attribute: &CStr, result: &mut TensorHandle| {
-            // SAFETY: Handles are pointers to `at::Tensor`s, which are only read; bias, scalars (none of
-            // them) and algorithm are absent, as null pointers say; the attribute is a text that ends with 0.
+            // SAFETY: Handles are pointers to `at::Tensor`s, which are only read; bias, scalars
+            // (none of them) and algorithm are absent, as null pointers say; the attribute is a
+            // text that ends with 0.
             unsafe {
                 (functions.linear)(
                     handle(x),
@@ -162,7 +168,8 @@ impl PackedWeight {
     }
 }
 
-/// Whether oneDNN has fast kernels for a number type on this processor (the conditions that LibTorch checks).
+/// Whether oneDNN has fast kernels for a number type on this processor (the conditions that
+/// LibTorch checks).
 fn has_kernels(kind: Kind) -> bool {
     #[cfg(target_arch = "x86_64")]
     {

@@ -34,8 +34,8 @@ pub(super) struct RotationTensors {
 impl RotaryTable {
     /// The first `positions` positions.
     pub(crate) fn new(positions: i64, head_dim: i64, config: &RopeConfig) -> Self {
-        // In f32 throughout, as in the training code of these models: at position 1000 more exact angles would
-        // already differ from theirs by 1e-4.
+        // In f32 throughout, as in the training code of these models: at position 1000 more exact
+        // angles would already differ from theirs by 1e-4.
         let options = (Kind::Float, Device::Cpu);
         let exponents = Tensor::arange_start_step(0, head_dim, 2, options) / head_dim as f64;
         let values = |tensor: Tensor| {

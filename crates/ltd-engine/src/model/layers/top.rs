@@ -7,8 +7,8 @@ use crate::Result;
 
 const COLUMNS: i64 = 1;
 
-/// The `width` most probable entries of each row of `[n, vocabulary]`: log-probs and indices, `[n, width]` row-major,
-/// best first within a row, with one transfer to the host.
+/// The `width` most probable entries of each row of `[n, vocabulary]`: log-probs and indices, `[n,
+/// width]` row-major, best first within a row, with one transfer to the host.
 pub(in crate::model) fn top_log_probs(logits: &Tensor, width: usize) -> Result<(Vec<f32>, Vec<u32>)> {
     if host::supports(logits.device(), logits.kind()) {
         return Ok(host::top_log_probs(logits, width));
@@ -31,8 +31,8 @@ pub(crate) fn entropies(logits: &Tensor) -> Result<Vec<f32>> {
     Ok(Vec::try_from(products.f_sum_dim_intlist(COLUMNS, false, Kind::Float)?.f_neg()?)?)
 }
 
-/// Index of the largest entry of each row of `[n, vocabulary]`; none of a row that chooses nothing: it holds a NaN or
-/// plus infinity, or nothing but minus infinity. One transfer to the host.
+/// Index of the largest entry of each row of `[n, vocabulary]`; none of a row that chooses nothing:
+/// it holds a NaN or plus infinity, or nothing but minus infinity. One transfer to the host.
 pub(crate) fn argmax(logits: &Tensor) -> Result<Vec<Option<u32>>> {
     let chosen = |(largest, index): (f32, u32)| largest.is_finite().then_some(index);
     if host::supports(logits.device(), logits.kind()) {

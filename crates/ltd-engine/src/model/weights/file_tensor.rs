@@ -9,8 +9,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// Where a contiguous tensor is in a file. What is kept of the file in memory is the operating system's affair, which
-/// drops it when memory is short.
+/// Where a contiguous tensor is in a file. What is kept of the file in memory is the operating
+/// system's affair, which drops it when memory is short.
 #[derive(Debug, Clone)]
 pub(crate) struct FileTensor {
     pub(super) path: PathBuf,
@@ -30,12 +30,13 @@ impl FileTensor {
         Ok(Tensor::f_from_data_size(&bytes, &self.shape, self.kind)?)
     }
 
-    /// All of it, if possible as a view of the file: no memory is needed, and the pages are given back with the tensor.
+    /// All of it, if possible as a view of the file: no memory is needed, and the pages are given
+    /// back with the tensor.
     ///
-    /// A view is for the time of loading only. As with any mapped file (the contract of `memmap2`), nobody
-    /// may write to the file meanwhile: what is written may be seen, which makes the weights worthless, and
-    /// where the file was cut short the system ends the process with SIGBUS. To replace a file by renaming
-    /// another one over it is harmless.
+    /// A view is for the time of loading only. As with any mapped file (the contract of `memmap2`),
+    /// nobody may write to the file meanwhile: what is written may be seen, which makes the weights
+    /// worthless, and where the file was cut short the system ends the process with SIGBUS. To
+    /// replace a file by renaming another one over it is harmless.
     pub(crate) fn map(&self) -> Result<Tensor> {
         let size = self.kind.elt_size_in_bytes() as u64;
         let (Some(path), true) = (self.path.to_str(), self.start.is_multiple_of(size)) else {
@@ -46,8 +47,8 @@ impl FileTensor {
         Ok(whole.f_narrow(0, start, bytes)?.f_view_dtype(self.kind)?.f_view(self.shape.as_slice())?)
     }
 
-    /// Some rows of a matrix, `[n, width]`, by plain reads: those of a file that was cut short meanwhile are
-    /// an error, and those of one that was written to are what was written.
+    /// Some rows of a matrix, `[n, width]`, by plain reads: those of a file that was cut short
+    /// meanwhile are an error, and those of one that was written to are what was written.
     ///
     /// # Panics
     /// If there is no such row.

@@ -1,4 +1,5 @@
-//! The weight files of a model folder, in the layouts of Hugging Face: one file, or shards with an index.
+//! The weight files of a model folder, in the layouts of Hugging Face: one file, or shards with an
+//! index.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,8 +12,8 @@ const LAYOUTS: [(&str, &str); 2] = [
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 ];
 
-/// The weight files of a model folder, each once, in order of name. As in transformers, a single file is
-/// read whatever an index beside it says: see [`passed_over_index`].
+/// The weight files of a model folder, each once, in order of name. As in transformers, a single
+/// file is read whatever an index beside it says: see [`passed_over_index`].
 pub(crate) fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     for (single, index) in LAYOUTS {
         let (single, index) = (folder.join(single), folder.join(index));

@@ -22,8 +22,8 @@ use torch_archive::TorchArchive;
 pub(crate) use file_tensor::FileTensor;
 pub(crate) use files::{passed_over_index, weight_files};
 
-/// The tensors of a folder. [`Weights::take`] reads and removes them one by one, so that only what is in use is in
-/// memory; [`Weights::finish`] reports what was missing or left over.
+/// The tensors of a folder. [`Weights::take`] reads and removes them one by one, so that only what
+/// is in use is in memory; [`Weights::finish`] reports what was missing or left over.
 pub(crate) struct Weights {
     folder: PathBuf,
     /// Each with the file that it is in.
@@ -115,8 +115,8 @@ impl WeightFile {
 }
 
 impl Weights {
-    /// Opens the weight files of a folder. Floating-point tensors are converted to `kind`, and moved to the device last
-    /// named with [`Weights::move_to`], when they are taken.
+    /// Opens the weight files of a folder. Floating-point tensors are converted to `kind`, and
+    /// moved to the device last named with [`Weights::move_to`], when they are taken.
     pub(crate) fn open(folder: &Path, kind: Kind) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for path in weight_files(folder)? {
@@ -133,7 +133,8 @@ impl Weights {
         })
     }
 
-    /// Weights without a file, made on the device when taken: matrices are random, vectors (norms, biases) ones.
+    /// Weights without a file, made on the device when taken: matrices are random, vectors (norms,
+    /// biases) ones.
     pub(crate) fn random(kind: Kind) -> Self {
         Self {
             folder: PathBuf::from("random weights"),
@@ -175,13 +176,14 @@ impl Weights {
         self.tensors.keys().any(|name| name.starts_with(prefix))
     }
 
-    /// Takes a tensor of a known shape. A missing one is noted for [`Weights::finish`] and replaced by zeros, so
-    /// that all missing names are reported at once.
+    /// Takes a tensor of a known shape. A missing one is noted for [`Weights::finish`] and replaced
+    /// by zeros, so that all missing names are reported at once.
     pub(crate) fn take(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
         self.take_by(WeightFile::read, name, shape)
     }
 
-    /// [`Weights::take`], possibly as a view of the file: for tensors of which only another form is kept.
+    /// [`Weights::take`], possibly as a view of the file: for tensors of which only another form is
+    /// kept.
     pub(crate) fn take_view(&mut self, name: &str, shape: &[i64]) -> Result<Tensor> {
         self.take_by(WeightFile::map, name, shape)
     }
@@ -204,8 +206,8 @@ impl Weights {
         Ok(tensor.f_to_device(self.device)?.f_to_kind(self.kind)?)
     }
 
-    /// Takes a vector of whole numbers as they are in the file, whatever the weights' type. Of random weights there is
-    /// none, nor is a missing one, which [`Weights::finish`] reports.
+    /// Takes a vector of whole numbers as they are in the file, whatever the weights' type. Of
+    /// random weights there is none, nor is a missing one, which [`Weights::finish`] reports.
     pub(crate) fn take_integers(&mut self, name: &str, length: i64) -> Result<Option<Integers>> {
         let Some(file) = self.tensors.remove(name) else {
             self.missing.extend((!self.random).then(|| name.to_owned()));
@@ -225,8 +227,9 @@ impl Weights {
         }
     }
 
-    /// Takes a matrix that is on the CPU and may stay in its file. Nothing is taken, and [`Weights::take`] is to be used,
-    /// if it is to go elsewhere or its file is no safetensors file.
+    /// Takes a matrix that is on the CPU and may stay in its file. Nothing is taken, and
+    /// [`Weights::take`] is to be used, if it is to go elsewhere or its file is no safetensors
+    /// file.
     pub(crate) fn take_in_place(&mut self, name: &str, shape: [i64; 2]) -> Result<Option<FileTensor>> {
         let file = self.tensors.get(name).filter(|_| self.device == Device::Cpu);
         let Some(file @ WeightFile::Safetensors(tensors)) = file.map(Rc::as_ref) else { return Ok(None) };
@@ -244,7 +247,8 @@ impl Weights {
         })
     }
 
-    /// Takes tensors that some checkpoints carry and this engine does not need: all with such an end of their name.
+    /// Takes tensors that some checkpoints carry and this engine does not need: all with such an
+    /// end of their name.
     pub(crate) fn discard_suffix(&mut self, suffix: &str) {
         self.tensors.retain(|name, _| !name.ends_with(suffix));
     }
@@ -286,7 +290,8 @@ fn is_weight(kind: Kind) -> bool {
     matches!(kind, Kind::Float | Kind::Half | Kind::BFloat16)
 }
 
-/// The entries of a vector, or which of them is no whole number, or beyond those that its type can tell apart.
+/// The entries of a vector, or which of them is no whole number, or beyond those that its type can
+/// tell apart.
 fn integers(tensor: &Tensor) -> Result<Result<Vec<i64>, String>> {
     let exact = match tensor.kind() {
         Kind::BFloat16 => 8,

@@ -1,9 +1,10 @@
 //! The part of Python's pickle format that a dictionary of tensors is written in.
 //!
-//! A pickle is a program for a stack machine, and Python's machine calls whatever function the program names. This
-//! one knows the functions that rebuild tensors and dictionaries, and calls nothing: any other name is an error, and so
-//! is any instruction that such dictionaries do not need. Containers are kept in tables and refer to each other by index, so
-//! that no program can make deep structures. The instructions are those of Python's `pickletools`, the calls those of
+//! A pickle is a program for a stack machine, and Python's machine calls whatever function the
+//! program names. This one knows the functions that rebuild tensors and dictionaries, and calls
+//! nothing: any other name is an error, and so is any instruction that such dictionaries do not
+//! need. Containers are kept in tables and refer to each other by index, so that no program can
+//! make deep structures. The instructions are those of Python's `pickletools`, the calls those of
 //! `torch.save`.
 
 use std::collections::HashMap;
@@ -48,11 +49,11 @@ struct Machine<'p> {
 pub(super) fn tensors(program: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
     let mut machine = Machine { program, ..Machine::default() };
     while machine.step()? {}
-    let Value::Dict(index) = machine.pop()? else { return Err("is no dictionary".to_owned()) };
+    let Value::Dict(index) = machine.pop()? else { return Err("is not a dictionary".to_owned()) };
     let entries = std::mem::take(&mut machine.dicts[index]).into_iter().map(|entry| match entry {
         (Value::Text(name), Value::Tensor(tensor)) => Ok((name, tensor)),
-        (Value::Text(name), _) => Err(format!("`{name}` is no tensor")),
-        (name, _) => Err(format!("{name:?} is no name of a tensor")),
+        (Value::Text(name), _) => Err(format!("`{name}` is not a tensor")),
+        (name, _) => Err(format!("{name:?} is not the name of a tensor")),
     });
     entries.collect()
 }
@@ -88,7 +89,7 @@ impl Machine<'_> {
             }
             0x93 => match (self.pop()?, self.pop()?) {
                 (Value::Text(name), Value::Text(module)) => self.push_name(format!("{module}.{name}"))?,
-                _ => return Err("names something that is no text".to_owned()),
+                _ => return Err("names something other than text".to_owned()),
             },
             b')' => self.push_tuple(0)?,
             0x85..=0x87 => self.push_tuple(usize::from(code - 0x84))?,
@@ -152,7 +153,8 @@ impl Machine<'_> {
     }
 
     fn push_int(&mut self, bytes: usize) -> Result<(), String> {
-        // Sizes and offsets, which are never negative, take at most eight bytes and one for the sign.
+        // Sizes and offsets, which are never negative, take at most eight bytes and one for the
+        // sign.
         let bytes = self.bytes(bytes)?;
         let (low, high) = bytes.split_at(bytes.len().min(8));
         let number = low.iter().rev().fold(0u64, |number, &byte| number << 8 | u64::from(byte));
@@ -174,7 +176,7 @@ impl Machine<'_> {
             self.stack.push(Value::Name(name));
             Ok(())
         } else {
-            Err(format!("names {name}, which is no part of a tensor: nothing of it was run"))
+            Err(format!("names {name}, which is not part of a tensor: nothing of it was run"))
         }
     }
 
@@ -265,7 +267,7 @@ impl Machine<'_> {
             (Value::Name(name), _) => {
                 return Err(format!("calls {name} with other arguments than torch.save does"));
             }
-            _ => return Err("calls something that is no function".to_owned()),
+            _ => return Err("calls something that is not a function".to_owned()),
         }
         Ok(())
     }
@@ -273,7 +275,7 @@ impl Machine<'_> {
     fn sizes(&self, tuple: usize) -> Result<Vec<i64>, String> {
         let sizes = self.tuples[tuple].iter().map(|size| match size {
             Value::Int(size) => Ok(*size),
-            _ => Err("has a size that is no number".to_owned()),
+            _ => Err("has a size that is not a number".to_owned()),
         });
         sizes.collect()
     }

@@ -14,7 +14,8 @@ pub(super) struct StoredTensor {
 }
 
 impl StoredTensor {
-    /// Place of the last element in the storage; nothing if the sizes make no sense or there are no elements.
+    /// Place of the last element in the storage; nothing if the sizes make no sense or there are no
+    /// elements.
     pub(super) fn last_element(&self) -> Option<u64> {
         if self.shape.len() != self.strides.len() || self.offset < 0 {
             return None;

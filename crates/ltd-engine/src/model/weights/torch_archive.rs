@@ -1,4 +1,5 @@
-//! `pytorch_model.bin`: the zip archive that `torch.save` writes, of a pickle and one record per storage.
+//! `pytorch_model.bin`: the zip archive that `torch.save` writes, of a pickle and one record per
+//! storage.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -43,7 +44,8 @@ impl TorchArchive {
         let (mut program, mut records) = (None, HashMap::new());
         for index in 0..archive.len() {
             let record = archive.by_index(index).map_err(|error| refuse(error.to_string()))?;
-            // All records stand in one folder, whose name is that of the file that was first written.
+            // All records stand in one folder, whose name is that of the file that was first
+            // written.
             let name = record.name().split_once('/').map_or("", |(_, name)| name).to_owned();
             let place = (record.data_start(), record.size());
             if name == "data.pkl" {

@@ -1,7 +1,7 @@
 //! Jinja as transformers sets it up for chat templates.
 //!
-//! minijinja is Jinja with a few differences; what a template may notice is made equal here ([`python`],
-//! [`json`]), and what is not there is an error that names the construct.
+//! minijinja is Jinja with a few differences; what a template may notice is made equal here
+//! ([`python`], [`json`]), and what is not there is an error that names the construct.
 
 mod json;
 mod python;

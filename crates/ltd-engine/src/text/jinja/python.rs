@@ -83,8 +83,8 @@ pub(super) fn strip<'t>(text: &'t str, characters: Option<&str>, start: bool, en
     if end { text.trim_end_matches(goes) } else { text }
 }
 
-/// A method of a Python value: those of strings that minijinja's own collection lacks, or has otherwise,
-/// and the rest of that.
+/// A method of a Python value: those of strings that minijinja's own collection lacks, or has
+/// otherwise, and the rest of that.
 pub(super) fn method(state: &State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     match value.as_str() {
         Some(text) => string_method(text, name, args)
@@ -158,7 +158,8 @@ fn split(text: &str, args: &[Value], from_end: bool) -> Result<Value, Error> {
     Ok(pieces.into_iter().map(Value::from).collect())
 }
 
-/// Pieces between blanks, from the start or the end. What is left when there are `parts` keeps its blanks.
+/// Pieces between blanks, from the start or the end. What is left when there are `parts` keeps its
+/// blanks.
 fn split_blanks(text: &str, parts: usize, from_end: bool) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = strip(text, None, !from_end, from_end);

@@ -5,8 +5,8 @@ use minijinja::{Error, ErrorKind};
 /// The template as minijinja understands it.
 ///
 /// - Jinja knows one kind of line end.
-/// - `{% generation %}`, which transformers adds to Jinja to mark what the assistant wrote, renders what it
-///   holds in a scope of its own: so does `{% with %}`.
+/// - `{% generation %}`, which transformers adds to Jinja to mark what the assistant wrote, renders
+///   what it holds in a scope of its own: so does `{% with %}`.
 /// - Slices that go backwards to a given end come out otherwise than in Python, and are refused.
 pub(super) fn prepare(source: &str) -> Result<String, Error> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");

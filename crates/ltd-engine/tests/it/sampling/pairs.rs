@@ -52,8 +52,8 @@ fn the_default_pair_gives_the_same_tokens_plainly_and_with_trees() {
     let prompt = [504, 3575, 282, 4649, 314];
     let stop = StopRule { max_new_tokens: 32, eos: vec![2] };
     for engine in exact_engines(&default_config()) {
-        // Where forwards of other widths round differently, the two can part in the long tail of a distribution over
-        // 49152 tokens: without it.
+        // Where forwards of other widths round differently, the two can part in the long tail of a
+        // distribution over 49152 tokens: without it.
         let cut = SamplingParams { temperature: 0.8, top_p: 0.95, top_k: Some(20) };
         let whole = SamplingParams { temperature: 1.0, ..SamplingParams::default() };
         let settings = if engine.is_batch_invariant() { vec![cut, whole] } else { vec![cut] };
@@ -133,8 +133,8 @@ fn assert_ends_where_plain_sampling_ends(pair: &str, engine: &Engine) {
     }
 }
 
-/// The first new tokens of many sequences, as counts of what the second and third are (the first comes from the
-/// prompt's forward, which both ways share).
+/// The first new tokens of many sequences, as counts of what the second and third are (the first
+/// comes from the prompt's forward, which both ways share).
 fn sample(
     engine: &Engine,
     prompt: &[u32],

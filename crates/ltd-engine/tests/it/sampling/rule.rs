@@ -1,4 +1,5 @@
-//! Whatever the tree, the tokens have the target's distribution, jointly; and rules that are wrong are found out.
+//! Whatever the tree, the tokens have the target's distribution, jointly; and rules that are wrong
+//! are found out.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,8 +18,8 @@ const DRAWS: usize = 4000;
 /// Positions that a sequence owns in the sampler's stream.
 const STRIDE: usize = 16;
 
-/// How cycles choose: for sequences that all stand after the same context, `(path, next token)` of each; `starts`
-/// are the positions of their next tokens.
+/// How cycles choose: for sequences that all stand after the same context, `(path, next token)` of
+/// each; `starts` are the positions of their next tokens.
 trait Rule {
     fn cycles(&mut self, tree: &Tree, starts: &[usize]) -> Vec<(Vec<usize>, u32)>;
 }
@@ -58,7 +59,8 @@ fn follow(
     choices.chunks_exact(rows).map(|choices| accept(choices).expect("nothing can fail")).collect()
 }
 
-/// Recursive rejection as it is written in the literature, one random number per child, and what can be wrong.
+/// Recursive rejection as it is written in the literature, one random number per child, and what
+/// can be wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Variant {
     Right,

@@ -1,6 +1,7 @@
 //! Chi-square tests.
 
-/// How well counts fit: Pearson's statistic and its degrees of freedom. Fits of independent samples add up.
+/// How well counts fit: Pearson's statistic and its degrees of freedom. Fits of independent samples
+/// add up.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Fit {
     statistic: f64,
@@ -44,7 +45,8 @@ impl Fit {
         self.z() < 2.326
     }
 
-    /// Whether p > 0.0001: so that of up to a hundred tests that must all hold, the family has p > 0.01.
+    /// Whether p > 0.0001: so that of up to a hundred tests that must all hold, the family has p >
+    /// 0.01.
     pub(crate) fn is_good_in_family(&self) -> bool {
         self.freedom < 1.0 || self.z() < 3.719
     }
@@ -59,7 +61,8 @@ impl std::iter::Sum for Fit {
     }
 }
 
-/// Puts all cells that are too small into one; cells where nothing is expected and nothing was found go.
+/// Puts all cells that are too small into one; cells where nothing is expected and nothing was
+/// found go.
 fn pooled(cells: Vec<(f64, f64)>, expected: impl Fn((f64, f64)) -> f64) -> Vec<(f64, f64)> {
     let (mut large, small): (Vec<_>, Vec<_>) =
         cells.into_iter().partition(|&cell| expected(cell) >= LEAST_EXPECTED);

@@ -1,4 +1,5 @@
-//! The schema of a configuration is that of its types and accepts what the parser accepts; the reference is made of it.
+//! The schema of a configuration is that of its types and accepts what the parser accepts; the
+//! reference is made of it.
 
 mod tables;
 
@@ -104,7 +105,7 @@ fn what_is_written_out_is_as_the_schema_says() {
     }
 }
 
-/// Fails unless each default that the schema has for a preset is what a file gets that names nothing.
+/// Fails unless what the schema has as default for a preset is what a file gets that names nothing.
 fn compare_defaults(schema: &Value, parsed: &Value, preset: &str, path: &str, count: &mut usize) {
     let possibilities = schema["anyOf"].as_array().into_iter().flatten();
     let object = std::iter::once(schema).chain(possibilities).find_map(|one| one["properties"].as_object());

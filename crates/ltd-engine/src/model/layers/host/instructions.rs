@@ -31,8 +31,8 @@ pub(crate) fn instructions() -> InstructionSet {
     }
 }
 
-/// Whether the kernels multiply faster with them than oneDNN does. Where the environment narrows the instructions they
-/// are used in any case: oneDNN would use all.
+/// Whether the kernels multiply faster with them than oneDNN does. Where the environment narrows
+/// the instructions they are used in any case: oneDNN would use all.
 pub(super) fn are_faster(kind: Kind) -> bool {
     let narrowed = matches!(&*NARROWED, Some(Ok(_)));
     !instructions().is_baseline() && (narrowed || !has_tiles(kind))

@@ -1,5 +1,6 @@
-//! The kernels of [`ltd_kernels`] on tensors. An operation is safe to call with any tensors: types, devices and layouts are
-//! checked here, sizes by the kernels, before work begins; what does not fit panics.
+//! The kernels of [`ltd_kernels`] on tensors. An operation is safe to call with any tensors: types,
+//! devices and layouts are checked here, sizes by the kernels, before work begins; what does not
+//! fit panics.
 #![expect(unsafe_code, reason = "uses the memory of tensors")]
 
 mod instructions;
@@ -90,7 +91,8 @@ macro_rules! with_element {
 /// Nobody may write to the tensor, or give it other memory, while the slice lives.
 unsafe fn elements<T: Element>(tensor: &Tensor) -> &[T] {
     let (start, len) = place(tensor);
-    // SAFETY: `place` checked what is there. Its memory lives as long as the handle, and nobody writes to it.
+    // SAFETY: `place` checked what is there. Its memory lives as long as the handle, and nobody
+    // writes to it.
     unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
 }
 
@@ -280,8 +282,8 @@ pub(super) struct HeadNorms<'t> {
     pub(super) key: RowNorm<'t>,
 }
 
-/// What is done between the projections: queries and keys are rotated, keys and values stored at rows
-/// `past..past + n` of the caches, and attended to.
+/// What is done between the projections: queries and keys are rotated, keys and values stored at
+/// rows `past..past + n` of the caches, and attended to.
 #[derive(Clone, Copy)]
 pub(super) struct Attending<'t> {
     pub(super) cpu: Cpu<'t>,
@@ -298,13 +300,14 @@ pub(super) struct Attending<'t> {
 }
 
 impl Attending<'_> {
-    /// Attends with what is projected already, `[n, (query heads + 2 key heads) * width]`: `[n, query heads * width]`.
+    /// Attends with what is projected already, `[n, (query heads + 2 key heads) * width]`: `[n,
+    /// query heads * width]`.
     pub(super) fn attend(&self, qkv: &Tensor) -> Tensor {
         let size = [qkv.size()[0], (self.heads.queries * self.heads.width) as i64];
         let result = qkv.new_empty(size, (qkv.kind(), qkv.device()));
         with_element!(qkv.kind(), T => {
-            // SAFETY: The result is new, and nobody writes to the projections. The caches are as `attention`
-            // asks, as this is the only forward of their session.
+            // SAFETY: The result is new, and nobody writes to the projections. The caches are as
+            // `attention` asks, as this is the only forward of their session.
             let (qkv, attention, result) =
                 unsafe { (elements::<T>(qkv), self.attention(), elements_mut(&result)) };
             attention.attend(self.cpu, qkv, result);
@@ -312,7 +315,8 @@ impl Attending<'_> {
         result
     }
 
-    /// `residual + output(attention(qkv(x)))`, with the rows of `x` normed if there is a norm: as one operation.
+    /// `residual + output(attention(qkv(x)))`, with the rows of `x` normed if there is a norm: as
+    /// one operation.
     pub(super) fn attend_projected(
         &self,
         [qkv, output]: [Biased; 2],
@@ -323,7 +327,8 @@ impl Attending<'_> {
         let (x, residual, result) = (x.contiguous(), residual.contiguous(), output.result(x));
         assert_eq!(residual.size(), result.size(), "the residual of a layer");
         with_element!(x.kind(), T => {
-            // SAFETY: The result is new, and nobody writes to the other ones. The caches are as in `attend`.
+            // SAFETY: The result is new, and nobody writes to the other ones. The caches are as in
+            // `attend`.
             let (linears, attention, x, norm, residual, result) = unsafe {
                 (
                     [qkv.linear::<T>(), output.linear()],
@@ -377,8 +382,9 @@ impl Attending<'_> {
     }
 }
 
-/// The `width` most probable entries of each row of `[n, vocabulary]`: their log-probs and their indices, row-major,
-/// best first; the earlier of equals first. A row with a NaN has log-probs that are NaN.
+/// The `width` most probable entries of each row of `[n, vocabulary]`: their log-probs and their
+/// indices, row-major, best first; the earlier of equals first. A row with a NaN has log-probs that
+/// are NaN.
 pub(super) fn top_log_probs(logits: &Tensor, width: usize) -> (Vec<f32>, Vec<u32>) {
     let (logits, vocabulary) = rows(logits);
     // SAFETY: Nobody writes to the logits.
@@ -387,7 +393,8 @@ pub(super) fn top_log_probs(logits: &Tensor, width: usize) -> (Vec<f32>, Vec<u32
     })
 }
 
-/// The largest entry of each row of `[n, vocabulary]` and its index, the first of equals. That of a row with a NaN is NaN.
+/// The largest entry of each row of `[n, vocabulary]` and its index, the first of equals. That of a
+/// row with a NaN is NaN.
 pub(super) fn argmax(logits: &Tensor) -> Vec<(f32, u32)> {
     let (logits, vocabulary) = rows(logits);
     // SAFETY: Nobody writes to the logits.

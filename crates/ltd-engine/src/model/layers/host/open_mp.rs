@@ -1,7 +1,8 @@
 //! The threads that LibTorch's own kernels use.
 //!
-//! Other threads would not do: after each of its kernels LibTorch's threads wait for the next one by spinning on
-//! their cores. They belong to the OpenMP runtime that LibTorch is linked to, which is asked directly.
+//! Other threads would not do: after each of its kernels LibTorch's threads wait for the next one
+//! by spinning on their cores. They belong to the OpenMP runtime that LibTorch is linked to, which
+//! is asked directly.
 
 use std::ffi::c_void;
 use std::sync::LazyLock;
@@ -9,9 +10,9 @@ use std::sync::LazyLock;
 use libloading::os::unix::Library;
 use ltd_kernels::Threads;
 
-/// libgomp's entry point behind `#pragma omp parallel`, and what a thread in it asks for. Compilers have put
-/// calls of these into programs since GCC 4.9: they are an interface that does not change, which LLVM's
-/// runtime has, too.
+/// libgomp's entry point behind `#pragma omp parallel`, and what a thread in it asks for. Compilers
+/// have put calls of these into programs since GCC 4.9: they are an interface that does not change,
+/// which LLVM's runtime has, too.
 #[derive(Clone, Copy)]
 struct Runtime {
     parallel: unsafe extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, u32, u32),
@@ -22,9 +23,9 @@ struct Runtime {
 /// Absent where LibTorch uses another runtime.
 static RUNTIME: LazyLock<Option<Runtime>> = LazyLock::new(|| {
     let library = Library::this();
-    // SAFETY: The types are those of libgomp (`libgomp_g.h`, `omp.h`), whose names nobody else gives to other
-    // functions. They are there as long as the process, which LibTorch, and with it its runtime, is linked
-    // to.
+    // SAFETY: The types are those of libgomp (`libgomp_g.h`, `omp.h`), whose names nobody else
+    // gives to other functions. They are there as long as the process, which LibTorch, and with it
+    // its runtime, is linked to.
     unsafe {
         Some(Runtime {
             parallel: *library.get(b"GOMP_parallel\0").ok()?,
@@ -49,7 +50,8 @@ impl Threads for OpenMp {
         }
 
         extern "C" fn run_part(part: *mut c_void) {
-            // SAFETY: `run` passes a `Part`, and keeps it until all threads have returned from here.
+            // SAFETY: `run` passes a `Part`, and keeps it until all threads have returned from
+            // here.
             let Part { runtime, work } = unsafe { &*part.cast::<Part>() };
             // SAFETY: It only tells the thread's number in its team.
             let thread = unsafe { (runtime.thread)() };
@@ -60,8 +62,8 @@ impl Threads for OpenMp {
         let Some(runtime) = *RUNTIME else { return work(0) };
         let part = Part { runtime, work };
         let data = std::ptr::from_ref(&part).cast_mut().cast::<c_void>();
-        // SAFETY: The function is given what it expects, which outlives the call: that returns when all
-        // threads have returned from the function.
+        // SAFETY: The function is given what it expects, which outlives the call: that returns when
+        // all threads have returned from the function.
         unsafe { (runtime.parallel)(run_part, data, count as u32, 0) };
     }
 }

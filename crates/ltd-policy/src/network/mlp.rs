@@ -36,14 +36,15 @@ pub struct Scratch {
 /// One layer as evaluated.
 #[derive(Debug, Clone, PartialEq)]
 struct Layer {
-    /// Input-major, `[inputs, outputs]`: an input that is zero (padding, or cut off by `ReLU`) costs nothing, not
-    /// even the reading of its weights, which is what a decision in the middle of decoding waits for.
+    /// Input-major, `[inputs, outputs]`: an input that is zero (padding, or cut off by `ReLU`)
+    /// costs nothing, not even the reading of its weights, which is what a decision in the middle
+    /// of decoding waits for.
     weight: Vec<f32>,
     bias: Vec<f32>,
 }
 
-/// Outputs from which on a row fills half a page: read one after another, such rows are one stream that the hardware
-/// fetches ahead, which pays most when the weights are cold.
+/// Outputs from which on a row fills half a page: read one after another, such rows are one stream
+/// that the hardware fetches ahead, which pays most when the weights are cold.
 const LONG_ROW: usize = 512;
 /// Shorter rows with gaps between them are read side by side, to keep several memory streams busy.
 const ROWS_AT_ONCE: usize = 8;
@@ -113,7 +114,8 @@ impl Mlp {
         current
     }
 
-    /// The same function of the folded observation: weights of inputs that always carry one number are added up.
+    /// The same function of the folded observation: weights of inputs that always carry one number
+    /// are added up.
     pub(crate) fn folded(&self, layout: &ObservationLayout) -> Self {
         let first = &self.layers[0];
         let outputs = first.bias.len();

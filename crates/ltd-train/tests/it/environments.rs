@@ -1,15 +1,13 @@
 //! Environments for tests of learners.
 
+use ltd_env::{Decision, Env, Error, PolicyFn, Result, Step, stream};
+use rand::Rng;
 use serde::{Deserialize, Serialize};
-
-use crate::env::{Decision, Env, PolicyFn, Step};
-use crate::random::stream;
-use crate::{Error, Result};
 
 /// Shows a one-hot vector; the right action is its index. Deterministic, resumable; optimal reward
 /// 1 per step. (Stable-Baselines3's environment of the same name.)
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct IdentityEnv {
+pub(crate) struct IdentityEnv {
     size: usize,
     episode_len: usize,
     seed: u64,
@@ -19,12 +17,11 @@ pub struct IdentityEnv {
 
 impl IdentityEnv {
     /// `size` observations and actions, episodes of `episode_len` steps.
-    pub fn new(size: usize, episode_len: usize, seed: u64) -> Self {
+    pub(crate) fn new(size: usize, episode_len: usize, seed: u64) -> Self {
         Self { size, episode_len, seed, shown: 0, in_episode: 0 }
     }
 
     fn state_index(&self) -> usize {
-        use rand::Rng;
         stream(self.seed, &format!("identity {}", self.shown)).random_range(0..self.size)
     }
 
@@ -76,7 +73,7 @@ impl Env for IdentityEnv {
 /// actions, noisy reward with its peak at a size that depends on how fast the scores fall. One
 /// decision per episode.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ContextualBandit {
+pub(crate) struct ContextualBandit {
     seed: u64,
     shown: u64,
 }
@@ -87,13 +84,12 @@ impl ContextualBandit {
     const NOISE: f64 = 0.5;
 
     /// A bandit whose contexts and noise come from `seed`.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { seed, shown: 0 }
     }
 
     /// How fast scores fall, and the noise of the reward, of the context shown.
     fn context(&self) -> (f64, f64) {
-        use rand::Rng;
         let mut random = stream(self.seed, &format!("bandit {}", self.shown));
         (random.random(), random.random_range(-Self::NOISE..Self::NOISE))
     }
@@ -112,12 +108,12 @@ impl ContextualBandit {
     }
 
     /// Mean reward of always taking one action.
-    pub fn mean_reward_of_constant(&self, action: usize) -> f64 {
+    pub(crate) fn mean_reward_of_constant(action: usize) -> f64 {
         Self::mean_over_contexts(|slope| Self::expected(slope, action))
     }
 
     /// Mean reward of the best action in each context.
-    pub fn mean_reward_of_optimum(&self) -> f64 {
+    pub(crate) fn mean_reward_of_optimum() -> f64 {
         let best =
             |slope| (0..Self::SIZES).map(|action| Self::expected(slope, action)).fold(f64::MIN, f64::max);
         Self::mean_over_contexts(best)

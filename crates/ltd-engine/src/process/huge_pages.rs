@@ -1,15 +1,15 @@
-//! Huge pages for what a forward reads from end to end: with pages of 4 KiB, a processor spends a tenth of a small forward
-//! on finding out where the weights are.
+//! Huge pages for what a forward reads from end to end: with pages of 4 KiB, a processor spends a
+//! tenth of a small forward on finding out where the weights are.
 #![cfg_attr(
     target_os = "linux",
     expect(unsafe_code, reason = "advises the system about memory, whose content stays as it is")
 )]
 
-/// The memory of this process at some moment: what is new afterwards was made since, as the weights of models
-/// are.
+/// The memory of this process at some moment: what is new afterwards was made since, as the weights
+/// of models are.
 ///
-/// Where a weight is cannot be asked, as those that oneDNN packs do not tell. What other threads make
-/// meanwhile is advised with them; that of a program before and after is left alone.
+/// Where a weight is cannot be asked, as those that oneDNN packs do not tell. What other threads
+/// make meanwhile is advised with them; that of a program before and after is left alone.
 pub(crate) struct Mapped {
     /// Memory that belongs to no file, in rising order.
     #[cfg(target_os = "linux")]
@@ -33,8 +33,8 @@ impl Mapped {
         Self { ranges: maps.lines().filter_map(anonymous).collect() }
     }
 
-    /// Asks the system to move memory that is new since then to huge pages. Advice only: a system that has
-    /// none, or needs none, leaves everything as it is.
+    /// Asks the system to move memory that is new since then to huge pages. Advice only: a system
+    /// that has none, or needs none, leaves everything as it is.
     pub(crate) fn advise_new(&self) {
         use std::ffi::{c_int, c_void};
 
@@ -50,8 +50,9 @@ impl Mapped {
             let (start, end) = (range.start.next_multiple_of(HUGE_PAGE), range.end / HUGE_PAGE * HUGE_PAGE);
             if start < end {
                 for advice in [MADV_HUGEPAGE, MADV_COLLAPSE] {
-                    // SAFETY: This is POSIX's `madvise`. Both pieces of advice leave the content of memory as
-                    // it is, whoever uses it meanwhile; where nothing is mapped any more it fails.
+                    // SAFETY: This is POSIX's `madvise`. Both pieces of advice leave the content of
+                    // memory as it is, whoever uses it meanwhile; where nothing is mapped any more
+                    // it fails.
                     unsafe { madvise(start as *mut c_void, end - start, advice) };
                 }
             }
@@ -74,7 +75,8 @@ impl Mapped {
     }
 }
 
-/// The addresses of a line of `/proc/self/maps`, if it is of memory that can be written and belongs to no file.
+/// The addresses of a line of `/proc/self/maps`, if it is of memory that can be written and belongs
+/// to no file.
 #[cfg(target_os = "linux")]
 fn anonymous(line: &str) -> Option<std::ops::Range<usize>> {
     let mut fields = line.split_whitespace();

@@ -1,4 +1,5 @@
-//! A trained network as one file: what it sees, what its outputs stand for, its weights, and probes.
+//! A trained network as one file: what it sees, what its outputs stand for, its weights, and
+//! probes.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,9 +9,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::action::{DepthActions, SizeActions};
-use crate::atomic_file::write_atomically;
-use crate::mlp::{Linear, Mlp};
+use super::mlp::{Linear, Mlp};
+use crate::action::{DepthActions, PolicyKind, SizeActions};
+use crate::files::write_atomically;
 use crate::observation::ObservationLayout;
 use crate::{Error, Result};
 
@@ -20,26 +21,6 @@ const FORMAT_VERSION: u32 = 1;
 const HEADER: &str = "policy";
 /// Most layers of a network, the last one included: a bound on what a file can ask for.
 pub const MAX_LAYERS: usize = 16;
-
-/// Which decision a policy makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum PolicyKind {
-    /// When to stop drafting.
-    Depth,
-    /// How many candidates to verify.
-    Size,
-}
-
-impl std::fmt::Display for PolicyKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Depth => "depth",
-            Self::Size => "size",
-        })
-    }
-}
 
 /// What a policy chooses among.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,8 +81,8 @@ impl Outputs for Actions {
     }
 }
 
-/// Observations from the end of training with the logits the policy gave them: whoever copies a policy into another
-/// form can check the copy.
+/// Observations from the end of training with the logits the policy gave them: whoever copies a
+/// policy into another form can check the copy.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Probes {
     /// `[n][observation]`.
@@ -110,7 +91,8 @@ pub struct Probes {
     pub logits: Vec<Vec<f32>>,
 }
 
-/// A network that no longer learns: what it sees, what its outputs stand for, its weights, and probes.
+/// A network that no longer learns: what it sees, what its outputs stand for, its weights, and
+/// probes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frozen<O> {
     layout: ObservationLayout,

@@ -1,16 +1,32 @@
 //! What is deployed: a folder with a manifest, the policy's files, and copies in other forms.
+//!
+//! ```no_run
+//! use ltd_policy::package::{Policy, PolicyPackage};
+//!
+//! let package = PolicyPackage::load("policies".as_ref())?;
+//! if let Some(fallback) = &package.manifest.fallback {
+//!     println!("depth {}, size {}: {}", fallback.depth, fallback.size, fallback.reason);
+//! } else if let Policy::Factored(factored) = &package.policy {
+//!     println!("costs of {}", factored.latency.identity.machine);
+//! }
+//! # Ok::<(), ltd_policy::Error>(())
+//! ```
+
+mod manifest;
 
 use std::path::Path;
 
+use crate::action::PolicyKind;
 use crate::conditions::Conditions;
 use crate::factored::{Factored, FactoredRule};
-use crate::frozen::{Actions, Frozen, FrozenPolicy, Outputs, PolicyKind};
+use crate::files::sha256_hex;
 use crate::latency::LatencyTable;
-use crate::manifest::{ChoiceEntry, MANIFEST_FILE, Manifest, PolicyEntry};
 use crate::models::Models;
+use crate::network::{Actions, Frozen, FrozenPolicy, Outputs};
 use crate::observation::ObservationLayout;
-use crate::sha256::sha256_hex;
 use crate::{Error, Result};
+
+pub use manifest::{ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, PolicyEntry};
 
 /// How one of the two decisions is made, ready to use.
 #[derive(Debug, Clone, PartialEq)]
@@ -162,7 +178,8 @@ impl Manifest {
 }
 
 impl Factored {
-    /// Why the table is not one for this package: other models, another beam width, sizes that were not measured.
+    /// Why the table is not one for this package: other models, another beam width, sizes that were
+    /// not measured.
     fn problems(&self, manifest: &Manifest) -> Vec<String> {
         let mut problems = Vec::new();
         let identity = &self.latency.identity;
@@ -203,8 +220,8 @@ impl PolicyPackage {
         Ok(Self { manifest, policy })
     }
 
-    /// Fails unless the package, from `folder`, can steer what `owner` runs: trees of such a width and depth, of its own
-    /// models. Where none are given, as an experiment, it may be any.
+    /// Fails unless the package, from `folder`, can steer what `owner` runs: trees of such a width
+    /// and depth, of its own models. Where none are given, as an experiment, it may be any.
     pub fn check_steers(
         &self,
         folder: &Path,
@@ -223,8 +240,8 @@ impl PolicyPackage {
         Ok(())
     }
 
-    /// What the decisions were made for: how tokens were chosen in training, and the machine of training or, for a policy
-    /// that weighs measured times, of these.
+    /// What the decisions were made for: how tokens were chosen in training, and the machine of
+    /// training or, for a policy that weighs measured times, of these.
     pub fn conditions(&self) -> Conditions {
         let Manifest { sampling, device, dtype, threads, .. } = self.manifest.clone();
         match &self.policy {
@@ -233,8 +250,8 @@ impl PolicyPackage {
         }
     }
 
-    /// What to tell whoever lets the policy decide under other conditions than it was made for; nothing if none is known
-    /// to be other.
+    /// What to tell whoever lets the policy decide under other conditions than it was made for;
+    /// nothing if none is known to be other.
     pub fn warning(&self, here: &Conditions) -> Option<String> {
         let differences = self.conditions().differences(here);
         (!differences.is_empty()).then(|| {
@@ -242,8 +259,8 @@ impl PolicyPackage {
         })
     }
 
-    /// The package with a factored policy for another machine: another table, a rule that suits it, and the same
-    /// predictor or one that learned from the same trace.
+    /// The package with a factored policy for another machine: another table, a rule that suits it,
+    /// and the same predictor or one that learned from the same trace.
     pub fn retargeted(&self, factored: Factored) -> Result<Self> {
         let refused = |problem: String| Error::Retarget { problem };
         let mut manifest = self.manifest.clone();

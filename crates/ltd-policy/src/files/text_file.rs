@@ -3,14 +3,14 @@
 use std::io::{Error, ErrorKind, Result};
 use std::path::Path;
 
-/// The text of a file without its byte order mark: UTF-8, or UTF-16 if the mark says so. Where the folder
-/// is missing, the error says so.
+/// The text of a file without its byte order mark: UTF-8, or UTF-16 if the mark says so. Where the
+/// folder is missing, the error says so.
 pub fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|error| match path.parent() {
         Some(folder)
             if error.kind() == ErrorKind::NotFound && !folder.as_os_str().is_empty() && !folder.is_dir() =>
         {
-            Error::new(ErrorKind::NotFound, format!("there is no folder {}", folder.display()))
+            Error::new(ErrorKind::NotFound, format!("folder {} does not exist", folder.display()))
         }
         _ => error,
     })?;
@@ -57,7 +57,7 @@ mod tests {
     fn a_missing_folder_is_named() {
         let folder = tempfile::tempdir().expect("a folder");
         let error = |path: &str| read_text(&folder.path().join(path)).expect_err("missing").to_string();
-        let expected = format!("there is no folder {}", folder.path().join("typo").display());
+        let expected = format!("folder {} does not exist", folder.path().join("typo").display());
         assert_eq!(error("typo/config.json"), expected);
         assert!(error("config.json").starts_with("No such file"));
         assert!(

@@ -2,7 +2,7 @@
 
 use tch::Device;
 
-use crate::huge_pages::Mapped;
+use crate::process::huge_pages::Mapped;
 use crate::text::{TextError, TextModel};
 use crate::{Engine, EngineConfig, Error, Result};
 
@@ -18,8 +18,8 @@ impl TextModel {
 
 impl Engine {
     /// [`Engine::load`] for a program, with the text side of its target, which must fit the models.
-    /// LibTorch gets the configuration's threads, memory that loading freed goes back to the system,
-    /// and the weights are moved to huge pages where the system has them.
+    /// LibTorch gets the configuration's threads, memory that loading freed goes back to the
+    /// system, and the weights are moved to huge pages where the system has them.
     ///
     /// # Errors
     /// See [`Engine::load`] and [`Engine::check_text`].
@@ -40,8 +40,8 @@ impl Engine {
 }
 
 impl EngineConfig {
-    /// Fails if LibTorch has other threads than are asked for: loading does not change what all engines
-    /// of a process share.
+    /// Fails if LibTorch has other threads than are asked for: loading does not change what all
+    /// engines of a process share.
     pub(crate) fn check_threads(&self) -> Result<()> {
         let found = tch::get_num_threads();
         match self.threads {
@@ -54,8 +54,9 @@ impl EngineConfig {
     }
 }
 
-/// Gives memory back to the system. Loading frees as much as it keeps, in pieces that the allocator would hold on to:
-/// weights as they were in the files, and those of a number type that was not chosen.
+/// Gives memory back to the system. Loading frees as much as it keeps, in pieces that the allocator
+/// would hold on to: weights as they were in the files, and those of a number type that was not
+/// chosen.
 #[expect(unsafe_code, reason = "calls the C library's allocator")]
 fn release_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -63,8 +64,8 @@ fn release_freed_memory() {
         unsafe extern "C" {
             fn malloc_trim(pad: usize) -> std::ffi::c_int;
         }
-        // SAFETY: glibc's `int malloc_trim(size_t)` may be called at any time, by any thread: it gives back
-        // memory that nobody has, of all of the process.
+        // SAFETY: glibc's `int malloc_trim(size_t)` may be called at any time, by any thread: it
+        // gives back memory that nobody has, of all of the process.
         unsafe { malloc_trim(0) };
     }
 }

@@ -1,5 +1,6 @@
 //! Files that are complete or absent.
 
+use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
@@ -31,12 +32,18 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Removes what a writer that was killed left unfinished in a folder. Only for whoever alone writes there.
+/// Whether this is the name of a file that a killed writer of [`write_atomically`] left.
+pub fn is_unfinished(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes())
+}
+
+/// Removes what a writer that was killed left unfinished in a folder. Only for whoever alone writes
+/// there.
 pub fn remove_unfinished(folder: &Path) -> Result<()> {
     let remove = || -> std::io::Result<()> {
         for entry in folder.read_dir()? {
             let entry = entry?;
-            if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+            if is_unfinished(&entry.file_name()) {
                 std::fs::remove_file(entry.path())?;
             }
         }
@@ -45,7 +52,8 @@ pub fn remove_unfinished(folder: &Path) -> Result<()> {
     remove().map_err(Error::io(folder))
 }
 
-/// Whether a file could not be written for want of room: another place on the same disk would do no better.
+/// Whether a file could not be written for want of room: another place on the same disk would do no
+/// better.
 pub fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::factored::FactoredActions;
-use crate::frozen::Actions;
-use crate::json_file::json_text;
+use crate::files::json_text;
 use crate::latency::LatencyIdentity;
 use crate::models::{ModelIdentity, Models};
+use crate::network::Actions;
 use crate::observation::ObservationLayout;
 use crate::{Error, Result, SamplingParams};
 
@@ -31,7 +31,8 @@ pub struct Manifest {
     pub stage: String,
     /// Seed of the run.
     pub seed: u64,
-    /// `null`: the layouts and cadence below hold. A name would ask for another code's quirks; none is known.
+    /// `null`: the layouts and cadence below hold. A name would ask for another code's quirks; none
+    /// is known.
     pub compat: Option<String>,
     /// Candidates kept per level, `W`, in training.
     pub beam_width: usize,
@@ -48,11 +49,12 @@ pub struct Manifest {
     /// Threads of the CPU kernels in training; `null` if that was not recorded.
     #[serde(default)]
     pub threads: Option<usize>,
-    /// How tokens were chosen in training and in what was measured; `null` if that was not recorded.
+    /// How tokens were chosen in training and in what was measured; `null` if that was not
+    /// recorded.
     #[serde(default)]
     pub sampling: Option<SamplingParams>,
-    /// SHA-256 of the latency table: that of a factored policy, or the one that a pair was trained on; `null` if it was
-    /// trained on live cycles.
+    /// SHA-256 of the latency table: that of a factored policy, or the one that a pair was trained
+    /// on; `null` if it was trained on live cycles.
     pub latency_table_sha256: Option<String>,
     /// Reward that was maximised.
     pub objective: String,
@@ -136,7 +138,8 @@ pub enum ChoiceEntry {
         layout: ObservationLayout,
         /// What it chooses among, and when it is asked.
         actions: Actions,
-        /// Whether it chose one and the same action throughout the validation: then a constant would do.
+        /// Whether it chose one and the same action throughout the validation: then a constant
+        /// would do.
         is_constant: bool,
     },
     /// By a constant.
@@ -147,13 +150,14 @@ pub enum ChoiceEntry {
 }
 
 impl Manifest {
-    /// Version that this program writes. It also reads version 2, which did not say how tokens were chosen, and 1, which
-    /// knew pairs only.
+    /// Version that this program writes. It also reads version 2, which did not say how tokens were
+    /// chosen, and 1, which knew pairs only.
     pub const VERSION: u32 = 3;
 
-    /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without hashes).
+    /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without
+    /// hashes).
     pub fn load(path: &Path) -> Result<Self> {
-        let text = crate::read_text(path).map_err(Error::io(path))?;
+        let text = crate::files::read_text(path).map_err(Error::io(path))?;
         let json = |source| Error::Json { path: path.to_owned(), what: "manifest", source };
         // The version first: the rest may have another form in another version.
         let mut object: Map<String, Value> = serde_json::from_str(&text).map_err(json)?;
@@ -184,8 +188,8 @@ impl Manifest {
         Models { target: target.clone(), draft: draft.clone(), beam_width: *beam_width }
     }
 
-    /// Notes that the policy was fitted to the costs of a machine: what was measured on another, throughput and fallback,
-    /// does not hold there and is left out.
+    /// Notes that the policy was fitted to the costs of a machine: what was measured on another,
+    /// throughput and fallback, does not hold there and is left out.
     pub fn move_to(&mut self, machine: &LatencyIdentity) {
         self.device = format!("{} ({})", machine.device, machine.machine);
         self.dtype.clone_from(&machine.dtype);

@@ -7,12 +7,13 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::model::{BlockConfig, DraftConfig, Linear, TargetConfig};
+use crate::process::huge_pages;
 use crate::timing::timed;
-use crate::{Engine, Result, huge_pages};
+use crate::{Engine, Result};
 
 impl TargetConfig {
-    /// Shapes `[outputs, inputs]` of the products of one forward: per layer q, k and v together, output, gate, up and
-    /// down; then the logits.
+    /// Shapes `[outputs, inputs]` of the products of one forward: per layer q, k and v together,
+    /// output, gate, up and down; then the logits.
     pub fn products(&self) -> Vec<[i64; 2]> {
         let mut shapes = self.block.products(self.block.hidden).repeat(self.layers as usize);
         shapes.push([self.vocabulary, self.block.hidden]);
@@ -21,7 +22,8 @@ impl TargetConfig {
 }
 
 impl DraftConfig {
-    /// Shapes `[outputs, inputs]` of the products of one level: those of the layer, then the logits.
+    /// Shapes `[outputs, inputs]` of the products of one level: those of the layer, then the
+    /// logits.
     pub fn products(&self) -> Vec<[i64; 2]> {
         let mut shapes = self.block.products(2 * self.block.hidden);
         shapes.push([self.draft_vocabulary, self.block.hidden]);
@@ -54,8 +56,9 @@ pub enum ProductKernel {
     LibTorch,
 }
 
-/// Random weights of some shapes, to be multiplied one after another. Each has memory of its own, as in a model: what
-/// a cache keeps from one forward to the next is not what it would keep of a single weight.
+/// Random weights of some shapes, to be multiplied one after another. Each has memory of its own,
+/// as in a model: what a cache keeps from one forward to the next is not what it would keep of a
+/// single weight.
 pub struct Products {
     weights: BTreeMap<ProductKernel, Vec<Linear>>,
     /// Of the weights' inputs.
@@ -66,7 +69,8 @@ pub struct Products {
 }
 
 impl Products {
-    /// Weights of the shapes `[outputs, inputs]` in the engine's number type and on its device, for up to `rows` rows.
+    /// Weights of the shapes `[outputs, inputs]` in the engine's number type and on its device, for
+    /// up to `rows` rows.
     pub fn new(engine: &Engine, shapes: &[[i64; 2]], rows: usize) -> Result<Self> {
         let options = (engine.dtype().chosen.kind(), engine.device());
         let memory = huge_pages::Mapped::now();
@@ -102,8 +106,8 @@ impl Products {
         self.weights.keys().copied()
     }
 
-    /// Multiplies all weights with `rows` rows and returns the wall-clock time, device synchronised at both ends. The
-    /// kernel must be one of [`Products::kernels`].
+    /// Multiplies all weights with `rows` rows and returns the wall-clock time, device synchronised
+    /// at both ends. The kernel must be one of [`Products::kernels`].
     pub fn time(&self, kernel: ProductKernel, rows: usize) -> Result<Duration> {
         let inputs: BTreeMap<i64, Tensor> =
             self.inputs.iter().map(|(&width, input)| (width, input.narrow(0, 0, rows as i64))).collect();

@@ -1,23 +1,25 @@
-//! What a measurement of the engine needs to know: single forwards of the target, and how much memory is needed.
+//! What a measurement of the engine needs to know: single forwards of the target, and how much
+//! memory is needed.
 
 use std::time::Duration;
 
 use crate::engine::positions;
+use crate::measure::operations::{Observer, Operation, OperationClock, Unobserved};
 use crate::model::{AttentionMask, BlockConfig, LogitRows};
-use crate::operations::{Observer, Operation, OperationClock, Unobserved};
 use crate::timing::timed;
 use crate::{Engine, Error, Result, Session};
 
 impl Engine {
-    /// Runs the target over `tokens` behind the certain positions of a session, as a verification does: masked among
-    /// themselves, with logits of all rows. Returns the wall-clock time, device synchronised at both ends. The
-    /// session is as before: what was written to its cache is provisional.
+    /// Runs the target over `tokens` behind the certain positions of a session, as a verification
+    /// does: masked among themselves, with logits of all rows. Returns the wall-clock time, device
+    /// synchronised at both ends. The session is as before: what was written to its cache is
+    /// provisional.
     pub fn time_target_forward(&self, session: &Session, tokens: &[u32]) -> Result<Duration> {
         self.time_observed_forward(session, tokens, &mut Unobserved)
     }
 
-    /// [`Engine::time_target_forward`], and what its operations took, in the order of [`Operation::ALL`]; the device
-    /// is synchronised around each.
+    /// [`Engine::time_target_forward`], and what its operations took, in the order of
+    /// [`Operation::ALL`]; the device is synchronised around each.
     pub fn time_target_operations(
         &self,
         session: &Session,

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::atomic_file::write_atomically;
 use crate::Result;
-use crate::atomic_file::write_atomically;
 
 /// Plain data as indented JSON, with a newline at its end.
 ///

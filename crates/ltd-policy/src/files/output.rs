@@ -2,7 +2,7 @@
 
 use std::path::{Path, is_separator};
 
-use crate::atomic_file::{folder_of, is_full};
+use super::atomic_file::{folder_of, is_full};
 use crate::{Error, Result};
 
 /// Fails unless a file can be written at `path`, which `flag` of a command line named.
@@ -11,7 +11,7 @@ pub fn check_output_file(flag: &'static str, path: &Path) -> Result<()> {
         return Err(refused(flag, path, "is a folder, expected a file"));
     }
     if path.exists() && !path.is_file() {
-        return Err(refused(flag, path, "exists and is no ordinary file"));
+        return Err(refused(flag, path, "exists and is not a regular file"));
     }
     check_writable(flag, path, folder_of(path))
 }
@@ -24,7 +24,10 @@ pub fn check_output_folder(flag: &'static str, path: &Path) -> Result<()> {
 
 /// Fails unless the folder `path` can be made: it is absent, or empty.
 pub fn check_new_folder(flag: &'static str, path: &Path) -> Result<()> {
-    if path.is_file() || path.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+    if path.is_file() {
+        return Err(refused(flag, path, "is a file, expected a new folder"));
+    }
+    if path.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(refused(flag, path, "exists and is not empty: choose another place, or remove it"));
     }
     check_output_folder(flag, path)
@@ -32,7 +35,8 @@ pub fn check_new_folder(flag: &'static str, path: &Path) -> Result<()> {
 
 fn check_writable(flag: &'static str, path: &Path, folder: &Path) -> Result<()> {
     if !folder.is_dir() {
-        return Err(refused(flag, path, format!("{} is no folder", folder.display())));
+        let what = if folder.exists() { "is not a folder" } else { "does not exist" };
+        return Err(refused(flag, path, format!("folder {} {what}", folder.display())));
     }
     tempfile::tempfile_in(folder).map(drop).map_err(|source| {
         if is_full(&source) {
@@ -65,20 +69,19 @@ mod tests {
         assert_eq!(found, format!("--json: {}: is a folder, expected a file", folder.path().display()));
         assert!(said(check_output_file("--json", &at("new/"))).ends_with("is a folder, expected a file"));
         assert!(said(check_output_file("--json", Path::new(""))).ends_with("is a folder, expected a file"));
-        assert!(said(check_output_file("--json", &at("nowhere/x"))).ends_with("nowhere is no folder"));
-        assert!(said(check_output_file("--json", &at("file/x"))).ends_with("file is no folder"));
+        assert!(said(check_output_file("--json", &at("nowhere/x"))).ends_with("nowhere does not exist"));
+        assert!(said(check_output_file("--json", &at("file/x"))).ends_with("file is not a folder"));
         let device = Path::new("/dev/null");
-        assert!(said(check_output_file("--json", device)).ends_with("exists and is no ordinary file"));
+        assert!(said(check_output_file("--json", device)).ends_with("exists and is not a regular file"));
 
         for name in ["empty", "new", "new/deep/er"] {
             check_new_folder("--out", &at(name)).expect("a folder can be there");
         }
         check_output_folder("--out", folder.path()).expect("a folder with files in it");
-        for name in [".", "file"] {
-            assert!(said(check_new_folder("--out", &at(name))).contains("exists and is not empty"));
-        }
-        assert!(said(check_output_folder("--out", &at("file"))).ends_with("file is no folder"));
-        assert!(said(check_new_folder("--out", &at("file/x"))).ends_with("file is no folder"));
+        assert!(said(check_new_folder("--out", &at("."))).contains("exists and is not empty"));
+        assert!(said(check_new_folder("--out", &at("file"))).ends_with("is a file, expected a new folder"));
+        assert!(said(check_output_folder("--out", &at("file"))).ends_with("file is not a folder"));
+        assert!(said(check_new_folder("--out", &at("file/x"))).ends_with("file is not a folder"));
         let left = std::fs::read_dir(folder.path()).expect("the folder").count();
         assert_eq!(left, 2, "looking leaves nothing behind");
     }

@@ -4,8 +4,8 @@ use tch::Tensor;
 
 use crate::{Engine, Error, Result, Session};
 
-/// A sequence at which a cycle of any context length can begin, again and again. What the caches hold are keys and
-/// values of some tokens: the cost of a cycle is real, its text is not.
+/// A sequence at which a cycle of any context length can begin, again and again. What the caches
+/// hold are keys and values of some tokens: the cost of a cycle is real, its text is not.
 pub struct Rehearsal {
     session: Session,
     tokens: Vec<u32>,
@@ -19,8 +19,8 @@ impl Engine {
 }
 
 impl Rehearsal {
-    /// The sequence with `context` tokens, of which the draft has not read the last `rows`, as after a cycle that
-    /// accepted so many.
+    /// The sequence with `context` tokens, of which the draft has not read the last `rows`, as
+    /// after a cycle that accepted so many.
     ///
     /// # Errors
     /// If the rehearsal is shorter or of another engine, or there are no `rows` rows to read.
