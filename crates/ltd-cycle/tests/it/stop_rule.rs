@@ -3,8 +3,9 @@
 use ltd_cycle::{Continuation, StopReason, StopRule};
 use proptest::prelude::*;
 
-/// Decodes `text` (the tokens that the target would give for ever) in commits of these sizes, within a
-/// cache that has room for so many new tokens: the output, why it ended, and how many tokens were roots.
+/// Decodes `text` (the tokens that the target would give for ever) in commits of these sizes,
+/// within a cache that has room for so many new tokens: the output, why it ended, and how many
+/// tokens were roots.
 fn decode(
     rule: &StopRule,
     text: &[u32],
