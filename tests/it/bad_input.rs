@@ -339,7 +339,8 @@ fn numbers_beyond_all_bounds_are_refused_with_their_flag_and_their_limit() {
         ("engine.device=gpu", "engine.device: is `gpu`, expected cpu, cuda or cuda:N"),
         ("engine.devices=[\"cpu\",\"gpu\"]", "engine.devices: is `gpu`, expected cpu, cuda or cuda:N"),
         ("engine.chat.stop_tokens=[2,4000]", "stop token 4000 (4000, from chat.stop_tokens) is outside"),
-        ("replay.trace=nowhere", "nowhere: is not a trace: it has no trace.json"),
+        ("replay.trace=nowhere", "folder nowhere does not exist"),
+        ("replay.trace=tests", "tests: is not a trace: it has no trace.json"),
         ("replay.latency=nowhere.json", "nowhere.json: "),
     ] {
         let arguments = ["--config", text(&config), "--dry-run", "--set", "replay={}", "--set", value];

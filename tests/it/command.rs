@@ -21,7 +21,7 @@ static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
     let deps = std::env::current_exe().expect("this test");
     let folder = deps.ancestors().nth(2).expect("target/<profile>/deps/<test>").to_owned();
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(workspace());
+    build.args(["build", "--quiet", "--workspace", "--bins", "--tests"]).current_dir(workspace());
     if folder.ends_with("release") {
         build.arg("--release");
     }

@@ -1,8 +1,11 @@
 //! Runs that failed on the way.
 
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
-use crate::command::{config, run, text};
+use crate::command::{config, program, run, text};
 use crate::retarget::machine;
 
 #[test]
@@ -14,11 +17,19 @@ fn a_run_whose_measurement_fails_says_how_to_go_on_and_goes_on_after_the_recordi
             json!({ "size": null, "depth": { "total_timesteps": 256, "verification_size": 4 }, "rounds": 0 });
     });
     let run_folder = folder.path().join("run");
-    // The table cannot take its place, so the step fails in whatever state this machine is.
     let latency = run_folder.join("latency.json");
-    std::fs::create_dir_all(latency.join("in-the-way")).expect("a folder");
     let records = |errors: &str| errors.lines().any(|line| line.starts_with("record "));
-    let output = run("ltd-train", &["--config", text(&config), "--run-dir", text(&run_folder)]);
+    let mut begin = program("ltd-train", &["--config", text(&config), "--run-dir", text(&run_folder)]);
+    let child = begin.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !run_folder.join("run.json").is_file() {
+        assert!(Instant::now() < deadline, "the run does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The table, which takes seconds to measure, cannot take its place, so the step fails in
+    // whatever state this machine is.
+    std::fs::create_dir_all(latency.join("in-the-way")).expect("a folder");
+    let output = child.wait_with_output().expect("it ends");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(records(&errors), "{errors}");

@@ -196,6 +196,7 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
     let error = |problem: String| Error::Trace { path: path.clone(), problem };
     let text = ltd_policy::read_text(&path).map_err(|source| match source.kind() {
         // The folder was named wrongly.
+        ErrorKind::NotFound if !folder.exists() => error(source.to_string()),
         ErrorKind::NotFound | ErrorKind::NotADirectory => Error::Trace {
             path: folder.to_owned(),
             problem: format!("is not a trace: it has no {HEADER_FILE}"),
