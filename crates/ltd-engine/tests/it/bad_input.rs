@@ -519,7 +519,7 @@ fn a_tokenizer_of_another_model_is_refused() {
     let error = engine.check_text(&text).expect_err("refused").to_string();
     assert_names(
         &error,
-        &["stop token 260 (<|x|>, from tokenizer_config.json) is outside its vocabulary of 260"],
+        &["stop token 260 (<|x|>, from tokenizer_config.json", ") is outside its vocabulary of 260"],
     );
 }
 
