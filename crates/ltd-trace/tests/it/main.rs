@@ -263,7 +263,7 @@ fn a_second_process_does_not_write_to_a_trace_under_way() {
     let writer = TraceWriter::open(Path::new(&shared), expected.header.clone()).expect("it goes on");
     for output in [record("3", &shared), run(&["merge", "--out", &shared, &alone])] {
         let error = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert_eq!(output.status.code(), Some(2), "{error}");
         assert!(
             error.contains(&format!("ltd-trace: {shared}: another process is writing this trace")),
             "{error}"
