@@ -7,8 +7,9 @@ use ltd_policy::CycleSummary;
 use tch::{Device, Tensor};
 
 use crate::blame::Read;
+use crate::identity::Identity;
 use crate::model::{AttentionMask, LogitRows};
-use crate::session::{Identity, Session};
+use crate::session::Session;
 use crate::timing::timed;
 use crate::{
     Controller, Cycle, CycleOutcome, CycleTiming, DraftTree, Engine, Error, Result, VerificationTree,

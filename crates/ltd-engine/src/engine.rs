@@ -8,13 +8,14 @@ use tch::{Device, Tensor};
 use crate::config::EngineConfig;
 use crate::device::Dtype;
 use crate::dtype_choice::{DtypeChoice, candidates, choose_dtype};
+use crate::identity::Identity;
 use crate::kv_cache::KvCache;
 use crate::model::{
     AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights,
     check_instructions, instructions, passed_over_index, stored_kind,
 };
 use crate::placement::{Pair, Share, shares};
-use crate::session::{Identity, Session};
+use crate::session::Session;
 use crate::text::TextModel;
 use crate::timing::timed;
 use crate::{Controller, CycleOutcome, CycleTiming, Error, Result, Sampler, SamplingParams};

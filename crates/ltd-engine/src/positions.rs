@@ -7,7 +7,7 @@ use tch::Tensor;
 use crate::blame::Read;
 use crate::kv_cache::KvCache;
 use crate::model::{AttentionMask, entropies};
-use crate::session::Identity;
+use crate::reading::Reading;
 use crate::{DraftTree, Engine, Error, GrownTree, Result};
 
 const ROWS: i64 = 0;
@@ -27,14 +27,6 @@ pub struct Along {
     pub entropies: bool,
     /// Whether [`GrownTree::hidden`] is wanted.
     pub hidden: bool,
-}
-
-/// A text that the target has read.
-pub struct Reading {
-    pub(crate) engine: Identity,
-    pub(crate) tokens: Vec<u32>,
-    /// Of all tokens but the last, `[n - 1, 3 * hidden]`.
-    pub(crate) features: Tensor,
 }
 
 /// A tree that grows beside others.

@@ -1,24 +1,11 @@
 //! One sequence being generated.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use tch::Tensor;
 
+use crate::identity::Identity;
 use crate::kv_cache::KvCache;
-use crate::positions::Reading;
+use crate::reading::Reading;
 use crate::{Continuation, Error, Result, Sampler};
-
-/// Tells an engine, or a cycle, from all others of this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Identity(u64);
-
-impl Identity {
-    /// One that nothing else has.
-    pub(crate) fn new() -> Self {
-        static GIVEN: AtomicU64 = AtomicU64::new(0);
-        Self(GIVEN.fetch_add(1, Ordering::Relaxed))
-    }
-}
 
 /// A sequence: its tokens, the caches of both models, and the features that the draft has not read
 /// yet.

@@ -5,10 +5,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ltd_policy::MAX_LAYERS;
-use schemars::JsonSchema;
+use schemars::transform::Transform;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
-use super::within;
+use super::bounds::within;
 
 /// Steps of a stage, and tokens of an answer.
 pub const COUNTS: RangeInclusive<usize> = 1..=u32::MAX as usize;
@@ -34,6 +35,14 @@ pub const ROUND_STAGES: usize = 1000;
 pub const CANDIDATES: RangeInclusive<usize> = 1..=1000;
 /// Constants of a grid.
 pub const GRID: usize = 1000;
+
+/// Widths of hidden layers.
+pub(super) fn hidden_layers(schema: &mut Schema) {
+    schema.insert("maxItems".to_owned(), HIDDEN_LAYERS.into());
+    if let Some(Ok(width)) = schema.get_mut("items").map(<&mut Schema>::try_from) {
+        within(WIDTHS).transform(width);
+    }
+}
 
 /// A time limit.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize, JsonSchema)]

@@ -1,5 +1,6 @@
 //! What a run is told: one JSON file, merged over a preset, checked as a whole.
 
+mod bounds;
 pub mod limits;
 mod parse;
 mod plan;
@@ -17,13 +18,14 @@ use ltd_policy::{DepthActions, MAX_SIZE, ObservationLayout, PolicyKind, SizeActi
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use bounds::{one_of, within};
 pub use limits::Minutes;
+use limits::hidden_layers;
 pub use plan::{Counterpart, PolicyTask, Stage, StageTask};
 pub use ppo::{Advantage, NetArch, PpoConfig};
 pub use preset::Preset;
 pub use problem::Problems;
 pub use schema::schema;
-use schema::{hidden_layers, one_of, within};
 
 /// A training run. Keys that the file leaves out have the preset's values; unknown keys are errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

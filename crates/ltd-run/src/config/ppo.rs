@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Problems, hidden_layers, limits, within};
+use super::bounds::within;
+use super::limits::hidden_layers;
+use super::{Problems, limits};
 
 /// Hidden layers of the two networks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

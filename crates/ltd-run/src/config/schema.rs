@@ -1,13 +1,11 @@
 //! A configuration's JSON schema, made of its types and of the presets.
 
-use std::ops::RangeInclusive;
-
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
-use schemars::transform::{RecursiveTransform, Transform};
+use schemars::transform::RecursiveTransform;
 use serde_json::{Map, Value, json};
 
-use super::{Preset, TrainConfig, limits};
+use super::{Preset, TrainConfig};
 
 /// Says what each preset has for a key, where they differ.
 const PRESET_DEFAULTS: &str = "x-defaults";
@@ -49,27 +47,6 @@ fn name_what_is_of_files(properties: &mut Map<String, Value>) {
     let description = "Where this schema is, for editors; nothing else reads it.";
     let place = json!({ "description": description, "type": "string" });
     properties.shift_insert(0, "$schema".to_owned(), place);
-}
-
-/// Numbers within a range.
-pub(super) fn within<T: Copy + Into<Value>>(range: RangeInclusive<T>) -> impl Transform {
-    move |schema: &mut Schema| {
-        schema.insert("minimum".to_owned(), (*range.start()).into());
-        schema.insert("maximum".to_owned(), (*range.end()).into());
-    }
-}
-
-/// One of these texts.
-pub(super) fn one_of(texts: &'static [&str]) -> impl Transform {
-    move |schema: &mut Schema| _ = schema.insert("enum".to_owned(), texts.into())
-}
-
-/// Widths of hidden layers.
-pub(super) fn hidden_layers(schema: &mut Schema) {
-    schema.insert("maxItems".to_owned(), limits::HIDDEN_LAYERS.into());
-    if let Some(Ok(width)) = schema.get_mut("items").map(<&mut Schema>::try_from) {
-        within(limits::WIDTHS).transform(width);
-    }
 }
 
 /// Takes out what only Rust's types mean, and the line breaks of comments.
