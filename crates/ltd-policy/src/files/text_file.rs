@@ -12,6 +12,8 @@ pub fn read_text(path: &Path) -> Result<String> {
         {
             Error::new(ErrorKind::NotFound, format!("folder {} does not exist", folder.display()))
         }
+        // What was meant is not there.
+        _ if path.is_dir() => Error::new(ErrorKind::NotFound, "is a folder, expected a file"),
         _ => error,
     })?;
     let units = |decode: fn([u8; 2]) -> u16| -> Option<Vec<u16>> {
@@ -60,6 +62,7 @@ mod tests {
         let expected = format!("folder {} does not exist", folder.path().join("typo").display());
         assert_eq!(error("typo/config.json"), expected);
         assert!(error("config.json").starts_with("No such file"));
+        assert_eq!(error(""), "is a folder, expected a file");
         assert!(
             read_text(Path::new("no-such-file"))
                 .expect_err("missing")

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ltd_policy::{FolderLock, PolicyKind, is_full, is_unfinished, remove_unfinished, write_json};
 
@@ -12,8 +12,18 @@ use crate::{Error, Result};
 use ltd_run::config::Stage;
 use ltd_run::config::TrainConfig;
 
-/// Folders that were made for runs which have not begun.
+/// Folders that were made for runs which have not begun. Whoever makes one holds the list meanwhile:
+/// no folder is there that is not in it.
 static PROVISIONAL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn provisional() -> MutexGuard<'static, Vec<PathBuf>> {
+    PROVISIONAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes a folder from the list, as it stays or is gone.
+fn forget(path: &Path) {
+    provisional().retain(|other| other != path);
+}
 
 /// The folder of a run. All that the run leaves is in it, and as long as this lives nobody else
 /// writes to it.
@@ -36,8 +46,13 @@ impl RunFolder {
     pub(crate) fn reserve(path: &Path) -> Result<Self> {
         // Before anything is written.
         Self::check_free(path)?;
+        let mut made = provisional();
         let new = !path.exists();
         std::fs::create_dir_all(path).map_err(|error| unusable(path, "cannot be made", error))?;
+        if new {
+            made.push(path.to_owned());
+        }
+        drop(made);
         Self::occupy(path, new)
     }
 
@@ -47,6 +62,7 @@ impl RunFolder {
             std::fs::create_dir_all(parent).map_err(|error| unusable(path, "cannot be made", error))?;
         }
         let mut name = path.to_owned();
+        let mut made = provisional();
         for number in 2.. {
             match std::fs::create_dir(&name) {
                 Ok(()) => break,
@@ -58,6 +74,8 @@ impl RunFolder {
                 Err(error) => return Err(unusable(&name, "cannot be made", error)),
             }
         }
+        made.push(name.clone());
+        drop(made);
         Self::occupy(&name, true)
     }
 
@@ -83,7 +101,7 @@ impl RunFolder {
     /// Removes the folders that were made for runs which have not begun: for a program that is
     /// about to end.
     pub(crate) fn remove_provisional() {
-        for path in PROVISIONAL.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for path in provisional().drain(..) {
             // What cannot be removed does no harm: it is no run.
             let _ = std::fs::remove_dir_all(path);
         }
@@ -92,14 +110,13 @@ impl RunFolder {
     /// Notes that the folder stays, or is gone.
     fn settle(&mut self) {
         self.provisional = false;
-        PROVISIONAL.lock().unwrap_or_else(PoisonError::into_inner).retain(|path| *path != self.path);
+        forget(&self.path);
     }
 
     fn occupy(path: &Path, provisional: bool) -> Result<Self> {
-        if provisional {
-            PROVISIONAL.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
-        }
-        let run = Self { _lock: lock(path)?, path: path.to_owned(), provisional };
+        // Whose it is if another process has the lock, that process will say.
+        let lock = lock(path).inspect_err(|_| forget(path))?;
+        let run = Self { _lock: lock, path: path.to_owned(), provisional };
         // Another process may have begun one, and ended, since this was looked at.
         Self::check_free(path)?;
         let cannot = |error| unusable(path, "cannot be written to", error);
