@@ -12,8 +12,8 @@ use crate::{Error, Result};
 use ltd_run::config::Stage;
 use ltd_run::config::TrainConfig;
 
-/// Folders that were made for runs which have not begun. Whoever makes one holds the list meanwhile:
-/// no folder is there that is not in it.
+/// Folders that were made for runs which have not begun. Whoever makes one holds the list
+/// meanwhile: no folder is there that is not in it.
 static PROVISIONAL: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 fn provisional() -> MutexGuard<'static, Vec<PathBuf>> {
