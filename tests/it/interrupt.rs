@@ -146,7 +146,7 @@ fn a_run_that_is_interrupted_in_every_phase_goes_on_to_its_end() {
     interrupt(&begin, &|_| run.join("trace/shard-00000.bin").exists(), "the recording");
     interrupt(&go_on, &|_| run.join("stages/01-predictor").exists(), "stage 01-predictor");
     interrupt(&go_on, &|said| said.contains(" steps, mean reward"), "stage 02-size");
-    interrupt(&go_on, &|said| said.contains("02-size  kept snapshot"), "the final comparison");
+    interrupt(&go_on, &|said| said.contains("02-size  kept "), "the final comparison");
     interrupt(&go_on, &|said| said.contains("constants  "), "the final comparison");
     interrupt(&go_on, &|said| said.contains("selection  "), "the final comparison");
     let summary = stdout("ltd-train", &go_on);

@@ -198,7 +198,7 @@ fn prompts(
     for (name, others) in [("train", &known.train), ("validation", &known.validation)] {
         if let Some(shared) = shared(questions(&prompts), questions(others)) {
             note!(
-                "ltd-train: warning: {} has {shared} of prompts.{name}: prompts that were learned from measure nothing",
+                "ltd-train: warning: {} has {shared} of prompts.{name}: results on prompts that were learned from are too good",
                 file.display()
             );
         }

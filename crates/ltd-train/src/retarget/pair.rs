@@ -13,8 +13,7 @@ use crate::ppo::Learner;
 use crate::recorded::Recorded;
 use crate::{Error, Result};
 use ltd_run::Progress;
-use ltd_run::config::{Advantage, NetArch, PpoConfig};
-use ltd_run::config::{ImitationStage, PredictorStage, Preset};
+use ltd_run::config::{Advantage, ImitationStage, NetArch, PpoConfig, PredictorStage, Preset};
 
 /// Observations kept with a policy, to check copies of it.
 const PROBES: usize = 32;

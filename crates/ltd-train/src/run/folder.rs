@@ -9,8 +9,7 @@ use ltd_policy::{FolderLock, PolicyKind, is_full, is_unfinished, remove_unfinish
 
 use crate::run::Provenance;
 use crate::{Error, Result};
-use ltd_run::config::Stage;
-use ltd_run::config::TrainConfig;
+use ltd_run::config::{Stage, TrainConfig};
 
 /// Folders that were made for runs which have not begun. Whoever makes one holds the list
 /// meanwhile: no folder is there that is not in it.
@@ -114,7 +113,7 @@ impl RunFolder {
     }
 
     fn occupy(path: &Path, provisional: bool) -> Result<Self> {
-        // Whose it is if another process has the lock, that process will say.
+        // The folder belongs to whoever has the lock, and is not ours to remove.
         let lock = lock(path).inspect_err(|_| forget(path))?;
         let run = Self { _lock: lock, path: path.to_owned(), provisional };
         // Another process may have begun one, and ended, since this was looked at.

@@ -13,8 +13,7 @@ use rand::Rng;
 
 use super::Trainer;
 use crate::Result;
-use ltd_run::config::{Advantage, PpoConfig};
-use ltd_run::config::{Backend, StaticSetting};
+use ltd_run::config::{Advantage, Backend, PpoConfig, StaticSetting};
 use ltd_run::config::{Counterpart, PolicyTask, Stage, StageTask};
 
 impl Trainer {

@@ -8,8 +8,7 @@ use crate::evaluate::Contender;
 use crate::imitation::{examples, imitate};
 use crate::run::StageFolder;
 use crate::{Error, Result};
-use ltd_run::config::ImitationStage;
-use ltd_run::config::Stage;
+use ltd_run::config::{ImitationStage, Stage};
 
 impl Trainer {
     /// Teaches both policies of the pair what the factored policy decides at every recorded

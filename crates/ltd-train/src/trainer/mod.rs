@@ -29,8 +29,7 @@ use crate::metrics::Metrics;
 use crate::recorded::Recorded;
 use crate::run::{Beginning, Provenance, RunFolder};
 use ltd_run::Progress;
-use ltd_run::config::TrainConfig;
-use ltd_run::config::{Stage, StageTask};
+use ltd_run::config::{Stage, StageTask, TrainConfig};
 use ltd_run::prompts::Prompts;
 
 /// A run under way.

@@ -8,8 +8,7 @@ use ltd_policy::{Choice, ChoiceEntry, FrozenPolicy, Manifest, Policy, PolicyKind
 use crate::evaluate::Measurement;
 use crate::run::StageFolder;
 use crate::{Error, Result};
-use ltd_run::config::Counterpart;
-use ltd_run::config::StaticSetting;
+use ltd_run::config::{Counterpart, StaticSetting};
 
 /// How depth and size are decided.
 #[derive(Debug, Clone, PartialEq)]

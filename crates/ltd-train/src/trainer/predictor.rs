@@ -9,8 +9,7 @@ use crate::Result;
 use crate::metrics::predictor_record;
 use crate::predictor::{Epoch, Fitted, fit, size_tables};
 use crate::run::StageFolder;
-use ltd_run::config::PredictorStage;
-use ltd_run::config::Stage;
+use ltd_run::config::{PredictorStage, Stage};
 
 impl Trainer {
     /// Fits the predictor, finds the rule, and describes the factored policy. A stage that is

@@ -9,8 +9,7 @@ use ltd_policy::{DepthActions, LatencyTable, Models, SizeActions};
 use super::Trainer;
 use crate::recorded::Recorded;
 use crate::{Error, Result};
-use ltd_run::config::{Backend, Minutes, ReplayConfig, TrainConfig};
-use ltd_run::config::{Counterpart, PolicyTask};
+use ltd_run::config::{Backend, Counterpart, Minutes, PolicyTask, ReplayConfig, TrainConfig};
 use ltd_run::prompts::{Prompts, questions, shared};
 use ltd_run::recording::{Recording, measure_latency, record};
 

@@ -10,8 +10,7 @@ use crate::evaluate::{Contender, Measurement};
 use crate::metrics::{tags, validation_record};
 use crate::run::StageFolder;
 use crate::{Error, Result};
-use ltd_run::config::{Backend, Minutes};
-use ltd_run::config::{PolicyTask, Stage};
+use ltd_run::config::{Backend, Minutes, PolicyTask, Stage};
 use ltd_run::statistics::interval;
 
 impl Trainer {
@@ -118,12 +117,12 @@ impl Trainer {
 
 /// Which snapshot was kept of which, in words.
 fn kept(best: &str, names: &[String]) -> String {
-    let of: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != INCUMBENT).collect();
-    let snapshots = format!("snapshots {}", of.join(", "));
+    let snapshots: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != INCUMBENT).collect();
+    let snapshots = snapshots.join(", ");
     if best == INCUMBENT {
-        format!("the policy that the stage began with, and none of {snapshots}")
+        format!("the policy that the stage began with, and no snapshot of {snapshots}")
     } else {
-        format!("snapshot {best} of {}", of.join(", "))
+        format!("snapshot {best} of {snapshots}")
     }
 }
 
