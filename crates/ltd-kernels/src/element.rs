@@ -3,13 +3,14 @@
 use half::{bf16, f16};
 
 use crate::memory::Pod;
+use crate::operations::Operations;
 use crate::product::PanelSums;
 use crate::sums::Sums;
 use crate::vector::{Instructions, LANES, Vector};
 
 /// A number type that kernels read and write: `f32`, `bf16` or `f16`.
 #[expect(private_bounds, reason = "no other types can be: the bounds seal it")]
-pub trait Float: Element {}
+pub trait Float: Operations {}
 
 impl Float for f32 {}
 impl Float for bf16 {}

@@ -38,6 +38,7 @@ mod isa;
 mod memory;
 mod mlp;
 mod norm;
+mod operations;
 mod product;
 mod sums;
 mod threads;

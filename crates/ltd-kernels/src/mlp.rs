@@ -34,6 +34,12 @@ impl<T: Float> Mlp<'_, T> {
     /// # Panics
     /// If sizes do not fit, or a weight is packed for other instructions than those of `cpu`.
     pub fn forward(self, cpu: Cpu, x: &[T], norm: RowNorm<T>, result: &mut [T]) {
+        T::mlp(self, cpu, x, norm, result);
+    }
+}
+
+impl<T: Element> Mlp<'_, T> {
+    pub(crate) fn run(self, cpu: Cpu, x: &[T], norm: RowNorm<T>, result: &mut [T]) {
         let Self { gate, up, down } = self;
         let (hidden, intermediate) = (up.weight.inputs(), up.weight.outputs());
         assert_eq!([gate.weight.inputs(), gate.weight.outputs()], [hidden, intermediate], "gate and up");

@@ -23,6 +23,10 @@ pub struct RowNorm<'t, T> {
 /// # Panics
 /// If sizes do not fit.
 pub fn rms_norm<T: Float>(cpu: Cpu, x: &[T], norm: RowNorm<T>, result: &mut [T]) {
+    T::rms_norm(cpu, x, norm, result);
+}
+
+pub(crate) fn run<T: Element>(cpu: Cpu, x: &[T], norm: RowNorm<T>, result: &mut [T]) {
     let parts = if x.len() < WORTH_SHARING { 1 } else { cpu.threads.count() };
     // SAFETY: The work is made here; what it writes, the result, is nobody else's.
     unsafe { in_turn(cpu.threads, [&Norm::new(cpu, x, norm, SharedMut::of(result), parts)]) };

@@ -19,6 +19,15 @@ pub fn top_log_probs<T: Float>(
     vocabulary: usize,
     width: usize,
 ) -> (Vec<f32>, Vec<u32>) {
+    T::top_log_probs(cpu, logits, vocabulary, width)
+}
+
+pub(crate) fn log_probs<T: Element>(
+    cpu: Cpu,
+    logits: &[T],
+    vocabulary: usize,
+    width: usize,
+) -> (Vec<f32>, Vec<u32>) {
     let (mut best, normalisers) = scan::<T, true>(cpu, logits, vocabulary, width);
     for (row, (largest, sum)) in best.chunks_exact_mut(width).zip(normalisers) {
         for (logit, _) in row {
@@ -34,6 +43,10 @@ pub fn top_log_probs<T: Float>(
 /// # Panics
 /// If the logits are no whole rows.
 pub fn argmax<T: Float>(cpu: Cpu, logits: &[T], vocabulary: usize) -> Vec<(f32, u32)> {
+    T::argmax(cpu, logits, vocabulary)
+}
+
+pub(crate) fn largest<T: Element>(cpu: Cpu, logits: &[T], vocabulary: usize) -> Vec<(f32, u32)> {
     scan::<T, false>(cpu, logits, vocabulary, 1).0
 }
 

@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Cpu;
-use crate::element::Float;
+use crate::element::{Element, Float};
 use crate::memory::{Handover, Line, SharedMut};
 use crate::norm::{Input, RowNorm};
 use crate::product::{Columns, Inputs, Linear, Then};
@@ -89,11 +89,8 @@ impl<T: Float> Attention<'_, T> {
     ///
     /// # Panics
     /// If sizes do not fit.
-    pub fn attend(mut self, cpu: Cpu, qkv: &[T], result: &mut [T]) {
-        let shared = self.shared(cpu, qkv.into(), SharedMut::of(result));
-        // SAFETY: The work is made here; it writes the result and the caches, which are nobody
-        // else's.
-        unsafe { in_turn(cpu.threads, [&Storing(&shared), &Rows(&shared)]) };
+    pub fn attend(self, cpu: Cpu, qkv: &[T], result: &mut [T]) {
+        T::attend(self, cpu, qkv, result);
     }
 
     /// `result = residual + output(attention(qkv(x)))`, with the rows of `x` normed if there is a
@@ -103,6 +100,27 @@ impl<T: Float> Attention<'_, T> {
     /// # Panics
     /// If sizes do not fit, or a weight is packed for other instructions than those of `cpu`.
     pub fn attend_projected(
+        self,
+        cpu: Cpu,
+        projections: [Linear<T>; 2],
+        x: &[T],
+        norm: Option<RowNorm<T>>,
+        residual: &[T],
+        result: &mut [T],
+    ) {
+        T::attend_projected(self, cpu, projections, x, norm, residual, result);
+    }
+}
+
+impl<T: Element> Attention<'_, T> {
+    pub(crate) fn run(mut self, cpu: Cpu, qkv: &[T], result: &mut [T]) {
+        let shared = self.shared(cpu, qkv.into(), SharedMut::of(result));
+        // SAFETY: The work is made here; it writes the result and the caches, which are nobody
+        // else's.
+        unsafe { in_turn(cpu.threads, [&Storing(&shared), &Rows(&shared)]) };
+    }
+
+    pub(crate) fn run_projected(
         mut self,
         cpu: Cpu,
         [qkv, output]: [Linear<T>; 2],

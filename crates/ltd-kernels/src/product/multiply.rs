@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::panels::{PanelSums, Panels};
-use crate::element::{Element, Float};
+use crate::element::Element;
 use crate::memory::{Handover, Line, SharedMut, cast, lines};
 use crate::threads::Work;
 use crate::vector::{Instructions, Kernel, LANES, Vector};
@@ -128,7 +128,7 @@ impl<'t, T: Element> Product<'t, T> {
         result: SharedMut<'t, T>,
     ) -> Self
     where
-        T: Float,
+        T: Element,
     {
         let (outputs, inputs, panel) = (weight.outputs(), weight.inputs(), weight.panel());
         let (instructions, weight) = (weight.instructions(), weight.packed());

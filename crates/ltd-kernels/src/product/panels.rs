@@ -105,7 +105,13 @@ impl<T: Float> Panels<T> {
     ///
     /// # Panics
     /// If the weight has another size, or no inputs.
-    pub fn pack(cpu: Cpu, weight: &[T], [outputs, inputs]: [usize; 2]) -> Option<Self> {
+    pub fn pack(cpu: Cpu, weight: &[T], shape: [usize; 2]) -> Option<Self> {
+        T::pack(cpu, weight, shape)
+    }
+}
+
+impl<T: Element> Panels<T> {
+    pub(crate) fn packed_from(cpu: Cpu, weight: &[T], [outputs, inputs]: [usize; 2]) -> Option<Self> {
         assert!(
             inputs > 0 && Some(weight.len()) == outputs.checked_mul(inputs),
             "a weight {outputs} x {inputs}"
