@@ -25,10 +25,12 @@
 //!
 //! How deep the tree grows and how many candidates are verified is up to a [`Controller`]:
 //! [`draft`] asks it after each level of a [`Cycle`]. What comes of a cycle is a [`CycleOutcome`],
-//! and [`CycleStats`] sums them up. A [`StopRule`] says where a generation ends.
+//! and [`CycleStats`] sums them up. A [`StopRule`] says where a generation ends. A [`CopySource`]
+//! finds what was said before.
 
 mod contention;
 mod controller;
+mod copy_source;
 mod cycle;
 mod growing;
 mod outcome;
@@ -37,6 +39,7 @@ mod tree;
 
 pub use contention::Contention;
 pub use controller::{Controller, Learned, Static, WholeBeam};
+pub use copy_source::{CopySource, Occurrence};
 pub use cycle::{Cycle, draft};
 pub use growing::{GrowingTree, GrownTree};
 pub use outcome::{CycleOutcome, CycleStats, CycleTiming};

@@ -33,8 +33,16 @@ impl Costs {
     ) -> CycleTiming {
         let (model, context) = (&self.model, context_length);
         let levels = (1..).zip(level_rows).map(|(depth, &rows)| model.level_ms(depth, rows, context));
-        let draft = model.root_ms(rows, context) + levels.sum::<f64>();
+        let draft = self.root_ms(rows, context) + levels.sum::<f64>();
         self.cycle(level_rows.len(), draft, model.verify_ms(size, context))
+    }
+
+    /// A root expansion of more rows than were measured reads them in several forwards.
+    fn root_ms(&self, rows: usize, context: usize) -> f64 {
+        let most = self.model.most_root_rows();
+        let whole = rows.saturating_sub(1) / most;
+        let rest = self.model.root_ms(rows - whole * most, context);
+        whole as f64 * self.model.root_ms(most, context) + rest
     }
 
     /// A cycle of depth `depth` with these times, in milliseconds, and its decisions.

@@ -3,18 +3,9 @@
 use half::{bf16, f16};
 
 use crate::memory::Pod;
-use crate::operations::Operations;
 use crate::product::PanelSums;
 use crate::sums::Sums;
 use crate::vector::{Instructions, LANES, Vector};
-
-/// A number type that kernels read and write: `f32`, `bf16` or `f16`.
-#[expect(private_bounds, reason = "no other types can be: the bounds seal it")]
-pub trait Float: Operations {}
-
-impl Float for f32 {}
-impl Float for bf16 {}
-impl Float for f16 {}
 
 /// What kernels do with a number type.
 pub(crate) trait Element: Pod + Default {

@@ -46,13 +46,12 @@ mod top;
 mod vector;
 
 pub use attention::{Attention, Caches, HeadNorms, Heads, Visibility};
-pub use element::Float;
 pub use isa::{InstructionSet, UnknownInstructionSet};
 pub use mlp::Mlp;
-pub use norm::{RowNorm, rms_norm};
+pub use norm::RowNorm;
+pub use operations::{Float, argmax, rms_norm, top_log_probs};
 pub use product::{Fused, Linear, Panels};
 pub use threads::{Scoped, Serial, Threads};
-pub use top::{argmax, top_log_probs};
 
 /// What kernels run on.
 #[derive(Clone, Copy)]

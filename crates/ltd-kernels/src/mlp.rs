@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use crate::Cpu;
-use crate::element::{Element, Float};
+use crate::element::Element;
 use crate::memory::{Line, SharedMut};
 use crate::norm::{Input, RowNorm};
 use crate::product::{Columns, Inputs, Linear, Product, Then};
@@ -27,17 +27,7 @@ pub struct Mlp<'t, T> {
     pub down: Linear<'t, T>,
 }
 
-impl<T: Float> Mlp<'_, T> {
-    /// `x + down(silu(gate(normed)) * up(normed))`, with the rows of `x` normed: `x` and `result`
-    /// are `[n, hidden]`.
-    ///
-    /// # Panics
-    /// If sizes do not fit, or a weight is packed for other instructions than those of `cpu`.
-    pub fn forward(self, cpu: Cpu, x: &[T], norm: RowNorm<T>, result: &mut [T]) {
-        T::mlp(self, cpu, x, norm, result);
-    }
-}
-
+#[expect(private_bounds, reason = "for this crate alone")]
 impl<T: Element> Mlp<'_, T> {
     pub(crate) fn run(self, cpu: Cpu, x: &[T], norm: RowNorm<T>, result: &mut [T]) {
         let Self { gate, up, down } = self;

@@ -1,6 +1,6 @@
 //! Root-mean-square norm of rows.
 
-use crate::element::{Element, Float};
+use crate::element::Element;
 use crate::memory::{Handover, Line, SharedMut};
 use crate::threads::{Work, in_turn};
 use crate::vector::{Instructions, Kernel, LANES, Vector, multiply_add, sum};
@@ -16,14 +16,6 @@ pub struct RowNorm<'t, T> {
     pub weight: &'t [T],
     /// Added to the mean of the squares.
     pub eps: f32,
-}
-
-/// Norms each row of `x`, `[n, width]`, into `result`.
-///
-/// # Panics
-/// If sizes do not fit.
-pub fn rms_norm<T: Float>(cpu: Cpu, x: &[T], norm: RowNorm<T>, result: &mut [T]) {
-    T::rms_norm(cpu, x, norm, result);
 }
 
 pub(crate) fn run<T: Element>(cpu: Cpu, x: &[T], norm: RowNorm<T>, result: &mut [T]) {

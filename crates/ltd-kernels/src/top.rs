@@ -1,26 +1,11 @@
 //! The largest entries of rows of logits.
 
-use crate::element::{Element, Float};
+use crate::element::Element;
 use crate::exponential::exp;
 use crate::memory::SharedMut;
 use crate::threads::{Work, in_turn};
 use crate::vector::{Instructions, Kernel, LANES, Vector, sum};
 use crate::{Cpu, InstructionSet};
-
-/// The `width` most probable entries of each row of logits `[n, vocabulary]`: their log-probs
-/// (nats) and their indices, row-major, best first; the earlier of equals first. A row with a NaN
-/// has log-probs that are NaN.
-///
-/// # Panics
-/// If the logits are no whole rows, or `width` is 0.
-pub fn top_log_probs<T: Float>(
-    cpu: Cpu,
-    logits: &[T],
-    vocabulary: usize,
-    width: usize,
-) -> (Vec<f32>, Vec<u32>) {
-    T::top_log_probs(cpu, logits, vocabulary, width)
-}
 
 pub(crate) fn log_probs<T: Element>(
     cpu: Cpu,
@@ -35,15 +20,6 @@ pub(crate) fn log_probs<T: Element>(
         }
     }
     best.into_iter().unzip()
-}
-
-/// The largest entry of each row of logits `[n, vocabulary]` and its index, the first of equals.
-/// That of a row with a NaN is NaN.
-///
-/// # Panics
-/// If the logits are no whole rows.
-pub fn argmax<T: Float>(cpu: Cpu, logits: &[T], vocabulary: usize) -> Vec<(f32, u32)> {
-    T::argmax(cpu, logits, vocabulary)
 }
 
 pub(crate) fn largest<T: Element>(cpu: Cpu, logits: &[T], vocabulary: usize) -> Vec<(f32, u32)> {

@@ -98,6 +98,22 @@ impl TracedSequence {
         self.path_lens.is_empty()
     }
 
+    /// The sequence with its first positions alone, at most `count`.
+    #[must_use]
+    pub fn first(&self, count: usize) -> Self {
+        let (count, Columns { scores, entropies, hidden }) = (count.min(self.len()), self.columns);
+        Self {
+            tokens: self.tokens.clone(),
+            scores: self.scores[..count * scores].to_vec(),
+            entropies: self.entropies[..count * entropies].to_vec(),
+            hidden: self.hidden[..count * hidden].to_vec(),
+            starts: self.starts[..=count].to_vec(),
+            ranks: self.ranks[..self.starts[count]].to_vec(),
+            path_lens: self.path_lens[..count].to_vec(),
+            ..*self
+        }
+    }
+
     /// Number of the token that is the root of a recorded position: `prompt_len + position`, unless
     /// some are left out.
     pub fn root(&self, position: usize) -> usize {

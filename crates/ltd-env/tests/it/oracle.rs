@@ -1,7 +1,7 @@
 //! What is possible on a trace.
 
 use ltd_cycle::{Controller, CycleStats, Static, WholeBeam};
-use ltd_env::oracle::{self, Choices};
+use ltd_env::oracle::{self, Choices, Copies, Sources};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Cycle, Interrupt, RecordedTree};
 use ltd_policy::{CycleSummary, tree_candidates};
@@ -79,6 +79,118 @@ fn sequences_replay_at_the_same_time_as_they_do_in_order() {
     let parts = oracle::replay_parallel(&trace, &costs, || Box::new(ByScore));
     assert_eq!(parts.len(), trace.sequences.len());
     assert_eq!(CycleStats::merged(&parts), stats);
+}
+
+/// Tokens of a chain that are accepted, and the length of the match, by comparing with every
+/// earlier place.
+fn copied(tokens: &[u32], root: usize) -> (usize, usize) {
+    let said = &tokens[..=root];
+    let same = |end: usize| {
+        let latest = said.iter().rev().zip(said[..end].iter().rev());
+        latest.take(oracle::LONGEST_MATCH).take_while(|(a, b)| a == b).count()
+    };
+    let length = (1..said.len()).map(same).max().unwrap_or(0);
+    let end = (1..said.len()).rev().find(|&end| same(end) == length);
+    let Some(end) = end.filter(|_| length > 0) else { return (0, 0) };
+    let chain = (0..).map(|index| said[end + index % (said.len() - end)]);
+    let accepted =
+        chain.zip(&tokens[root + 1..tokens.len() - 1]).take_while(|(copied, said)| copied == *said);
+    (length, accepted.count())
+}
+
+#[test]
+fn a_copy_rule_is_a_replay_that_copies() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (trace, costs) = (record(&engine, folder.path(), 48), costs().without_decisions());
+    let choices = Choices { depths: vec![0, 1, 3], sizes: vec![2, 8, 30] };
+    let never = &Interrupt::default();
+    let copies = Copies::of(&trace);
+    let rule = oracle::copy_rule(&trace, &costs, &choices, &copies, never).expect("not interrupted");
+    let (mut tokens, mut seconds, mut copying) = (0, 0.0, 0);
+    for sequence in &trace.sequences {
+        let (mut at, mut unread) = (0, 1);
+        while at < sequence.len() {
+            let (position, context) = (sequence.position(at), sequence.root(at));
+            let (length, accepted) = copied(&sequence.tokens, context);
+            let accepted = if length >= rule.match_length {
+                copying += 1;
+                seconds += costs.model.verify_ms(rule.chain, context) * 1e-3;
+                accepted.min(rule.chain)
+            } else {
+                let (depth, size) = (rule.constant.depth, rule.constant.size);
+                let size = size.min(tree_candidates(10, depth));
+                let tree = RecordedTree { header: &trace.header, position };
+                let mut cycle = tree.begin(rule.constant.size);
+                (0..depth).for_each(|_| tree.expand(&mut cycle));
+                seconds += costs.timing(cycle.level_rows(), size, context, unread).total().as_secs_f64();
+                unread = 0;
+                position.accepted(depth, size)
+            };
+            unread += accepted + 1;
+            tokens += accepted + 1;
+            at += accepted + 1;
+        }
+    }
+    assert!(copying > 0, "the tiny target says things again: {rule:?}");
+    let sums = rule.constant.sums;
+    assert!(sums.tokens == tokens as f64 && (sums.seconds / seconds - 1.0).abs() < 1e-6, "{rule:?}");
+}
+
+#[test]
+fn foresight_of_the_source_is_above_that_of_trees() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (trace, costs) = (record(&engine, folder.path(), 48), costs().without_decisions());
+    let trees = Choices { depths: vec![0, 3], sizes: vec![2, 8] };
+    let (copies, never) = (Copies::of(&trace), &Interrupt::default());
+    let foresight = |trees: &Choices, chains: &[usize]| {
+        let sources = Sources { trees: trees.clone(), chains: chains.to_vec() };
+        oracle::clairvoyant_source(&trace, &costs, &sources, &copies, never).expect("not interrupted")
+    };
+    let of_trees = oracle::clairvoyant(&trace, &costs, &trees, never).expect("not interrupted");
+    assert!((foresight(&trees, &[]) / of_trees - 1.0).abs() < 1e-6);
+    let of_all = foresight(&trees, &[0, 2, 8, 30]);
+    assert!(of_all > of_trees, "{of_all} {of_trees}");
+    let rule = oracle::copy_rule(&trace, &costs, &trees, &copies, never).expect("not interrupted");
+    assert!(of_all >= rule.constant.tokens_per_second(), "{rule:?}");
+    // With chains of no tokens alone it is plain decoding.
+    let plain = trace.sequences.iter().flat_map(|sequence| {
+        (0..sequence.len()).map(|at| costs.model.verify_ms(0, sequence.root(at)) * 1e-3)
+    });
+    let none = Choices { depths: vec![], sizes: vec![] };
+    let expected = trace.positions() as f64 / plain.sum::<f64>();
+    assert!((foresight(&none, &[0]) / expected - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn answers_are_cut_where_they_begin_to_loop() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut trace = record(&engine, folder.path(), 48);
+    let sequence = &mut trace.sequences[0];
+    let (begin, length) = (sequence.prompt_len, sequence.len());
+    assert!(length > 40, "{length}");
+    // Nothing twice, then the fifth token and those after it once more.
+    for at in 0..length {
+        sequence.tokens[begin + at] = 1000 + at as u32;
+    }
+    for at in 20..20 + oracle::LOOP + 3 {
+        sequence.tokens[begin + at] = sequence.tokens[begin + at - 15];
+    }
+    trace.sequences.truncate(1);
+    let share = oracle::loop_share(&trace);
+    assert!((share - (oracle::LOOP + 3) as f64 / length as f64).abs() < 1e-9, "{share}");
+    let cut = oracle::without_loops(&trace);
+    assert_eq!(cut.sequences[0].len(), 20);
+    assert_eq!(cut.sequences[0].position(19).accepted(3, 8), trace.sequences[0].position(19).accepted(3, 8));
+    assert_eq!(oracle::loop_share(&cut), 0.0);
+    // One token less is no loop.
+    trace.sequences[0].tokens[begin + 20 + 15] = 1;
+    trace.sequences[0].tokens[begin + 20 + 16] = 2;
+    trace.sequences[0].tokens[begin + 20 + 17] = 3;
+    trace.sequences[0].tokens[begin + 20 + 18] = 4;
+    assert_eq!(oracle::loop_share(&trace), 0.0);
 }
 
 /// The best of all sequences of choices, one by one.

@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Cpu;
-use crate::element::{Element, Float};
+use crate::element::Element;
 use crate::memory::{Handover, Line, SharedMut};
 use crate::norm::{Input, RowNorm};
 use crate::product::{Columns, Inputs, Linear, Then};
@@ -83,35 +83,7 @@ pub struct Attention<'t, T> {
     pub visibility: &'t Visibility,
 }
 
-impl<T: Float> Attention<'_, T> {
-    /// Attends with what is projected already, `qkv` `[n, (query heads + 2 key heads) * width]`;
-    /// `result` is `[n, query heads * width]`.
-    ///
-    /// # Panics
-    /// If sizes do not fit.
-    pub fn attend(self, cpu: Cpu, qkv: &[T], result: &mut [T]) {
-        T::attend(self, cpu, qkv, result);
-    }
-
-    /// `result = residual + output(attention(qkv(x)))`, with the rows of `x` normed if there is a
-    /// norm: as one operation. `x` is `[n, inputs of qkv]`, `residual` and `result` are `[n,
-    /// outputs of output]`.
-    ///
-    /// # Panics
-    /// If sizes do not fit, or a weight is packed for other instructions than those of `cpu`.
-    pub fn attend_projected(
-        self,
-        cpu: Cpu,
-        projections: [Linear<T>; 2],
-        x: &[T],
-        norm: Option<RowNorm<T>>,
-        residual: &[T],
-        result: &mut [T],
-    ) {
-        T::attend_projected(self, cpu, projections, x, norm, residual, result);
-    }
-}
-
+#[expect(private_bounds, reason = "for this crate alone")]
 impl<T: Element> Attention<'_, T> {
     pub(crate) fn run(mut self, cpu: Cpu, qkv: &[T], result: &mut [T]) {
         let shared = self.shared(cpu, qkv.into(), SharedMut::of(result));

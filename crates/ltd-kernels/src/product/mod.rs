@@ -13,7 +13,7 @@ mod panels;
 use std::cell::RefCell;
 
 use crate::Cpu;
-use crate::element::{Element, Float};
+use crate::element::Element;
 use crate::memory::{Line, SharedMut};
 use crate::norm::{Input, RowNorm};
 use crate::threads::in_turn;
@@ -49,17 +49,7 @@ pub struct Linear<'t, T> {
     pub bias: Option<&'t [T]>,
 }
 
-impl<T: Float> Linear<'_, T> {
-    /// Multiplies rows, normed before if there is a norm: `x` is `[n, inputs]`, `result` `[n,
-    /// outputs]`.
-    ///
-    /// # Panics
-    /// If sizes do not fit, or the weight is packed for other instructions than those of `cpu`.
-    pub fn forward(self, cpu: Cpu, x: &[T], norm: Option<RowNorm<T>>, fused: Fused<T>, result: &mut [T]) {
-        T::linear(self, cpu, x, norm, fused, result);
-    }
-}
-
+#[expect(private_bounds, reason = "for this crate alone")]
 impl<'t, T: Element> Linear<'t, T> {
     pub(crate) fn run(self, cpu: Cpu, x: &[T], norm: Option<RowNorm<T>>, fused: Fused<T>, result: &mut [T]) {
         NORMED.with_borrow_mut(|memory| {

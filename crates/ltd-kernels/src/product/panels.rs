@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use crate::element::{Element, Float};
+use crate::element::Element;
 use crate::memory::{Line, Pod, SharedMut, cast, cast_mut};
 use crate::threads::{Work, in_turn};
 use crate::vector::{Instructions, Kernel, LANES, Vector, multiply_add};
@@ -99,17 +99,7 @@ pub struct Panels<T> {
     numbers: PhantomData<T>,
 }
 
-impl<T: Float> Panels<T> {
-    /// Packs a weight `[outputs, inputs]`, row-major. None if the instructions multiply several
-    /// inputs at once, and the last step would not be whole.
-    ///
-    /// # Panics
-    /// If the weight has another size, or no inputs.
-    pub fn pack(cpu: Cpu, weight: &[T], shape: [usize; 2]) -> Option<Self> {
-        T::pack(cpu, weight, shape)
-    }
-}
-
+#[expect(private_bounds, reason = "for this crate alone")]
 impl<T: Element> Panels<T> {
     pub(crate) fn packed_from(cpu: Cpu, weight: &[T], [outputs, inputs]: [usize; 2]) -> Option<Self> {
         assert!(

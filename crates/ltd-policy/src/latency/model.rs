@@ -49,6 +49,11 @@ impl LatencyModel {
         self.root.at(rows, context)
     }
 
+    /// Most rows of a root expansion that were measured, at least 1.
+    pub fn most_root_rows(&self) -> usize {
+        (self.root.ms.len() / self.root.contexts.len() - 1).max(1)
+    }
+
     /// The draft level that makes the tree `depth` deep, from 1, and expands `rows` candidates:
     /// none take no time.
     pub fn level_ms(&self, depth: usize, rows: usize, context: usize) -> f64 {

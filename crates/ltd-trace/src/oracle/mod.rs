@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ltd_console::{note, print_result};
 use ltd_cycle::{CycleStats, Learned};
-use ltd_env::oracle::{self, Choices, Constant};
+use ltd_env::oracle::{self, Choices, Constant, Copies, Sources};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt};
 use ltd_policy::{Conditions, LatencyTable, PolicyPackage, check_output_file, json_text};
@@ -59,13 +59,32 @@ struct Report {
     clairvoyant_depth: f64,
     /// Foresight of the size only, at the depth that suits it best.
     clairvoyant_size: f64,
+    /// Foresight of whether to copy, between the two settings of the best copy rule.
+    clairvoyant_source: f64,
+    /// Foresight of the source, of a tree's depth and size, and of a chain's length.
+    clairvoyant_copies: f64,
     best_constant: Setting,
+    best_copy_rule: CopyRule,
     /// The best of constants that expand the whole beam, as EAGLE-3 drafts.
     best_whole_beam: Setting,
     policies: Vec<Replay>,
     grid: Vec<Setting>,
+    /// Share of the tokens that are in a loop of the answer.
+    loops: f64,
+    /// The same for answers cut where their first loop begins; null where there is none.
+    without_loops: Option<Box<Report>>,
     #[serde(skip)]
     constants: Vec<Constant>,
+}
+
+/// Copies `chain` tokens where at least `match_length` of the latest ones were said before, and
+/// drafts with the constant elsewhere.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct CopyRule {
+    match_length: usize,
+    chain: usize,
+    #[serde(flatten)]
+    constant: Setting,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -123,6 +142,13 @@ impl From<Constant> for Setting {
     fn from(constant: Constant) -> Self {
         let Constant { depth, size, .. } = constant;
         Self { depth, size, tokens_per_second: constant.tokens_per_second() }
+    }
+}
+
+impl From<oracle::CopyRule> for CopyRule {
+    fn from(rule: oracle::CopyRule) -> Self {
+        let oracle::CopyRule { match_length, chain, constant } = rule;
+        Self { match_length, chain, constant: constant.into() }
     }
 }
 
@@ -228,6 +254,23 @@ fn report(
         });
     }
     let best_whole_beam = oracle::best(&oracle::whole_beam_constants(trace, costs, &choices, interrupt)?);
+    let copies = Copies::of(trace);
+    let rule = oracle::copy_rule(trace, costs, &choices, &copies, interrupt)?;
+    let foresight = |sources: &Sources| oracle::clairvoyant_source(trace, costs, sources, &copies, interrupt);
+    let of_rule = Sources {
+        trees: Choices { depths: vec![rule.constant.depth], sizes: vec![rule.constant.size] },
+        chains: vec![rule.chain],
+    };
+    let clairvoyant_source = foresight(&of_rule)?;
+    // A chain of no tokens is plain decoding.
+    let chains = std::iter::once(0).chain(choices.sizes.iter().copied()).collect();
+    let clairvoyant_copies = foresight(&Sources { trees: choices.clone(), chains })?;
+    let loops = oracle::loop_share(trace);
+    let without_loops = if loops > 0.0 {
+        Some(Box::new(report(folder, &oracle::without_loops(trace), table, costs, learned)?))
+    } else {
+        None
+    };
     Ok(Report {
         trace: folder.display().to_string(),
         prompts: trace.sequences.len(),
@@ -236,7 +279,12 @@ fn report(
         clairvoyant_depth: highest(at_sizes.collect())?,
         clairvoyant_size: highest(at_depths.collect())?,
         best_constant: best,
+        clairvoyant_source,
+        clairvoyant_copies,
+        best_copy_rule: rule.into(),
         best_whole_beam: best_whole_beam.into(),
+        loops,
+        without_loops,
         policies,
         grid: constants.iter().copied().map(Setting::from).collect(),
         constants,
@@ -289,6 +337,16 @@ mod tests {
             clairvoyant_size: 1.0,
             best_constant: oracle::best(&constants).into(),
             best_whole_beam: oracle::best(&constants).into(),
+            clairvoyant_source: 1.0,
+            clairvoyant_copies: 1.0,
+            best_copy_rule: oracle::CopyRule {
+                match_length: 1,
+                chain: 1,
+                constant: oracle::best(&constants),
+            }
+            .into(),
+            loops: 0.0,
+            without_loops: None,
             policies: Vec::new(),
             grid: Vec::new(),
             constants,

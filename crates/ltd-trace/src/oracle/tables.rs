@@ -8,7 +8,18 @@ pub(super) fn describe(findings: &Findings) -> String {
 }
 
 fn of_trace(report: &Report) -> String {
-    let (best, whole) = (report.best_constant, report.best_whole_beam);
+    let cut = report.without_loops.as_deref().map(|cut| {
+        let share = report.loops * 100.0;
+        format!(
+            "{share:.1} % of the tokens are in loops. Answers cut at their first loop:\n\n{}",
+            figures(cut)
+        )
+    });
+    std::iter::once(figures(report)).chain(cut).collect::<Vec<_>>().join("\n\n")
+}
+
+fn figures(report: &Report) -> String {
+    let (best, whole, rule) = (report.best_constant, report.best_whole_beam, report.best_copy_rule);
     let row = |name: &str, reached: f64| {
         let gain = (reached / best.tokens_per_second - 1.0) * 100.0;
         format!("| {name} | {reached:.1} | {gain:+.1} % |")
@@ -22,9 +33,18 @@ fn of_trace(report: &Report) -> String {
             &format!("with the whole beam: depth {}, size {}", whole.depth, whole.size),
             whole.tokens_per_second,
         ),
+        row(
+            &format!(
+                "best copy rule: {} tokens where {} match, else depth {}, size {}",
+                rule.chain, rule.match_length, rule.constant.depth, rule.constant.size
+            ),
+            rule.constant.tokens_per_second,
+        ),
         row("foresight of the size", report.clairvoyant_size),
         row("foresight of the depth", report.clairvoyant_depth),
         row("foresight of both", report.clairvoyant),
+        row("foresight of whether to copy, by the rule's settings", report.clairvoyant_source),
+        row("foresight of all three", report.clairvoyant_copies),
     ];
     lines.extend(report.policies.iter().map(|replay| {
         let closes = replay.closed.map(|share| format!(" (closes {:.0} % of the gap)", share * 100.0));

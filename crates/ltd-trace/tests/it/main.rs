@@ -179,6 +179,10 @@ fn check_findings(path: &dyn Fn(&str) -> String, all: &str, rest: &str, latency:
     let tables = succeed(&oracle);
     assert!(tables.contains("| best constant: depth") && tables.contains("3 prompts"), "{tables}");
     assert!(!tables.contains("all traces together"), "{tables}");
+    assert!(
+        tables.contains("| best copy rule: ") && tables.contains("| foresight of all three | "),
+        "{tables}"
+    );
 
     let more = ["--trace", rest, "--policy", &policies, "--plot", &plot];
     let tables = succeed(&[&oracle[..], &more].concat());
@@ -193,6 +197,12 @@ fn check_findings(path: &dyn Fn(&str) -> String, all: &str, rest: &str, latency:
     let constant = number(&report["best_constant"]["tokens_per_second"]);
     let of_one = number(&report["clairvoyant_size"]).min(number(&report["clairvoyant_depth"]));
     assert!(of_one >= constant && number(&report["clairvoyant"]) >= of_one, "{json}");
+    let rule = &report["best_copy_rule"];
+    let (chain, of_rule) = (rule["chain"].as_u64(), number(&rule["tokens_per_second"]));
+    assert!(chain > Some(0) && rule["depth"].is_u64(), "{json}");
+    let (source, all) = (number(&report["clairvoyant_source"]), number(&report["clairvoyant_copies"]));
+    assert!(source >= of_rule && all >= source && all >= number(&report["clairvoyant"]), "{json}");
+    assert_eq!(number(&report["loops"]) > 0.0, report["without_loops"].is_object(), "{json}");
     let size = &report["policies"][0]["size"];
     // A tree of depth 2 holds more than 8.
     let cycles = size["histogram"]["8"].as_u64();

@@ -11,6 +11,8 @@
 //! Everything here needs a trace without gaps ([`Trace::read_replayable`]). What takes long ends
 //! soon after there is a wish to stop, with [`Error::Interrupted`](crate::Error::Interrupted).
 
+mod copies;
+
 use std::ops::Add;
 
 use ltd_cycle::{Controller, Cycle, CycleOutcome, CycleStats};
@@ -19,6 +21,10 @@ use rayon::prelude::*;
 use crate::replay::RecordedTree;
 use crate::trace::{Trace, TraceHeader, TracedSequence};
 use crate::{Costs, Interrupt, Result};
+
+pub use copies::{
+    Copies, CopyRule, LONGEST_MATCH, LOOP, Sources, clairvoyant_source, copy_rule, loop_share, without_loops,
+};
 
 /// Depths and sizes that may be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +155,11 @@ struct Expansions {
 }
 
 impl Expansions {
+    /// One for each size.
+    fn of_sizes(trace: &Trace, sizes: &[usize], interrupt: &Interrupt) -> Result<Vec<Self>> {
+        sizes.par_iter().map(|&size| Self::of(trace, size, interrupt)).collect()
+    }
+
     fn of(trace: &Trace, size_limit: usize, interrupt: &Interrupt) -> Result<Self> {
         let header = &trace.header;
         let of_sequence = |sequence: &TracedSequence| {
@@ -171,14 +182,24 @@ impl Expansions {
 /// Throughput of the best choice at every position, made with knowledge of the whole continuation:
 /// no policy can be faster on this trace at these costs.
 pub fn clairvoyant(trace: &Trace, costs: &Costs, choices: &Choices, interrupt: &Interrupt) -> Result<f64> {
-    let (mut lambda, costs) = (0.0, &costs.without_decisions());
-    let expansions = choices.sizes.par_iter().map(|&size| Expansions::of(trace, size, interrupt));
-    let expansions: Vec<Expansions> = expansions.collect::<Result<_>>()?;
+    let costs = &costs.without_decisions();
+    let expansions = Expansions::of_sizes(trace, &choices.sizes, interrupt)?;
+    highest_ratio(trace, interrupt, |number, lambda| {
+        best_path(trace, number, &expansions, costs, choices, lambda)
+    })
+}
+
+/// The highest `sum(tau) / sum(T)` over all sequences, of ways through a sequence that are best for
+/// a `lambda`.
+fn highest_ratio(
+    trace: &Trace,
+    interrupt: &Interrupt,
+    best: impl Fn(usize, f64) -> Sums + Sync,
+) -> Result<f64> {
+    let mut lambda = 0.0;
     loop {
         let numbers = (0..trace.sequences.len()).into_par_iter();
-        let sums = numbers.map(|number| {
-            interrupt.check().map(|()| best_path(trace, number, &expansions, costs, choices, lambda))
-        });
+        let sums = numbers.map(|number| interrupt.check().map(|()| best(number, lambda)));
         let found = sums.try_reduce(Sums::default, |a, b| Ok(a + b))?.tokens_per_second();
         // Each step is an improvement, and there are finitely many ways.
         if found <= lambda * (1.0 + 1e-9) {
