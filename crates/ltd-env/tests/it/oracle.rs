@@ -122,8 +122,13 @@ fn a_copy_rule_is_a_replay_that_copies() {
                 let size = size.min(tree_candidates(10, depth));
                 let tree = RecordedTree { header: &trace.header, position };
                 let mut cycle = tree.begin(rule.constant.size);
-                (0..depth).for_each(|_| tree.expand(&mut cycle));
-                seconds += costs.timing(cycle.level_rows(), size, context, unread).total().as_secs_f64();
+                let expand = |_| {
+                    let rows = cycle.summary().frontier;
+                    tree.expand(&mut cycle);
+                    rows
+                };
+                let level_rows: Vec<usize> = (0..depth).map(expand).collect();
+                seconds += costs.timing(&level_rows, size, context, unread).total().as_secs_f64();
                 unread = 0;
                 position.accepted(depth, size)
             };
