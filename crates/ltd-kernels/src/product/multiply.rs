@@ -126,10 +126,7 @@ impl<'t, T: Element> Product<'t, T> {
         bias: Option<&'t [T]>,
         then: Then<'t, T>,
         result: SharedMut<'t, T>,
-    ) -> Self
-    where
-        T: Element,
-    {
+    ) -> Self {
         let (outputs, inputs, panel) = (weight.outputs(), weight.inputs(), weight.panel());
         let (instructions, weight) = (weight.instructions(), weight.packed());
         assert!(bias.is_none_or(|bias| bias.len() == outputs), "a bias of {outputs}");
