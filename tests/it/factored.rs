@@ -86,16 +86,22 @@ fn package() -> PolicyPackage {
             latency_table: "latency.json".to_owned(),
             tokens_per_second: 100.0,
             margin: 0.0,
+            source: None,
         },
         fallback: None,
         files: BTreeMap::new(),
     };
-    PolicyPackage { manifest, policy: Policy::Factored(Factored { predictor, latency, rule: RULE }) }
+    PolicyPackage {
+        manifest,
+        policy: Policy::Factored(Factored { predictor, latency, rule: RULE, source: None }),
+    }
 }
 
 /// The package on the machine of another table.
 fn elsewhere(latency: LatencyTable) -> PolicyPackage {
-    package().retargeted(Factored { predictor: predictor(), latency, rule: RULE }).expect("another machine")
+    package()
+        .retargeted(Factored { predictor: predictor(), latency, rule: RULE, source: None })
+        .expect("another machine")
 }
 
 /// Depths and sizes of all cycles, all new tokens, and what was said on standard error.
@@ -147,7 +153,7 @@ fn a_factored_package_decodes_by_the_table_it_holds() {
 
     let mut fallback = package();
     let reason = "predicted gain over it -0.3 %".to_owned();
-    fallback.manifest.fallback = Some(Fallback { depth: 2, size: 7, reason });
+    fallback.manifest.fallback = Some(Fallback { depth: 2, size: 7, copies: None, reason });
     let (shapes, output, errors) = decode_with(&fallback, folder.path(), "fallback");
     assert!(shapes.iter().all(|shape| *shape == (2, 7)), "{shapes:?}");
     assert_eq!(output, plain);

@@ -1,6 +1,9 @@
-//! Who decides how deep to draft and how many candidates to verify.
+//! Who decides what to draft from, how deep to draft and how many candidates to verify.
 
-use ltd_policy::{Choice, CycleSummary, DepthPolicy, FactoredPolicy, Policy, PolicyPackage, SizePolicy};
+use ltd_policy::{
+    Choice, CopyRule, CycleSummary, DepthPolicy, DraftSource, FactoredPolicy, Policy, PolicyPackage,
+    SizePolicy, SourceChoice, SourcePolicy, SourceSummary,
+};
 
 use crate::CycleOutcome;
 
@@ -14,6 +17,17 @@ pub trait Controller {
 
     /// Called when a cycle starts, before its first decision.
     fn begin_cycle(&mut self) {}
+
+    /// Whether it chooses what to draft from. Sequences remember what was said only for such a one.
+    fn chooses_source(&self) -> bool {
+        false
+    }
+
+    /// What to draft from. Asked first, before any forward, of one that
+    /// [chooses](Controller::chooses_source); the other decisions are those of a cycle with a tree.
+    fn source(&mut self, _summary: &SourceSummary) -> DraftSource {
+        DraftSource::Tree
+    }
 
     /// Whether to draft one more level. Asked after the root expansion and after each level while
     /// the depth is below the engine's limit.
@@ -72,6 +86,79 @@ impl Controller for WholeBeam {
     }
 }
 
+/// Copies by a rule, and lets another controller decide where it does not copy.
+#[derive(Debug, Clone)]
+pub struct Copying<C> {
+    /// When to copy, and how much.
+    pub rule: CopyRule,
+    /// Steers the cycles with a tree.
+    pub trees: C,
+}
+
+impl<C: Controller> Controller for Copying<C> {
+    fn size_limit(&self) -> usize {
+        self.trees.size_limit()
+    }
+
+    fn begin_cycle(&mut self) {
+        self.trees.begin_cycle();
+    }
+
+    fn chooses_source(&self) -> bool {
+        true
+    }
+
+    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        self.rule.source(summary)
+    }
+
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        self.trees.continue_drafting(summary)
+    }
+
+    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        self.trees.verification_size(summary)
+    }
+
+    fn observe(&mut self, outcome: &CycleOutcome) {
+        self.trees.observe(outcome);
+    }
+
+    fn state(&self) -> serde_json::Value {
+        self.trees.state()
+    }
+
+    fn restore(&mut self, state: &serde_json::Value) {
+        self.trees.restore(state);
+    }
+}
+
+/// Copies by a rule, and decodes plainly where it does not copy: for targets whose draft is not worth
+/// its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CopiesAlone(pub CopyRule);
+
+impl Controller for CopiesAlone {
+    fn chooses_source(&self) -> bool {
+        true
+    }
+
+    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        match self.0.source(summary) {
+            DraftSource::Tree => DraftSource::Copy { chain: 0 },
+            copy => copy,
+        }
+    }
+
+    fn continue_drafting(&mut self, _summary: &CycleSummary) -> bool {
+        false
+    }
+
+    fn verification_size(&mut self, _summary: &CycleSummary) -> usize {
+        1
+    }
+}
+
 /// What a package holds: a pair of frozen policies, either of which may be a constant, or a
 /// factored policy.
 #[derive(Debug, Clone)]
@@ -79,7 +166,7 @@ pub struct Learned(Decider);
 
 #[derive(Debug, Clone)]
 enum Decider {
-    Pair { depth: DepthDecider, size: SizeDecider },
+    Pair { depth: DepthDecider, size: SizeDecider, source: SourceDecider },
     Factored(Box<FactoredPolicy>),
 }
 
@@ -95,14 +182,23 @@ enum SizeDecider {
     Constant(usize),
 }
 
+#[derive(Debug, Clone)]
+enum SourceDecider {
+    Policy(Box<SourcePolicy>),
+    Rule(CopyRule),
+    Trees,
+}
+
 impl Learned {
     /// Readies a package, which was checked when it was loaded: its fallback if it names one, else
     /// its policy.
     pub fn of_package(package: &PolicyPackage) -> Self {
         if let Some(fallback) = &package.manifest.fallback {
-            let (depth, size) =
-                (DepthDecider::Constant(fallback.depth), SizeDecider::Constant(fallback.size));
-            return Self(Decider::Pair { depth, size });
+            return Self(Decider::Pair {
+                depth: DepthDecider::Constant(fallback.depth),
+                size: SizeDecider::Constant(fallback.size),
+                source: fallback.copies.map_or(SourceDecider::Trees, SourceDecider::Rule),
+            });
         }
         Self::of_policy(&package.policy)
     }
@@ -110,15 +206,14 @@ impl Learned {
     /// Readies a policy, which was checked when it was loaded.
     pub fn of_policy(policy: &Policy) -> Self {
         match policy {
-            Policy::Pair { depth, size } => {
-                Self::new(depth, size).expect("invariant: a pair's policies are where their kind belongs")
-            }
+            Policy::Pair { depth, size, source } => Self::new(depth, size, source)
+                .expect("invariant: a pair's policies are where their kind belongs"),
             Policy::Factored(factored) => Self(Decider::Factored(Box::new(FactoredPolicy::of(factored)))),
         }
     }
 
     /// Readies the choices of a pair; `None` if a policy is there for the wrong decision.
-    pub fn new(depth: &Choice, size: &Choice) -> Option<Self> {
+    pub fn new(depth: &Choice, size: &Choice, source: &SourceChoice) -> Option<Self> {
         let depth = match depth {
             Choice::Learned(policy) => DepthDecider::Policy(Box::new(DepthPolicy::new(policy)?)),
             Choice::Constant(depth) => DepthDecider::Constant(*depth),
@@ -127,7 +222,12 @@ impl Learned {
             Choice::Learned(policy) => SizeDecider::Policy(Box::new(SizePolicy::new(policy)?)),
             Choice::Constant(size) => SizeDecider::Constant(*size),
         };
-        Some(Self(Decider::Pair { depth, size }))
+        let source = match source {
+            SourceChoice::Learned(policy) => SourceDecider::Policy(Box::new(SourcePolicy::new(policy)?)),
+            SourceChoice::Rule(rule) => SourceDecider::Rule(*rule),
+            SourceChoice::Trees => SourceDecider::Trees,
+        };
+        Some(Self(Decider::Pair { depth, size, source }))
     }
 }
 
@@ -149,6 +249,22 @@ impl Controller for Learned {
     fn begin_cycle(&mut self) {
         if let Decider::Factored(policy) = &mut self.0 {
             policy.begin_cycle();
+        }
+    }
+
+    fn chooses_source(&self) -> bool {
+        match &self.0 {
+            Decider::Factored(policy) => policy.chooses_source(),
+            Decider::Pair { source, .. } => !matches!(source, SourceDecider::Trees),
+        }
+    }
+
+    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        match &mut self.0 {
+            Decider::Factored(policy) => policy.source(summary),
+            Decider::Pair { source: SourceDecider::Policy(policy), .. } => policy.source(summary),
+            Decider::Pair { source: SourceDecider::Rule(rule), .. } => rule.source(summary),
+            Decider::Pair { source: SourceDecider::Trees, .. } => DraftSource::Tree,
         }
     }
 

@@ -26,7 +26,7 @@
 //! How deep the tree grows and how many candidates are verified is up to a [`Controller`]:
 //! [`draft`] asks it after each level of a [`Cycle`]. What comes of a cycle is a [`CycleOutcome`],
 //! and [`CycleStats`] sums them up. A [`StopRule`] says where a generation ends. A [`CopySource`]
-//! finds what was said before.
+//! finds what was said before; a [`Recall`] holds one for the choice of what to draft from.
 
 mod contention;
 mod controller;
@@ -34,14 +34,16 @@ mod copy_source;
 mod cycle;
 mod growing;
 mod outcome;
+mod recall;
 mod stop_rule;
 mod tree;
 
 pub use contention::Contention;
-pub use controller::{Controller, Learned, Static, WholeBeam};
+pub use controller::{Controller, CopiesAlone, Copying, Learned, Static, WholeBeam};
 pub use copy_source::{CopySource, Occurrence};
 pub use cycle::{Cycle, draft};
 pub use growing::{GrowingTree, GrownTree};
 pub use outcome::{CycleOutcome, CycleStats, CycleTiming};
+pub use recall::{Recall, Yields, source_summary};
 pub use stop_rule::{Continuation, StopReason, StopRule};
 pub use tree::{DraftTree, MAX_DEPTH, VerificationTree};

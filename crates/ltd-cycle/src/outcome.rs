@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ltd_policy::DraftSource;
 use serde::{Deserialize, Serialize};
 
 /// Wall-clock parts of one cycle, device synchronised at each boundary. Their sum is the cycle time
@@ -37,8 +38,12 @@ impl std::ops::AddAssign for CycleTiming {
 }
 
 /// The result of one draft-and-verify cycle.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct CycleOutcome {
+    /// What it drafted from.
+    pub source: DraftSource,
+    /// Latest tokens that were said before, where the controller chose the source; 0 elsewhere.
+    pub match_length: usize,
     /// Tokens that the cycle appends to the sequence: the root, then the accepted draft tokens.
     pub accepted_ids: Vec<u32>,
     /// The target's own token after them: the next root.
@@ -62,6 +67,11 @@ impl CycleOutcome {
     /// Acceptance length `tau`: accepted draft tokens plus the target's own.
     pub fn acceptance_length(&self) -> usize {
         self.accepted_ids.len()
+    }
+
+    /// Whether it verified what it copied.
+    pub fn has_copied(&self) -> bool {
+        self.source != DraftSource::Tree && self.verification_size > 0
     }
 
     /// Tokens per second of this cycle, `tau / T`.
@@ -89,6 +99,12 @@ pub struct CycleStats {
     pub depths: BTreeMap<usize, usize>,
     /// Cycles by verification size.
     pub sizes: BTreeMap<usize, usize>,
+    /// Cycles that copied in place of drafting a tree.
+    #[serde(default)]
+    pub copies: usize,
+    /// Copied tokens that they accepted.
+    #[serde(default)]
+    pub copied_tokens: usize,
     /// Cycles by the size asked for: what was chosen, whatever a small tree made of it.
     #[serde(default)]
     pub requested_sizes: BTreeMap<usize, usize>,
@@ -103,6 +119,10 @@ impl CycleStats {
         self.candidates += outcome.verification_size;
         self.timing += outcome.timing;
         self.context_lengths += outcome.context_length;
+        if outcome.has_copied() {
+            self.copies += 1;
+            self.copied_tokens += tokens - 1;
+        }
         *self.acceptance_lengths.entry(tokens).or_default() += 1;
         *self.depths.entry(outcome.draft_depth).or_default() += 1;
         *self.sizes.entry(outcome.verification_size).or_default() += 1;
@@ -116,6 +136,8 @@ impl CycleStats {
         self.candidates += other.candidates;
         self.timing += other.timing;
         self.context_lengths += other.context_lengths;
+        self.copies += other.copies;
+        self.copied_tokens += other.copied_tokens;
         for (counts, others) in [
             (&mut self.acceptance_lengths, &other.acceptance_lengths),
             (&mut self.depths, &other.depths),
@@ -160,6 +182,11 @@ impl CycleStats {
     /// Mean verification size.
     pub fn mean_size(&self) -> f64 {
         self.mean(self.candidates)
+    }
+
+    /// Share of the cycles that copied.
+    pub fn copying_share(&self) -> f64 {
+        self.mean(self.copies)
     }
 
     /// Mean context length.
@@ -210,6 +237,7 @@ mod tests {
             requested_size: size,
             context_length: 10,
             timing: CycleTiming { verify: Duration::from_millis(ms), ..CycleTiming::default() },
+            ..CycleOutcome::default()
         }
     }
 

@@ -25,8 +25,8 @@ pub struct DraftTree {
 /// The candidates chosen for verification, with the root in front.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerificationTree {
-    /// Flat indices of the chosen candidates, ascending. Row `r` of the verification is candidate
-    /// `r - 1` of these.
+    /// Flat indices of the chosen candidates in the draft tree, ascending. Row `r` of the
+    /// verification is candidate `r - 1` of these. None where the tokens were copied.
     pub selected: Vec<usize>,
     /// Tokens of all rows, root first.
     pub tokens: Vec<u32>,
@@ -171,6 +171,16 @@ fn best(scores: &[f32], start: usize, count: usize) -> Vec<usize> {
 }
 
 impl VerificationTree {
+    /// A chain of tokens that follow the root one after another.
+    pub fn chain(root: u32, tokens: &[u32]) -> Self {
+        Self {
+            selected: Vec::new(),
+            tokens: [&[root], tokens].concat(),
+            parent_rows: (0..tokens.len()).collect(),
+            depths: (0..=tokens.len()).collect(),
+        }
+    }
+
     /// Rows, root included.
     pub fn rows(&self) -> usize {
         self.tokens.len()

@@ -6,7 +6,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, ValueEnum};
 use ltd_engine::text::{BuiltinTemplate, ChatConfig, StopTokenName};
 use ltd_engine::{Devices, DtypeSetting, EngineConfig, SamplingParams};
-use ltd_policy::{MAX_SIZE, Manifest};
+use ltd_policy::{CopyRule, LONGEST_MATCH, MAX_SIZE, Manifest};
 
 /// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned
 /// policy.
@@ -51,11 +51,21 @@ pub(crate) struct Cli {
     /// How to decode
     #[arg(long, value_enum)]
     pub(crate) mode: Mode,
-    /// Draft forwards after the root expansion (mode static)
-    #[arg(long, value_name = "D", required_if_eq("mode", "static"))]
+    /// What to draft from (mode static) [default: eagle]
+    #[arg(long, value_enum)]
+    pub(crate) source: Option<Source>,
+    /// Latest tokens that must have been said before to copy what followed them (source copy or
+    /// rule) [default: 2]
+    #[arg(long, value_name = "M", value_parser = within(1, LONGEST_MATCH))]
+    pub(crate) copy_match: Option<usize>,
+    /// Tokens to copy (source copy or rule) [default: 8]
+    #[arg(long, value_name = "K", value_parser = within(1, MAX_SIZE))]
+    pub(crate) copy_length: Option<usize>,
+    /// Draft forwards after the root expansion (mode static, unless its source is copy)
+    #[arg(long, value_name = "D")]
     pub(crate) depth: Option<usize>,
-    /// Candidates to verify, root not counted (mode static)
-    #[arg(long, value_name = "V", required_if_eq("mode", "static"), value_parser = within(1, MAX_SIZE))]
+    /// Candidates to verify, root not counted (mode static, unless its source is copy)
+    #[arg(long, value_name = "V", value_parser = within(1, MAX_SIZE))]
     pub(crate) size: Option<usize>,
     /// Expand all of the beam in every level, as EAGLE-3 does, and not only what can still be
     /// verified (mode static)
@@ -130,6 +140,19 @@ impl SamplingArgs {
     }
 }
 
+/// What constant decoding drafts from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Source {
+    /// The draft model's trees
+    #[default]
+    Eagle,
+    /// What followed the latest tokens when they were said before; plain decoding where they were
+    /// not
+    Copy,
+    /// The same; the draft model's trees where they were not
+    Rule,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
     /// Plain autoregressive decoding
@@ -140,7 +163,19 @@ pub(crate) enum Mode {
     Policy,
 }
 
+/// The rule of copies unless told otherwise: the fastest over three tasks of the default pair
+/// (`docs/benchmarks/2026-11-29-copies.md`).
+const COPY_RULE: CopyRule = CopyRule { match_length: 2, chain: 8 };
+
 impl Cli {
+    /// When copies are made, and how long they are.
+    pub(crate) fn copy_rule(&self) -> CopyRule {
+        CopyRule {
+            match_length: self.copy_match.unwrap_or(COPY_RULE.match_length),
+            chain: self.copy_length.unwrap_or(COPY_RULE.chain),
+        }
+    }
+
     /// The engine's settings; what is not given is as a policy package has it.
     pub(crate) fn engine_config(&self, package: Option<&Manifest>) -> Result<EngineConfig, String> {
         let defaults = EngineConfig::new(&self.target, &self.draft);

@@ -6,12 +6,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use ltd_console::note;
 use ltd_engine::text::{Prompt, Question, TextModel, load_questions};
 use ltd_engine::{
-    Controller, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Sampler, Session, Static, StopRule,
-    WholeBeam,
+    Controller, CopiesAlone, Copying, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Sampler,
+    Session, Static, StopRule, WholeBeam,
 };
-use ltd_policy::{Fallback, Policy, PolicyPackage, check_output_file};
+use ltd_policy::{Policy, PolicyPackage, check_output_file};
 
-use crate::cli::{Cli, Mode, PromptArgs};
+use crate::cli::{Cli, Mode, PromptArgs, Source};
 use crate::dump::TreeDump;
 use crate::report::{Report, Totals};
 
@@ -152,8 +152,8 @@ fn load_package(folder: &Path) -> Result<PolicyPackage> {
         manifest.dtype,
         manifest.device
     );
-    if let Some(Fallback { depth, size, reason }) = &manifest.fallback {
-        note!("ltd-decode: depth {depth} and size {size} decide instead of the policy: {reason}");
+    if let Some(fallback) = &manifest.fallback {
+        note!("ltd-decode: {fallback} decide instead of the policy: {}", fallback.reason);
     } else if let Policy::Factored(factored) = &package.policy {
         let measured = &factored.latency.identity;
         note!(
@@ -175,9 +175,15 @@ fn controller(
     if cli.whole_beam && cli.mode != Mode::Static {
         bail!("--whole-beam: only constant trees (--mode static) can expand all of the beam");
     }
-    for (flag, given) in [("depth", cli.depth.is_some()), ("size", cli.size.is_some())] {
+    for (flag, given) in [
+        ("source", cli.source.is_some()),
+        ("copy-match", cli.copy_match.is_some()),
+        ("copy-length", cli.copy_length.is_some()),
+        ("depth", cli.depth.is_some()),
+        ("size", cli.size.is_some()),
+    ] {
         if given && cli.mode != Mode::Static {
-            bail!("--{flag}: only for constant trees (--mode static)");
+            bail!("--{flag}: only for constant decoding (--mode static)");
         }
     }
     if cli.policy.is_some() && cli.mode != Mode::Policy {
@@ -186,22 +192,59 @@ fn controller(
     Ok(match cli.mode {
         Mode::Ar if cli.dump_trees.is_some() => bail!("--dump-trees: plain decoding has no trees"),
         Mode::Ar => None,
-        Mode::Static => {
-            let (depth, size) = (cli.depth.unwrap_or_default(), cli.size.unwrap_or_default());
-            if depth > MAX_DEPTH {
-                bail!("--depth: is {depth}, must be at most {MAX_DEPTH}");
-            }
-            let fixed = Static { depth, size };
-            if cli.whole_beam { Some(Box::new(WholeBeam(fixed))) } else { Some(Box::new(fixed)) }
-        }
+        Mode::Static => Some(constant(cli)?),
         Mode::Policy => {
             let package = package.context("--policy: expected a folder")?;
             let (found, expected) = (config.beam_width, package.manifest.beam_width);
             if found != expected {
                 bail!("--beam-width: is {found}, but the policies were trained with {expected}");
             }
-            Some(Box::new(Learned::of_package(package)))
+            let learned = Learned::of_package(package);
+            if cli.dump_trees.is_some() && learned.chooses_source() {
+                bail!("--dump-trees: the policy copies, too, and copies have no trees");
+            }
+            Some(Box::new(learned))
         }
+    })
+}
+
+/// Who decodes with settings that do not change.
+fn constant(cli: &Cli) -> Result<Box<dyn Controller>> {
+    let source = cli.source.unwrap_or_default();
+    if cli.dump_trees.is_some() && source != Source::Eagle {
+        bail!("--dump-trees: copies have no trees (--source eagle)");
+    }
+    let rule = cli.copy_rule();
+    for (flag, given) in
+        [("copy-match", cli.copy_match.is_some()), ("copy-length", cli.copy_length.is_some())]
+    {
+        if given && source == Source::Eagle {
+            bail!("--{flag}: only where text is copied (--source copy or rule)");
+        }
+    }
+    if source == Source::Copy {
+        for (flag, given) in
+            [("depth", cli.depth.is_some()), ("size", cli.size.is_some()), ("whole-beam", cli.whole_beam)]
+        {
+            if given {
+                bail!("--{flag}: only for trees (--source eagle or rule)");
+            }
+        }
+        return Ok(Box::new(CopiesAlone(rule)));
+    }
+    let (Some(depth), Some(size)) = (cli.depth, cli.size) else {
+        let missing = if cli.depth.is_none() { "depth" } else { "size" };
+        bail!("--{missing}: must be given for trees (--mode static, unless --source copy)");
+    };
+    if depth > MAX_DEPTH {
+        bail!("--depth: is {depth}, must be at most {MAX_DEPTH}");
+    }
+    let fixed = Static { depth, size };
+    Ok(match (source, cli.whole_beam) {
+        (Source::Rule, false) => Box::new(Copying { rule, trees: fixed }),
+        (Source::Rule, true) => Box::new(Copying { rule, trees: WholeBeam(fixed) }),
+        (_, false) => Box::new(fixed),
+        (_, true) => Box::new(WholeBeam(fixed)),
     })
 }
 

@@ -7,6 +7,7 @@ use anyhow::Result;
 use ltd_console::{note, print_to_reader};
 use ltd_engine::text::Prompt;
 use ltd_engine::{CycleOutcome, CycleStats, Engine, SamplingParams};
+use ltd_policy::DraftSource;
 use serde_json::{Value, json};
 
 /// Cycles and tokens of one answer, or of all.
@@ -35,6 +36,8 @@ impl Totals {
             "tokens": tokens,
             "tokens_per_second": self.stats.tokens_per_second(),
             "acceptance_length": self.stats.acceptance_length(),
+            "copies": self.stats.copies,
+            "copied_tokens": self.stats.copied_tokens,
             "mean_depth": self.stats.mean_depth(),
             "mean_size": self.stats.mean_size(),
             "draft_ms": milliseconds(timing.draft),
@@ -76,10 +79,13 @@ impl Report {
         self.print(&json!({
             "prompt": prompt,
             "root": outcome.accepted_ids[0],
+            "source": source(outcome),
+            "match_length": outcome.match_length,
             "draft_depth": outcome.draft_depth,
             "verification_size": outcome.verification_size,
             "accepted_ids": outcome.accepted_ids,
             "tau": outcome.acceptance_length(),
+            "copied": if outcome.has_copied() { outcome.acceptance_length() - 1 } else { 0 },
             "draft_ms": milliseconds(outcome.timing.draft),
             "verify_ms": milliseconds(outcome.timing.verify),
             "policy_ms": milliseconds(outcome.timing.policy),
@@ -128,8 +134,12 @@ impl Report {
         }
         let stats = &totals.stats;
         let percent = |part: Duration| 100.0 * stats.share(part);
+        let copies = match stats.copies {
+            0 => String::new(),
+            copies => format!(" ({copies} of them copied, {} tokens)", stats.copied_tokens),
+        };
         note!(
-            "ltd-decode: {} tokens in {} cycles, {:.1} tokens/s, acceptance length {:.2}, \
+            "ltd-decode: {} tokens in {} cycles{copies}, {:.1} tokens/s, acceptance length {:.2}, \
              draft {:.0} %, verify {:.0} %, policy {:.1} %",
             totals.output_ids.len(),
             stats.cycles,
@@ -140,6 +150,15 @@ impl Report {
             percent(stats.timing.policy),
         );
         Ok(())
+    }
+}
+
+/// What a cycle drafted from, in a word.
+fn source(outcome: &CycleOutcome) -> &'static str {
+    match outcome.source {
+        DraftSource::Tree => "eagle",
+        DraftSource::Copy { .. } if outcome.has_copied() => "copy",
+        DraftSource::Copy { .. } => "plain",
     }
 }
 

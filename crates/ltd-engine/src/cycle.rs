@@ -1,14 +1,15 @@
 //! The draft-and-verify cycle: the one path that serving, evaluation and training share.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ltd_cycle::{GrowingTree, draft};
-use ltd_policy::CycleSummary;
+use ltd_policy::{CycleSummary, DraftSource};
 use tch::{Device, Tensor};
 
 use crate::blame::Read;
 use crate::identity::Identity;
 use crate::model::{AttentionMask, LogitRows};
+use crate::prefill::joined;
 use crate::session::Session;
 use crate::timing::timed;
 use crate::{
@@ -75,8 +76,8 @@ impl Cycle for CycleState {
 /// The verified tree of a cycle, for dumps and inspection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedTree {
-    /// All candidates.
-    pub tree: DraftTree,
+    /// All candidates; none where the cycle copied.
+    pub tree: Option<DraftTree>,
     /// Those that were verified.
     pub verification: VerificationTree,
     /// Rows of the accepted path, root first.
@@ -93,6 +94,7 @@ impl Engine {
         let features = session.features.take().ok_or(Error::NoFeatures)?;
         let mut forwards = Duration::ZERO;
         let (expansion, draft) = timed(self.device, || {
+            let features = joined(features)?;
             let from = session.draft_cache.len() as usize + 1;
             let following: Vec<u32> = session.tokens[from..].iter().copied().chain([session.root]).collect();
             let (hidden, logits) = self.forward(&mut forwards, || {
@@ -198,10 +200,10 @@ impl Engine {
         timing.verify = elapsed;
         timing.forwards += forwards;
         let (verification, accepted_rows, next_token) = verified?;
-        let accepted_ids: Vec<u32> = accepted_rows.iter().map(|&row| verification.tokens[row]).collect();
-        session.tokens.extend_from_slice(&accepted_ids);
-        session.root = next_token;
+        let accepted_ids = session.append(&verification, &accepted_rows, next_token);
         let outcome = CycleOutcome {
+            source: DraftSource::Tree,
+            match_length: 0,
             accepted_ids,
             next_token,
             draft_depth: tree.depth(),
@@ -211,11 +213,12 @@ impl Engine {
             context_length,
             timing,
         };
-        Ok((outcome, VerifiedTree { tree, verification, accepted_rows }))
+        session.observe(&outcome);
+        Ok((outcome, VerifiedTree { tree: Some(tree), verification, accepted_rows }))
     }
 
     /// One target forward over the tree, acceptance, commit of caches and features.
-    fn verify_rows(
+    pub(crate) fn verify_rows(
         &self,
         session: &mut Session,
         verification: &VerificationTree,
@@ -246,7 +249,7 @@ impl Engine {
         let features = output.features.f_index_select(ROWS, &self.index_tensor(&kept)?)?;
         session.target_cache.commit(&kept)?;
         session.kept.iter_mut().for_each(|kept| kept.push(features.shallow_clone()));
-        session.features = Some(features);
+        session.features.get_or_insert_default().push(features);
         Ok((accepted, next_token))
     }
 
@@ -261,19 +264,36 @@ impl Engine {
         session: &mut Session,
         controller: &mut dyn Controller,
     ) -> Result<(CycleOutcome, VerifiedTree)> {
-        let mut cycle = self.draft_cycle(session, controller)?;
-        let size = cycle.decide(|summary| controller.verification_size(summary));
-        let (outcome, tree) = self.verify_tree(session, cycle, size)?;
+        controller.begin_cycle();
+        let (source, match_length, choosing) = self.choose_source(session, controller)?;
+        let (mut outcome, tree) = match source {
+            DraftSource::Copy { chain } => self.copy_tree(session, chain)?,
+            DraftSource::Tree => {
+                let mut cycle = self.begin_cycle(session, controller.size_limit())?;
+                draft(controller, &mut cycle, self.max_depth(), |cycle| self.expand(session, cycle))?;
+                let size = cycle.decide(|summary| controller.verification_size(summary));
+                self.verify_tree(session, cycle, size)?
+            }
+        };
+        outcome.match_length = match_length;
+        outcome.timing.policy += choosing;
         controller.observe(&outcome);
         Ok((outcome, tree))
     }
 
-    /// The drafting half of a cycle: root expansion, then levels as [`ltd_cycle::draft`] adds them.
-    pub fn draft_cycle(&self, session: &mut Session, controller: &mut dyn Controller) -> Result<CycleState> {
-        let mut cycle = self.begin_cycle(session, controller.size_limit())?;
-        controller.begin_cycle();
-        draft(controller, &mut cycle, self.max_depth(), |cycle| self.expand(session, cycle))?;
-        Ok(cycle)
+    /// What a controller drafts from, the length of the match that it saw, and how long it took.
+    fn choose_source(
+        &self,
+        session: &mut Session,
+        controller: &mut dyn Controller,
+    ) -> Result<(DraftSource, usize, Duration)> {
+        if !controller.chooses_source() {
+            return Ok((DraftSource::Tree, 0, Duration::ZERO));
+        }
+        let start = Instant::now();
+        let summary = self.source_summary(session)?;
+        let source = controller.source(&summary);
+        Ok((source, summary.match_length, start.elapsed()))
     }
 }
 
@@ -332,13 +352,18 @@ mod tests {
         #[test]
         fn caches_after_cycles_equal_those_of_a_plain_forward(
             prompt in prop::collection::vec(4u32..260, 1..30),
-            shapes in prop::collection::vec((0usize..=12, 1usize..=300), 1..6),
+            // Some cycles copy in place of drafting; the draft reads later what they accepted.
+            shapes in prop::collection::vec((0usize..=12, 1usize..=300, prop::option::of(0usize..30)), 1..8),
         ) {
             for pair in PAIRS {
                 let engine = engine(pair);
                 let mut session = engine.prefill(&prompt, None).expect("prefill");
-                for &(depth, size) in &shapes {
-                    engine.run_cycle(&mut session, &mut Static { depth, size }).expect("a cycle");
+                for &(depth, size, copied) in &shapes {
+                    match copied {
+                        Some(chain) => engine.copy(&mut session, chain),
+                        None => engine.run_cycle(&mut session, &mut Static { depth, size }),
+                    }
+                    .expect("a cycle");
                 }
                 let plain = engine.prefill(session.tokens(), None).expect("prefill");
                 prop_assert_eq!(plain.root(), session.root(), "{}", pair);
@@ -346,7 +371,7 @@ mod tests {
                 prop_assert_eq!(found.size(), expected.size(), "{}", pair);
                 let difference = largest_difference(&found, &expected);
                 prop_assert!(difference < TOLERANCE, "{}, target: {}", pair, difference);
-                // The draft has not read what the last cycle accepted.
+                // The draft has not read what the last cycle accepted, and those that copied before it.
                 let read = session.draft_cache.len();
                 let expected = plain.draft_cache.certain().narrow(3, 0, read);
                 let difference = largest_difference(&session.draft_cache.certain(), &expected);

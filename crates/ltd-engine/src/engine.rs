@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ltd_policy::Conditions;
+use ltd_policy::{Conditions, DraftSource};
 use tch::{Device, Tensor};
 
 use crate::config::EngineConfig;
@@ -231,6 +231,7 @@ impl Engine {
         let appended = std::mem::replace(&mut session.root, next_token);
         session.tokens.push(appended);
         Ok(CycleOutcome {
+            source: DraftSource::Copy { chain: 0 },
             accepted_ids: vec![appended],
             next_token,
             draft_depth: 0,
@@ -239,6 +240,7 @@ impl Engine {
             requested_size: 0,
             context_length,
             timing: CycleTiming { verify, ..CycleTiming::default() },
+            ..CycleOutcome::default()
         })
     }
 

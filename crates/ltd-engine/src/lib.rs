@@ -29,6 +29,7 @@
 
 mod blame;
 mod config;
+mod copying;
 mod cuda;
 mod cycle;
 mod device;
@@ -66,8 +67,8 @@ pub use fingerprint::fingerprint;
 pub use generation::Generation;
 /// The plain data of `ltd-cycle` that the engine takes and gives.
 pub use ltd_cycle::{
-    Continuation, Controller, Cycle, CycleOutcome, CycleStats, CycleTiming, DraftTree, GrownTree, Learned,
-    MAX_DEPTH, Static, StopReason, StopRule, VerificationTree, WholeBeam,
+    Continuation, Controller, CopiesAlone, Copying, Cycle, CycleOutcome, CycleStats, CycleTiming, DraftTree,
+    GrownTree, Learned, MAX_DEPTH, Static, StopReason, StopRule, VerificationTree, WholeBeam,
 };
 pub use model::{
     BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig, libtorch_version, why_not_packed,

@@ -80,10 +80,12 @@ impl Engine {
             target_cache,
             draft_cache,
             // A copy: a view would keep the features of the whole prompt alive.
-            features: Some(output.features.f_narrow_copy(0, n - 1, 1)?),
+            features: Some(vec![output.features.f_narrow_copy(0, n - 1, 1)?]),
             kept: keep.then(|| vec![output.features]),
             capacity: self.capacity(),
             sampler,
+            prompt_len: prompt.len(),
+            recall: None,
         })
     }
 
@@ -167,7 +169,7 @@ impl Engine {
 }
 
 /// The parts as one tensor, without a copy if there is one.
-fn joined(mut parts: Vec<Tensor>) -> Result<Tensor> {
+pub(crate) fn joined(mut parts: Vec<Tensor>) -> Result<Tensor> {
     Ok(if parts.len() == 1 { parts.remove(0) } else { Tensor::f_cat(&parts, ROWS)? })
 }
 

@@ -1,5 +1,6 @@
 //! One sequence being generated.
 
+use ltd_cycle::Recall;
 use tch::Tensor;
 
 use crate::identity::Identity;
@@ -19,14 +20,17 @@ pub struct Session {
     pub(crate) root: u32,
     pub(crate) target_cache: KvCache,
     pub(crate) draft_cache: KvCache,
-    /// Features of the positions from the draft cache's end to the target cache's, `[rows, 3 *
-    /// hidden]`.
-    pub(crate) features: Option<Tensor>,
+    /// Features of the positions from the draft cache's end to the target cache's, in parts of
+    /// `[rows, 3 * hidden]`.
+    pub(crate) features: Option<Vec<Tensor>>,
     /// Features of all cached positions in parts, if they are kept.
     pub(crate) kept: Option<Vec<Tensor>>,
     pub(crate) capacity: usize,
     /// Chooses the target's tokens.
     pub(crate) sampler: Sampler,
+    pub(crate) prompt_len: usize,
+    /// What was said, if a controller chose what to draft from.
+    pub(crate) recall: Option<Recall>,
 }
 
 impl Session {
@@ -59,6 +63,11 @@ impl Session {
     /// Who chooses the target's tokens from its logits.
     pub fn sampler(&self) -> &Sampler {
         &self.sampler
+    }
+
+    /// Tokens that the draft has not read: the next root expansion reads them all.
+    pub fn unread(&self) -> usize {
+        (self.target_cache.len() - self.draft_cache.len()) as usize
     }
 
     /// Whether the cache has no room for the root token.
@@ -95,6 +104,7 @@ impl Session {
     /// row length. For inspection and dumps.
     pub fn pending_features(&self) -> Result<Option<(Vec<f32>, usize)>> {
         let Some(features) = &self.features else { return Ok(None) };
+        let features = Tensor::f_cat(features, 0)?;
         let width = features.size()[1] as usize;
         Ok(Some((Vec::try_from(features.f_contiguous()?.view(-1))?, width)))
     }

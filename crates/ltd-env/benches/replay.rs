@@ -130,6 +130,7 @@ fn steps(criterion: &mut Criterion) {
         ("reference", |kind| match kind {
             PolicyKind::Depth => ObservationLayout::reference_depth(WIDTH, DEPTH),
             PolicyKind::Size => ObservationLayout::reference_size(WIDTH, DEPTH),
+            PolicyKind::Source => ObservationLayout::sequence(WIDTH, DEPTH),
         }),
         ("compact", |kind| ObservationLayout::compact(kind, WIDTH, DEPTH)),
     ];

@@ -1,13 +1,20 @@
 //! Where cycles come from: live models, later recorded traces.
 
 use ltd_cycle::{Cycle, CycleOutcome};
+use ltd_policy::SourceSummary;
 
 use crate::Result;
 
-/// A source of cycles, one after another. What both environments share, whoever runs the cycles.
+/// A source of cycles, one after another. What all environments share, whoever runs the cycles.
 pub trait CycleBackend {
     /// A cycle of this source.
     type Cycle: Cycle;
+
+    /// What is known before the next cycle.
+    fn source_summary(&mut self) -> Result<SourceSummary>;
+
+    /// Runs the next cycle, which copies at most `chain` tokens in place of drafting.
+    fn copy(&mut self, chain: usize) -> Result<CycleOutcome>;
 
     /// Starts the next cycle, which will verify at most `size_limit` candidates: root expansion.
     fn begin(&mut self, size_limit: usize) -> Result<Self::Cycle>;
@@ -20,7 +27,7 @@ pub trait CycleBackend {
 
     /// A copy of the cycle under way to try decisions on, where outcomes are known in advance;
     /// `None` elsewhere. Expanding it leaves the source as it is.
-    fn copy(&self, _cycle: &Self::Cycle) -> Option<Self::Cycle> {
+    fn duplicate(&self, _cycle: &Self::Cycle) -> Option<Self::Cycle> {
         None
     }
 
@@ -28,6 +35,18 @@ pub trait CycleBackend {
     /// that is known in advance; `None` elsewhere. The source stays where it is.
     fn foresee(&self, _cycle: &Self::Cycle, _size: usize) -> Option<CycleOutcome> {
         None
+    }
+
+    /// What [`CycleBackend::copy`] would return, where that is known in advance; `None` elsewhere.
+    /// The source stays where it is.
+    fn foresee_copy(&self, _chain: usize) -> Option<CycleOutcome> {
+        None
+    }
+
+    /// Whether times are those of a clock. If not, decisions take what is known of them, whatever
+    /// the learner took.
+    fn has_clock(&self) -> bool {
+        true
     }
 
     /// Where the source stands, the cycle under way not included.

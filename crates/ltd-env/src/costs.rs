@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ltd_cycle::CycleTiming;
-use ltd_policy::{DecisionCost, LatencyModel};
+use ltd_cycle::{CycleOutcome, CycleTiming};
+use ltd_policy::{DecisionCost, DraftSource, LatencyModel};
 
 /// What a cycle costs: the table's times, and those of the decisions.
 #[derive(Debug, Clone)]
@@ -35,6 +35,21 @@ impl Costs {
         let levels = (1..).zip(level_rows).map(|(depth, &rows)| model.level_ms(depth, rows, context));
         let draft = self.root_ms(rows, context) + levels.sum::<f64>();
         self.cycle(level_rows.len(), draft, model.verify_ms(size, context))
+    }
+
+    /// Time of a cycle that verifies `size` copied tokens after `context_length` others.
+    pub fn copying(&self, size: usize, context_length: usize) -> CycleTiming {
+        let verify = Duration::from_secs_f64(self.model.verify_ms(size, context_length) * 1e-3);
+        CycleTiming { verify, ..CycleTiming::default() }
+    }
+
+    /// Time of a cycle that ended so, before which the draft had not read the last `unread` tokens.
+    pub fn of(&self, outcome: &CycleOutcome, unread: usize) -> CycleTiming {
+        let CycleOutcome { source, level_rows, verification_size, context_length, .. } = outcome;
+        match source {
+            DraftSource::Tree => self.timing(level_rows, *verification_size, *context_length, unread),
+            DraftSource::Copy { .. } => self.copying(*verification_size, *context_length),
+        }
     }
 
     /// A root expansion of more rows than were measured reads them in several forwards.

@@ -5,15 +5,13 @@ use ltd_policy::{CycleSummary, DepthActions, DepthRule, ObservationLayout};
 
 use crate::backend::CycleBackend;
 use crate::env::{Decision, Env, PolicyFn, Step};
-use crate::episode::Episodes;
+use crate::episode::{Episodes, MOST_UNASKED};
 use crate::reward::RewardMeter;
 use crate::{Error, Result};
 
-/// Cycles in a row without a decision after which none is to be expected.
-const MOST_UNASKED: usize = 1000;
-
 /// One episode is one cycle. Asked at the depths where both actions are possible; continuing pays
-/// nothing, the end of drafting pays the cycle's reward. The counterpart chooses the size.
+/// nothing, the end of drafting pays the cycle's reward. The counterpart chooses the size, and what
+/// to draft from: cycles that copy go by.
 pub struct DepthEnv<B: CycleBackend> {
     episodes: Episodes<B>,
     actions: DepthActions,
@@ -91,7 +89,9 @@ impl<B: CycleBackend> Env for DepthEnv<B> {
     /// Drafts a copy of the cycle to its greatest depth, then goes back from there: one visit per
     /// decision.
     fn action_values(&mut self, policy: &mut PolicyFn, gamma: f32) -> Result<Option<Vec<f32>>> {
-        let Some(mut cycle) = self.episodes.backend.copy(self.episodes.pending()?) else { return Ok(None) };
+        let Some(mut cycle) = self.episodes.backend.duplicate(self.episodes.pending()?) else {
+            return Ok(None);
+        };
         let mut observation = vec![0.0; self.observation_len()];
         let mut stops = Vec::new();
         let mut later = Vec::new();

@@ -1,15 +1,18 @@
-//! What both environments do alike: an episode is a cycle.
+//! What all environments do alike: an episode is a cycle.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ltd_cycle::{Controller, Cycle};
-use ltd_policy::ObservationLayout;
+use ltd_cycle::{Controller, Cycle, CycleOutcome};
+use ltd_policy::{DraftSource, ObservationLayout};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
 use crate::env::Step;
 use crate::reward::RewardMeter;
 use crate::{Error, Result};
+
+/// Cycles in a row without a decision after which none is to be expected.
+pub(crate) const MOST_UNASKED: usize = 1000;
 
 /// Cycles one after another, with their counterpart, their reward, and the one under way.
 pub(crate) struct Episodes<B: CycleBackend> {
@@ -42,10 +45,39 @@ impl<B: CycleBackend> Episodes<B> {
         Self { backend, counterpart, layout, reward, size_limit, cycle: None }
     }
 
+    /// The next cycle with a tree. Where the counterpart copies, cycles go by.
     pub(crate) fn begin(&mut self) -> Result<B::Cycle> {
+        for _ in 0..MOST_UNASKED {
+            let start = Instant::now();
+            let copies = self.counterpart.chooses_source();
+            let source = if copies {
+                let summary = self.backend.source_summary()?;
+                self.counterpart.source(&summary)
+            } else {
+                DraftSource::Tree
+            };
+            match source {
+                DraftSource::Tree => return self.begin_tree(),
+                DraftSource::Copy { chain } => _ = self.copy(chain, start.elapsed())?,
+            }
+        }
+        Err(Error::NoTree { cycles: MOST_UNASKED })
+    }
+
+    /// The next cycle, with a tree whatever the counterpart would draft from.
+    pub(crate) fn begin_tree(&mut self) -> Result<B::Cycle> {
         let cycle = self.backend.begin(self.size_limit)?;
         self.counterpart.begin_cycle();
         Ok(cycle)
+    }
+
+    /// A whole cycle that copies, with the time that it took to choose that.
+    pub(crate) fn copy(&mut self, chain: usize, elapsed: Duration) -> Result<Step> {
+        let mut outcome = self.backend.copy(chain)?;
+        if self.backend.has_clock() {
+            outcome.timing.policy += elapsed;
+        }
+        Ok(self.pay(outcome))
     }
 
     /// Shows a cycle to the learner, on the cycle's clock, and waits for its decision.
@@ -74,9 +106,13 @@ impl<B: CycleBackend> Episodes<B> {
     /// Verifies and pays.
     pub(crate) fn finish(&mut self, cycle: B::Cycle, size: usize) -> Result<Step> {
         let outcome = self.backend.verify(cycle, size)?;
+        Ok(self.pay(outcome))
+    }
+
+    fn pay(&mut self, outcome: CycleOutcome) -> Step {
         self.counterpart.observe(&outcome);
         let reward = self.reward.reward(&outcome);
-        Ok(Step { reward, terminated: true, truncated: false, outcome: Some(outcome) })
+        Step { reward, terminated: true, truncated: false, outcome: Some(outcome) }
     }
 
     pub(crate) fn state(&self) -> serde_json::Value {

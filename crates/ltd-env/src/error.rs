@@ -72,6 +72,18 @@ pub enum Error {
         /// Where the first decision would be due.
         min_depth: usize,
     },
+    /// Nothing that could be copied is ever found.
+    #[error("nothing was there to copy in {cycles} cycles: the latest token was never said before")]
+    NothingToCopy {
+        /// Cycles that went by.
+        cycles: usize,
+    },
+    /// Every cycle copies.
+    #[error("no tree was to be drafted in {cycles} cycles: all of them copied")]
+    NoTree {
+        /// Cycles that went by.
+        cycles: usize,
+    },
     /// No prompt leads to a cycle.
     #[error(
         "the target ended {answers} answers in a row before their first token: there is nothing to learn from"

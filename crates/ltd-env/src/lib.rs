@@ -1,4 +1,4 @@
-//! The two decision processes, depth and size, over draft-and-verify cycles.
+//! The three decision processes, depth, size and source, over draft-and-verify cycles.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -32,6 +32,7 @@
 //! [`LiveCycles`], recording ([`trace::record_sequence`]) and measuring ([`latency`]).
 
 mod backend;
+mod copied;
 mod costs;
 mod counterpart;
 mod depth_env;
@@ -52,9 +53,11 @@ mod random;
 mod replay;
 mod reward;
 mod size_env;
+mod source_env;
 pub mod trace;
 
 pub use backend::CycleBackend;
+pub use copied::Copied;
 pub use costs::Costs;
 pub use counterpart::RandomDepth;
 pub use depth_env::DepthEnv;
@@ -71,3 +74,4 @@ pub use random::stream;
 pub use replay::{RecordedTree, ReplayCycle, ReplayCycles};
 pub use reward::{Reward, RewardMeter};
 pub use size_env::SizeEnv;
+pub use source_env::SourceEnv;

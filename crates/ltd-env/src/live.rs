@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use ltd_engine::{CycleOutcome, CycleState, Engine, Generation, Sampler, Session, StopRule};
+use ltd_policy::SourceSummary;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
@@ -44,6 +45,9 @@ struct PastCycle {
     size_limit: usize,
     depth: usize,
     size: usize,
+    /// Tokens to copy, if it did that in place of drafting.
+    #[serde(default)]
+    chain: Option<usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -106,6 +110,19 @@ impl LiveCycles {
 impl CycleBackend for LiveCycles {
     type Cycle = CycleState;
 
+    fn source_summary(&mut self) -> Result<SourceSummary> {
+        let engine = Rc::clone(&self.engine);
+        Ok(engine.source_summary(self.sequence()?.answer.session_mut())?)
+    }
+
+    fn copy(&mut self, chain: usize) -> Result<CycleOutcome> {
+        let engine = Rc::clone(&self.engine);
+        let sequence = self.sequence()?;
+        let outcome = engine.copy(sequence.answer.session_mut(), chain)?;
+        sequence.cycles.push(PastCycle { size_limit: 0, depth: 0, size: 0, chain: Some(chain) });
+        Ok(outcome)
+    }
+
     fn begin(&mut self, size_limit: usize) -> Result<CycleState> {
         let engine = Rc::clone(&self.engine);
         let sequence = self.sequence()?;
@@ -123,7 +140,7 @@ impl CycleBackend for LiveCycles {
         let sequence = self.under_way();
         let outcome = engine.verify(sequence.answer.session_mut(), cycle, size)?;
         let (depth, size) = (outcome.draft_depth, outcome.verification_size);
-        sequence.cycles.push(PastCycle { size_limit: sequence.size_limit, depth, size });
+        sequence.cycles.push(PastCycle { size_limit: sequence.size_limit, depth, size, chain: None });
         Ok(outcome)
     }
 
@@ -141,8 +158,14 @@ impl CycleBackend for LiveCycles {
             && let Some(mut sequence) = self.started()?
         {
             let session = sequence.answer.session_mut();
-            for &PastCycle { size_limit, depth, size } in &cycles {
+            // What cycles yielded is remembered from the first of them on.
+            self.engine.source_summary(session)?;
+            for &PastCycle { size_limit, depth, size, chain } in &cycles {
                 self.interrupt.check()?;
+                if let Some(chain) = chain {
+                    self.engine.copy(session, chain)?;
+                    continue;
+                }
                 let mut cycle = self.engine.begin_cycle(session, size_limit)?;
                 for _ in 0..depth {
                     self.engine.expand(session, &mut cycle)?;

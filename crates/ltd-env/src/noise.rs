@@ -62,6 +62,14 @@ impl Noise {
         costs.cycle(level_rows.len(), draft, model.verify_ms(size, context) * draw(&scatter.verify))
     }
 
+    /// [`Costs::copying`] with the verification times a ratio drawn from the samples.
+    pub(crate) fn copying(&mut self, costs: &Costs, size: usize, context_length: usize) -> CycleTiming {
+        let Self { scatter, random } = self;
+        let ratio = scatter.verify[random.random_range(0..scatter.verify.len())];
+        let timing = costs.copying(size, context_length);
+        CycleTiming { verify: timing.verify.mul_f64(ratio), ..timing }
+    }
+
     /// Where the stream stands: the generator is a counter.
     pub(crate) fn position(&self) -> String {
         self.random.get_word_pos().to_string()

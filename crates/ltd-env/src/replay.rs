@@ -1,15 +1,17 @@
 //! Cycles from a trace and a latency table: the same trees, the same outcomes, and the time they
 //! would take.
 
+use std::cell::OnceCell;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ltd_cycle::{Contention, Controller, Cycle, CycleOutcome, draft};
-use ltd_policy::CycleSummary;
+use ltd_cycle::{Contention, Controller, Cycle, CycleOutcome, Yields, draft, source_summary};
+use ltd_policy::{CycleSummary, DraftSource, SourceSummary};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
+use crate::copied::Copied;
 use crate::costs::Costs;
 use crate::noise::{Noise, Scatter};
 use crate::order::{Order, Position};
@@ -26,6 +28,8 @@ pub struct ReplayCycles {
     seed: u64,
     order: Order,
     place: Option<Place>,
+    /// Per sequence, what copying comes to, once that was asked.
+    copied: Vec<OnceCell<Vec<Copied>>>,
 }
 
 /// Where a sequence stands.
@@ -33,8 +37,11 @@ pub struct ReplayCycles {
 struct Place {
     sequence: usize,
     position: usize,
-    /// Rows that the draft has not read: what the last cycle accepted.
+    /// Rows that the draft has not read: what the last cycle accepted, and those that copied before
+    /// it.
     rows: usize,
+    #[serde(default)]
+    yields: Yields,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -130,10 +137,10 @@ impl RecordedTree<'_> {
         cycle.frontier = cycle.contention.add_level(&cycle.scores[from..]);
     }
 
-    /// A cycle that a controller has drafted, as the engine has it draft.
+    /// A cycle that a controller, which knows that one has begun, has drafted as the engine has it
+    /// draft.
     pub(crate) fn draft(self, controller: &mut dyn Controller) -> ReplayCycle {
         let mut cycle = self.begin(controller.size_limit());
-        controller.begin_cycle();
         let Ok(()) = draft(controller, &mut cycle, self.header.depth, |cycle| {
             self.expand(cycle);
             Ok::<_, Infallible>(())
@@ -156,6 +163,8 @@ impl RecordedTree<'_> {
         let verified = header.verified(size.min(cycle.contention.limit()), cycle.depth(), root);
         let accepted = position.accepted(cycle.depth(), verified);
         CycleOutcome {
+            source: DraftSource::Tree,
+            match_length: 0,
             accepted_ids: tokens[root..=root + accepted].to_vec(),
             next_token: tokens[root + accepted + 1],
             draft_depth: cycle.depth(),
@@ -181,7 +190,8 @@ impl ReplayCycles {
             return Err(Error::Gaps { every: trace.header.every });
         }
         let order = Order::new(trace.sequences.len(), seed);
-        Ok(Self { trace, costs, noise: None, seed, order, place: None })
+        let copied = vec![OnceCell::new(); trace.sequences.len()];
+        Ok(Self { trace, costs, noise: None, seed, order, place: None, copied })
     }
 
     /// The same cycles, with times that scatter.
@@ -194,6 +204,34 @@ impl ReplayCycles {
         &self.trace.sequences[place.sequence]
     }
 
+    /// Where the next cycle begins.
+    fn next_place(&mut self) -> Place {
+        loop {
+            match self.place {
+                Some(place) if place.position < self.sequence(place).len() => return place,
+                _ => {
+                    let (sequence, yields) = (self.order.advance(), Yields::default());
+                    self.place = Some(Place { sequence, position: 0, rows: 1, yields });
+                }
+            }
+        }
+    }
+
+    /// Goes on behind a cycle.
+    fn advance(&mut self, place: Place, outcome: &CycleOutcome) {
+        let tokens = outcome.acceptance_length();
+        let read = outcome.source == DraftSource::Tree;
+        let rows = if read { tokens } else { place.rows + tokens };
+        let mut yields = place.yields;
+        yields.observe(outcome);
+        self.place = Some(Place { position: place.position + tokens, rows, yields, ..place });
+    }
+
+    fn copied(&self, place: Place) -> Copied {
+        let copied = self.copied[place.sequence].get_or_init(|| Copied::along(self.sequence(place)));
+        copied[place.position]
+    }
+
     fn tree(&self, place: Place) -> RecordedTree<'_> {
         let position = self.sequence(place).position(place.position);
         RecordedTree { header: &self.trace.header, position }
@@ -204,12 +242,7 @@ impl CycleBackend for ReplayCycles {
     type Cycle = ReplayCycle;
 
     fn begin(&mut self, size_limit: usize) -> Result<ReplayCycle> {
-        let place = loop {
-            match self.place {
-                Some(place) if place.position < self.sequence(place).len() => break place,
-                _ => self.place = Some(Place { sequence: self.order.advance(), position: 0, rows: 1 }),
-            }
-        };
+        let place = self.next_place();
         Ok(self.tree(place).begin(size_limit))
     }
 
@@ -229,12 +262,40 @@ impl CycleBackend for ReplayCycles {
             outcome.timing =
                 noise.timing(&self.costs, level_rows, verification_size, context_length, place.rows);
         }
-        let rows = outcome.acceptance_length();
-        self.place = Some(Place { position: place.position + rows, rows, ..place });
+        self.advance(place, &outcome);
         Ok(outcome)
     }
 
-    fn copy(&self, cycle: &ReplayCycle) -> Option<ReplayCycle> {
+    fn source_summary(&mut self) -> Result<SourceSummary> {
+        let place = self.next_place();
+        let sequence = self.sequence(place);
+        let (root, prompt_len) = (sequence.root(place.position), sequence.prompt_len);
+        Ok(source_summary(self.copied(place).found, root, prompt_len, place.rows, place.yields))
+    }
+
+    fn copy(&mut self, chain: usize) -> Result<CycleOutcome> {
+        let place = self.next_place();
+        let mut outcome = self.foresee_copy(chain).ok_or(Error::NoEpisode)?;
+        if let Some(noise) = &mut self.noise {
+            let CycleOutcome { verification_size, context_length, .. } = outcome;
+            outcome.timing = noise.copying(&self.costs, verification_size, context_length);
+        }
+        self.advance(place, &outcome);
+        Ok(outcome)
+    }
+
+    fn foresee_copy(&self, chain: usize) -> Option<CycleOutcome> {
+        let place = self.place?;
+        let sequence = self.sequence(place);
+        let (root, copied) = (sequence.root(place.position), self.copied(place));
+        Some(copied.verify(&self.trace.header, &sequence.tokens, root, &self.costs, chain))
+    }
+
+    fn has_clock(&self) -> bool {
+        false
+    }
+
+    fn duplicate(&self, cycle: &ReplayCycle) -> Option<ReplayCycle> {
         Some(cycle.clone())
     }
 

@@ -114,6 +114,7 @@ mod tests {
             requested_size: 1,
             context_length: 1,
             timing: CycleTiming { verify: Duration::from_millis(milliseconds), ..CycleTiming::default() },
+            ..CycleOutcome::default()
         }
     }
 

@@ -10,7 +10,7 @@ use crate::reward::RewardMeter;
 use crate::{Error, Result};
 
 /// One episode is one cycle and one decision: the counterpart drafts, the policy chooses the size,
-/// the cycle pays.
+/// the cycle pays. Cycles that the counterpart has copy go by.
 pub struct SizeEnv<B: CycleBackend> {
     episodes: Episodes<B>,
     actions: SizeActions,

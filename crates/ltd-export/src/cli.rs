@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ltd_console::say;
-use ltd_policy::{ChoiceEntry, Expected, Fallback, PolicyEntry};
+use ltd_policy::{ChoiceEntry, Expected, FactoredSourceEntry, PolicyEntry, SourceEntry};
 
 use crate::{Export, Result, export};
 
@@ -56,17 +56,35 @@ fn describe(out: &Path, Export { manifest, probes }: &Export) -> String {
         ));
     }
     match &manifest.policy {
-        PolicyEntry::Pair { depth, size } => {
+        PolicyEntry::Pair { depth, size, source } => {
             lines.extend([describe_choice("depth", depth), describe_choice("size", size)]);
+            lines.push(match source {
+                SourceEntry::Trees => "source: trees".to_owned(),
+                SourceEntry::Rule(rule) => format!("source: trees, and copies of {rule}"),
+                SourceEntry::Learned { layout, .. } => {
+                    format!("source: policy over {} ({} numbers)", layout.name, layout.len())
+                }
+            });
         }
-        PolicyEntry::Factored { layout, latency_table, tokens_per_second, margin, .. } => lines.push(format!(
-            "factored policy over {} ({} numbers), {latency_table} at {tokens_per_second:.1} tokens/s, margin {margin:.2}",
-            layout.name,
-            layout.len()
-        )),
+        PolicyEntry::Factored { layout, latency_table, tokens_per_second, margin, source, .. } => {
+            lines.push(format!(
+                "factored policy over {} ({} numbers), {latency_table} at {tokens_per_second:.1} tokens/s, margin {margin:.2}",
+                layout.name,
+                layout.len()
+            ));
+            lines.push(match source {
+                None => "source: trees".to_owned(),
+                Some(FactoredSourceEntry { layout, outcomes, margin, .. }) => format!(
+                    "source: trees, and copies of {:?} tokens, over {} ({} numbers), margin {margin:.2}",
+                    outcomes.source.chains,
+                    layout.name,
+                    layout.len()
+                ),
+            });
+        }
     }
-    if let Some(Fallback { depth, size, reason }) = &manifest.fallback {
-        lines.push(format!("depth {depth} and size {size} decide instead of the policy: {reason}"));
+    if let Some(fallback) = &manifest.fallback {
+        lines.push(format!("{fallback} decide instead of the policy: {}", fallback.reason));
     }
     lines.push(format!("{} files, each checked on {probes} probe observations", manifest.files.len()));
     lines.join("\n  ")

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ltd_policy::{
     Choice, Frozen, MANIFEST_FILE, Manifest, Outputs, Policy, PolicyEntry, PolicyPackage, Probes,
-    check_new_folder, is_full, sha256_hex, write_json,
+    SourceChoice, check_new_folder, is_full, sha256_hex, write_json,
 };
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -145,15 +145,24 @@ fn write_package(package: &PolicyPackage, folder: &Path) -> Result<Export> {
     let mut probes = 0;
     manifest.files.clear();
     match &package.policy {
-        Policy::Pair { depth, size } => {
-            for choice in [depth, size] {
-                if let Choice::Learned(policy) = choice {
-                    probes = write_network(policy, folder, &mut manifest)?;
-                }
+        Policy::Pair { depth, size, source } => {
+            let learned = [depth, size].into_iter().filter_map(|choice| match choice {
+                Choice::Learned(policy) => Some(policy),
+                Choice::Constant(_) => None,
+            });
+            let source = match source {
+                SourceChoice::Learned(policy) => Some(policy),
+                SourceChoice::Trees | SourceChoice::Rule(_) => None,
+            };
+            for policy in learned.chain(source) {
+                probes = write_network(policy, folder, &mut manifest)?;
             }
         }
         Policy::Factored(factored) => {
             probes = write_network(&factored.predictor, folder, &mut manifest)?;
+            if let Some(source) = &factored.source {
+                write_network(&source.predictor, folder, &mut manifest)?;
+            }
             if let PolicyEntry::Factored { latency_table, .. } = &manifest.policy {
                 let file = latency_table.clone();
                 factored.latency.write(&folder.join(&file))?;

@@ -24,6 +24,8 @@ pub enum PolicyKind {
     Depth,
     /// How many candidates to verify.
     Size,
+    /// What to draft from.
+    Source,
 }
 
 impl std::fmt::Display for PolicyKind {
@@ -31,6 +33,7 @@ impl std::fmt::Display for PolicyKind {
         f.write_str(match self {
             Self::Depth => "depth",
             Self::Size => "size",
+            Self::Source => "source",
         })
     }
 }

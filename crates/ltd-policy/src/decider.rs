@@ -4,6 +4,7 @@ use crate::action::{DepthActions, DepthRule, SizeActions};
 use crate::network::{Actions, Frozen, FrozenPolicy, Outputs};
 use crate::network::{Mlp, Scratch, argmax};
 use crate::observation::{CycleSummary, ObservationLayout};
+use crate::source::{DraftSource, SourceActions, SourceSummary};
 
 /// A folded network with its buffers: deciding allocates nothing.
 #[derive(Debug, Clone)]
@@ -27,6 +28,12 @@ impl Evaluator {
         self.mlp.forward(&self.observation, &mut self.scratch)
     }
 
+    /// The network's outputs for a sequence before a cycle.
+    pub(crate) fn forward_sequence(&mut self, summary: &SourceSummary) -> &[f32] {
+        self.layout.write_sequence_into(summary, &mut self.observation);
+        self.mlp.forward(&self.observation, &mut self.scratch)
+    }
+
     fn decide(&mut self, summary: &CycleSummary) -> usize {
         argmax(self.forward(summary))
     }
@@ -46,12 +53,39 @@ pub struct SizePolicy {
     actions: SizeActions,
 }
 
+/// Decides what to draft from.
+#[derive(Debug, Clone)]
+pub struct SourcePolicy {
+    evaluator: Evaluator,
+    actions: SourceActions,
+}
+
+impl SourcePolicy {
+    /// Readies a frozen policy, `None` if it is one for another decision.
+    pub fn new(policy: &FrozenPolicy) -> Option<Self> {
+        match policy.actions() {
+            Actions::Source(actions) => {
+                Some(Self { evaluator: Evaluator::new(policy), actions: actions.clone() })
+            }
+            Actions::Depth(_) | Actions::Size(_) => None,
+        }
+    }
+
+    /// What to draft from.
+    pub fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        if !self.actions.asks(summary) {
+            return DraftSource::Tree;
+        }
+        self.actions.source(argmax(self.evaluator.forward_sequence(summary)))
+    }
+}
+
 impl DepthPolicy {
-    /// Readies a frozen policy, `None` if it is one for sizes.
+    /// Readies a frozen policy, `None` if it is one for another decision.
     pub fn new(policy: &FrozenPolicy) -> Option<Self> {
         match policy.actions() {
             Actions::Depth(actions) => Some(Self { evaluator: Evaluator::new(policy), actions: *actions }),
-            Actions::Size(_) => None,
+            Actions::Size(_) | Actions::Source(_) => None,
         }
     }
 
@@ -66,13 +100,13 @@ impl DepthPolicy {
 }
 
 impl SizePolicy {
-    /// Readies a frozen policy, `None` if it is one for depths.
+    /// Readies a frozen policy, `None` if it is one for another decision.
     pub fn new(policy: &FrozenPolicy) -> Option<Self> {
         match policy.actions() {
             Actions::Size(actions) => {
                 Some(Self { evaluator: Evaluator::new(policy), actions: actions.clone() })
             }
-            Actions::Depth(_) => None,
+            Actions::Depth(_) | Actions::Source(_) => None,
         }
     }
 

@@ -7,7 +7,8 @@ use crate::action::{DepthActions, DepthRule, SizeActions, tree_candidates};
 use crate::decider::Evaluator;
 use crate::latency::{LatencyModel, LatencyTable};
 use crate::network::{Frozen, Outputs};
-use crate::observation::CycleSummary;
+use crate::observation::{CycleSummary, Sight};
+use crate::source::{DraftSource, SourceActions, SourceSummary};
 
 /// Deeper than any draft: a bound on what a file can ask for.
 const DEEPEST: usize = 64;
@@ -50,6 +51,59 @@ impl Outputs for FactoredActions {
     }
 }
 
+/// What the predictor of a factored policy's source tells: draft tokens that are accepted of each
+/// chain, and of each tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceOutcomes {
+    /// The chains.
+    pub source: SourceActions,
+    /// The trees.
+    pub trees: FactoredActions,
+}
+
+/// A predictor of what copies and trees would have accepted, from what is known before a cycle; its
+/// outputs are the expected numbers per chain, then per final depth and size of a tree,
+/// `[chains + stops * sizes]`.
+pub type FrozenSourcePredictor = Frozen<SourceOutcomes>;
+
+impl Outputs for SourceOutcomes {
+    fn kind_name(&self) -> String {
+        "factored-source".to_owned()
+    }
+
+    fn output_count(&self) -> usize {
+        self.source.chains.len() + self.trees.output_count()
+    }
+
+    fn problem(&self, depth_cap: usize) -> Option<String> {
+        let source = self.source.problem().map(|problem| format!("source {problem}"));
+        source.or_else(|| self.trees.problem(depth_cap))
+    }
+
+    fn sees(&self) -> Sight {
+        Sight::Sequence
+    }
+}
+
+/// How a factored policy decides what to draft from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FactoredSource {
+    /// What would be accepted.
+    pub predictor: FrozenSourcePredictor,
+    /// Tokens by which a copy must be better than the best tree. Below 0 where trees turn out
+    /// better than what is known before them tells.
+    pub margin: f64,
+}
+
+impl FactoredSource {
+    /// What is impossible about the margin, if anything.
+    fn problem(&self) -> Option<String> {
+        let margin = self.margin;
+        (!margin.is_finite()).then(|| format!("source.margin: is {margin}, must be a number"))
+    }
+}
+
 /// A factored policy with all that it decides from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Factored {
@@ -59,6 +113,15 @@ pub struct Factored {
     pub latency: LatencyTable,
     /// How the two are weighed.
     pub rule: FactoredRule,
+    /// What to draft from; none always drafts trees.
+    pub source: Option<FactoredSource>,
+}
+
+impl Factored {
+    /// What is impossible about how it weighs, if anything.
+    pub(crate) fn rule_problem(&self) -> Option<String> {
+        self.rule.problem().or_else(|| self.source.as_ref().and_then(FactoredSource::problem))
+    }
 }
 
 /// How a factored policy weighs tokens against time.
@@ -100,6 +163,17 @@ pub struct FactoredPolicy {
     expected: Vec<f32>,
     /// Depth at which it was decided to stop, and the size that goes with it.
     decided: Option<(usize, usize)>,
+    source: Option<SourceValues>,
+}
+
+/// What the choice of the source needs.
+#[derive(Debug, Clone)]
+struct SourceValues {
+    evaluator: Evaluator,
+    chains: SourceActions,
+    trees: FactoredActions,
+    stops: Vec<usize>,
+    margin: f64,
 }
 
 /// A way to end a cycle.
@@ -113,7 +187,11 @@ struct Ending {
 impl FactoredPolicy {
     /// Readies the policy of a package, which was checked when it was loaded.
     pub fn of(factored: &Factored) -> Self {
-        Self::new(&factored.predictor, &factored.latency, factored.rule)
+        let policy = Self::new(&factored.predictor, &factored.latency, factored.rule);
+        match &factored.source {
+            Some(source) => policy.with_source(source),
+            None => policy,
+        }
     }
 
     /// Readies a predictor with a machine's table.
@@ -135,7 +213,65 @@ impl FactoredPolicy {
             expected: vec![0.0; actions.output_count()],
             decided: None,
             actions,
+            source: None,
         }
+    }
+
+    /// The same policy, which decides what to draft from, too.
+    #[must_use]
+    pub fn with_source(self, source: &FactoredSource) -> Self {
+        let SourceOutcomes { source: chains, trees } = source.predictor.actions().clone();
+        let values = SourceValues {
+            evaluator: Evaluator::new(&source.predictor),
+            stops: trees.stops().collect(),
+            chains,
+            trees,
+            margin: source.margin,
+        };
+        Self { source: Some(values), ..self }
+    }
+
+    /// Whether it decides what to draft from.
+    pub fn chooses_source(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// What to draft from: the chain of the largest `1 + E[accepted] - lambda * T`, if it is worth
+    /// more than the best tree by the margin. Whatever the cycle, the draft reads each accepted
+    /// token once, now or later: only what a root expansion takes beyond that is the tree's.
+    pub fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        let Some(SourceValues { evaluator, chains, trees, stops, margin }) = &mut self.source else {
+            return DraftSource::Tree;
+        };
+        if !chains.asks(summary) {
+            return DraftSource::Tree;
+        }
+        let (latency, context) = (&self.latency, summary.context_length);
+        let expected = evaluator.forward_sequence(summary);
+        let (of_chains, of_trees) = expected.split_at(chains.chains.len());
+        let value = |expected: f32, ms: f64| f64::from(expected) - self.tokens_per_ms * ms;
+        let mut best = (DraftSource::Tree, f64::NEG_INFINITY);
+        for (&chain, &expected) in chains.chains.iter().zip(of_chains) {
+            let (expected, copied) = if summary.match_length > 0 { (expected, chain) } else { (0.0, 0) };
+            let value = value(expected.max(0.0), latency.verify_ms(copied, context));
+            if value > best.1 {
+                best = (DraftSource::Copy { chain }, value);
+            }
+        }
+        let root_ms = latency.root_ms(1, context);
+        let sizes = &trees.size.sizes;
+        let mut best_tree = f64::NEG_INFINITY;
+        for (row, &depth) in stops.iter().enumerate() {
+            let asked = (0..=depth).filter(|&depth| trees.depth.rule_at(depth) == DepthRule::Ask).count();
+            let levels_ms = latency.levels_ms(0..depth, self.beam_width.min(sizes[sizes.len() - 1]), context);
+            let drafting_ms = root_ms + levels_ms + asked as f64 * self.depth_decision_ms;
+            let candidates = tree_candidates(self.beam_width, depth);
+            for (&size, &expected) in sizes.iter().zip(&of_trees[row * sizes.len()..]) {
+                let ms = drafting_ms + latency.verify_ms(size.min(candidates), context);
+                best_tree = best_tree.max(value(expected.max(0.0), ms));
+            }
+        }
+        if best.1 > best_tree + *margin { best.0 } else { DraftSource::Tree }
     }
 
     /// The largest size that it may choose.

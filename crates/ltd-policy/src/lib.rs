@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 //!
 //! The chapters: [`observation`] is what a policy sees, [`action`] what it may choose, [`network`]
-//! what decides, [`decider`] and [`factored`] how it decides in the decode loop, [`latency`] what
-//! cycles cost, [`package`] what is deployed, and [`files`] how all of it comes to disk.
+//! what decides, [`decider`] and [`factored`] how it decides in the decode loop, [`source`] what a
+//! cycle drafts from, [`latency`] what cycles cost, [`package`] what is deployed, and [`files`] how all of it comes to disk.
 
 pub mod action;
 mod conditions;
@@ -16,6 +16,7 @@ pub mod network;
 pub mod observation;
 pub mod package;
 mod sampling;
+pub mod source;
 
 pub use conditions::Conditions;
 pub use error::{Error, Result};
@@ -25,9 +26,12 @@ pub use sampling::SamplingParams;
 #[doc(no_inline)]
 pub use action::{DepthActions, DepthRule, MAX_SIZE, PolicyKind, SizeActions, tree_candidates};
 #[doc(no_inline)]
-pub use decider::{DepthPolicy, SizePolicy};
+pub use decider::{DepthPolicy, SizePolicy, SourcePolicy};
 #[doc(no_inline)]
-pub use factored::{Factored, FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor};
+pub use factored::{
+    Factored, FactoredActions, FactoredPolicy, FactoredRule, FactoredSource, FrozenPredictor,
+    FrozenSourcePredictor, SourceOutcomes,
+};
 #[doc(no_inline)]
 pub use files::{
     FolderLock, check_new_folder, check_output_file, check_output_folder, is_full, is_unfinished, json_text,
@@ -40,8 +44,11 @@ pub use latency::{
 #[doc(no_inline)]
 pub use network::{Actions, Frozen, FrozenPolicy, Linear, MAX_LAYERS, Mlp, Outputs, Probes, Scratch, argmax};
 #[doc(no_inline)]
-pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Source};
+pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Sight, Source};
 #[doc(no_inline)]
 pub use package::{
-    Choice, ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, Policy, PolicyEntry, PolicyPackage,
+    Choice, ChoiceEntry, Expected, FactoredSourceEntry, Fallback, MANIFEST_FILE, Manifest, Policy,
+    PolicyEntry, PolicyPackage, SourceChoice, SourceEntry,
 };
+#[doc(no_inline)]
+pub use source::{CopyRule, DraftSource, LONGEST_MATCH, SourceActions, SourceSummary};

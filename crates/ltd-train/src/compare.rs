@@ -8,7 +8,7 @@ use clap::Args;
 use ltd_console::{note, print_result};
 use ltd_engine::text::{Prompt, TextModel};
 use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule};
-use ltd_policy::{Fallback, MAX_SIZE, Policy, PolicyPackage, check_output_file, write_json};
+use ltd_policy::{MAX_SIZE, Policy, PolicyPackage, check_output_file, write_json};
 use serde::Serialize;
 
 use crate::evaluate::{Arena, Comparison, Contender, Measurement, comparison_table};
@@ -222,10 +222,10 @@ fn describe(
     let rows = &report.contenders[report.contenders.len() - packages.len()..];
     for ((folder, package), row) in folders.iter().zip(packages).zip(rows) {
         let folder = folder.display();
-        if let Some(Fallback { depth, size, reason }) = &package.manifest.fallback
+        if let Some(fallback) = &package.manifest.fallback
             && !ignore_fallback
         {
-            let _ = writeln!(text, "{folder} falls back to depth {depth}, size {size}: {reason}.");
+            let _ = writeln!(text, "{folder} falls back to {fallback}: {}.", fallback.reason);
             continue;
         }
         if let Policy::Factored(factored) = &package.policy {

@@ -93,7 +93,14 @@ impl Error {
 
     /// Whether there was nothing to learn from or to measure: another attempt ends alike.
     pub fn is_empty_handed(&self) -> bool {
-        matches!(self, Self::NothingMeasured { .. } | Self::Env(ltd_env::Error::NothingToDecode { .. }))
+        use ltd_env::Error as Env;
+        match self {
+            Self::NothingMeasured { .. } => true,
+            Self::Env(error) => {
+                matches!(error, Env::NothingToDecode { .. } | Env::NothingToCopy { .. } | Env::NoTree { .. })
+            }
+            _ => false,
+        }
     }
 
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.

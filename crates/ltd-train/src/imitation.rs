@@ -6,12 +6,14 @@ use ltd_env::trace::Trace;
 use ltd_env::{Interrupt, stream};
 use ltd_policy::{
     Actions, CycleSummary, DepthActions, DepthRule, FrozenPolicy, Mlp, ObservationLayout, SizeActions,
+    SourceActions,
 };
 use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
 
 use crate::Result;
 use crate::ppo::{Adam, Network};
+use crate::predictor::Walks;
 use ltd_run::config::ImitationStage;
 
 /// Observations kept with a policy, to check copies of it.
@@ -40,9 +42,13 @@ impl Examples {
     }
 
     fn note(&mut self, summary: &CycleSummary, action: usize) {
+        self.add(action, |layout, observation| layout.write_into(summary, observation));
+    }
+
+    fn add(&mut self, action: usize, write: impl FnOnce(&ObservationLayout, &mut [f32])) {
         let start = self.observations.len();
         self.observations.resize(start + self.layout.len(), 0.0);
-        self.layout.write_into(summary, &mut self.observations[start..]);
+        write(&self.layout, &mut self.observations[start..]);
         self.chosen.push(action as i64);
     }
 }
@@ -72,6 +78,32 @@ pub(crate) fn examples(
         return Err(ltd_env::Error::NoDecision { cycles, min_depth }.into());
     }
     Ok([watched.depth, watched.size])
+}
+
+/// What `teacher` drafts from wherever it has a choice among `actions`, at the places of some walks.
+///
+/// # Errors
+/// If there is no choice to learn from.
+pub(crate) fn source_examples(
+    walks: &Walks,
+    teacher: &mut dyn Controller,
+    layout: ObservationLayout,
+    actions: &SourceActions,
+) -> Result<Examples> {
+    let mut examples = Examples::new(layout, Actions::Source(actions.clone()));
+    for (_, summary) in &walks.places {
+        if !actions.asks(summary) {
+            continue;
+        }
+        let chosen = teacher.source(summary);
+        let action = (0..actions.count()).find(|&action| actions.source(action) == chosen);
+        let action = action.expect("invariant: the teacher has the same chains");
+        examples.add(action, |layout, observation| layout.write_sequence_into(summary, observation));
+    }
+    if examples.len() == 0 {
+        return Err(ltd_env::Error::NothingToCopy { cycles: walks.places.len() }.into());
+    }
+    Ok(examples)
 }
 
 /// A controller whose decisions are noted down.

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use ltd_env::oracle::{self, Choices, Constant};
+use ltd_engine::Static;
+use ltd_env::oracle::{self, Choices, Constant, Copies, CopyConstant, Sources};
 use ltd_env::trace::{Trace, TracedSequence};
 use ltd_env::{Costs, Interrupt, Scatter};
 use ltd_policy::LatencyTable;
 
-use crate::evaluate::{Contender, Measurement, Prediction};
+use crate::evaluate::{Contender, FixedSetting, Measurement, Prediction};
 use crate::{Error, Result};
-use ltd_run::config::StaticSetting;
 
 /// Recorded trees, and what cycles cost.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Recorded {
     /// Every constant that the table has costs for, on the sequences that are learned from, fastest
     /// first.
     constants: Vec<Constant>,
+    /// The same of rules of copies, with the trees that suit the fastest of them.
+    rules: Vec<CopyConstant>,
 }
 
 impl Recorded {
@@ -44,12 +46,22 @@ impl Recorded {
         let costs = Costs { model: table.model(), decision: table.decision };
         let table_sha256 = table.sha256();
         let train = Arc::new(train);
-        let mut recorded =
-            Self { train, held_out, costs, table, table_sha256, scatter: None, constants: Vec::new() };
+        let mut recorded = Self {
+            train,
+            held_out,
+            costs,
+            table,
+            table_sha256,
+            scatter: None,
+            constants: Vec::new(),
+            rules: Vec::new(),
+        };
         let Self { train, costs, .. } = &recorded;
         let mut constants = oracle::constants(train, costs, &recorded.choices(), interrupt)?;
         constants.sort_by(|a, b| b.tokens_per_second().total_cmp(&a.tokens_per_second()));
-        recorded.constants = constants;
+        let copies = Copies::of(train);
+        let rules = oracle::copy_rules(train, costs, &recorded.choices(), &copies, interrupt)?;
+        (recorded.constants, recorded.rules) = (constants, rules);
         Ok(recorded)
     }
 
@@ -93,6 +105,27 @@ impl Recorded {
         &self.constants
     }
 
+    /// Rules of copies on the sequences that are learned from, fastest first.
+    pub(crate) fn rules(&self) -> &[CopyConstant] {
+        &self.rules
+    }
+
+    /// The fastest fixed setting on the sequences that are learned from.
+    pub(crate) fn strongest(&self) -> FixedSetting {
+        let (constant, rule) = (self.constants[0], self.rules[0]);
+        if rule.constant.tokens_per_second() > constant.tokens_per_second() {
+            rule.into()
+        } else {
+            constant.into()
+        }
+    }
+
+    /// The trees of the best constant.
+    pub(crate) fn shape(&self) -> Static {
+        let Constant { depth, size, .. } = self.constants[0];
+        Static { depth, size }
+    }
+
     /// The best constant whose levels expand the whole beam.
     pub(crate) fn best_whole_beam(&self, interrupt: &Interrupt) -> Result<Constant> {
         let constants = oracle::whole_beam_constants(&self.train, &self.costs, &self.choices(), interrupt)?;
@@ -105,28 +138,33 @@ impl Recorded {
         Choices { depths: (0..=deepest).collect(), sizes: self.table.verify.counts() }
     }
 
-    /// What replay on the held-out sequences says of contenders, beside a constant.
+    /// What replay on the held-out sequences says of contenders, beside a fixed setting.
     pub(crate) fn predict(
         &self,
         contenders: &mut [Contender],
-        constant: StaticSetting,
+        fixed: FixedSetting,
         interrupt: &Interrupt,
     ) -> Result<Vec<Prediction>> {
-        let only = Choices { depths: vec![constant.depth], sizes: vec![constant.size] };
-        let constant = oracle::constants(&self.held_out, &self.costs, &only, interrupt)?[0];
-        let constant = constant.tokens_per_second();
-        let clairvoyant = oracle::clairvoyant(&self.held_out, &self.costs, &self.choices(), interrupt)?;
+        let decided = self.costs.without_decisions();
+        let opponent = Contender::fixed("", fixed).replay(&self.held_out, &decided);
+        let opponent = opponent.total().tokens_per_second();
+        let trees = self.choices();
+        let chains = [0].into_iter().chain(trees.sizes.iter().copied()).collect();
+        let sources = Sources { trees, chains };
+        let copies = Copies::of(&self.held_out);
+        let clairvoyant =
+            oracle::clairvoyant_source(&self.held_out, &self.costs, &sources, &copies, interrupt)?;
         let measured = self.measure(contenders);
         let prediction = |measured: Measurement| {
             let reached = measured.total().tokens_per_second();
             Prediction {
                 name: measured.name,
                 tokens_per_second: reached,
-                best_constant: constant,
+                opponent,
                 clairvoyant,
-                gain: reached / constant - 1.0,
+                gain: reached / opponent - 1.0,
                 gain_at_live_times: None,
-                closed: oracle::closed(reached, constant, clairvoyant),
+                closed: oracle::closed(reached, opponent, clairvoyant),
             }
         };
         Ok(measured.into_iter().map(prediction).collect())

@@ -40,7 +40,8 @@ impl Rehearsal {
         session.draft_cache.set_len((context - rows) as i64);
         let width = 3 * engine.target.config().block.hidden;
         let options = (engine.dtype().chosen.kind(), engine.device);
-        session.features = Some(Tensor::f_zeros([rows as i64, width], options)?);
+        session.features = Some(vec![Tensor::f_zeros([rows as i64, width], options)?]);
+        (session.recall, session.prompt_len) = (None, context);
         Ok(session)
     }
 }

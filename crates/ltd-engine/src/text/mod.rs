@@ -3,6 +3,7 @@
 mod chat;
 mod chat_config;
 mod error;
+mod growth;
 mod guard;
 mod jinja;
 mod questions;

@@ -9,7 +9,7 @@ use super::chat::ChatTemplate;
 use super::chat_config::ChatConfig;
 use super::guard::guard;
 use super::tokenizer_config::TokenizerConfig;
-use super::{Prompt, Question, StopToken, TextError, stop_tokens};
+use super::{Prompt, Question, StopToken, TextError, growth, stop_tokens};
 
 /// How a target reads and writes text. A folder without `tokenizer.json` works with token ids only,
 /// one without a chat template too.
@@ -155,8 +155,10 @@ fn load_tokenizer(folder: &Path, config: &TokenizerConfig) -> Result<Option<Toke
     }
     let text = ltd_policy::read_text(&path).map_err(TextError::io(&path))?;
     let load = || -> tokenizers::Result<Tokenizer> {
-        // The library panics at what is no JSON.
-        serde_json::from_str::<serde::de::IgnoredAny>(&text)?;
+        // The library panics at what is no JSON, and aborts where memory ends.
+        if let Some(problem) = growth::problem(&text)? {
+            return Err(problem.into());
+        }
         let mut tokenizer = Tokenizer::from_str(&text)?;
         tokenizer.with_truncation(None)?;
         tokenizer.with_padding(None);

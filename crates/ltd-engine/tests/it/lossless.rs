@@ -1,8 +1,8 @@
 //! The contract: greedy speculative output is the target's own output, token for token: in f32, and
 //! in bf16 where products do not depend on the rows beside.
 
-use ltd_engine::{Controller, Devices, Engine, EngineConfig, Sampler, Static, StopReason, StopRule};
-use ltd_policy::CycleSummary;
+use ltd_engine::{Controller, Copying, Devices, Engine, EngineConfig, Sampler, Static, StopReason, StopRule};
+use ltd_policy::{CopyRule, CycleSummary, DraftSource, SourceSummary};
 use proptest::prelude::*;
 
 use crate::fixtures::{default_config, exact_engines, load, tiny_configs};
@@ -38,8 +38,8 @@ pub(crate) fn decode(
     (answer.output(), answer.ended().expect("a reason"))
 }
 
-/// Another depth and size each cycle, from a small linear congruence: cycles of all shapes follow
-/// one another.
+/// Another source, depth and size each cycle, from a small linear congruence: cycles of all shapes
+/// follow one another, with copies, trees and steps of plain decoding.
 pub(crate) struct Erratic {
     state: u64,
     depth: usize,
@@ -60,6 +60,17 @@ impl Erratic {
 impl Controller for Erratic {
     fn begin_cycle(&mut self) {
         self.depth = self.draw(13);
+    }
+
+    fn chooses_source(&self) -> bool {
+        true
+    }
+
+    fn source(&mut self, _summary: &SourceSummary) -> DraftSource {
+        match self.draw(2) {
+            0 => DraftSource::Tree,
+            _ => DraftSource::Copy { chain: self.draw(40) },
+        }
     }
 
     fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
@@ -109,6 +120,37 @@ proptest! {
                 prop_assert_eq!(found, expected, "{}, {}", pair, engine.dtype());
             }
         }
+    }
+}
+
+/// Copies tell something only where there is something to copy, and where it is copied in part.
+#[test]
+fn copies_by_a_rule_are_lossless_and_many_of_their_tokens_accepted() {
+    for (pair, config) in tiny_configs() {
+        let engine = load(&config);
+        let text = "def is_even(n: int) -> bool:\n";
+        let prompt: Vec<u32> = text.bytes().map(|byte| u32::from(byte) + 4).collect();
+        let stop = StopRule { max_new_tokens: 300, eos: Vec::new() };
+        let expected = autoregressive(&engine, &prompt, &stop);
+        let rule = CopyRule { match_length: 2, chain: 8 };
+        let mut controller = Copying { rule, trees: Static { depth: 2, size: 8 } };
+        assert_eq!(speculative(&engine, &prompt, &stop, &mut controller), expected, "{pair}");
+
+        let mut answer = engine.generate(&prompt, Sampler::greedy(), stop, None).expect("prefill");
+        let (mut copies, mut trees) = (Vec::new(), Vec::new());
+        while let Some(outcome) = answer.advance(&engine, Some(&mut controller)).expect("a cycle") {
+            if outcome.has_copied() {
+                assert_eq!((outcome.source, outcome.verification_size), (DraftSource::Copy { chain: 8 }, 8));
+                assert!(outcome.match_length >= 2 && outcome.draft_depth == 0, "{pair}");
+                copies.push(outcome.acceptance_length() - 1);
+            } else {
+                assert!(outcome.source == DraftSource::Tree && outcome.match_length < 2, "{pair}");
+                trees.push(outcome.acceptance_length());
+            }
+        }
+        assert!(trees.len() > 3 && copies.len() > 3, "{pair}: {trees:?}, {copies:?}");
+        assert!(copies.iter().sum::<usize>() > 3 * copies.len(), "{pair}: {copies:?}");
+        assert!(copies.iter().any(|&accepted| (1..8).contains(&accepted)), "{pair}: {copies:?}");
     }
 }
 
@@ -220,6 +262,10 @@ fn the_default_pair_is_lossless() {
         for controller in [
             &mut Static { depth: 7, size: 59 } as &mut dyn Controller,
             &mut Static { depth: 2, size: 4 },
+            &mut Copying {
+                rule: CopyRule { match_length: 1, chain: 8 },
+                trees: Static { depth: 2, size: 4 },
+            },
             &mut Erratic::new(7),
         ] {
             assert_eq!(speculative(&engine, &prompt, &stop, controller), expected, "{}", engine.dtype());

@@ -57,6 +57,7 @@ fn check_features(golden: &Golden, cycle: usize, engine: &Engine, session: &Sess
 fn check_tree(golden: &Golden, cycle: usize, verified: &VerifiedTree) {
     let expected_scores = golden.floats(cycle, "scores").expect("scores");
     let VerifiedTree { tree, verification, .. } = verified;
+    let tree = tree.as_ref().expect("a cycle with a tree");
     assert_eq!(tree.scores().len(), expected_scores.len());
     for (index, (found, expected)) in tree.scores().iter().zip(expected_scores).enumerate() {
         assert!(

@@ -50,7 +50,8 @@ fn a_session_of_another_engine_is_refused() {
             foreign(other.step(&mut session, Some(&mut { shape })).map(drop), "a step with a controller");
             foreign(other.run_cycle(&mut session, &mut { shape }).map(drop), "a cycle");
             foreign(other.run_cycle_tree(&mut session, &mut { shape }).map(drop), "a cycle with its tree");
-            foreign(other.draft_cycle(&mut session, &mut { shape }).map(drop), "drafting");
+            foreign(other.copy(&mut session, 4).map(drop), "a copy");
+            foreign(other.source_summary(&mut session).map(drop), "what is known before a cycle");
             foreign(other.begin_cycle(&mut session, 12).map(drop), "the beginning of a cycle");
             foreign(other.time_target_forward(&session, &PROMPT).map(drop), "a timed forward");
             foreign(other.time_target_operations(&session, &PROMPT).map(drop), "timed operations");

@@ -1,18 +1,16 @@
 //! What a copy source is worth on a trace: chains of what was said before, in place of trees.
 //!
-//! At temperature 0 a chain is accepted as far as the continuation says the same, which follows
-//! from the tokens alone. A copying cycle drafts nothing. The draft reads later what was copied, in
-//! the root expansion of the next cycle with a tree.
+//! A copying cycle drafts nothing. The draft reads later what was copied, in the root expansion of
+//! the next cycle with a tree.
 
-use ltd_cycle::{CopySource, Occurrence};
+use ltd_cycle::CopySource;
+use ltd_policy::CopyRule;
 use rayon::prelude::*;
 
 use super::{Choices, Constant, Expansions, Sums, constants, outcome};
 use crate::trace::{Trace, TracedSequence};
-use crate::{Costs, Interrupt, Result};
+use crate::{Copied, Costs, Interrupt, Result};
 
-/// Latest tokens that are compared.
-pub const LONGEST_MATCH: usize = 16;
 /// Matches from which on a rule copies.
 const MATCHES: [usize; 9] = [1, 2, 3, 4, 5, 6, 8, 12, 16];
 /// Tokens of an answer's own that it must say again, to be in a loop.
@@ -25,53 +23,20 @@ pub struct Copies {
     sequences: Vec<Vec<Copied>>,
 }
 
-/// What copying comes to at a position.
-#[derive(Debug, Clone, Copy)]
-struct Copied {
-    /// Latest tokens that were said before, the root included.
-    length: usize,
-    /// Tokens of an endless chain that are accepted, as far as the continuation is known.
-    accepted: usize,
-}
-
-/// Copies `chain` tokens where at least `match_length` of the latest ones were said before, and
-/// drafts trees of one depth and size elsewhere.
+/// A rule of copies, and the depth and size of the cycles between them.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CopyRule {
-    /// Latest tokens that must have been said before.
-    pub match_length: usize,
-    /// Tokens of a chain.
-    pub chain: usize,
+pub struct CopyConstant {
+    /// When to copy, and how much.
+    pub rule: CopyRule,
     /// The other cycles' depth and size, and tokens and time of all cycles.
     pub constant: Constant,
 }
 
 impl Copies {
-    /// What the latest earlier occurrence of up to [`LONGEST_MATCH`] tokens comes to, in prompt and
-    /// output.
+    /// What the latest earlier occurrence comes to, in prompt and output.
     pub fn of(trace: &Trace) -> Self {
-        Self { sequences: trace.sequences.par_iter().map(of_sequence).collect() }
+        Self { sequences: trace.sequences.par_iter().map(Copied::along).collect() }
     }
-}
-
-fn of_sequence(sequence: &TracedSequence) -> Vec<Copied> {
-    let mut source = CopySource::new(LONGEST_MATCH);
-    let positions = (0..sequence.len()).map(|at| {
-        let root = sequence.root(at);
-        source.extend(&sequence.tokens[source.tokens().len()..=root]);
-        let Some(found) = source.find() else { return Copied { length: 0, accepted: 0 } };
-        // The token after the last accepted one must be known, too.
-        let continuation = &sequence.tokens[root + 1..];
-        let continuation = &continuation[..continuation.len().saturating_sub(1)];
-        Copied { length: found.length, accepted: accepted(&source, found, continuation) }
-    });
-    positions.collect()
-}
-
-/// Tokens at the front of the continuation that a chain has.
-fn accepted(source: &CopySource, found: Occurrence, continuation: &[u32]) -> usize {
-    let chain = source.chain(found, continuation.len());
-    chain.iter().zip(continuation).take_while(|(copied, said)| copied == said).count()
 }
 
 /// The fastest rule with chains of the verification sizes among `choices`, in three steps: the best
@@ -85,38 +50,54 @@ pub fn copy_rule(
     choices: &Choices,
     copies: &Copies,
     interrupt: &Interrupt,
-) -> Result<CopyRule> {
+) -> Result<CopyConstant> {
+    Ok(copy_rules(trace, costs, choices, copies, interrupt)?.swap_remove(0))
+}
+
+/// All that [`copy_rule`] tries, fastest first.
+///
+/// # Panics
+/// If there is no choice.
+pub fn copy_rules(
+    trace: &Trace,
+    costs: &Costs,
+    choices: &Choices,
+    copies: &Copies,
+    interrupt: &Interrupt,
+) -> Result<Vec<CopyConstant>> {
     let constant = super::best(&constants(trace, costs, choices, interrupt)?);
     let costs = &costs.without_decisions();
     let expansions = Expansions::of_sizes(trace, &choices.sizes, interrupt)?;
-    let with = |match_length, chain, (depth, size)| {
+    let with = |rule, (depth, size)| {
         interrupt.check()?;
-        let rule = CopyRule { match_length, chain, constant: Constant { depth, size, ..constant } };
-        let sums = rule.sums(trace, costs, copies, &expansions[choices.place(size)]);
-        Ok(CopyRule { constant: Constant { sums, ..rule.constant }, ..rule })
+        let found = CopyConstant { rule, constant: Constant { depth, size, ..constant } };
+        let sums = found.sums(trace, costs, copies, &expansions[choices.place(size)]);
+        Ok(CopyConstant { constant: Constant { sums, ..found.constant }, ..found })
     };
-    let chains = MATCHES.iter().flat_map(|&length| choices.sizes.iter().map(move |&chain| (length, chain)));
-    let rules = chains.map(|(length, chain)| with(length, chain, (constant.depth, constant.size)));
-    let CopyRule { match_length, chain, .. } = fastest(rules.collect::<Result<_>>()?);
-    let rules = choices.pairs().map(|pair| with(match_length, chain, pair));
-    Ok(fastest(rules.collect::<Result<_>>()?))
+    let rules = MATCHES
+        .iter()
+        .flat_map(|&match_length| choices.sizes.iter().map(move |&chain| CopyRule { match_length, chain }));
+    let found = rules.map(|rule| with(rule, (constant.depth, constant.size)));
+    let mut found: Vec<CopyConstant> = found.collect::<Result<_>>()?;
+    let speed = |found: &CopyConstant| found.constant.tokens_per_second();
+    let by_speed = |a: &CopyConstant, b: &CopyConstant| speed(b).total_cmp(&speed(a));
+    found.sort_by(by_speed);
+    let rule = found[0].rule;
+    let others = choices.pairs().filter(|pair| *pair != (constant.depth, constant.size));
+    found.extend(others.map(|pair| with(rule, pair)).collect::<Result<Vec<_>>>()?);
+    found.sort_by(by_speed);
+    Ok(found)
 }
 
-fn fastest(rules: Vec<CopyRule>) -> CopyRule {
-    let speed = |rule: &CopyRule| rule.constant.tokens_per_second();
-    let fastest = rules.into_iter().max_by(|a, b| speed(a).total_cmp(&speed(b)));
-    fastest.expect("invariant: there is a rule")
-}
-
-impl CopyRule {
+impl CopyConstant {
     fn sums(&self, trace: &Trace, costs: &Costs, copies: &Copies, expansions: &Expansions) -> Sums {
-        let Constant { depth, size, .. } = self.constant;
+        let Self { rule, constant: Constant { depth, size, .. } } = *self;
         let sequences = trace.sequences.par_iter().zip(&copies.sequences).zip(&expansions.sequences);
         let sums = sequences.map(|((sequence, copied), expanded)| {
             let (mut sums, mut at, mut unread) = (Sums::default(), 0, 1);
             while at < sequence.len() {
-                let here = if copied[at].length >= self.match_length {
-                    copying(trace, sequence, costs, at, copied[at], self.chain)
+                let here = if copied[at].length() >= rule.match_length {
+                    copying(trace, sequence, costs, at, copied[at], rule.chain)
                 } else {
                     let level_rows = &expanded[at * trace.header.depth..][..depth];
                     outcome(trace, sequence, costs, at, std::mem::take(&mut unread), level_rows, size)
@@ -140,10 +121,8 @@ fn copying(
     copied: Copied,
     chain: usize,
 ) -> Sums {
-    let context = sequence.root(at);
-    let chain = chain.min(trace.header.capacity.saturating_sub(context + 1));
-    let tokens = copied.accepted.min(chain) + 1;
-    Sums { tokens: tokens as f64, seconds: costs.model.verify_ms(chain, context) * 1e-3 }
+    let outcome = copied.verify(&trace.header, &sequence.tokens, sequence.root(at), costs, chain);
+    Sums { tokens: outcome.acceptance_length() as f64, seconds: outcome.timing.total().as_secs_f64() }
 }
 
 /// What foresight may choose from at a position.
@@ -208,7 +187,7 @@ fn best_path(
             after(&ahead, at, outcome(trace, sequence, costs, at, 1, level_rows, size))
         });
         let tree = trees.reduce(better);
-        let chains = sources.chains.iter().filter(|&&chain| chain == 0 || copied[at].length > 0);
+        let chains = sources.chains.iter().filter(|&&chain| chain == 0 || copied[at].found.is_some());
         let chains =
             chains.map(|&chain| after(&ahead, at, copying(trace, sequence, costs, at, copied[at], chain)));
         ahead[at] = [tree, chains.reduce(better)];

@@ -15,15 +15,16 @@ mod copies;
 
 use std::ops::Add;
 
-use ltd_cycle::{Controller, Cycle, CycleOutcome, CycleStats};
+use ltd_cycle::{Controller, Cycle, CycleOutcome, CycleStats, Yields, source_summary};
+use ltd_policy::DraftSource;
 use rayon::prelude::*;
 
 use crate::replay::RecordedTree;
 use crate::trace::{Trace, TraceHeader, TracedSequence};
-use crate::{Costs, Interrupt, Result};
+use crate::{Copied, Costs, Interrupt, Result};
 
 pub use copies::{
-    Copies, CopyRule, LONGEST_MATCH, LOOP, Sources, clairvoyant_source, copy_rule, loop_share, without_loops,
+    Copies, CopyConstant, LOOP, Sources, clairvoyant_source, copy_rule, copy_rules, loop_share, without_loops,
 };
 
 /// Depths and sizes that may be chosen.
@@ -312,6 +313,7 @@ pub fn decide_at_every_position(
         interrupt.check()?;
         for at in 0..sequence.len() {
             let tree = RecordedTree { header, position: sequence.position(at) };
+            controller.begin_cycle();
             let cycle = tree.draft(controller);
             controller.verification_size(&cycle.summary());
         }
@@ -327,18 +329,36 @@ pub fn replay_sequence(
     controller: &mut dyn Controller,
     visit: &mut dyn FnMut(&CycleOutcome),
 ) -> CycleStats {
-    let mut stats = CycleStats::default();
-    let (mut at, mut rows) = (0, 1);
+    let copied = controller.chooses_source().then(|| Copied::along(sequence));
+    let (mut stats, mut yields) = (CycleStats::default(), Yields::default());
+    let (mut at, mut unread) = (0, 1);
     while at < sequence.len() {
-        let tree = RecordedTree { header, position: sequence.position(at) };
-        let cycle = tree.draft(controller);
-        let size = controller.verification_size(&cycle.summary());
-        let outcome = tree.verify(&cycle, &sequence.tokens, costs, rows, size);
+        controller.begin_cycle();
+        let root = sequence.root(at);
+        let here = copied.as_ref().map(|copied| copied[at]);
+        let source = here.map_or(DraftSource::Tree, |copied| {
+            controller.source(&source_summary(copied.found, root, sequence.prompt_len, unread, yields))
+        });
+        let outcome = match (source, here) {
+            (DraftSource::Copy { chain }, Some(copied)) => {
+                let outcome = copied.verify(header, &sequence.tokens, root, costs, chain);
+                unread += outcome.acceptance_length();
+                outcome
+            }
+            _ => {
+                let tree = RecordedTree { header, position: sequence.position(at) };
+                let cycle = tree.draft(controller);
+                let size = controller.verification_size(&cycle.summary());
+                let outcome = tree.verify(&cycle, &sequence.tokens, costs, unread, size);
+                unread = outcome.acceptance_length();
+                outcome
+            }
+        };
+        yields.observe(&outcome);
         controller.observe(&outcome);
         visit(&outcome);
         stats.add(&outcome);
-        rows = outcome.acceptance_length();
-        at += rows;
+        at += outcome.acceptance_length();
     }
     stats
 }

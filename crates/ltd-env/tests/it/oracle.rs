@@ -1,7 +1,7 @@
 //! What is possible on a trace.
 
-use ltd_cycle::{Controller, CycleStats, Static, WholeBeam};
-use ltd_env::oracle::{self, Choices, Copies, Sources};
+use ltd_cycle::{Controller, Copying, CycleStats, Static, WholeBeam};
+use ltd_env::oracle::{self, Choices, Constant, Copies, Sources};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Cycle, Interrupt, RecordedTree};
 use ltd_policy::{CycleSummary, tree_candidates};
@@ -87,7 +87,7 @@ fn copied(tokens: &[u32], root: usize) -> (usize, usize) {
     let said = &tokens[..=root];
     let same = |end: usize| {
         let latest = said.iter().rev().zip(said[..end].iter().rev());
-        latest.take(oracle::LONGEST_MATCH).take_while(|(a, b)| a == b).count()
+        latest.take(ltd_policy::LONGEST_MATCH).take_while(|(a, b)| a == b).count()
     };
     let length = (1..said.len()).map(same).max().unwrap_or(0);
     let end = (1..said.len()).rev().find(|&end| same(end) == length);
@@ -106,7 +106,8 @@ fn a_copy_rule_is_a_replay_that_copies() {
     let choices = Choices { depths: vec![0, 1, 3], sizes: vec![2, 8, 30] };
     let never = &Interrupt::default();
     let copies = Copies::of(&trace);
-    let rule = oracle::copy_rule(&trace, &costs, &choices, &copies, never).expect("not interrupted");
+    let found = oracle::copy_rule(&trace, &costs, &choices, &copies, never).expect("not interrupted");
+    let oracle::CopyConstant { rule, constant } = found;
     let (mut tokens, mut seconds, mut copying) = (0, 0.0, 0);
     for sequence in &trace.sequences {
         let (mut at, mut unread) = (0, 1);
@@ -118,10 +119,10 @@ fn a_copy_rule_is_a_replay_that_copies() {
                 seconds += costs.model.verify_ms(rule.chain, context) * 1e-3;
                 accepted.min(rule.chain)
             } else {
-                let (depth, size) = (rule.constant.depth, rule.constant.size);
+                let (depth, size) = (constant.depth, constant.size);
                 let size = size.min(tree_candidates(10, depth));
                 let tree = RecordedTree { header: &trace.header, position };
-                let mut cycle = tree.begin(rule.constant.size);
+                let mut cycle = tree.begin(constant.size);
                 let expand = |_| {
                     let rows = cycle.summary().frontier;
                     tree.expand(&mut cycle);
@@ -138,8 +139,18 @@ fn a_copy_rule_is_a_replay_that_copies() {
         }
     }
     assert!(copying > 0, "the tiny target says things again: {rule:?}");
-    let sums = rule.constant.sums;
-    assert!(sums.tokens == tokens as f64 && (sums.seconds / seconds - 1.0).abs() < 1e-6, "{rule:?}");
+    let sums = constant.sums;
+    assert!(sums.tokens == tokens as f64 && (sums.seconds / seconds - 1.0).abs() < 1e-6, "{found:?}");
+
+    // And so it is for whoever replays a controller.
+    let Constant { depth, size, .. } = constant;
+    let mut controller = Copying { rule, trees: Static { depth, size } };
+    let mut copies = 0;
+    let stats = oracle::replay(&trace, &costs, &mut controller, &mut |outcome| {
+        copies += usize::from(outcome.has_copied());
+    });
+    assert_eq!((stats.tokens, stats.copies, copies), (tokens, copying, copying));
+    assert!((stats.timing.total().as_secs_f64() / seconds - 1.0).abs() < 1e-6, "{found:?}");
 }
 
 #[test]

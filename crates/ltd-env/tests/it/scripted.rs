@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use ltd_cycle::{Controller, CycleOutcome, CycleTiming, Static};
 use ltd_env::{
-    Cycle, CycleBackend, Decision, DepthEnv, Env, Error, Result, Reward, RewardMeter, SizeEnv, Step,
+    Cycle, CycleBackend, Decision, DepthEnv, Env, Error, Result, Reward, RewardMeter, SizeEnv, SourceEnv,
+    Step,
 };
-use ltd_policy::{CycleSummary, DepthActions, ObservationLayout, SizeActions};
+use ltd_policy::{
+    CycleSummary, DepthActions, DraftSource, ObservationLayout, SizeActions, SourceActions, SourceSummary,
+};
 
 const WIDTH: usize = 2;
 const CAP: usize = 6;
@@ -69,7 +72,31 @@ impl CycleBackend for Script {
         self.foresee(&cycle, size).ok_or(Error::NoEpisode)
     }
 
-    fn copy(&self, cycle: &ScriptedCycle) -> Option<ScriptedCycle> {
+    fn source_summary(&mut self) -> Result<SourceSummary> {
+        // Every other cycle has something to copy.
+        let match_length = 3 * (self.begun % 2);
+        Ok(SourceSummary { context_length: 100, match_length, ..SourceSummary::default() })
+    }
+
+    fn copy(&mut self, chain: usize) -> Result<CycleOutcome> {
+        self.begun += 1;
+        self.foresee_copy(chain).ok_or(Error::NoEpisode)
+    }
+
+    fn foresee_copy(&self, chain: usize) -> Option<CycleOutcome> {
+        let timing = CycleTiming { verify: Duration::from_millis(20), ..CycleTiming::default() };
+        Some(CycleOutcome {
+            source: DraftSource::Copy { chain },
+            accepted_ids: vec![0; 1 + chain.min(5)],
+            verification_size: chain,
+            requested_size: chain,
+            context_length: 100,
+            timing,
+            ..CycleOutcome::default()
+        })
+    }
+
+    fn duplicate(&self, cycle: &ScriptedCycle) -> Option<ScriptedCycle> {
         Some(cycle.clone())
     }
 
@@ -86,6 +113,7 @@ impl CycleBackend for Script {
             requested_size: size,
             context_length: 100,
             timing,
+            ..CycleOutcome::default()
         })
     }
 
@@ -249,4 +277,90 @@ fn values_of_actions_are_the_expectations_of_what_follows() {
     assert_eq!(reward, values[DepthActions::STOP]);
     let error = env.action_values(&mut { policy }, 0.9).expect_err("no decision is pending");
     assert!(matches!(error, Error::NoEpisode));
+}
+
+fn source_env(counterpart: Box<dyn Controller>) -> SourceEnv<Script> {
+    let layout = ObservationLayout::sequence(WIDTH, CAP);
+    let actions = SourceActions { chains: vec![2, 8] };
+    SourceEnv::new(Script::default(), counterpart, actions, layout, RewardMeter::new(Reward::Throughput))
+}
+
+#[test]
+fn a_source_episode_is_a_tree_of_the_counterpart_or_a_chain() {
+    let mut env = source_env(Box::new(Static { depth: 1, size: 9 }));
+    let mut observation = vec![f32::NAN; env.observation_len()];
+    assert_eq!(env.n_actions(), 3);
+    // Of the first cycle nothing can be copied: it goes by.
+    env.reset(&mut observation).expect("reset");
+    assert!(observation.iter().all(|number| number.is_finite()), "{observation:?}");
+    let step = env.step(decide(2), &mut observation).expect("step");
+    let outcome = step.outcome.expect("an outcome");
+    assert_eq!((outcome.source, outcome.verification_size), (DraftSource::Copy { chain: 8 }, 8));
+    // 6 tokens in 20 ms.
+    assert!(step.terminated && (2.9..=3.0).contains(&step.reward), "{}", step.reward);
+    assert!(matches!(env.step(decide(0), &mut observation), Err(Error::NoEpisode)));
+    env.reset(&mut observation).expect("reset");
+    let late = Decision { action: SourceActions::TREE, elapsed: Duration::from_millis(10) };
+    let step = env.step(late, &mut observation).expect("step");
+    let outcome = step.outcome.expect("an outcome");
+    assert_eq!((outcome.source, outcome.draft_depth), (DraftSource::Tree, 1));
+    // 2 tokens in 10 ms of drafting, 20 of verification and 10 of deciding.
+    assert!((step.reward - 0.5).abs() < 0.02, "{}", step.reward);
+    env.reset(&mut observation).expect("reset");
+    let error = env.step(decide(3), &mut observation).expect_err("no such action");
+    assert_eq!(error.to_string(), "action 3 was taken, but there are only 3");
+}
+
+#[test]
+fn a_restored_source_environment_waits_for_the_same_decision() {
+    let mut env = source_env(Box::new(Static { depth: 1, size: 9 }));
+    let mut observation = vec![0.0; env.observation_len()];
+    env.reset(&mut observation).expect("reset");
+    let state = env.state();
+    let mut restored = source_env(Box::new(Static { depth: 1, size: 9 }));
+    let mut shown = vec![0.0; restored.observation_len()];
+    // A script begins its cycle under way again; here none is.
+    let mut state = state;
+    let begun = state["episodes"]["backend"].as_u64().expect("a number") + 1;
+    state["episodes"]["backend"] = begun.into();
+    restored.restore(state, &mut shown).expect("restored");
+    assert_eq!(shown, observation);
+    let (step, expected) = (restored.step(decide(1), &mut shown), env.step(decide(1), &mut observation));
+    let tokens = |step: Result<Step>| step.expect("a step").outcome.expect("an outcome").accepted_ids;
+    assert_eq!(tokens(step), tokens(expected));
+}
+
+/// Copies where something can be, and else drafts.
+#[derive(Clone, Copy)]
+struct CopyWherePossible;
+
+impl Controller for CopyWherePossible {
+    fn chooses_source(&self) -> bool {
+        true
+    }
+
+    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        if summary.match_length > 0 { DraftSource::Copy { chain: 4 } } else { DraftSource::Tree }
+    }
+
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        summary.draft_depth < 1
+    }
+
+    fn verification_size(&mut self, _summary: &CycleSummary) -> usize {
+        2
+    }
+}
+
+#[test]
+fn cycles_that_the_counterpart_has_copy_go_by() {
+    let mut env = size_env(Box::new(CopyWherePossible));
+    let mut observation = vec![0.0; env.observation_len()];
+    for _ in 0..4 {
+        env.reset(&mut observation).expect("reset");
+        let step = env.step(decide(1), &mut observation).expect("step");
+        assert_eq!(step.outcome.expect("an outcome").source, DraftSource::Tree);
+    }
+    // One tree, then by turns a copy and a tree.
+    assert_eq!(env.state()["backend"], 4 + 3);
 }

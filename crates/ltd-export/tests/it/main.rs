@@ -8,7 +8,7 @@ use ltd_policy::{
     Actions, Choice, ChoiceEntry, DecisionCost, DepthActions, Factored, FactoredActions, FactoredRule,
     Fallback, FrozenPolicy, FrozenPredictor, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp,
     ModelIdentity, ObservationLayout, Policy, PolicyEntry, PolicyKind, PolicyPackage, SamplingParams,
-    SizeActions, Surface, sha256_hex,
+    SizeActions, SourceChoice, SourceEntry, Surface, sha256_hex,
 };
 use tch::{CModule, Tensor};
 
@@ -73,7 +73,7 @@ fn run(folder: &Path) -> PathBuf {
         objective: "gain".to_owned(),
         expected: None,
         acceptance_per_depth: vec![0.5],
-        policy: PolicyEntry::Pair { depth, size },
+        policy: PolicyEntry::Pair { depth, size, source: SourceEntry::default() },
         fallback: None,
         files: BTreeMap::new(),
     };
@@ -121,7 +121,7 @@ fn the_selected_stage_becomes_a_package_that_loads() {
     );
     let package = PolicyPackage::load(&out).expect("a package");
     let (depth, size) = (Choice::Learned(depth_policy()), Choice::Learned(size_policy()));
-    assert_eq!(package.policy, Policy::Pair { depth, size });
+    assert_eq!(package.policy, Policy::Pair { depth, size, source: SourceChoice::Trees });
     assert_eq!(package.manifest.files.len(), 4);
     assert_eq!(entries(folder.path()), ["new", "run"], "nothing temporary is left");
 
@@ -188,9 +188,11 @@ fn make_factored(run: &Path) -> FrozenPredictor {
         latency_table: "latency.json".to_owned(),
         tokens_per_second: 50.0,
         margin: 0.05,
+        source: None,
     };
     let latency_table_sha256 = Some(sha256_hex(table.to_json().as_bytes()));
-    let fallback = Some(Fallback { depth: 1, size: 5, reason: "predicted gain -1 %".to_owned() });
+    let fallback =
+        Some(Fallback { depth: 1, size: 5, copies: None, reason: "predicted gain -1 %".to_owned() });
     let manifest = Manifest { policy, latency_table_sha256, fallback, ..manifest };
     std::fs::write(stage.join("stage.json"), manifest.to_json()).expect("written");
     predictor
@@ -210,7 +212,8 @@ fn a_factored_policy_is_exported_with_its_table_and_retargeted() {
 
     let other = folder.path().join("retargeted");
     let rule = FactoredRule { tokens_per_second: 30.0, margin: 0.02 };
-    let elsewhere = Factored { predictor: predictor.clone(), latency: latency_table(7.0), rule };
+    let elsewhere =
+        Factored { predictor: predictor.clone(), latency: latency_table(7.0), rule, source: None };
     let moved = package.retargeted(elsewhere).expect("another machine");
     write(&moved, &other).expect("written");
     let Policy::Factored(factored) = PolicyPackage::load(&other).expect("a package").policy else {
@@ -237,7 +240,8 @@ fn compact_observations_are_exported() {
     policy.save(&stage.join("size.safetensors")).expect("saved");
     let manifest = Manifest::load(&stage.join("stage.json")).expect("a manifest");
     let depth = entry(&depth_policy(), "depth.safetensors");
-    let pair = PolicyEntry::Pair { depth, size: entry(&policy, "size.safetensors") };
+    let pair =
+        PolicyEntry::Pair { depth, size: entry(&policy, "size.safetensors"), source: SourceEntry::default() };
     let manifest = Manifest { policy: pair, ..manifest };
     std::fs::write(stage.join("stage.json"), manifest.to_json()).expect("written");
     let out = folder.path().join("policies");

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::mlp::{Linear, Mlp};
 use crate::action::{DepthActions, PolicyKind, SizeActions};
 use crate::files::write_atomically;
-use crate::observation::ObservationLayout;
+use crate::observation::{ObservationLayout, Sight};
+use crate::source::SourceActions;
 use crate::{Error, Result};
 
 /// Version of the policy file.
@@ -30,6 +31,8 @@ pub enum Actions {
     Depth(DepthActions),
     /// One of these sizes.
     Size(SizeActions),
+    /// What to draft from.
+    Source(SourceActions),
 }
 
 impl Actions {
@@ -38,6 +41,7 @@ impl Actions {
         match self {
             Self::Depth(_) => PolicyKind::Depth,
             Self::Size(_) => PolicyKind::Size,
+            Self::Source(_) => PolicyKind::Source,
         }
     }
 
@@ -46,6 +50,7 @@ impl Actions {
         match self {
             Self::Depth(_) => DepthActions::COUNT,
             Self::Size(actions) => actions.sizes.len(),
+            Self::Source(actions) => actions.count(),
         }
     }
 }
@@ -60,6 +65,11 @@ pub trait Outputs: Clone + PartialEq + Serialize + DeserializeOwned {
 
     /// What is impossible about the table, if anything.
     fn problem(&self, depth_cap: usize) -> Option<String>;
+
+    /// What is decided from.
+    fn sees(&self) -> Sight {
+        Sight::Tree
+    }
 }
 
 impl Outputs for Actions {
@@ -77,7 +87,12 @@ impl Outputs for Actions {
                 actions.problems(depth_cap).first().map(|(key, problem)| format!("{key} {problem}"))
             }
             Self::Size(actions) => actions.problem(),
+            Self::Source(actions) => actions.problem(),
         }
+    }
+
+    fn sees(&self) -> Sight {
+        if self.kind() == PolicyKind::Source { Sight::Sequence } else { Sight::Tree }
     }
 }
 
@@ -285,6 +300,14 @@ fn check<O: Outputs>(header: &Header<O>, layers: &[Linear], path: &Path) -> Resu
     }
     if let Some((expected, found)) = layout.problem() {
         return Err(Error::mismatch(path, "layout", expected, found));
+    }
+    if layout.sight() != Some(actions.sees()) {
+        return Err(Error::mismatch(
+            path,
+            "layout",
+            format!("numbers of the {}", actions.sees()),
+            format!("`{}`, which has others", layout.name),
+        ));
     }
     if let Some(problem) = actions.problem(layout.depth_cap) {
         return Err(Error::mismatch(path, "action table", "a possible one", problem));

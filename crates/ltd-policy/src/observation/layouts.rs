@@ -1,6 +1,6 @@
 //! The layouts there are.
 
-use super::{ObservationLayout, Source, compact, in_sequence};
+use super::{ObservationLayout, Source, compact, in_sequence, sequence};
 use crate::action::PolicyKind;
 use crate::action::tree_candidates;
 
@@ -55,13 +55,22 @@ impl ObservationLayout {
         }
     }
 
-    /// The layout of a family (`reference`, `compact`) for one of the two decisions; `None` if
-    /// there is no such family.
+    /// What is known of a sequence before a cycle ([`Source::Sequence`]): for the choice of what to
+    /// draft from. Beam width and depth are those of the trees that may be drafted.
+    pub fn sequence(beam_width: usize, depth_cap: usize) -> Self {
+        let parts = [(Source::Sequence, sequence::NUMBERS, 1.0)];
+        Self { name: "sequence".to_owned(), version: 1, beam_width, depth_cap, segments: in_sequence(parts) }
+    }
+
+    /// The layout of a family (`reference`, `compact`) for one of the two decisions about a tree;
+    /// `None` if there is no such family, or for another decision.
     pub fn named(family: &str, kind: PolicyKind, beam_width: usize, depth_cap: usize) -> Option<Self> {
         match (family, kind) {
             ("reference", PolicyKind::Depth) => Some(Self::reference_depth(beam_width, depth_cap)),
             ("reference", PolicyKind::Size) => Some(Self::reference_size(beam_width, depth_cap)),
-            ("compact", kind) => Some(Self::compact(kind, beam_width, depth_cap)),
+            ("compact", PolicyKind::Depth | PolicyKind::Size) => {
+                Some(Self::compact(kind, beam_width, depth_cap))
+            }
             _ => None,
         }
     }

@@ -21,8 +21,11 @@
 
 mod compact;
 mod layouts;
+mod sequence;
 
 use serde::{Deserialize, Serialize};
+
+use crate::source::SourceSummary;
 
 /// What is known of a draft-and-verify cycle when a decision is due. Plain data: the same value is
 /// seen in training, evaluation and serving.
@@ -70,9 +73,17 @@ pub enum Source {
     ContextLength,
     /// `D`, repeated over the segment.
     DraftDepth,
+    /// What is known of a sequence before a cycle ([`SourceSummary`]), ten numbers: length of the
+    /// match and whether there is one, occurrences, the share of them that agree, distance, whether
+    /// it is in the prompt, unread tokens, what copies and trees yielded lately, `L`.
+    Sequence,
 }
 
 impl Source {
+    fn sight(self) -> Sight {
+        if self == Self::Sequence { Sight::Sequence } else { Sight::Tree }
+    }
+
     /// Whether a segment of this source holds one number, repeated.
     fn repeats(self) -> bool {
         matches!(self, Self::ContextLength | Self::DraftDepth)
@@ -88,7 +99,26 @@ impl Source {
                 depth_cap.checked_add(1)?.checked_mul(compact::NUMBERS)
             }
             Self::ContextLength | Self::DraftDepth => Some(1),
+            Self::Sequence => Some(sequence::NUMBERS),
         }
+    }
+}
+
+/// What a policy decides from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sight {
+    /// A cycle under way: its tree.
+    Tree,
+    /// A sequence before a cycle.
+    Sequence,
+}
+
+impl std::fmt::Display for Sight {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tree => "tree",
+            Self::Sequence => "sequence",
+        })
     }
 }
 
@@ -190,6 +220,7 @@ impl ObservationLayout {
         assert_eq!(observation.len(), self.len(), "observation buffer");
         assert_eq!(summary.beam_width, self.beam_width, "beam width of the tree and of the layout");
         assert!(summary.draft_depth <= self.depth_cap, "the tree is deeper than the layout");
+        assert_eq!(self.sight(), Some(Sight::Tree), "a layout of trees");
         let mut levels_wanted = false;
         for segment in &self.segments {
             let target = &mut observation[segment.offset..][..segment.length];
@@ -202,11 +233,34 @@ impl ObservationLayout {
                 Source::AllScores => write_padded(summary.scores, segment.scale, target),
                 Source::ContextLength => target.fill(summary.context_length as f32 * segment.scale),
                 Source::DraftDepth => target.fill(summary.draft_depth as f32 * segment.scale),
+                Source::Sequence => unreachable!("a layout of trees has none"),
             }
         }
         if levels_wanted {
             self.write_levels(summary, observation);
         }
+    }
+
+    /// Writes an observation of a sequence before a cycle, every number of it.
+    ///
+    /// # Panics
+    /// If `observation` is not [`ObservationLayout::len`] long, or the layout is one of trees.
+    pub fn write_sequence_into(&self, summary: &SourceSummary, observation: &mut [f32]) {
+        assert_eq!(observation.len(), self.len(), "observation buffer");
+        assert_eq!(self.sight(), Some(Sight::Sequence), "a layout of what is known before a cycle");
+        for segment in &self.segments {
+            let (numbers, padding) =
+                observation[segment.offset..][..segment.length].split_at_mut(sequence::NUMBERS);
+            numbers.copy_from_slice(&sequence::numbers(summary).map(|number| number * segment.scale));
+            padding.fill(0.0);
+        }
+    }
+
+    /// What the layout shows; `None` if it mixes both.
+    pub fn sight(&self) -> Option<Sight> {
+        let mut sights = self.segments.iter().map(|segment| segment.source.sight());
+        let first = sights.next()?;
+        sights.all(|sight| sight == first).then_some(first)
     }
 
     /// One pass over the levels serves all segments that want their probabilities.

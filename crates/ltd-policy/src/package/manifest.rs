@@ -6,12 +6,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::factored::FactoredActions;
+use crate::factored::{FactoredActions, SourceOutcomes};
 use crate::files::json_text;
 use crate::latency::LatencyIdentity;
 use crate::models::{ModelIdentity, Models};
 use crate::network::Actions;
 use crate::observation::ObservationLayout;
+use crate::source::CopyRule;
 use crate::{Error, Result, SamplingParams};
 
 /// Name of the manifest in a package.
@@ -95,6 +96,9 @@ pub enum PolicyEntry {
         depth: ChoiceEntry,
         /// How many candidates to verify.
         size: ChoiceEntry,
+        /// What to draft from.
+        #[serde(default)]
+        source: SourceEntry,
     },
     /// Both by `1 + E[accepted] - lambda * T`.
     Factored {
@@ -111,7 +115,44 @@ pub enum PolicyEntry {
         /// Tokens by which a deeper ending must be better.
         #[serde(default)]
         margin: f64,
+        /// How it decides what to draft from; `null` if it always drafts trees.
+        #[serde(default)]
+        source: Option<FactoredSourceEntry>,
     },
+}
+
+/// How a pair's cycles find what to draft from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum SourceEntry {
+    /// The draft model, always.
+    #[default]
+    Trees,
+    /// By a rule.
+    Rule(CopyRule),
+    /// By a policy.
+    Learned {
+        /// Its file in the package.
+        file: String,
+        /// What it sees.
+        layout: ObservationLayout,
+        /// What it chooses among.
+        actions: Actions,
+    },
+}
+
+/// How a factored policy decides what to draft from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactoredSourceEntry {
+    /// The predictor's file in the package.
+    pub file: String,
+    /// What it sees.
+    pub layout: ObservationLayout,
+    /// Of what it predicts the outcome.
+    pub outcomes: SourceOutcomes,
+    /// Tokens by which a copy must be better than the best tree.
+    pub margin: f64,
 }
 
 /// A constant setting with why it is better than the policy.
@@ -122,8 +163,22 @@ pub struct Fallback {
     pub depth: usize,
     /// Candidates to verify.
     pub size: usize,
+    /// When to copy in place of drafting; `null` never does.
+    #[serde(default)]
+    pub copies: Option<CopyRule>,
     /// What was found, e.g. that no gain over the constant is predicted.
     pub reason: String,
+}
+
+/// The setting, in words.
+impl std::fmt::Display for Fallback {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "depth {} and size {}", self.depth, self.size)?;
+        match &self.copies {
+            Some(rule) => write!(f, ", copying {rule}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How one of the two decisions is made.
@@ -150,9 +205,9 @@ pub enum ChoiceEntry {
 }
 
 impl Manifest {
-    /// Version that this program writes. It also reads version 2, which did not say how tokens were
-    /// chosen, and 1, which knew pairs only.
-    pub const VERSION: u32 = 3;
+    /// Version that this program writes. It also reads version 3, which knew trees only, 2, which
+    /// did not say how tokens were chosen, and 1, which knew pairs only.
+    pub const VERSION: u32 = 4;
 
     /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without
     /// hashes).
@@ -164,8 +219,8 @@ impl Manifest {
         let found = object.get("format_version").cloned().unwrap_or_default();
         match serde_json::from_value::<u32>(found).map_err(json)? {
             Self::VERSION => {}
-            // What is new in version 3 may be missing.
-            2 => _ = object.insert("format_version".to_owned(), json!(Self::VERSION)),
+            // What is new in versions 3 and 4 may be missing.
+            2 | 3 => _ = object.insert("format_version".to_owned(), json!(Self::VERSION)),
             1 => object = from_version_1(object),
             found => {
                 let expected = format!("1 to {}", Self::VERSION);
@@ -205,10 +260,14 @@ impl Manifest {
     /// Files of the package that the policy consists of.
     pub fn policy_files(&self) -> Vec<&str> {
         match &self.policy {
-            PolicyEntry::Pair { depth, size } => {
-                [depth, size].into_iter().filter_map(ChoiceEntry::file).collect()
+            PolicyEntry::Pair { depth, size, source } => {
+                let files = [depth, size].into_iter().filter_map(ChoiceEntry::file);
+                files.chain(source.file()).collect()
             }
-            PolicyEntry::Factored { file, latency_table, .. } => vec![file, latency_table],
+            PolicyEntry::Factored { file, latency_table, source, .. } => {
+                let source = source.as_ref().map(|source| source.file.as_str());
+                [file.as_str(), latency_table].into_iter().chain(source).collect()
+            }
         }
     }
 }
@@ -218,6 +277,15 @@ impl ChoiceEntry {
         match self {
             Self::Learned { file, .. } => Some(file),
             Self::Constant { .. } => None,
+        }
+    }
+}
+
+impl SourceEntry {
+    fn file(&self) -> Option<&str> {
+        match self {
+            Self::Learned { file, .. } => Some(file),
+            Self::Trees | Self::Rule(_) => None,
         }
     }
 }

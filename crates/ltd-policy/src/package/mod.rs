@@ -18,15 +18,18 @@ use std::path::Path;
 
 use crate::action::PolicyKind;
 use crate::conditions::Conditions;
-use crate::factored::{Factored, FactoredRule};
+use crate::factored::{Factored, FactoredRule, FactoredSource};
 use crate::files::sha256_hex;
 use crate::latency::LatencyTable;
 use crate::models::Models;
 use crate::network::{Actions, Frozen, FrozenPolicy, Outputs};
 use crate::observation::ObservationLayout;
+use crate::source::CopyRule;
 use crate::{Error, Result};
 
-pub use manifest::{ChoiceEntry, Expected, Fallback, MANIFEST_FILE, Manifest, PolicyEntry};
+pub use manifest::{
+    ChoiceEntry, Expected, FactoredSourceEntry, Fallback, MANIFEST_FILE, Manifest, PolicyEntry, SourceEntry,
+};
 
 /// How one of the two decisions is made, ready to use.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,10 +47,22 @@ impl Choice {
             Self::Constant(depth) => *depth,
             Self::Learned(policy) => match policy.actions() {
                 Actions::Depth(actions) => actions.max_depth,
-                Actions::Size(_) => 0,
+                Actions::Size(_) | Actions::Source(_) => 0,
             },
         }
     }
+}
+
+/// How a pair's cycles find what to draft from, ready to use.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum SourceChoice {
+    /// The draft model, always.
+    #[default]
+    Trees,
+    /// By a rule.
+    Rule(CopyRule),
+    /// By a policy.
+    Learned(FrozenPolicy),
 }
 
 impl From<FrozenPolicy> for Choice {
@@ -65,6 +80,8 @@ pub enum Policy {
         depth: Choice,
         /// How many candidates to verify.
         size: Choice,
+        /// What to draft from.
+        source: SourceChoice,
     },
     /// Both by `1 + E[accepted] - lambda * T`.
     Factored(Factored),
@@ -93,8 +110,16 @@ impl Manifest {
     /// The policy that the manifest describes, read from `folder` and checked against it.
     pub fn load_policy(&self, folder: &Path) -> Result<Policy> {
         match &self.policy {
-            PolicyEntry::Pair { depth, size } => self.load_pair(depth, size, folder),
-            PolicyEntry::Factored { file, layout, actions, latency_table, tokens_per_second, margin } => {
+            PolicyEntry::Pair { depth, size, source } => self.load_pair(depth, size, source, folder),
+            PolicyEntry::Factored {
+                file,
+                layout,
+                actions,
+                latency_table,
+                tokens_per_second,
+                margin,
+                source,
+            } => {
                 let predictor = self.load_network(&folder.join(file), layout, actions)?;
                 let path = folder.join(latency_table);
                 let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
@@ -104,10 +129,16 @@ impl Manifest {
                     return Err(Error::Hash { path, expected, found });
                 }
                 let latency = LatencyTable::from_json(&String::from_utf8_lossy(&bytes), &path)?;
+                let source = source.as_ref().map(|source| {
+                    let FactoredSourceEntry { file, layout, outcomes, margin } = source;
+                    let predictor = self.load_network(&folder.join(file), layout, outcomes)?;
+                    Ok::<_, Error>(FactoredSource { predictor, margin: *margin })
+                });
                 let factored = Factored {
                     predictor,
                     latency,
                     rule: FactoredRule { tokens_per_second: *tokens_per_second, margin: *margin },
+                    source: source.transpose()?,
                 };
                 let problems = factored.problems(self);
                 if problems.is_empty() {
@@ -119,7 +150,13 @@ impl Manifest {
         }
     }
 
-    fn load_pair(&self, depth: &ChoiceEntry, size: &ChoiceEntry, folder: &Path) -> Result<Policy> {
+    fn load_pair(
+        &self,
+        depth: &ChoiceEntry,
+        size: &ChoiceEntry,
+        source: &SourceEntry,
+        folder: &Path,
+    ) -> Result<Policy> {
         let depth = self.load_choice(depth, PolicyKind::Depth, folder)?;
         let size = self.load_choice(size, PolicyKind::Size, folder)?;
         if let Choice::Learned(policy) = &size {
@@ -130,7 +167,21 @@ impl Manifest {
                 return Err(Error::mismatch(folder, "depth cap of the size policy", expected, cap));
             }
         }
-        Ok(Policy::Pair { depth, size })
+        let source = self.load_source(source, folder)?;
+        Ok(Policy::Pair { depth, size, source })
+    }
+
+    fn load_source(&self, entry: &SourceEntry, folder: &Path) -> Result<SourceChoice> {
+        Ok(match entry {
+            SourceEntry::Trees => SourceChoice::Trees,
+            SourceEntry::Rule(rule) => {
+                check_rule(rule, folder, "source.rule")?;
+                SourceChoice::Rule(*rule)
+            }
+            SourceEntry::Learned { file, layout, actions } => {
+                SourceChoice::Learned(self.load_kind(file, layout, actions, PolicyKind::Source, folder)?)
+            }
+        })
     }
 
     fn load_choice(&self, entry: &ChoiceEntry, kind: PolicyKind, folder: &Path) -> Result<Choice> {
@@ -138,12 +189,23 @@ impl Manifest {
             ChoiceEntry::Constant { value } => return Ok(Choice::Constant(*value)),
             ChoiceEntry::Learned { file, layout, actions, .. } => (file, layout, actions),
         };
+        Ok(Choice::Learned(self.load_kind(file, layout, actions, kind, folder)?))
+    }
+
+    fn load_kind(
+        &self,
+        file: &str,
+        layout: &ObservationLayout,
+        actions: &Actions,
+        kind: PolicyKind,
+        folder: &Path,
+    ) -> Result<FrozenPolicy> {
         let path = folder.join(file);
         let policy: FrozenPolicy = self.load_network(&path, layout, actions)?;
         if policy.kind() != kind {
             return Err(Error::mismatch(&path, "kind of the policy", kind, policy.kind()));
         }
-        Ok(Choice::Learned(policy))
+        Ok(policy)
     }
 
     fn load_network<O: Outputs>(
@@ -173,7 +235,16 @@ impl Manifest {
         if fallback.size == 0 {
             return Err(Error::mismatch(path, "fallback.size", "at least 1", 0));
         }
-        Ok(())
+        fallback.copies.as_ref().map_or(Ok(()), |rule| check_rule(rule, path, "fallback.copies"))
+    }
+}
+
+fn check_rule(rule: &CopyRule, path: &Path, name: &str) -> Result<()> {
+    match rule.problem() {
+        None => Ok(()),
+        Some((field, problem)) => {
+            Err(Error::mismatch(path, format!("{name}.{field}"), "a possible rule", problem))
+        }
     }
 }
 
@@ -195,7 +266,11 @@ impl Factored {
         let actions = self.predictor.actions();
         // Context lengths beyond the table cost what the longest measured one does.
         problems.extend(self.latency.covers(&actions.depth, &actions.size, 0));
-        problems.extend(self.rule.problem());
+        if let Some(source) = &self.source {
+            let outcomes = source.predictor.actions();
+            problems.extend(self.latency.covers(&outcomes.trees.depth, &outcomes.trees.size, 0));
+        }
+        problems.extend(self.rule_problem());
         problems
     }
 }
@@ -270,7 +345,7 @@ impl PolicyPackage {
             return Err(refused(problems.join("; ")));
         }
         let sha256 = factored.latency.sha256();
-        let PolicyEntry::Factored { file, layout, actions, latency_table, tokens_per_second, margin } =
+        let PolicyEntry::Factored { file, layout, actions, latency_table, tokens_per_second, margin, source } =
             &mut manifest.policy
         else {
             return Err(refused("it holds a pair, which has learned the times of its machine".to_owned()));
@@ -279,6 +354,12 @@ impl PolicyPackage {
         (*layout, *actions) = (factored.predictor.layout().clone(), factored.predictor.actions().clone());
         manifest.files.insert(latency_table.clone(), sha256.clone());
         manifest.files.insert(file.clone(), sha256_hex(&factored.predictor.to_bytes()));
+        if let (Some(entry), Some(source)) = (source, &factored.source) {
+            entry.layout = source.predictor.layout().clone();
+            entry.outcomes = source.predictor.actions().clone();
+            entry.margin = source.margin;
+            manifest.files.insert(entry.file.clone(), sha256_hex(&source.predictor.to_bytes()));
+        }
         manifest.latency_table_sha256 = Some(sha256);
         manifest.move_to(&factored.latency.identity);
         Ok(Self { manifest, policy: Policy::Factored(factored) })

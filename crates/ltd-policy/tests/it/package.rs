@@ -4,7 +4,7 @@ use std::path::Path;
 use ltd_policy::{
     Choice, ChoiceEntry, Conditions, Expected, Factored, FactoredRule, Fallback, FrozenPolicy,
     LatencyIdentity, LatencyTable, MANIFEST_FILE, Manifest, ModelIdentity, Models, Policy, PolicyEntry,
-    PolicyPackage, SamplingParams, sha256_hex,
+    PolicyPackage, SamplingParams, SourceChoice, SourceEntry, sha256_hex,
 };
 
 use crate::synthetic::{depth_policy, factored_actions, latency_table, predictor, size_policy};
@@ -15,7 +15,11 @@ fn entry(policy: &FrozenPolicy, file: &str) -> ChoiceEntry {
 }
 
 fn pair(depth: ChoiceEntry) -> PolicyEntry {
-    PolicyEntry::Pair { depth, size: entry(&size_policy(), "size.safetensors") }
+    PolicyEntry::Pair {
+        depth,
+        size: entry(&size_policy(), "size.safetensors"),
+        source: SourceEntry::default(),
+    }
 }
 
 fn manifest() -> Manifest {
@@ -77,7 +81,7 @@ fn edit(folder: &Path, from: &str, to: &str) {
 fn a_package_is_read_back_as_it_was_written() {
     let package = load_after(|_| ()).expect("a package");
     let (depth, size) = (Choice::Learned(depth_policy()), Choice::Learned(size_policy()));
-    assert_eq!(package.policy, Policy::Pair { depth, size });
+    assert_eq!(package.policy, Policy::Pair { depth, size, source: SourceChoice::Trees });
     assert_eq!(package.manifest.acceptance_per_depth, [0.6, 0.3]);
 }
 
@@ -183,7 +187,8 @@ fn packages_of_version_1_are_still_read() {
     let path = folder.path().join(MANIFEST_FILE);
     std::fs::write(&path, text).expect("it is written");
     let package = PolicyPackage::load(folder.path()).expect("a package");
-    assert_eq!(package.policy, Policy::Pair { depth: Choice::Constant(3), size: Choice::Constant(20) });
+    let (depth, size) = (Choice::Constant(3), Choice::Constant(20));
+    assert_eq!(package.policy, Policy::Pair { depth, size, source: SourceChoice::Trees });
     assert_eq!((package.manifest.format_version, package.manifest.fallback), (Manifest::VERSION, None));
 
     for (from, to, message) in [
@@ -277,8 +282,9 @@ fn write_factored(folder: &Path, table: &LatencyTable) -> Manifest {
         latency_table: "latency.json".to_owned(),
         tokens_per_second: 50.0,
         margin: 0.05,
+        source: None,
     };
-    let fallback = Fallback { depth: 1, size: 2, reason: "predicted gain -0.4 %".to_owned() };
+    let fallback = Fallback { depth: 1, size: 2, copies: None, reason: "predicted gain -0.4 %".to_owned() };
     let manifest = Manifest {
         policy,
         fallback: Some(fallback),
@@ -299,7 +305,7 @@ fn rule(tokens_per_second: f64) -> FactoredRule {
 }
 
 fn factored_at(latency: LatencyTable, tokens_per_second: f64) -> Factored {
-    Factored { predictor: predictor(), latency, rule: rule(tokens_per_second) }
+    Factored { predictor: predictor(), latency, rule: rule(tokens_per_second), source: None }
 }
 
 #[test]

@@ -14,7 +14,9 @@ use std::path::PathBuf;
 
 use ltd_engine::{EngineConfig, MAX_DEPTH, SamplingParams};
 use ltd_env::Reward;
-use ltd_policy::{DepthActions, MAX_SIZE, ObservationLayout, PolicyKind, SizeActions, tree_candidates};
+use ltd_policy::{
+    DepthActions, MAX_SIZE, ObservationLayout, PolicyKind, SizeActions, SourceActions, tree_candidates,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +59,8 @@ pub struct TrainConfig {
     pub depth: DepthConfig,
     /// The size policy.
     pub size: SizeConfig,
+    /// The source policy.
+    pub source: SourceConfig,
     /// What is trained, in which order, for how long.
     pub stages: StagesConfig,
     /// What policies are compared with.
@@ -72,6 +76,9 @@ impl TrainConfig {
         let family = match kind {
             PolicyKind::Depth => &self.depth.layout,
             PolicyKind::Size => &self.size.layout,
+            PolicyKind::Source => {
+                return ObservationLayout::sequence(self.engine.beam_width, self.engine.max_depth);
+            }
         };
         ObservationLayout::named(family, kind, self.engine.beam_width, self.engine.max_depth)
             .expect("invariant: the configuration was checked")
@@ -169,6 +176,17 @@ pub struct SizeConfig {
     pub ppo: PpoConfig,
 }
 
+/// The source policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Tokens to copy, ascending, among which it chooses beside a tree; 0 is a step of plain
+    /// decoding.
+    pub chains: SourceActions,
+    /// How it learns.
+    pub ppo: PpoConfig,
+}
+
 /// The stages of a run, in this order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -216,6 +234,8 @@ pub struct PredictorStage {
     /// Whether to find, by replay, above which size nothing is gained: what could only be verified
     /// with more candidates is not drafted. If not, all of `size.sizes` are there to choose.
     pub find_size_limit: bool,
+    /// Whether it decides what to draft from, too, among trees and `source.chains`.
+    pub source: bool,
     /// Ends the stage early after this time; null never does.
     pub max_minutes: Option<Minutes>,
 }
@@ -229,6 +249,7 @@ impl Default for PredictorStage {
             batch_size: 512,
             learning_rate: 1e-3,
             find_size_limit: true,
+            source: true,
             max_minutes: None,
         }
     }

@@ -2,14 +2,14 @@
 
 use ltd_engine::SamplingParams;
 use ltd_env::Reward;
-use ltd_policy::{DepthActions, PolicyKind, SizeActions};
+use ltd_policy::{DepthActions, PolicyKind, SizeActions, SourceActions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     Advantage, DepthConfig, DepthRange, DepthStage, EvaluationConfig, Grid, NetArch, PpoConfig, RoundStage,
-    SizeConfig, SizeStage, StagesConfig, StaticSetting,
+    SizeConfig, SizeStage, SourceConfig, StagesConfig, StaticSetting,
 };
 
 /// A named set of defaults for everything but models and prompts.
@@ -52,7 +52,7 @@ impl Preset {
             net_arch: NetArch { pi: vec![1024, 256], vf: vec![1024, 256] },
         };
         let paper = match kind {
-            PolicyKind::Size => paper,
+            PolicyKind::Size | PolicyKind::Source => paper,
             PolicyKind::Depth => {
                 PpoConfig { gamma: 0.999, net_arch: NetArch { pi: vec![1024], vf: vec![1024, 256] }, ..paper }
             }
@@ -153,6 +153,10 @@ impl Preset {
                 sizes: SizeActions { sizes: self.sizes() },
                 layout: layout.to_owned(),
                 ppo: self.ppo(PolicyKind::Size),
+            },
+            "source": SourceConfig {
+                chains: SourceActions { chains: vec![2, 4, 8, 12, 16, 24] },
+                ppo: self.ppo(PolicyKind::Source),
             },
             "stages": self.stages(),
             "evaluation": self.evaluation(),

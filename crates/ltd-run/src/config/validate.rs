@@ -8,6 +8,8 @@ use super::{
     StagesConfig, TrainConfig, limits,
 };
 
+const NOT_IN_ADVANCE: &str = "exact needs replay: outcomes of live cycles are not known in advance";
+
 impl TrainConfig {
     /// All impossible values, with their paths. Model folders and question files are looked at,
     /// models not loaded.
@@ -47,13 +49,17 @@ impl TrainConfig {
                 problems.add(format!("{name}.layout"), format!("is `{layout}`, expected one of `{known}`"));
             }
             if ppo.advantage == Advantage::Exact && self.replay.is_none() {
-                problems.add(
-                    format!("{name}.ppo.advantage"),
-                    "exact needs replay: outcomes of live cycles are not known in advance",
-                );
+                problems.add(format!("{name}.ppo.advantage"), NOT_IN_ADVANCE);
             }
         }
         self.size.note_problems(self.largest_tree(), &mut problems);
+        if let Some(problem) = self.source.chains.problem() {
+            problems.add("source.chains", problem);
+        }
+        self.source.ppo.validate("source.ppo", &mut problems);
+        if self.source.ppo.advantage == Advantage::Exact && self.replay.is_none() {
+            problems.add("source.ppo.advantage", NOT_IN_ADVANCE);
+        }
         self.stages.note_problems(max_depth, &mut problems);
         self.evaluation.note_problems(max_depth, &mut problems);
         problems

@@ -8,7 +8,7 @@ use ltd_engine::{Engine, Learned};
 use ltd_env::latency::{LatencyPlan, Measured, held_out_error, measure};
 use ltd_policy::{
     Actions, Choice, DecisionCost, FrozenPolicy, LatencyIdentity, LatencyTable, Linear, Mlp, Models,
-    PolicyKind, SizeActions, Surface, tree_candidates,
+    PolicyKind, SizeActions, SourceChoice, Surface, tree_candidates,
 };
 
 /// Context lengths of the grid.
@@ -133,12 +133,14 @@ fn decision_cost(
     let size = network(size_layout.len(), &config.size.ppo.net_arch.pi, sizes.sizes.len());
     let size = FrozenPolicy::new(size_layout, Actions::Size(sizes.clone()), size, Vec::new());
     let tree = plan.max_depth.min(4);
-    let cost = |kind: PolicyKind| -> Result<f64> {
-        let (depth, size) = match kind {
-            PolicyKind::Depth => (Choice::Learned(depth.clone()), Choice::Constant(16)),
-            PolicyKind::Size => (Choice::Constant(tree), Choice::Learned(size.clone())),
+    let cost = |of_depth: bool| -> Result<f64> {
+        let (depth, size) = if of_depth {
+            (Choice::Learned(depth.clone()), Choice::Constant(16))
+        } else {
+            (Choice::Constant(tree), Choice::Learned(size.clone()))
         };
-        let mut controller = Learned::new(&depth, &size).expect("invariant: policies of the right kind");
+        let mut controller =
+            Learned::new(&depth, &size, &SourceChoice::Trees).expect("invariant: policies of the right kind");
         let tokens = (0..plan.contexts[1]).map(|index| (index % engine.vocabulary()) as u32).collect();
         let mut rehearsal = engine.rehearsal(tokens)?;
         let mut microseconds = Vec::with_capacity(DECISION_CYCLES);
@@ -146,16 +148,14 @@ fn decision_cost(
             interrupt.check()?;
             let session = rehearsal.at(engine, plan.contexts[0], 1)?;
             let outcome = engine.run_cycle(session, &mut controller)?;
-            let decisions = match kind {
-                PolicyKind::Depth => (outcome.draft_depth + 1).min(config.depth.actions.max_depth),
-                PolicyKind::Size => 1,
-            };
+            let asked = (outcome.draft_depth + 1).min(config.depth.actions.max_depth);
+            let decisions = if of_depth { asked } else { 1 };
             microseconds.push(outcome.timing.policy.as_secs_f64() * 1e6 / decisions as f64);
         }
         microseconds.sort_unstable_by(f64::total_cmp);
         Ok(microseconds[microseconds.len() / 2])
     };
-    Ok(DecisionCost { depth_us: cost(PolicyKind::Depth)?, size_us: cost(PolicyKind::Size)? })
+    Ok(DecisionCost { depth_us: cost(true)?, size_us: cost(false)? })
 }
 
 /// A network of a shape; what its weights are does not matter for its time, but zeros would be

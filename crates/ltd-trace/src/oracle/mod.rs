@@ -145,9 +145,9 @@ impl From<Constant> for Setting {
     }
 }
 
-impl From<oracle::CopyRule> for CopyRule {
-    fn from(rule: oracle::CopyRule) -> Self {
-        let oracle::CopyRule { match_length, chain, constant } = rule;
+impl From<oracle::CopyConstant> for CopyRule {
+    fn from(found: oracle::CopyConstant) -> Self {
+        let oracle::CopyConstant { rule: ltd_policy::CopyRule { match_length, chain }, constant } = found;
         Self { match_length, chain, constant: constant.into() }
     }
 }
@@ -259,7 +259,7 @@ fn report(
     let foresight = |sources: &Sources| oracle::clairvoyant_source(trace, costs, sources, &copies, interrupt);
     let of_rule = Sources {
         trees: Choices { depths: vec![rule.constant.depth], sizes: vec![rule.constant.size] },
-        chains: vec![rule.chain],
+        chains: vec![rule.rule.chain],
     };
     let clairvoyant_source = foresight(&of_rule)?;
     // A chain of no tokens is plain decoding.
@@ -339,9 +339,8 @@ mod tests {
             best_whole_beam: oracle::best(&constants).into(),
             clairvoyant_source: 1.0,
             clairvoyant_copies: 1.0,
-            best_copy_rule: oracle::CopyRule {
-                match_length: 1,
-                chain: 1,
+            best_copy_rule: oracle::CopyConstant {
+                rule: ltd_policy::CopyRule { match_length: 1, chain: 1 },
                 constant: oracle::best(&constants),
             }
             .into(),

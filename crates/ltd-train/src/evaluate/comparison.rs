@@ -11,7 +11,7 @@ use ltd_run::statistics::{entropy, interval, quartiles, ratio_interval};
 /// One row of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Comparison {
-    /// `ar`, `eagle-default`, `eagle-constant`, `best-constant`, `pair` or `factored`; `depth D,
+    /// `ar`, `eagle-default`, `eagle-constant`, `best-constant`, `copy-rule`, `pair` or `factored`; `depth D,
     /// size V` and the folders of packages where those were asked for.
     pub(crate) name: String,
     /// `sum(tau) / sum(T)` over all prompts.
@@ -26,6 +26,13 @@ pub(crate) struct Comparison {
     pub(crate) speedup_vs_static: f64,
     /// 95 % interval of it (bootstrap over prompts, both contenders together).
     pub(crate) speedup_vs_static_interval: [f64; 2],
+    /// Throughput over that of the rule of copies that the others are measured against; `null`
+    /// without one.
+    pub(crate) speedup_vs_copies: Option<f64>,
+    /// 95 % interval of it.
+    pub(crate) speedup_vs_copies_interval: Option<[f64; 2]>,
+    /// Share of the tokens that were copied.
+    pub(crate) copied_share: f64,
     /// Mean acceptance length.
     pub(crate) acceptance_length: f64,
     /// Mean draft depth.
@@ -63,6 +70,9 @@ impl Comparison {
             speedup: rate / plain.total().tokens_per_second(),
             speedup_vs_static: rate / constant.total().tokens_per_second(),
             speedup_vs_static_interval: [least, most],
+            speedup_vs_copies: None,
+            speedup_vs_copies_interval: None,
+            copied_share: total.copied_tokens as f64 / total.tokens.max(1) as f64,
             acceptance_length: total.acceptance_length(),
             mean_depth: total.mean_depth(),
             mean_size: total.mean_size(),
@@ -72,6 +82,17 @@ impl Comparison {
             verify_share: total.share(total.timing.verify),
             policy_share: total.share(total.timing.policy),
             same_output: measurement.same_output,
+        }
+    }
+
+    /// The row with what `measurement`, whose it is, gains over a rule of copies.
+    pub(crate) fn beside(self, measurement: &Measurement, rule: &Measurement) -> Self {
+        let rate = |measurement: &Measurement| measurement.total().tokens_per_second();
+        let (least, most) = ratio_interval(&measurement.prompts, &rule.prompts);
+        Self {
+            speedup_vs_copies: Some(rate(measurement) / rate(rule)),
+            speedup_vs_copies_interval: Some([least, most]),
+            ..self
         }
     }
 
@@ -99,6 +120,7 @@ pub(crate) fn comparison_table(rows: &[Comparison], prompts: usize) -> String {
         "over constant",
         "95 % interval",
         "accepted",
+        "copied",
         "depth",
         "size",
         "draft",
@@ -118,6 +140,7 @@ pub(crate) fn comparison_table(rows: &[Comparison], prompts: usize) -> String {
             format!("{} %", gain(row.speedup_vs_static)),
             format!("{low} .. {high}"),
             format!("{:.2}", row.acceptance_length),
+            format!("{:.0} %", 100.0 * row.copied_share),
             format!("{:.1}", row.mean_depth),
             format!("{:.1}", row.mean_size),
             percent(row.draft_share),

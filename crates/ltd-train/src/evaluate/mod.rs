@@ -2,19 +2,19 @@
 //! tokens.
 
 mod comparison;
+mod fixed;
 mod summary;
 
 use std::time::{Duration, Instant};
 
 use ltd_console::count;
 use ltd_engine::text::Prompt;
-use ltd_engine::{
-    Controller, CycleOutcome, CycleStats, Engine, Generation, Sampler, Session, Static, StopRule, WholeBeam,
-};
+use ltd_engine::{Controller, CycleStats, Engine, Generation, Sampler, Session, Static, StopRule, WholeBeam};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, oracle};
 
 pub(crate) use comparison::{Comparison, comparison_table};
+pub(crate) use fixed::FixedSetting;
 pub(crate) use summary::{EAGLE_CONSTANT, GridPoint, Prediction, Summary};
 
 use crate::{Error, Result};
@@ -51,6 +51,11 @@ impl Contender {
     pub(crate) fn constant(name: impl Into<String>, setting: StaticSetting) -> Self {
         let fixed = Static { depth: setting.depth, size: setting.size };
         Self { name: name.into(), controller: Some(Box::new(fixed)), decides: false }
+    }
+
+    /// Decoding by a setting that does not change.
+    pub(crate) fn fixed(name: impl Into<String>, setting: FixedSetting) -> Self {
+        Self { name: name.into(), controller: Some(setting.controller()), decides: false }
     }
 
     /// [`Contender::constant`] whose levels expand the whole beam, as EAGLE-3 drafts.
@@ -129,7 +134,7 @@ struct Decoding {
     /// Time of each cycle over what it should have taken.
     slowdowns: Vec<f64>,
     /// Tokens that the draft has not read: what the cycle before accepted.
-    rows: usize,
+    unread: usize,
     finished: bool,
 }
 
@@ -200,7 +205,7 @@ impl Arena<'_> {
             let generation =
                 self.engine.generate(&prompt.ids, sampler.clone(), stop.clone(), memory.take())?;
             let stats = CycleStats::default();
-            answers.push(Decoding { generation, stats, slowdowns: Vec::new(), rows: 1, finished: false });
+            answers.push(Decoding { generation, stats, slowdowns: Vec::new(), unread: 1, finished: false });
         }
         let mut first = 0;
         while answers.iter().any(|answer| !answer.finished) {
@@ -230,12 +235,11 @@ impl Arena<'_> {
                 break;
             };
             if let Some(costs) = self.costs {
-                let CycleOutcome { level_rows, verification_size, context_length, .. } = &outcome;
-                let timing = costs.timing(level_rows, *verification_size, *context_length, answer.rows);
+                let timing = costs.of(&outcome, answer.unread);
                 let expected = if contender.decides { timing.total() } else { timing.draft + timing.verify };
                 answer.slowdowns.push(outcome.timing.total().div_duration_f64(expected));
             }
-            answer.rows = outcome.acceptance_length();
+            answer.unread = answer.generation.session().unread();
             answer.stats.add(&outcome);
         }
         Ok(())

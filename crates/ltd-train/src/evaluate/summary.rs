@@ -6,8 +6,8 @@ use ltd_engine::SamplingParams;
 use ltd_policy::Fallback;
 use serde::{Deserialize, Serialize};
 
+use super::FixedSetting;
 use super::comparison::{Comparison, comparison_table};
-use ltd_run::config::StaticSetting;
 
 /// All that a run found out about how fast its policies are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,28 +26,33 @@ pub(crate) struct Summary {
     pub(crate) prompts: usize,
     /// Stage whose policies were selected.
     pub(crate) stage: String,
-    /// Contender that an export of the run decides like: `pair`, `factored`, or `best-constant` if
-    /// it falls back.
+    /// Contender that an export of the run decides like: `pair`, `factored`, or the stronger of
+    /// `best-constant` and `copy-rule` if it falls back.
     pub(crate) ships: String,
     /// Why it falls back, if it does.
     pub(crate) fallback: Option<Fallback>,
     /// Setting of the contender `best-constant`.
-    pub(crate) best_constant: StaticSetting,
+    pub(crate) best_constant: FixedSetting,
+    /// Setting of the contender `copy-rule`.
+    pub(crate) copy_rule: FixedSetting,
     /// What ships over `best-constant`.
     pub(crate) speedup_vs_static: f64,
+    /// The same over `copy-rule`.
+    pub(crate) speedup_vs_copies: Option<f64>,
     /// One row per way to decode.
     pub(crate) contenders: Vec<Comparison>,
     /// What replay says of the policies; empty without recordings.
     pub(crate) predictions: Vec<Prediction>,
-    /// Throughput of each constant setting, best first.
+    /// Throughput of each fixed setting, best first.
     pub(crate) grid: Vec<GridPoint>,
 }
 
-/// A constant setting and its throughput.
+/// A fixed setting and its throughput.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct GridPoint {
-    pub(crate) depth: usize,
-    pub(crate) size: usize,
+    /// The setting.
+    #[serde(flatten)]
+    pub(crate) setting: FixedSetting,
     /// On the validation prompts.
     pub(crate) tokens_per_second: f64,
     /// On the recordings, at the times of those live cycles; `null` without recordings. Where it is
@@ -62,16 +67,17 @@ pub(crate) struct Prediction {
     pub(crate) name: String,
     /// Throughput there.
     pub(crate) tokens_per_second: f64,
-    /// That of the best constant.
-    pub(crate) best_constant: f64,
-    /// That of the best choice at every position, made with foresight: what no policy can reach.
+    /// That of the strongest fixed setting.
+    pub(crate) opponent: f64,
+    /// That of the best tree or chain at every position, chosen with foresight: what no policy can
+    /// reach.
     pub(crate) clairvoyant: f64,
-    /// `tokens_per_second / best_constant - 1`.
+    /// `tokens_per_second / opponent - 1`.
     pub(crate) gain: f64,
     /// The same if cycles of both took as much longer than the table says as they did live; `null`
     /// if none were run.
     pub(crate) gain_at_live_times: Option<f64>,
-    /// Share of the gap between constant and clairvoyant that is closed; `null` if there is none.
+    /// Share of the gap between opponent and clairvoyant that is closed; `null` if there is none.
     pub(crate) closed: Option<f64>,
 }
 
@@ -79,23 +85,36 @@ pub(crate) struct Prediction {
 pub(crate) const EAGLE_CONSTANT: &str = "eagle-constant";
 
 impl Summary {
+    /// What ships over the rule of copies, in words.
+    fn over_copies(&self) -> String {
+        let shipped = self.contenders.iter().find(|row| row.name == self.ships);
+        let interval = shipped.and_then(|row| row.speedup_vs_copies_interval);
+        let (Some(speedup), Some(interval)) = (self.speedup_vs_copies, interval) else {
+            return String::new();
+        };
+        let gain = |ratio: f64| format!("{:+.1}", 100.0 * (ratio - 1.0));
+        let [low, high] = interval.map(gain);
+        format!(", {} % ({low} .. {high}) over the copy rule", gain(speedup))
+    }
+
     /// The table and what is worth knowing besides, as Markdown that reads well unrendered.
     pub(crate) fn to_markdown(&self) -> String {
         let mut text = comparison_table(&self.contenders, self.prompts);
-        let StaticSetting { depth, size } = self.best_constant;
+        let (constant, rule) = (self.best_constant, self.copy_rule);
         let _ = writeln!(
             text,
-            "\n{} prompts, {}, {}, {}. Best constant: depth {depth}, size {size}.",
+            "\n{} prompts, {}, {}, {}. Best constant: {constant}. Copy rule: {rule}.",
             self.prompts, self.sampling, self.dtype, self.device,
         );
         let _ = match &self.fallback {
-            Some(fallback) => writeln!(text, "Ships: the best constant, because {}.", fallback.reason),
+            Some(fallback) => writeln!(text, "Ships: {}, because {}.", self.ships, fallback.reason),
             None => writeln!(
                 text,
-                "Ships: the {} policy of stage {}, {:+.1} % over the best constant.",
+                "Ships: the {} policy of stage {}, {:+.1} % over the best constant{}.",
                 self.ships,
                 self.stage,
                 100.0 * (self.speedup_vs_static - 1.0),
+                self.over_copies(),
             ),
         };
         let rate =
@@ -118,7 +137,7 @@ impl Summary {
                 closed.map(|share| format!(", {:.0} % of the way to the clairvoyant", 100.0 * share));
             let _ = writeln!(
                 text,
-                "Replay of held-out recordings: {} {:+.1} % over the best constant{}{}.",
+                "Replay of held-out recordings: {} {:+.1} % over the strongest fixed setting{}{}.",
                 prediction.name,
                 100.0 * prediction.gain,
                 live.unwrap_or_default(),

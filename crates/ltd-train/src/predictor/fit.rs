@@ -3,26 +3,32 @@
 use ltd_engine::Learned;
 use ltd_env::oracle::Constant;
 use ltd_policy::{
-    DepthActions, FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor, ObservationLayout,
-    SizeActions,
+    DepthActions, FactoredActions, FactoredPolicy, FactoredRule, FactoredSource, FrozenPredictor,
+    ObservationLayout, SizeActions, SourceActions, SourceOutcomes,
 };
 use ltd_run::Interrupt;
 
-use super::rule::settle;
+use super::rule::{settle, settle_source};
 use super::samples::Samples;
+use super::source::Walks;
 use super::train::{Epoch, train};
-use crate::Result;
 use crate::evaluate::{Contender, Measurement};
 use crate::recorded::Recorded;
+use crate::{Error, Result};
 use ltd_run::config::PredictorStage;
 
 /// Limits of the size that are tried: that of the best constant, and the next ones.
 const LIMITS: usize = 3;
 
+/// Samples per gradient step of the source's predictor at most.
+const SOURCE_BATCH: usize = 64;
+
 /// A factored policy, and what it reaches on the held-out recordings.
 pub(crate) struct Fitted {
     pub(crate) predictor: FrozenPredictor,
     pub(crate) rule: FactoredRule,
+    /// How it decides what to draft from, if that gains anything there.
+    pub(crate) source: Option<FactoredSource>,
     pub(crate) measured: Measurement,
 }
 
@@ -53,6 +59,7 @@ pub(crate) fn fit(
     layout: &ObservationLayout,
     depth: DepthActions,
     tables: &[SizeActions],
+    chains: Option<&SourceActions>,
     stage: &PredictorStage,
     seed: u64,
     interrupt: &Interrupt,
@@ -76,13 +83,52 @@ pub(crate) fn fit(
         let measured = recorded.measure(&mut [Contender::new("factored", Box::new(controller))]).remove(0);
         let rate = |measured: &Measurement| measured.total().tokens_per_second();
         if best.as_ref().is_none_or(|best| rate(&measured) > rate(&best.measured)) {
-            best = Some(Fitted { predictor, rule, measured });
+            best = Some(Fitted { predictor, rule, source: None, measured });
         }
         if !goes_on {
             break;
         }
     }
-    Ok(best.expect("invariant: there is a table of sizes"))
+    let trees = best.expect("invariant: there is a table of sizes");
+    match chains {
+        Some(chains) => with_source(trees, chains, recorded, stage, seed, interrupt, observer),
+        None => Ok(trees),
+    }
+}
+
+/// The same policy with a choice of what to draft from, if it is faster on the held-out recordings.
+fn with_source(
+    trees: Fitted,
+    chains: &SourceActions,
+    recorded: &Recorded,
+    stage: &PredictorStage,
+    seed: u64,
+    interrupt: &Interrupt,
+    observer: &mut dyn FnMut(&Epoch, usize) -> bool,
+) -> Result<Fitted> {
+    let Fitted { predictor, rule, .. } = &trees;
+    let outcomes = SourceOutcomes { source: chains.clone(), trees: predictor.actions().clone() };
+    let layout = ObservationLayout::sequence(predictor.layout().beam_width, predictor.layout().depth_cap);
+    let samples = |trace| {
+        let walks = Walks::through(trace, &recorded.costs, chains, recorded.shape(), seed, interrupt)?;
+        Ok::<_, Error>(walks.samples(&layout, &outcomes))
+    };
+    let (train_samples, held_out) = (samples(&recorded.train)?, samples(&recorded.held_out)?);
+    let mut observe = |epoch: &Epoch| observer(epoch, train_samples.len());
+    let sees = (layout.clone(), outcomes.clone());
+    // A cycle is seen once, not after each depth: fewer samples, smaller steps.
+    let stage = &PredictorStage { batch_size: stage.batch_size.min(SOURCE_BATCH), ..stage.clone() };
+    let source = train(&train_samples, &held_out, sees, stage, seed, interrupt, &mut observe)?;
+    let (rule, source) =
+        settle_source(predictor, &source, *rule, &recorded.table, &recorded.train, interrupt)?;
+    let policy = FactoredPolicy::new(predictor, &recorded.table, rule).with_source(&source);
+    let controller = Box::new(Learned::from(policy));
+    let measured = recorded.measure(&mut [Contender::new("factored", controller)]).remove(0);
+    let rate = |measured: &Measurement| measured.total().tokens_per_second();
+    if rate(&measured) <= rate(&trees.measured) {
+        return Ok(trees);
+    }
+    Ok(Fitted { predictor: trees.predictor, rule, source: Some(source), measured })
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
-//! Training of the factored policy: a predictor of accepted tokens, and the rule that weighs them
+//! Training of the factored policy: predictors of accepted tokens, and the rule that weighs them
 //! against time.
 
 mod fit;
 mod network;
 mod rule;
 mod samples;
+mod source;
 mod train;
 
 pub(crate) use fit::{Fitted, fit, size_tables};
-pub(crate) use rule::settle;
+pub(crate) use rule::{settle, settle_source};
+pub(crate) use source::Walks;
 pub(crate) use train::Epoch;

@@ -3,12 +3,16 @@
 use ltd_engine::{CycleStats, Learned};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, oracle};
-use ltd_policy::{FactoredPolicy, FactoredRule, FrozenPredictor, LatencyTable};
+use ltd_policy::{
+    FactoredPolicy, FactoredRule, FactoredSource, FrozenPredictor, FrozenSourcePredictor, LatencyTable,
+};
 
 use crate::Result;
 
 /// Margins that are tried, in tokens.
 const MARGINS: [f64; 6] = [0.0, 0.02, 0.04, 0.06, 0.08, 0.1];
+/// Tokens by which a copy must be better than the best tree.
+const SOURCE_MARGINS: [f64; 10] = [-0.6, -0.3, -0.1, 0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0];
 /// A throughput nearer than this to the last one is the same.
 const SETTLED: f64 = 1e-3;
 /// Steps per margin at most: an imperfect predictor can make the iteration go round in a circle.
@@ -24,20 +28,56 @@ pub(crate) fn settle(
     interrupt: &Interrupt,
 ) -> Result<FactoredRule> {
     let costs = Costs { model: table.model(), decision: table.decision };
-    let reached = |rule: FactoredRule| {
-        let policy = Learned::from(FactoredPolicy::new(predictor, table, rule));
-        let cycles = oracle::replay_parallel(trace, &costs, || Box::new(policy.clone()));
-        CycleStats::merged(&cycles).tokens_per_second()
+    let reached = |margin, lambda| {
+        let rule = FactoredRule { tokens_per_second: lambda, margin };
+        throughput(&FactoredPolicy::new(predictor, table, rule), trace, &costs)
     };
-    let mut best = (f64::NEG_INFINITY, FactoredRule { tokens_per_second: start, margin: 0.0 });
-    for margin in MARGINS {
+    let (margin, tokens_per_second) = search(&MARGINS, start, interrupt, reached)?;
+    Ok(FactoredRule { tokens_per_second, margin })
+}
+
+/// The same for a policy that decides what to draft from, too: its rule, which has the margin of
+/// `rule`, and the source's.
+pub(crate) fn settle_source(
+    predictor: &FrozenPredictor,
+    source: &FrozenSourcePredictor,
+    rule: FactoredRule,
+    table: &LatencyTable,
+    trace: &Trace,
+    interrupt: &Interrupt,
+) -> Result<(FactoredRule, FactoredSource)> {
+    let costs = Costs { model: table.model(), decision: table.decision };
+    let of = |margin| FactoredSource { predictor: source.clone(), margin };
+    let reached = |margin, lambda| {
+        let rule = FactoredRule { tokens_per_second: lambda, ..rule };
+        let policy = FactoredPolicy::new(predictor, table, rule).with_source(&of(margin));
+        throughput(&policy, trace, &costs)
+    };
+    let (margin, tokens_per_second) = search(&SOURCE_MARGINS, rule.tokens_per_second, interrupt, reached)?;
+    Ok((FactoredRule { tokens_per_second, ..rule }, of(margin)))
+}
+
+fn throughput(policy: &FactoredPolicy, trace: &Trace, costs: &Costs) -> f64 {
+    let policy = Learned::from(policy.clone());
+    let cycles = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()));
+    CycleStats::merged(&cycles).tokens_per_second()
+}
+
+/// The margin and the lambda of which most is reached.
+fn search(
+    margins: &[f64],
+    start: f64,
+    interrupt: &Interrupt,
+    reached: impl Fn(f64, f64) -> f64,
+) -> Result<(f64, f64)> {
+    let mut best = (f64::NEG_INFINITY, (margins[0], start));
+    for &margin in margins {
         let mut lambda = start;
         for _ in 0..MOST_STEPS {
             interrupt.check()?;
-            let rule = FactoredRule { tokens_per_second: lambda, margin };
-            let throughput = reached(rule);
+            let throughput = reached(margin, lambda);
             if throughput > best.0 {
-                best = (throughput, rule);
+                best = (throughput, (margin, lambda));
             }
             if (throughput / lambda - 1.0).abs() < SETTLED {
                 break;

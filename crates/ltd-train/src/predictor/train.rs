@@ -1,7 +1,7 @@
 //! Fitting the predictor.
 
 use ltd_env::{Interrupt, stream};
-use ltd_policy::{FactoredActions, FrozenPredictor, Mlp, ObservationLayout};
+use ltd_policy::{Frozen, Mlp, ObservationLayout, Outputs};
 use ndarray::Axis;
 use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
@@ -98,15 +98,15 @@ impl Tensors {
 /// Fits a predictor to `samples` by least squares, and keeps it as it was after the epoch with the
 /// least error on `held_out`. Squared error makes the prediction an expectation, whatever the
 /// distribution. `observer` sees each epoch and says whether to go on.
-pub(crate) fn train(
+pub(crate) fn train<O: Outputs>(
     samples: &Samples,
     held_out: &Samples,
-    (layout, actions): (ObservationLayout, FactoredActions),
+    (layout, actions): (ObservationLayout, O),
     stage: &PredictorStage,
     seed: u64,
     interrupt: &Interrupt,
     observer: &mut dyn FnMut(&Epoch) -> bool,
-) -> Result<FrozenPredictor> {
+) -> Result<Frozen<O>> {
     let mean = samples.accepted.mean_axis(Axis(0)).expect("invariant: there are positions").to_vec();
     let mut init = stream(seed, "predictor init");
     let predictor = Predictor::new(layout.len(), &stage.net_arch, &mean, &mut init);
@@ -147,5 +147,5 @@ pub(crate) fn train(
     let (_, mlp) = best.expect("invariant: there is an epoch");
     let stride = held_out.len().div_ceil(PROBES);
     let probes = (0..held_out.len()).step_by(stride).map(|row| held_out.observations.row(row).to_vec());
-    Ok(FrozenPredictor::new(layout, actions, mlp, probes.collect()))
+    Ok(Frozen::new(layout, actions, mlp, probes.collect()))
 }

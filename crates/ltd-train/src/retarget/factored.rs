@@ -1,12 +1,12 @@
 //! A factored policy at the costs of another machine.
 
 use ltd_engine::Learned;
-use ltd_policy::{DepthActions, Factored, FactoredPolicy, ObservationLayout, SizeActions};
+use ltd_policy::{DepthActions, Factored, FactoredPolicy, ObservationLayout, SizeActions, SourceActions};
 use ltd_run::Interrupt;
 
 use crate::Result;
 use crate::evaluate::Contender;
-use crate::predictor::{Fitted, fit, settle, size_tables};
+use crate::predictor::{Fitted, fit, settle, settle_source, size_tables};
 use crate::recorded::Recorded;
 use ltd_run::Progress;
 use ltd_run::config::PredictorStage;
@@ -22,21 +22,34 @@ pub(super) fn refit(
 ) -> Result<Factored> {
     let predictor = &factored.predictor;
     let start = recorded.constants()[0].tokens_per_second();
-    let rule = settle(predictor, &recorded.table, &recorded.train, start, &Interrupt::default())?;
-    let kept = Learned::from(FactoredPolicy::new(predictor, &recorded.table, rule));
-    let kept = recorded.measure(&mut [Contender::new("kept", Box::new(kept))]).remove(0);
+    let (table, train, interrupt) = (&recorded.table, &recorded.train, &Interrupt::default());
+    let rule = settle(predictor, table, train, start, interrupt)?;
+    let (rule, source) = match &factored.source {
+        None => (rule, None),
+        Some(source) => {
+            let (rule, source) = settle_source(predictor, &source.predictor, rule, table, train, interrupt)?;
+            (rule, Some(source))
+        }
+    };
+    let kept = Factored { predictor: predictor.clone(), latency: table.clone(), rule, source };
+    let controller = Box::new(Learned::from(FactoredPolicy::of(&kept)));
+    let measured = recorded.measure(&mut [Contender::new("kept", controller)]).remove(0);
 
     let stage = PredictorStage { net_arch: predictor.mlp().hidden_widths(), ..PredictorStage::default() };
-    let learned = learn(recorded, predictor.layout(), predictor.actions().depth, &stage, seed, progress)?;
-    let rates = [&kept, &learned.measured].map(|measured| measured.total().tokens_per_second());
-    let (predictor, rule, what) = if rates[1] > rates[0] {
-        let what = format!("that learned again, sizes up to {}", learned.predictor.actions().size.largest());
-        (learned.predictor, learned.rule, what)
-    } else {
-        (predictor.clone(), rule, "as it was, with the new costs".to_owned())
-    };
-    progress.say(&format!("the predictor {what}"));
-    Ok(Factored { predictor, latency: recorded.table.clone(), rule })
+    let chains = factored.source.as_ref().map(|source| &source.predictor.actions().source);
+    let depth = predictor.actions().depth;
+    let learned = learn(recorded, predictor.layout(), depth, chains, &stage, seed, progress)?;
+    let rates = [&measured, &learned.measured].map(|measured| measured.total().tokens_per_second());
+    if rates[1] <= rates[0] {
+        progress.say("the predictor as it was, with the new costs");
+        return Ok(kept);
+    }
+    let largest = learned.predictor.actions().size.largest();
+    progress.say(&format!("the predictor that learned again, sizes up to {largest}"));
+    let Fitted { predictor, rule, source, .. } = learned;
+    // A package keeps its files: what it decided, it goes on deciding.
+    let source = source.or(kept.source);
+    Ok(Factored { predictor, latency: table.clone(), rule, source })
 }
 
 /// A factored policy of the recordings, which chooses among the sizes that the table has costs for.
@@ -44,13 +57,14 @@ pub(super) fn learn(
     recorded: &Recorded,
     layout: &ObservationLayout,
     depth: DepthActions,
+    chains: Option<&SourceActions>,
     stage: &PredictorStage,
     seed: u64,
     progress: Progress,
 ) -> Result<Fitted> {
     let sizes = SizeActions { sizes: recorded.choices().sizes };
     let tables = size_tables(&sizes, recorded.constants(), stage);
-    let planned = tables.len() * stage.epochs;
+    let planned = (tables.len() + usize::from(chains.is_some())) * stage.epochs;
     let (mut task, mut epochs) = (progress.task("predictor", planned), 0);
     let mut observer = |_: &_, _| {
         epochs += 1;
@@ -58,7 +72,7 @@ pub(super) fn learn(
         true
     };
     let interrupt = Interrupt::default();
-    let fitted = fit(recorded, layout, depth, &tables, stage, seed, &interrupt, &mut observer)?;
+    let fitted = fit(recorded, layout, depth, &tables, chains, stage, seed, &interrupt, &mut observer)?;
     task.finish(&format!("sizes up to {}", fitted.predictor.actions().size.largest()));
     Ok(fitted)
 }

@@ -20,9 +20,9 @@ use self::pair::{go_on_learning, start};
 use crate::arguments::count;
 use crate::evaluate::{Contender, Prediction};
 use crate::recorded::Recorded;
+use crate::trainer::Pair;
 use crate::{Error, Result};
 use ltd_run::Progress;
-use ltd_run::config::StaticSetting;
 
 #[derive(Debug, Args)]
 pub(crate) struct RetargetArgs {
@@ -69,38 +69,39 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
         Policy::Factored(factored) => {
             package.retargeted(refit(factored, &recorded, args.seed, Progress::detect())?)?
         }
-        Policy::Pair { depth, size } => {
-            let pair = [depth.clone(), size.clone()];
-            if pair.iter().all(|choice| matches!(choice, Choice::Constant(_))) {
+        Policy::Pair { depth, size, source } => {
+            let pair = Pair { depth: depth.clone(), size: size.clone(), source: source.clone() };
+            if !pair.learns() {
                 let path = args.policy.display();
                 return Err(Error::Recorded(format!(
-                    "{path}: both decisions are constants: nothing can be fitted"
+                    "{path}: all decisions are constants: nothing can be fitted"
                 )));
             }
             let pair = start(pair, &recorded, args.seed, Progress::detect())?;
-            let [depth, size] = go_on_learning(pair, &recorded, args.steps, args.seed, Progress::detect())?;
+            let Pair { depth, size, source } =
+                go_on_learning(pair, &recorded, args.steps, args.seed, Progress::detect())?;
             let mut manifest = package.manifest.clone();
             manifest.latency_table_sha256 = Some(recorded.table_sha256.clone());
             manifest.move_to(&recorded.table.identity);
-            let policy = Policy::Pair { depth, size };
+            let policy = Policy::Pair { depth, size, source };
             note_choices(&mut manifest, &policy, &recorded);
             PolicyPackage { manifest, policy }
         }
     };
-    let constant = recorded.constants()[0];
+    let strongest = recorded.strongest();
     let predictions = recorded.predict(
         &mut [
             Contender::new("untouched", Box::new(Learned::of_policy(&package.policy))),
             Contender::new("retargeted", Box::new(Learned::of_policy(&retargeted.policy))),
         ],
-        StaticSetting { depth: constant.depth, size: constant.size },
+        strongest,
         interrupt,
     )?;
     let gain = predictions[1].gain;
     if gain <= 0.0 {
         let reason =
             format!("replay of held-out recordings predicts that it is {:.1} % slower", -100.0 * gain);
-        retargeted.manifest.fallback = Some(Fallback { depth: constant.depth, size: constant.size, reason });
+        retargeted.manifest.fallback = Some(strongest.fallback(reason));
     }
     ltd_export::write(&retargeted, &args.out)?;
     say!("{}", describe(&predictions, &recorded, retargeted.manifest.fallback.as_ref()))?;
@@ -111,7 +112,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
 fn note_choices(manifest: &mut Manifest, policy: &Policy, recorded: &Recorded) {
     let controller = Box::new(Learned::of_policy(policy));
     let chosen = recorded.measure(&mut [Contender::new("pair", controller)]).remove(0).total();
-    let (Policy::Pair { depth, size }, PolicyEntry::Pair { depth: depth_entry, size: size_entry }) =
+    let (Policy::Pair { depth, size, .. }, PolicyEntry::Pair { depth: depth_entry, size: size_entry, .. }) =
         (policy, &mut manifest.policy)
     else {
         return;
@@ -142,10 +143,9 @@ fn check_trace(path: &Path, trace: &Trace, package: &PolicyPackage) -> Result<()
 }
 
 fn describe(predictions: &[Prediction], recorded: &Recorded, fallback: Option<&Fallback>) -> String {
-    let constant = recorded.constants()[0];
-    let Prediction { best_constant, clairvoyant, .. } = &predictions[0];
+    let Prediction { opponent, clairvoyant, .. } = &predictions[0];
     let row = |name: &str, rate: f64| {
-        let (gain, regret) = (100.0 * (rate / best_constant - 1.0), 100.0 * (1.0 - rate / clairvoyant));
+        let (gain, regret) = (100.0 * (rate / opponent - 1.0), 100.0 * (1.0 - rate / clairvoyant));
         format!("| {name} | {rate:.1} | {gain:+.1} % | {regret:.1} % |")
     };
     let mut lines = vec![
@@ -155,13 +155,14 @@ fn describe(predictions: &[Prediction], recorded: &Recorded, fallback: Option<&F
             recorded.table.identity.machine,
             recorded.table.identity.dtype
         ),
-        "| policy | tokens/s | over best constant | regret |\n| --- | --- | --- | --- |".to_owned(),
-        row(&format!("best constant: depth {}, size {}", constant.depth, constant.size), *best_constant),
+        "| policy | tokens/s | over the strongest fixed setting | regret |\n| --- | --- | --- | --- |"
+            .to_owned(),
+        row(&format!("strongest fixed setting: {}", recorded.strongest()), *opponent),
     ];
     lines.extend(predictions.iter().map(|prediction| row(&prediction.name, prediction.tokens_per_second)));
     lines.push(row("clairvoyant", *clairvoyant));
     lines.extend(
-        fallback.map(|fallback| format!("\nthe package falls back to the constant: {}", fallback.reason)),
+        fallback.map(|fallback| format!("\nthe package falls back to that setting: {}", fallback.reason)),
     );
     lines.join("\n")
 }

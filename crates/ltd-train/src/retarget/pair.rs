@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use ltd_engine::{CycleStats, Learned};
-use ltd_env::{DepthEnv, Env, Interrupt, ReplayCycles, Reward, RewardMeter, SizeEnv, oracle, stream};
+use ltd_engine::{Controller, CycleStats, Learned};
+use ltd_env::{
+    DepthEnv, Env, Interrupt, ReplayCycles, Reward, RewardMeter, SizeEnv, SourceEnv, oracle, stream,
+};
 use ltd_policy::{Actions, Choice, FactoredPolicy, FrozenPolicy, ObservationLayout, PolicyKind};
 use rand::Rng;
 
@@ -11,6 +13,7 @@ use super::factored::learn as learn_factored;
 use crate::imitation::{examples, imitate};
 use crate::ppo::Learner;
 use crate::recorded::Recorded;
+use crate::trainer::Pair;
 use crate::{Error, Result};
 use ltd_run::Progress;
 use ltd_run::config::{Advantage, ImitationStage, NetArch, PpoConfig, PredictorStage, Preset};
@@ -20,72 +23,56 @@ const PROBES: usize = 32;
 
 /// The pair, or one that imitates a factored policy of the recordings if it is faster on them:
 /// where another largest size is worth it, a pair that cannot choose it has nothing to go on from.
-pub(super) fn start(
-    pair: [Choice; 2],
-    recorded: &Recorded,
-    seed: u64,
-    progress: Progress,
-) -> Result<[Choice; 2]> {
-    let [Choice::Learned(depth), Choice::Learned(size)] = &pair else { return Ok(pair) };
+/// What it drafts from is decided as before.
+pub(super) fn start(pair: Pair, recorded: &Recorded, seed: u64, progress: Progress) -> Result<Pair> {
+    let (Choice::Learned(depth), Choice::Learned(size)) = (&pair.depth, &pair.size) else { return Ok(pair) };
     let Actions::Depth(actions) = depth.actions() else { return Ok(pair) };
     let (stage, cap) = (PredictorStage::default(), depth.layout().depth_cap);
     let layout = ObservationLayout::named(&stage.layout, PolicyKind::Depth, depth.layout().beam_width, cap);
     let layout = layout.expect("invariant: a stage's default names a layout");
-    let fitted = learn_factored(recorded, &layout, *actions, &stage, seed, progress)?;
+    let fitted = learn_factored(recorded, &layout, *actions, None, &stage, seed, progress)?;
     let sizes = fitted.predictor.actions().size.clone();
     let mut teacher = Learned::from(FactoredPolicy::new(&fitted.predictor, &recorded.table, fitted.rule));
     let (depths, sizes) = ((depth.layout().clone(), *actions), (size.layout().clone(), sizes));
     let interrupt = &Interrupt::default();
     let examples = examples(&recorded.train, &mut teacher, depths, sizes, interrupt)?;
-    let imitation = [depth, size].into_iter().zip(&examples).map(|(policy, examples)| {
+    let mut imitation = pair.clone();
+    for (policy, examples) in [depth, size].into_iter().zip(&examples) {
         let hidden = policy.mlp().hidden_widths();
         let stage = ImitationStage::default();
-        Ok(Choice::Learned(imitate(examples, &hidden, stage, seed, interrupt, &mut |_| ())?.0))
-    });
-    let imitation: Vec<Choice> = imitation.collect::<Result<_>>()?;
-    let imitation: [Choice; 2] = imitation.try_into().expect("invariant: one for each decision");
+        imitation = imitation.with(imitate(examples, &hidden, stage, seed, interrupt, &mut |_| ())?.0);
+    }
     Ok(if throughput(&imitation, recorded) > throughput(&pair, recorded) { imitation } else { pair })
 }
 
-/// Both decisions after each policy among them learned `steps` more, first the depth's, against the
-/// other one. A policy that got no faster on the recordings it learned from stays as it was.
+/// All decisions after each policy among them learned `steps` more, one after another, against the
+/// others. A policy that got no faster on the recordings it learned from stays as it was.
 pub(super) fn go_on_learning(
-    [mut depth, mut size]: [Choice; 2],
+    mut pair: Pair,
     recorded: &Recorded,
     steps: usize,
     seed: u64,
     progress: Progress,
-) -> Result<[Choice; 2]> {
-    for kind in [PolicyKind::Depth, PolicyKind::Size] {
-        let choice = if kind == PolicyKind::Depth { &depth } else { &size };
-        let Choice::Learned(policy) = choice else { continue };
-        let controller = controller(&depth, &size);
-        let learned = Choice::Learned(learn(policy, controller, recorded, steps, seed, progress)?);
-        let changed = match kind {
-            PolicyKind::Depth => [learned, size.clone()],
-            PolicyKind::Size => [depth.clone(), learned],
-        };
-        if throughput(&changed, recorded) > throughput(&[depth.clone(), size.clone()], recorded) {
-            [depth, size] = changed;
+) -> Result<Pair> {
+    for kind in [PolicyKind::Depth, PolicyKind::Size, PolicyKind::Source] {
+        let Some(policy) = pair.learned(kind) else { continue };
+        let changed = pair.with(learn(policy, pair.controller(), recorded, steps, seed, progress)?);
+        if throughput(&changed, recorded) > throughput(&pair, recorded) {
+            pair = changed;
         }
     }
-    Ok([depth, size])
+    Ok(pair)
 }
 
-fn controller(depth: &Choice, size: &Choice) -> Learned {
-    Learned::new(depth, size).expect("invariant: a package's policies are where their kind belongs")
-}
-
-fn throughput([depth, size]: &[Choice; 2], recorded: &Recorded) -> f64 {
-    let controller = controller(depth, size);
-    let cycles = oracle::replay_parallel(&recorded.train, &recorded.costs, || Box::new(controller.clone()));
+fn throughput(pair: &Pair, recorded: &Recorded) -> f64 {
+    let cycles = oracle::replay_parallel(&recorded.train, &recorded.costs, || pair.controller());
     CycleStats::merged(&cycles).tokens_per_second()
 }
 
 /// One policy after `steps` more.
 fn learn(
     policy: &FrozenPolicy,
-    counterpart: Learned,
+    counterpart: Box<dyn Controller>,
     recorded: &Recorded,
     steps: usize,
     seed: u64,
@@ -95,10 +82,12 @@ fn learn(
     let cycles =
         ReplayCycles::new(Arc::clone(&recorded.train), recorded.costs.clone(), stream(seed, &name).random())?;
     let (layout, meter) = (policy.layout().clone(), RewardMeter::new(Reward::Gain));
-    let counterpart = Box::new(counterpart);
     let mut env: Box<dyn Env> = match policy.actions() {
         Actions::Depth(actions) => Box::new(DepthEnv::new(cycles, counterpart, *actions, layout, meter)),
         Actions::Size(actions) => Box::new(SizeEnv::new(cycles, counterpart, actions.clone(), layout, meter)),
+        Actions::Source(actions) => {
+            Box::new(SourceEnv::new(cycles, counterpart, actions.clone(), layout, meter))
+        }
     };
     let layers = policy.mlp().to_layers();
     let preset = Preset::Quick.ppo(policy.kind());

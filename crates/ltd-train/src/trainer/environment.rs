@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ltd_engine::{Controller, Sampler, Static, StopRule};
 use ltd_env::{
     CycleBackend, DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, ReplayCycles, RewardMeter, SizeEnv,
-    stream,
+    SourceEnv, stream,
 };
 use ltd_policy::{Actions, PolicyKind, SizeActions};
 use rand::Rng;
@@ -21,6 +21,7 @@ impl Trainer {
         Ok(match kind {
             PolicyKind::Depth => Actions::Depth(self.config.depth.actions),
             PolicyKind::Size => Actions::Size(self.sizes()?),
+            PolicyKind::Source => Actions::Source(self.config.source.chains.clone()),
         })
     }
 
@@ -43,6 +44,7 @@ impl Trainer {
         let ppo = match task.kind {
             PolicyKind::Depth => &self.config.depth.ppo,
             PolicyKind::Size => &self.config.size.ppo,
+            PolicyKind::Source => &self.config.source.ppo,
         };
         let advantage = if task.backend == Backend::Live { Advantage::Sampled } else { ppo.advantage };
         PpoConfig { advantage, ..ppo.clone() }
@@ -80,7 +82,7 @@ impl Trainer {
         task: PolicyTask,
         seed: u64,
     ) -> Result<Box<dyn Env>> {
-        // Of a counterpart, only the decision that is not learned here is ever asked.
+        // Of a counterpart, only the decisions that are not learned here are ever asked.
         let StaticSetting { depth, size } = self.config.evaluation.default;
         let counterpart: Box<dyn Controller> = match task.counterpart {
             Counterpart::RandomDepth(range) => Box::new(RandomDepth::new(range.min..=range.max, size, seed)),
@@ -91,6 +93,7 @@ impl Trainer {
         Ok(match self.actions(task.kind)? {
             Actions::Depth(actions) => Box::new(DepthEnv::new(cycles, counterpart, actions, layout, meter)),
             Actions::Size(actions) => Box::new(SizeEnv::new(cycles, counterpart, actions, layout, meter)),
+            Actions::Source(actions) => Box::new(SourceEnv::new(cycles, counterpart, actions, layout, meter)),
         })
     }
 }

@@ -1,14 +1,14 @@
-//! After all stages: which pair is fastest, which constant is its strongest opponent, and how all
-//! compare.
+//! After all stages: which policy is fastest, which fixed setting is its strongest opponent, and
+//! how all compare.
 
 use std::time::Instant;
 
 use ltd_env::oracle::Constant;
-use ltd_policy::{write_atomically, write_json};
+use ltd_policy::{CopyRule, write_atomically, write_json};
 
 use super::Trainer;
-use super::selection::{BEST_CONSTANT, Selection};
-use crate::evaluate::{Comparison, Contender, EAGLE_CONSTANT, GridPoint, Measurement, Summary};
+use super::selection::{BEST_CONSTANT, COPY_RULE, Opponents, Selection};
+use crate::evaluate::{Comparison, Contender, EAGLE_CONSTANT, FixedSetting, GridPoint, Measurement, Summary};
 use crate::metrics::{tags, validation_record};
 use crate::recorded::Recorded;
 use crate::{Error, Result};
@@ -16,6 +16,10 @@ use ltd_run::config::{Minutes, StaticSetting};
 
 /// Constants of replay that are measured live: where costs are known, few can be the fastest.
 const REPLAY_FINALISTS: usize = 6;
+/// Rules of copies of replay that are measured live beside them.
+const RULE_FINALISTS: usize = 4;
+/// Without recordings, matches and chains of the rules that are tried with the best constant.
+const RULES: ([usize; 5], [usize; 3]) = ([1, 2, 3, 4, 6], [4, 8, 16]);
 /// Constants that stay in the search until all validation prompts were decoded.
 const FINALISTS: usize = 3;
 
@@ -26,8 +30,8 @@ impl Trainer {
         if path.is_file() {
             return std::fs::read_to_string(&path).map_err(|source| Error::Io { path, source });
         }
-        let (best_constant, grid) = self.best_constant()?;
-        let selection = self.select(best_constant)?;
+        let (opponents, grid) = self.opponents()?;
+        let selection = self.select(&opponents)?;
         let mut contenders = vec![
             Contender::autoregressive(),
             Contender::whole_beam("eagle-default", self.config.evaluation.default),
@@ -36,14 +40,15 @@ impl Trainer {
             let Constant { depth, size, .. } = recorded.best_whole_beam(&self.interrupt)?;
             contenders.push(Contender::whole_beam(EAGLE_CONSTANT, StaticSetting { depth, size }));
         }
-        contenders.push(Contender::constant(BEST_CONSTANT, best_constant));
+        contenders.push(Contender::fixed(BEST_CONSTANT, opponents.constant));
+        contenders.push(Contender::fixed(COPY_RULE, opponents.rule));
         let candidates = selection.candidates.iter();
         contenders
             .extend(candidates.map(|candidate| Contender::new(candidate.kind(), candidate.controller())));
         let limit = self.config.evaluation.max_minutes.map(Minutes::duration);
         let measured =
             self.arena().measure("comparison", &mut contenders, &self.prompts.evaluation, limit)?;
-        let summary = self.summary(selection, best_constant, grid, &measured);
+        let summary = self.summary(selection, opponents, grid, &measured);
         let text = summary.to_markdown();
         self.write_final_curves(&summary)?;
         write_json(&self.run.summary_json(), &summary)?;
@@ -54,7 +59,7 @@ impl Trainer {
     fn summary(
         &self,
         selection: Selection,
-        best_constant: StaticSetting,
+        opponents: Opponents,
         grid: Vec<GridPoint>,
         measured: &[Measurement],
     ) -> Summary {
@@ -62,12 +67,14 @@ impl Trainer {
             let place = measured.iter().position(|measurement| measurement.name == name);
             place.expect("invariant: all of these were measured")
         };
-        let constant = &measured[named(BEST_CONSTANT)];
-        let contenders: Vec<Comparison> =
-            measured.iter().map(|measurement| Comparison::new(measurement, &measured[0], constant)).collect();
+        let [constant, rule] = [BEST_CONSTANT, COPY_RULE].map(|name| &measured[named(name)]);
+        let row =
+            |measurement| Comparison::new(measurement, &measured[0], constant).beside(measurement, rule);
+        let contenders: Vec<Comparison> = measured.iter().map(row).collect();
         let chosen = &selection.candidates[selection.fastest];
-        let ships = if selection.fallback.is_some() { BEST_CONSTANT } else { chosen.kind() };
-        let speedup_vs_static = contenders[named(ships)].speedup_vs_static;
+        let ships = if selection.fallback.is_some() { opponents.strongest().0 } else { chosen.kind() };
+        let shipped = &contenders[named(ships)];
+        let (speedup_vs_static, speedup_vs_copies) = (shipped.speedup_vs_static, shipped.speedup_vs_copies);
         Summary {
             run: self.run.path().display().to_string(),
             command: self.provenance.command.clone(),
@@ -78,59 +85,84 @@ impl Trainer {
             stage: chosen.stage.clone(),
             ships: ships.to_owned(),
             fallback: selection.fallback,
-            best_constant,
+            best_constant: opponents.constant,
+            copy_rule: opponents.rule,
             speedup_vs_static,
+            speedup_vs_copies,
             contenders,
             predictions: selection.predictions,
             grid,
         }
     }
 
-    /// The fastest constant: of the configured grid, or with recordings of those that are fastest
-    /// in replay.
-    fn best_constant(&self) -> Result<(StaticSetting, Vec<GridPoint>)> {
+    /// The fastest constant and the fastest rule of copies: of the configured grid, or with
+    /// recordings of those that are fastest in replay. All that were tried, fastest first.
+    fn opponents(&self) -> Result<(Opponents, Vec<GridPoint>)> {
         let grid = match &self.recorded {
             Some(recorded) => self.search_replayed(recorded)?,
             None => self.search_grid()?,
         };
-        let GridPoint { depth, size, .. } = grid[0];
-        self.progress.say(&format!("constants  fastest is depth {depth}, size {size}"));
-        Ok((StaticSetting { depth, size }, grid))
+        let first = |copies: bool| grid.iter().find(|point| point.setting.copies.is_some() == copies);
+        let both = "invariant: constants and rules were measured";
+        let opponents = Opponents {
+            constant: first(false).expect(both).setting,
+            rule: first(true).expect(both).setting,
+            rule_is_stronger: grid[0].setting.copies.is_some(),
+        };
+        let Opponents { constant, rule, .. } = opponents;
+        self.progress.say(&format!("constants  fastest is {constant}; with copies {rule}"));
+        Ok((opponents, grid))
     }
 
-    /// The constants that are fastest in replay, by what replay says of them at the times that
-    /// their cycles take on the validation prompts: recordings hold more text than can be decoded
-    /// here, live cycles tell the costs.
+    /// The constants and rules that are fastest in replay, by what replay says of them at the times
+    /// that their cycles take on the validation prompts: recordings hold more text than can be
+    /// decoded here, live cycles tell the costs.
     fn search_replayed(&self, recorded: &Recorded) -> Result<Vec<GridPoint>> {
-        let constants: Vec<Constant> = recorded.constants().iter().copied().take(REPLAY_FINALISTS).collect();
-        let mut contenders: Vec<Contender> = constants
-            .iter()
-            .map(|constant| contender(StaticSetting { depth: constant.depth, size: constant.size }))
-            .collect();
+        let constants = recorded.constants().iter().take(REPLAY_FINALISTS);
+        let constants =
+            constants.map(|constant| (FixedSetting::from(*constant), constant.tokens_per_second()));
+        let rules = recorded.rules().iter().take(RULE_FINALISTS);
+        let rules = rules.map(|rule| (FixedSetting::from(*rule), rule.constant.tokens_per_second()));
+        let settings: Vec<(FixedSetting, f64)> = constants.chain(rules).collect();
+        let mut contenders: Vec<Contender> =
+            settings.iter().map(|(setting, _)| contender(*setting)).collect();
         let limit = self.config.evaluation.validation_max_minutes.map(Minutes::duration);
         let prompts = &self.prompts.validation;
         let measured = self.arena().measure("constants", &mut contenders, prompts, limit)?;
         let mut grid: Vec<(f64, GridPoint)> = Vec::new();
-        for (constant, measured) in constants.iter().zip(&measured) {
-            let at_live_times = constant.tokens_per_second() / measured.slowdown();
+        for ((setting, replayed), measured) in settings.into_iter().zip(&measured) {
+            let at_live_times = replayed / measured.slowdown();
             let tokens_per_second = measured.total().tokens_per_second();
-            let (depth, size) = (constant.depth, constant.size);
-            let point = GridPoint { depth, size, tokens_per_second, at_live_times: Some(at_live_times) };
+            let point = GridPoint { setting, tokens_per_second, at_live_times: Some(at_live_times) };
             grid.push((at_live_times, point));
         }
         grid.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         Ok(grid.into_iter().map(|(_, point)| point).collect())
     }
 
-    /// The configured grid by successive halving: all settings decode the first validation prompts,
-    /// the better half decodes further ones, until a few are left that decode all.
+    /// The configured grid, then rules of copies with the best constant's trees.
     fn search_grid(&self) -> Result<Vec<GridPoint>> {
         let settings = self.config.evaluation.grid.settings(self.engine.beam_width());
+        let mut points = self.halve("constants", settings.into_iter().map(FixedSetting::from).collect())?;
+        let trees = points[0].setting;
+        let (matches, chains) = RULES;
+        let rules = matches
+            .into_iter()
+            .flat_map(|match_length| chains.into_iter().map(move |chain| CopyRule { match_length, chain }));
+        let rules = rules.map(|rule| FixedSetting { copies: Some(rule), ..trees });
+        points.extend(self.halve("copy rules", rules.collect())?);
+        points.sort_by(|a, b| b.tokens_per_second.total_cmp(&a.tokens_per_second));
+        Ok(points)
+    }
+
+    /// Settings by successive halving: all decode the first validation prompts, the better half
+    /// decodes further ones, until a few are left that decode all.
+    fn halve(&self, name: &str, settings: Vec<FixedSetting>) -> Result<Vec<GridPoint>> {
         let limit = self.config.evaluation.validation_max_minutes.map(Minutes::duration);
         let start = Instant::now();
-        let mut field: Vec<(StaticSetting, Measurement)> =
+        let mut field: Vec<(FixedSetting, Measurement)> =
             settings.into_iter().map(|setting| (setting, Measurement::default())).collect();
-        let mut eliminated: Vec<(StaticSetting, Measurement)> = Vec::new();
+        let mut eliminated: Vec<(FixedSetting, Measurement)> = Vec::new();
         let mut prompts = &self.prompts.validation[..];
         while !prompts.is_empty() {
             let last_round = field.len() <= FINALISTS;
@@ -138,7 +170,7 @@ impl Trainer {
             let mut contenders: Vec<Contender> =
                 field.iter().map(|(setting, _)| contender(*setting)).collect();
             let rest = limit.map(|limit| limit.saturating_sub(start.elapsed()));
-            let measured = match self.arena().measure("constants", &mut contenders, now, rest) {
+            let measured = match self.arena().measure(name, &mut contenders, now, rest) {
                 // An answer without a token tells nothing of any setting: the next prompt may.
                 Err(Error::NothingMeasured { .. }) if !later.is_empty() => {
                     prompts = later;
@@ -161,8 +193,7 @@ impl Trainer {
             prompts = later;
         }
         let points = field.iter().chain(&eliminated).map(|(setting, measured)| GridPoint {
-            depth: setting.depth,
-            size: setting.size,
+            setting: *setting,
             tokens_per_second: measured.total().tokens_per_second(),
             at_live_times: None,
         });
@@ -179,6 +210,6 @@ impl Trainer {
     }
 }
 
-fn contender(setting: StaticSetting) -> Contender {
-    Contender::constant(format!("depth {}, size {}", setting.depth, setting.size), setting)
+fn contender(setting: FixedSetting) -> Contender {
+    Contender::fixed(setting.to_string(), setting)
 }

@@ -1,17 +1,18 @@
 //! The stage in which the pair imitates the factored policy.
 
 use ltd_engine::Learned;
-use ltd_policy::{Factored, FactoredPolicy, Manifest, Policy, PolicyEntry, PolicyKind, write_json};
+use ltd_policy::{Factored, FactoredPolicy, Manifest, Policy, PolicyKind, write_json};
 
 use super::Trainer;
 use crate::evaluate::Contender;
-use crate::imitation::{examples, imitate};
+use crate::imitation::{examples, imitate, source_examples};
+use crate::predictor::Walks;
 use crate::run::StageFolder;
 use crate::{Error, Result};
 use ltd_run::config::{ImitationStage, Stage};
 
 impl Trainer {
-    /// Teaches both policies of the pair what the factored policy decides at every recorded
+    /// Teaches the policies of the pair what the factored policy decides at every recorded
     /// position. A stage that is interrupted begins anew: it takes seconds.
     pub(super) fn imitate(
         &mut self,
@@ -20,40 +21,49 @@ impl Trainer {
         folder: &StageFolder,
     ) -> Result<()> {
         let recorded = self.recorded.as_ref().expect("invariant: the configuration was checked");
-        let mut teacher = Learned::from(FactoredPolicy::of(&self.factored()?));
-        let (depth, size) = (&self.config.depth, &self.config.size);
-        let examples = examples(
+        let factored = self.factored()?;
+        let mut teacher = Learned::from(FactoredPolicy::of(&factored));
+        let (depth, size, seed) = (&self.config.depth, &self.config.size, self.config.seed);
+        let [of_depth, of_size] = examples(
             &recorded.train,
             &mut teacher,
             (self.config.layout(PolicyKind::Depth), depth.actions),
             (self.config.layout(PolicyKind::Size), self.sizes()?),
             &self.interrupt,
         )?;
-        let mut task = self.progress.task(&stage.name, 2 * imitation.epochs);
+        let mut lessons = vec![("depths", of_depth, &depth.ppo), ("sizes", of_size, &size.ppo)];
+        if let Some(source) = &factored.source {
+            let chains = &source.predictor.actions().source;
+            let (trees, interrupt) = (recorded.shape(), &self.interrupt);
+            let walks = Walks::through(&recorded.train, &recorded.costs, chains, trees, seed, interrupt)?;
+            let layout = self.config.layout(PolicyKind::Source);
+            let examples = source_examples(&walks, &mut teacher, layout, chains)?;
+            lessons.push(("sources", examples, &self.config.source.ppo));
+        }
+        let planned = lessons.len() * imitation.epochs;
+        let mut task = self.progress.task(&stage.name, planned);
         let (mut pair, mut done) = (self.pair.clone(), 0);
         let mut agreements = Vec::new();
-        for (examples, ppo) in examples.iter().zip([&depth.ppo, &size.ppo]) {
+        for (name, examples, ppo) in &lessons {
             let mut observer = |_| {
                 done += 1;
-                task.update(done, done as f64 / (2 * imitation.epochs) as f64, "epochs");
+                task.update(done, done as f64 / planned as f64, "epochs");
             };
-            let (hidden, seed) = (&ppo.net_arch.pi, self.config.seed);
+            let hidden = &ppo.net_arch.pi;
             let (policy, agreement) =
                 imitate(examples, hidden, imitation, seed, &self.interrupt, &mut observer)?;
             pair = pair.with(policy);
-            agreements.push(format!("{:.1} % of {}", 100.0 * agreement, examples.len()));
+            agreements.push(format!("{:.1} % of {} {name}", 100.0 * agreement, examples.len()));
         }
         let measured = recorded.measure(&mut [Contender::new("pair", pair.controller())]).remove(0);
         task.finish(&format!(
-            "{:.1} tokens/s on the held-out recordings; decides as the factored policy does in {} depths and {} sizes",
+            "{:.1} tokens/s on the held-out recordings; decides as the factored policy does in {}",
             measured.total().tokens_per_second(),
-            agreements[0],
-            agreements[1]
+            agreements.join(", ")
         ));
         let table_sha256 = recorded.table_sha256.clone();
-        let [depth, size] = pair.save(folder, &measured)?;
-        let manifest =
-            self.manifest(PolicyEntry::Pair { depth, size }, &stage.name, &measured, Some(table_sha256));
+        let entry = pair.save(folder, &measured)?;
+        let manifest = self.manifest(entry, &stage.name, &measured, Some(table_sha256));
         write_json(&folder.manifest(), &manifest)?;
         self.pair = pair;
         // A place of its own on the axis of the run's curves.

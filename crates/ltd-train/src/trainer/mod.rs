@@ -20,7 +20,7 @@ use ltd_engine::{Engine, StopRule};
 use ltd_run::Interrupt;
 
 use checkpoint::Checkpoint;
-use pair::Pair;
+pub(crate) use pair::Pair;
 pub(crate) use recorded::check_given;
 
 use crate::Result;

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use ltd_policy::{Factored, ObservationLayout, PolicyEntry, PolicyKind, write_atomically, write_json};
+use ltd_policy::{
+    Factored, FactoredSource, FactoredSourceEntry, ObservationLayout, PolicyEntry, PolicyKind,
+    write_atomically, write_json,
+};
 
 use super::Trainer;
 use crate::Result;
@@ -23,7 +26,9 @@ impl Trainer {
         let recorded = self.recorded.as_ref().expect("invariant: the configuration was checked");
         let layout = self.predictor_layout(predictor);
         let tables = size_tables(&self.config.size.sizes, recorded.constants(), predictor);
-        let planned = tables.len() * predictor.epochs;
+        let chains = predictor.source.then_some(&self.config.source.chains);
+        let fits = tables.len() + usize::from(chains.is_some());
+        let planned = fits * predictor.epochs;
         self.curves.begin_stage(&stage.name, folder.path())?;
         let mut task = self.progress.task(&stage.name, planned);
         let (started, mut written, mut epochs) = (Instant::now(), Ok(()), 0);
@@ -41,11 +46,16 @@ impl Trainer {
         };
         let depth = self.config.depth.actions;
         let (seed, interrupt) = (self.config.seed, &self.interrupt);
-        let fitted = fit(recorded, &layout, depth, &tables, predictor, seed, interrupt, &mut observer);
+        let fitted =
+            fit(recorded, &layout, depth, &tables, chains, predictor, seed, interrupt, &mut observer);
         written?;
-        let Fitted { predictor: trained, rule, measured } = fitted?;
+        let Fitted { predictor: trained, rule, source, measured } = fitted?;
+        let copies = match &source {
+            Some(source) => format!("copies by a margin of {:.2}", source.margin),
+            None => "no copies".to_owned(),
+        };
         task.finish(&format!(
-            "{:.1} tokens/s on the held-out recordings, lambda {:.1}, margin {:.2}, sizes up to {}",
+            "{:.1} tokens/s on the held-out recordings, lambda {:.1}, margin {:.2}, sizes up to {}, {copies}",
             measured.total().tokens_per_second(),
             rule.tokens_per_second,
             rule.margin,
@@ -54,7 +64,7 @@ impl Trainer {
 
         let table_sha256 = recorded.table_sha256.clone();
         let latency = recorded.table.clone();
-        let entry = save(&Factored { predictor: trained, latency, rule }, folder)?;
+        let entry = save(&Factored { predictor: trained, latency, rule, source }, folder)?;
         let manifest = self.manifest(entry, &stage.name, &measured, Some(table_sha256));
         write_json(&folder.manifest(), &manifest)?;
         // A place of its own on the axis of the run's curves.
@@ -77,6 +87,15 @@ fn save(factored: &Factored, folder: &StageFolder) -> Result<PolicyEntry> {
     let (file, latency_table) = ("factored.safetensors".to_owned(), "latency.json".to_owned());
     write_atomically(&folder.path().join(&file), &factored.predictor.to_bytes())?;
     factored.latency.write(&folder.path().join(&latency_table))?;
+    let source = match &factored.source {
+        None => None,
+        Some(FactoredSource { predictor, margin }) => {
+            let file = "factored-source.safetensors".to_owned();
+            write_atomically(&folder.path().join(&file), &predictor.to_bytes())?;
+            let (layout, outcomes) = (predictor.layout().clone(), predictor.actions().clone());
+            Some(FactoredSourceEntry { file, layout, outcomes, margin: *margin })
+        }
+    };
     Ok(PolicyEntry::Factored {
         file,
         layout: factored.predictor.layout().clone(),
@@ -84,5 +103,6 @@ fn save(factored: &Factored, folder: &StageFolder) -> Result<PolicyEntry> {
         latency_table,
         tokens_per_second: factored.rule.tokens_per_second,
         margin: factored.rule.margin,
+        source,
     })
 }

@@ -1,5 +1,5 @@
 //! Which policies are worth shipping: candidates of all stages against each other and against the
-//! best constant.
+//! strongest setting that does not change.
 
 use ltd_engine::{Controller, Learned};
 use ltd_policy::{Fallback, Manifest, Policy, write_json};
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Trainer;
 use crate::Result;
-use crate::evaluate::{Contender, Measurement, Prediction};
-use ltd_run::config::{Minutes, StaticSetting};
+use crate::evaluate::{Contender, FixedSetting, Measurement, Prediction};
+use ltd_run::config::Minutes;
 use ltd_run::statistics::ratio_interval;
 
 /// What a stage left.
@@ -34,12 +34,32 @@ pub(super) struct Selection {
 struct Selected {
     /// The stage whose policies are fastest on the validation prompts.
     stage: String,
-    /// Throughput of each stage's policies there, and of the best constant.
+    /// Throughput of each stage's policies there, and of the strongest fixed setting.
     tokens_per_second: Vec<(String, f64)>,
 }
 
 /// Name of the fastest constant among contenders.
 pub(super) const BEST_CONSTANT: &str = "best-constant";
+/// Name of the fastest rule of copies.
+pub(super) const COPY_RULE: &str = "copy-rule";
+
+/// The strongest settings that do not change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opponents {
+    /// The fastest constant trees.
+    pub(super) constant: FixedSetting,
+    /// The fastest rule of copies, with the trees between them.
+    pub(super) rule: FixedSetting,
+    /// Whether the rule is the faster of the two.
+    pub(super) rule_is_stronger: bool,
+}
+
+impl Opponents {
+    /// The faster of the two, with its name.
+    pub(super) fn strongest(&self) -> (&'static str, FixedSetting) {
+        if self.rule_is_stronger { (COPY_RULE, self.rule) } else { (BEST_CONSTANT, self.constant) }
+    }
+}
 
 impl Candidate {
     /// `pair` or `factored`.
@@ -56,8 +76,10 @@ impl Candidate {
 }
 
 impl Trainer {
-    /// Measures the candidates and the best constant side by side on the validation prompts.
-    pub(super) fn select(&self, constant: StaticSetting) -> Result<Selection> {
+    /// Measures the candidates and the strongest fixed setting side by side on the validation
+    /// prompts.
+    pub(super) fn select(&self, opponents: &Opponents) -> Result<Selection> {
+        let (name, strongest) = opponents.strongest();
         let mut candidates = self.candidates()?;
         if let Some(recorded) = &self.recorded {
             let measured = recorded.measure(&mut contenders(&candidates));
@@ -65,13 +87,13 @@ impl Trainer {
             candidates = picked(candidates, &best);
         }
         let mut field = contenders(&candidates);
-        field.push(Contender::constant(BEST_CONSTANT, constant));
+        field.push(Contender::fixed(name, strongest));
         let limit = self.config.evaluation.validation_max_minutes.map(Minutes::duration);
         let prompts = &self.prompts.validation;
         let mut measured = self.arena().measure("selection", &mut field, prompts, limit)?;
         let rates: Vec<(String, f64)> =
             measured.iter().map(|m| (m.name.clone(), m.total().tokens_per_second())).collect();
-        let against = measured.pop().expect("invariant: the constant was measured");
+        let against = measured.pop().expect("invariant: the setting was measured");
         let best = best_of_each_kind(&candidates, &measured);
         let (candidates, measured) = (picked(candidates, &best), picked(measured, &best));
         let mut predictions: Vec<Prediction> = match &self.recorded {
@@ -79,7 +101,7 @@ impl Trainer {
                 let named = candidates
                     .iter()
                     .map(|candidate| Contender::new(candidate.kind(), candidate.controller()));
-                recorded.predict(&mut named.collect::<Vec<_>>(), constant, &self.interrupt)?
+                recorded.predict(&mut named.collect::<Vec<_>>(), strongest, &self.interrupt)?
             }
             None => Vec::new(),
         };
@@ -97,12 +119,11 @@ impl Trainer {
         let fastest = (0..candidates.len()).max_by(by_gain).expect("invariant: a run has a stage");
         let chosen = &candidates[fastest];
         let reason = gains[fastest].reason_to_fall_back();
-        let fallback = reason.map(|reason| Fallback { depth: constant.depth, size: constant.size, reason });
+        let fallback = reason.map(|reason| strongest.fallback(reason));
         self.progress.say(&match &fallback {
-            Some(fallback) => format!(
-                "selection  the package will use the constant depth {}, size {}: {}",
-                fallback.depth, fallback.size, fallback.reason
-            ),
+            Some(fallback) => {
+                format!("selection  the package will use {strongest}: {}", fallback.reason)
+            }
             None => format!(
                 "selection  the package will use the {} policy of stage {}",
                 chosen.kind(),
@@ -169,7 +190,7 @@ fn picked<T>(items: Vec<T>, places: &[usize]) -> Vec<T> {
     places.iter().map(|&place| items[place].take().expect("invariant: places differ")).collect()
 }
 
-/// What a policy gains over the best constant.
+/// What a policy gains over the strongest fixed setting.
 struct Gain {
     /// On the held-out recordings, at the times of live cycles; `None` without recordings.
     predicted: Option<f64>,
@@ -181,12 +202,12 @@ struct Gain {
 }
 
 impl Gain {
-    fn new(predicted: Option<f64>, measured: &Measurement, constant: &Measurement) -> Self {
+    fn new(predicted: Option<f64>, measured: &Measurement, fixed: &Measurement) -> Self {
         let rate = |measurement: &Measurement| measurement.total().tokens_per_second();
-        let (_, most) = ratio_interval(&measured.prompts, &constant.prompts);
+        let (_, most) = ratio_interval(&measured.prompts, &fixed.prompts);
         Self {
             predicted,
-            measured: rate(measured) / rate(constant) - 1.0,
+            measured: rate(measured) / rate(fixed) - 1.0,
             at_most: most - 1.0,
             prompts: measured.prompts.len(),
         }
@@ -198,7 +219,7 @@ impl Gain {
         self.predicted.unwrap_or(self.measured)
     }
 
-    /// Why the best constant should ship instead, if it should.
+    /// Why the fixed setting should ship instead, if it should.
     fn reason_to_fall_back(&self) -> Option<String> {
         if let Some(predicted) = self.predicted.filter(|gain| *gain <= 0.0) {
             let percent = -100.0 * predicted;
@@ -217,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_is_no_faster_than_the_constant_falls_back_to_it() {
+    fn whatever_is_no_faster_than_the_fixed_setting_falls_back_to_it() {
         let reason = |predicted, measured, at_most| {
             Gain { predicted, measured, at_most, prompts: 8 }.reason_to_fall_back()
         };

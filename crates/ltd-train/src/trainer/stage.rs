@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ltd_console::count;
 use ltd_engine::CycleStats;
 use ltd_env::{Env, Step};
-use ltd_policy::{Choice, FrozenPolicy, PolicyKind};
+use ltd_policy::{FrozenPolicy, PolicyKind};
 
 use super::Trainer;
 use super::checkpoint::StageState;
@@ -257,13 +257,9 @@ struct Incumbent {
 impl Trainer {
     /// The policy that a stage goes on with, if an earlier one left any.
     fn incumbent(&self, kind: PolicyKind) -> Result<Option<Incumbent>> {
-        let choice = match kind {
-            PolicyKind::Depth => &self.pair.depth,
-            PolicyKind::Size => &self.pair.size,
-        };
         let finished = &self.plan[..self.checkpoint.finished_stages];
         let last = finished.iter().rev().find(|finished| finished.leaves(kind));
-        let (Choice::Learned(policy), Some(last)) = (choice, last) else { return Ok(None) };
+        let (Some(policy), Some(last)) = (self.pair.learned(kind), last) else { return Ok(None) };
         let folder = self.run.stage(last);
         let path = if last.policy().is_some() { folder.networks() } else { folder.manifest() };
         let networks = last.policy().is_some().then(|| TensorFile::read(&path)).transpose()?;

@@ -45,10 +45,9 @@ impl Trainer {
             total.mean_size(),
         ));
         copy(&folder.candidate_networks(&names[best]), &folder.networks())?;
-        let [depth, size] = pairs[best].save(folder, &measured[best])?;
+        let entry = pairs[best].save(folder, &measured[best])?;
         let table = self.recorded.as_ref().filter(|_| task.backend == Backend::Replay);
         let table_sha256 = table.map(|recorded| recorded.table_sha256.clone());
-        let entry = PolicyEntry::Pair { depth, size };
         let manifest = self.manifest(entry, &stage.name, &measured[best], table_sha256);
         write_json(&folder.manifest(), &manifest)?;
 

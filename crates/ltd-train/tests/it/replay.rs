@@ -184,8 +184,8 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
     assert_eq!(predictions.len(), 2);
     for prediction in predictions {
         let rate = |field: &str| prediction[field].as_f64().expect("a rate");
-        assert!(rate("clairvoyant") >= rate("best_constant"), "{prediction}");
-        assert!((rate("tokens_per_second") / rate("best_constant") - 1.0 - rate("gain")).abs() < 1e-9);
+        assert!(rate("clairvoyant") >= rate("opponent"), "{prediction}");
+        assert!((rate("tokens_per_second") / rate("opponent") - 1.0 - rate("gain")).abs() < 1e-9);
         assert!(rate("gain_at_live_times") > -1.0);
     }
     assert!(summary.contains("Replay of held-out recordings: factored"), "{summary}");

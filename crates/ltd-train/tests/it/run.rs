@@ -62,7 +62,7 @@ fn a_run_leaves_policies_curves_and_a_comparison() {
         let path = run.join("stages").join(stage);
         let manifest = Manifest::load(&path.join("stage.json")).expect("a manifest");
         let policy = manifest.load_policy(&path).expect("policies");
-        let Policy::Pair { depth, size } = policy else { panic!("a pair") };
+        let Policy::Pair { depth, size, .. } = policy else { panic!("a pair") };
         let learned = if learned == "size" { size } else { depth };
         assert!(matches!(learned, Choice::Learned(_)), "{stage}");
         let left: Vec<_> = std::fs::read_dir(&path).expect("the folder").flatten().collect();

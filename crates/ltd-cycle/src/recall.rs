@@ -1,0 +1,149 @@
+//! What a sequence remembers for the choice of what to draft from.
+
+use ltd_policy::{DraftSource, LONGEST_MATCH, SourceSummary};
+use serde::{Deserialize, Serialize};
+
+use crate::{CopySource, CycleOutcome, Occurrence};
+
+/// Weight of the last cycle in what cycles yielded lately.
+const LAST: f32 = 0.25;
+/// Accepted tokens that are expected of either source before its first cycle.
+const BEFORE: f32 = 1.0;
+
+/// Draft tokens that the latest cycles of a sequence accepted, by source.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Yields {
+    copied: f32,
+    drafted: f32,
+}
+
+impl Default for Yields {
+    fn default() -> Self {
+        Self { copied: BEFORE, drafted: BEFORE }
+    }
+}
+
+impl Yields {
+    /// Notes a cycle. A step of plain decoding tells nothing of either source.
+    pub fn observe(&mut self, outcome: &CycleOutcome) {
+        let lately = match outcome.source {
+            DraftSource::Tree => &mut self.drafted,
+            DraftSource::Copy { .. } if outcome.verification_size > 0 => &mut self.copied,
+            DraftSource::Copy { .. } => return,
+        };
+        *lately += LAST * (outcome.acceptance_length() as f32 - 1.0 - *lately);
+    }
+}
+
+/// What is known before a cycle: `found` is the earlier occurrence of the latest tokens of
+/// `context_length` tokens and the root, of which the first `prompt_len` are the prompt's and the
+/// draft has not read the last `unread`.
+pub fn source_summary(
+    found: Option<Occurrence>,
+    context_length: usize,
+    prompt_len: usize,
+    unread: usize,
+    yields: Yields,
+) -> SourceSummary {
+    let summary = SourceSummary {
+        context_length,
+        unread,
+        copied_lately: yields.copied,
+        drafted_lately: yields.drafted,
+        ..SourceSummary::default()
+    };
+    let Some(Occurrence { length, end, occurrences, agreeing }) = found else { return summary };
+    SourceSummary {
+        match_length: length,
+        occurrences,
+        agreeing,
+        distance: context_length + 1 - end,
+        in_prompt: end <= prompt_len,
+        ..summary
+    }
+}
+
+/// The text of a sequence, ready to be copied from, and what its cycles yielded lately.
+#[derive(Debug, Clone)]
+pub struct Recall {
+    text: CopySource,
+    prompt_len: usize,
+    yields: Yields,
+}
+
+impl Recall {
+    /// Of a sequence whose prompt has so many tokens; of none of them yet.
+    pub fn new(prompt_len: usize) -> Self {
+        Self { text: CopySource::new(LONGEST_MATCH), prompt_len, yields: Yields::default() }
+    }
+
+    /// Reads what it has not read of the certain tokens and the root after them.
+    pub fn read(&mut self, tokens: &[u32], root: u32) {
+        let known = self.text.tokens().len();
+        // Asked again, it knows the root too.
+        if let Some(new) = tokens.get(known..) {
+            self.text.extend(new);
+            self.text.extend(&[root]);
+        }
+    }
+
+    /// What is known now, if the draft has not read the last `unread` tokens.
+    pub fn summary(&self, unread: usize) -> SourceSummary {
+        let context_length = self.text.tokens().len().saturating_sub(1);
+        source_summary(self.text.find(), context_length, self.prompt_len, unread, self.yields)
+    }
+
+    /// The `length` tokens to copy; none if the last token is new.
+    pub fn chain(&self, length: usize) -> Vec<u32> {
+        self.text.find().map(|found| self.text.chain(found, length)).unwrap_or_default()
+    }
+
+    /// Notes what a cycle yielded.
+    pub fn observe(&mut self, outcome: &CycleOutcome) {
+        self.yields.observe(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(source: DraftSource, accepted: usize, size: usize) -> CycleOutcome {
+        CycleOutcome {
+            source,
+            accepted_ids: vec![0; accepted + 1],
+            verification_size: size,
+            ..CycleOutcome::default()
+        }
+    }
+
+    #[test]
+    fn a_summary_says_where_the_latest_tokens_were_said() {
+        let mut recall = Recall::new(4);
+        // The root is read with the tokens before it, and once.
+        recall.read(&[5, 6, 7, 8, 5], 6);
+        recall.read(&[5, 6, 7, 8, 5], 6);
+        let summary = recall.summary(3);
+        assert_eq!((summary.match_length, summary.distance, summary.in_prompt), (2, 4, true));
+        assert_eq!((summary.context_length, summary.unread), (5, 3));
+        assert_eq!(recall.chain(6), [7, 8, 5, 6, 7, 8]);
+        recall.read(&[5, 6, 7, 8, 5, 6], 9);
+        assert_eq!(recall.summary(1).match_length, 0);
+        assert_eq!(recall.chain(3), [0; 0]);
+    }
+
+    #[test]
+    fn yields_are_of_the_latest_cycles_of_each_source() {
+        let mut recall = Recall::new(1);
+        let lately = |recall: &Recall| {
+            let summary = recall.summary(1);
+            (summary.copied_lately, summary.drafted_lately)
+        };
+        recall.observe(&outcome(DraftSource::Tree, 5, 8));
+        assert_eq!(lately(&recall), (1.0, 2.0));
+        recall.observe(&outcome(DraftSource::Copy { chain: 8 }, 0, 8));
+        assert_eq!(lately(&recall), (0.75, 2.0));
+        recall.observe(&outcome(DraftSource::Copy { chain: 0 }, 0, 0));
+        assert_eq!(lately(&recall), (0.75, 2.0));
+    }
+}

@@ -1,0 +1,129 @@
+//! How much longer a tokenizer's steps make a text.
+//!
+//! A file of some kilobytes can ask for steps each of which doubles the text: the library would take
+//! all memory of the machine, and abort.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Bytes made of one byte at most. Published tokenizers make fewer than a hundred.
+const MOST: f64 = 4096.0;
+/// The most that a table of replacements makes of a byte (U+FDFA in Unicode's NFKC is 18
+/// characters).
+const OF_A_TABLE: f64 = 32.0;
+
+/// The steps of a `tokenizer.json`.
+#[derive(Deserialize)]
+struct Steps {
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+}
+
+/// What is wrong with a `tokenizer.json` whose steps make far more of a text than there was.
+///
+/// # Errors
+/// If it is no JSON object.
+pub(super) fn problem(json: &str) -> serde_json::Result<Option<String>> {
+    let Steps { normalizer, pre_tokenizer, post_processor, decoder } = serde_json::from_str(json)?;
+    let ways = [
+        ("normalizer, pre_tokenizer and post_processor", [&normalizer, &pre_tokenizer, &post_processor]),
+        ("decoder", [&decoder, &Value::Null, &Value::Null]),
+    ];
+    Ok(ways.into_iter().find_map(|(name, steps)| {
+        let factor: f64 = steps.into_iter().map(growth).product();
+        (factor > MOST).then(|| {
+            format!("{name}: can make a text {factor:.0} times as long, must be at most {MOST:.0} times")
+        })
+    }))
+}
+
+/// Bytes that a step, or a sequence of some, makes of one byte at most, without what it adds to a
+/// text once.
+fn growth(step: &Value) -> f64 {
+    match step["type"].as_str() {
+        Some("Sequence") => {
+            let lists = ["normalizers", "pretokenizers", "processors", "decoders"];
+            lists.iter().filter_map(|list| step[list].as_array()).flatten().map(growth).product()
+        }
+        // A byte that cannot be printed becomes a character of two.
+        Some("ByteLevel") => 2.0,
+        Some("Precompiled") => OF_A_TABLE,
+        Some("Replace") => {
+            let content = step["content"].as_str().map_or(0, str::len) as f64;
+            match step["pattern"]["String"].as_str() {
+                Some(text) if !text.is_empty() => (content / text.len() as f64).max(1.0),
+                // Nothing may be a match, too: before each character.
+                _ => content + 1.0,
+            }
+        }
+        Some("TemplateProcessing") => {
+            let pieces = ["single", "pair"].map(|template| {
+                let pieces = step[template].as_array().into_iter().flatten();
+                pieces.filter(|piece| piece.get("Sequence").is_some()).count()
+            });
+            pieces.into_iter().max().unwrap_or_default().max(1) as f64
+        }
+        _ => 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn found(steps: &Value) -> Option<String> {
+        problem(&steps.to_string()).expect("an object")
+    }
+
+    #[test]
+    fn steps_that_double_the_text_again_and_again_are_named() {
+        let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false });
+        let of = |count: usize| {
+            let pre_tokenizers = vec![byte_level.clone(); count];
+            found(&json!({ "pre_tokenizer": { "type": "Sequence", "pretokenizers": pre_tokenizers } }))
+        };
+        assert_eq!((of(1), of(12)), (None, None));
+        let problem = of(13).expect("a problem");
+        let expected = "normalizer, pre_tokenizer and post_processor: can make a text 8192 times as long";
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+
+    #[test]
+    fn every_step_that_makes_a_text_longer_counts() {
+        let longer = "x".repeat(100);
+        let replace = |pattern: Value| json!({ "type": "Replace", "pattern": pattern, "content": longer });
+        let template = json!({ "type": "TemplateProcessing", "single": vec![json!({ "Sequence": { "id": "A" } }); 100] });
+        for (step, list) in [
+            (replace(json!({ "String": " " })), "normalizers"),
+            (replace(json!({ "String": "" })), "normalizers"),
+            (replace(json!({ "Regex": "a*" })), "decoders"),
+            (template, "processors"),
+            (json!({ "type": "Precompiled" }), "normalizers"),
+        ] {
+            let of = |count: usize| {
+                let sequence = json!({ "type": "Sequence", list: vec![step.clone(); count] });
+                match list {
+                    "decoders" => found(&json!({ "decoder": sequence })),
+                    "processors" => found(&json!({ "post_processor": sequence })),
+                    _ => found(&json!({ "normalizer": sequence })),
+                }
+            };
+            assert_eq!(of(1), None, "{step}");
+            assert!(of(3).is_some(), "{step}");
+        }
+        let shorter = json!({ "type": "Replace", "pattern": { "String": "``" }, "content": "\"" });
+        assert_eq!(
+            found(&json!({ "normalizer": { "type": "Sequence", "normalizers": vec![shorter; 50] } })),
+            None
+        );
+        assert_eq!(found(&json!({ "normalizer": null })), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! What to draft from, as a decision process.
+
+use std::time::{Duration, Instant};
+
+use ltd_cycle::{Controller, Cycle, draft};
+use ltd_policy::{DraftSource, ObservationLayout, SourceActions};
+
+use crate::backend::CycleBackend;
+use crate::env::{Decision, Env, PolicyFn, Step};
+use crate::episode::{Episodes, MOST_UNASKED};
+use crate::reward::RewardMeter;
+use crate::{Error, Result};
+
+/// One episode is one cycle and one decision: the policy chooses between a tree, which the
+/// counterpart drafts and sizes, and chains to copy; the cycle pays. Asked where there is something
+/// to copy, or plain decoding is among the actions.
+pub struct SourceEnv<B: CycleBackend> {
+    episodes: Episodes<B>,
+    actions: SourceActions,
+    /// If a decision is due, the time that it took to find what is known.
+    asked: Option<Duration>,
+}
+
+impl<B: CycleBackend> SourceEnv<B> {
+    /// An environment over the cycles of `backend`. Of the counterpart, what it would draft from is
+    /// not asked.
+    pub fn new(
+        backend: B,
+        counterpart: Box<dyn Controller>,
+        actions: SourceActions,
+        layout: ObservationLayout,
+        reward: RewardMeter,
+    ) -> Self {
+        let size_limit = counterpart.size_limit();
+        Self {
+            episodes: Episodes::new(backend, counterpart, layout, reward, size_limit),
+            actions,
+            asked: None,
+        }
+    }
+
+    /// A cycle with a tree, as the counterpart drafts it.
+    fn drafted(&mut self) -> Result<B::Cycle> {
+        let max_depth = self.episodes.layout.depth_cap;
+        let mut cycle = self.episodes.begin_tree()?;
+        let Episodes { backend, counterpart, .. } = &mut self.episodes;
+        draft(counterpart.as_mut(), &mut cycle, max_depth, |cycle| backend.expand(cycle))?;
+        Ok(cycle)
+    }
+
+    /// Shows what is known if a decision is due here.
+    fn ask(&mut self, observation: &mut [f32]) -> Result<bool> {
+        let start = Instant::now();
+        let summary = self.episodes.backend.source_summary()?;
+        let asks = self.actions.asks(&summary);
+        if asks {
+            self.episodes.layout.write_sequence_into(&summary, observation);
+        }
+        self.asked = asks.then(|| start.elapsed());
+        Ok(asks)
+    }
+}
+
+impl<B: CycleBackend> Env for SourceEnv<B> {
+    fn observation_len(&self) -> usize {
+        self.episodes.layout.len()
+    }
+
+    fn n_actions(&self) -> usize {
+        self.actions.count()
+    }
+
+    fn reset(&mut self, observation: &mut [f32]) -> Result<()> {
+        // Cycles without a choice go by.
+        for _ in 0..MOST_UNASKED {
+            if self.ask(observation)? {
+                return Ok(());
+            }
+            let mut cycle = self.drafted()?;
+            let size = cycle.decide(|summary| self.episodes.counterpart.verification_size(summary));
+            self.episodes.finish(cycle, size)?;
+        }
+        Err(Error::NothingToCopy { cycles: MOST_UNASKED })
+    }
+
+    fn step(&mut self, decision: Decision, _observation: &mut [f32]) -> Result<Step> {
+        let Decision { action, elapsed } = decision;
+        let count = self.n_actions();
+        if action >= count {
+            return Err(Error::UnknownAction { action, count });
+        }
+        let elapsed = elapsed + self.asked.take().ok_or(Error::NoEpisode)?;
+        match self.actions.source(action) {
+            DraftSource::Tree => {
+                let mut cycle = self.drafted()?;
+                cycle.add_policy_time(elapsed);
+                let size = cycle.decide(|summary| self.episodes.counterpart.verification_size(summary));
+                self.episodes.finish(cycle, size)
+            }
+            DraftSource::Copy { chain } => self.episodes.copy(chain, elapsed),
+        }
+    }
+
+    fn action_values(&mut self, _policy: &mut PolicyFn, _gamma: f32) -> Result<Option<Vec<f32>>> {
+        if self.asked.is_none() {
+            return Err(Error::NoEpisode);
+        }
+        let backend = &self.episodes.backend;
+        let chains: Option<Vec<_>> =
+            self.actions.chains.iter().map(|&chain| backend.foresee_copy(chain)).collect();
+        // Where nothing is known in advance, a tree must not be begun either.
+        let Some(chains) = chains else { return Ok(None) };
+        let cycle = self.drafted()?;
+        let size = self.episodes.counterpart.verification_size(&cycle.summary());
+        let Some(tree) = self.episodes.worth(&cycle, size) else { return Ok(None) };
+        let chains = chains.iter().map(|outcome| self.episodes.reward.worth(outcome));
+        Ok(Some([tree].into_iter().chain(chains).collect()))
+    }
+
+    fn lambda(&self) -> Option<f64> {
+        self.episodes.reward.lambda()
+    }
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::json!({ "asked": self.asked.is_some(), "episodes": self.episodes.state() })
+    }
+
+    fn restore(&mut self, mut state: serde_json::Value, observation: &mut [f32]) -> Result<()> {
+        self.episodes.restore(state["episodes"].take(), observation)?;
+        self.asked = None;
+        if state["asked"] == true {
+            self.ask(observation)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! What a cycle drafts from, decided before any of its forwards.
+//!
+//! ```
+//! use ltd_policy::source::{CopyRule, DraftSource, SourceSummary};
+//!
+//! // The latest five tokens were said before: copy what followed them.
+//! let rule = CopyRule { match_length: 4, chain: 8 };
+//! let summary = SourceSummary { match_length: 5, ..SourceSummary::default() };
+//! assert_eq!(rule.source(&summary), DraftSource::Copy { chain: 8 });
+//! // Three were: the draft model's tree.
+//! let summary = SourceSummary { match_length: 3, ..SourceSummary::default() };
+//! assert_eq!(rule.source(&summary), DraftSource::Tree);
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::action::MAX_SIZE;
+
+/// Latest tokens that are compared with what was said before.
+pub const LONGEST_MATCH: usize = 16;
+
+/// What a cycle drafts from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DraftSource {
+    /// The draft model: a tree.
+    #[default]
+    Tree,
+    /// What was said before: a chain of tokens, for which the draft model is not asked. Where
+    /// nothing was, and for a chain of none, the cycle is a step of plain decoding.
+    Copy {
+        /// Tokens to copy.
+        chain: usize,
+    },
+}
+
+/// What is known of a sequence before a cycle begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SourceSummary {
+    /// Tokens whose keys and values the target has cached, `L`.
+    pub context_length: usize,
+    /// Latest tokens, the root included, that were said before, up to [`LONGEST_MATCH`].
+    pub match_length: usize,
+    /// Earlier occurrences of these tokens.
+    pub occurrences: usize,
+    /// How many of them were followed by the same token as the latest one.
+    pub agreeing: usize,
+    /// Tokens from the latest of them to the present.
+    pub distance: usize,
+    /// Whether it is in the prompt.
+    pub in_prompt: bool,
+    /// Tokens that the draft has not read: its next root expansion reads them all.
+    pub unread: usize,
+    /// Mean of the copied tokens that the latest copying cycles accepted, the last weighing most.
+    pub copied_lately: f32,
+    /// The same of the latest cycles with a tree.
+    pub drafted_lately: f32,
+}
+
+/// What a source policy chooses among: the draft model's tree, or a chain of tokens to copy. Action
+/// 0 is the tree, the next ones are the chains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(transparent)]
+pub struct SourceActions {
+    /// Tokens to copy, ascending; a chain of 0 tokens is a step of plain decoding.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(min = 1), inner(range(min = 0, max = MAX_SIZE)), extend("uniqueItems" = true))
+    )]
+    pub chains: Vec<usize>,
+}
+
+impl SourceActions {
+    /// Number of the action that drafts a tree.
+    pub const TREE: usize = 0;
+
+    /// Number of actions.
+    pub fn count(&self) -> usize {
+        self.chains.len() + 1
+    }
+
+    /// What an action drafts from.
+    ///
+    /// # Panics
+    /// If there is no such action.
+    pub fn source(&self, action: usize) -> DraftSource {
+        match action {
+            Self::TREE => DraftSource::Tree,
+            chain => DraftSource::Copy { chain: self.chains[chain - 1] },
+        }
+    }
+
+    /// Whether there is a choice: something can be copied, or plain decoding is one of the actions.
+    /// The one rule of training, evaluation and serving: no forced action is ever learned from.
+    pub fn asks(&self, summary: &SourceSummary) -> bool {
+        summary.match_length > 0 || self.chains[0] == 0
+    }
+
+    /// What is impossible about the table, if anything.
+    pub fn problem(&self) -> Option<String> {
+        let Self { chains } = self;
+        if chains.is_empty() || !chains.is_sorted_by(|a, b| a < b) {
+            return Some(format!("is {chains:?}, must be strictly ascending and have a chain"));
+        }
+        let longest = chains[chains.len() - 1];
+        (longest > MAX_SIZE || longest == 0).then(|| format!("has at most {longest}, must be 1..={MAX_SIZE}"))
+    }
+}
+
+/// Copies where enough of the latest tokens were said before; the rule of the engines that copy
+/// (prompt lookup, SAM-Decoding 2411.10666).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopyRule {
+    /// Latest tokens that must have been said before, at least 1.
+    pub match_length: usize,
+    /// Tokens to copy.
+    pub chain: usize,
+}
+
+impl std::fmt::Display for CopyRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let tokens = if self.chain == 1 { "token" } else { "tokens" };
+        write!(f, "{} {tokens} where {} match", self.chain, self.match_length)
+    }
+}
+
+impl CopyRule {
+    /// What a cycle drafts from.
+    pub fn source(&self, summary: &SourceSummary) -> DraftSource {
+        if summary.match_length >= self.match_length {
+            DraftSource::Copy { chain: self.chain }
+        } else {
+            DraftSource::Tree
+        }
+    }
+
+    /// What is impossible about the rule, if anything, with its field.
+    pub fn problem(&self) -> Option<(&'static str, String)> {
+        let Self { match_length, chain } = *self;
+        if match_length == 0 || match_length > LONGEST_MATCH {
+            return Some(("match_length", format!("is {match_length}, must be 1..={LONGEST_MATCH}")));
+        }
+        (chain == 0 || chain > MAX_SIZE).then(|| ("chain", format!("is {chain}, must be 1..={MAX_SIZE}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impossible_tables_and_rules_are_named() {
+        for chains in [vec![], vec![0], vec![4, 4], vec![8, 2], vec![1, MAX_SIZE + 1]] {
+            assert!(SourceActions { chains }.problem().is_some());
+        }
+        for chains in [vec![1], vec![0, 8], vec![MAX_SIZE]] {
+            assert_eq!(SourceActions { chains }.problem(), None);
+        }
+        for (match_length, chain, field) in
+            [(0, 4, "match_length"), (17, 4, "match_length"), (1, 0, "chain"), (1, MAX_SIZE + 1, "chain")]
+        {
+            assert_eq!(CopyRule { match_length, chain }.problem().expect("a problem").0, field);
+        }
+        assert_eq!(CopyRule { match_length: 16, chain: MAX_SIZE }.problem(), None);
+    }
+
+    #[test]
+    fn a_policy_is_asked_where_there_is_a_choice() {
+        let nothing = SourceSummary::default();
+        let something = SourceSummary { match_length: 1, ..nothing };
+        let copies = SourceActions { chains: vec![4, 8] };
+        assert!(!copies.asks(&nothing) && copies.asks(&something));
+        assert!(SourceActions { chains: vec![0, 4] }.asks(&nothing));
+        let sources: Vec<_> = (0..copies.count()).map(|action| copies.source(action)).collect();
+        let copy = |chain| DraftSource::Copy { chain };
+        assert_eq!(sources, [DraftSource::Tree, copy(4), copy(8)]);
+    }
+}

@@ -1,0 +1,110 @@
+//! What copies and trees come to, by what is known before a cycle.
+
+use ltd_engine::{Controller, Static};
+use ltd_env::trace::Trace;
+use ltd_env::{Copied, Costs, Interrupt, oracle, stream};
+use ltd_policy::{
+    CycleSummary, DraftSource, ObservationLayout, SourceActions, SourceOutcomes, SourceSummary,
+};
+use ndarray::Array2;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::samples::Samples;
+use crate::Result;
+
+/// Walks through each sequence. What its cycles yielded and what the draft has not read depend on
+/// the way.
+const WALKS: u64 = 8;
+/// Share of the cycles that copy, where something can be copied.
+const COPYING: f64 = 0.5;
+
+/// Sequences of a trace as they stand before the cycles of some walks, which choose at random.
+pub(crate) struct Walks<'t> {
+    trace: &'t Trace,
+    /// Number of a sequence, and what is known at a position of it.
+    pub(crate) places: Vec<(usize, SourceSummary)>,
+}
+
+impl<'t> Walks<'t> {
+    /// Walks whose trees have the shape of `trees`, and whose chains are `chains`.
+    pub(crate) fn through(
+        trace: &'t Trace,
+        costs: &Costs,
+        chains: &SourceActions,
+        trees: Static,
+        seed: u64,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
+        let mut random = stream(seed, "walks");
+        let mut places = Vec::new();
+        for (number, sequence) in trace.sequences.iter().enumerate() {
+            interrupt.check()?;
+            for _ in 0..WALKS {
+                let mut walker = Walker { chains, trees, random: &mut random, seen: Vec::new() };
+                oracle::replay_sequence(&trace.header, sequence, costs, &mut walker, &mut |_| ());
+                places.extend(walker.seen.into_iter().map(|summary| (number, summary)));
+            }
+        }
+        Ok(Self { trace, places })
+    }
+
+    /// What each chain and each tree would have accepted at the places.
+    pub(super) fn samples(&self, layout: &ObservationLayout, outcomes: &SourceOutcomes) -> Samples {
+        let SourceOutcomes { source, trees } = outcomes;
+        let stops: Vec<usize> = trees.stops().collect();
+        let copied: Vec<Vec<Copied>> = self.trace.sequences.iter().map(Copied::along).collect();
+        let mut observations = Array2::zeros((self.places.len(), layout.len()));
+        let mut accepted = Array2::zeros((self.places.len(), ltd_policy::Outputs::output_count(outcomes)));
+        for (row, (number, summary)) in self.places.iter().enumerate() {
+            let mut observation = observations.row_mut(row);
+            let observation = observation.as_slice_mut().expect("invariant: a row is contiguous");
+            layout.write_sequence_into(summary, observation);
+            let sequence = &self.trace.sequences[*number];
+            let at = summary.context_length - sequence.prompt_len;
+            let (copied, position) = (copied[*number][at], sequence.position(at));
+            let of_chains = source.chains.iter().map(|&chain| copied.accepted.min(chain));
+            let pairs =
+                stops.iter().flat_map(|&depth| trees.size.sizes.iter().map(move |&size| (depth, size)));
+            let of_trees = pairs.map(|(depth, size)| position.accepted(depth, size));
+            for (target, outcome) in accepted.row_mut(row).iter_mut().zip(of_chains.chain(of_trees)) {
+                *target = outcome as f32;
+            }
+        }
+        // There is one time to look.
+        Samples { observations, accepted, stops: vec![0] }
+    }
+}
+
+/// Chooses at random and notes what it was shown.
+struct Walker<'w> {
+    chains: &'w SourceActions,
+    trees: Static,
+    random: &'w mut ChaCha8Rng,
+    seen: Vec<SourceSummary>,
+}
+
+impl Controller for Walker<'_> {
+    fn size_limit(&self) -> usize {
+        self.trees.size
+    }
+
+    fn chooses_source(&self) -> bool {
+        true
+    }
+
+    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        self.seen.push(*summary);
+        let copies = summary.match_length > 0 && self.random.random_bool(COPYING);
+        let chain = self.random.random_range(1..self.chains.count());
+        if copies { self.chains.source(chain) } else { DraftSource::Tree }
+    }
+
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        summary.draft_depth < self.trees.depth
+    }
+
+    fn verification_size(&mut self, _summary: &CycleSummary) -> usize {
+        self.trees.size
+    }
+}
