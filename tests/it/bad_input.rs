@@ -300,6 +300,13 @@ fn numbers_beyond_all_bounds_are_refused_with_their_flag_and_their_limit() {
         ("ltd-decode", &fixed, "--max-new-tokens", &[beyond, huge, "0"], "4294967295"),
         ("ltd-train", &compare.to_vec(), "--limit", &[beyond, huge, "0"], "4294967295"),
         ("ltd-train", &compare.to_vec(), "--max-minutes", &[huge, "0", "nan"], "1000000"),
+        (
+            "ltd-train",
+            &compare.to_vec(),
+            "--copy-rule",
+            &["2,8,1", "0,8,1,4", "2,0,1,4", "2,8,1,0"],
+            "expected",
+        ),
         ("ltd-train", &compare.to_vec(), "--constant", &["1,9223372036854775808", "1,0", "x"], "4096"),
         ("ltd-train", &retarget.to_vec(), "--steps", &[beyond, huge, "0"], "4294967295"),
         ("ltd-trace", &record.to_vec(), "--limit", &["0"], "18446744073709551615"),

@@ -3,7 +3,7 @@
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use crate::command::{TINY, questions, stdout, text, workspace};
+use crate::command::{TINY, questions, refusal, stdout, text, workspace};
 
 fn lines(output: &str) -> Vec<Value> {
     output.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
@@ -157,4 +157,70 @@ fn the_default_pair_answers_in_words_and_both_ways_alike() {
     let plain = say(&["--mode", "ar"]);
     assert!(plain.contains("Paris"), "{plain}");
     assert_eq!(say(&["--mode", "static", "--depth", "5", "--size", "30"]), plain);
+}
+
+#[test]
+fn copies_write_what_the_target_writes_and_say_where_it_comes_from() {
+    let prompt = "104 105 106 36 103 101 120 36 104 105 106 36 103";
+    let rest = ["--max-new-tokens", "120", "--token-ids", prompt, "--json"];
+    let warm = ["--temperature", "0.8", "--seed", "3"];
+    let cycles = |mode: &[&str], sampling: &[&str]| lines(&tiny(&[mode, sampling, &rest[..]].concat()));
+    let sources = |lines: &[Value]| -> std::collections::BTreeSet<String> {
+        let sources = lines.iter().filter_map(|line| line["source"].as_str());
+        sources.map(str::to_owned).collect()
+    };
+    let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    for sampling in [&[][..], &warm[..]] {
+        let plain = cycles(&["--mode", "ar"], sampling);
+        let expected = ids(&plain.last().expect("the total")["output_ids"]);
+        assert_eq!(sources(&plain), set(&["plain"]));
+        let rule =
+            ["--mode", "static", "--source", "rule", "--depth", "2", "--size", "6", "--copy-match", "2"];
+        let copy = ["--mode", "static", "--source", "copy", "--copy-length", "5"];
+        let eagle = ["--mode", "static", "--source", "eagle", "--depth", "2", "--size", "6"];
+        for (mode, names) in
+            [(&rule[..], &["copy", "eagle"][..]), (&copy, &["copy", "plain"]), (&eagle, &["eagle"])]
+        {
+            let lines = cycles(mode, sampling);
+            let (total, lines) = lines.split_last().expect("the total");
+            assert_eq!(ids(&total["output_ids"]), expected, "{mode:?} {sampling:?}");
+            assert_eq!(sources(lines), set(names), "{mode:?} {sampling:?}");
+            let count =
+                |key: &str| lines.iter().map(|line| line[key].as_u64().expect("a number")).sum::<u64>();
+            assert_eq!(total["copied_tokens"].as_u64(), Some(count("copied")));
+            for line in lines {
+                let (tau, copied) =
+                    (line["tau"].as_u64().expect("tokens"), line["copied"].as_u64().expect("tokens"));
+                let copies = line["source"] == "copy";
+                assert_eq!(copied, if copies { tau - 1 } else { 0 }, "{line}");
+                assert!(!copies || line["match_length"].as_u64() >= Some(1), "{line}");
+                assert!(!copies || line["draft_depth"] == 0, "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn options_of_copies_are_for_copies() {
+    let fails = |arguments: &[&str]| {
+        refusal("ltd-decode", &[&TINY[..], arguments, &["--token-ids", "5 6 7"]].concat())
+    };
+    for (arguments, expected) in [
+        (&["--mode", "ar", "--source", "copy"][..], "--source: only for constant decoding (--mode static)"),
+        (
+            &["--mode", "static", "--depth", "1", "--size", "4", "--copy-match", "3"],
+            "--copy-match: only where text",
+        ),
+        (&["--mode", "static", "--source", "copy", "--depth", "1"], "--depth: only for trees"),
+        (&["--mode", "static", "--source", "rule", "--depth", "1"], "--size: must be given for trees"),
+        (&["--mode", "static", "--source", "copy", "--copy-match", "17"], "17 is not in 1..=16"),
+        (&["--mode", "static", "--source", "copy", "--copy-length", "0"], "0 is not in 1..=4096"),
+        (
+            &["--mode", "static", "--source", "copy", "--dump-trees", "/tmp/x"],
+            "--dump-trees: copies have no trees",
+        ),
+    ] {
+        let found = fails(arguments);
+        assert!(found.contains(expected), "{arguments:?}: {found}");
+    }
 }

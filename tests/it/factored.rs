@@ -224,8 +224,11 @@ fn a_package_of_other_models_or_other_quirks_is_refused_unless_any_models_may_be
     let compare = ["compare", "--config", text(&config), "--policy", text(&out), "--constant", "1,4"];
     let message = refusal("ltd-train", &compare);
     assert!(message.contains("its draft is another-head (0123456789ab), that of the configuration is draft"));
-    let output = run("ltd-train", &[&compare[..], &["--any-models"]].concat());
+    let rule = ["--any-models", "--copy-rule", "2,8,1,4"];
+    let output = run("ltd-train", &[&compare[..], &rule].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let compared = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(compared.contains("depth 1, size 4, copying 8 tokens where 2 match"), "{compared}");
 
     let path = out.join("manifest.json");
     let manifest = std::fs::read_to_string(&path).expect("the manifest");

@@ -133,8 +133,8 @@ impl<C: Controller> Controller for Copying<C> {
     }
 }
 
-/// Copies by a rule, and decodes plainly where it does not copy: for targets whose draft is not worth
-/// its time.
+/// Copies by a rule, and decodes plainly where it does not copy: for targets whose draft is not
+/// worth its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CopiesAlone(pub CopyRule);
 

@@ -95,7 +95,7 @@ pub struct CycleStats {
     pub context_lengths: usize,
     /// Cycles by acceptance length.
     pub acceptance_lengths: BTreeMap<usize, usize>,
-    /// Cycles by draft depth.
+    /// Cycles with a tree by draft depth.
     pub depths: BTreeMap<usize, usize>,
     /// Cycles by verification size.
     pub sizes: BTreeMap<usize, usize>,
@@ -105,7 +105,7 @@ pub struct CycleStats {
     /// Copied tokens that they accepted.
     #[serde(default)]
     pub copied_tokens: usize,
-    /// Cycles by the size asked for: what was chosen, whatever a small tree made of it.
+    /// Cycles with a tree by the size asked for: what was chosen, whatever a small tree made of it.
     #[serde(default)]
     pub requested_sizes: BTreeMap<usize, usize>,
 }
@@ -124,9 +124,11 @@ impl CycleStats {
             self.copied_tokens += tokens - 1;
         }
         *self.acceptance_lengths.entry(tokens).or_default() += 1;
-        *self.depths.entry(outcome.draft_depth).or_default() += 1;
         *self.sizes.entry(outcome.verification_size).or_default() += 1;
-        *self.requested_sizes.entry(outcome.requested_size).or_default() += 1;
+        if outcome.source == DraftSource::Tree {
+            *self.depths.entry(outcome.draft_depth).or_default() += 1;
+            *self.requested_sizes.entry(outcome.requested_size).or_default() += 1;
+        }
     }
 
     /// Adds the cycles of `other`.
@@ -174,9 +176,10 @@ impl CycleStats {
         ratio((self.tokens - self.cycles) as f64, self.candidates as f64)
     }
 
-    /// Mean draft depth.
+    /// Mean draft depth of the cycles with a tree.
     pub fn mean_depth(&self) -> f64 {
-        self.mean(self.depths.iter().map(|(depth, count)| depth * count).sum())
+        let levels: usize = self.depths.iter().map(|(depth, count)| depth * count).sum();
+        ratio(levels as f64, self.depths.values().sum::<usize>() as f64)
     }
 
     /// Mean verification size.
@@ -187,6 +190,17 @@ impl CycleStats {
     /// Share of the cycles that copied.
     pub fn copying_share(&self) -> f64 {
         self.mean(self.copies)
+    }
+
+    /// Mean copied tokens that a copying cycle accepted, 0 without one.
+    pub fn accepted_of_copies(&self) -> f64 {
+        ratio(self.copied_tokens as f64, self.copies as f64)
+    }
+
+    /// Mean draft tokens that the other cycles accepted, 0 without one.
+    pub fn accepted_of_trees(&self) -> f64 {
+        let accepted = self.tokens - self.cycles - self.copied_tokens;
+        ratio(accepted as f64, (self.cycles - self.copies) as f64)
     }
 
     /// Mean context length.
@@ -253,7 +267,16 @@ mod tests {
         assert_eq!((stats.mean_depth(), stats.mean_size(), stats.acceptance_rate()), (4.0, 8.0, 0.25));
         assert_eq!(stats.acceptance_per_depth(), vec![2.0 / 3.0; 3]);
         assert_eq!((stats.mean_ms(stats.timing.verify), stats.share(stats.timing.draft)), (500.0 / 3.0, 0.0));
-        assert_eq!(stats.depths, BTreeMap::from([(2, 1), (5, 2)]));
+        assert_eq!((stats.copying_share(), stats.accepted_of_copies()), (0.0, 0.0));
+        assert_eq!(stats.accepted_of_trees(), 2.0);
+        let source = DraftSource::Copy { chain: 8 };
+        stats.add(&CycleOutcome { source, ..outcome(6, 0, 8, 100) });
+        // Plain decoding copies nothing.
+        let source = DraftSource::Copy { chain: 0 };
+        stats.add(&CycleOutcome { source, ..outcome(1, 0, 0, 100) });
+        assert_eq!((stats.copying_share(), stats.accepted_of_copies()), (0.2, 5.0));
+        assert_eq!(stats.accepted_of_trees(), 1.5);
+        assert_eq!(stats.depths, BTreeMap::from([(2, 1), (5, 2)]), "copies have no depth");
         assert_eq!(stats.requested_sizes, BTreeMap::from([(4, 1), (8, 1), (12, 1)]));
     }
 }

@@ -163,7 +163,7 @@ pub(crate) enum Mode {
     Policy,
 }
 
-/// The rule of copies unless told otherwise: the fastest over three tasks of the default pair
+/// The rule of copies unless told otherwise. Where candidates cost more, shorter chains are faster
 /// (`docs/benchmarks/2026-11-29-copies.md`).
 const COPY_RULE: CopyRule = CopyRule { match_length: 2, chain: 8 };
 

@@ -371,7 +371,8 @@ mod tests {
                 prop_assert_eq!(found.size(), expected.size(), "{}", pair);
                 let difference = largest_difference(&found, &expected);
                 prop_assert!(difference < TOLERANCE, "{}, target: {}", pair, difference);
-                // The draft has not read what the last cycle accepted, and those that copied before it.
+                // The draft has not read what the last cycle accepted, nor what those before it
+                // copied.
                 let read = session.draft_cache.len();
                 let expected = plain.draft_cache.certain().narrow(3, 0, read);
                 let difference = largest_difference(&session.draft_cache.certain(), &expected);

@@ -56,9 +56,14 @@ impl<B: CycleBackend> Episodes<B> {
             } else {
                 DraftSource::Tree
             };
+            let choosing = if copies { start.elapsed() } else { Duration::ZERO };
             match source {
-                DraftSource::Tree => return self.begin_tree(),
-                DraftSource::Copy { chain } => _ = self.copy(chain, start.elapsed())?,
+                DraftSource::Tree => {
+                    let mut cycle = self.begin_tree()?;
+                    cycle.add_policy_time(choosing);
+                    return Ok(cycle);
+                }
+                DraftSource::Copy { chain } => _ = self.copy(chain, choosing)?,
             }
         }
         Err(Error::NoTree { cycles: MOST_UNASKED })

@@ -62,6 +62,8 @@ impl Measured {
     }
 }
 
+/// Rows of root expansions after cycles that copied. A longer one reads in several forwards.
+const AFTER_COPIES: [usize; 2] = [16, 32];
 /// Cycles before the first that counts.
 const WARM_UP: usize = 3;
 /// Rounds after which what is still in doubt stays so.
@@ -135,6 +137,7 @@ pub fn held_out_error(
     let mut random = stream(plan.seed, "latency held out");
     let mut rehearsal = rehearsal(engine, plan, &mut random)?;
     let (shortest, longest) = (plan.contexts[0], plan.contexts[plan.contexts.len() - 1]);
+    let unread = plan.unread();
     let (smallest, largest) = (plan.sizes[0], plan.sizes[plan.sizes.len() - 1]);
     let mut errors = Vec::with_capacity(plan.held_out);
     for number in 0..plan.held_out + WARM_UP {
@@ -143,7 +146,7 @@ pub fn held_out_error(
         let least = plan.least_depth(size, engine.beam_width());
         let setting = Setting {
             context: random.random_range(shortest..=longest),
-            rows: random.random_range(1..=plan.max_depth + 1),
+            rows: unread[random.random_range(0..unread.len())],
             depth: random.random_range(least..=plan.max_depth),
             size,
         };
@@ -181,6 +184,15 @@ impl LatencyPlan {
         contexts.flat_map(|&context| self.sizes.iter().map(move |&size| (context, size))).collect()
     }
 
+    /// Numbers of rows that the draft has not read: what a cycle accepts, and what cycles that
+    /// copied leave behind.
+    fn unread(&self) -> Vec<usize> {
+        let accepted = 1..=self.max_depth + 1;
+        let copied = AFTER_COPIES.into_iter().filter(|rows| !accepted.contains(rows));
+        let most = self.contexts[0];
+        accepted.clone().chain(copied).filter(|&rows| rows <= most).collect()
+    }
+
     /// Depth from which on a tree holds so many candidates.
     fn least_depth(&self, size: usize, width: usize) -> usize {
         size.saturating_sub(width).div_ceil(width * width).min(self.max_depth)
@@ -190,7 +202,7 @@ impl LatencyPlan {
     /// unread rows come equally often at each of those, and every other cycle is as deep as can be,
     /// so that the deep levels have enough samples.
     fn settings(&self, points: &[(usize, usize)], width: usize, random: &mut ChaCha8Rng) -> Vec<Setting> {
-        let mut settings = Vec::new();
+        let (unread, mut settings) = (self.unread(), Vec::new());
         for points in points.chunk_by(|a, b| a.0 == b.0) {
             for number in 0..points.len() * self.repeats {
                 let (context, size) = points[number % points.len()];
@@ -198,7 +210,7 @@ impl LatencyPlan {
                 let deepest = random.random::<bool>();
                 let depth =
                     if deepest { self.max_depth } else { random.random_range(least..=self.max_depth) };
-                settings.push(Setting { context, rows: number % (self.max_depth + 1) + 1, depth, size });
+                settings.push(Setting { context, rows: unread[number % unread.len()], depth, size });
             }
         }
         settings.shuffle(random);

@@ -73,10 +73,13 @@ impl<B: CycleBackend> Env for SourceEnv<B> {
     fn reset(&mut self, observation: &mut [f32]) -> Result<()> {
         // Cycles without a choice go by.
         for _ in 0..MOST_UNASKED {
+            let start = Instant::now();
             if self.ask(observation)? {
                 return Ok(());
             }
+            let asking = start.elapsed();
             let mut cycle = self.drafted()?;
+            cycle.add_policy_time(asking);
             let size = cycle.decide(|summary| self.episodes.counterpart.verification_size(summary));
             self.episodes.finish(cycle, size)?;
         }

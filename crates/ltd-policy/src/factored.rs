@@ -91,7 +91,7 @@ impl Outputs for SourceOutcomes {
 pub struct FactoredSource {
     /// What would be accepted.
     pub predictor: FrozenSourcePredictor,
-    /// Tokens by which a copy must be better than the best tree. Below 0 where trees turn out
+    /// Tokens by which a copy must be better than the best tree. Above 0 where trees turn out
     /// better than what is known before them tells.
     pub margin: f64,
 }

@@ -12,6 +12,8 @@
 //! assert_eq!(rule.source(&summary), DraftSource::Tree);
 //! ```
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::action::MAX_SIZE;
@@ -136,13 +138,12 @@ impl CopyRule {
         }
     }
 
-    /// What is impossible about the rule, if anything, with its field.
-    pub fn problem(&self) -> Option<(&'static str, String)> {
+    /// The first impossible number of the rule, if there is one: its field, what is possible, and
+    /// the number.
+    pub fn problem(&self) -> Option<(&'static str, RangeInclusive<usize>, usize)> {
         let Self { match_length, chain } = *self;
-        if match_length == 0 || match_length > LONGEST_MATCH {
-            return Some(("match_length", format!("is {match_length}, must be 1..={LONGEST_MATCH}")));
-        }
-        (chain == 0 || chain > MAX_SIZE).then(|| ("chain", format!("is {chain}, must be 1..={MAX_SIZE}")))
+        let fields = [("match_length", 1..=LONGEST_MATCH, match_length), ("chain", 1..=MAX_SIZE, chain)];
+        fields.into_iter().find(|(_, possible, number)| !possible.contains(number))
     }
 }
 

@@ -8,10 +8,10 @@ use clap::Args;
 use ltd_console::{note, print_result};
 use ltd_engine::text::{Prompt, TextModel};
 use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule};
-use ltd_policy::{MAX_SIZE, Policy, PolicyPackage, check_output_file, write_json};
+use ltd_policy::{CopyRule, MAX_SIZE, Policy, PolicyPackage, check_output_file, write_json};
 use serde::Serialize;
 
-use crate::evaluate::{Arena, Comparison, Contender, Measurement, comparison_table};
+use crate::evaluate::{Arena, Comparison, Contender, FixedSetting, Measurement, comparison_table};
 use crate::{Error, Result};
 use ltd_run::config::{Minutes, PromptSet, StaticSetting};
 use ltd_run::interrupt::listen;
@@ -36,6 +36,10 @@ pub(crate) struct CompareArgs {
     /// Constant whose levels expand the whole beam, as EAGLE-3 drafts; may be repeated
     #[arg(long = "whole-beam", value_name = "DEPTH,SIZE", value_parser = constant)]
     pub(crate) whole_beams: Vec<StaticSetting>,
+    /// Rule of copies, with the constant trees between them: copy TOKENS where MATCH of the latest
+    /// ones were said before; may be repeated
+    #[arg(long = "copy-rule", value_name = "MATCH,TOKENS,DEPTH,SIZE", value_parser = copy_rule)]
+    pub(crate) copy_rules: Vec<FixedSetting>,
     /// Compare packages of other models too, as an experiment
     #[arg(long)]
     pub(crate) any_models: bool,
@@ -67,6 +71,23 @@ fn constant(text: &str) -> Result<StaticSetting, String> {
         Some(setting) if (1..=MAX_SIZE).contains(&setting.size) => Ok(setting),
         _ => Err(format!("expected a depth and a size within 1..={MAX_SIZE}, such as 3,24")),
     }
+}
+
+fn copy_rule(text: &str) -> Result<FixedSetting, String> {
+    let numbers = text.split(',').map(|part| part.trim().parse().ok());
+    let numbers: Option<Vec<usize>> = numbers.collect();
+    let Some(&[match_length, chain, depth, size]) = numbers.as_deref() else {
+        return Err("expected four numbers, such as 2,8,1,4".to_owned());
+    };
+    let rule = CopyRule { match_length, chain };
+    if let Some((field, possible, found)) = rule.problem() {
+        let field = if field == "chain" { "TOKENS" } else { "MATCH" };
+        return Err(format!("{field} is {found}, expected {possible:?}"));
+    }
+    if !(1..=MAX_SIZE).contains(&size) {
+        return Err(format!("SIZE is {size}, expected 1..={MAX_SIZE}"));
+    }
+    Ok(FixedSetting { depth, size, copies: Some(rule) })
 }
 
 /// What was compared and how, for programs.
@@ -121,8 +142,14 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     let constants =
         if args.constants.is_empty() { &[config.evaluation.default][..] } else { &args.constants };
     let drafted = engine.max_depth();
-    for (option, settings) in [("--constant", constants), ("--whole-beam", &args.whole_beams)] {
-        if let Some(deepest) = settings.iter().map(|setting| setting.depth).find(|depth| *depth > drafted) {
+    let depths = |settings: &[StaticSetting]| settings.iter().map(|setting| setting.depth).collect();
+    let depths: [(&str, Vec<usize>); 3] = [
+        ("--constant", depths(constants)),
+        ("--whole-beam", depths(&args.whole_beams)),
+        ("--copy-rule", args.copy_rules.iter().map(|setting| setting.depth).collect()),
+    ];
+    for (option, depths) in depths {
+        if let Some(deepest) = depths.into_iter().find(|depth| *depth > drafted) {
             return Err(Error::Recorded(format!(
                 "{option}: depth {deepest} is asked for, engine.max_depth allows {drafted}"
             )));
@@ -135,6 +162,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     contenders.extend(args.whole_beams.iter().map(|setting| {
         Contender::whole_beam(format!("depth {}, size {}, whole beam", setting.depth, setting.size), *setting)
     }));
+    let rules = args.copy_rules.iter().map(|setting| Contender::fixed(setting.to_string(), *setting));
+    contenders.extend(rules);
     for (folder, package) in args.policies.iter().zip(&packages) {
         let learned = if args.ignore_fallback {
             Learned::of_policy(&package.policy)

@@ -80,7 +80,8 @@ pub(crate) fn examples(
     Ok([watched.depth, watched.size])
 }
 
-/// What `teacher` drafts from wherever it has a choice among `actions`, at the places of some walks.
+/// What `teacher` drafts from wherever it has a choice among `actions`, at the places of some
+/// walks.
 ///
 /// # Errors
 /// If there is no choice to learn from.

@@ -1,9 +1,9 @@
 //! From text to tokens and back: tokenizer, chat template, question files.
 
+mod bounds;
 mod chat;
 mod chat_config;
 mod error;
-mod growth;
 mod guard;
 mod jinja;
 mod questions;

@@ -8,8 +8,8 @@ use tokenizers::{AddedToken, Tokenizer};
 use super::chat::ChatTemplate;
 use super::chat_config::ChatConfig;
 use super::guard::guard;
-use super::tokenizer_config::TokenizerConfig;
-use super::{Prompt, Question, StopToken, TextError, growth, stop_tokens};
+use super::tokenizer_config::{CONFIG_FILE, SPECIAL_TOKENS_FILE, TokenizerConfig};
+use super::{Prompt, Question, StopToken, TextError, bounds, stop_tokens};
 
 /// How a target reads and writes text. A folder without `tokenizer.json` works with token ids only,
 /// one without a chat template too.
@@ -156,14 +156,18 @@ fn load_tokenizer(folder: &Path, config: &TokenizerConfig) -> Result<Option<Toke
     let text = ltd_policy::read_text(&path).map_err(TextError::io(&path))?;
     let load = || -> tokenizers::Result<Tokenizer> {
         // The library panics at what is no JSON, and aborts where memory ends.
-        if let Some(problem) = growth::problem(&text)? {
+        if let Some(problem) = bounds::problem(&text)? {
             return Err(problem.into());
         }
         let mut tokenizer = Tokenizer::from_str(&text)?;
         tokenizer.with_truncation(None)?;
         tokenizer.with_padding(None);
         let known: Vec<AddedToken> = tokenizer.get_added_tokens_decoder().into_values().collect();
-        tokenizer.add_tokens(&config.tokens_to_add(&known));
+        let added = config.tokens_to_add(&known);
+        if let Some(problem) = bounds::too_long(added.iter().map(|token| &*token.content)) {
+            return Err(format!("{CONFIG_FILE} or {SPECIAL_TOKENS_FILE}: {problem}").into());
+        }
+        tokenizer.add_tokens(&added);
         Ok(tokenizer)
     };
     guard(load).map(Some).map_err(|source| TextError::Tokenizer { path: path.clone(), source })

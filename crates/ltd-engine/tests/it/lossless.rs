@@ -123,6 +123,31 @@ proptest! {
     }
 }
 
+/// Tokens per pair that are compared; `LTD_LOSSLESS_TOKENS` asks for another number.
+const TOKENS: usize = 3_000;
+
+/// Long answers, in which there is much to copy and the draft has much to read afterwards.
+#[test]
+fn long_answers_of_random_sources_depths_sizes_and_chains_are_lossless() {
+    let wanted = std::env::var("LTD_LOSSLESS_TOKENS").map_or(TOKENS, |text| {
+        text.parse().unwrap_or_else(|_| panic!("LTD_LOSSLESS_TOKENS: expected a number, found `{text}`"))
+    });
+    for (pair, config) in tiny_configs() {
+        let engine = load(&config);
+        let stop = StopRule { max_new_tokens: engine.capacity(), eos: Vec::new() };
+        let (mut compared, mut seed) = (0, 0);
+        while compared < wanted {
+            let prompt: Vec<u32> =
+                (0..8 + seed % 40).map(|at| 4 + ((at + seed) * (at + 7) % 256) as u32).collect();
+            let sampler = Sampler::greedy();
+            let expected = decode(&engine, &prompt, &sampler, &stop, None);
+            let found = decode(&engine, &prompt, &sampler, &stop, Some(&mut Erratic::new(seed as u64)));
+            assert_eq!(found, expected, "{pair}, seed {seed}");
+            (compared, seed) = (compared + expected.0.len(), seed + 1);
+        }
+    }
+}
+
 /// Copies tell something only where there is something to copy, and where it is copied in part.
 #[test]
 fn copies_by_a_rule_are_lossless_and_many_of_their_tokens_accepted() {
@@ -149,7 +174,7 @@ fn copies_by_a_rule_are_lossless_and_many_of_their_tokens_accepted() {
             }
         }
         assert!(trees.len() > 3 && copies.len() > 3, "{pair}: {trees:?}, {copies:?}");
-        assert!(copies.iter().sum::<usize>() > 3 * copies.len(), "{pair}: {copies:?}");
+        assert!(copies.iter().sum::<usize>() > copies.len(), "{pair}: {copies:?}");
         assert!(copies.iter().any(|&accepted| (1..8).contains(&accepted)), "{pair}: {copies:?}");
     }
 }

@@ -351,7 +351,7 @@ pub fn replay_sequence(
                 let size = controller.verification_size(&cycle.summary());
                 let outcome = tree.verify(&cycle, &sequence.tokens, costs, unread, size);
                 unread = outcome.acceptance_length();
-                outcome
+                CycleOutcome { match_length: here.map_or(0, |copied| copied.length()), ..outcome }
             }
         };
         yields.observe(&outcome);

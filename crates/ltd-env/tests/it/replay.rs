@@ -3,17 +3,17 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ltd_engine::{DtypeSetting, Engine, Sampler, Static, StopRule};
+use ltd_engine::{Copying, DtypeSetting, Engine, Sampler, Static, StopRule};
 use ltd_env::Interrupt;
 use ltd_env::latency::{LatencyPlan, held_out_error, measure};
 use ltd_env::trace::Trace;
 use ltd_env::{
     Costs, Decision, DepthEnv, Env, LiveCycles, PromptStream, ReplayCycles, Reward, RewardMeter, Scatter,
-    SizeEnv,
+    SizeEnv, SourceEnv,
 };
 use ltd_policy::{
-    DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, ObservationLayout, PolicyKind,
-    SizeActions, Surface,
+    CopyRule, DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, ObservationLayout,
+    PolicyKind, SizeActions, SourceActions, Surface,
 };
 
 use crate::live::{choose, cycles, engine, prompts};
@@ -77,6 +77,8 @@ fn compare(live: &mut dyn Env, replay: &mut dyn Env, actions: usize, steps: usiz
         if let (Some(live), Some(replay)) = (live_step.outcome, replay_step.outcome) {
             let parts = |outcome: &ltd_engine::CycleOutcome| {
                 (
+                    outcome.source,
+                    outcome.match_length,
                     outcome.accepted_ids.clone(),
                     outcome.next_token,
                     outcome.draft_depth,
@@ -121,6 +123,140 @@ fn the_same_actions_meet_the_same_cycles() {
         let mut replay = SizeEnv::new(replayed(&trace), fixed(), sizes.clone(), layout.clone(), meter());
         compare(&mut live, &mut replay, 5, 60);
     }
+}
+
+#[test]
+fn the_same_sources_meet_the_same_cycles() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = record(&engine, folder.path(), 24);
+    let layout = ObservationLayout::sequence(10, DEPTH);
+    for chains in [vec![3, 8], vec![0, 1, 4, 20]] {
+        let chains = SourceActions { chains };
+        let meter = || RewardMeter::new(Reward::Gain);
+        let trees = || Box::new(Static { depth: 2, size: 6 });
+        let live = cycles(&engine, &Sampler::greedy());
+        let mut live = SourceEnv::new(live, trees(), chains.clone(), layout.clone(), meter());
+        let mut replay = SourceEnv::new(replayed(&trace), trees(), chains.clone(), layout.clone(), meter());
+        compare(&mut live, &mut replay, chains.count(), 200);
+    }
+
+    // Where another decision is learned, the counterpart's copies go by, the same in both.
+    let sizes = SizeActions { sizes: vec![1, 4, 16] };
+    let layout = ObservationLayout::reference_size(10, DEPTH);
+    let rule = CopyRule { match_length: 2, chain: 6 };
+    let copying = || Box::new(Copying { rule, trees: Static { depth: 2, size: 6 } });
+    let meter = || RewardMeter::new(Reward::Gain);
+    let live = cycles(&engine, &Sampler::greedy());
+    let mut live = SizeEnv::new(live, copying(), sizes.clone(), layout.clone(), meter());
+    let mut replay = SizeEnv::new(replayed(&trace), copying(), sizes, layout, meter());
+    compare(&mut live, &mut replay, 3, 60);
+}
+
+#[test]
+fn whole_answers_with_copies_replay_as_they_are_decoded() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = record(&engine, folder.path(), 48);
+    let rule = CopyRule { match_length: 1, chain: 5 };
+    let mut copies = 0;
+    for sequence in &trace.sequences {
+        let mut controller = Copying { rule, trees: Static { depth: 3, size: 9 } };
+        let mut replayed = Vec::new();
+        ltd_env::oracle::replay_sequence(
+            &trace.header,
+            sequence,
+            &costs(),
+            &mut controller,
+            &mut |outcome| {
+                replayed.push(outcome.clone());
+            },
+        );
+        let prompt = &sequence.tokens[..sequence.prompt_len];
+        let stop = StopRule { max_new_tokens: 48, eos: trace.header.eos.clone() };
+        let mut answer = engine.generate(prompt, Sampler::greedy(), stop, None).expect("prefill");
+        for expected in &replayed {
+            let outcome =
+                answer.advance(&engine, Some(&mut controller)).expect("a cycle").expect("more of it");
+            copies += usize::from(outcome.has_copied());
+            // All but the time.
+            let timing = expected.timing;
+            assert_eq!(&ltd_engine::CycleOutcome { timing, ..outcome }, expected);
+        }
+        assert!(answer.ended().is_some(), "both end together");
+    }
+    assert!(copies > 10, "{copies} copies");
+}
+
+#[test]
+fn a_source_environment_goes_on_from_its_state() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = record(&engine, folder.path(), 24);
+    let env = |live: bool| -> Box<dyn Env> {
+        let (layout, meter) = (ObservationLayout::sequence(10, DEPTH), RewardMeter::new(Reward::Acceptance));
+        let (chains, trees) = (SourceActions { chains: vec![2, 8] }, Box::new(Static { depth: 2, size: 6 }));
+        if live {
+            let cycles = cycles(&engine, &Sampler::greedy());
+            Box::new(SourceEnv::new(cycles, trees, chains, layout, meter))
+        } else {
+            Box::new(SourceEnv::new(replayed(&trace), trees, chains, layout, meter))
+        }
+    };
+    for live in [false, true] {
+        let (mut first, mut second) = (env(live), env(live));
+        let mut seen = [0, 1].map(|_| vec![0.0; first.observation_len()]);
+        first.reset(&mut seen[0]).expect("reset");
+        for number in 0..40 {
+            if number % 13 == 7 {
+                second.restore(first.state(), &mut seen[1]).expect("restored");
+                assert_eq!(seen[0], seen[1], "live: {live}, step {number}");
+                let steps = [
+                    first.step(choose(number, 3), &mut seen[0]),
+                    second.step(choose(number, 3), &mut seen[1]),
+                ];
+                let [a, b] =
+                    steps.map(|step| step.expect("a step").outcome.expect("an outcome").accepted_ids);
+                assert_eq!(a, b, "live: {live}, step {number}");
+            } else {
+                first.step(choose(number, 3), &mut seen[0]).expect("a step");
+            }
+            first.reset(&mut seen[0]).expect("reset");
+        }
+    }
+}
+
+#[test]
+fn values_of_sources_are_the_rewards_of_taking_them() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = record(&engine, folder.path(), 24);
+    let chains = SourceActions { chains: vec![0, 2, 8] };
+    let env = || {
+        let (layout, meter) = (ObservationLayout::sequence(10, DEPTH), RewardMeter::new(Reward::Gain));
+        let trees = Box::new(Static { depth: 2, size: 6 });
+        SourceEnv::new(replayed(&trace), trees, chains.clone(), layout, meter)
+    };
+    let mut env_here = env();
+    let mut seen = vec![0.0; env_here.observation_len()];
+    let mut choices = std::collections::BTreeSet::new();
+    env_here.reset(&mut seen).expect("reset");
+    for number in 0..60 {
+        let values =
+            env_here.action_values(&mut |_| vec![0.25; 4], 0.9).expect("values").expect("in advance");
+        for (action, value) in values.iter().enumerate() {
+            let mut other = env();
+            other.restore(env_here.state(), &mut vec![0.0; seen.len()]).expect("restored");
+            let decision = Decision { action, ..choose(0, 1) };
+            let reward = other.step(decision, &mut vec![0.0; seen.len()]).expect("a step").reward;
+            assert!((reward - value).abs() < 1e-5, "step {number}, action {action}: {reward}, {value}");
+        }
+        let by_value = |a: &usize, b: &usize| values[*a].total_cmp(&values[*b]);
+        choices.insert((0..values.len()).max_by(by_value).expect("actions"));
+        env_here.step(choose(number, 4), &mut seen).expect("a step");
+        env_here.reset(&mut seen).expect("reset");
+    }
+    assert!(choices.len() > 1, "the best action depends on the sequence: {choices:?}");
 }
 
 #[test]

@@ -306,7 +306,7 @@ fn check<O: Outputs>(header: &Header<O>, layers: &[Linear], path: &Path) -> Resu
             path,
             "layout",
             format!("numbers of the {}", actions.sees()),
-            format!("`{}`, which has others", layout.name),
+            format!("`{}`", layout.name),
         ));
     }
     if let Some(problem) = actions.problem(layout.depth_cap) {

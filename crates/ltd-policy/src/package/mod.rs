@@ -242,8 +242,8 @@ impl Manifest {
 fn check_rule(rule: &CopyRule, path: &Path, name: &str) -> Result<()> {
     match rule.problem() {
         None => Ok(()),
-        Some((field, problem)) => {
-            Err(Error::mismatch(path, format!("{name}.{field}"), "a possible rule", problem))
+        Some((field, possible, found)) => {
+            Err(Error::mismatch(path, format!("{name}.{field}"), format!("{possible:?}"), found))
         }
     }
 }
@@ -268,7 +268,9 @@ impl Factored {
         problems.extend(self.latency.covers(&actions.depth, &actions.size, 0));
         if let Some(source) = &self.source {
             let outcomes = source.predictor.actions();
-            problems.extend(self.latency.covers(&outcomes.trees.depth, &outcomes.trees.size, 0));
+            let mut sizes = outcomes.trees.size.clone();
+            sizes.sizes.extend(outcomes.source.chains.iter().filter(|chain| **chain > 0));
+            problems.extend(self.latency.covers(&outcomes.trees.depth, &sizes, 0));
         }
         problems.extend(self.rule_problem());
         problems

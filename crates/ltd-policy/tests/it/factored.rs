@@ -1,6 +1,7 @@
 use ltd_policy::{
-    CycleSummary, DepthActions, DepthRule, FactoredActions, FactoredPolicy, FactoredRule, FrozenPredictor,
-    LatencyTable, Linear, Mlp, ObservationLayout, PolicyKind, SizeActions,
+    CycleSummary, DepthActions, DepthRule, DraftSource, FactoredActions, FactoredPolicy, FactoredRule,
+    FactoredSource, FrozenPredictor, FrozenSourcePredictor, LatencyTable, Linear, Mlp, ObservationLayout,
+    PolicyKind, SizeActions, SourceActions, SourceOutcomes, SourceSummary,
 };
 use proptest::prelude::*;
 
@@ -153,4 +154,58 @@ fn what_was_decided_in_one_cycle_is_not_used_in_the_next() {
     assert_eq!(policy.clone().verification_size(&summary(&sure)), 9);
     policy.begin_cycle();
     assert_eq!(policy.verification_size(&summary(&unsure)), 2);
+}
+
+proptest! {
+    #[test]
+    fn a_source_is_what_its_predictions_are_worth(
+        of_chains in prop::collection::vec(0.0f32..9.0, 3),
+        of_trees in prop::collection::vec(0.0f32..4.0, 15),
+        level_ms in 0.1f64..6.0,
+        candidate_ms in 0.0f64..1.0,
+        lambda in 5.0f64..300.0,
+        margin in -1.0f64..1.0,
+        matches in 0usize..4,
+        plain in any::<bool>(),
+    ) {
+        let trees = factored_actions();
+        let chains = if plain { vec![0, 4, 8] } else { vec![2, 4, 8] };
+        let outcomes =
+            SourceOutcomes { source: SourceActions { chains: chains.clone() }, trees: trees.clone() };
+        let layout = ObservationLayout::sequence(3, 4);
+        let bias = [of_chains.clone(), of_trees.clone()].concat();
+        let linear = Linear { weight: vec![0.0; layout.len() * bias.len()], bias, inputs: layout.len() };
+        let predictor = FrozenSourcePredictor::new(layout, outcomes, Mlp::new(&[linear]), Vec::new());
+        let table = latency_table(level_ms, candidate_ms);
+        let policy = FactoredPolicy::new(&constant_predictor(trees.clone(), vec![0.0; 15]), &table, worth(lambda));
+        prop_assert!(!policy.chooses_source());
+        let mut policy = policy.with_source(&FactoredSource { predictor, margin });
+        let (model, context) = (table.model(), 100);
+        let summary = SourceSummary { context_length: context, match_length: matches, ..SourceSummary::default() };
+        let found = policy.source(&summary);
+        if matches == 0 && !plain {
+            prop_assert_eq!(found, DraftSource::Tree);
+            return Ok(());
+        }
+        // Where nothing matches, a chain is a step of plain decoding.
+        let value = |(&chain, &expected): (&usize, &f32)| {
+            let (expected, chain) = if matches > 0 { (f64::from(expected), chain) } else { (0.0, 0) };
+            1.0 + expected - lambda * model.verify_ms(chain, context) / 1e3
+        };
+        let values: Vec<f64> = chains.iter().zip(&of_chains).map(value).collect();
+        // A decision about the size takes its time in every tree; the source's rule leaves it out.
+        let of_trees = self::values(&trees, &of_trees, &table, lambda, context);
+        let best_tree = of_trees.iter().map(|(_, value)| *value).fold(f64::MIN, f64::max)
+            + lambda * table.decision.size_us / 1e6;
+        let best = values.iter().copied().fold(f64::MIN, f64::max);
+        prop_assume!((best - best_tree - margin).abs() > 1e-4);
+        match found {
+            DraftSource::Tree => prop_assert!(best < best_tree + margin),
+            DraftSource::Copy { chain } => {
+                prop_assert!(best > best_tree + margin);
+                let place = chains.iter().position(|known| *known == chain).expect("a chain of the table");
+                prop_assert!(values[place] > best - 1e-4);
+            }
+        }
+    }
 }

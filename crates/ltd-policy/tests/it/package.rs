@@ -2,12 +2,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ltd_policy::{
-    Choice, ChoiceEntry, Conditions, Expected, Factored, FactoredRule, Fallback, FrozenPolicy,
-    LatencyIdentity, LatencyTable, MANIFEST_FILE, Manifest, ModelIdentity, Models, Policy, PolicyEntry,
-    PolicyPackage, SamplingParams, SourceChoice, SourceEntry, sha256_hex,
+    Choice, ChoiceEntry, Conditions, CopyRule, Expected, Factored, FactoredRule, FactoredSource,
+    FactoredSourceEntry, Fallback, FrozenPolicy, LatencyIdentity, LatencyTable, Linear, MANIFEST_FILE,
+    Manifest, Mlp, ModelIdentity, Models, ObservationLayout, Policy, PolicyEntry, PolicyPackage,
+    SamplingParams, SourceChoice, SourceEntry, sha256_hex,
 };
 
-use crate::synthetic::{depth_policy, factored_actions, latency_table, predictor, size_policy};
+use crate::synthetic::{
+    depth_policy, factored_actions, latency_table, predictor, size_policy, source_policy, source_predictor,
+};
 
 fn entry(policy: &FrozenPolicy, file: &str) -> ChoiceEntry {
     let (layout, actions) = (policy.layout().clone(), policy.actions().clone());
@@ -57,10 +60,23 @@ fn write(folder: &Path, mut manifest: Manifest) {
     std::fs::write(folder.join(MANIFEST_FILE), manifest.to_json()).expect("it is written");
 }
 
-/// Writes packages of both kinds into one folder, and hands out their manifests.
-pub(crate) fn written(folder: &Path) -> [Manifest; 2] {
+/// Writes packages of all kinds into one folder, and hands out their manifests.
+pub(crate) fn written(folder: &Path) -> [Manifest; 4] {
     write(folder, manifest());
-    [manifest(), write_factored(folder, &latency_table(2.0, 0.2))]
+    let policy = source_policy();
+    policy.save(&folder.join("source.safetensors")).expect("it is written");
+    let mut copying = manifest();
+    if let PolicyEntry::Pair { source, .. } = &mut copying.policy {
+        *source = SourceEntry::Learned {
+            file: "source.safetensors".to_owned(),
+            layout: policy.layout().clone(),
+            actions: policy.actions().clone(),
+        };
+    }
+    let rule = CopyRule { match_length: 2, chain: 8 };
+    let mut factored = write_factored(folder, &latency_table(2.0, 0.2));
+    factored.fallback = factored.fallback.map(|fallback| Fallback { copies: Some(rule), ..fallback });
+    [manifest(), copying, factored, write_factored_source(folder)]
 }
 
 fn load_after(change: impl FnOnce(&Path)) -> Result<PolicyPackage, String> {
@@ -115,9 +131,9 @@ fn a_changed_file_is_refused() {
 fn broken_packages_are_refused_with_what_is_wrong() {
     for (from, to, message) in [
         (
-            r#""format_version": 3"#,
             r#""format_version": 4"#,
-            "format version 4, this program reads version 1 to 3",
+            r#""format_version": 5"#,
+            "format version 5, this program reads version 1 to 4",
         ),
         (
             r#""fallback": null"#,
@@ -369,4 +385,126 @@ fn a_changed_table_is_refused() {
     latency_table(3.0, 0.2).write(&folder.path().join("latency.json")).expect("it is written");
     let error = PolicyPackage::load(folder.path()).expect_err("another table").to_string();
     assert!(error.contains("latency.json: SHA-256 is"), "{error}");
+}
+
+/// A factored package that decides what to draft from, too.
+fn write_factored_source(folder: &Path) -> Manifest {
+    let mut manifest = write_factored(folder, &latency_table(2.0, 0.2));
+    let source = source_predictor();
+    source.save(&folder.join("factored-source.safetensors")).expect("it is written");
+    if let PolicyEntry::Factored { source: entry, .. } = &mut manifest.policy {
+        *entry = Some(FactoredSourceEntry {
+            file: "factored-source.safetensors".to_owned(),
+            layout: source.layout().clone(),
+            outcomes: source.actions().clone(),
+            margin: -0.1,
+        });
+    }
+    let hash = sha256_hex(&source.to_bytes());
+    manifest.files.insert("factored-source.safetensors".to_owned(), hash);
+    std::fs::write(folder.join(MANIFEST_FILE), manifest.to_json()).expect("it is written");
+    manifest
+}
+
+#[test]
+fn a_factored_package_keeps_its_source() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write_factored_source(folder.path());
+    let package = PolicyPackage::load(folder.path()).expect("a package");
+    let Policy::Factored(factored) = &package.policy else { panic!("a factored policy") };
+    let source = FactoredSource { predictor: source_predictor(), margin: -0.1 };
+    assert_eq!(factored.source, Some(source));
+
+    let source = FactoredSource { predictor: source_predictor(), margin: 0.3 };
+    let elsewhere = Factored { source: Some(source), ..factored_at(latency_table(9.0, 0.01), 20.0) };
+    let moved = package.retargeted(elsewhere).expect("a package");
+    let Policy::Factored(factored) = &moved.policy else { panic!("a factored policy") };
+    factored.latency.write(&folder.path().join("latency.json")).expect("it is written");
+    std::fs::write(folder.path().join(MANIFEST_FILE), moved.manifest.to_json()).expect("it is written");
+    assert_eq!(PolicyPackage::load(folder.path()).expect("a package"), moved);
+
+    // Its file is one of the package's.
+    std::fs::write(folder.path().join("factored-source.safetensors"), b"no").expect("it is written");
+    let error = PolicyPackage::load(folder.path()).expect_err("another file").to_string();
+    assert!(error.contains("factored-source.safetensors"), "{error}");
+}
+
+#[test]
+fn a_pair_copies_by_a_policy_or_by_a_rule() {
+    let load = |source: SourceEntry| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let policy = source_policy();
+        policy.save(&folder.path().join("source.safetensors")).expect("it is written");
+        let mut with_source = manifest();
+        if let PolicyEntry::Pair { source: entry, .. } = &mut with_source.policy {
+            *entry = source;
+        }
+        let hash = sha256_hex(&policy.to_bytes());
+        with_source.files.insert("source.safetensors".to_owned(), hash);
+        write(folder.path(), with_source);
+        PolicyPackage::load(folder.path()).map_err(|error| error.to_string())
+    };
+    let found = |source: SourceEntry| match load(source).expect("a package").policy {
+        Policy::Pair { source, .. } => source,
+        Policy::Factored(_) => panic!("a pair"),
+    };
+    let rule = CopyRule { match_length: 2, chain: 8 };
+    assert_eq!(found(SourceEntry::Trees), SourceChoice::Trees);
+    assert_eq!(found(SourceEntry::Rule(rule)), SourceChoice::Rule(rule));
+    let learned = |policy: &FrozenPolicy, file: &str| SourceEntry::Learned {
+        file: file.to_owned(),
+        layout: policy.layout().clone(),
+        actions: policy.actions().clone(),
+    };
+    let policy = source_policy();
+    assert_eq!(found(learned(&policy, "source.safetensors")), SourceChoice::Learned(policy));
+    let error = load(SourceEntry::Rule(CopyRule { chain: 0, ..rule })).expect_err("no chain");
+    assert!(error.contains("source.rule.chain is 0, expected 1..=4096"), "{error}");
+    let error = load(learned(&size_policy(), "size.safetensors")).expect_err("another decision");
+    assert!(error.contains("kind of the policy is size, expected source"), "{error}");
+}
+
+#[test]
+fn a_policy_that_sees_something_else_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("policy.safetensors");
+    let trees = size_policy();
+    let layout = ObservationLayout::sequence(3, 4);
+    let mlp = Mlp::new(&[Linear {
+        weight: vec![0.0; layout.len() * trees.actions().count()],
+        bias: vec![0.0; trees.actions().count()],
+        inputs: layout.len(),
+    }]);
+    FrozenPolicy::new(layout, trees.actions().clone(), mlp, Vec::new()).save(&path).expect("it is written");
+    let error = FrozenPolicy::load(&path).expect_err("a size policy without a tree").to_string();
+    assert!(error.contains("layout is `sequence`, expected numbers of the tree"), "{error}");
+}
+
+#[test]
+fn a_fallback_may_copy_and_version_3_knew_trees_only() {
+    let text = |manifest: &Manifest| manifest.to_json();
+    let rule = CopyRule { match_length: 2, chain: 8 };
+    let fallback = Fallback { depth: 1, size: 4, copies: Some(rule), reason: "slower".to_owned() };
+    assert_eq!(fallback.to_string(), "depth 1 and size 4, copying 8 tokens where 2 match");
+    let load = |text: String| {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(folder.path(), manifest());
+        let path = folder.path().join(MANIFEST_FILE);
+        let files = Manifest::load(&path).expect("a manifest").files;
+        let mut value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        value["files"] = serde_json::to_value(files).expect("plain data");
+        std::fs::write(&path, value.to_string()).expect("it is written");
+        PolicyPackage::load(folder.path()).map_err(|error| error.to_string())
+    };
+    let copying = Manifest { fallback: Some(fallback.clone()), ..manifest() };
+    assert_eq!(load(text(&copying)).expect("a package").manifest.fallback, Some(fallback.clone()));
+    let impossible = Fallback { copies: Some(CopyRule { match_length: 99, ..rule }), ..fallback };
+    let error = load(text(&Manifest { fallback: Some(impossible), ..manifest() })).expect_err("99 tokens");
+    assert!(error.contains("fallback.copies.match_length"), "{error}");
+
+    let mut older: serde_json::Value = serde_json::from_str(&text(&manifest())).expect("JSON");
+    older["format_version"] = 3.into();
+    older["policy"]["pair"].as_object_mut().expect("an object").remove("source");
+    let package = load(older.to_string()).expect("a package of version 3");
+    assert!(matches!(package.policy, Policy::Pair { source: SourceChoice::Trees, .. }));
 }

@@ -1,8 +1,9 @@
 //! Policies with arbitrary weights.
 
 use ltd_policy::{
-    Actions, DecisionCost, DepthActions, FactoredActions, FrozenPolicy, FrozenPredictor, LatencyIdentity,
-    LatencyTable, Linear, Mlp, ObservationLayout, PolicyKind, SizeActions, Surface, sha256_hex,
+    Actions, DecisionCost, DepthActions, FactoredActions, FrozenPolicy, FrozenPredictor,
+    FrozenSourcePredictor, LatencyIdentity, LatencyTable, Linear, Mlp, ObservationLayout, PolicyKind,
+    SizeActions, SourceActions, SourceOutcomes, Surface, sha256_hex,
 };
 
 pub(crate) fn mlp(widths: &[usize], seed: f32) -> Mlp {
@@ -59,6 +60,22 @@ pub(crate) fn predictor() -> FrozenPredictor {
     let probes = (0..4).map(|probe| vec![0.2 * probe as f32; layout.len()]).collect();
     let mlp = mlp(&[layout.len(), 16, 15], 4.0);
     FrozenPredictor::new(layout, factored_actions(), mlp, probes)
+}
+
+pub(crate) fn source_policy() -> FrozenPolicy {
+    let layout = ObservationLayout::sequence(3, 4);
+    let probes = (0..4).map(|probe| vec![0.2 * probe as f32; layout.len()]).collect();
+    let actions = Actions::Source(SourceActions { chains: vec![2, 8] });
+    let mlp = mlp(&[layout.len(), 8, 3], 5.0);
+    FrozenPolicy::new(layout, actions, mlp, probes)
+}
+
+pub(crate) fn source_predictor() -> FrozenSourcePredictor {
+    let layout = ObservationLayout::sequence(3, 4);
+    let probes = (0..4).map(|probe| vec![0.2 * probe as f32; layout.len()]).collect();
+    let outcomes = SourceOutcomes { source: SourceActions { chains: vec![2, 8] }, trees: factored_actions() };
+    let mlp = mlp(&[layout.len(), 16, 2 + 15], 6.0);
+    FrozenSourcePredictor::new(layout, outcomes, mlp, probes)
 }
 
 /// A machine on which a level takes `level_ms` and each candidate adds `candidate_ms` to a

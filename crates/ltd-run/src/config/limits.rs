@@ -4,7 +4,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ltd_policy::MAX_LAYERS;
+use ltd_engine::MAX_DEPTH;
+use ltd_policy::{MAX_LAYERS, MAX_SIZE};
 use schemars::transform::Transform;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,16 @@ pub const FACTORS: RangeInclusive<f64> = 0.0..=1e6;
 pub const POSITIVE_FACTORS: RangeInclusive<f64> = 1e-12..=1e6;
 /// Stages of all rounds together.
 pub const ROUND_STAGES: usize = 1000;
+/// Rounds.
+pub const ROUNDS: RangeInclusive<usize> = 0..=ROUND_STAGES;
+/// Draft depths.
+pub const DEPTHS: RangeInclusive<usize> = 0..=MAX_DEPTH;
+/// Verification sizes.
+pub const SIZES: RangeInclusive<usize> = 1..=MAX_SIZE;
+/// Discounts and the like.
+pub const SHARES: RangeInclusive<f64> = 0.0..=1.0;
+/// Shares of a stage in which the step size rises.
+pub const WARM_UPS: RangeInclusive<f64> = 0.0..=0.5;
 /// Snapshots of a stage.
 pub const CANDIDATES: RangeInclusive<usize> = 1..=1000;
 /// Constants of a grid.

@@ -202,7 +202,7 @@ pub struct StagesConfig {
     /// The depth policy alone, at a fixed verification size; null leaves the stage out.
     pub depth: Option<DepthStage>,
     /// How often `round` is gone through.
-    #[schemars(transform = within(0..=limits::ROUND_STAGES))]
+    #[schemars(transform = within(limits::ROUNDS))]
     pub rounds: usize,
     /// Stages in which one policy learns against the other, which is frozen.
     pub round: Vec<RoundStage>,
@@ -294,10 +294,10 @@ pub struct SizeStage {
 #[serde(deny_unknown_fields)]
 pub struct DepthRange {
     /// Least depth.
-    #[schemars(transform = within(0..=MAX_DEPTH))]
+    #[schemars(transform = within(limits::DEPTHS))]
     pub min: usize,
     /// Greatest depth.
-    #[schemars(transform = within(0..=MAX_DEPTH))]
+    #[schemars(transform = within(limits::DEPTHS))]
     pub max: usize,
 }
 
@@ -311,7 +311,7 @@ pub struct DepthStage {
     /// Ends the stage early after this time; null never does.
     pub max_minutes: Option<Minutes>,
     /// Candidates verified in each cycle.
-    #[schemars(transform = within(1..=MAX_SIZE))]
+    #[schemars(transform = within(limits::SIZES))]
     pub verification_size: usize,
 }
 
@@ -359,10 +359,10 @@ pub struct EvaluationConfig {
 #[serde(deny_unknown_fields)]
 pub struct StaticSetting {
     /// Draft forwards after the root expansion.
-    #[schemars(transform = within(0..=MAX_DEPTH))]
+    #[schemars(transform = within(limits::DEPTHS))]
     pub depth: usize,
     /// Candidates to verify, the root not counted.
-    #[schemars(transform = within(1..=MAX_SIZE))]
+    #[schemars(transform = within(limits::SIZES))]
     pub size: usize,
 }
 

@@ -45,11 +45,11 @@ pub struct PpoConfig {
     #[schemars(transform = within(limits::EPOCHS))]
     pub n_epochs: usize,
     /// Discount per step.
-    #[schemars(transform = within(0.0..=1.0))]
+    #[schemars(transform = within(limits::SHARES))]
     pub gamma: f64,
     /// Bias-variance trade-off of the advantages (arXiv 1506.02438); 1 is Monte Carlo, 0 is
     /// one-step.
-    #[schemars(transform = within(0.0..=1.0))]
+    #[schemars(transform = within(limits::SHARES))]
     pub gae_lambda: f64,
     /// How far a probability ratio may move before its gradient is cut.
     #[schemars(transform = within(limits::POSITIVE_FACTORS))]
@@ -75,7 +75,7 @@ pub struct PpoConfig {
     #[schemars(transform = within(limits::LEARNING_RATES))]
     pub learning_rate: f64,
     /// Share of the stage over which the step size rises from 0 to `learning_rate`.
-    #[schemars(transform = within(0.0..=0.5))]
+    #[schemars(transform = within(limits::WARM_UPS))]
     pub warmup_fraction: f64,
     /// Whether the step size falls linearly to 0 after the warm-up; else it stays.
     pub linear_decay: bool,
@@ -124,9 +124,9 @@ impl PpoConfig {
             problems.add(at("batch_size"), problem);
         }
         for (field, value, range) in [
-            ("gamma", self.gamma, 0.0..=1.0),
-            ("gae_lambda", self.gae_lambda, 0.0..=1.0),
-            ("warmup_fraction", self.warmup_fraction, 0.0..=0.5),
+            ("gamma", self.gamma, limits::SHARES),
+            ("gae_lambda", self.gae_lambda, limits::SHARES),
+            ("warmup_fraction", self.warmup_fraction, limits::WARM_UPS),
             ("ent_coef", self.ent_coef, limits::FACTORS),
             ("vf_coef", self.vf_coef, limits::FACTORS),
             ("clip_range", self.clip_range, limits::POSITIVE_FACTORS),

@@ -1,7 +1,7 @@
 //! Values that parse and still make no sense.
 
 use ltd_engine::text::load_questions;
-use ltd_policy::{MAX_SIZE, ObservationLayout, tree_candidates};
+use ltd_policy::{ObservationLayout, tree_candidates};
 
 use super::{
     Advantage, Backend, EvaluationConfig, Grid, PredictorStage, Problems, PromptSet, PromptSets, SizeConfig,
@@ -160,7 +160,7 @@ impl StagesConfig {
         }
         if let Some(stage) = &self.depth {
             problems.check_count("stages.depth.total_timesteps", stage.total_timesteps, limits::COUNTS);
-            problems.check_count("stages.depth.verification_size", stage.verification_size, 1..=MAX_SIZE);
+            problems.check_count("stages.depth.verification_size", stage.verification_size, limits::SIZES);
         }
         for (index, stage) in self.round.iter().enumerate() {
             let path = format!("stages.round[{index}].total_timesteps");
@@ -212,13 +212,13 @@ impl EvaluationConfig {
         if self.default.depth > max_depth {
             problems.add("evaluation.default.depth", too_deep(self.default.depth));
         }
-        problems.check_count("evaluation.default.size", self.default.size, 1..=MAX_SIZE);
+        problems.check_count("evaluation.default.size", self.default.size, limits::SIZES);
         let Grid { depths, sizes } = &self.grid;
         if let Some(&depth) = depths.iter().find(|&&depth| depth > max_depth) {
             problems.add("evaluation.grid.depths", too_deep(depth));
         }
-        if let Some(&size) = sizes.iter().find(|size| !(1..=MAX_SIZE).contains(*size)) {
-            problems.check_count("evaluation.grid.sizes", size, 1..=MAX_SIZE);
+        if let Some(&size) = sizes.iter().find(|size| !limits::SIZES.contains(*size)) {
+            problems.check_count("evaluation.grid.sizes", size, limits::SIZES);
         }
         for (field, list) in [("depths", depths), ("sizes", sizes)] {
             if list.is_empty() {

@@ -239,20 +239,6 @@ fn report(
     };
     let at_sizes = choices.sizes.iter().map(|&size| Choices { sizes: vec![size], ..choices.clone() });
     let at_depths = choices.depths.iter().map(|&depth| Choices { depths: vec![depth], ..choices.clone() });
-    let mut policies = Vec::new();
-    for (name, policy) in learned {
-        let parts = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()));
-        let stats = CycleStats::merged(&parts);
-        let reached = stats.tokens_per_second();
-        policies.push(Replay {
-            policy: name.clone(),
-            tokens_per_second: reached,
-            gain: reached / best.tokens_per_second - 1.0,
-            closed: oracle::closed(reached, best.tokens_per_second, clairvoyant),
-            depth: Distribution::new(&stats.depths),
-            size: Distribution::new(&stats.requested_sizes),
-        });
-    }
     let best_whole_beam = oracle::best(&oracle::whole_beam_constants(trace, costs, &choices, interrupt)?);
     let copies = Copies::of(trace);
     let rule = oracle::copy_rule(trace, costs, &choices, &copies, interrupt)?;
@@ -265,6 +251,25 @@ fn report(
     // A chain of no tokens is plain decoding.
     let chains = std::iter::once(0).chain(choices.sizes.iter().copied()).collect();
     let clairvoyant_copies = foresight(&Sources { trees: choices.clone(), chains })?;
+    let mut policies = Vec::new();
+    for (name, policy) in learned {
+        let parts = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()));
+        let stats = CycleStats::merged(&parts);
+        let reached = stats.tokens_per_second();
+        policies.push(Replay {
+            policy: name.clone(),
+            tokens_per_second: reached,
+            gain: reached / best.tokens_per_second - 1.0,
+            // Whoever copies has more to choose from.
+            closed: oracle::closed(
+                reached,
+                best.tokens_per_second,
+                if policy.chooses_source() { clairvoyant_copies } else { clairvoyant },
+            ),
+            depth: Distribution::new(&stats.depths),
+            size: Distribution::new(&stats.requested_sizes),
+        });
+    }
     let loops = oracle::loop_share(trace);
     let without_loops = if loops > 0.0 {
         Some(Box::new(report(folder, &oracle::without_loops(trace), table, costs, learned)?))

@@ -11,8 +11,8 @@ use ltd_run::statistics::{entropy, interval, quartiles, ratio_interval};
 /// One row of a comparison.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Comparison {
-    /// `ar`, `eagle-default`, `eagle-constant`, `best-constant`, `copy-rule`, `pair` or `factored`; `depth D,
-    /// size V` and the folders of packages where those were asked for.
+    /// `ar`, `eagle-default`, `eagle-constant`, `best-constant`, `copy-rule`, `pair` or `factored`;
+    /// `depth D, size V` and the folders of packages where those were asked for.
     pub(crate) name: String,
     /// `sum(tau) / sum(T)` over all prompts.
     pub(crate) tokens_per_second: f64,

@@ -62,6 +62,9 @@ pub(crate) fn rollout_record(
         set(tags::DRAFT_MS, cycles.mean_ms(timing.draft));
         set(tags::VERIFY_MS, cycles.mean_ms(timing.verify));
         set(tags::POLICY_MS, cycles.mean_ms(timing.policy));
+        set(tags::SOURCE_COPY, cycles.copying_share());
+        set(tags::SOURCE_COPY_ACCEPTED, cycles.accepted_of_copies());
+        set(tags::SOURCE_TREE_ACCEPTED, cycles.accepted_of_trees());
         for (tag, counts) in [
             (tags::ACCEPTANCE_LENGTHS, &cycles.acceptance_lengths),
             (tags::DRAFT_DEPTHS, &cycles.depths),

@@ -58,6 +58,12 @@ pub const DRAFT_MS: &str = "env/draft_ms";
 pub const VERIFY_MS: &str = "env/verify_ms";
 /// Mean policy time.
 pub const POLICY_MS: &str = "env/policy_ms";
+/// Share of the cycles that copied in place of drafting.
+pub const SOURCE_COPY: &str = "env/source_copy";
+/// Mean copied tokens that those accepted.
+pub const SOURCE_COPY_ACCEPTED: &str = "env/source_copy_accepted";
+/// Mean draft tokens that the other cycles accepted.
+pub const SOURCE_TREE_ACCEPTED: &str = "env/source_tree_accepted";
 /// Mean squared error of the predictor while it learns.
 pub const PREDICTOR_LOSS: &str = "predictor/loss";
 /// Mean squared error on held-out recordings.
@@ -80,7 +86,7 @@ pub const DRAFT_DEPTHS: &str = "env/draft_depths";
 pub const VERIFICATION_SIZES: &str = "env/verification_sizes";
 
 /// All tags.
-pub const ALL: [&str; 39] = [
+pub const ALL: [&str; 42] = [
     EP_REW_MEAN,
     EP_LEN_MEAN,
     FPS,
@@ -110,6 +116,9 @@ pub const ALL: [&str; 39] = [
     DRAFT_MS,
     VERIFY_MS,
     POLICY_MS,
+    SOURCE_COPY,
+    SOURCE_COPY_ACCEPTED,
+    SOURCE_TREE_ACCEPTED,
     PREDICTOR_LOSS,
     PREDICTOR_HELD_OUT_LOSS,
     PREDICTOR_EXPLAINED_VARIANCE,

@@ -40,15 +40,15 @@ pub(super) fn refit(
     let depth = predictor.actions().depth;
     let learned = learn(recorded, predictor.layout(), depth, chains, &stage, seed, progress)?;
     let rates = [&measured, &learned.measured].map(|measured| measured.total().tokens_per_second());
-    if rates[1] <= rates[0] {
+    // A package keeps its files: what it decided, it goes on deciding.
+    let decides_less = kept.source.is_some() && learned.source.is_none();
+    if decides_less || rates[1] <= rates[0] {
         progress.say("the predictor as it was, with the new costs");
         return Ok(kept);
     }
     let largest = learned.predictor.actions().size.largest();
     progress.say(&format!("the predictor that learned again, sizes up to {largest}"));
     let Fitted { predictor, rule, source, .. } = learned;
-    // A package keeps its files: what it decided, it goes on deciding.
-    let source = source.or(kept.source);
     Ok(Factored { predictor, latency: table.clone(), rule, source })
 }
 

@@ -143,16 +143,18 @@ impl Trainer {
     /// The configured grid, then rules of copies with the best constant's trees.
     fn search_grid(&self) -> Result<Vec<GridPoint>> {
         let settings = self.config.evaluation.grid.settings(self.engine.beam_width());
-        let mut points = self.halve("constants", settings.into_iter().map(FixedSetting::from).collect())?;
-        let trees = points[0].setting;
+        let constants = self.halve("constants", settings.into_iter().map(FixedSetting::from).collect())?;
+        let trees = constants[0].setting;
         let (matches, chains) = RULES;
         let rules = matches
             .into_iter()
             .flat_map(|match_length| chains.into_iter().map(move |chain| CopyRule { match_length, chain }));
         let rules = rules.map(|rule| FixedSetting { copies: Some(rule), ..trees });
-        points.extend(self.halve("copy rules", rules.collect())?);
-        points.sort_by(|a, b| b.tokens_per_second.total_cmp(&a.tokens_per_second));
-        Ok(points)
+        let rules = self.halve("copy rules", rules.collect())?;
+        // Who was eliminated has decoded fewer prompts than the first of each.
+        let rate = |points: &[GridPoint]| points[0].tokens_per_second;
+        let rules_first = rate(&rules) > rate(&constants);
+        Ok(if rules_first { [rules, constants].concat() } else { [constants, rules].concat() })
     }
 
     /// Settings by successive halving: all decode the first validation prompts, the better half

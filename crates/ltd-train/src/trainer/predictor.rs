@@ -31,10 +31,10 @@ impl Trainer {
         let planned = fits * predictor.epochs;
         self.curves.begin_stage(&stage.name, folder.path())?;
         let mut task = self.progress.task(&stage.name, planned);
-        let (started, mut written, mut epochs) = (Instant::now(), Ok(()), 0);
+        let (started, mut written, mut epochs, mut seen) = (Instant::now(), Ok(()), 0, 0);
         let mut observer = |epoch: &Epoch, samples: usize| {
-            epochs += 1;
-            let record = predictor_record(&stage.name, epoch, epochs * samples, started.elapsed());
+            (epochs, seen) = (epochs + 1, seen + samples);
+            let record = predictor_record(&stage.name, epoch, seen, started.elapsed());
             written = self.curves.write(record);
             let by_time =
                 stage.max_time.map_or(0.0, |limit| started.elapsed().as_secs_f64() / limit.as_secs_f64());

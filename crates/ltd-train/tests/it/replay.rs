@@ -8,7 +8,7 @@ use ltd_env::oracle::decide_at_every_position;
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
 use ltd_policy::{
     Actions, ChoiceEntry, CycleSummary, DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Manifest,
-    Policy, PolicyEntry, Surface, sha256_hex,
+    Policy, PolicyEntry, SourceChoice, Surface, sha256_hex,
 };
 use ltd_run::{Interrupt, Progress, TrainConfig};
 use ltd_train::metrics::tags;
@@ -139,7 +139,12 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
     value["replay"] = json!({ "held_out": 0.25, "latency": latency });
     value["stages"]["predictor"] = json!({ "epochs": 3, "net_arch": [16], "batch_size": 64 });
     // A short live finish.
-    value["stages"]["round"] = json!([{ "train": "size", "total_timesteps": 64 }, { "train": "depth", "total_timesteps": 64, "backend": "live" }]);
+    value["stages"]["round"] = json!([
+        { "train": "size", "total_timesteps": 64 },
+        { "train": "source", "total_timesteps": 64 },
+        { "train": "depth", "total_timesteps": 64, "backend": "live" },
+        { "train": "source", "total_timesteps": 64, "backend": "live" },
+    ]);
     let run = folder.path().join("run");
     let trainer = Trainer::create(parse(&value), &run, Progress::Silent, Interrupt::default());
     let Ending::Finished { summary } = trainer.expect("a run").learn().expect("it finishes") else {
@@ -164,14 +169,15 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
     };
     assert_eq!(*actions, Actions::Size(factored.predictor.actions().size.clone()));
     assert_eq!(replayed.latency_table_sha256, manifest.latency_table_sha256);
-    let live = Manifest::load(&run.join("stages/05-depth/stage.json")).expect("a manifest");
+    let live = Manifest::load(&run.join("stages/06-depth/stage.json")).expect("a manifest");
     assert_eq!(live.latency_table_sha256, None);
 
     let lines = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
     let records: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     for tag in tags::ALL.into_iter().filter(|tag| tag.starts_with("predictor/")) {
         let values: Vec<f64> = records.iter().filter_map(|record| record["values"][tag].as_f64()).collect();
-        assert_eq!(values.len(), 3 * 3, "{tag}");
+        // Three tables of sizes, then what to draft from.
+        assert_eq!(values.len(), 4 * 3, "{tag}");
         assert!(!tag.ends_with("loss") || values[2] < values[0], "{tag} falls: {values:?}");
     }
 
@@ -179,7 +185,10 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
     let json: Value = serde_json::from_str(&text).expect("JSON");
     let names: Vec<_> =
         json["contenders"].as_array().expect("rows").iter().map(|row| row["name"].clone()).collect();
-    assert_eq!(names, ["ar", "eagle-default", "eagle-constant", "best-constant", "factored", "pair"]);
+    assert_eq!(
+        names,
+        ["ar", "eagle-default", "eagle-constant", "best-constant", "copy-rule", "factored", "pair"]
+    );
     let predictions = json["predictions"].as_array().expect("predictions");
     assert_eq!(predictions.len(), 2);
     for prediction in predictions {
@@ -195,10 +204,12 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
     let at_live_times: Vec<f64> =
         grid.iter().map(|point| point["at_live_times"].as_f64().expect("a rate")).collect();
     assert!(at_live_times.len() > 1 && at_live_times.is_sorted_by(|a, b| a >= b), "{at_live_times:?}");
-    assert_eq!(
-        [&json["best_constant"]["depth"], &json["best_constant"]["size"]],
-        [&grid[0]["depth"], &grid[0]["size"]]
-    );
+    let first = |copies: bool| grid.iter().find(|point| point["copies"].is_object() == copies).expect("one");
+    for (name, fastest) in [("best_constant", first(false)), ("copy_rule", first(true))] {
+        for key in ["depth", "size", "copies"] {
+            assert_eq!(json[name][key], fastest[key], "{name}");
+        }
+    }
 
     // What ships is what the summary says.
     let ships = json["ships"].as_str().expect("a name");
@@ -206,9 +217,16 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
     let selected: Value = serde_json::from_str(&selected).expect("JSON");
     let chosen = run.join("stages").join(selected["stage"].as_str().expect("a stage"));
     let manifest = Manifest::load(&chosen.join("stage.json")).expect("a manifest");
-    assert_eq!(manifest.fallback.is_some(), ships == "best-constant");
+    let strongest = if grid[0]["copies"].is_object() { "copy-rule" } else { "best-constant" };
+    assert_eq!(manifest.fallback.is_some(), ships == strongest);
     let kind = if matches!(manifest.policy, PolicyEntry::Factored { .. }) { "factored" } else { "pair" };
-    assert!([kind, "best-constant"].contains(&ships), "{ships}");
+    assert!([kind, strongest].contains(&ships), "{ships}");
+
+    // A source that was learned on recordings and went on live.
+    let stage = run.join("stages/07-source");
+    let manifest = Manifest::load(&stage.join("stage.json")).expect("a manifest");
+    let policy = manifest.load_policy(&stage).expect("a policy");
+    assert!(matches!(policy, Policy::Pair { source: SourceChoice::Learned(_), .. }));
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn a_run_leaves_policies_curves_and_a_comparison() {
             .expect("JSON");
     let contenders = json["contenders"].as_array().expect("contenders");
     let names: Vec<_> = contenders.iter().map(|row| row["name"].as_str().expect("a name")).collect();
-    assert_eq!(names, ["ar", "eagle-default", "best-constant", "pair"]);
+    assert_eq!(names, ["ar", "eagle-default", "best-constant", "copy-rule", "pair"]);
     for row in contenders {
         assert!(summary.contains(row["name"].as_str().expect("a name")), "{summary}");
         assert!(
@@ -54,7 +54,11 @@ fn a_run_leaves_policies_curves_and_a_comparison() {
     assert_eq!(contenders[1]["mean_depth"], json!(4.0));
     assert_eq!(std::fs::read_to_string(run.join("summary.md")).expect("summary"), summary);
     let grid = json["grid"].as_array().expect("the grid");
-    assert_eq!(grid.len(), 4, "depths 0 and 2, sizes 4 and 16; at depth 0 there are 10 candidates");
+    let (rules, constants): (Vec<_>, Vec<_>) = grid.iter().partition(|point| point["copies"].is_object());
+    assert_eq!(constants.len(), 4, "depths 0 and 2, sizes 4 and 16; at depth 0 there are 10 candidates");
+    assert_eq!(rules.len(), 15, "five matches, three chains");
+    assert_eq!(json["copy_rule"]["copies"], rules[0]["copies"]);
+    assert_eq!(json["best_constant"]["depth"], constants[0]["depth"]);
 
     for (stage, learned) in
         [("01-size", "size"), ("02-depth", "depth"), ("03-size", "size"), ("04-depth", "depth")]
@@ -132,7 +136,7 @@ fn a_run_that_is_interrupted_again_and_again_ends_like_an_uninterrupted_one() {
     let mut value = config(folder.path());
     // Sampled: a resumed run must draw the same tokens.
     value["sampling"] = json!({ "temperature": 1.0 });
-    value["stages"]["rounds"] = json!(0);
+    value["stages"]["round"] = json!([{ "train": "source", "total_timesteps": 128 }]);
     // Nearly all of the last rollout is beyond the stage's steps, and is taken to its end
     // nevertheless.
     value["stages"]["size"]["total_timesteps"] = json!(130);
@@ -161,7 +165,12 @@ fn a_run_that_is_interrupted_again_and_again_ends_like_an_uninterrupted_one() {
         assert!(interruptions < 60, "it does not get on");
     }
     assert!(interruptions > 1, "it was interrupted {interruptions} times only");
-    for file in ["01-size/size.safetensors", "02-depth/depth.safetensors", "02-depth/networks.safetensors"] {
+    for file in [
+        "01-size/size.safetensors",
+        "02-depth/depth.safetensors",
+        "02-depth/networks.safetensors",
+        "03-source/source.safetensors",
+    ] {
         let read = |run: &Path| std::fs::read(run.join("stages").join(file)).expect("a file");
         assert!(read(&whole) == read(&broken), "{file} differs after {interruptions} interruptions");
     }

@@ -1,7 +1,8 @@
-//! How much longer a tokenizer's steps make a text.
+//! Bounds on what a tokenizer's files ask for.
 //!
-//! A file of some kilobytes can ask for steps each of which doubles the text: the library would take
-//! all memory of the machine, and abort.
+//! A file of some kilobytes can ask for steps each of which doubles the text, and one of some
+//! hundred for a token of that length, for each byte of which the library keeps a state: it would
+//! take all memory of the machine, and abort.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,7 +13,10 @@ const MOST: f64 = 4096.0;
 /// characters).
 const OF_A_TABLE: f64 = 32.0;
 
-/// The steps of a `tokenizer.json`.
+/// Bytes of a token that is added to the vocabulary at most.
+const LONGEST_TOKEN: usize = 4096;
+
+/// The steps of a `tokenizer.json`, and the tokens that it adds.
 #[derive(Deserialize)]
 struct Steps {
     #[serde(default)]
@@ -23,14 +27,22 @@ struct Steps {
     post_processor: Value,
     #[serde(default)]
     decoder: Value,
+    #[serde(default)]
+    added_tokens: Value,
 }
 
-/// What is wrong with a `tokenizer.json` whose steps make far more of a text than there was.
+/// What a `tokenizer.json` asks for beyond the bounds, if anything.
 ///
 /// # Errors
 /// If it is no JSON object.
 pub(super) fn problem(json: &str) -> serde_json::Result<Option<String>> {
-    let Steps { normalizer, pre_tokenizer, post_processor, decoder } = serde_json::from_str(json)?;
+    let Steps { normalizer, pre_tokenizer, post_processor, decoder, added_tokens } =
+        serde_json::from_str(json)?;
+    let contents =
+        added_tokens.as_array().into_iter().flatten().filter_map(|token| token["content"].as_str());
+    if let Some(problem) = too_long(contents) {
+        return Ok(Some(format!("added_tokens: {problem}")));
+    }
     let ways = [
         ("normalizer, pre_tokenizer and post_processor", [&normalizer, &pre_tokenizer, &post_processor]),
         ("decoder", [&decoder, &Value::Null, &Value::Null]),
@@ -41,6 +53,14 @@ pub(super) fn problem(json: &str) -> serde_json::Result<Option<String>> {
             format!("{name}: can make a text {factor:.0} times as long, must be at most {MOST:.0} times")
         })
     }))
+}
+
+/// What is wrong with the first of some tokens that is too long.
+pub(super) fn too_long<'t>(contents: impl IntoIterator<Item = &'t str>) -> Option<String> {
+    let content = contents.into_iter().find(|content| content.len() > LONGEST_TOKEN)?;
+    let begin: String = content.chars().take(20).collect();
+    let bytes = content.len();
+    Some(format!("a token of {bytes} bytes (`{begin}...`), must be at most {LONGEST_TOKEN}"))
 }
 
 /// Bytes that a step, or a sequence of some, makes of one byte at most, without what it adds to a
@@ -94,6 +114,21 @@ mod tests {
         let problem = of(13).expect("a problem");
         let expected = "normalizer, pre_tokenizer and post_processor: can make a text 8192 times as long";
         assert!(problem.starts_with(expected), "{problem}");
+    }
+
+    #[test]
+    fn tokens_as_long_as_texts_are_named() {
+        let of = |length: usize| {
+            let content = "x".repeat(length);
+            let tokens = [json!({ "id": 0, "content": "</s>" }), json!({ "id": 1, "content": content })];
+            found(&json!({ "added_tokens": tokens }))
+        };
+        assert_eq!(of(LONGEST_TOKEN), None);
+        let problem = of(LONGEST_TOKEN + 1).expect("a problem");
+        assert_eq!(
+            problem,
+            "added_tokens: a token of 4097 bytes (`xxxxxxxxxxxxxxxxxxxx...`), must be at most 4096"
+        );
     }
 
     #[test]

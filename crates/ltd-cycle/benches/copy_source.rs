@@ -1,0 +1,61 @@
+//! What a copy source takes: `cargo bench -p ltd-cycle`.
+//!
+//! A cycle appends some tokens, finds their latest earlier occurrence and copies a chain. The text
+//! says again what it said now and then, as answers about code do.
+
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use ltd_cycle::CopySource;
+
+const LIMIT: usize = 16;
+/// Tokens that a cycle appends.
+const APPENDED: usize = 3;
+const CHAIN: usize = 8;
+
+/// Tokens of a vocabulary of 49,152, a third of them in passages that were there before.
+fn text(length: usize) -> Vec<u32> {
+    let mut state = 7_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut text: Vec<u32> = Vec::new();
+    while text.len() < length {
+        if !text.is_empty() && random(20) == 0 {
+            let (from, count) = (random(text.len()), 1 + random(20));
+            (0..count).for_each(|at| text.push(text[(from + at).min(text.len() - 1)]));
+        } else {
+            // Few tokens are frequent.
+            text.push((random(49_152) * random(1000) / 1000) as u32);
+        }
+    }
+    text.truncate(length);
+    text
+}
+
+fn cycles(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("copy source");
+    for length in [1_000, 32_000] {
+        let text = text(length + APPENDED);
+        let (before, appended) = text.split_at(length);
+        let mut source = CopySource::new(LIMIT);
+        source.extend(before);
+        group.bench_function(BenchmarkId::new("cycle", length), |bench| {
+            let cycle = |source: &mut CopySource| {
+                source.extend(appended);
+                source.find().map(|found| source.chain(found, CHAIN))
+            };
+            bench.iter_batched_ref(|| source.clone(), cycle, BatchSize::LargeInput);
+        });
+        group.bench_function(BenchmarkId::new("whole text", length), |bench| {
+            bench.iter(|| {
+                let mut source = CopySource::new(LIMIT);
+                source.extend(before);
+                source
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, cycles);
+criterion_main!(benches);
