@@ -44,7 +44,7 @@ def draw(rows: list[tuple[str, float, float, float]]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom + 30}" width="{WIDTH}" role="img"'
         ' font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif" font-size="14">',
-        "<title>Tokens per second of six ways to decode, with 95 % intervals</title>",
+        f"<title>Tokens per second of {len(rows)} ways to decode, with 95 % intervals</title>",
         f'<text x="{LEFT}" y="22" fill="{TEXT}">tokens/s, with 95 % interval</text>',
     ]
     for value in range(0, end + 1, step):

@@ -39,7 +39,7 @@ fn decoding_refuses_what_it_cannot_do() {
         (vec!["--mode", "ar", "--questions", text(&broken)], "broken.jsonl:2: EOF"),
         (vec!["--mode", "ar", "--questions", text(&words)], "words.jsonl: question 1 is text"),
         (vec!["--mode", "ar", "--questions", text(&empty)], "empty.jsonl: no questions"),
-        ([&["--mode", "static"], &prompt[..]].concat(), "--depth <D>"),
+        ([&["--mode", "static"], &prompt[..]].concat(), "--depth: must be given for trees"),
         ([&["--mode", "ar", "--whole-beam"], &prompt[..]].concat(), "--whole-beam: only constant trees"),
         (
             [&["--mode", "static", "--depth", "13", "--size", "4"], &prompt[..]].concat(),

@@ -182,7 +182,7 @@ impl CycleStats {
         ratio(levels as f64, self.depths.values().sum::<usize>() as f64)
     }
 
-    /// Mean verification size.
+    /// Mean verification size of all cycles, chains and steps of plain decoding included.
     pub fn mean_size(&self) -> f64 {
         self.mean(self.candidates)
     }
@@ -197,10 +197,10 @@ impl CycleStats {
         ratio(self.copied_tokens as f64, self.copies as f64)
     }
 
-    /// Mean draft tokens that the other cycles accepted, 0 without one.
+    /// Mean draft tokens that a cycle with a tree accepted, 0 without one.
     pub fn accepted_of_trees(&self) -> f64 {
         let accepted = self.tokens - self.cycles - self.copied_tokens;
-        ratio(accepted as f64, (self.cycles - self.copies) as f64)
+        ratio(accepted as f64, self.depths.values().sum::<usize>() as f64)
     }
 
     /// Mean context length.
@@ -218,7 +218,7 @@ impl CycleStats {
         ratio(part.as_secs_f64(), self.timing.total().as_secs_f64())
     }
 
-    /// Share of the cycles that accepted at least 1, 2, ... draft tokens.
+    /// Share of the cycles that accepted at least 1, 2, ... draft or copied tokens.
     pub fn acceptance_per_depth(&self) -> Vec<f64> {
         let deepest = self.acceptance_lengths.keys().next_back().copied().unwrap_or(1);
         let shares = (1..deepest).map(|accepted| {
@@ -275,7 +275,7 @@ mod tests {
         let source = DraftSource::Copy { chain: 0 };
         stats.add(&CycleOutcome { source, ..outcome(1, 0, 0, 100) });
         assert_eq!((stats.copying_share(), stats.accepted_of_copies()), (0.2, 5.0));
-        assert_eq!(stats.accepted_of_trees(), 1.5);
+        assert_eq!(stats.accepted_of_trees(), 2.0);
         assert_eq!(stats.depths, BTreeMap::from([(2, 1), (5, 2)]), "copies have no depth");
         assert_eq!(stats.requested_sizes, BTreeMap::from([(4, 1), (8, 1), (12, 1)]));
     }

@@ -28,7 +28,7 @@ impl Yields {
     pub fn observe(&mut self, outcome: &CycleOutcome) {
         let lately = match outcome.source {
             DraftSource::Tree => &mut self.drafted,
-            DraftSource::Copy { .. } if outcome.verification_size > 0 => &mut self.copied,
+            DraftSource::Copy { .. } if outcome.has_copied() => &mut self.copied,
             DraftSource::Copy { .. } => return,
         };
         *lately += LAST * (outcome.acceptance_length() as f32 - 1.0 - *lately);

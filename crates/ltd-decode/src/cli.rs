@@ -8,8 +8,8 @@ use ltd_engine::text::{BuiltinTemplate, ChatConfig, StopTokenName};
 use ltd_engine::{Devices, DtypeSetting, EngineConfig, SamplingParams};
 use ltd_policy::{CopyRule, LONGEST_MATCH, MAX_SIZE, Manifest};
 
-/// Decode with a target model and an EAGLE-3 draft: plainly, with a fixed tree, or under a learned
-/// policy.
+/// Decode with a target model and an EAGLE-3 draft: plainly, with fixed settings, or under a
+/// learned policy.
 #[derive(Debug, Parser)]
 #[command(name = "ltd-decode", version, about)]
 pub(crate) struct Cli {
@@ -92,7 +92,8 @@ pub(crate) struct Cli {
     /// Print one JSON object per cycle and a last one with all new tokens and totals
     #[arg(long)]
     pub(crate) json: bool,
-    /// Write every tree to a safetensors file, in the layout of the golden files (one prompt only)
+    /// Write every tree to a safetensors file, in the layout of the golden files (one prompt, no
+    /// copies)
     #[arg(long, value_name = "FILE", conflicts_with = "questions")]
     pub(crate) dump_trees: Option<PathBuf>,
 }
@@ -157,7 +158,7 @@ pub(crate) enum Source {
 pub(crate) enum Mode {
     /// Plain autoregressive decoding
     Ar,
-    /// Draft trees of a fixed depth and size
+    /// Trees of a fixed depth and size, copies by a rule, or both (--source)
     Static,
     /// A policy package decides
     Policy,

@@ -27,14 +27,12 @@ impl TreeDump {
     pub(crate) fn cycle(&mut self, outcome: &CycleOutcome, verified: &VerifiedTree) {
         let VerifiedTree { tree, verification, accepted_rows } = verified;
         let prefix = format!("cycle.{}", self.cycles);
-        // Where a cycle copied there was none.
-        if let Some(tree) = tree {
-            let bytes = tree.scores().iter().flat_map(|score| score.to_le_bytes()).collect();
-            self.tensors.insert(format!("{prefix}.scores"), (Dtype::F32, vec![tree.scores().len()], bytes));
-            let tokens = tree.tokens().iter().map(|&token| token as usize);
-            self.ints(&format!("{prefix}.tokens"), tokens);
-            self.ints(&format!("{prefix}.parents"), tree.group_parents().iter().copied());
-        }
+        let tree = tree.as_ref().expect("invariant: what copies is refused where trees are wanted");
+        let bytes = tree.scores().iter().flat_map(|score| score.to_le_bytes()).collect();
+        self.tensors.insert(format!("{prefix}.scores"), (Dtype::F32, vec![tree.scores().len()], bytes));
+        let tokens = tree.tokens().iter().map(|&token| token as usize);
+        self.ints(&format!("{prefix}.tokens"), tokens);
+        self.ints(&format!("{prefix}.parents"), tree.group_parents().iter().copied());
         self.ints(&format!("{prefix}.prefix_len"), [outcome.context_length]);
         self.ints(&format!("{prefix}.root_token"), [verification.tokens[0] as usize]);
         self.ints(&format!("{prefix}.selected"), verification.selected.iter().copied());

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use ltd_cycle::Recall;
 use ltd_policy::{DraftSource, SourceSummary};
+use tch::Tensor;
 
 use crate::cycle::VerifiedTree;
 use crate::prefill::joined;
@@ -15,8 +16,8 @@ use crate::timing::timed;
 use crate::{CycleOutcome, CycleTiming, Engine, Error, Result, VerificationTree};
 
 const ROWS: i64 = 0;
-/// Rows of features that wait for the draft at most, beside those of a cycle: with more, it reads
-/// them at the end of a copying cycle, on its clock. (Unit tests have short sequences.)
+/// Rows of features that wait for the draft at most: before they would be more, it reads them at
+/// the beginning of a copying cycle, on its clock. (Unit tests have short sequences.)
 const MOST_UNREAD: usize = if cfg!(test) { 100 } else { 1024 };
 
 impl Engine {
@@ -63,16 +64,16 @@ impl Engine {
         let tokens = recall.chain(chain.min(room));
         let mut timing = CycleTiming { draft: start.elapsed(), ..CycleTiming::default() };
         let verification = VerificationTree::chain(session.root, &tokens);
+        if session.unread() + verification.rows() > MOST_UNREAD {
+            let (read, elapsed) = timed(self.device(), || self.catch_up(session));
+            timing.draft += elapsed;
+            read?;
+        }
         let (verified, elapsed) =
             timed(self.device(), || self.verify_rows(session, &verification, &mut timing.forwards));
         timing.verify = elapsed;
         let (accepted_rows, next_token) = verified?;
         let accepted_ids = session.append(&verification, &accepted_rows, next_token);
-        if session.unread() > MOST_UNREAD {
-            let (read, elapsed) = timed(self.device(), || self.catch_up(session));
-            timing.draft += elapsed;
-            read?;
-        }
         let outcome = CycleOutcome {
             source: DraftSource::Copy { chain },
             match_length,
@@ -88,13 +89,21 @@ impl Engine {
         Ok((outcome, VerifiedTree { tree: None, verification, accepted_rows }))
     }
 
-    /// Has the draft read all but the last position, from which the next tree will grow.
+    /// Has the draft read all but the last position, from which the next tree will grow. If it
+    /// fails, the sequence is as before.
     fn catch_up(&self, session: &mut Session) -> Result<()> {
-        let features = joined(session.features.take().ok_or(Error::NoFeatures)?)?;
-        let read = features.size()[0] - 1;
+        let parts = session.features.as_ref().ok_or(Error::NoFeatures)?;
+        let features = joined(parts.iter().map(Tensor::shallow_clone).collect())?;
+        let (before, read) = (session.draft_cache.len(), features.size()[0] - 1);
+        if read == 0 {
+            return Ok(());
+        }
         let following = &session.tokens[session.draft_cache.len() as usize + 1..];
-        let _ =
-            self.draft_stable_rows(following, &features.f_narrow(ROWS, 0, read)?, &mut session.draft_cache)?;
+        let features_read = features.f_narrow(ROWS, 0, read)?;
+        if let Err(error) = self.draft_stable_rows(following, &features_read, &mut session.draft_cache) {
+            session.draft_cache.set_len(before);
+            return Err(error);
+        }
         // A copy: a view would keep the features of all of it alive.
         session.features = Some(vec![features.f_narrow_copy(ROWS, read, 1)?]);
         Ok(())

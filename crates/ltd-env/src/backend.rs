@@ -10,6 +10,11 @@ pub trait CycleBackend {
     /// A cycle of this source.
     type Cycle: Cycle;
 
+    /// Readies the sequence of the next cycle, which may take long: no cycle pays for it.
+    fn ready(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// What is known before the next cycle.
     fn source_summary(&mut self) -> Result<SourceSummary>;
 

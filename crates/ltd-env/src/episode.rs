@@ -48,6 +48,8 @@ impl<B: CycleBackend> Episodes<B> {
     /// The next cycle with a tree. Where the counterpart copies, cycles go by.
     pub(crate) fn begin(&mut self) -> Result<B::Cycle> {
         for _ in 0..MOST_UNASKED {
+            self.backend.ready()?;
+            self.counterpart.begin_cycle();
             let start = Instant::now();
             let copies = self.counterpart.chooses_source();
             let source = if copies {
@@ -71,9 +73,7 @@ impl<B: CycleBackend> Episodes<B> {
 
     /// The next cycle, with a tree whatever the counterpart would draft from.
     pub(crate) fn begin_tree(&mut self) -> Result<B::Cycle> {
-        let cycle = self.backend.begin(self.size_limit)?;
-        self.counterpart.begin_cycle();
-        Ok(cycle)
+        self.backend.begin(self.size_limit)
     }
 
     /// A whole cycle that copies, with the time that it took to choose that.

@@ -110,6 +110,10 @@ impl LiveCycles {
 impl CycleBackend for LiveCycles {
     type Cycle = CycleState;
 
+    fn ready(&mut self) -> Result<()> {
+        self.sequence().map(drop)
+    }
+
     fn source_summary(&mut self) -> Result<SourceSummary> {
         let engine = Rc::clone(&self.engine);
         Ok(engine.source_summary(self.sequence()?.answer.session_mut())?)

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use ltd_cycle::{Controller, Cycle, draft};
 use ltd_policy::{DraftSource, ObservationLayout, SourceActions};
+use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
 use crate::env::{Decision, Env, PolicyFn, Step};
@@ -17,8 +18,16 @@ use crate::{Error, Result};
 pub struct SourceEnv<B: CycleBackend> {
     episodes: Episodes<B>,
     actions: SourceActions,
-    /// If a decision is due, the time that it took to find what is known.
-    asked: Option<Duration>,
+    /// Whether a decision is due.
+    asked: bool,
+    /// Time that it took to find what is known.
+    looking: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+struct State {
+    asked: bool,
+    episodes: serde_json::Value,
 }
 
 impl<B: CycleBackend> SourceEnv<B> {
@@ -35,13 +44,15 @@ impl<B: CycleBackend> SourceEnv<B> {
         Self {
             episodes: Episodes::new(backend, counterpart, layout, reward, size_limit),
             actions,
-            asked: None,
+            asked: false,
+            looking: Duration::ZERO,
         }
     }
 
     /// A cycle with a tree, as the counterpart drafts it.
     fn drafted(&mut self) -> Result<B::Cycle> {
         let max_depth = self.episodes.layout.depth_cap;
+        self.episodes.counterpart.begin_cycle();
         let mut cycle = self.episodes.begin_tree()?;
         let Episodes { backend, counterpart, .. } = &mut self.episodes;
         draft(counterpart.as_mut(), &mut cycle, max_depth, |cycle| backend.expand(cycle))?;
@@ -50,14 +61,15 @@ impl<B: CycleBackend> SourceEnv<B> {
 
     /// Shows what is known if a decision is due here.
     fn ask(&mut self, observation: &mut [f32]) -> Result<bool> {
+        self.episodes.backend.ready()?;
         let start = Instant::now();
         let summary = self.episodes.backend.source_summary()?;
-        let asks = self.actions.asks(&summary);
-        if asks {
+        self.asked = self.actions.asks(&summary);
+        if self.asked {
             self.episodes.layout.write_sequence_into(&summary, observation);
         }
-        self.asked = asks.then(|| start.elapsed());
-        Ok(asks)
+        self.looking = start.elapsed();
+        Ok(self.asked)
     }
 }
 
@@ -73,11 +85,10 @@ impl<B: CycleBackend> Env for SourceEnv<B> {
     fn reset(&mut self, observation: &mut [f32]) -> Result<()> {
         // Cycles without a choice go by.
         for _ in 0..MOST_UNASKED {
-            let start = Instant::now();
             if self.ask(observation)? {
                 return Ok(());
             }
-            let asking = start.elapsed();
+            let asking = self.looking;
             let mut cycle = self.drafted()?;
             cycle.add_policy_time(asking);
             let size = cycle.decide(|summary| self.episodes.counterpart.verification_size(summary));
@@ -92,7 +103,10 @@ impl<B: CycleBackend> Env for SourceEnv<B> {
         if action >= count {
             return Err(Error::UnknownAction { action, count });
         }
-        let elapsed = elapsed + self.asked.take().ok_or(Error::NoEpisode)?;
+        if !std::mem::take(&mut self.asked) {
+            return Err(Error::NoEpisode);
+        }
+        let elapsed = elapsed + self.looking;
         match self.actions.source(action) {
             DraftSource::Tree => {
                 let mut cycle = self.drafted()?;
@@ -100,12 +114,15 @@ impl<B: CycleBackend> Env for SourceEnv<B> {
                 let size = cycle.decide(|summary| self.episodes.counterpart.verification_size(summary));
                 self.episodes.finish(cycle, size)
             }
-            DraftSource::Copy { chain } => self.episodes.copy(chain, elapsed),
+            DraftSource::Copy { chain } => {
+                self.episodes.counterpart.begin_cycle();
+                self.episodes.copy(chain, elapsed)
+            }
         }
     }
 
     fn action_values(&mut self, _policy: &mut PolicyFn, _gamma: f32) -> Result<Option<Vec<f32>>> {
-        if self.asked.is_none() {
+        if !self.asked {
             return Err(Error::NoEpisode);
         }
         let backend = &self.episodes.backend;
@@ -125,13 +142,15 @@ impl<B: CycleBackend> Env for SourceEnv<B> {
     }
 
     fn state(&self) -> serde_json::Value {
-        serde_json::json!({ "asked": self.asked.is_some(), "episodes": self.episodes.state() })
+        let state = State { asked: self.asked, episodes: self.episodes.state() };
+        serde_json::to_value(state).expect("invariant: the state is plain data")
     }
 
-    fn restore(&mut self, mut state: serde_json::Value, observation: &mut [f32]) -> Result<()> {
-        self.episodes.restore(state["episodes"].take(), observation)?;
-        self.asked = None;
-        if state["asked"] == true {
+    fn restore(&mut self, state: serde_json::Value, observation: &mut [f32]) -> Result<()> {
+        let State { asked, episodes } = serde_json::from_value(state)?;
+        self.episodes.restore(episodes, observation)?;
+        self.asked = false;
+        if asked {
             self.ask(observation)?;
         }
         Ok(())

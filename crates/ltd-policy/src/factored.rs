@@ -252,7 +252,8 @@ impl FactoredPolicy {
         let value = |expected: f32, ms: f64| f64::from(expected) - self.tokens_per_ms * ms;
         let mut best = (DraftSource::Tree, f64::NEG_INFINITY);
         for (&chain, &expected) in chains.chains.iter().zip(of_chains) {
-            let (expected, copied) = if summary.match_length > 0 { (expected, chain) } else { (0.0, 0) };
+            let copied = if summary.match_length > 0 { chain } else { 0 };
+            let expected = if copied > 0 { expected } else { 0.0 };
             let value = value(expected.max(0.0), latency.verify_ms(copied, context));
             if value > best.1 {
                 best = (DraftSource::Copy { chain }, value);

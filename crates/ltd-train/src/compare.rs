@@ -43,7 +43,7 @@ pub(crate) struct CompareArgs {
     /// Compare packages of other models too, as an experiment
     #[arg(long)]
     pub(crate) any_models: bool,
-    /// Let the policies of packages decide that fall back to a constant
+    /// Let the policies of packages decide that fall back to a fixed setting
     #[arg(long)]
     pub(crate) ignore_fallback: bool,
     /// Prompts, in FastChat's question.jsonl form [default: the configuration's for the evaluation]

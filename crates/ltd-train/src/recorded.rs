@@ -60,7 +60,8 @@ impl Recorded {
         let mut constants = oracle::constants(train, costs, &recorded.choices(), interrupt)?;
         constants.sort_by(|a, b| b.tokens_per_second().total_cmp(&a.tokens_per_second()));
         let copies = Copies::of(train);
-        let rules = oracle::copy_rules(train, costs, &recorded.choices(), &copies, interrupt)?;
+        let best = constants[0];
+        let rules = oracle::copy_rules(train, costs, &recorded.choices(), best, &copies, interrupt)?;
         (recorded.constants, recorded.rules) = (constants, rules);
         Ok(recorded)
     }
@@ -138,18 +139,22 @@ impl Recorded {
         Choices { depths: (0..=deepest).collect(), sizes: self.table.verify.counts() }
     }
 
-    /// What replay on the held-out sequences says of contenders, beside a fixed setting.
+    /// What replay on the held-out sequences says of contenders, which may copy `chains`, beside a
+    /// fixed setting.
     pub(crate) fn predict(
         &self,
         contenders: &mut [Contender],
         fixed: FixedSetting,
+        chains: &[usize],
         interrupt: &Interrupt,
     ) -> Result<Vec<Prediction>> {
         let decided = self.costs.without_decisions();
         let opponent = Contender::fixed("", fixed).replay(&self.held_out, &decided);
         let opponent = opponent.total().tokens_per_second();
         let trees = self.choices();
-        let chains = [0].into_iter().chain(trees.sizes.iter().copied()).collect();
+        let mut chains: Vec<usize> = [&[0], &trees.sizes[..], chains].concat();
+        chains.sort_unstable();
+        chains.dedup();
         let sources = Sources { trees, chains };
         let copies = Copies::of(&self.held_out);
         let clairvoyant =

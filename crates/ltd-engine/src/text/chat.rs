@@ -116,6 +116,23 @@ mod tests {
     }
 
     #[test]
+    fn templates_beyond_what_the_library_counts_are_refused() {
+        let long = |template: String| {
+            let folder = folder("{}", Some(&template));
+            load(folder.path(), &ChatConfig::default()).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(long("x\n".repeat(60_000)), Ok(()));
+        for (template, problem) in [
+            ("x\n".repeat(70_000), "has 70000 lines, must be at most 65000"),
+            ("x".repeat(70_000), "has 70000 bytes in a line, must be at most 65000"),
+            ("{{ y }}".repeat(20_000), "has 140000 bytes in a line"),
+        ] {
+            let error = long(template).expect_err("too long");
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
     fn a_template_comes_from_the_config_from_its_default_entry_or_from_its_own_file() {
         let body = "{{ bos_token }}{% for m in messages %}\n{{ m['content'].strip() }}{% endfor %}{{ eos_token }}\
                     {{ pad_token is defined }}{{ image_token }}";

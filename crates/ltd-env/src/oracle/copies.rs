@@ -7,7 +7,7 @@ use ltd_cycle::CopySource;
 use ltd_policy::CopyRule;
 use rayon::prelude::*;
 
-use super::{Choices, Constant, Expansions, Sums, constants, outcome};
+use super::{Choices, Constant, Expansions, Sums, outcome};
 use crate::trace::{Trace, TracedSequence};
 use crate::{Copied, Costs, Interrupt, Result};
 
@@ -39,8 +39,8 @@ impl Copies {
     }
 }
 
-/// The fastest rule with chains of the verification sizes among `choices`, in three steps: the best
-/// constant, the match and chain that suit it best, the constant that suits these best.
+/// The fastest rule with chains of the verification sizes among `choices`, in two steps: the match
+/// and chain that suit the best constant best, the constant that suits these best.
 ///
 /// # Panics
 /// If there is no choice.
@@ -48,10 +48,11 @@ pub fn copy_rule(
     trace: &Trace,
     costs: &Costs,
     choices: &Choices,
+    constant: Constant,
     copies: &Copies,
     interrupt: &Interrupt,
 ) -> Result<CopyConstant> {
-    Ok(copy_rules(trace, costs, choices, copies, interrupt)?.swap_remove(0))
+    Ok(copy_rules(trace, costs, choices, constant, copies, interrupt)?.swap_remove(0))
 }
 
 /// All that [`copy_rule`] tries, fastest first.
@@ -62,10 +63,10 @@ pub fn copy_rules(
     trace: &Trace,
     costs: &Costs,
     choices: &Choices,
+    constant: Constant,
     copies: &Copies,
     interrupt: &Interrupt,
 ) -> Result<Vec<CopyConstant>> {
-    let constant = super::best(&constants(trace, costs, choices, interrupt)?);
     let costs = &costs.without_decisions();
     let expansions = Expansions::of_sizes(trace, &choices.sizes, interrupt)?;
     let with = |rule, (depth, size)| {

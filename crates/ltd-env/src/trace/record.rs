@@ -1,13 +1,15 @@
 //! From a prompt to a traced sequence.
 
-use ltd_engine::{Along, Engine, Static, StopRule};
+use ltd_engine::{Along, Copying, Engine, Static, StopRule};
+use ltd_policy::CopyRule;
 
 use super::{TraceHeader, TracedSequence};
 use crate::{Interrupt, Result};
 
 /// What the continuation is decoded with: cheap on any hardware, and any setting yields the same
 /// tokens.
-const DECODER: Static = Static { depth: 1, size: 4 };
+const DECODER: Copying<Static> =
+    Copying { rule: CopyRule { match_length: 2, chain: 4 }, trees: Static { depth: 1, size: 4 } };
 
 /// Decodes a prompt greedily and grows the trees that the header asks for, `batch` positions at a
 /// time. `prompt` is its number in its file. Soon after there is a wish to stop, it fails with

@@ -106,7 +106,9 @@ fn a_copy_rule_is_a_replay_that_copies() {
     let choices = Choices { depths: vec![0, 1, 3], sizes: vec![2, 8, 30] };
     let never = &Interrupt::default();
     let copies = Copies::of(&trace);
-    let found = oracle::copy_rule(&trace, &costs, &choices, &copies, never).expect("not interrupted");
+    let constants = oracle::constants(&trace, &costs, &choices, never).expect("not interrupted");
+    let best = oracle::best(&constants);
+    let found = oracle::copy_rule(&trace, &costs, &choices, best, &copies, never).expect("not interrupted");
     let oracle::CopyConstant { rule, constant } = found;
     let (mut tokens, mut seconds, mut copying) = (0, 0.0, 0);
     for sequence in &trace.sequences {
@@ -168,7 +170,9 @@ fn foresight_of_the_source_is_above_that_of_trees() {
     assert!((foresight(&trees, &[]) / of_trees - 1.0).abs() < 1e-6);
     let of_all = foresight(&trees, &[0, 2, 8, 30]);
     assert!(of_all > of_trees, "{of_all} {of_trees}");
-    let rule = oracle::copy_rule(&trace, &costs, &trees, &copies, never).expect("not interrupted");
+    let constants = oracle::constants(&trace, &costs, &trees, never).expect("not interrupted");
+    let best = oracle::best(&constants);
+    let rule = oracle::copy_rule(&trace, &costs, &trees, best, &copies, never).expect("not interrupted");
     assert!(of_all >= rule.constant.tokens_per_second(), "{rule:?}");
     // With chains of no tokens alone it is plain decoding.
     let plain = trace.sequences.iter().flat_map(|sequence| {

@@ -61,7 +61,7 @@ pub struct Manifest {
     pub objective: String,
     /// Throughput measured on validation prompts after the stage.
     pub expected: Option<Expected>,
-    /// Share of those cycles that accepted at least 1, 2, ... draft tokens.
+    /// Share of those cycles that accepted at least 1, 2, ... draft or copied tokens.
     pub acceptance_per_depth: Vec<f64>,
     /// How depth and size are decided.
     pub policy: PolicyEntry,

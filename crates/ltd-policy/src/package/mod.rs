@@ -88,6 +88,22 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// Lengths of the chains that it may copy.
+    pub fn chains(&self) -> Vec<usize> {
+        match self {
+            Self::Pair { source: SourceChoice::Learned(policy), .. } => match policy.actions() {
+                Actions::Source(actions) => actions.chains.clone(),
+                Actions::Depth(_) | Actions::Size(_) => Vec::new(),
+            },
+            Self::Pair { source: SourceChoice::Rule(rule), .. } => vec![rule.chain],
+            Self::Pair { source: SourceChoice::Trees, .. } => Vec::new(),
+            Self::Factored(factored) => {
+                let source = factored.source.as_ref();
+                source.map(|source| source.predictor.actions().source.chains.clone()).unwrap_or_default()
+            }
+        }
+    }
+
     /// The deepest draft that the policy may ask for.
     pub fn deepest(&self) -> usize {
         match self {
@@ -268,9 +284,14 @@ impl Factored {
         problems.extend(self.latency.covers(&actions.depth, &actions.size, 0));
         if let Some(source) = &self.source {
             let outcomes = source.predictor.actions();
-            let mut sizes = outcomes.trees.size.clone();
-            sizes.sizes.extend(outcomes.source.chains.iter().filter(|chain| **chain > 0));
-            problems.extend(self.latency.covers(&outcomes.trees.depth, &sizes, 0));
+            problems.extend(self.latency.covers(&outcomes.trees.depth, &outcomes.trees.size, 0));
+            let longest = outcomes.source.chains.last().copied().unwrap_or_default();
+            let measured = self.latency.verify.counts().last().copied().unwrap_or_default();
+            if longest > measured {
+                problems.push(format!(
+                    "verify: chains of {longest} tokens are copied, up to {measured} measured"
+                ));
+            }
         }
         problems.extend(self.rule_problem());
         problems
@@ -356,6 +377,9 @@ impl PolicyPackage {
         (*layout, *actions) = (factored.predictor.layout().clone(), factored.predictor.actions().clone());
         manifest.files.insert(latency_table.clone(), sha256.clone());
         manifest.files.insert(file.clone(), sha256_hex(&factored.predictor.to_bytes()));
+        if source.is_some() != factored.source.is_some() {
+            return Err(refused("what it drafts from is decided in another way".to_owned()));
+        }
         if let (Some(entry), Some(source)) = (source, &factored.source) {
             entry.layout = source.predictor.layout().clone();
             entry.outcomes = source.predictor.actions().clone();

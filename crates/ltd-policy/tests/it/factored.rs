@@ -189,7 +189,8 @@ proptest! {
         }
         // Where nothing matches, a chain is a step of plain decoding.
         let value = |(&chain, &expected): (&usize, &f32)| {
-            let (expected, chain) = if matches > 0 { (f64::from(expected), chain) } else { (0.0, 0) };
+            let chain = if matches > 0 { chain } else { 0 };
+            let expected = if chain > 0 { f64::from(expected) } else { 0.0 };
             1.0 + expected - lambda * model.verify_ms(chain, context) / 1e3
         };
         let values: Vec<f64> = chains.iter().zip(&of_chains).map(value).collect();

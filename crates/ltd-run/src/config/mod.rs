@@ -196,7 +196,7 @@ pub struct StagesConfig {
     pub size: Option<SizeStage>,
     /// The factored policy's predictor, on recorded trees; null leaves the stage out.
     pub predictor: Option<PredictorStage>,
-    /// Both policies of the pair as imitations of the factored policy, from which later stages go
+    /// The policies of the pair as imitations of the factored policy, from which later stages go
     /// on; null leaves the stage out.
     pub imitation: Option<ImitationStage>,
     /// The depth policy alone, at a fixed verification size; null leaves the stage out.
@@ -204,7 +204,7 @@ pub struct StagesConfig {
     /// How often `round` is gone through.
     #[schemars(transform = within(limits::ROUNDS))]
     pub rounds: usize,
-    /// Stages in which one policy learns against the other, which is frozen.
+    /// Stages in which one policy learns against the others, which are frozen.
     pub round: Vec<RoundStage>,
     /// Snapshots per stage, evenly spaced, among which the fastest on the validation prompts is
     /// kept.

@@ -22,7 +22,7 @@ pub struct Stage {
 pub enum StageTask {
     /// The factored policy's predictor.
     Predictor(PredictorStage),
-    /// Both policies of the pair, from the factored policy.
+    /// The policies of the pair, from the factored policy.
     Imitation(ImitationStage),
     /// One policy of the pair.
     Policy(PolicyTask),
@@ -35,20 +35,21 @@ pub struct PolicyTask {
     pub kind: PolicyKind,
     /// Decisions to learn from.
     pub total_timesteps: usize,
-    /// Who makes the other decision.
+    /// Who makes the other decisions.
     pub counterpart: Counterpart,
     /// Where its cycles come from.
     pub backend: Backend,
 }
 
-/// Who makes the other decision during a stage.
+/// Who makes the other decisions during a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counterpart {
     /// A depth drawn uniformly for each cycle.
     RandomDepth(DepthRange),
     /// A fixed verification size.
     FixedSize(usize),
-    /// The other policy as its last stage left it, or the default setting if it had none.
+    /// The other policies as their last stages left them, or the default setting in place of one
+    /// without.
     Frozen,
 }
 
@@ -57,7 +58,7 @@ impl std::fmt::Display for Counterpart {
         match self {
             Self::RandomDepth(range) => write!(f, "depth drawn from {}..={}", range.min, range.max),
             Self::FixedSize(size) => write!(f, "size {size}"),
-            Self::Frozen => f.write_str("the other policy, frozen"),
+            Self::Frozen => f.write_str("the other policies, frozen"),
         }
     }
 }

@@ -5,7 +5,7 @@ use ltd_policy::{ObservationLayout, tree_candidates};
 
 use super::{
     Advantage, Backend, EvaluationConfig, Grid, PredictorStage, Problems, PromptSet, PromptSets, SizeConfig,
-    StagesConfig, TrainConfig, limits,
+    SourceConfig, StagesConfig, TrainConfig, limits,
 };
 
 const NOT_IN_ADVANCE: &str = "exact needs replay: outcomes of live cycles are not known in advance";
@@ -53,10 +53,7 @@ impl TrainConfig {
             }
         }
         self.size.note_problems(self.largest_tree(), &mut problems);
-        if let Some(problem) = self.source.chains.problem() {
-            problems.add("source.chains", problem);
-        }
-        self.source.ppo.validate("source.ppo", &mut problems);
+        self.source.note_problems(self.largest_tree(), &mut problems);
         if self.source.ppo.advantage == Advantage::Exact && self.replay.is_none() {
             problems.add("source.ppo.advantage", NOT_IN_ADVANCE);
         }
@@ -127,6 +124,22 @@ impl SizeConfig {
             );
         }
         self.ppo.validate("size.ppo", problems);
+    }
+}
+
+impl SourceConfig {
+    /// Of longer chains than trees have candidates, costs cannot be measured.
+    fn note_problems(&self, largest_tree: usize, problems: &mut Problems) {
+        let longest = self.chains.chains.last().copied().unwrap_or_default();
+        if let Some(problem) = self.chains.problem() {
+            problems.add("source.chains", problem);
+        } else if longest > largest_tree {
+            problems.add(
+                "source.chains",
+                format!("has {longest}, but the deepest tree has {largest_tree} candidates"),
+            );
+        }
+        self.ppo.validate("source.ppo", problems);
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ltd_console::{note, print_result};
-use ltd_cycle::{CycleStats, Learned};
+use ltd_cycle::{Controller, CycleStats, Learned};
 use ltd_env::oracle::{self, Choices, Constant, Copies, Sources};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt};
@@ -101,8 +101,8 @@ struct Replay {
     tokens_per_second: f64,
     /// `policy / best constant - 1`.
     gain: f64,
-    /// Share of the gap between best constant and clairvoyant that is closed; null if there is
-    /// none.
+    /// Share of the gap between best constant and clairvoyant (for a policy that copies, the one
+    /// with copies) that is closed; null if there is none.
     closed: Option<f64>,
     depth: Distribution,
     /// Sizes as they were asked for, whatever a small tree made of them.
@@ -241,7 +241,7 @@ fn report(
     let at_depths = choices.depths.iter().map(|&depth| Choices { depths: vec![depth], ..choices.clone() });
     let best_whole_beam = oracle::best(&oracle::whole_beam_constants(trace, costs, &choices, interrupt)?);
     let copies = Copies::of(trace);
-    let rule = oracle::copy_rule(trace, costs, &choices, &copies, interrupt)?;
+    let rule = oracle::copy_rule(trace, costs, &choices, oracle::best(&constants), &copies, interrupt)?;
     let foresight = |sources: &Sources| oracle::clairvoyant_source(trace, costs, sources, &copies, interrupt);
     let of_rule = Sources {
         trees: Choices { depths: vec![rule.constant.depth], sizes: vec![rule.constant.size] },

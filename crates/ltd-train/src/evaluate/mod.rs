@@ -3,6 +3,7 @@
 
 mod comparison;
 mod fixed;
+mod slowdown;
 mod summary;
 
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ pub(crate) use summary::{EAGLE_CONSTANT, GridPoint, Prediction, Summary};
 use crate::{Error, Result};
 use ltd_run::Progress;
 use ltd_run::config::StaticSetting;
-use ltd_run::statistics::quartiles;
+use slowdown::Slowdowns;
 
 /// Tokens that each contender decodes before anything is measured.
 const WARM_UP_TOKENS: usize = 8;
@@ -88,8 +89,8 @@ pub(crate) struct Measurement {
     pub(crate) prompts: Vec<CycleStats>,
     /// Prompts whose output equals the first contender's, token for token.
     pub(crate) same_output: usize,
-    /// Time of each cycle over what it should have taken by the arena's costs; empty without any.
-    pub(crate) slowdowns: Vec<f64>,
+    /// What its cycles took over what they should have, by the arena's costs; empty without any.
+    pub(crate) slowdowns: Slowdowns,
 }
 
 impl Measurement {
@@ -98,13 +99,12 @@ impl Measurement {
         CycleStats::merged(&self.prompts)
     }
 
-    /// Time that its cycles took over what they should have: the median, as a moment's disturbance
-    /// says nothing of a contender.
+    /// Time that its cycles took over what they should have.
     ///
     /// # Panics
     /// If there were no costs to compare with.
     pub(crate) fn slowdown(&self) -> f64 {
-        quartiles(self.slowdowns.clone())[1]
+        self.slowdowns.slowdown().expect("invariant: there were costs")
     }
 }
 
@@ -123,7 +123,7 @@ pub(crate) struct Arena<'a> {
 /// A contender's answer to one prompt.
 struct Answer {
     stats: CycleStats,
-    slowdowns: Vec<f64>,
+    slowdowns: Slowdowns,
     output: Vec<u32>,
 }
 
@@ -131,9 +131,10 @@ struct Answer {
 struct Decoding {
     generation: Generation,
     stats: CycleStats,
-    /// Time of each cycle over what it should have taken.
-    slowdowns: Vec<f64>,
-    /// Tokens that the draft has not read: what the cycle before accepted.
+    /// What its cycles took over what they should have.
+    slowdowns: Slowdowns,
+    /// Tokens that the draft has not read: what the cycle before accepted, and those that copied
+    /// before it.
     unread: usize,
     finished: bool,
 }
@@ -173,7 +174,7 @@ impl Arena<'_> {
                 for (measurement, Answer { stats, slowdowns, output }) in measurements.iter_mut().zip(answers)
                 {
                     measurement.prompts.push(stats);
-                    measurement.slowdowns.extend(slowdowns);
+                    measurement.slowdowns.merge(slowdowns);
                     measurement.same_output += usize::from(output == reference);
                 }
             }
@@ -205,7 +206,13 @@ impl Arena<'_> {
             let generation =
                 self.engine.generate(&prompt.ids, sampler.clone(), stop.clone(), memory.take())?;
             let stats = CycleStats::default();
-            answers.push(Decoding { generation, stats, slowdowns: Vec::new(), unread: 1, finished: false });
+            answers.push(Decoding {
+                generation,
+                stats,
+                slowdowns: Slowdowns::default(),
+                unread: 1,
+                finished: false,
+            });
         }
         let mut first = 0;
         while answers.iter().any(|answer| !answer.finished) {
@@ -237,7 +244,7 @@ impl Arena<'_> {
             if let Some(costs) = self.costs {
                 let timing = costs.of(&outcome, answer.unread);
                 let expected = if contender.decides { timing.total() } else { timing.draft + timing.verify };
-                answer.slowdowns.push(outcome.timing.total().div_duration_f64(expected));
+                answer.slowdowns.add(&outcome, expected);
             }
             answer.unread = answer.generation.session().unread();
             answer.stats.add(&outcome);

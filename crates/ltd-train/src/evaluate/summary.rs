@@ -24,7 +24,7 @@ pub(crate) struct Summary {
     pub(crate) sampling: SamplingParams,
     /// Prompts of the comparison.
     pub(crate) prompts: usize,
-    /// Stage whose policies were selected.
+    /// Stage whose policies were selected, and the rule by which they copy if they were given one.
     pub(crate) stage: String,
     /// Contender that an export of the run decides like: `pair`, `factored`, or the stronger of
     /// `best-constant` and `copy-rule` if it falls back.
@@ -43,7 +43,7 @@ pub(crate) struct Summary {
     pub(crate) contenders: Vec<Comparison>,
     /// What replay says of the policies; empty without recordings.
     pub(crate) predictions: Vec<Prediction>,
-    /// Throughput of each fixed setting, best first.
+    /// Throughput of each fixed setting, the strongest first.
     pub(crate) grid: Vec<GridPoint>,
 }
 

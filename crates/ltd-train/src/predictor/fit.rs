@@ -67,11 +67,11 @@ pub(crate) fn fit(
 ) -> Result<Fitted> {
     let start = recorded.constants()[0].tokens_per_second();
     let mut best: Option<Fitted> = None;
+    let mut goes_on = true;
     for size in tables {
         let actions = FactoredActions { depth, size: size.clone() };
         let samples = Samples::of(&recorded.train, layout, &actions, interrupt)?;
         let held_out = Samples::of(&recorded.held_out, layout, &actions, interrupt)?;
-        let mut goes_on = true;
         let mut observe = |epoch: &Epoch| {
             goes_on = observer(epoch, samples.len());
             goes_on
@@ -90,7 +90,7 @@ pub(crate) fn fit(
         }
     }
     let trees = best.expect("invariant: there is a table of sizes");
-    match chains {
+    match chains.filter(|_| goes_on) {
         Some(chains) => with_source(trees, chains, recorded, stage, seed, interrupt, observer),
         None => Ok(trees),
     }

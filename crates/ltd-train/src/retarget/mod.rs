@@ -95,6 +95,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
             Contender::new("retargeted", Box::new(Learned::of_policy(&retargeted.policy))),
         ],
         strongest,
+        &package.policy.chains(),
         interrupt,
     )?;
     let gain = predictions[1].gain;

@@ -82,7 +82,7 @@ impl Trainer {
             dtype: self.engine.dtype().chosen.to_string(),
             sampling: self.config.sampling,
             prompts: measured[0].prompts.len(),
-            stage: chosen.stage.clone(),
+            stage: chosen.described(),
             ships: ships.to_owned(),
             fallback: selection.fallback,
             best_constant: opponents.constant,
@@ -151,10 +151,11 @@ impl Trainer {
             .flat_map(|match_length| chains.into_iter().map(move |chain| CopyRule { match_length, chain }));
         let rules = rules.map(|rule| FixedSetting { copies: Some(rule), ..trees });
         let rules = self.halve("copy rules", rules.collect())?;
-        // Who was eliminated has decoded fewer prompts than the first of each.
-        let rate = |points: &[GridPoint]| points[0].tokens_per_second;
-        let rules_first = rate(&rules) > rate(&constants);
-        Ok(if rules_first { [rules, constants].concat() } else { [constants, rules].concat() })
+        // Side by side: both were measured at other times, and those behind them on fewer prompts.
+        let finalists = vec![trees, rules[0].setting];
+        let mut points = self.halve("constant and copy rule", finalists)?;
+        points.extend(constants.into_iter().skip(1).chain(rules.into_iter().skip(1)));
+        Ok(points)
     }
 
     /// Settings by successive halving: all decode the first validation prompts, the better half

@@ -171,6 +171,7 @@ fn sizes(config: &TrainConfig) -> Vec<usize> {
     let fixed = config.stages.depth.as_ref().map(|stage| stage.verification_size);
     let mut sizes = config.size.sizes.sizes.clone();
     sizes.extend(fixed.into_iter().chain([config.evaluation.default.size]));
+    sizes.extend(config.source.chains.chains.iter().filter(|chain| **chain > 0));
     sizes.sort_unstable();
     sizes.dedup();
     sizes

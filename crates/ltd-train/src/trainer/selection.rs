@@ -2,10 +2,11 @@
 //! strongest setting that does not change.
 
 use ltd_engine::{Controller, Learned};
-use ltd_policy::{Fallback, Manifest, Policy, write_json};
+use ltd_policy::{CopyRule, Fallback, Manifest, Policy, PolicyEntry, SourceChoice, SourceEntry, write_json};
 use serde::{Deserialize, Serialize};
 
 use super::Trainer;
+use super::validate::expected;
 use crate::Result;
 use crate::evaluate::{Contender, FixedSetting, Measurement, Prediction};
 use ltd_run::config::Minutes;
@@ -70,6 +71,16 @@ impl Candidate {
         }
     }
 
+    /// Where it comes from and, where it was given a rule of copies, that.
+    pub(super) fn described(&self) -> String {
+        match &self.policy {
+            Policy::Pair { source: SourceChoice::Rule(rule), .. } => {
+                format!("{}, copying {rule}", self.stage)
+            }
+            _ => self.stage.clone(),
+        }
+    }
+
     pub(super) fn controller(&self) -> Box<dyn Controller> {
         Box::new(Learned::of_policy(&self.policy))
     }
@@ -80,7 +91,7 @@ impl Trainer {
     /// prompts.
     pub(super) fn select(&self, opponents: &Opponents) -> Result<Selection> {
         let (name, strongest) = opponents.strongest();
-        let mut candidates = self.candidates()?;
+        let mut candidates = with_copies(self.candidates()?, opponents.rule.copies);
         if let Some(recorded) = &self.recorded {
             let measured = recorded.measure(&mut contenders(&candidates));
             let best = best_of_each_kind(&candidates, &measured);
@@ -101,7 +112,10 @@ impl Trainer {
                 let named = candidates
                     .iter()
                     .map(|candidate| Contender::new(candidate.kind(), candidate.controller()));
-                recorded.predict(&mut named.collect::<Vec<_>>(), strongest, &self.interrupt)?
+                {
+                    let chains = &self.config.source.chains.chains;
+                    recorded.predict(&mut named.collect::<Vec<_>>(), strongest, chains, &self.interrupt)?
+                }
             }
             None => Vec::new(),
         };
@@ -127,21 +141,25 @@ impl Trainer {
             None => format!(
                 "selection  the package will use the {} policy of stage {}",
                 chosen.kind(),
-                chosen.stage
+                chosen.described()
             ),
         });
-        self.note_fallback(&chosen.stage, fallback.as_ref())?;
+        self.note_choice(chosen, &measured[fastest], fallback.as_ref())?;
         let selected = Selected { stage: chosen.stage.clone(), tokens_per_second: rates };
         write_json(&self.run.selected(), &selected)?;
         Ok(Selection { candidates, fastest, fallback, predictions })
     }
 
-    /// The policies of all stages. A stage that kept the policy it began with adds none.
+    /// The policies of all stages, without what an interrupted selection gave them. A stage that
+    /// kept the policy it began with adds none.
     fn candidates(&self) -> Result<Vec<Candidate>> {
         let mut candidates: Vec<Candidate> = Vec::new();
         for stage in &self.plan {
             let folder = self.run.stage(stage);
-            let policy = Manifest::load(&folder.manifest())?.load_policy(folder.path())?;
+            let mut policy = Manifest::load(&folder.manifest())?.load_policy(folder.path())?;
+            if let Policy::Pair { source: source @ SourceChoice::Rule(_), .. } = &mut policy {
+                *source = SourceChoice::Trees;
+            }
             if candidates.iter().all(|known| known.policy != policy) {
                 candidates.push(Candidate { stage: stage.name.clone(), policy });
             }
@@ -149,15 +167,37 @@ impl Trainer {
         Ok(candidates)
     }
 
-    /// Writes into the manifest of `chosen` what ships in place of its policies, if anything. Other
-    /// stages have nothing of the kind: a selection that was interrupted may have ended otherwise.
-    fn note_fallback(&self, chosen: &str, fallback: Option<&Fallback>) -> Result<()> {
+    /// Writes into the manifest of the chosen stage the rule that its pair copies by, if it was
+    /// given one, and what ships in place of its policies, if anything. Other stages have nothing
+    /// of the kind: a selection that was interrupted may have ended otherwise.
+    fn note_choice(
+        &self,
+        chosen: &Candidate,
+        measured: &Measurement,
+        fallback: Option<&Fallback>,
+    ) -> Result<()> {
+        let given = match &chosen.policy {
+            Policy::Pair { source: SourceChoice::Rule(rule), .. } => SourceEntry::Rule(*rule),
+            _ => SourceEntry::Trees,
+        };
         for stage in &self.plan {
             let path = self.run.stage(stage).manifest();
             let mut manifest = Manifest::load(&path)?;
-            let noted = fallback.filter(|_| stage.name == chosen).cloned();
-            if manifest.fallback != noted {
-                manifest.fallback = noted;
+            let before = manifest.clone();
+            let is_chosen = stage.name == chosen.stage;
+            if let PolicyEntry::Pair {
+                source: source @ (SourceEntry::Trees | SourceEntry::Rule(_)), ..
+            } = &mut manifest.policy
+            {
+                *source = if is_chosen { given.clone() } else { SourceEntry::Trees };
+                // With copies it is another policy than the stage measured.
+                if is_chosen && given != SourceEntry::Trees {
+                    manifest.expected = Some(expected(measured));
+                    manifest.acceptance_per_depth = measured.total().acceptance_per_depth();
+                }
+            }
+            manifest.fallback = fallback.filter(|_| is_chosen).cloned();
+            if manifest != before {
                 write_json(&path, &manifest)?;
             }
         }
@@ -165,8 +205,28 @@ impl Trainer {
     }
 }
 
+/// The candidates, and each pair that only drafts trees once more, copying by the best rule.
+fn with_copies(candidates: Vec<Candidate>, rule: Option<CopyRule>) -> Vec<Candidate> {
+    let mut all = Vec::new();
+    for candidate in candidates {
+        let copying = match (&candidate.policy, rule) {
+            (Policy::Pair { depth, size, source: SourceChoice::Trees }, Some(rule)) => {
+                let (depth, size, source) = (depth.clone(), size.clone(), SourceChoice::Rule(rule));
+                Some(Candidate {
+                    stage: candidate.stage.clone(),
+                    policy: Policy::Pair { depth, size, source },
+                })
+            }
+            _ => None,
+        };
+        all.push(candidate);
+        all.extend(copying);
+    }
+    all
+}
+
 fn contenders(candidates: &[Candidate]) -> Vec<Contender> {
-    candidates.iter().map(|candidate| Contender::new(&*candidate.stage, candidate.controller())).collect()
+    candidates.iter().map(|candidate| Contender::new(candidate.described(), candidate.controller())).collect()
 }
 
 /// Which of the pairs is the fastest, and which of the factored policies. `measured` is in the
@@ -235,6 +295,8 @@ impl Gain {
 
 #[cfg(test)]
 mod tests {
+    use ltd_policy::Choice;
+
     use super::*;
 
     #[test]
@@ -254,6 +316,22 @@ mod tests {
             predicted.ends_with("at the times of live cycles predicts that the policies are 0.2 % slower"),
             "{predicted}"
         );
+    }
+
+    #[test]
+    fn a_pair_of_trees_is_tried_with_copies_too() {
+        let (depth, size) = (Choice::Constant(2), Choice::Constant(8));
+        let pair = |source| Policy::Pair { depth: depth.clone(), size: size.clone(), source };
+        let candidate = |policy| Candidate { stage: "02-depth".to_owned(), policy };
+        let rule = CopyRule { match_length: 2, chain: 8 };
+        let found = with_copies(vec![candidate(pair(SourceChoice::Trees))], Some(rule));
+        let policies: Vec<&Policy> = found.iter().map(|candidate| &candidate.policy).collect();
+        assert_eq!(policies, [&pair(SourceChoice::Trees), &pair(SourceChoice::Rule(rule))]);
+        let names: Vec<String> = contenders(&found).into_iter().map(|contender| contender.name).collect();
+        assert_eq!(names, ["02-depth", "02-depth, copying 8 tokens where 2 match"]);
+        // Who decides by itself is left alone.
+        assert_eq!(with_copies(vec![candidate(pair(SourceChoice::Rule(rule)))], Some(rule)).len(), 1);
+        assert_eq!(with_copies(vec![candidate(pair(SourceChoice::Trees))], None).len(), 1);
     }
 
     #[test]

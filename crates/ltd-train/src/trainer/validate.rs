@@ -80,8 +80,6 @@ impl Trainer {
         measured: &Measurement,
         latency_table_sha256: Option<String>,
     ) -> Manifest {
-        let total = measured.total();
-        let (low, high) = interval(&measured.prompts);
         let run = self.run.path();
         Manifest {
             format_version: Manifest::VERSION,
@@ -100,18 +98,20 @@ impl Trainer {
             sampling: Some(self.config.sampling),
             latency_table_sha256,
             objective: self.config.reward.to_string(),
-            expected: Some(Expected {
-                tokens_per_second: total.tokens_per_second(),
-                low,
-                high,
-                prompts: measured.prompts.len(),
-            }),
-            acceptance_per_depth: total.acceptance_per_depth(),
+            expected: Some(expected(measured)),
+            acceptance_per_depth: measured.total().acceptance_per_depth(),
             policy,
             fallback: None,
             files: std::collections::BTreeMap::new(),
         }
     }
+}
+
+/// The throughput of a measurement.
+pub(super) fn expected(measured: &Measurement) -> Expected {
+    let tokens_per_second = measured.total().tokens_per_second();
+    let (low, high) = interval(&measured.prompts);
+    Expected { tokens_per_second, low, high, prompts: measured.prompts.len() }
 }
 
 /// Which snapshot was kept of which, in words.

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use ltd_engine::text::{TextModel, load_questions};
 use ltd_engine::{Controller, Engine, Learned, fingerprint};
-use ltd_env::oracle::decide_at_every_position;
+use ltd_env::Costs;
+use ltd_env::oracle::{decide_at_every_position, replay_sequence};
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
 use ltd_policy::{
-    Actions, ChoiceEntry, CycleSummary, DecisionCost, GridPoint, LatencyIdentity, LatencyTable, Manifest,
-    Policy, PolicyEntry, SourceChoice, Surface, sha256_hex,
+    Actions, ChoiceEntry, CycleSummary, DecisionCost, DraftSource, GridPoint, LatencyIdentity, LatencyTable,
+    Manifest, Policy, PolicyEntry, SourceChoice, SourceSummary, Surface, sha256_hex,
 };
 use ltd_run::{Interrupt, Progress, TrainConfig};
 use ltd_train::metrics::tags;
@@ -236,7 +237,8 @@ fn a_pair_that_imitates_the_factored_policy_decides_as_it_does() {
     record(folder.path(), &value, 8);
     table(&value, 64, 0.1).write(&folder.path().join("latency.json")).expect("written");
     value["stages"] = json!({
-        "size": null, "predictor": { "find_size_limit": false, "epochs": 20, "net_arch": [32] },
+        "size": null,
+        "predictor": { "find_size_limit": false, "epochs": 20, "net_arch": [32], "source": false },
         "imitation": { "epochs": 200, "batch_size": 32, "learning_rate": 3e-3 },
         "depth": null, "rounds": 1, "round": [{ "train": "size", "total_timesteps": 64 }]
     });
@@ -266,6 +268,85 @@ fn a_pair_that_imitates_the_factored_policy_decides_as_it_does() {
         panic!("pairs")
     };
     assert_eq!(before, after);
+}
+
+#[test]
+fn a_source_is_learned_where_copies_gain_and_imitated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut value = replayed(folder.path());
+    record(folder.path(), &value, 8);
+    // Drafting is dear.
+    let dear = table(&value, 64, 0.1);
+    let root = Surface::from_fn(&[1, 13], &[4, 128], |rows, _| 4.0 + 0.01 * rows);
+    LatencyTable { root, ..dear }.write(&folder.path().join("latency.json")).expect("written");
+    value["stages"] = json!({
+        "size": null, "predictor": { "epochs": 20, "net_arch": [32] },
+        "imitation": { "epochs": 200, "batch_size": 32, "learning_rate": 3e-3 },
+        "depth": null, "rounds": 0, "round": []
+    });
+    for kind in ["depth", "size", "source"] {
+        value[kind]["ppo"]["net_arch"] = json!({ "pi": [32, 32], "vf": [8] });
+    }
+    let run = folder.path().join("run");
+    let trainer = Trainer::create(parse(&value), &run, Progress::Silent, Interrupt::default());
+    assert!(matches!(trainer.expect("a run").learn().expect("it finishes"), Ending::Finished { .. }));
+    let policy = |stage: &str| {
+        let stage = run.join("stages").join(stage);
+        Manifest::load(&stage.join("stage.json")).expect("a manifest").load_policy(&stage).expect("a policy")
+    };
+    let (teacher, pupil) = (policy("01-predictor"), policy("02-imitation"));
+    let Policy::Factored(factored) = &teacher else { panic!("a factored policy") };
+    assert!(factored.source.is_some(), "copies gain here");
+    assert!(matches!(&pupil, Policy::Pair { source: SourceChoice::Learned(_), .. }));
+
+    // Both are shown what the teacher's cycles show it.
+    let trace = Trace::read(&folder.path().join("trace")).expect("a trace");
+    let table = LatencyTable::read(&folder.path().join("latency.json")).expect("a table");
+    let costs = Costs { model: table.model(), decision: table.decision };
+    let [teacher, pupil] = [&teacher, &pupil].map(Learned::of_policy);
+    let mut both = Both { teacher, pupil, sources: Vec::new() };
+    for sequence in &trace.sequences {
+        replay_sequence(&trace.header, sequence, &costs, &mut both, &mut |_| ());
+    }
+    let same = both.sources.iter().filter(|[teacher, pupil]| teacher == pupil).count();
+    assert!(same * 10 > both.sources.len() * 8, "{same} of {} sources are the same", both.sources.len());
+    let distinct: std::collections::HashSet<_> = both.sources.iter().map(|[teacher, _]| teacher).collect();
+    assert!(distinct.len() > 1, "a teacher that always decides alike teaches nothing: {distinct:?}");
+}
+
+/// Cycles of one policy, and what both of two would draft from.
+struct Both {
+    teacher: Learned,
+    pupil: Learned,
+    sources: Vec<[DraftSource; 2]>,
+}
+
+impl Controller for Both {
+    fn size_limit(&self) -> usize {
+        self.teacher.size_limit()
+    }
+
+    fn begin_cycle(&mut self) {
+        self.teacher.begin_cycle();
+    }
+
+    fn chooses_source(&self) -> bool {
+        true
+    }
+
+    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        let sources = [self.teacher.source(summary), self.pupil.source(summary)];
+        self.sources.push(sources);
+        sources[0]
+    }
+
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        self.teacher.continue_drafting(summary)
+    }
+
+    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        self.teacher.verification_size(summary)
+    }
 }
 
 /// A policy and its decisions, depth and size.

@@ -15,6 +15,8 @@ use time::format_description::parse_strftime_owned;
 /// What a template is called in error messages, which name the line: `(in chat_template:3)`.
 const NAME: &str = "chat_template";
 
+/// Lines of a template, and bytes of a line, at most: the library counts both with 16 bits.
+const MOST_PLACES: usize = 65_000;
 /// Steps after which rendering ends with an error. Published templates take some thousands.
 const MOST_STEPS: u64 = 10_000_000;
 
@@ -25,14 +27,29 @@ pub(super) struct Template(Environment<'static>);
 impl Template {
     /// `now` is the time that the template is told.
     pub(super) fn compile(source: &str, now: OffsetDateTime) -> Result<Self, Error> {
+        let source = source::prepare(source)?;
+        check_size(&source)?;
         let mut environment = environment(now);
-        environment.add_template_owned(NAME, source::prepare(source)?)?;
+        environment.add_template_owned(NAME, source)?;
         Ok(Self(environment))
     }
 
     pub(super) fn render(&self, variables: Value) -> Result<String, Error> {
         self.0.get_template(NAME)?.render(variables)
     }
+}
+
+/// Fails if a template has more lines, or characters in one, than the library counts.
+fn check_size(source: &str) -> Result<(), Error> {
+    let lines = source.lines().count();
+    let longest = source.lines().map(str::len).max().unwrap_or_default();
+    for (what, found) in [("lines", lines), ("bytes in a line", longest)] {
+        if found > MOST_PLACES {
+            let problem = format!("the template has {found} {what}, must be at most {MOST_PLACES}");
+            return Err(Error::new(ErrorKind::SyntaxError, problem));
+        }
+    }
+    Ok(())
 }
 
 /// The settings, functions, filters and tests that transformers gives to templates.
