@@ -212,7 +212,7 @@ fn every_problem_is_reported_with_its_path() {
         "stages.size.random_depth.max: is 99, must be at most engine.max_depth = 6",
         "stages.imitation: imitates the factored policy: set stages.predictor, or null",
         "stages.imitation.epochs: is 0, must be within 1..=10000",
-        "stages.round[0].train: unknown variant `width`, expected `depth` or `size`",
+        "stages.round[0].train: unknown variant `width`, expected one of `depth`, `size`, `source`",
         "stages.round[1].total_timesteps: is missing, and has no default",
         "evaluation.grid.depths: is empty",
     ] {
