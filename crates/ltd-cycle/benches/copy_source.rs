@@ -2,6 +2,7 @@
 //!
 //! A cycle appends some tokens, finds their latest earlier occurrence and copies a chain. The text
 //! says again what it said now and then, as answers about code do.
+#![expect(missing_docs, reason = "criterion's macro makes a public function")]
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use ltd_cycle::CopySource;

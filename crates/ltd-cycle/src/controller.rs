@@ -146,7 +146,7 @@ impl Controller for CopiesAlone {
     fn source(&mut self, summary: &SourceSummary) -> DraftSource {
         match self.0.source(summary) {
             DraftSource::Tree => DraftSource::Copy { chain: 0 },
-            copy => copy,
+            copy @ DraftSource::Copy { .. } => copy,
         }
     }
 

@@ -116,6 +116,15 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_of_the_library_is_an_error_of_the_template() {
+        let template = "{% for m in messages %}{% with x = 1 %}{% break %}{% endwith %}{% endfor %}";
+        let folder = folder("{}", Some(template));
+        let loaded = load(folder.path(), &ChatConfig::default()).expect("it compiles");
+        let error = loaded.render("hi").expect_err("what breaks is no loop").to_string();
+        assert!(error.contains("it makes the template library panic: "), "{error}");
+    }
+
+    #[test]
     fn templates_beyond_what_the_library_counts_are_refused() {
         let long = |template: String| {
             let folder = folder("{}", Some(&template));

@@ -107,7 +107,7 @@ impl TextModel {
             &unusable
         };
         let text = template.render(message)?;
-        let encoding = guard(|| tokenizer.encode(text, !template.writes_special_tokens()))
+        let encoding = guarded(|| tokenizer.encode(text, !template.writes_special_tokens()))
             .map_err(self.tokenizer_error())?;
         Ok(Some(encoding.get_ids().to_vec()))
     }
@@ -115,7 +115,7 @@ impl TextModel {
     /// The text of tokens, special ones left out; without a tokenizer, the ids in words.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
         match &self.tokenizer {
-            Some(tokenizer) => guard(|| tokenizer.decode(ids, true)).map_err(self.tokenizer_error()),
+            Some(tokenizer) => guarded(|| tokenizer.decode(ids, true)).map_err(self.tokenizer_error()),
             None => Ok(ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")),
         }
     }
@@ -146,6 +146,12 @@ impl TextModel {
 
 const TOKENIZER_FILE: &str = "tokenizer.json";
 
+/// A call into the library, whose panic is an error like any other.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    guard(call)
+        .unwrap_or_else(|message| Err(format!("it makes the tokenizers library panic: {message}").into()))
+}
+
 /// Reads `tokenizer.json` as transformers does: what it says of truncation and padding was meant
 /// for training, and tokens that only `tokenizer_config.json` names are added.
 fn load_tokenizer(folder: &Path, config: &TokenizerConfig) -> Result<Option<Tokenizer>, TextError> {
@@ -170,7 +176,7 @@ fn load_tokenizer(folder: &Path, config: &TokenizerConfig) -> Result<Option<Toke
         tokenizer.add_tokens(&added);
         Ok(tokenizer)
     };
-    guard(load).map(Some).map_err(|source| TextError::Tokenizer { path: path.clone(), source })
+    guarded(load).map(Some).map_err(|source| TextError::Tokenizer { path: path.clone(), source })
 }
 
 #[cfg(test)]

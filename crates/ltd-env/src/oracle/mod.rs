@@ -339,20 +339,17 @@ pub fn replay_sequence(
         let source = here.map_or(DraftSource::Tree, |copied| {
             controller.source(&source_summary(copied.found, root, sequence.prompt_len, unread, yields))
         });
-        let outcome = match (source, here) {
-            (DraftSource::Copy { chain }, Some(copied)) => {
-                let outcome = copied.verify(header, &sequence.tokens, root, costs, chain);
-                unread += outcome.acceptance_length();
-                outcome
-            }
-            _ => {
-                let tree = RecordedTree { header, position: sequence.position(at) };
-                let cycle = tree.draft(controller);
-                let size = controller.verification_size(&cycle.summary());
-                let outcome = tree.verify(&cycle, &sequence.tokens, costs, unread, size);
-                unread = outcome.acceptance_length();
-                CycleOutcome { match_length: here.map_or(0, |copied| copied.length()), ..outcome }
-            }
+        let outcome = if let (DraftSource::Copy { chain }, Some(copied)) = (source, here) {
+            let outcome = copied.verify(header, &sequence.tokens, root, costs, chain);
+            unread += outcome.acceptance_length();
+            outcome
+        } else {
+            let tree = RecordedTree { header, position: sequence.position(at) };
+            let cycle = tree.draft(controller);
+            let size = controller.verification_size(&cycle.summary());
+            let outcome = tree.verify(&cycle, &sequence.tokens, costs, unread, size);
+            unread = outcome.acceptance_length();
+            CycleOutcome { match_length: here.map_or(0, |copied| copied.length()), ..outcome }
         };
         yields.observe(&outcome);
         controller.observe(&outcome);

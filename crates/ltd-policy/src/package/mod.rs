@@ -73,6 +73,7 @@ impl From<FrozenPolicy> for Choice {
 
 /// How the decisions are made, ready to use.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a program has few, and hands them around by reference")]
 pub enum Policy {
     /// By one policy each.
     Pair {

@@ -12,6 +12,8 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Va
 use time::OffsetDateTime;
 use time::format_description::parse_strftime_owned;
 
+use super::guard::guard;
+
 /// What a template is called in error messages, which name the line: `(in chat_template:3)`.
 const NAME: &str = "chat_template";
 
@@ -29,14 +31,24 @@ impl Template {
     pub(super) fn compile(source: &str, now: OffsetDateTime) -> Result<Self, Error> {
         let source = source::prepare(source)?;
         check_size(&source)?;
-        let mut environment = environment(now);
-        environment.add_template_owned(NAME, source)?;
-        Ok(Self(environment))
+        guarded(|| {
+            let mut environment = environment(now);
+            environment.add_template_owned(NAME, source)?;
+            Ok(Self(environment))
+        })
     }
 
     pub(super) fn render(&self, variables: Value) -> Result<String, Error> {
-        self.0.get_template(NAME)?.render(variables)
+        guarded(|| self.0.get_template(NAME)?.render(variables))
     }
+}
+
+/// A call into the library, whose panic is an error like any other.
+fn guarded<T>(call: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    guard(call).unwrap_or_else(|message| {
+        let problem = format!("it makes the template library panic: {message}");
+        Err(Error::new(ErrorKind::InvalidOperation, problem))
+    })
 }
 
 /// Fails if a template has more lines, or characters in one, than the library counts.
