@@ -4,13 +4,18 @@
 //! says again what it said now and then, as answers about code do.
 #![expect(missing_docs, reason = "criterion's macro makes a public function")]
 
-use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use ltd_cycle::CopySource;
 
 const LIMIT: usize = 16;
 /// Tokens that a cycle appends.
 const APPENDED: usize = 3;
 const CHAIN: usize = 8;
+/// Tokens of the cycles that are timed.
+const MORE: usize = 30_000;
 
 /// Tokens of a vocabulary of 49,152, a third of them in passages that were there before.
 fn text(length: usize) -> Vec<u32> {
@@ -36,16 +41,27 @@ fn text(length: usize) -> Vec<u32> {
 fn cycles(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("copy source");
     for length in [1_000, 32_000] {
-        let text = text(length + APPENDED);
-        let (before, appended) = text.split_at(length);
-        let mut source = CopySource::new(LIMIT);
-        source.extend(before);
+        let text = text(length + MORE);
+        let (before, more) = text.split_at(length);
+        let mut grown = CopySource::new(LIMIT);
+        grown.extend(before);
         group.bench_function(BenchmarkId::new("cycle", length), |bench| {
-            let cycle = |source: &mut CopySource| {
-                source.extend(appended);
-                source.find().map(|found| source.chain(found, CHAIN))
-            };
-            bench.iter_batched_ref(|| source.clone(), cycle, BatchSize::LargeInput);
+            // Whatever memory has to grow is part of it.
+            bench.iter_custom(|cycles| {
+                let (mut source, mut elapsed) = (grown.clone(), Duration::ZERO);
+                let mut appended = more.chunks_exact(APPENDED);
+                for _ in 0..cycles {
+                    let tokens = appended.next().unwrap_or_else(|| {
+                        (source, appended) = (grown.clone(), more.chunks_exact(APPENDED));
+                        appended.next().expect("there are more")
+                    });
+                    let start = Instant::now();
+                    source.extend(tokens);
+                    black_box(source.find().map(|found| source.chain(found, CHAIN)));
+                    elapsed += start.elapsed();
+                }
+                elapsed
+            });
         });
         group.bench_function(BenchmarkId::new("whole text", length), |bench| {
             bench.iter(|| {
