@@ -4,4 +4,5 @@ mod factored;
 mod fuzz;
 mod package;
 mod policy_file;
+mod source_package;
 mod synthetic;
