@@ -26,10 +26,12 @@ impl Default for Yields {
 impl Yields {
     /// Notes a cycle. A step of plain decoding tells nothing of either source.
     pub fn observe(&mut self, outcome: &CycleOutcome) {
-        let lately = match outcome.source {
-            DraftSource::Tree => &mut self.drafted,
-            DraftSource::Copy { .. } if outcome.has_copied() => &mut self.copied,
-            DraftSource::Copy { .. } => return,
+        let lately = if outcome.source == DraftSource::Tree {
+            &mut self.drafted
+        } else if outcome.has_copied() {
+            &mut self.copied
+        } else {
+            return;
         };
         *lately += LAST * (outcome.acceptance_length() as f32 - 1.0 - *lately);
     }

@@ -8,7 +8,7 @@ use crate::compare::{CompareArgs, compare};
 use crate::learn::{LearnArgs, learn};
 use crate::retarget::{RetargetArgs, retarget};
 
-/// Train the two policies of speculative decoding from measured tokens per second.
+/// Train the policies of speculative decoding from measured tokens per second.
 ///
 /// A run leaves its curves, checkpoints, policies and a final comparison in its folder. Watch it
 /// with `tensorboard --logdir runs`, freeze it with `ltd-export`.

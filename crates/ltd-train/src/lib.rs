@@ -1,4 +1,4 @@
-//! PPO, stages, checkpoints and metrics: trains the two policies from measured tokens per second.
+//! PPO, stages, checkpoints and metrics: trains policies from measured tokens per second.
 //!
 //! ```no_run
 //! use ltd_run::{Interrupt, Progress, TrainConfig};

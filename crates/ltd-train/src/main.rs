@@ -1,4 +1,4 @@
-//! `ltd-train`: trains the two policies.
+//! `ltd-train`: trains policies.
 
 use std::process::ExitCode;
 

@@ -39,23 +39,8 @@ impl Copies {
     }
 }
 
-/// The fastest rule with chains of the verification sizes among `choices`, in two steps: the match
-/// and chain that suit the best constant best, the constant that suits these best.
-///
-/// # Panics
-/// If there is no choice.
-pub fn copy_rule(
-    trace: &Trace,
-    costs: &Costs,
-    choices: &Choices,
-    constant: Constant,
-    copies: &Copies,
-    interrupt: &Interrupt,
-) -> Result<CopyConstant> {
-    Ok(copy_rules(trace, costs, choices, constant, copies, interrupt)?.swap_remove(0))
-}
-
-/// All that [`copy_rule`] tries, fastest first.
+/// Rules with chains of the verification sizes among `choices`, fastest first, in two steps: every
+/// match and chain with the best constant, then every constant with the fastest of these.
 ///
 /// # Panics
 /// If there is no choice.

@@ -24,7 +24,7 @@ use crate::trace::{Trace, TraceHeader, TracedSequence};
 use crate::{Copied, Costs, Interrupt, Result};
 
 pub use copies::{
-    Copies, CopyConstant, LOOP, Sources, clairvoyant_source, copy_rule, copy_rules, loop_share, without_loops,
+    Copies, CopyConstant, LOOP, Sources, clairvoyant_source, copy_rules, loop_share, without_loops,
 };
 
 /// Depths and sizes that may be chosen.

@@ -241,7 +241,7 @@ fn report(
     let at_depths = choices.depths.iter().map(|&depth| Choices { depths: vec![depth], ..choices.clone() });
     let best_whole_beam = oracle::best(&oracle::whole_beam_constants(trace, costs, &choices, interrupt)?);
     let copies = Copies::of(trace);
-    let rule = oracle::copy_rule(trace, costs, &choices, oracle::best(&constants), &copies, interrupt)?;
+    let rule = oracle::copy_rules(trace, costs, &choices, oracle::best(&constants), &copies, interrupt)?[0];
     let foresight = |sources: &Sources| oracle::clairvoyant_source(trace, costs, sources, &copies, interrupt);
     let of_rule = Sources {
         trees: Choices { depths: vec![rule.constant.depth], sizes: vec![rule.constant.size] },

@@ -1,4 +1,4 @@
-//! A run from its configuration to two policies: stages, checkpoints, validation, the final
+//! A run from its configuration to policies: stages, checkpoints, validation, the final
 //! comparison.
 
 mod checkpoint;

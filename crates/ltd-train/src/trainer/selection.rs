@@ -112,10 +112,8 @@ impl Trainer {
                 let named = candidates
                     .iter()
                     .map(|candidate| Contender::new(candidate.kind(), candidate.controller()));
-                {
-                    let chains = &self.config.source.chains.chains;
-                    recorded.predict(&mut named.collect::<Vec<_>>(), strongest, chains, &self.interrupt)?
-                }
+                let chains = &self.config.source.chains.chains;
+                recorded.predict(&mut named.collect::<Vec<_>>(), strongest, chains, &self.interrupt)?
             }
             None => Vec::new(),
         };
