@@ -1,8 +1,10 @@
 //! Who decides what to draft from, how deep to draft and how many candidates to verify.
 
+use std::borrow::Cow;
+
 use ltd_policy::{
-    Choice, CopyRule, CycleSummary, DepthPolicy, DraftSource, FactoredPolicy, Policy, PolicyPackage,
-    SizePolicy, SourceChoice, SourcePolicy, SourceSummary,
+    Calibration, Choice, CopyRule, CycleSummary, DepthPolicy, DraftSource, FactoredPolicy, Policy,
+    PolicyPackage, SizePolicy, SourceChoice, SourcePolicy, SourceSummary,
 };
 
 use crate::CycleOutcome;
@@ -27,6 +29,11 @@ pub trait Controller {
     /// [chooses](Controller::chooses_source); the other decisions are those of a cycle with a tree.
     fn source(&mut self, _summary: &SourceSummary) -> DraftSource {
         DraftSource::Tree
+    }
+
+    /// How probable candidates of a merged tree are. Asked of one that merges.
+    fn calibration(&self) -> Cow<'_, Calibration> {
+        Cow::Owned(Calibration::default())
     }
 
     /// Whether to draft one more level. Asked after the root expansion and after each level while
@@ -95,6 +102,63 @@ pub struct Copying<C> {
     pub trees: C,
 }
 
+/// Merges trees with chains by a rule; another controller decides how deep they are and how much of
+/// both is verified.
+#[derive(Debug, Clone)]
+pub struct Merging<C> {
+    /// When to merge, and what length of chain.
+    pub rule: CopyRule,
+    /// Steers the trees.
+    pub trees: C,
+    /// How probable candidates are.
+    pub calibration: Calibration,
+}
+
+impl<C: Controller> Controller for Merging<C> {
+    fn size_limit(&self) -> usize {
+        self.trees.size_limit()
+    }
+
+    fn begin_cycle(&mut self) {
+        self.trees.begin_cycle();
+    }
+
+    fn chooses_source(&self) -> bool {
+        true
+    }
+
+    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        match self.rule.source(summary) {
+            DraftSource::Copy { chain } => DraftSource::Merged { chain },
+            tree => tree,
+        }
+    }
+
+    fn calibration(&self) -> Cow<'_, Calibration> {
+        Cow::Borrowed(&self.calibration)
+    }
+
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        self.trees.continue_drafting(summary)
+    }
+
+    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        self.trees.verification_size(summary)
+    }
+
+    fn observe(&mut self, outcome: &CycleOutcome) {
+        self.trees.observe(outcome);
+    }
+
+    fn state(&self) -> serde_json::Value {
+        self.trees.state()
+    }
+
+    fn restore(&mut self, state: &serde_json::Value) {
+        self.trees.restore(state);
+    }
+}
+
 impl<C: Controller> Controller for Copying<C> {
     fn size_limit(&self) -> usize {
         self.trees.size_limit()
@@ -146,7 +210,7 @@ impl Controller for CopiesAlone {
     fn source(&mut self, summary: &SourceSummary) -> DraftSource {
         match self.0.source(summary) {
             DraftSource::Tree => DraftSource::Copy { chain: 0 },
-            copy @ DraftSource::Copy { .. } => copy,
+            copy => copy,
         }
     }
 
@@ -265,6 +329,18 @@ impl Controller for Learned {
             Decider::Pair { source: SourceDecider::Policy(policy), .. } => policy.source(summary),
             Decider::Pair { source: SourceDecider::Rule(rule), .. } => rule.source(summary),
             Decider::Pair { source: SourceDecider::Trees, .. } => DraftSource::Tree,
+        }
+    }
+
+    fn calibration(&self) -> Cow<'_, Calibration> {
+        let merged = match &self.0 {
+            Decider::Factored(policy) => policy.merged(),
+            Decider::Pair { source: SourceDecider::Policy(policy), .. } => policy.actions().merged.as_ref(),
+            Decider::Pair { .. } => None,
+        };
+        match merged {
+            Some(merged) => Cow::Borrowed(&merged.calibration),
+            None => Cow::Owned(Calibration::default()),
         }
     }
 

@@ -28,6 +28,7 @@
 //! and [`CycleStats`] sums them up. A [`StopRule`] says where a generation ends. A [`CopySource`]
 //! finds what was said before; a [`Recall`] holds one for the choice of what to draft from.
 
+mod candidates;
 mod contention;
 mod controller;
 mod copy_source;
@@ -38,8 +39,9 @@ mod recall;
 mod stop_rule;
 mod tree;
 
+pub use candidates::{Candidates, Chain};
 pub use contention::Contention;
-pub use controller::{Controller, CopiesAlone, Copying, Learned, Static, WholeBeam};
+pub use controller::{Controller, CopiesAlone, Copying, Learned, Merging, Static, WholeBeam};
 pub use copy_source::{CopySource, Occurrence};
 pub use cycle::{Cycle, draft};
 pub use growing::{GrowingTree, GrownTree};

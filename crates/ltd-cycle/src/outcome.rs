@@ -44,6 +44,11 @@ pub struct CycleOutcome {
     pub source: DraftSource,
     /// Latest tokens that were said before, where the controller chose the source; 0 elsewhere.
     pub match_length: usize,
+    /// Accepted tokens that the tree had; none if there was no tree.
+    pub drafted: Option<usize>,
+    /// Accepted tokens that were copied, those included that the tree had, too; none if nothing was
+    /// copied.
+    pub copied: Option<usize>,
     /// Tokens that the cycle appends to the sequence: the root, then the accepted draft tokens.
     pub accepted_ids: Vec<u32>,
     /// The target's own token after them: the next root.
@@ -67,11 +72,6 @@ impl CycleOutcome {
     /// Acceptance length `tau`: accepted draft tokens plus the target's own.
     pub fn acceptance_length(&self) -> usize {
         self.accepted_ids.len()
-    }
-
-    /// Whether it verified what it copied.
-    pub fn has_copied(&self) -> bool {
-        self.source != DraftSource::Tree && self.verification_size > 0
     }
 
     /// Tokens per second of this cycle, `tau / T`.
@@ -99,12 +99,15 @@ pub struct CycleStats {
     pub depths: BTreeMap<usize, usize>,
     /// Cycles by verification size.
     pub sizes: BTreeMap<usize, usize>,
-    /// Cycles that copied in place of drafting a tree.
+    /// Cycles that verified copied tokens.
     #[serde(default)]
     pub copies: usize,
     /// Copied tokens that they accepted.
     #[serde(default)]
     pub copied_tokens: usize,
+    /// Tokens of trees that were accepted.
+    #[serde(default)]
+    pub drafted_tokens: usize,
     /// Cycles with a tree by the size asked for: what was chosen, whatever a small tree made of it.
     #[serde(default)]
     pub requested_sizes: BTreeMap<usize, usize>,
@@ -119,13 +122,14 @@ impl CycleStats {
         self.candidates += outcome.verification_size;
         self.timing += outcome.timing;
         self.context_lengths += outcome.context_length;
-        if outcome.has_copied() {
+        if let Some(copied) = outcome.copied {
             self.copies += 1;
-            self.copied_tokens += tokens - 1;
+            self.copied_tokens += copied;
         }
         *self.acceptance_lengths.entry(tokens).or_default() += 1;
         *self.sizes.entry(outcome.verification_size).or_default() += 1;
-        if outcome.source == DraftSource::Tree {
+        if let Some(drafted) = outcome.drafted {
+            self.drafted_tokens += drafted;
             *self.depths.entry(outcome.draft_depth).or_default() += 1;
             *self.requested_sizes.entry(outcome.requested_size).or_default() += 1;
         }
@@ -140,6 +144,7 @@ impl CycleStats {
         self.context_lengths += other.context_lengths;
         self.copies += other.copies;
         self.copied_tokens += other.copied_tokens;
+        self.drafted_tokens += other.drafted_tokens;
         for (counts, others) in [
             (&mut self.acceptance_lengths, &other.acceptance_lengths),
             (&mut self.depths, &other.depths),
@@ -199,8 +204,7 @@ impl CycleStats {
 
     /// Mean draft tokens that a cycle with a tree accepted, 0 without one.
     pub fn accepted_of_trees(&self) -> f64 {
-        let accepted = self.tokens - self.cycles - self.copied_tokens;
-        ratio(accepted as f64, self.depths.values().sum::<usize>() as f64)
+        ratio(self.drafted_tokens as f64, self.depths.values().sum::<usize>() as f64)
     }
 
     /// Mean context length.
@@ -243,6 +247,7 @@ mod tests {
 
     fn outcome(tokens: usize, depth: usize, size: usize, ms: u64) -> CycleOutcome {
         CycleOutcome {
+            drafted: Some(tokens - 1),
             accepted_ids: vec![0; tokens],
             next_token: 0,
             draft_depth: depth,
@@ -270,10 +275,10 @@ mod tests {
         assert_eq!((stats.copying_share(), stats.accepted_of_copies()), (0.0, 0.0));
         assert_eq!(stats.accepted_of_trees(), 2.0);
         let source = DraftSource::Copy { chain: 8 };
-        stats.add(&CycleOutcome { source, ..outcome(6, 0, 8, 100) });
+        stats.add(&CycleOutcome { source, drafted: None, copied: Some(5), ..outcome(6, 0, 8, 100) });
         // Plain decoding copies nothing.
         let source = DraftSource::Copy { chain: 0 };
-        stats.add(&CycleOutcome { source, ..outcome(1, 0, 0, 100) });
+        stats.add(&CycleOutcome { source, drafted: None, ..outcome(1, 0, 0, 100) });
         assert_eq!((stats.copying_share(), stats.accepted_of_copies()), (0.2, 5.0));
         assert_eq!(stats.accepted_of_trees(), 2.0);
         assert_eq!(stats.depths, BTreeMap::from([(2, 1), (5, 2)]), "copies have no depth");

@@ -1,6 +1,6 @@
 //! What a sequence remembers for the choice of what to draft from.
 
-use ltd_policy::{DraftSource, LONGEST_MATCH, SourceSummary};
+use ltd_policy::{LONGEST_MATCH, SourceSummary};
 use serde::{Deserialize, Serialize};
 
 use crate::{CopySource, CycleOutcome, Occurrence};
@@ -24,16 +24,14 @@ impl Default for Yields {
 }
 
 impl Yields {
-    /// Notes a cycle. A step of plain decoding tells nothing of either source.
+    /// Notes a cycle. A step of plain decoding tells nothing of either source, a merged tree of
+    /// both.
     pub fn observe(&mut self, outcome: &CycleOutcome) {
-        let lately = if outcome.source == DraftSource::Tree {
-            &mut self.drafted
-        } else if outcome.has_copied() {
-            &mut self.copied
-        } else {
-            return;
-        };
-        *lately += LAST * (outcome.acceptance_length() as f32 - 1.0 - *lately);
+        for (lately, accepted) in [(&mut self.drafted, outcome.drafted), (&mut self.copied, outcome.copied)] {
+            if let Some(accepted) = accepted {
+                *lately += LAST * (accepted as f32 - *lately);
+            }
+        }
     }
 }
 
@@ -95,6 +93,11 @@ impl Recall {
         source_summary(self.text.find(), context_length, self.prompt_len, unread, self.yields)
     }
 
+    /// Latest tokens that were said before.
+    pub fn match_length(&self) -> usize {
+        self.text.find().map_or(0, |found| found.length)
+    }
+
     /// The `length` tokens to copy; none if the last token is new.
     pub fn chain(&self, length: usize) -> Vec<u32> {
         self.text.find().map(|found| self.text.chain(found, length)).unwrap_or_default()
@@ -110,13 +113,8 @@ impl Recall {
 mod tests {
     use super::*;
 
-    fn outcome(source: DraftSource, accepted: usize, size: usize) -> CycleOutcome {
-        CycleOutcome {
-            source,
-            accepted_ids: vec![0; accepted + 1],
-            verification_size: size,
-            ..CycleOutcome::default()
-        }
+    fn outcome(drafted: Option<usize>, copied: Option<usize>) -> CycleOutcome {
+        CycleOutcome { drafted, copied, ..CycleOutcome::default() }
     }
 
     #[test]
@@ -141,11 +139,13 @@ mod tests {
             let summary = recall.summary(1);
             (summary.copied_lately, summary.drafted_lately)
         };
-        recall.observe(&outcome(DraftSource::Tree, 5, 8));
+        recall.observe(&outcome(Some(5), None));
         assert_eq!(lately(&recall), (1.0, 2.0));
-        recall.observe(&outcome(DraftSource::Copy { chain: 8 }, 0, 8));
+        recall.observe(&outcome(None, Some(0)));
         assert_eq!(lately(&recall), (0.75, 2.0));
-        recall.observe(&outcome(DraftSource::Copy { chain: 0 }, 0, 0));
+        recall.observe(&outcome(None, None));
         assert_eq!(lately(&recall), (0.75, 2.0));
+        recall.observe(&outcome(Some(2), Some(1)));
+        assert_eq!(lately(&recall), (0.8125, 2.0));
     }
 }

@@ -1,5 +1,6 @@
 //! The draft tree and what is taken from it for verification: plain host data.
 
+use crate::candidates::{ABSENT, Candidates, Chain, best};
 use crate::contention::Contention;
 
 /// Deepest draft the method uses (design: `D <= 12`).
@@ -26,7 +27,7 @@ pub struct DraftTree {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerificationTree {
     /// Flat indices of the chosen candidates in the draft tree, ascending. Row `r` of the
-    /// verification is candidate `r - 1` of these. None where the tokens were copied.
+    /// verification is candidate `r - 1` of these; the rows after them were copied.
     pub selected: Vec<usize>,
     /// Tokens of all rows, root first.
     pub tokens: Vec<u32>,
@@ -34,10 +35,10 @@ pub struct VerificationTree {
     pub parent_rows: Vec<usize>,
     /// Depth of each row in the tree, root 0: its position is the context length plus this.
     pub depths: Vec<usize>,
+    /// Rows of the chain that was copied, one below another; candidates of the tree may be among
+    /// them.
+    pub chain_rows: Vec<usize>,
 }
-
-/// Marks a group of no candidates.
-const ABSENT: usize = usize::MAX;
 
 impl DraftTree {
     /// A tree with its first level: the `W` best continuations of the root, best first.
@@ -132,20 +133,23 @@ impl DraftTree {
         let mut selected = best(&self.scores, 0, size.min(self.contention.limit()));
         selected.retain(|candidate| self.parents[candidate / self.beam_width] != ABSENT);
         selected.sort_unstable();
-        let mut tokens = Vec::with_capacity(selected.len() + 1);
-        let mut depths = Vec::with_capacity(selected.len() + 1);
-        tokens.push(root);
-        depths.push(0);
-        let mut parent_rows = Vec::with_capacity(selected.len());
-        for &candidate in &selected {
-            let row = self.parent(candidate).map_or(0, |parent| {
-                1 + selected.binary_search(&parent).expect("invariant: the selection is closed under parents")
-            });
-            tokens.push(self.tokens[candidate]);
-            depths.push(depths[row] + 1);
-            parent_rows.push(row);
+        self.candidates().verification(root, selected, &[], &[])
+    }
+
+    /// The `size` most probable of the candidates and of a chain's tokens; no more than the tree's
+    /// limit.
+    pub fn merge(&self, root: u32, size: usize, chain: &Chain) -> VerificationTree {
+        self.candidates().merge(root, size.min(self.contention.limit()), chain)
+    }
+
+    /// All candidates.
+    pub fn candidates(&self) -> Candidates<'_> {
+        Candidates {
+            beam_width: self.beam_width,
+            scores: &self.scores,
+            tokens: &self.tokens,
+            group_parents: &self.parents,
         }
-        VerificationTree { selected, tokens, parent_rows, depths }
     }
 }
 
@@ -153,21 +157,6 @@ impl DraftTree {
 /// parent's. Adding zero turns `-0.0` into `0.0`, which a total order would tell apart.
 fn at_most_zero(log_prob: f32) -> f32 {
     log_prob.min(0.0) + 0.0
-}
-
-/// Indices from `start` on of the `count` largest scores, best first, earlier first among equals.
-fn best(scores: &[f32], start: usize, count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (start..scores.len()).collect();
-    let by_score = |&a: &usize, &b: &usize| scores[b].total_cmp(&scores[a]).then(a.cmp(&b));
-    if count < order.len() {
-        if count == 0 {
-            return Vec::new();
-        }
-        order.select_nth_unstable_by(count - 1, by_score);
-        order.truncate(count);
-    }
-    order.sort_unstable_by(by_score);
-    order
 }
 
 impl VerificationTree {
@@ -178,7 +167,17 @@ impl VerificationTree {
             tokens: [&[root], tokens].concat(),
             parent_rows: (0..tokens.len()).collect(),
             depths: (0..=tokens.len()).collect(),
+            chain_rows: (1..=tokens.len()).collect(),
         }
+    }
+
+    /// Draft tokens of an accepted path that candidates of the tree have, and that the chain has,
+    /// where there is one; a token of both counts for each.
+    pub fn sources(&self, accepted_rows: &[usize]) -> [usize; 2] {
+        let path = &accepted_rows[1..];
+        let drafted = path.partition_point(|&row| row <= self.selected.len());
+        let copied = path.iter().zip(&self.chain_rows).take_while(|(row, copied)| row == copied).count();
+        [drafted, copied]
     }
 
     /// Rows, root included.

@@ -54,11 +54,11 @@ pub(crate) struct Cli {
     /// What to draft from (mode static) [default: eagle]
     #[arg(long, value_enum)]
     pub(crate) source: Option<Source>,
-    /// Latest tokens that must have been said before to copy what followed them (source copy or
-    /// rule) [default: 2]
+    /// Latest tokens that must have been said before to copy what followed them (not source eagle)
+    /// [default: 2]
     #[arg(long, value_name = "M", value_parser = within(1, LONGEST_MATCH))]
     pub(crate) copy_match: Option<usize>,
-    /// Tokens to copy (source copy or rule) [default: 8]
+    /// Tokens to copy (not source eagle) [default: 8]
     #[arg(long, value_name = "K", value_parser = within(1, MAX_SIZE))]
     pub(crate) copy_length: Option<usize>,
     /// Draft forwards after the root expansion (mode static, unless its source is copy)
@@ -152,6 +152,9 @@ pub(crate) enum Source {
     Copy,
     /// The same; the draft model's trees where they were not
     Rule,
+    /// Trees; where the latest tokens were said before, the most probable candidates of a tree and
+    /// of what followed these tokens, in one
+    Merged,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

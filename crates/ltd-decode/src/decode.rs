@@ -6,10 +6,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use ltd_console::note;
 use ltd_engine::text::{Prompt, Question, TextModel, load_questions};
 use ltd_engine::{
-    Controller, CopiesAlone, Copying, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Sampler,
-    Session, Static, StopRule, WholeBeam,
+    Controller, CopiesAlone, Copying, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Merging,
+    Sampler, Session, Static, StopRule, WholeBeam,
 };
-use ltd_policy::{Policy, PolicyPackage, check_output_file};
+use ltd_policy::{Calibration, CopyRule, Policy, PolicyPackage, check_output_file};
 
 use crate::cli::{Cli, Mode, PromptArgs, Source};
 use crate::dump::TreeDump;
@@ -219,7 +219,7 @@ fn constant(cli: &Cli) -> Result<Box<dyn Controller>> {
         [("copy-match", cli.copy_match.is_some()), ("copy-length", cli.copy_length.is_some())]
     {
         if given && source == Source::Eagle {
-            bail!("--{flag}: only where text is copied (--source copy or rule)");
+            bail!("--{flag}: only where text is copied (--source copy, rule or merged)");
         }
     }
     if source == Source::Copy {
@@ -227,7 +227,7 @@ fn constant(cli: &Cli) -> Result<Box<dyn Controller>> {
             [("depth", cli.depth.is_some()), ("size", cli.size.is_some()), ("whole-beam", cli.whole_beam)]
         {
             if given {
-                bail!("--{flag}: only for trees (--source eagle or rule)");
+                bail!("--{flag}: only for trees (--source eagle, rule or merged)");
             }
         }
         return Ok(Box::new(CopiesAlone(rule)));
@@ -243,9 +243,16 @@ fn constant(cli: &Cli) -> Result<Box<dyn Controller>> {
     Ok(match (source, cli.whole_beam) {
         (Source::Rule, false) => Box::new(Copying { rule, trees: fixed }),
         (Source::Rule, true) => Box::new(Copying { rule, trees: WholeBeam(fixed) }),
+        (Source::Merged, false) => Box::new(merging(rule, fixed)),
+        (Source::Merged, true) => Box::new(merging(rule, WholeBeam(fixed))),
         (_, false) => Box::new(fixed),
         (_, true) => Box::new(WholeBeam(fixed)),
     })
+}
+
+/// Nothing was recorded that would tell more of a candidate than its own model does.
+fn merging<C>(rule: CopyRule, trees: C) -> Merging<C> {
+    Merging { rule, trees, calibration: Calibration::default() }
 }
 
 fn prompts(args: &PromptArgs, limit: Option<usize>, text: &TextModel) -> Result<Vec<Prompt>> {

@@ -85,7 +85,8 @@ impl Report {
             "verification_size": outcome.verification_size,
             "accepted_ids": outcome.accepted_ids,
             "tau": outcome.acceptance_length(),
-            "copied": if outcome.has_copied() { outcome.acceptance_length() - 1 } else { 0 },
+            "drafted": outcome.drafted.unwrap_or(0),
+            "copied": outcome.copied.unwrap_or(0),
             "draft_ms": milliseconds(outcome.timing.draft),
             "verify_ms": milliseconds(outcome.timing.verify),
             "policy_ms": milliseconds(outcome.timing.policy),
@@ -157,7 +158,9 @@ impl Report {
 fn source(outcome: &CycleOutcome) -> &'static str {
     match outcome.source {
         DraftSource::Tree => "eagle",
-        DraftSource::Copy { .. } if outcome.has_copied() => "copy",
+        DraftSource::Merged { .. } if outcome.copied.is_some() => "merged",
+        DraftSource::Merged { .. } => "eagle",
+        DraftSource::Copy { .. } if outcome.copied.is_some() => "copy",
         DraftSource::Copy { .. } => "plain",
     }
 }

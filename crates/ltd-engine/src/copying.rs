@@ -60,7 +60,7 @@ impl Engine {
         let room = self.capacity() - context_length - 1;
         let start = Instant::now();
         let recall = session.recall();
-        let match_length = recall.summary(0).match_length;
+        let match_length = recall.match_length();
         let tokens = recall.chain(chain.min(room));
         let mut timing = CycleTiming { draft: start.elapsed(), ..CycleTiming::default() };
         let verification = VerificationTree::chain(session.root, &tokens);
@@ -77,6 +77,8 @@ impl Engine {
         let outcome = CycleOutcome {
             source: DraftSource::Copy { chain },
             match_length,
+            drafted: None,
+            copied: (!tokens.is_empty()).then(|| accepted_ids.len() - 1),
             accepted_ids,
             next_token,
             verification_size: tokens.len(),
@@ -112,7 +114,7 @@ impl Engine {
 
 impl Session {
     /// What was said so far, ready to be copied.
-    fn recall(&mut self) -> &Recall {
+    pub(crate) fn recall(&mut self) -> &Recall {
         let recall = self.recall.get_or_insert_with(|| Recall::new(self.prompt_len));
         recall.read(&self.tokens, self.root);
         recall

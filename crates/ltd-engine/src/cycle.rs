@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use ltd_cycle::{GrowingTree, draft};
-use ltd_policy::{CycleSummary, DraftSource};
+use ltd_cycle::{Chain, GrowingTree, draft};
+use ltd_policy::{Calibration, CycleSummary, DraftSource};
 use tch::{Device, Tensor};
 
 use crate::blame::Read;
@@ -186,14 +186,47 @@ impl Engine {
         cycle: CycleState,
         size: usize,
     ) -> Result<(CycleOutcome, VerifiedTree)> {
+        self.verify_with(session, cycle, size, None)
+    }
+
+    /// [`Engine::verify`] of the most probable candidates of the cycle's tree and of at most
+    /// `chain` tokens that followed the latest tokens when they were said before.
+    pub fn merge(
+        &self,
+        session: &mut Session,
+        cycle: CycleState,
+        size: usize,
+        chain: usize,
+        calibration: &Calibration,
+    ) -> Result<CycleOutcome> {
+        self.verify_with(session, cycle, size, Some((chain, calibration))).map(|(outcome, _)| outcome)
+    }
+
+    fn verify_with(
+        &self,
+        session: &mut Session,
+        cycle: CycleState,
+        size: usize,
+        merged: Option<(usize, &Calibration)>,
+    ) -> Result<(CycleOutcome, VerifiedTree)> {
         session.check_cycle(self.identity, cycle.identity)?;
         session.cycle = None;
         let room = self.capacity() - session.context_length() - 1;
         let CycleState { growing, level_rows, context_length, mut timing, .. } = cycle;
         let tree = growing.into_tree();
         let mut forwards = Duration::ZERO;
+        let (mut source, mut match_length) = (DraftSource::Tree, 0);
         let (verified, elapsed) = timed(self.device, || {
-            let verification = tree.select(session.root, size.min(room));
+            let size = size.min(room);
+            let verification = match merged {
+                None => tree.select(session.root, size),
+                Some((chain, calibration)) => {
+                    let recall = session.recall();
+                    (source, match_length) = (DraftSource::Merged { chain }, recall.match_length());
+                    let tokens = &recall.chain(chain.min(room));
+                    tree.merge(session.root, size, &Chain { tokens, match_length, calibration })
+                }
+            };
             let (accepted_rows, next_token) = self.verify_rows(session, &verification, &mut forwards)?;
             Ok::<_, Error>((verification, accepted_rows, next_token))
         });
@@ -201,14 +234,17 @@ impl Engine {
         timing.forwards += forwards;
         let (verification, accepted_rows, next_token) = verified?;
         let accepted_ids = session.append(&verification, &accepted_rows, next_token);
+        let [drafted, copied] = verification.sources(&accepted_rows);
         let outcome = CycleOutcome {
-            source: DraftSource::Tree,
-            match_length: 0,
+            source,
+            match_length,
+            drafted: Some(drafted),
+            copied: (match_length > 0).then_some(copied),
             accepted_ids,
             next_token,
             draft_depth: tree.depth(),
             level_rows,
-            verification_size: verification.selected.len(),
+            verification_size: verification.rows() - 1,
             requested_size: size,
             context_length,
             timing,
@@ -268,11 +304,16 @@ impl Engine {
         let (source, match_length, choosing) = self.choose_source(session, controller)?;
         let (mut outcome, tree) = match source {
             DraftSource::Copy { chain } => self.copy_tree(session, chain)?,
-            DraftSource::Tree => {
+            DraftSource::Tree | DraftSource::Merged { .. } => {
                 let mut cycle = self.begin_cycle(session, controller.size_limit())?;
                 draft(controller, &mut cycle, self.max_depth(), |cycle| self.expand(session, cycle))?;
                 let size = cycle.decide(|summary| controller.verification_size(summary));
-                self.verify_tree(session, cycle, size)?
+                let calibration = controller.calibration();
+                let merged = match source {
+                    DraftSource::Merged { chain } => Some((chain, &*calibration)),
+                    _ => None,
+                };
+                self.verify_with(session, cycle, size, merged)?
             }
         };
         outcome.match_length = match_length;

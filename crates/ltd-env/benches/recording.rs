@@ -42,6 +42,7 @@ fn main() {
         every: 1,
         entropies: false,
         hidden: None,
+        token_bytes: TraceHeader::bytes_of_token(engine.vocabulary()),
         max_new_tokens: NEW_TOKENS,
         capacity: engine.capacity(),
         eos: text.eos().to_vec(),

@@ -37,6 +37,7 @@ fn header() -> TraceHeader {
         every: 1,
         entropies: false,
         hidden: None,
+        token_bytes: 0,
         max_new_tokens: POSITIONS,
         capacity: 1024,
         eos: Vec::new(),

@@ -1,7 +1,7 @@
 //! Where cycles come from: live models, later recorded traces.
 
 use ltd_cycle::{Cycle, CycleOutcome};
-use ltd_policy::SourceSummary;
+use ltd_policy::{Calibration, SourceSummary};
 
 use crate::Result;
 
@@ -30,6 +30,16 @@ pub trait CycleBackend {
     /// Verifies the best `size` candidates and ends the cycle.
     fn verify(&mut self, cycle: Self::Cycle, size: usize) -> Result<CycleOutcome>;
 
+    /// Verifies the `size` most probable of the candidates and of at most `chain` tokens of what
+    /// was said before, and ends the cycle.
+    fn merge(
+        &mut self,
+        cycle: Self::Cycle,
+        size: usize,
+        chain: usize,
+        calibration: &Calibration,
+    ) -> Result<CycleOutcome>;
+
     /// A copy of the cycle under way to try decisions on, where outcomes are known in advance;
     /// `None` elsewhere. Expanding it leaves the source as it is.
     fn duplicate(&self, _cycle: &Self::Cycle) -> Option<Self::Cycle> {
@@ -39,6 +49,18 @@ pub trait CycleBackend {
     /// What [`CycleBackend::verify`] would return for the cycle under way or a copy of it, where
     /// that is known in advance; `None` elsewhere. The source stays where it is.
     fn foresee(&self, _cycle: &Self::Cycle, _size: usize) -> Option<CycleOutcome> {
+        None
+    }
+
+    /// What [`CycleBackend::merge`] would return for the cycle under way or a copy of it, where
+    /// that is known in advance; `None` elsewhere. The source stays where it is.
+    fn foresee_merge(
+        &self,
+        _cycle: &Self::Cycle,
+        _size: usize,
+        _chain: usize,
+        _calibration: &Calibration,
+    ) -> Option<CycleOutcome> {
         None
     }
 

@@ -40,6 +40,12 @@ impl Copied {
         self.found.map_or(0, |found| found.length)
     }
 
+    /// At most `length` tokens to copy after the root, which is number `root` of `tokens`.
+    pub(crate) fn chain(&self, tokens: &[u32], root: usize, length: usize) -> Vec<u32> {
+        let earlier = self.found.map_or(&[][..], |found| &tokens[found.end..=root]);
+        earlier.iter().copied().cycle().take(length).collect()
+    }
+
     /// How a cycle ends that copies at most `chain` tokens after the root, which is number `root`
     /// of `tokens`.
     pub(crate) fn verify(
@@ -56,6 +62,7 @@ impl Copied {
         CycleOutcome {
             source: DraftSource::Copy { chain },
             match_length: self.length(),
+            copied: (size > 0).then_some(accepted),
             accepted_ids: tokens[root..=root + accepted].to_vec(),
             next_token: tokens[root + accepted + 1],
             verification_size: size,

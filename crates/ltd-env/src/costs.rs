@@ -47,7 +47,9 @@ impl Costs {
     pub fn of(&self, outcome: &CycleOutcome, unread: usize) -> CycleTiming {
         let CycleOutcome { source, level_rows, verification_size, context_length, .. } = outcome;
         match source {
-            DraftSource::Tree => self.timing(level_rows, *verification_size, *context_length, unread),
+            DraftSource::Tree | DraftSource::Merged { .. } => {
+                self.timing(level_rows, *verification_size, *context_length, unread)
+            }
             DraftSource::Copy { .. } => self.copying(*verification_size, *context_length),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ltd_cycle::{Controller, Cycle, CycleOutcome};
-use ltd_policy::{DraftSource, ObservationLayout};
+use ltd_policy::{DraftSource, Merged, ObservationLayout};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
@@ -23,6 +23,8 @@ pub(crate) struct Episodes<B: CycleBackend> {
     /// The largest size that a cycle may verify.
     size_limit: usize,
     cycle: Option<B::Cycle>,
+    /// What the present cycle's tree is merged with, if it is.
+    pub(crate) merged: Option<Merged>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -32,6 +34,9 @@ struct State {
     reward: RewardMeter,
     /// Depth of the cycle under way, if there is one.
     depth: Option<usize>,
+    /// What it is merged with.
+    #[serde(default)]
+    merged: Option<Merged>,
 }
 
 impl<B: CycleBackend> Episodes<B> {
@@ -42,7 +47,7 @@ impl<B: CycleBackend> Episodes<B> {
         reward: RewardMeter,
         size_limit: usize,
     ) -> Self {
-        Self { backend, counterpart, layout, reward, size_limit, cycle: None }
+        Self { backend, counterpart, layout, reward, size_limit, cycle: None, merged: None }
     }
 
     /// The next cycle with a tree. Where the counterpart copies, cycles go by.
@@ -60,8 +65,8 @@ impl<B: CycleBackend> Episodes<B> {
             };
             let choosing = if copies { start.elapsed() } else { Duration::ZERO };
             match source {
-                DraftSource::Tree => {
-                    let mut cycle = self.begin_tree()?;
+                DraftSource::Tree | DraftSource::Merged { .. } => {
+                    let mut cycle = self.begin_tree(self.merging(source))?;
                     cycle.add_policy_time(choosing);
                     return Ok(cycle);
                 }
@@ -71,8 +76,16 @@ impl<B: CycleBackend> Episodes<B> {
         Err(Error::NoTree { cycles: MOST_UNASKED })
     }
 
-    /// The next cycle, with a tree whatever the counterpart would draft from.
-    pub(crate) fn begin_tree(&mut self) -> Result<B::Cycle> {
+    /// What the counterpart merges the tree of a cycle with.
+    fn merging(&self, source: DraftSource) -> Option<Merged> {
+        let DraftSource::Merged { chain } = source else { return None };
+        Some(Merged { chain, calibration: self.counterpart.calibration().into_owned() })
+    }
+
+    /// The next cycle, with a tree, which is merged with a chain if one is given, whatever the
+    /// counterpart would draft from.
+    pub(crate) fn begin_tree(&mut self, merged: Option<Merged>) -> Result<B::Cycle> {
+        self.merged = merged;
         self.backend.begin(self.size_limit)
     }
 
@@ -105,12 +118,21 @@ impl<B: CycleBackend> Episodes<B> {
 
     /// What verifying a cycle, or a copy of one, would pay, if that is known in advance.
     pub(crate) fn worth(&self, cycle: &B::Cycle, size: usize) -> Option<f32> {
-        Some(self.reward.worth(&self.backend.foresee(cycle, size)?))
+        let outcome = match &self.merged {
+            Some(Merged { chain, calibration }) => {
+                self.backend.foresee_merge(cycle, size, *chain, calibration)?
+            }
+            None => self.backend.foresee(cycle, size)?,
+        };
+        Some(self.reward.worth(&outcome))
     }
 
     /// Verifies and pays.
     pub(crate) fn finish(&mut self, cycle: B::Cycle, size: usize) -> Result<Step> {
-        let outcome = self.backend.verify(cycle, size)?;
+        let outcome = match &self.merged {
+            Some(Merged { chain, calibration }) => self.backend.merge(cycle, size, *chain, calibration)?,
+            None => self.backend.verify(cycle, size)?,
+        };
         Ok(self.pay(outcome))
     }
 
@@ -126,6 +148,7 @@ impl<B: CycleBackend> Episodes<B> {
             counterpart: self.counterpart.state(),
             reward: self.reward.clone(),
             depth: self.cycle.as_ref().map(|cycle| cycle.summary().draft_depth),
+            merged: self.merged.clone(),
         };
         serde_json::to_value(state).expect("invariant: the state is plain data")
     }
@@ -135,7 +158,7 @@ impl<B: CycleBackend> Episodes<B> {
         self.backend.restore(state.backend)?;
         self.counterpart.restore(&state.counterpart);
         self.reward = state.reward;
-        self.cycle = None;
+        (self.cycle, self.merged) = (None, state.merged);
         if let Some(depth) = state.depth {
             // The same tokens grow the same tree; only its time is measured anew.
             let mut cycle = self.backend.begin(self.size_limit)?;

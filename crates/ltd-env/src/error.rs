@@ -49,6 +49,12 @@ pub enum Error {
         /// Tokens from one position to the next.
         every: usize,
     },
+    /// A trace without the tokens of the candidates cannot tell what a merged tree holds.
+    #[error(
+        "the trace lacks the tokens of the candidates (it is of an older version), and merged trees need them: \
+             record it again"
+    )]
+    NoCandidates,
     /// The trees of a trace are not deeper.
     #[error("draft depth {depth} is that of the recorded trees")]
     DepthLimit {

@@ -32,6 +32,7 @@
 //! [`LiveCycles`], recording ([`trace::record_sequence`]) and measuring ([`latency`]).
 
 mod backend;
+mod calibrate;
 mod copied;
 mod costs;
 mod counterpart;
@@ -57,6 +58,7 @@ mod source_env;
 pub mod trace;
 
 pub use backend::CycleBackend;
+pub use calibrate::calibrate;
 pub use copied::Copied;
 pub use costs::Costs;
 pub use counterpart::RandomDepth;

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use ltd_engine::{CycleOutcome, CycleState, Engine, Generation, Sampler, Session, StopRule};
-use ltd_policy::SourceSummary;
+use ltd_policy::{Calibration, SourceSummary};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
@@ -25,6 +25,8 @@ pub struct LiveCycles {
     stop: StopRule,
     sampler: Sampler,
     interrupt: Interrupt,
+    /// With which trees were merged, if any were: one and the same.
+    calibration: Option<Calibration>,
     sequence: Option<Sequence>,
     /// Memory of the last finished one.
     recycled: Option<Session>,
@@ -45,9 +47,12 @@ struct PastCycle {
     size_limit: usize,
     depth: usize,
     size: usize,
-    /// Tokens to copy, if it did that in place of drafting.
+    /// Tokens to copy, if it copied.
     #[serde(default)]
     chain: Option<usize>,
+    /// Whether it drafted, too.
+    #[serde(default)]
+    merged: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -55,14 +60,37 @@ struct LiveState {
     position: Position,
     /// Cycles of the sequence under way; null if none was begun.
     cycles: Option<Vec<PastCycle>>,
+    #[serde(default)]
+    calibration: Option<Calibration>,
+}
+
+impl Sequence {
+    /// Notes a cycle with a tree, which was merged with a chain of so many tokens.
+    fn drafted(&mut self, outcome: &CycleOutcome, chain: Option<usize>) {
+        self.cycles.push(PastCycle {
+            size_limit: self.size_limit,
+            depth: outcome.draft_depth,
+            size: outcome.verification_size,
+            chain,
+            merged: chain.is_some(),
+        });
+    }
 }
 
 impl LiveCycles {
     /// Cycles of `engine` over `prompts`. Each sequence is another one to `sampler`: a prompt that
     /// comes again is continued differently.
     pub fn new(engine: Rc<Engine>, prompts: PromptStream, stop: StopRule, sampler: Sampler) -> Self {
-        let interrupt = Interrupt::default();
-        Self { engine, prompts, stop, sampler, interrupt, sequence: None, recycled: None }
+        Self {
+            engine,
+            prompts,
+            stop,
+            sampler,
+            interrupt: Interrupt::default(),
+            calibration: None,
+            sequence: None,
+            recycled: None,
+        }
     }
 
     /// The same cycles, whose return to a saved state ends soon after there is a wish to stop.
@@ -123,7 +151,13 @@ impl CycleBackend for LiveCycles {
         let engine = Rc::clone(&self.engine);
         let sequence = self.sequence()?;
         let outcome = engine.copy(sequence.answer.session_mut(), chain)?;
-        sequence.cycles.push(PastCycle { size_limit: 0, depth: 0, size: 0, chain: Some(chain) });
+        sequence.cycles.push(PastCycle {
+            size_limit: 0,
+            depth: 0,
+            size: 0,
+            chain: Some(chain),
+            merged: false,
+        });
         Ok(outcome)
     }
 
@@ -143,30 +177,48 @@ impl CycleBackend for LiveCycles {
         let engine = Rc::clone(&self.engine);
         let sequence = self.under_way();
         let outcome = engine.verify(sequence.answer.session_mut(), cycle, size)?;
-        let (depth, size) = (outcome.draft_depth, outcome.verification_size);
-        sequence.cycles.push(PastCycle { size_limit: sequence.size_limit, depth, size, chain: None });
+        sequence.drafted(&outcome, None);
+        Ok(outcome)
+    }
+
+    fn merge(
+        &mut self,
+        cycle: CycleState,
+        size: usize,
+        chain: usize,
+        calibration: &Calibration,
+    ) -> Result<CycleOutcome> {
+        let engine = Rc::clone(&self.engine);
+        let sequence = self.under_way();
+        let outcome = engine.merge(sequence.answer.session_mut(), cycle, size, chain, calibration)?;
+        sequence.drafted(&outcome, Some(chain));
+        if self.calibration.is_none() {
+            self.calibration = Some(calibration.clone());
+        }
         Ok(outcome)
     }
 
     fn state(&self) -> serde_json::Value {
         let cycles = self.sequence.as_ref().map(|sequence| sequence.cycles.clone());
-        let state = LiveState { position: self.prompts.position(), cycles };
+        let state =
+            LiveState { position: self.prompts.position(), cycles, calibration: self.calibration.clone() };
         serde_json::to_value(state).expect("invariant: the state is plain data")
     }
 
     fn restore(&mut self, state: serde_json::Value) -> Result<()> {
         let state: LiveState = serde_json::from_value(state)?;
         self.prompts.restore(state.position);
-        self.sequence = None;
+        (self.sequence, self.calibration) = (None, state.calibration);
+        let calibration = self.calibration.clone().unwrap_or_default();
         if let Some(cycles) = state.cycles
             && let Some(mut sequence) = self.started()?
         {
             let session = sequence.answer.session_mut();
             // What cycles yielded is remembered from the first of them on.
             self.engine.source_summary(session)?;
-            for &PastCycle { size_limit, depth, size, chain } in &cycles {
+            for &PastCycle { size_limit, depth, size, chain, merged } in &cycles {
                 self.interrupt.check()?;
-                if let Some(chain) = chain {
+                if let Some(chain) = chain.filter(|_| !merged) {
                     self.engine.copy(session, chain)?;
                     continue;
                 }
@@ -174,7 +226,10 @@ impl CycleBackend for LiveCycles {
                 for _ in 0..depth {
                     self.engine.expand(session, &mut cycle)?;
                 }
-                self.engine.verify(session, cycle, size)?;
+                match chain {
+                    Some(chain) => self.engine.merge(session, cycle, size, chain, &calibration)?,
+                    None => self.engine.verify(session, cycle, size)?,
+                };
             }
             self.sequence = Some(Sequence { cycles, ..sequence });
         }

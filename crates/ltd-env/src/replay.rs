@@ -6,8 +6,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ltd_cycle::{Contention, Controller, Cycle, CycleOutcome, Yields, draft, source_summary};
-use ltd_policy::{CycleSummary, DraftSource, SourceSummary};
+use ltd_cycle::{
+    Candidates, Chain, Contention, Controller, Cycle, CycleOutcome, Yields, draft, source_summary,
+};
+use ltd_policy::{Calibration, CycleSummary, DraftSource, SourceSummary, tree_candidates};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
@@ -148,6 +150,108 @@ impl RecordedTree<'_> {
         cycle
     }
 
+    /// How a cycle ends that merges its tree with at most `length` tokens of what was said before.
+    /// `tokens` are those of its sequence, `rows` those that the draft had not read.
+    ///
+    /// # Errors
+    /// If the tokens of the candidates were not recorded.
+    #[expect(clippy::too_many_arguments, reason = "a cycle and all that it is merged with")]
+    pub(crate) fn merge(
+        self,
+        cycle: &ReplayCycle,
+        tokens: &[u32],
+        costs: &Costs,
+        rows: usize,
+        size: usize,
+        (copied, length): (Copied, usize),
+        calibration: &Calibration,
+    ) -> Result<CycleOutcome> {
+        let Self { header, position } = self;
+        let (candidate_tokens, parents) = self.candidates(&cycle.scores)?;
+        let candidates = Candidates {
+            beam_width: cycle.beam_width,
+            scores: &cycle.scores,
+            tokens: candidate_tokens,
+            group_parents: &parents,
+        };
+        let root = position.context_length;
+        let room = header.capacity.saturating_sub(root + 1);
+        let copied_tokens = copied.chain(tokens, root, length.min(room));
+        let chain = Chain { tokens: &copied_tokens, match_length: copied.length(), calibration };
+        let verification =
+            candidates.merge(tokens[root], size.min(cycle.contention.limit()).min(room), &chain);
+        let said = |row: usize| self.known_continuation(tokens).get(verification.depths[row]).copied();
+        let Ok((path, _)) = verification.accept(|row| Ok::<_, Infallible>(said(row).unwrap_or(u32::MAX)));
+        let accepted = path.len() - 1;
+        let [drafted, copied_tokens] = verification.sources(&path);
+        let verified = verification.rows() - 1;
+        Ok(CycleOutcome {
+            source: DraftSource::Merged { chain: length },
+            match_length: copied.length(),
+            drafted: Some(drafted),
+            copied: copied.found.map(|_| copied_tokens),
+            accepted_ids: tokens[root..=root + accepted].to_vec(),
+            next_token: tokens[root + accepted + 1],
+            draft_depth: cycle.depth(),
+            level_rows: cycle.level_rows.clone(),
+            verification_size: verified,
+            requested_size: size,
+            context_length: root,
+            timing: costs.timing(&cycle.level_rows, verified, root, rows),
+        })
+    }
+
+    /// The tokens of the candidates with these scores, and what each group of them follows.
+    fn candidates(&self, scores: &[f32]) -> Result<(&[u32], Vec<usize>)> {
+        let (tokens, mut parents) = self.position.candidates().ok_or(Error::NoCandidates)?;
+        let width = self.header.beam_width;
+        parents.truncate(scores.len() / width);
+        for (parent, group) in parents.iter_mut().zip(scores.chunks_exact(width)) {
+            if group[0] == f32::NEG_INFINITY {
+                *parent = usize::MAX;
+            }
+        }
+        Ok((&tokens[..scores.len()], parents))
+    }
+
+    /// What `tokens`, those of its sequence, say after the root and can be accepted: the token
+    /// after the last accepted one must be known, too.
+    fn known_continuation<'t>(&self, tokens: &'t [u32]) -> &'t [u32] {
+        &tokens[self.position.context_length + 1..tokens.len() - 1]
+    }
+
+    /// For each of some depths, the places that the accepted tokens of a tree of that depth have if
+    /// it is merged with at most `length` copied tokens: a cycle of size `V` accepts those below
+    /// `V`. `tokens` are those of its sequence.
+    ///
+    /// # Errors
+    /// If the tokens of the candidates were not recorded.
+    pub fn merged_ranks(
+        self,
+        depths: &[usize],
+        tokens: &[u32],
+        (copied, length): (Copied, usize),
+        calibration: &Calibration,
+    ) -> Result<Vec<Vec<usize>>> {
+        let Self { header, position } = self;
+        let mut scores = vec![0.0; header.scores_per_position()];
+        position.write_scores(0, &mut scores);
+        let copied_tokens = copied.chain(tokens, position.context_length, length);
+        let chain = Chain { tokens: &copied_tokens, match_length: copied.length(), calibration };
+        let ranks = |&depth: &usize| {
+            let scores = &scores[..tree_candidates(header.beam_width, depth)];
+            let (candidate_tokens, parents) = self.candidates(scores)?;
+            let candidates = Candidates {
+                beam_width: header.beam_width,
+                scores,
+                tokens: candidate_tokens,
+                group_parents: &parents,
+            };
+            Ok(candidates.merged_ranks(self.known_continuation(tokens), &chain))
+        };
+        depths.iter().map(ranks).collect()
+    }
+
     /// How a cycle ends. `tokens` are those of its sequence, `rows` those that the draft had not
     /// read.
     pub(crate) fn verify(
@@ -165,6 +269,8 @@ impl RecordedTree<'_> {
         CycleOutcome {
             source: DraftSource::Tree,
             match_length: 0,
+            drafted: Some(accepted),
+            copied: None,
             accepted_ids: tokens[root..=root + accepted].to_vec(),
             next_token: tokens[root + accepted + 1],
             draft_depth: cycle.depth(),
@@ -200,6 +306,31 @@ impl ReplayCycles {
         Self { noise: Some(Noise::new(scatter, self.seed)), ..self }
     }
 
+    /// What a merged cycle comes to.
+    fn merged(
+        &self,
+        cycle: &ReplayCycle,
+        size: usize,
+        chain: usize,
+        calibration: &Calibration,
+    ) -> Result<CycleOutcome> {
+        let place = self.place.ok_or(Error::NoEpisode)?;
+        let (tokens, with) = (&self.sequence(place).tokens, (self.copied(place), chain));
+        self.tree(place).merge(cycle, tokens, &self.costs, place.rows, size, with, calibration)
+    }
+
+    /// Ends a cycle with a tree, whose time scatters.
+    fn end(&mut self, mut outcome: CycleOutcome) -> Result<CycleOutcome> {
+        let place = self.place.ok_or(Error::NoEpisode)?;
+        if let Some(noise) = &mut self.noise {
+            let CycleOutcome { ref level_rows, verification_size, context_length, .. } = outcome;
+            outcome.timing =
+                noise.timing(&self.costs, level_rows, verification_size, context_length, place.rows);
+        }
+        self.advance(place, &outcome);
+        Ok(outcome)
+    }
+
     fn sequence(&self, place: Place) -> &TracedSequence {
         &self.trace.sequences[place.sequence]
     }
@@ -220,7 +351,7 @@ impl ReplayCycles {
     /// Goes on behind a cycle.
     fn advance(&mut self, place: Place, outcome: &CycleOutcome) {
         let tokens = outcome.acceptance_length();
-        let read = outcome.source == DraftSource::Tree;
+        let read = outcome.drafted.is_some();
         let rows = if read { tokens } else { place.rows + tokens };
         let mut yields = place.yields;
         yields.observe(outcome);
@@ -255,15 +386,29 @@ impl CycleBackend for ReplayCycles {
     }
 
     fn verify(&mut self, cycle: ReplayCycle, size: usize) -> Result<CycleOutcome> {
-        let place = self.place.ok_or(Error::NoEpisode)?;
-        let mut outcome = self.foresee(&cycle, size).ok_or(Error::NoEpisode)?;
-        if let Some(noise) = &mut self.noise {
-            let CycleOutcome { ref level_rows, verification_size, context_length, .. } = outcome;
-            outcome.timing =
-                noise.timing(&self.costs, level_rows, verification_size, context_length, place.rows);
-        }
-        self.advance(place, &outcome);
-        Ok(outcome)
+        let outcome = self.foresee(&cycle, size).ok_or(Error::NoEpisode)?;
+        self.end(outcome)
+    }
+
+    fn merge(
+        &mut self,
+        cycle: ReplayCycle,
+        size: usize,
+        chain: usize,
+        calibration: &Calibration,
+    ) -> Result<CycleOutcome> {
+        let outcome = self.merged(&cycle, size, chain, calibration)?;
+        self.end(outcome)
+    }
+
+    fn foresee_merge(
+        &self,
+        cycle: &ReplayCycle,
+        size: usize,
+        chain: usize,
+        calibration: &Calibration,
+    ) -> Option<CycleOutcome> {
+        self.merged(cycle, size, chain, calibration).ok()
     }
 
     fn source_summary(&mut self) -> Result<SourceSummary> {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ltd_cycle::{Controller, Cycle, draft};
-use ltd_policy::{DraftSource, ObservationLayout, SourceActions};
+use ltd_policy::{DraftSource, Merged, ObservationLayout, SourceActions};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
@@ -13,8 +13,8 @@ use crate::reward::RewardMeter;
 use crate::{Error, Result};
 
 /// One episode is one cycle and one decision: the policy chooses between a tree, which the
-/// counterpart drafts and sizes, and chains to copy; the cycle pays. Asked where there is something
-/// to copy, or plain decoding is among the actions.
+/// counterpart drafts and sizes, chains to copy, and both in one; the cycle pays. Asked where there
+/// is something to copy, or plain decoding is among the actions.
 pub struct SourceEnv<B: CycleBackend> {
     episodes: Episodes<B>,
     actions: SourceActions,
@@ -50,10 +50,10 @@ impl<B: CycleBackend> SourceEnv<B> {
     }
 
     /// A cycle with a tree, as the counterpart drafts it.
-    fn drafted(&mut self) -> Result<B::Cycle> {
+    fn drafted(&mut self, merged: Option<Merged>) -> Result<B::Cycle> {
         let max_depth = self.episodes.layout.depth_cap;
         self.episodes.counterpart.begin_cycle();
-        let mut cycle = self.episodes.begin_tree()?;
+        let mut cycle = self.episodes.begin_tree(merged)?;
         let Episodes { backend, counterpart, .. } = &mut self.episodes;
         draft(counterpart.as_mut(), &mut cycle, max_depth, |cycle| backend.expand(cycle))?;
         Ok(cycle)
@@ -89,7 +89,7 @@ impl<B: CycleBackend> Env for SourceEnv<B> {
                 return Ok(());
             }
             let asking = self.looking;
-            let mut cycle = self.drafted()?;
+            let mut cycle = self.drafted(None)?;
             cycle.add_policy_time(asking);
             let size = cycle.decide(|summary| self.episodes.counterpart.verification_size(summary));
             self.episodes.finish(cycle, size)?;
@@ -108,8 +108,9 @@ impl<B: CycleBackend> Env for SourceEnv<B> {
         }
         let elapsed = elapsed + self.looking;
         match self.actions.source(action) {
-            DraftSource::Tree => {
-                let mut cycle = self.drafted()?;
+            source @ (DraftSource::Tree | DraftSource::Merged { .. }) => {
+                let merges = source != DraftSource::Tree;
+                let mut cycle = self.drafted(self.actions.merged.clone().filter(|_| merges))?;
                 cycle.add_policy_time(elapsed);
                 let size = cycle.decide(|summary| self.episodes.counterpart.verification_size(summary));
                 self.episodes.finish(cycle, size)
@@ -130,11 +131,17 @@ impl<B: CycleBackend> Env for SourceEnv<B> {
             self.actions.chains.iter().map(|&chain| backend.foresee_copy(chain)).collect();
         // Where nothing is known in advance, a tree must not be begun either.
         let Some(chains) = chains else { return Ok(None) };
-        let cycle = self.drafted()?;
+        let cycle = self.drafted(None)?;
         let size = self.episodes.counterpart.verification_size(&cycle.summary());
         let Some(tree) = self.episodes.worth(&cycle, size) else { return Ok(None) };
-        let chains = chains.iter().map(|outcome| self.episodes.reward.worth(outcome));
-        Ok(Some([tree].into_iter().chain(chains).collect()))
+        let mut values = vec![tree];
+        values.extend(chains.iter().map(|outcome| self.episodes.reward.worth(outcome)));
+        if let Some(merged) = &self.actions.merged {
+            self.episodes.merged = Some(merged.clone());
+            let Some(merged) = self.episodes.worth(&cycle, size) else { return Ok(None) };
+            values.push(merged);
+        }
+        Ok(Some(values))
     }
 
     fn lambda(&self) -> Option<f64> {

@@ -74,9 +74,14 @@ fn describe(out: &Path, Export { manifest, probes }: &Export) -> String {
             ));
             lines.push(match source {
                 None => "source: trees".to_owned(),
-                Some(FactoredSourceEntry { layout, outcomes, margin, .. }) => format!(
-                    "source: trees, and copies of {:?} tokens, over {} ({} numbers), margin {margin:.2}",
+                Some(FactoredSourceEntry { layout, outcomes, margin, merged_margin, .. }) => format!(
+                    "source: trees, and copies of {:?} tokens{}, over {} ({} numbers), margin {margin:.2}",
                     outcomes.source.chains,
+                    match &outcomes.source.merged {
+                        Some(merged) =>
+                            format!(" or both (up to {}, margin {merged_margin:.2})", merged.chain),
+                        None => String::new(),
+                    },
                     layout.name,
                     layout.len()
                 ),

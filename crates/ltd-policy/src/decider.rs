@@ -71,6 +71,11 @@ impl SourcePolicy {
         }
     }
 
+    /// What it chooses among.
+    pub fn actions(&self) -> &SourceActions {
+        &self.actions
+    }
+
     /// What to draft from.
     pub fn source(&mut self, summary: &SourceSummary) -> DraftSource {
         if !self.actions.asks(summary) {

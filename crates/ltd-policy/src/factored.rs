@@ -8,7 +8,7 @@ use crate::decider::Evaluator;
 use crate::latency::{LatencyModel, LatencyTable};
 use crate::network::{Frozen, Outputs};
 use crate::observation::{CycleSummary, Sight};
-use crate::source::{DraftSource, SourceActions, SourceSummary};
+use crate::source::{DraftSource, Merged, SourceActions, SourceSummary};
 
 /// Deeper than any draft: a bound on what a file can ask for.
 const DEEPEST: usize = 64;
@@ -52,8 +52,8 @@ impl Outputs for FactoredActions {
 }
 
 /// What the predictor of a factored policy's source tells: draft tokens that are accepted of each
-/// chain, and of each tree.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// chain, of each tree, and of each tree that is merged with a chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceOutcomes {
     /// The chains.
@@ -63,8 +63,8 @@ pub struct SourceOutcomes {
 }
 
 /// A predictor of what copies and trees would have accepted, from what is known before a cycle; its
-/// outputs are the expected numbers per chain, then per final depth and size of a tree,
-/// `[chains + stops * sizes]`.
+/// outputs are the expected numbers per chain, then per final depth and size of a tree, and the
+/// same of merged trees where there are any, `[chains + stops * sizes (+ stops * sizes)]`.
 pub type FrozenSourcePredictor = Frozen<SourceOutcomes>;
 
 impl Outputs for SourceOutcomes {
@@ -73,7 +73,8 @@ impl Outputs for SourceOutcomes {
     }
 
     fn output_count(&self) -> usize {
-        self.source.chains.len() + self.trees.output_count()
+        let kinds_of_trees = 1 + usize::from(self.source.merged.is_some());
+        self.source.chains.len() + kinds_of_trees * self.trees.output_count()
     }
 
     fn problem(&self, depth_cap: usize) -> Option<String> {
@@ -94,13 +95,16 @@ pub struct FactoredSource {
     /// Tokens by which a copy must be better than the best tree. Above 0 where trees turn out
     /// better than what is known before them tells.
     pub margin: f64,
+    /// The same of a merged tree.
+    pub merged_margin: f64,
 }
 
 impl FactoredSource {
     /// What is impossible about the margin, if anything.
     fn problem(&self) -> Option<String> {
-        let margin = self.margin;
-        (!margin.is_finite()).then(|| format!("source.margin: is {margin}, must be a number"))
+        let margins = [("margin", self.margin), ("merged_margin", self.merged_margin)];
+        let problem = margins.into_iter().find(|(_, margin)| !margin.is_finite());
+        problem.map(|(name, margin)| format!("source.{name}: is {margin}, must be a number"))
     }
 }
 
@@ -174,6 +178,9 @@ struct SourceValues {
     trees: FactoredActions,
     stops: Vec<usize>,
     margin: f64,
+    merged_margin: f64,
+    /// Depth and size of the merged tree that was chosen.
+    plan: Option<(usize, usize)>,
 }
 
 /// A way to end a cycle.
@@ -227,6 +234,8 @@ impl FactoredPolicy {
             chains,
             trees,
             margin: source.margin,
+            merged_margin: source.merged_margin,
+            plan: None,
         };
         Self { source: Some(values), ..self }
     }
@@ -236,25 +245,32 @@ impl FactoredPolicy {
         self.source.is_some()
     }
 
-    /// What to draft from: the chain of the largest `1 + E[accepted] - lambda * T`, if it is worth
-    /// more than the best tree by the margin. Whatever the cycle, the draft reads each accepted
-    /// token once, now or later: only what a root expansion takes beyond that is the tree's.
+    /// How trees are merged with chains, if they are.
+    pub fn merged(&self) -> Option<&Merged> {
+        self.source.as_ref()?.chains.merged.as_ref()
+    }
+
+    /// What to draft from: the chain, or the merged tree, of the largest `1 + E[accepted] - lambda
+    /// * T`, if it is worth more than the best tree by its margin. Whatever the cycle, the draft
+    /// reads each accepted token once, now or later: only what a root expansion takes beyond that
+    /// is the tree's. Depth and size of a merged tree are decided here, too.
     pub fn source(&mut self, summary: &SourceSummary) -> DraftSource {
-        let Some(SourceValues { evaluator, chains, trees, stops, margin }) = &mut self.source else {
-            return DraftSource::Tree;
-        };
+        let Some(values) = &mut self.source else { return DraftSource::Tree };
+        let SourceValues { evaluator, chains, trees, stops, margin, merged_margin, plan } = values;
+        *plan = None;
         if !chains.asks(summary) {
             return DraftSource::Tree;
         }
         let (latency, context) = (&self.latency, summary.context_length);
         let expected = evaluator.forward_sequence(summary);
         let (of_chains, of_trees) = expected.split_at(chains.chains.len());
-        let value = |expected: f32, ms: f64| f64::from(expected) - self.tokens_per_ms * ms;
+        let (of_trees, of_merged) = of_trees.split_at(trees.output_count());
+        let value = |expected: f32, ms: f64| f64::from(expected.max(0.0)) - self.tokens_per_ms * ms;
         let mut best = (DraftSource::Tree, f64::NEG_INFINITY);
         for (&chain, &expected) in chains.chains.iter().zip(of_chains) {
             let copied = if summary.match_length > 0 { chain } else { 0 };
             let expected = if copied > 0 { expected } else { 0.0 };
-            let value = value(expected.max(0.0), latency.verify_ms(copied, context));
+            let value = value(expected, latency.verify_ms(copied, context)) - *margin;
             if value > best.1 {
                 best = (DraftSource::Copy { chain }, value);
             }
@@ -265,14 +281,29 @@ impl FactoredPolicy {
         for (row, &depth) in stops.iter().enumerate() {
             let asked = (0..=depth).filter(|&depth| trees.depth.rule_at(depth) == DepthRule::Ask).count();
             let levels_ms = latency.levels_ms(0..depth, self.beam_width.min(sizes[sizes.len() - 1]), context);
-            let drafting_ms = root_ms + levels_ms + asked as f64 * self.depth_decision_ms;
+            let deciding_ms = asked as f64 * self.depth_decision_ms;
             let candidates = tree_candidates(self.beam_width, depth);
-            for (&size, &expected) in sizes.iter().zip(&of_trees[row * sizes.len()..]) {
-                let ms = drafting_ms + latency.verify_ms(size.min(candidates), context);
-                best_tree = best_tree.max(value(expected.max(0.0), ms));
+            for (column, &size) in sizes.iter().enumerate() {
+                let at = row * sizes.len() + column;
+                let drafting_ms = root_ms + levels_ms;
+                let ms = drafting_ms + deciding_ms + latency.verify_ms(size.min(candidates), context);
+                best_tree = best_tree.max(value(of_trees[at], ms));
+                let (Some(merged), Some(&expected)) = (&chains.merged, of_merged.get(at)) else { continue };
+                let ms = drafting_ms + latency.verify_ms(size.min(candidates + merged.chain), context);
+                let value = value(expected, ms) - *merged_margin;
+                if summary.match_length > 0 && value > best.1 {
+                    best = (DraftSource::Merged { chain: merged.chain }, value);
+                    *plan = Some((depth, size));
+                }
             }
         }
-        if best.1 > best_tree + *margin { best.0 } else { DraftSource::Tree }
+        if best.1 <= best_tree {
+            best.0 = DraftSource::Tree;
+        }
+        if !matches!(best.0, DraftSource::Merged { .. }) {
+            *plan = None;
+        }
+        best.0
     }
 
     /// The largest size that it may choose.
@@ -283,11 +314,22 @@ impl FactoredPolicy {
     /// Forgets what was decided in the cycle before.
     pub fn begin_cycle(&mut self) {
         self.decided = None;
+        if let Some(source) = &mut self.source {
+            source.plan = None;
+        }
+    }
+
+    /// Depth and size of the merged tree under way.
+    fn plan(&self) -> Option<(usize, usize)> {
+        self.source.as_ref()?.plan
     }
 
     /// Whether to draft one more level: if some deeper ending is worth more than the best one here,
     /// by the margin.
     pub fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        if let Some((depth, _)) = self.plan() {
+            return summary.draft_depth < depth;
+        }
         self.decided = None;
         match self.actions.depth.rule_at(summary.draft_depth) {
             DepthRule::Continue => return true,
@@ -309,6 +351,9 @@ impl FactoredPolicy {
 
     /// Candidates to verify.
     pub fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        if let Some((_, size)) = self.plan() {
+            return size;
+        }
         if let Some((depth, size)) = self.decided.take()
             && depth == summary.draft_depth
         {

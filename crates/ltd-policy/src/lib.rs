@@ -2,10 +2,11 @@
 //!
 //! The chapters: [`observation`] is what a policy sees, [`action`] what it may choose, [`network`]
 //! what decides, [`decider`] and [`factored`] how it decides in the decode loop, [`source`] what a
-//! cycle drafts from, [`latency`] what cycles cost, [`package`] what is deployed, and [`files`] how
-//! all of it comes to disk.
+//! cycle drafts from, [`calibration`] how probable candidates of either source are, [`latency`]
+//! what cycles cost, [`package`] what is deployed, and [`files`] how all of it comes to disk.
 
 pub mod action;
+pub mod calibration;
 mod conditions;
 pub mod decider;
 mod error;
@@ -26,6 +27,8 @@ pub use sampling::SamplingParams;
 
 #[doc(no_inline)]
 pub use action::{DepthActions, DepthRule, MAX_SIZE, PolicyKind, SizeActions, tree_candidates};
+#[doc(no_inline)]
+pub use calibration::Calibration;
 #[doc(no_inline)]
 pub use decider::{DepthPolicy, SizePolicy, SourcePolicy};
 #[doc(no_inline)]
@@ -52,4 +55,4 @@ pub use package::{
     PolicyEntry, PolicyPackage, SourceChoice, SourceEntry,
 };
 #[doc(no_inline)]
-pub use source::{CopyRule, DraftSource, LONGEST_MATCH, SourceActions, SourceSummary};
+pub use source::{CopyRule, DraftSource, LONGEST_MATCH, Merged, SourceActions, SourceSummary};

@@ -17,6 +17,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::action::MAX_SIZE;
+use crate::calibration::Calibration;
 
 /// Latest tokens that are compared with what was said before.
 pub const LONGEST_MATCH: usize = 16;
@@ -32,6 +33,12 @@ pub enum DraftSource {
     /// nothing was, and for a chain of none, the cycle is a step of plain decoding.
     Copy {
         /// Tokens to copy.
+        chain: usize,
+    },
+    /// Both: a tree, of which the most probable candidates are verified together with the most
+    /// probable tokens of a chain. Where nothing was said before, a tree.
+    Merged {
+        /// Tokens to copy at most.
         chain: usize,
     },
 }
@@ -59,18 +66,59 @@ pub struct SourceSummary {
     pub drafted_lately: f32,
 }
 
-/// What a source policy chooses among: the draft model's tree, or a chain of tokens to copy. Action
-/// 0 is the tree, the next ones are the chains.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(transparent)]
+/// What a source policy chooses among: the draft model's tree, a chain of tokens to copy, or both
+/// in one tree. Action 0 is the tree, the next ones are the chains, the last one merges.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "ActionsFile", into = "ActionsFile")]
 pub struct SourceActions {
     /// Tokens to copy, ascending; a chain of 0 tokens is a step of plain decoding.
-    #[cfg_attr(
-        feature = "schema",
-        schemars(length(min = 1), inner(range(min = 0, max = MAX_SIZE)), extend("uniqueItems" = true))
-    )]
     pub chains: Vec<usize>,
+    /// How trees are merged with chains, if they are.
+    pub merged: Option<Merged>,
+}
+
+/// How trees are merged with chains.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Merged {
+    /// Tokens to copy at most.
+    pub chain: usize,
+    /// How probable the candidates of either source are.
+    pub calibration: Calibration,
+}
+
+/// [`SourceActions`] as files have them: those that never merge are their chains alone.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum ActionsFile {
+    Chains(Vec<usize>),
+    Merging(Merging),
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Merging {
+    chains: Vec<usize>,
+    merged: Merged,
+}
+
+impl From<ActionsFile> for SourceActions {
+    fn from(file: ActionsFile) -> Self {
+        match file {
+            ActionsFile::Chains(chains) => Self { chains, merged: None },
+            ActionsFile::Merging(Merging { chains, merged }) => Self { chains, merged: Some(merged) },
+        }
+    }
+}
+
+impl From<SourceActions> for ActionsFile {
+    fn from(actions: SourceActions) -> Self {
+        let SourceActions { chains, merged } = actions;
+        match merged {
+            None => Self::Chains(chains),
+            Some(merged) => Self::Merging(Merging { chains, merged }),
+        }
+    }
 }
 
 impl SourceActions {
@@ -79,7 +127,7 @@ impl SourceActions {
 
     /// Number of actions.
     pub fn count(&self) -> usize {
-        self.chains.len() + 1
+        1 + self.chains.len() + usize::from(self.merged.is_some())
     }
 
     /// What an action drafts from.
@@ -87,9 +135,12 @@ impl SourceActions {
     /// # Panics
     /// If there is no such action.
     pub fn source(&self, action: usize) -> DraftSource {
-        match action {
-            Self::TREE => DraftSource::Tree,
-            chain => DraftSource::Copy { chain: self.chains[chain - 1] },
+        match (action.checked_sub(1), &self.merged) {
+            (None, _) => DraftSource::Tree,
+            (Some(merging), Some(merged)) if merging == self.chains.len() => {
+                DraftSource::Merged { chain: merged.chain }
+            }
+            (Some(chain), _) => DraftSource::Copy { chain: self.chains[chain] },
         }
     }
 
@@ -101,12 +152,20 @@ impl SourceActions {
 
     /// What is impossible about the table, if anything.
     pub fn problem(&self) -> Option<String> {
-        let Self { chains } = self;
+        let Self { chains, merged } = self;
         if chains.is_empty() || !chains.is_sorted_by(|a, b| a < b) {
             return Some(format!("is {chains:?}, must be strictly ascending and have a chain"));
         }
         let longest = chains[chains.len() - 1];
-        (longest > MAX_SIZE || longest == 0).then(|| format!("has at most {longest}, must be 1..={MAX_SIZE}"))
+        if longest > MAX_SIZE || longest == 0 {
+            return Some(format!("has at most {longest}, must be 1..={MAX_SIZE}"));
+        }
+        let Merged { chain, calibration } = merged.as_ref()?;
+        if !(1..=MAX_SIZE).contains(chain) {
+            return Some(format!("merges chains of {chain} tokens, must be 1..={MAX_SIZE}"));
+        }
+        let (field, problem) = calibration.problem()?;
+        Some(format!("has a calibration whose {field} {problem}"))
     }
 }
 
@@ -154,11 +213,23 @@ mod tests {
     #[test]
     fn impossible_tables_and_rules_are_named() {
         for chains in [vec![], vec![0], vec![4, 4], vec![8, 2], vec![1, MAX_SIZE + 1]] {
-            assert!(SourceActions { chains }.problem().is_some());
+            assert!(SourceActions { chains, merged: None }.problem().is_some());
         }
         for chains in [vec![1], vec![0, 8], vec![MAX_SIZE]] {
-            assert_eq!(SourceActions { chains }.problem(), None);
+            assert_eq!(SourceActions { chains, merged: None }.problem(), None);
         }
+        let merging = |chain, calibration| SourceActions {
+            chains: vec![4],
+            merged: Some(Merged { chain, calibration }),
+        };
+        assert_eq!(merging(8, Calibration::default()).problem(), None);
+        for chain in [0, MAX_SIZE + 1] {
+            let problem = merging(chain, Calibration::default()).problem().expect("a problem");
+            assert!(problem.contains("merges chains"), "{problem}");
+        }
+        let rising = Calibration { drafted: vec![0.5; 3], ..Calibration::default() };
+        let problem = merging(8, rising).problem().expect("a problem");
+        assert!(problem.contains("whose drafted has 3 numbers"), "{problem}");
         for (match_length, chain, field) in
             [(0, 4, "match_length"), (17, 4, "match_length"), (1, 0, "chain"), (1, MAX_SIZE + 1, "chain")]
         {
@@ -171,11 +242,20 @@ mod tests {
     fn a_policy_is_asked_where_there_is_a_choice() {
         let nothing = SourceSummary::default();
         let something = SourceSummary { match_length: 1, ..nothing };
-        let copies = SourceActions { chains: vec![4, 8] };
+        let copies = SourceActions { chains: vec![4, 8], merged: None };
         assert!(!copies.asks(&nothing) && copies.asks(&something));
-        assert!(SourceActions { chains: vec![0, 4] }.asks(&nothing));
+        assert!(SourceActions { chains: vec![0, 4], merged: None }.asks(&nothing));
         let sources: Vec<_> = (0..copies.count()).map(|action| copies.source(action)).collect();
         let copy = |chain| DraftSource::Copy { chain };
         assert_eq!(sources, [DraftSource::Tree, copy(4), copy(8)]);
+        let merged = Some(Merged { chain: 12, calibration: Calibration::default() });
+        let both = SourceActions { merged, ..copies.clone() };
+        assert_eq!((both.count(), both.source(2)), (4, copy(8)));
+        assert_eq!(both.source(3), DraftSource::Merged { chain: 12 });
+        for actions in [copies, both] {
+            let json = serde_json::to_string(&actions).expect("plain data");
+            assert_eq!(serde_json::from_str::<SourceActions>(&json).expect("the same"), actions);
+        }
+        assert!(serde_json::from_str::<SourceActions>(r#"{"chains": [4], "merged": null}"#).is_err());
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ltd_engine::Static;
 use ltd_env::oracle::{self, Choices, Constant, Copies, CopyConstant, Sources};
 use ltd_env::trace::{Trace, TracedSequence};
-use ltd_env::{Costs, Interrupt, Scatter};
-use ltd_policy::LatencyTable;
+use ltd_env::{Costs, Interrupt, Scatter, calibrate};
+use ltd_policy::{Calibration, LatencyTable};
 
 use crate::evaluate::{Contender, FixedSetting, Measurement, Prediction};
 use crate::{Error, Result};
@@ -24,6 +24,8 @@ pub(crate) struct Recorded {
     pub(crate) table: LatencyTable,
     /// SHA-256 of the table's file.
     pub(crate) table_sha256: String,
+    /// How probable candidates are; none where the trace lacks their tokens.
+    pub(crate) calibration: Option<Calibration>,
     /// How the times that stages learn from scatter, if they do.
     pub(crate) scatter: Option<Scatter>,
     /// Every constant that the table has costs for, on the sequences that are learned from, fastest
@@ -45,6 +47,8 @@ impl Recorded {
         let (train, held_out) = Self::split(path, trace, held_out)?;
         let costs = Costs { model: table.model(), decision: table.decision };
         let table_sha256 = table.sha256();
+        let known = train.header.has_candidates();
+        let calibration = known.then(|| calibrate(&train, interrupt)).transpose()?;
         let train = Arc::new(train);
         let mut recorded = Self {
             train,
@@ -52,6 +56,7 @@ impl Recorded {
             costs,
             table,
             table_sha256,
+            calibration,
             scatter: None,
             constants: Vec::new(),
             rules: Vec::new(),
@@ -96,7 +101,7 @@ impl Recorded {
     }
 
     /// Replays contenders on the held-out sequences.
-    pub(crate) fn measure(&self, contenders: &mut [Contender]) -> Vec<Measurement> {
+    pub(crate) fn measure(&self, contenders: &mut [Contender]) -> Result<Vec<Measurement>> {
         contenders.iter_mut().map(|contender| contender.replay(&self.held_out, &self.costs)).collect()
     }
 
@@ -149,7 +154,7 @@ impl Recorded {
         interrupt: &Interrupt,
     ) -> Result<Vec<Prediction>> {
         let decided = self.costs.without_decisions();
-        let opponent = Contender::fixed("", fixed).replay(&self.held_out, &decided);
+        let opponent = Contender::fixed("", fixed).replay(&self.held_out, &decided)?;
         let opponent = opponent.total().tokens_per_second();
         let trees = self.choices();
         let mut chains: Vec<usize> = [&[0], &trees.sizes[..], chains].concat();
@@ -159,7 +164,7 @@ impl Recorded {
         let copies = Copies::of(&self.held_out);
         let clairvoyant =
             oracle::clairvoyant_source(&self.held_out, &self.costs, &sources, &copies, interrupt)?;
-        let measured = self.measure(contenders);
+        let measured = self.measure(contenders)?;
         let prediction = |measured: Measurement| {
             let reached = measured.total().tokens_per_second();
             Prediction {
@@ -196,6 +201,7 @@ mod tests {
             every: 1,
             entropies: false,
             hidden: None,
+            token_bytes: 0,
             max_new_tokens: 4,
             capacity: 16,
             eos: Vec::new(),

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use ltd_cycle::{DraftTree, VerificationTree};
 use proptest::prelude::*;
 
-const ROOT: u32 = 7;
+pub(crate) const ROOT: u32 = 7;
 
 /// A tree of random log-probs, coarse enough that equal scores are common.
-fn trees() -> impl Strategy<Value = DraftTree> {
+pub(crate) fn trees() -> impl Strategy<Value = DraftTree> {
     (1usize..=6, 0usize..=5).prop_flat_map(|(width, depth)| {
         let level = move |count: usize| {
             prop::collection::vec((0u8..6).prop_map(|step| -0.5 * f32::from(step)), count)

@@ -1,8 +1,10 @@
 //! The contract: greedy speculative output is the target's own output, token for token: in f32, and
 //! in bf16 where products do not depend on the rows beside.
 
-use ltd_engine::{Controller, Copying, Devices, Engine, EngineConfig, Sampler, Static, StopReason, StopRule};
-use ltd_policy::{CopyRule, CycleSummary, DraftSource, SourceSummary};
+use ltd_engine::{
+    Controller, Copying, Devices, Engine, EngineConfig, Merging, Sampler, Static, StopReason, StopRule,
+};
+use ltd_policy::{Calibration, CopyRule, CycleSummary, DraftSource, SourceSummary};
 use proptest::prelude::*;
 
 use crate::fixtures::{default_config, exact_engines, load, tiny_configs};
@@ -39,7 +41,8 @@ pub(crate) fn decode(
 }
 
 /// Another source, depth and size each cycle, from a small linear congruence: cycles of all shapes
-/// follow one another, with copies, trees and steps of plain decoding.
+/// follow one another, with copies, trees, both in one, and steps of plain
+/// decoding.
 pub(crate) struct Erratic {
     state: u64,
     depth: usize,
@@ -67,8 +70,9 @@ impl Controller for Erratic {
     }
 
     fn source(&mut self, _summary: &SourceSummary) -> DraftSource {
-        match self.draw(2) {
+        match self.draw(3) {
             0 => DraftSource::Tree,
+            1 => DraftSource::Merged { chain: self.draw(40) },
             _ => DraftSource::Copy { chain: self.draw(40) },
         }
     }
@@ -164,7 +168,7 @@ fn copies_by_a_rule_are_lossless_and_many_of_their_tokens_accepted() {
         let mut answer = engine.generate(&prompt, Sampler::greedy(), stop, None).expect("prefill");
         let (mut copies, mut trees) = (Vec::new(), Vec::new());
         while let Some(outcome) = answer.advance(&engine, Some(&mut controller)).expect("a cycle") {
-            if outcome.has_copied() {
+            if outcome.copied.is_some() {
                 assert_eq!((outcome.source, outcome.verification_size), (DraftSource::Copy { chain: 8 }, 8));
                 assert!(outcome.match_length >= 2 && outcome.draft_depth == 0, "{pair}");
                 copies.push(outcome.acceptance_length() - 1);
@@ -176,6 +180,44 @@ fn copies_by_a_rule_are_lossless_and_many_of_their_tokens_accepted() {
         assert!(trees.len() > 3 && copies.len() > 3, "{pair}: {trees:?}, {copies:?}");
         assert!(copies.iter().sum::<usize>() > copies.len(), "{pair}: {copies:?}");
         assert!(copies.iter().any(|&accepted| (1..8).contains(&accepted)), "{pair}: {copies:?}");
+    }
+}
+
+/// Merged trees hold candidates of both sources, and both are accepted.
+#[test]
+fn merged_trees_accept_tokens_of_either_source() {
+    for (pair, config) in tiny_configs() {
+        let engine = load(&config);
+        let text = "def is_even(n: int) -> bool:\n";
+        let prompt: Vec<u32> = text.bytes().map(|byte| u32::from(byte) + 4).collect();
+        let stop = StopRule { max_new_tokens: 300, eos: Vec::new() };
+        let mut controller = Merging {
+            rule: CopyRule { match_length: 1, chain: 8 },
+            trees: Static { depth: 2, size: 12 },
+            calibration: Calibration::default(),
+        };
+        let mut answer = engine.generate(&prompt, Sampler::greedy(), stop.clone(), None).expect("prefill");
+        let (mut drafted_only, mut copied_only, mut both) = (0, 0, 0);
+        while let Some(outcome) = answer.advance(&engine, Some(&mut controller)).expect("a cycle") {
+            let Some(drafted) = outcome.drafted else { panic!("{pair}: a tree in every cycle") };
+            let accepted = outcome.acceptance_length() - 1;
+            let Some(copied) = outcome.copied else {
+                assert_eq!((outcome.source, drafted), (DraftSource::Tree, accepted), "{pair}");
+                continue;
+            };
+            assert_eq!(outcome.source, DraftSource::Merged { chain: 8 }, "{pair}");
+            assert!(outcome.match_length > 0 && outcome.verification_size <= 12, "{pair}");
+            assert_eq!(drafted.max(copied), accepted, "{pair}: {outcome:?}");
+            drafted_only += usize::from(copied < accepted);
+            copied_only += usize::from(drafted < accepted);
+            both += usize::from(drafted.min(copied) > 0);
+        }
+        assert!(copied_only > 3 && both > 3, "{pair}: {drafted_only} {copied_only} {both}");
+        assert_eq!(
+            speculative(&engine, &prompt, &stop, &mut controller),
+            autoregressive(&engine, &prompt, &stop),
+            "{pair}"
+        );
     }
 }
 
@@ -290,6 +332,11 @@ fn the_default_pair_is_lossless() {
             &mut Copying {
                 rule: CopyRule { match_length: 1, chain: 8 },
                 trees: Static { depth: 2, size: 4 },
+            },
+            &mut Merging {
+                rule: CopyRule { match_length: 1, chain: 8 },
+                trees: Static { depth: 2, size: 10 },
+                calibration: Calibration::default(),
             },
             &mut Erratic::new(7),
         ] {

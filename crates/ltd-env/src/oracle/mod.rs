@@ -12,6 +12,7 @@
 //! soon after there is a wish to stop, with [`Error::Interrupted`](crate::Error::Interrupted).
 
 mod copies;
+mod merged;
 
 use std::ops::Add;
 
@@ -26,6 +27,7 @@ use crate::{Copied, Costs, Interrupt, Result};
 pub use copies::{
     Copies, CopyConstant, LOOP, Sources, clairvoyant_source, copy_rules, loop_share, without_loops,
 };
+pub use merged::{MergedConstant, merged_rule};
 
 /// Depths and sizes that may be chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -273,17 +275,20 @@ fn outcome(
 }
 
 /// Decodes all sequences of a trace under one controller, in order; `visit` sees each cycle.
+///
+/// # Errors
+/// If the controller merges and the trace lacks the tokens of the candidates.
 pub fn replay(
     trace: &Trace,
     costs: &Costs,
     controller: &mut dyn Controller,
     visit: &mut dyn FnMut(&CycleOutcome),
-) -> CycleStats {
+) -> Result<CycleStats> {
     let mut stats = CycleStats::default();
     for sequence in &trace.sequences {
-        stats.merge(&replay_sequence(&trace.header, sequence, costs, controller, visit));
+        stats.merge(&replay_sequence(&trace.header, sequence, costs, controller, visit)?);
     }
-    stats
+    Ok(stats)
 }
 
 /// Decodes all sequences of a trace at the same time, each under a controller of its own that
@@ -293,7 +298,7 @@ pub fn replay_parallel(
     trace: &Trace,
     costs: &Costs,
     controller: impl Fn() -> Box<dyn Controller> + Sync,
-) -> Vec<CycleStats> {
+) -> Result<Vec<CycleStats>> {
     let stats = trace
         .sequences
         .par_iter()
@@ -322,13 +327,16 @@ pub fn decide_at_every_position(
 }
 
 /// Decodes one sequence of a trace under a controller; `visit` sees each cycle.
+///
+/// # Errors
+/// If the controller merges and the trace lacks the tokens of the candidates.
 pub fn replay_sequence(
     header: &TraceHeader,
     sequence: &TracedSequence,
     costs: &Costs,
     controller: &mut dyn Controller,
     visit: &mut dyn FnMut(&CycleOutcome),
-) -> CycleStats {
+) -> Result<CycleStats> {
     let copied = controller.chooses_source().then(|| Copied::along(sequence));
     let (mut stats, mut yields) = (CycleStats::default(), Yields::default());
     let (mut at, mut unread) = (0, 1);
@@ -347,7 +355,13 @@ pub fn replay_sequence(
             let tree = RecordedTree { header, position: sequence.position(at) };
             let cycle = tree.draft(controller);
             let size = controller.verification_size(&cycle.summary());
-            let outcome = tree.verify(&cycle, &sequence.tokens, costs, unread, size);
+            let outcome = if let (DraftSource::Merged { chain }, Some(copied)) = (source, here) {
+                let calibration = controller.calibration();
+                let with = (copied, chain);
+                tree.merge(&cycle, &sequence.tokens, costs, unread, size, with, &calibration)?
+            } else {
+                tree.verify(&cycle, &sequence.tokens, costs, unread, size)
+            };
             unread = outcome.acceptance_length();
             CycleOutcome { match_length: here.map_or(0, |copied| copied.length()), ..outcome }
         };
@@ -357,5 +371,5 @@ pub fn replay_sequence(
         stats.add(&outcome);
         at += outcome.acceptance_length();
     }
-    stats
+    Ok(stats)
 }

@@ -77,7 +77,7 @@ impl Trace {
     pub fn identity(&self) -> String {
         let mut bytes = self.header.to_json().into_bytes();
         for sequence in &self.sequences {
-            bytes.extend_from_slice(&crc32fast::hash(&encode(sequence)).to_le_bytes());
+            bytes.extend_from_slice(&crc32fast::hash(&encode(sequence, &self.header)).to_le_bytes());
         }
         sha256_hex(&bytes)
     }
@@ -100,12 +100,13 @@ pub struct TraceWriter {
 }
 
 impl TraceWriter {
-    /// Starts a trace, or goes on with one: a chunk that is cut off is removed.
+    /// Starts a trace, or goes on with one: a chunk that is cut off is removed. One without the
+    /// candidates' tokens stays without them.
     ///
     /// # Errors
     /// If the folder holds a trace with another header, cannot be written, or is being written by
     /// another writer.
-    pub fn open(folder: &Path, header: TraceHeader) -> Result<Self> {
+    pub fn open(folder: &Path, mut header: TraceHeader) -> Result<Self> {
         if let Some(problem) = header.problem() {
             return Err(Error::Trace { path: folder.to_owned(), problem });
         }
@@ -117,6 +118,10 @@ impl TraceWriter {
         let path = folder.join(HEADER_FILE);
         if path.exists() {
             let found = read_header(folder)?;
+            if !found.has_candidates() {
+                // What an older trace lacks, the rest of it lacks too.
+                header.token_bytes = 0;
+            }
             if let Some((field, found, wanted)) = found.differences(&header).into_iter().next() {
                 let problem =
                     format!("is a trace whose {field} is {found}, not {wanted}: choose another folder");
@@ -142,6 +147,11 @@ impl TraceWriter {
         Ok(Self { folder: folder.to_owned(), header, file, shard, recorded, bytes, _lock: lock })
     }
 
+    /// What all sequences have in common.
+    pub fn header(&self) -> &TraceHeader {
+        &self.header
+    }
+
     /// Prompts whose sequences are complete.
     pub fn recorded(&self) -> &BTreeSet<u32> {
         &self.recorded
@@ -154,7 +164,7 @@ impl TraceWriter {
 
     /// Appends a sequence.
     pub fn append(&mut self, sequence: &TracedSequence) -> Result<()> {
-        let payload = encode(sequence);
+        let payload = encode(sequence, &self.header);
         let mut chunk = Vec::with_capacity(PREFIX + payload.len());
         chunk.extend_from_slice(&MAGIC);
         chunk.extend_from_slice(&(payload.len() as u32).to_le_bytes());
@@ -207,11 +217,19 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
         serde_json::from_str(&text).map_err(|problem| error(format!("is not a header: {problem}")))?;
     // Before anything else: another version may have other fields.
     let version = value["version"].as_u64();
-    if version == Some(1) {
-        add_new_in_version_2(&mut value);
-    } else if version != Some(u64::from(TRACE_VERSION)) {
-        let found = value["version"].to_string();
-        return Err(error(format!("has version {found}, this program reads versions 1 and {TRACE_VERSION}")));
+    match version {
+        Some(1) => add_new_in_version_2(&mut value),
+        Some(2) => {}
+        Some(version) if version == u64::from(TRACE_VERSION) => {}
+        _ => {
+            let found = value["version"].to_string();
+            return Err(error(format!(
+                "has version {found}, this program reads versions 1 to {TRACE_VERSION}"
+            )));
+        }
+    }
+    if version < Some(TRACE_VERSION.into()) {
+        add_new_in_version_3(&mut value);
     }
     let header: TraceHeader =
         serde_json::from_value(value).map_err(|problem| error(format!("is not a header: {problem}")))?;
@@ -220,10 +238,15 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
 
 /// A header of version 1 says what one of version 2 does that leaves nothing out and adds nothing.
 fn add_new_in_version_2(header: &mut serde_json::Value) {
-    header["version"] = TRACE_VERSION.into();
     header["every"] = 1.into();
     header["entropies"] = false.into();
     header["hidden"] = serde_json::Value::Null;
+}
+
+/// A header of version 2 says what one of version 3 does that has no tokens of candidates.
+fn add_new_in_version_3(header: &mut serde_json::Value) {
+    header["version"] = TRACE_VERSION.into();
+    header["token_bytes"] = 0.into();
 }
 
 fn shard_path(folder: &Path, shard: usize) -> PathBuf {
@@ -282,7 +305,7 @@ fn read_shard(
     Ok(None)
 }
 
-fn encode(sequence: &TracedSequence) -> Vec<u8> {
+fn encode(sequence: &TracedSequence, header: &TraceHeader) -> Vec<u8> {
     let numbers = [
         sequence.prompt,
         sequence.prompt_len as u32,
@@ -300,6 +323,10 @@ fn encode(sequence: &TracedSequence) -> Vec<u8> {
     }
     for column in [&sequence.scores, &sequence.entropies, &sequence.hidden] {
         payload.extend(column.iter().flat_map(|number| number.to_bits().to_le_bytes()));
+    }
+    payload.extend(sequence.parents.iter().flat_map(|parent| parent.to_le_bytes()));
+    for token in &sequence.candidate_tokens {
+        payload.extend_from_slice(&token.to_le_bytes()[..header.token_bytes]);
     }
     payload
 }
@@ -349,7 +376,13 @@ fn decode(payload: &[u8], header: &TraceHeader) -> Option<TracedSequence> {
     };
     let (scores, entropies, hidden) =
         (column(columns.scores)?, column(columns.entropies)?, column(columns.hidden)?);
-    if !bytes.0.is_empty() {
+    let parents: Vec<u16> = bytes.u16s(positions.checked_mul(columns.parents)?)?.collect();
+    let count = positions.checked_mul(columns.tokens)?;
+    let candidate_tokens = match header.token_bytes {
+        2 => bytes.u16s(count)?.map(u32::from).collect(),
+        _ => (0..count).map(|_| bytes.u32()).collect::<Option<_>>()?,
+    };
+    if !bytes.0.is_empty() || !parents_come_first(&parents, header) {
         return None;
     }
     Some(TracedSequence {
@@ -361,8 +394,22 @@ fn decode(payload: &[u8], header: &TraceHeader) -> Option<TracedSequence> {
         scores,
         entropies,
         hidden,
+        candidate_tokens,
+        parents,
         starts,
         ranks,
         path_lens,
+    })
+}
+
+/// Whether every group of candidates follows one before it, or nothing.
+fn parents_come_first(parents: &[u16], header: &TraceHeader) -> bool {
+    let groups = 1 + header.depth * header.beam_width;
+    parents.chunks(groups).all(|parents| {
+        let mut groups = parents.iter().enumerate();
+        groups.all(|(group, &parent)| {
+            parent == u16::MAX
+                || usize::from(parent) <= group * header.beam_width && (parent > 0) == (group > 0)
+        })
     })
 }

@@ -27,8 +27,9 @@ pub use record::record_sequence;
 pub use sequence::{TracedPosition, TracedSequence};
 
 /// Version of the folder's layout that is written; see `docs/trace-format.md`. Version 1, which
-/// knew neither gaps nor optional columns, is read too.
-pub const TRACE_VERSION: u32 = 2;
+/// knew neither gaps nor optional columns, and version 2, without the candidates' tokens, are read
+/// too.
+pub const TRACE_VERSION: u32 = 3;
 
 /// What all sequences of a trace have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,8 @@ pub struct TraceHeader {
     pub entropies: bool,
     /// Width of the draft's hidden states, if they are recorded.
     pub hidden: Option<usize>,
+    /// Bytes of each candidate's token, 2 or 4; 0 if they are not recorded, nor what they follow.
+    pub token_bytes: usize,
     /// Tokens generated per prompt at most.
     pub max_new_tokens: usize,
     /// Positions of the caches.
@@ -64,12 +67,14 @@ pub struct TraceHeader {
     pub questions_sha256: String,
 }
 
-/// Half-precision numbers per position.
+/// Numbers per position: of half precision, and whole ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Columns {
     scores: usize,
     entropies: usize,
     hidden: usize,
+    tokens: usize,
+    parents: usize,
 }
 
 impl TraceHeader {
@@ -104,6 +109,9 @@ impl TraceHeader {
             ("depth", self.depth, 0..=MAX_DEPTH),
             ("hidden", self.hidden.unwrap_or(1), 1..=u16::MAX.into()),
         ];
+        if ![0, 2, 4].contains(&self.token_bytes) {
+            return Some(format!("token_bytes: is {}, must be 0, 2 or 4", self.token_bytes));
+        }
         let impossible = counts.into_iter().find(|(_, count, possible)| !possible.contains(count));
         if let Some((name, count, possible)) = impossible {
             return Some(format!("{name}: is {count}, must be within {possible:?}"));
@@ -124,7 +132,19 @@ impl TraceHeader {
 
     fn columns(&self) -> Columns {
         let entropies = if self.entropies { 1 + self.depth * self.beam_width } else { 0 };
-        Columns { scores: self.scores_per_position(), entropies, hidden: self.hidden.unwrap_or(0) }
+        let (groups, scores) = (1 + self.depth * self.beam_width, self.scores_per_position());
+        let [tokens, parents] = if self.has_candidates() { [scores, groups] } else { [0, 0] };
+        Columns { scores, entropies, hidden: self.hidden.unwrap_or(0), tokens, parents }
+    }
+
+    /// Whether the tokens of the candidates are recorded, which merged trees need.
+    pub fn has_candidates(&self) -> bool {
+        self.token_bytes > 0
+    }
+
+    /// Bytes of a candidate's token where the target has so many of them.
+    pub fn bytes_of_token(vocabulary: usize) -> usize {
+        if vocabulary <= 1 << 16 { 2 } else { 4 }
     }
 
     /// What differs from another header, as `(field, here, there)`.

@@ -2,7 +2,7 @@
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use ltd_cycle::{DraftTree, GrownTree};
+use ltd_cycle::GrownTree;
 use ltd_policy::tree_candidates;
 
 use super::{Columns, TraceHeader};
@@ -26,6 +26,11 @@ pub struct TracedSequence {
     pub(super) entropies: Vec<f16>,
     /// `[positions, columns.hidden]`.
     pub(super) hidden: Vec<f16>,
+    /// `[positions, columns.tokens]`.
+    pub(super) candidate_tokens: Vec<u32>,
+    /// Per position, what each group of candidates follows: 0 for the root, else 1 + the flat index
+    /// of the parent; [`ABSENT`] for a group of none. `[positions, columns.parents]`.
+    pub(super) parents: Vec<u16>,
     /// Per position, where its ranks begin; one more at the end.
     pub(super) starts: Vec<usize>,
     /// Per position and depth `D`, ranks among the candidates of depth `D` of the first `D + 1`
@@ -47,9 +52,14 @@ pub struct TracedPosition<'s> {
     /// recorded.
     pub hidden: &'s [f16],
     scores: &'s [f16],
+    candidate_tokens: &'s [u32],
+    parents: &'s [u16],
     ranks: &'s [u16],
     path_len: usize,
 }
+
+/// Marks a group without candidates.
+const ABSENT: u16 = u16::MAX;
 
 impl TracedSequence {
     /// A sequence without positions, of a trace with this header.
@@ -63,6 +73,8 @@ impl TracedSequence {
             scores: Vec::new(),
             entropies: Vec::new(),
             hidden: Vec::new(),
+            candidate_tokens: Vec::new(),
+            parents: Vec::new(),
             starts: vec![0],
             ranks: Vec::new(),
             path_lens: Vec::new(),
@@ -75,10 +87,13 @@ impl TracedSequence {
         let root = self.root(self.len());
         let continuation = &self.tokens[root + 1..];
         // The token after the last node of a path must be known too.
-        let path = path(tree, &continuation[..continuation.len().saturating_sub(1)]);
+        let path = tree.candidates().along(&continuation[..continuation.len().saturating_sub(1)]);
         append(&mut self.scores, tree.scores(), self.columns.scores);
         append(&mut self.entropies, entropies, self.columns.entropies);
         append(&mut self.hidden, hidden, self.columns.hidden);
+        self.candidate_tokens.extend(padded(tree.tokens().iter().copied(), 0, self.columns.tokens));
+        let parents = tree.group_parents().iter().map(|&parent| u16::try_from(parent).unwrap_or(ABSENT));
+        self.parents.extend(padded(parents, ABSENT, self.columns.parents));
         self.path_lens.push(path.len() as u8);
         let (width, scores) = (tree.beam_width(), tree.scores());
         for depth in 0..=tree.depth() {
@@ -101,12 +116,15 @@ impl TracedSequence {
     /// The sequence with its first positions alone, at most `count`.
     #[must_use]
     pub fn first(&self, count: usize) -> Self {
-        let (count, Columns { scores, entropies, hidden }) = (count.min(self.len()), self.columns);
+        let (count, columns) = (count.min(self.len()), self.columns);
+        let Columns { scores, entropies, hidden, tokens, parents } = columns;
         Self {
             tokens: self.tokens.clone(),
             scores: self.scores[..count * scores].to_vec(),
             entropies: self.entropies[..count * entropies].to_vec(),
             hidden: self.hidden[..count * hidden].to_vec(),
+            candidate_tokens: self.candidate_tokens[..count * tokens].to_vec(),
+            parents: self.parents[..count * parents].to_vec(),
             starts: self.starts[..=count].to_vec(),
             ranks: self.ranks[..self.starts[count]].to_vec(),
             path_lens: self.path_lens[..count].to_vec(),
@@ -122,12 +140,14 @@ impl TracedSequence {
 
     /// The tree of a recorded position.
     pub fn position(&self, position: usize) -> TracedPosition<'_> {
-        let Columns { scores, entropies, hidden } = self.columns;
+        let Columns { scores, entropies, hidden, tokens, parents } = self.columns;
         TracedPosition {
             context_length: self.root(position),
             scores: &self.scores[position * scores..][..scores],
             entropies: &self.entropies[position * entropies..][..entropies],
             hidden: &self.hidden[position * hidden..][..hidden],
+            candidate_tokens: &self.candidate_tokens[position * tokens..][..tokens],
+            parents: &self.parents[position * parents..][..parents],
             ranks: &self.ranks[self.starts[position]..self.starts[position + 1]],
             path_len: usize::from(self.path_lens[position]),
         }
@@ -141,6 +161,14 @@ impl TracedPosition<'_> {
         let ranks = &self.ranks[first..][..self.path_len.min(depth + 1)];
         // Ranks grow along the path: a parent stands before its children.
         ranks.partition_point(|&rank| usize::from(rank) < size)
+    }
+
+    /// The tokens of the candidates and the parents of their groups, as
+    /// [`Candidates`](ltd_cycle::Candidates) have them; none if they were not recorded.
+    pub fn candidates(&self) -> Option<(&[u32], Vec<usize>)> {
+        let parent = |&parent: &u16| if parent == ABSENT { usize::MAX } else { parent.into() };
+        let known = !self.candidate_tokens.is_empty();
+        known.then(|| (self.candidate_tokens, self.parents.iter().map(parent).collect()))
     }
 
     /// Writes scores `from..scores.len()` of the tree.
@@ -158,19 +186,9 @@ fn append(column: &mut Vec<f16>, numbers: &[f32], width: usize) {
     column[at..at + known].convert_from_f32_slice(&numbers[..known]);
 }
 
-/// Nodes of the tree along a continuation, as far as the tree has it.
-fn path(tree: &DraftTree, continuation: &[u32]) -> Vec<usize> {
-    let (width, tokens) = (tree.beam_width(), tree.tokens());
-    let mut path = Vec::new();
-    let mut parent = 0;
-    for token in continuation {
-        let group = tree.group_parents().iter().position(|&of| of == parent);
-        let Some(start) = group.map(|group| group * width) else { break };
-        let Some(child) = tokens[start..start + width].iter().position(|found| found == token) else { break };
-        path.push(start + child);
-        parent = start + child + 1;
-    }
-    path
+/// The first `width` of some numbers; those that are missing are `missing`.
+fn padded<T: Clone>(numbers: impl Iterator<Item = T>, missing: T, width: usize) -> impl Iterator<Item = T> {
+    numbers.chain(std::iter::repeat(missing)).take(width)
 }
 
 /// Candidates that are chosen for verification before this one: higher scores, or equal ones that
@@ -184,6 +202,8 @@ fn rank(scores: &[f32], node: usize) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use ltd_cycle::DraftTree;
+
     use super::*;
 
     /// A sequence of two prompt tokens, with the tree after them and those that the header has it
@@ -200,6 +220,7 @@ mod tests {
             every,
             entropies: true,
             hidden: Some(3),
+            token_bytes: 2,
             max_new_tokens: 10,
             capacity: 100,
             eos: vec![],

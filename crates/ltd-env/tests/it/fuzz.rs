@@ -60,7 +60,7 @@ fn headers_of_traces() {
     let folder = folder();
     let (header, payloads) = recorded(folder.path());
     std::fs::write(folder.path().join("shard-00000.bin"), framed(&payloads[0])).expect("written");
-    let older = String::from_utf8_lossy(&header).replacen("\"version\": 2", "\"version\": 1", 1);
+    let older = String::from_utf8_lossy(&header).replacen("\"version\": 3", "\"version\": 1", 1);
     fuzz(Form::Json, &[header, older.into_bytes()], |bytes| {
         std::fs::write(folder.path().join("trace.json"), bytes).expect("written");
         read(folder.path());

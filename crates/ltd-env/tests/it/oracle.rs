@@ -1,10 +1,10 @@
 //! What is possible on a trace.
 
-use ltd_cycle::{Controller, Copying, CycleStats, Static, WholeBeam};
+use ltd_cycle::{Controller, Copying, CycleStats, Merging, Static, WholeBeam};
 use ltd_env::oracle::{self, Choices, Constant, Copies, Sources};
 use ltd_env::trace::Trace;
-use ltd_env::{Costs, Cycle, Interrupt, RecordedTree};
-use ltd_policy::{CycleSummary, tree_candidates};
+use ltd_env::{Costs, Cycle, Interrupt, RecordedTree, calibrate};
+use ltd_policy::{CopyRule, CycleSummary, tree_candidates};
 
 use crate::live::engine;
 use crate::replay::costs;
@@ -21,7 +21,7 @@ fn nothing_beats_foresight_and_constants_are_replays() {
         oracle::constants(&trace, &costs, &choices, &Interrupt::default()).expect("not interrupted");
     for constant in &constants {
         let mut controller = Static { depth: constant.depth, size: constant.size };
-        let stats = oracle::replay(&trace, &decided, &mut controller, &mut |_| ());
+        let stats = oracle::replay(&trace, &decided, &mut controller, &mut |_| ()).expect("a replay");
         let relative = stats.tokens_per_second() / constant.tokens_per_second() - 1.0;
         assert!(relative.abs() < 1e-6, "{constant:?} {relative}");
     }
@@ -29,7 +29,7 @@ fn nothing_beats_foresight_and_constants_are_replays() {
         .expect("not interrupted");
     for (whole, constant) in whole.iter().zip(&constants) {
         let mut controller = WholeBeam(Static { depth: whole.depth, size: whole.size });
-        let stats = oracle::replay(&trace, &decided, &mut controller, &mut |_| ());
+        let stats = oracle::replay(&trace, &decided, &mut controller, &mut |_| ()).expect("a replay");
         assert!((stats.tokens_per_second() / whole.tokens_per_second() - 1.0).abs() < 1e-6, "{whole:?}");
         assert!(whole.sums.tokens == constant.sums.tokens && whole.sums.seconds >= constant.sums.seconds);
     }
@@ -71,12 +71,12 @@ fn sequences_replay_at_the_same_time_as_they_do_in_order() {
     let engine = engine();
     let folder = tempfile::tempdir().expect("a folder");
     let (trace, costs) = (record(&engine, folder.path(), 24), costs());
-    let stats = oracle::replay(&trace, &costs, &mut ByScore, &mut |_| ());
+    let stats = oracle::replay(&trace, &costs, &mut ByScore, &mut |_| ()).expect("a replay");
     assert!(
         stats.depths.len() > 1 && stats.sizes.len() > 1,
         "a controller that tells states apart: {stats:?}"
     );
-    let parts = oracle::replay_parallel(&trace, &costs, || Box::new(ByScore));
+    let parts = oracle::replay_parallel(&trace, &costs, || Box::new(ByScore)).expect("a replay");
     assert_eq!(parts.len(), trace.sequences.len());
     assert_eq!(CycleStats::merged(&parts), stats);
 }
@@ -153,8 +153,9 @@ fn a_copy_rule_is_a_replay_that_copies() {
     let mut controller = Copying { rule, trees: Static { depth, size } };
     let mut copies = 0;
     let stats = oracle::replay(&trace, &costs, &mut controller, &mut |outcome| {
-        copies += usize::from(outcome.has_copied());
+        copies += usize::from(outcome.copied.is_some());
     });
+    let stats = stats.expect("a replay");
     assert_eq!((stats.tokens, stats.copies, copies), (tokens, copying, copying));
     assert!((stats.timing.total().as_secs_f64() / seconds - 1.0).abs() < 1e-6, "{found:?}");
 }
@@ -269,4 +270,31 @@ fn brute_force(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
         all = sums;
     }
     all.iter().map(|(tokens, seconds)| *tokens as f64 / seconds).fold(0.0, f64::max)
+}
+
+#[test]
+fn the_best_merged_rule_is_as_fast_as_any_that_merges_always() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (trace, costs) = (record(&engine, folder.path(), 48), costs().without_decisions());
+    let choices = Choices { depths: vec![0, 1], sizes: vec![4, 12] };
+    let never = &Interrupt::default();
+    let best = oracle::best(&oracle::constants(&trace, &costs, &choices, never).expect("not interrupted"));
+    let copies = Copies::of(&trace);
+    let rules = oracle::copy_rules(&trace, &costs, &choices, best, &copies, never).expect("not interrupted");
+    let calibration = calibrate(&trace, never).expect("a trace with tokens");
+    let found = oracle::merged_rule(&trace, &costs, &choices, rules[0], &calibration, never)
+        .expect("a trace with tokens");
+    let chain = rules[0].rule.chain;
+    assert_eq!(found.copies.rule.chain, chain);
+    // A tree that is merged with a chain where nothing matches is a tree.
+    let Constant { depth, size, .. } = rules[0].constant;
+    let mut merging = Merging {
+        rule: CopyRule { match_length: 1, chain },
+        trees: Static { depth, size },
+        calibration: calibration.clone(),
+    };
+    let always = oracle::replay(&trace, &costs, &mut merging, &mut |_| ()).expect("a replay");
+    assert!(found.merged.tokens_per_second() >= always.tokens_per_second() * (1.0 - 1e-9), "{found:?}");
+    assert!(always.copied_tokens > 0 && always.copies < always.cycles, "{always:?}");
 }

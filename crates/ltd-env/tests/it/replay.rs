@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ltd_engine::{Copying, DtypeSetting, Engine, Sampler, Static, StopRule};
+use ltd_engine::{Controller, Copying, DtypeSetting, Engine, Merging, Sampler, Static, StopRule};
 use ltd_env::Interrupt;
 use ltd_env::latency::{LatencyPlan, held_out_error, measure};
 use ltd_env::trace::Trace;
@@ -12,8 +12,8 @@ use ltd_env::{
     SizeEnv, SourceEnv,
 };
 use ltd_policy::{
-    CopyRule, DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, ObservationLayout,
-    PolicyKind, SizeActions, SourceActions, Surface,
+    Calibration, CopyRule, DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, Merged,
+    ObservationLayout, PolicyKind, SizeActions, SourceActions, Surface,
 };
 
 use crate::live::{choose, cycles, engine, prompts};
@@ -131,8 +131,9 @@ fn the_same_sources_meet_the_same_cycles() {
     let folder = tempfile::tempdir().expect("a folder");
     let trace = record(&engine, folder.path(), 24);
     let layout = ObservationLayout::sequence(10, DEPTH);
-    for chains in [vec![3, 8], vec![0, 1, 4, 20]] {
-        let chains = SourceActions { chains };
+    let merged = Some(Merged { chain: 12, calibration: Calibration::default() });
+    for (chains, merged) in [(vec![3, 8], None), (vec![0, 1, 4, 20], None), (vec![4], merged)] {
+        let chains = SourceActions { chains, merged };
         let meter = || RewardMeter::new(Reward::Gain);
         let trees = || Box::new(Static { depth: 2, size: 6 });
         let live = cycles(&engine, &Sampler::greedy());
@@ -145,12 +146,18 @@ fn the_same_sources_meet_the_same_cycles() {
     let sizes = SizeActions { sizes: vec![1, 4, 16] };
     let layout = ObservationLayout::reference_size(10, DEPTH);
     let rule = CopyRule { match_length: 2, chain: 6 };
-    let copying = || Box::new(Copying { rule, trees: Static { depth: 2, size: 6 } });
-    let meter = || RewardMeter::new(Reward::Gain);
-    let live = cycles(&engine, &Sampler::greedy());
-    let mut live = SizeEnv::new(live, copying(), sizes.clone(), layout.clone(), meter());
-    let mut replay = SizeEnv::new(replayed(&trace), copying(), sizes, layout, meter());
-    compare(&mut live, &mut replay, 3, 60);
+    let trees = Static { depth: 2, size: 6 };
+    let copying = || -> Box<dyn Controller> { Box::new(Copying { rule, trees }) };
+    let merging =
+        || -> Box<dyn Controller> { Box::new(Merging { rule, trees, calibration: Calibration::default() }) };
+    for counterpart in [&copying as &dyn Fn() -> Box<dyn Controller>, &merging] {
+        let meter = || RewardMeter::new(Reward::Gain);
+        let live = cycles(&engine, &Sampler::greedy());
+        let mut live = SizeEnv::new(live, counterpart(), sizes.clone(), layout.clone(), meter());
+        let mut replay =
+            SizeEnv::new(replayed(&trace), counterpart(), sizes.clone(), layout.clone(), meter());
+        compare(&mut live, &mut replay, 3, 60);
+    }
 }
 
 #[test]
@@ -159,26 +166,29 @@ fn whole_answers_with_copies_replay_as_they_are_decoded() {
     let folder = tempfile::tempdir().expect("a folder");
     let trace = record(&engine, folder.path(), 48);
     let rule = CopyRule { match_length: 1, chain: 5 };
+    let trees = Static { depth: 3, size: 9 };
+    let calibration = ltd_env::calibrate(&trace, &Interrupt::default()).expect("a calibration");
+    assert_eq!(calibration.problem(), None);
+    decodes_as_replayed(&engine, &trace, &mut Copying { rule, trees });
+    decodes_as_replayed(&engine, &trace, &mut Merging { rule, trees, calibration });
+}
+
+/// Decodes the prompts of a trace as a replay of it says.
+fn decodes_as_replayed(engine: &Engine, trace: &Trace, controller: &mut dyn Controller) {
     let mut copies = 0;
     for sequence in &trace.sequences {
-        let mut controller = Copying { rule, trees: Static { depth: 3, size: 9 } };
         let mut replayed = Vec::new();
-        ltd_env::oracle::replay_sequence(
-            &trace.header,
-            sequence,
-            &costs(),
-            &mut controller,
-            &mut |outcome| {
-                replayed.push(outcome.clone());
-            },
-        );
+        ltd_env::oracle::replay_sequence(&trace.header, sequence, &costs(), controller, &mut |outcome| {
+            replayed.push(outcome.clone());
+        })
+        .expect("a replay");
         let prompt = &sequence.tokens[..sequence.prompt_len];
         let stop = StopRule { max_new_tokens: 48, eos: trace.header.eos.clone() };
         let mut answer = engine.generate(prompt, Sampler::greedy(), stop, None).expect("prefill");
         for expected in &replayed {
             let outcome =
-                answer.advance(&engine, Some(&mut controller)).expect("a cycle").expect("more of it");
-            copies += usize::from(outcome.has_copied());
+                answer.advance(engine, Some(&mut *controller)).expect("a cycle").expect("more of it");
+            copies += usize::from(outcome.copied.is_some());
             // All but the time.
             let timing = expected.timing;
             assert_eq!(&ltd_engine::CycleOutcome { timing, ..outcome }, expected);
@@ -193,9 +203,13 @@ fn a_source_environment_goes_on_from_its_state() {
     let engine = engine();
     let folder = tempfile::tempdir().expect("a folder");
     let trace = record(&engine, folder.path(), 24);
+    let merged = || Merged { chain: 8, calibration: Calibration::default() };
     let env = |live: bool| -> Box<dyn Env> {
         let (layout, meter) = (ObservationLayout::sequence(10, DEPTH), RewardMeter::new(Reward::Acceptance));
-        let (chains, trees) = (SourceActions { chains: vec![2, 8] }, Box::new(Static { depth: 2, size: 6 }));
+        let (chains, trees) = (
+            SourceActions { chains: vec![2, 8], merged: Some(merged()) },
+            Box::new(Static { depth: 2, size: 6 }),
+        );
         if live {
             let cycles = cycles(&engine, &Sampler::greedy());
             Box::new(SourceEnv::new(cycles, trees, chains, layout, meter))
@@ -231,7 +245,7 @@ fn values_of_sources_are_the_rewards_of_taking_them() {
     let engine = engine();
     let folder = tempfile::tempdir().expect("a folder");
     let trace = record(&engine, folder.path(), 24);
-    let chains = SourceActions { chains: vec![0, 2, 8] };
+    let chains = SourceActions { chains: vec![0, 2, 8], merged: None };
     let env = || {
         let (layout, meter) = (ObservationLayout::sequence(10, DEPTH), RewardMeter::new(Reward::Gain));
         let trees = Box::new(Static { depth: 2, size: 6 });

@@ -8,7 +8,8 @@ use ltd_env::{
     Step,
 };
 use ltd_policy::{
-    CycleSummary, DepthActions, DraftSource, ObservationLayout, SizeActions, SourceActions, SourceSummary,
+    Calibration, CycleSummary, DepthActions, DraftSource, ObservationLayout, SizeActions, SourceActions,
+    SourceSummary,
 };
 
 const WIDTH: usize = 2;
@@ -72,6 +73,19 @@ impl CycleBackend for Script {
         self.foresee(&cycle, size).ok_or(Error::NoEpisode)
     }
 
+    /// A token more than the tree has.
+    fn merge(
+        &mut self,
+        cycle: ScriptedCycle,
+        size: usize,
+        chain: usize,
+        _calibration: &Calibration,
+    ) -> Result<CycleOutcome> {
+        let outcome = self.verify(cycle, size)?;
+        let accepted_ids = vec![0; outcome.acceptance_length() + 1];
+        Ok(CycleOutcome { source: DraftSource::Merged { chain }, copied: Some(1), accepted_ids, ..outcome })
+    }
+
     fn source_summary(&mut self) -> Result<SourceSummary> {
         // Every other cycle has something to copy.
         let match_length = 3 * (self.begun % 2);
@@ -87,6 +101,7 @@ impl CycleBackend for Script {
         let timing = CycleTiming { verify: Duration::from_millis(20), ..CycleTiming::default() };
         Some(CycleOutcome {
             source: DraftSource::Copy { chain },
+            copied: Some(chain.min(5)),
             accepted_ids: vec![0; 1 + chain.min(5)],
             verification_size: chain,
             requested_size: chain,
@@ -105,6 +120,7 @@ impl CycleBackend for Script {
         let verify = Duration::from_millis(20);
         let timing = CycleTiming { draft, policy: cycle.policy, verify, ..CycleTiming::default() };
         Some(CycleOutcome {
+            drafted: Some(cycle.depth.min(size)),
             accepted_ids: vec![0; 1 + cycle.depth.min(size)],
             next_token: 0,
             draft_depth: cycle.depth,
@@ -281,7 +297,7 @@ fn values_of_actions_are_the_expectations_of_what_follows() {
 
 fn source_env(counterpart: Box<dyn Controller>) -> SourceEnv<Script> {
     let layout = ObservationLayout::sequence(WIDTH, CAP);
-    let actions = SourceActions { chains: vec![2, 8] };
+    let actions = SourceActions { chains: vec![2, 8], merged: None };
     SourceEnv::new(Script::default(), counterpart, actions, layout, RewardMeter::new(Reward::Throughput))
 }
 

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ltd_engine::{Engine, fingerprint};
+use ltd_engine::{Engine, Merging, Static, fingerprint};
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
 use ltd_env::{Error, Interrupt, ReplayCycles};
+use ltd_policy::{Calibration, CopyRule};
 
 use crate::live::{engine, prompts};
 use crate::replay::{DEPTH, costs};
@@ -22,6 +23,7 @@ pub(crate) fn header(engine: &Engine, max_new_tokens: usize) -> TraceHeader {
         every: 1,
         entropies: false,
         hidden: None,
+        token_bytes: TraceHeader::bytes_of_token(engine.vocabulary()),
         max_new_tokens,
         capacity: engine.capacity(),
         eos: vec![2],
@@ -36,6 +38,7 @@ pub(crate) fn record(engine: &Engine, folder: &Path, max_new_tokens: usize) -> T
 
 pub(crate) fn record_as(engine: &Engine, folder: &Path, header: &TraceHeader) -> Trace {
     let mut writer = TraceWriter::open(folder, header.clone()).expect("a trace");
+    let header = &writer.header().clone();
     for (number, prompt) in (0..).zip(prompts()) {
         if !writer.recorded().contains(&number) {
             let sequence = record_sequence(engine, header, number, &prompt, 4, &Interrupt::default())
@@ -102,30 +105,44 @@ fn an_interrupted_recording_goes_on_and_damage_is_named() {
     let text = std::fs::read_to_string(&path).expect("a header");
     std::fs::write(&path, text.replace("\"every\": 1", "\"every\": 0")).expect("written");
     error("every: is 0, must be within 1..=4294967295");
-    std::fs::write(&path, text.replace("\"version\": 2", "\"version\": 9")).expect("written");
-    error("has version 9, this program reads versions 1 and 2");
+    std::fs::write(&path, text.replace("\"version\": 3", "\"version\": 9")).expect("written");
+    error("has version 9, this program reads versions 1 to 3");
     std::fs::write(&path, "{").expect("written");
     error("is not a header");
 }
 
 #[test]
-fn traces_of_version_1_are_read_and_gone_on_with() {
+fn traces_of_older_versions_are_read_and_gone_on_with() {
     let engine = engine();
-    let folder = tempfile::tempdir().expect("a folder");
-    let complete = record(&engine, folder.path(), 8);
-    let path = folder.path().join("trace.json");
-    let text = std::fs::read_to_string(&path).expect("a header");
-    let mut old: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).expect("an object");
-    for new in ["every", "entropies", "hidden"] {
-        assert!(old.remove(new).is_some());
+    for (version, new) in [(1, &["every", "entropies", "hidden", "token_bytes"][..]), (2, &["token_bytes"])] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let without = TraceHeader { token_bytes: 0, ..header(&engine, 8) };
+        let complete = record_as(&engine, folder.path(), &without);
+        let path = folder.path().join("trace.json");
+        let text = std::fs::read_to_string(&path).expect("a header");
+        let mut old: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&text).expect("an object");
+        for new in new {
+            assert!(old.remove(*new).is_some());
+        }
+        old["version"] = version.into();
+        std::fs::write(&path, serde_json::Value::Object(old).to_string()).expect("written");
+        let shard = folder.path().join("shard-00000.bin");
+        let bytes = std::fs::read(&shard).expect("a shard");
+        std::fs::write(&shard, &bytes[..bytes.len() - 7]).expect("cut off");
+        // What it lacks, the rest of it lacks, too.
+        assert_eq!(record(&engine, folder.path(), 8), complete);
+        let read = Trace::read_replayable(folder.path()).expect("it is read");
+        assert_eq!(read.identity(), complete.identity());
+
+        let error = ltd_env::calibrate(&read, &Interrupt::default()).expect_err("no tokens").to_string();
+        assert!(error.contains("lacks the tokens of the candidates"), "{error}");
+        let rule = CopyRule { match_length: 1, chain: 4 };
+        let trees = Static { depth: 1, size: 4 };
+        let mut merging = Merging { rule, trees, calibration: Calibration::default() };
+        let replay = ltd_env::oracle::replay(&read, &costs(), &mut merging, &mut |_| ());
+        assert!(matches!(replay, Err(ltd_env::Error::NoCandidates)));
     }
-    old["version"] = 1.into();
-    std::fs::write(&path, serde_json::Value::Object(old).to_string()).expect("written");
-    let shard = folder.path().join("shard-00000.bin");
-    let bytes = std::fs::read(&shard).expect("a shard");
-    std::fs::write(&shard, &bytes[..bytes.len() - 7]).expect("cut off");
-    assert_eq!(record(&engine, folder.path(), 8), complete);
-    assert_eq!(Trace::read_replayable(folder.path()).expect("it is read").identity(), complete.identity());
 }
 
 #[test]

@@ -24,7 +24,7 @@ const HEADER: &str = "policy";
 pub const MAX_LAYERS: usize = 16;
 
 /// What a policy chooses among.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Actions {
     /// Stop or continue.

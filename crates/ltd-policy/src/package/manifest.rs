@@ -153,6 +153,9 @@ pub struct FactoredSourceEntry {
     pub outcomes: SourceOutcomes,
     /// Tokens by which a copy must be better than the best tree.
     pub margin: f64,
+    /// Tokens by which a merged tree must be better than the best other one.
+    #[serde(default)]
+    pub merged_margin: f64,
 }
 
 /// A constant setting with why it is better than the policy.
@@ -205,9 +208,10 @@ pub enum ChoiceEntry {
 }
 
 impl Manifest {
-    /// Version that this program writes. It also reads version 3, which knew trees only, 2, which
-    /// did not say how tokens were chosen, and 1, which knew pairs only.
-    pub const VERSION: u32 = 4;
+    /// Version that this program writes. It also reads version 4, which did not know merged trees,
+    /// 3, which knew trees only, 2, which did not say how tokens were chosen, and 1, which knew
+    /// pairs only.
+    pub const VERSION: u32 = 5;
 
     /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without
     /// hashes).
@@ -219,8 +223,8 @@ impl Manifest {
         let found = object.get("format_version").cloned().unwrap_or_default();
         match serde_json::from_value::<u32>(found).map_err(json)? {
             Self::VERSION => {}
-            // What is new in versions 3 and 4 may be missing.
-            2 | 3 => _ = object.insert("format_version".to_owned(), json!(Self::VERSION)),
+            // What is new in versions 3 to 5 may be missing.
+            2..=4 => _ = object.insert("format_version".to_owned(), json!(Self::VERSION)),
             1 => object = from_version_1(object),
             found => {
                 let expected = format!("1 to {}", Self::VERSION);

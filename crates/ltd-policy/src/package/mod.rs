@@ -147,9 +147,13 @@ impl Manifest {
                 }
                 let latency = LatencyTable::from_json(&String::from_utf8_lossy(&bytes), &path)?;
                 let source = source.as_ref().map(|source| {
-                    let FactoredSourceEntry { file, layout, outcomes, margin } = source;
+                    let FactoredSourceEntry { file, layout, outcomes, margin, merged_margin } = source;
                     let predictor = self.load_network(&folder.join(file), layout, outcomes)?;
-                    Ok::<_, Error>(FactoredSource { predictor, margin: *margin })
+                    Ok::<_, Error>(FactoredSource {
+                        predictor,
+                        margin: *margin,
+                        merged_margin: *merged_margin,
+                    })
                 });
                 let factored = Factored {
                     predictor,
@@ -384,7 +388,7 @@ impl PolicyPackage {
         if let (Some(entry), Some(source)) = (source, &factored.source) {
             entry.layout = source.predictor.layout().clone();
             entry.outcomes = source.predictor.actions().clone();
-            entry.margin = source.margin;
+            (entry.margin, entry.merged_margin) = (source.margin, source.merged_margin);
             manifest.files.insert(entry.file.clone(), sha256_hex(&source.predictor.to_bytes()));
         }
         manifest.latency_table_sha256 = Some(sha256);

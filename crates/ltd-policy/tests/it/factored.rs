@@ -1,7 +1,7 @@
 use ltd_policy::{
-    CycleSummary, DepthActions, DepthRule, DraftSource, FactoredActions, FactoredPolicy, FactoredRule,
-    FactoredSource, FrozenPredictor, FrozenSourcePredictor, LatencyTable, Linear, Mlp, ObservationLayout,
-    PolicyKind, SizeActions, SourceActions, SourceOutcomes, SourceSummary,
+    Calibration, CycleSummary, DepthActions, DepthRule, DraftSource, FactoredActions, FactoredPolicy,
+    FactoredRule, FactoredSource, FrozenPredictor, FrozenSourcePredictor, LatencyTable, Linear, Merged, Mlp,
+    ObservationLayout, PolicyKind, SizeActions, SourceActions, SourceOutcomes, SourceSummary,
 };
 use proptest::prelude::*;
 
@@ -22,11 +22,21 @@ fn run(
     engine_limit: usize,
     context_length: usize,
 ) -> (usize, usize) {
+    policy.begin_cycle();
+    drafted_and_verified(policy, scores, engine_limit, context_length)
+}
+
+/// What a cycle that has begun ends with.
+fn drafted_and_verified(
+    policy: &mut FactoredPolicy,
+    scores: &[f32],
+    engine_limit: usize,
+    context_length: usize,
+) -> (usize, usize) {
     let summary = |draft_depth: usize| {
         let scores = &scores[..3 + draft_depth * 9];
         CycleSummary { scores, beam_width: 3, frontier: 3, draft_depth, context_length }
     };
-    policy.begin_cycle();
     let mut depth = 0;
     while depth < engine_limit && policy.continue_drafting(&summary(depth)) {
         depth += 1;
@@ -161,27 +171,31 @@ proptest! {
     fn a_source_is_what_its_predictions_are_worth(
         of_chains in prop::collection::vec(0.0f32..9.0, 3),
         of_trees in prop::collection::vec(0.0f32..4.0, 15),
+        of_merged in prop::option::of(prop::collection::vec(0.0f32..9.0, 15)),
         level_ms in 0.1f64..6.0,
         candidate_ms in 0.0f64..1.0,
         lambda in 5.0f64..300.0,
-        margin in -1.0f64..1.0,
+        margins in prop::array::uniform2(-1.0f64..1.0),
         matches in 0usize..4,
         plain in any::<bool>(),
     ) {
         let trees = factored_actions();
         let chains = if plain { vec![0, 4, 8] } else { vec![2, 4, 8] };
-        let outcomes =
-            SourceOutcomes { source: SourceActions { chains: chains.clone() }, trees: trees.clone() };
+        let merged = of_merged.as_ref().map(|_| Merged { chain: 6, calibration: Calibration::default() });
+        let actions = SourceActions { chains: chains.clone(), merged };
+        let outcomes = SourceOutcomes { source: actions, trees: trees.clone() };
         let layout = ObservationLayout::sequence(3, 4);
-        let bias = [of_chains.clone(), of_trees.clone()].concat();
+        let bias = [of_chains.clone(), of_trees.clone(), of_merged.clone().unwrap_or_default()].concat();
         let linear = Linear { weight: vec![0.0; layout.len() * bias.len()], bias, inputs: layout.len() };
         let predictor = FrozenSourcePredictor::new(layout, outcomes, Mlp::new(&[linear]), Vec::new());
         let table = latency_table(level_ms, candidate_ms);
         let policy = FactoredPolicy::new(&constant_predictor(trees.clone(), vec![0.0; 15]), &table, worth(lambda));
         prop_assert!(!policy.chooses_source());
-        let mut policy = policy.with_source(&FactoredSource { predictor, margin });
+        let [margin, merged_margin] = margins;
+        let mut policy = policy.with_source(&FactoredSource { predictor, margin, merged_margin });
         let (model, context) = (table.model(), 100);
         let summary = SourceSummary { context_length: context, match_length: matches, ..SourceSummary::default() };
+        policy.begin_cycle();
         let found = policy.source(&summary);
         if matches == 0 && !plain {
             prop_assert_eq!(found, DraftSource::Tree);
@@ -189,24 +203,40 @@ proptest! {
         }
         // Where nothing matches, a chain is a step of plain decoding.
         let value = |(&chain, &expected): (&usize, &f32)| {
-            let chain = if matches > 0 { chain } else { 0 };
-            let expected = if chain > 0 { f64::from(expected) } else { 0.0 };
-            1.0 + expected - lambda * model.verify_ms(chain, context) / 1e3
+            let verified = if matches > 0 { chain } else { 0 };
+            let expected = if verified > 0 { f64::from(expected) } else { 0.0 };
+            let value = 1.0 + expected - lambda * model.verify_ms(verified, context) / 1e3 - margin;
+            (DraftSource::Copy { chain }, None, value)
         };
-        let values: Vec<f64> = chains.iter().zip(&of_chains).map(value).collect();
+        let mut ways: Vec<_> = chains.iter().zip(&of_chains).map(value).collect();
         // A decision about the size takes its time in every tree; the source's rule leaves it out.
         let of_trees = self::values(&trees, &of_trees, &table, lambda, context);
         let best_tree = of_trees.iter().map(|(_, value)| *value).fold(f64::MIN, f64::max)
             + lambda * table.decision.size_us / 1e6;
-        let best = values.iter().copied().fold(f64::MIN, f64::max);
-        prop_assume!((best - best_tree - margin).abs() > 1e-4);
-        match found {
-            DraftSource::Tree => prop_assert!(best < best_tree + margin),
-            DraftSource::Copy { chain } => {
-                prop_assert!(best > best_tree + margin);
-                let place = chains.iter().position(|known| *known == chain).expect("a chain of the table");
-                prop_assert!(values[place] > best - 1e-4);
+        ways.push((DraftSource::Tree, None, best_tree));
+        for (&(depth, size), expected) in
+            of_trees.iter().map(|(ending, _)| ending).zip(of_merged.iter().flatten())
+        {
+            // Its depth and size are not decided again, and there is room for the chain.
+            let verified = size.min(3 + 9 * depth + 6);
+            let ms = model.root_ms(1, context)
+                + model.levels_ms(0..depth, 3, context)
+                + model.verify_ms(verified, context);
+            let value = 1.0 + f64::from(*expected) - lambda * ms / 1e3 - merged_margin;
+            if matches > 0 {
+                ways.push((DraftSource::Merged { chain: 6 }, Some((depth, size)), value));
             }
+        }
+        let worth = |source| {
+            let of_source = ways.iter().filter(|(way, _, _)| *way == source);
+            of_source.map(|(_, _, value)| *value).fold(f64::MIN, f64::max)
+        };
+        let best = ways.iter().map(|(_, _, value)| *value).fold(f64::MIN, f64::max);
+        prop_assert!(worth(found) > best - 1e-4, "{:?} of {:?}", found, ways);
+        if let DraftSource::Merged { .. } = found {
+            let drafted = drafted_and_verified(&mut policy, &scores(), 6, context);
+            let plans = ways.iter().filter(|(_, _, value)| *value > best - 1e-4);
+            prop_assert!(plans.into_iter().any(|(_, plan, _)| *plan == Some(drafted)), "{:?}", drafted);
         }
     }
 }

@@ -130,9 +130,9 @@ fn a_changed_file_is_refused() {
 fn broken_packages_are_refused_with_what_is_wrong() {
     for (from, to, message) in [
         (
-            r#""format_version": 4"#,
             r#""format_version": 5"#,
-            "format version 5, this program reads version 1 to 4",
+            r#""format_version": 6"#,
+            "format version 6, this program reads version 1 to 5",
         ),
         (
             r#""fallback": null"#,
@@ -397,6 +397,7 @@ pub(crate) fn write_factored_source(folder: &Path) -> Manifest {
             layout: source.layout().clone(),
             outcomes: source.actions().clone(),
             margin: -0.1,
+            merged_margin: 0.25,
         });
     }
     let hash = sha256_hex(&source.to_bytes());

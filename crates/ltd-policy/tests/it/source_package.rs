@@ -14,10 +14,10 @@ fn a_factored_package_keeps_its_source() {
     write_factored_source(folder.path());
     let package = PolicyPackage::load(folder.path()).expect("a package");
     let Policy::Factored(factored) = &package.policy else { panic!("a factored policy") };
-    let source = FactoredSource { predictor: source_predictor(), margin: -0.1 };
+    let source = FactoredSource { predictor: source_predictor(), margin: -0.1, merged_margin: 0.25 };
     assert_eq!(factored.source, Some(source));
 
-    let source = FactoredSource { predictor: source_predictor(), margin: 0.3 };
+    let source = FactoredSource { predictor: source_predictor(), margin: 0.3, merged_margin: -0.2 };
     let elsewhere = Factored { source: Some(source), ..factored_at(latency_table(9.0, 0.01), 20.0) };
     let moved = package.retargeted(elsewhere).expect("a package");
     let Policy::Factored(factored) = &moved.policy else { panic!("a factored policy") };

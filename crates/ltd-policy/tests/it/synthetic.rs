@@ -1,8 +1,8 @@
 //! Policies with arbitrary weights.
 
 use ltd_policy::{
-    Actions, DecisionCost, DepthActions, FactoredActions, FrozenPolicy, FrozenPredictor,
-    FrozenSourcePredictor, LatencyIdentity, LatencyTable, Linear, Mlp, ObservationLayout, PolicyKind,
+    Actions, Calibration, DecisionCost, DepthActions, FactoredActions, FrozenPolicy, FrozenPredictor,
+    FrozenSourcePredictor, LatencyIdentity, LatencyTable, Linear, Merged, Mlp, ObservationLayout, PolicyKind,
     SizeActions, SourceActions, SourceOutcomes, Surface, sha256_hex,
 };
 
@@ -62,19 +62,25 @@ pub(crate) fn predictor() -> FrozenPredictor {
     FrozenPredictor::new(layout, factored_actions(), mlp, probes)
 }
 
+/// Chains, and merged trees.
+fn source_actions() -> SourceActions {
+    let merged = Merged { chain: 6, calibration: Calibration::default() };
+    SourceActions { chains: vec![2, 8], merged: Some(merged) }
+}
+
 pub(crate) fn source_policy() -> FrozenPolicy {
     let layout = ObservationLayout::sequence(3, 4);
     let probes = (0..4).map(|probe| vec![0.2 * probe as f32; layout.len()]).collect();
-    let actions = Actions::Source(SourceActions { chains: vec![2, 8] });
-    let mlp = mlp(&[layout.len(), 8, 3], 5.0);
+    let actions = Actions::Source(source_actions());
+    let mlp = mlp(&[layout.len(), 8, 4], 5.0);
     FrozenPolicy::new(layout, actions, mlp, probes)
 }
 
 pub(crate) fn source_predictor() -> FrozenSourcePredictor {
     let layout = ObservationLayout::sequence(3, 4);
     let probes = (0..4).map(|probe| vec![0.2 * probe as f32; layout.len()]).collect();
-    let outcomes = SourceOutcomes { source: SourceActions { chains: vec![2, 8] }, trees: factored_actions() };
-    let mlp = mlp(&[layout.len(), 16, 2 + 15], 6.0);
+    let outcomes = SourceOutcomes { source: source_actions(), trees: factored_actions() };
+    let mlp = mlp(&[layout.len(), 16, 2 + 15 + 15], 6.0);
     FrozenSourcePredictor::new(layout, outcomes, mlp, probes)
 }
 

@@ -14,9 +14,7 @@ use std::path::PathBuf;
 
 use ltd_engine::{EngineConfig, MAX_DEPTH, SamplingParams};
 use ltd_env::Reward;
-use ltd_policy::{
-    DepthActions, MAX_SIZE, ObservationLayout, PolicyKind, SizeActions, SourceActions, tree_candidates,
-};
+use ltd_policy::{DepthActions, MAX_SIZE, ObservationLayout, PolicyKind, SizeActions, tree_candidates};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -182,7 +180,12 @@ pub struct SizeConfig {
 pub struct SourceConfig {
     /// Tokens to copy, ascending, among which it chooses beside a tree; 0 is a step of plain
     /// decoding.
-    pub chains: SourceActions,
+    #[schemars(length(min = 1), inner(range(min = 0, max = MAX_SIZE)), extend("uniqueItems" = true))]
+    pub chains: Vec<usize>,
+    /// Tokens to copy at most in a tree that is merged with a chain, the last choice; null never
+    /// merges. Needs a trace with the candidates' tokens (version 3).
+    #[schemars(range(min = 1, max = MAX_SIZE))]
+    pub merged: Option<usize>,
     /// How it learns.
     pub ppo: PpoConfig,
 }

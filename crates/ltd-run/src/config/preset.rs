@@ -2,7 +2,7 @@
 
 use ltd_engine::SamplingParams;
 use ltd_env::Reward;
-use ltd_policy::{DepthActions, PolicyKind, SizeActions, SourceActions};
+use ltd_policy::{DepthActions, PolicyKind, SizeActions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -155,7 +155,8 @@ impl Preset {
                 ppo: self.ppo(PolicyKind::Size),
             },
             "source": SourceConfig {
-                chains: SourceActions { chains: vec![2, 4, 8, 12, 16, 24] },
+                chains: vec![2, 4, 8, 12, 16, 24],
+                merged: if self == Self::Quick { Some(12) } else { None },
                 ppo: self.ppo(PolicyKind::Source),
             },
             "stages": self.stages(),

@@ -1,7 +1,7 @@
 //! Values that parse and still make no sense.
 
 use ltd_engine::text::load_questions;
-use ltd_policy::{ObservationLayout, tree_candidates};
+use ltd_policy::{MAX_SIZE, ObservationLayout, SourceActions, tree_candidates};
 
 use super::{
     Advantage, Backend, EvaluationConfig, Grid, PredictorStage, Problems, PromptSet, PromptSets, SizeConfig,
@@ -130,8 +130,12 @@ impl SizeConfig {
 impl SourceConfig {
     /// Of longer chains than trees have candidates, costs cannot be measured.
     fn note_problems(&self, largest_tree: usize, problems: &mut Problems) {
-        let longest = self.chains.chains.last().copied().unwrap_or_default();
-        if let Some(problem) = self.chains.problem() {
+        let longest = self.chains.last().copied().unwrap_or_default();
+        if let Some(chain) = self.merged {
+            problems.check_count("source.merged", chain, 1..=MAX_SIZE);
+        }
+        let chains = SourceActions { chains: self.chains.clone(), merged: None };
+        if let Some(problem) = chains.problem() {
             problems.add("source.chains", problem);
         } else if longest > largest_tree {
             problems.add(

@@ -96,7 +96,7 @@ fn plan(config: &TrainConfig, engine: &Engine, repeats: usize) -> Result<Latency
     let largest = tree_candidates(width, max_depth);
     let sizes =
         config.size.sizes.sizes.iter().chain(&evaluation.grid.sizes).chain([&evaluation.default.size]);
-    let sizes = sizes.chain(&config.source.chains.chains);
+    let sizes = sizes.chain(&config.source.chains);
     let mut sizes: Vec<usize> =
         sizes.copied().chain(SIZES).map(|size| size.min(largest)).filter(|&size| size > 0).collect();
     sizes.sort_unstable();

@@ -50,8 +50,8 @@ pub fn record(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let Recording { set, prompts, out, batch, max_time, .. } = *recording;
-    let header = header(recording, config, engine, models, eos)?;
-    let mut writer = TraceWriter::open(out, header.clone())?;
+    let mut writer = TraceWriter::open(out, header(recording, config, engine, models, eos)?)?;
+    let header = writer.header().clone();
     let mut task = progress.task("record", prompts.len());
     let (started, mut positions) = (Instant::now(), 0);
     let pace = |positions: usize| started.elapsed().as_secs_f64() * 1e3 / positions.max(1) as f64;
@@ -110,6 +110,7 @@ fn header(
         every: recording.every,
         entropies: recording.entropies,
         hidden: recording.hidden.then_some(engine.draft_config().block.hidden as usize),
+        token_bytes: TraceHeader::bytes_of_token(engine.vocabulary()),
         max_new_tokens: config.max_new_tokens,
         capacity: engine.capacity(),
         eos: eos.to_vec(),

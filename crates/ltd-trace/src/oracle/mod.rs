@@ -11,7 +11,7 @@ use ltd_console::{note, print_result};
 use ltd_cycle::{Controller, CycleStats, Learned};
 use ltd_env::oracle::{self, Choices, Constant, Copies, Sources};
 use ltd_env::trace::Trace;
-use ltd_env::{Costs, Interrupt};
+use ltd_env::{Costs, Interrupt, calibrate};
 use ltd_policy::{Conditions, LatencyTable, PolicyPackage, check_output_file, json_text};
 use serde::Serialize;
 
@@ -65,6 +65,9 @@ struct Report {
     clairvoyant_copies: f64,
     best_constant: Setting,
     best_copy_rule: CopyRule,
+    /// The same, with merged trees where less matches; null where the trace lacks the candidates'
+    /// tokens.
+    best_merged_rule: Option<MergedRule>,
     /// The best of constants that expand the whole beam, as EAGLE-3 drafts.
     best_whole_beam: Setting,
     policies: Vec<Replay>,
@@ -85,6 +88,13 @@ struct CopyRule {
     chain: usize,
     #[serde(flatten)]
     constant: Setting,
+}
+
+/// Copies by a rule; merges trees of this setting with a chain as long where fewer tokens match.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct MergedRule {
+    copies: CopyRule,
+    merged: Setting,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -149,6 +159,12 @@ impl From<oracle::CopyConstant> for CopyRule {
     fn from(found: oracle::CopyConstant) -> Self {
         let oracle::CopyConstant { rule: ltd_policy::CopyRule { match_length, chain }, constant } = found;
         Self { match_length, chain, constant: constant.into() }
+    }
+}
+
+impl From<oracle::MergedConstant> for MergedRule {
+    fn from(found: oracle::MergedConstant) -> Self {
+        Self { copies: found.copies.into(), merged: found.merged.into() }
     }
 }
 
@@ -242,6 +258,12 @@ fn report(
     let best_whole_beam = oracle::best(&oracle::whole_beam_constants(trace, costs, &choices, interrupt)?);
     let copies = Copies::of(trace);
     let rule = oracle::copy_rules(trace, costs, &choices, oracle::best(&constants), &copies, interrupt)?[0];
+    let merged = if trace.header.has_candidates() {
+        let calibration = calibrate(trace, interrupt)?;
+        Some(oracle::merged_rule(trace, costs, &choices, rule, &calibration, interrupt)?)
+    } else {
+        None
+    };
     let foresight = |sources: &Sources| oracle::clairvoyant_source(trace, costs, sources, &copies, interrupt);
     let of_rule = Sources {
         trees: Choices { depths: vec![rule.constant.depth], sizes: vec![rule.constant.size] },
@@ -253,7 +275,7 @@ fn report(
     let clairvoyant_copies = foresight(&Sources { trees: choices.clone(), chains })?;
     let mut policies = Vec::new();
     for (name, policy) in learned {
-        let parts = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()));
+        let parts = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()))?;
         let stats = CycleStats::merged(&parts);
         let reached = stats.tokens_per_second();
         policies.push(Replay {
@@ -287,6 +309,7 @@ fn report(
         clairvoyant_source,
         clairvoyant_copies,
         best_copy_rule: rule.into(),
+        best_merged_rule: merged.map(MergedRule::from),
         best_whole_beam: best_whole_beam.into(),
         loops,
         without_loops,
@@ -349,6 +372,7 @@ mod tests {
                 constant: oracle::best(&constants),
             }
             .into(),
+            best_merged_rule: None,
             loops: 0.0,
             without_loops: None,
             policies: Vec::new(),

@@ -1,6 +1,8 @@
 //! What was found, for people: Markdown that reads well unrendered.
 
-use super::{Common, Distribution, Findings, Report};
+use ltd_policy::LONGEST_MATCH;
+
+use super::{Common, Distribution, Findings, MergedRule, Report};
 
 pub(super) fn describe(findings: &Findings) -> String {
     let traces = findings.traces.iter().map(of_trace);
@@ -25,6 +27,23 @@ fn figures(report: &Report) -> String {
         format!("| {name} | {reached:.1} | {gain:+.1} % |")
     };
     let constant = format!("best constant: depth {}, size {}", best.depth, best.size);
+    let merged = match report.best_merged_rule {
+        None => "| merged trees: the trace lacks the tokens of the candidates | | |".to_owned(),
+        Some(MergedRule { copies, merged }) => row(
+            &format!(
+                "{}merged with {} tokens where 1 matches, depth {}, size {}",
+                if copies.match_length > LONGEST_MATCH {
+                    String::new()
+                } else {
+                    format!("copies where {} match, ", copies.match_length)
+                },
+                copies.chain,
+                merged.depth,
+                merged.size
+            ),
+            merged.tokens_per_second,
+        ),
+    };
     let mut lines = vec![
         format!("{}: {} prompts, {} positions\n", report.trace, report.prompts, report.positions),
         "| choice | tokens/s | over best constant |\n| --- | --- | --- |".to_owned(),
@@ -40,6 +59,7 @@ fn figures(report: &Report) -> String {
             ),
             rule.constant.tokens_per_second,
         ),
+        merged,
         row("foresight of the size", report.clairvoyant_size),
         row("foresight of the depth", report.clairvoyant_depth),
         row("foresight of both", report.clairvoyant),
@@ -87,6 +107,23 @@ fn grid(report: &Report) -> String {
 
 fn of_all(common: &Common) -> String {
     let best = common.constant;
+    let merged = match report.best_merged_rule {
+        None => "| merged trees: the trace lacks the tokens of the candidates | | |".to_owned(),
+        Some(MergedRule { copies, merged }) => row(
+            &format!(
+                "{}merged with {} tokens where 1 matches, depth {}, size {}",
+                if copies.match_length > LONGEST_MATCH {
+                    String::new()
+                } else {
+                    format!("copies where {} match, ", copies.match_length)
+                },
+                copies.chain,
+                merged.depth,
+                merged.size
+            ),
+            merged.tokens_per_second,
+        ),
+    };
     let mut lines = vec![
         format!(
             "best constant of all traces together: depth {}, size {}, {:.1} tokens/s\n",

@@ -66,18 +66,18 @@ impl Contender {
     }
 
     /// Steers recorded cycles in place of live ones.
-    pub(crate) fn replay(&mut self, trace: &Trace, costs: &Costs) -> Measurement {
+    pub(crate) fn replay(&mut self, trace: &Trace, costs: &Costs) -> Result<Measurement> {
         let mut measurement = Measurement { name: self.name.clone(), ..Measurement::default() };
         if let Some(controller) = &mut self.controller {
             let controller = controller.as_mut();
             for sequence in &trace.sequences {
-                let stats = oracle::replay_sequence(&trace.header, sequence, costs, controller, &mut |_| ());
+                let stats = oracle::replay_sequence(&trace.header, sequence, costs, controller, &mut |_| ())?;
                 measurement.prompts.push(stats);
             }
             // Whatever decides, the text is the target's.
             measurement.same_output = trace.sequences.len();
         }
-        measurement
+        Ok(measurement)
     }
 }
 

@@ -24,7 +24,7 @@ impl Slowdowns {
     /// Adds a cycle that should have taken `expected`.
     pub(crate) fn add(&mut self, outcome: &CycleOutcome, expected: Duration) {
         let of_source = match outcome.source {
-            DraftSource::Tree => &mut self.trees,
+            DraftSource::Tree | DraftSource::Merged { .. } => &mut self.trees,
             DraftSource::Copy { .. } => &mut self.copies,
         };
         of_source.ratios.push(outcome.timing.total().div_duration_f64(expected));

@@ -12,9 +12,9 @@ use super::rule::{settle, settle_source};
 use super::samples::Samples;
 use super::source::Walks;
 use super::train::{Epoch, train};
+use crate::Result;
 use crate::evaluate::{Contender, Measurement};
 use crate::recorded::Recorded;
-use crate::{Error, Result};
 use ltd_run::config::PredictorStage;
 
 /// Limits of the size that are tried: that of the best constant, and the next ones.
@@ -80,7 +80,7 @@ pub(crate) fn fit(
         let predictor = train(&samples, &held_out, sees, stage, seed, interrupt, &mut observe)?;
         let rule = settle(&predictor, &recorded.table, &recorded.train, start, interrupt)?;
         let controller = Learned::from(FactoredPolicy::new(&predictor, &recorded.table, rule));
-        let measured = recorded.measure(&mut [Contender::new("factored", Box::new(controller))]).remove(0);
+        let measured = recorded.measure(&mut [Contender::new("factored", Box::new(controller))])?.remove(0);
         let rate = |measured: &Measurement| measured.total().tokens_per_second();
         if best.as_ref().is_none_or(|best| rate(&measured) > rate(&best.measured)) {
             best = Some(Fitted { predictor, rule, source: None, measured });
@@ -111,7 +111,7 @@ fn with_source(
     let layout = ObservationLayout::sequence(predictor.layout().beam_width, predictor.layout().depth_cap);
     let samples = |trace| {
         let walks = Walks::through(trace, &recorded.costs, chains, recorded.shape(), seed, interrupt)?;
-        Ok::<_, Error>(walks.samples(&layout, &outcomes))
+        walks.samples(&layout, &outcomes)
     };
     let (train_samples, held_out) = (samples(&recorded.train)?, samples(&recorded.held_out)?);
     let mut observe = |epoch: &Epoch| observer(epoch, train_samples.len());
@@ -123,7 +123,7 @@ fn with_source(
         settle_source(predictor, &source, *rule, &recorded.table, &recorded.train, interrupt)?;
     let policy = FactoredPolicy::new(predictor, &recorded.table, rule).with_source(&source);
     let controller = Box::new(Learned::from(policy));
-    let measured = recorded.measure(&mut [Contender::new("factored", controller)]).remove(0);
+    let measured = recorded.measure(&mut [Contender::new("factored", controller)])?.remove(0);
     let rate = |measured: &Measurement| measured.total().tokens_per_second();
     if rate(&measured) <= rate(&trees.measured) {
         return Ok(trees);

@@ -11,8 +11,10 @@ use crate::Result;
 
 /// Margins that are tried, in tokens.
 const MARGINS: [f64; 6] = [0.0, 0.02, 0.04, 0.06, 0.08, 0.1];
-/// Tokens by which a copy must be better than the best tree.
+/// Tokens by which a copy, or a merged tree, must be better than the best tree.
 const SOURCE_MARGINS: [f64; 10] = [-0.6, -0.3, -0.1, 0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0];
+/// Tokens by which nothing is better.
+const NEVER: f64 = 1e6;
 /// A throughput nearer than this to the last one is the same.
 const SETTLED: f64 = 1e-3;
 /// Steps per margin at most: an imperfect predictor can make the iteration go round in a circle.
@@ -47,20 +49,29 @@ pub(crate) fn settle_source(
     interrupt: &Interrupt,
 ) -> Result<(FactoredRule, FactoredSource)> {
     let costs = Costs { model: table.model(), decision: table.decision };
-    let of = |margin| FactoredSource { predictor: source.clone(), margin };
-    let reached = |margin, lambda| {
+    let of = |margin, merged_margin| FactoredSource { predictor: source.clone(), margin, merged_margin };
+    let reached = |margin, merged_margin, lambda| {
         let rule = FactoredRule { tokens_per_second: lambda, ..rule };
-        let policy = FactoredPolicy::new(predictor, table, rule).with_source(&of(margin));
+        let policy = FactoredPolicy::new(predictor, table, rule).with_source(&of(margin, merged_margin));
         throughput(&policy, trace, &costs)
     };
-    let (margin, tokens_per_second) = search(&SOURCE_MARGINS, rule.tokens_per_second, interrupt, reached)?;
-    Ok((FactoredRule { tokens_per_second, ..rule }, of(margin)))
+    let merges = source.actions().source.merged.is_some();
+    let unmerged = if merges { NEVER } else { 0.0 };
+    let of_copies = |margin, lambda| reached(margin, unmerged, lambda);
+    let (margin, lambda) = search(&SOURCE_MARGINS, rule.tokens_per_second, interrupt, of_copies)?;
+    let (merged_margin, lambda) = if merges {
+        let margins = [&[NEVER], &SOURCE_MARGINS[..]].concat();
+        search(&margins, lambda, interrupt, |merged, lambda| reached(margin, merged, lambda))?
+    } else {
+        (unmerged, lambda)
+    };
+    Ok((FactoredRule { tokens_per_second: lambda, ..rule }, of(margin, merged_margin)))
 }
 
-fn throughput(policy: &FactoredPolicy, trace: &Trace, costs: &Costs) -> f64 {
+fn throughput(policy: &FactoredPolicy, trace: &Trace, costs: &Costs) -> Result<f64> {
     let policy = Learned::from(policy.clone());
-    let cycles = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()));
-    CycleStats::merged(&cycles).tokens_per_second()
+    let cycles = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()))?;
+    Ok(CycleStats::merged(&cycles).tokens_per_second())
 }
 
 /// The margin and the lambda of which most is reached.
@@ -68,14 +79,14 @@ fn search(
     margins: &[f64],
     start: f64,
     interrupt: &Interrupt,
-    reached: impl Fn(f64, f64) -> f64,
+    reached: impl Fn(f64, f64) -> Result<f64>,
 ) -> Result<(f64, f64)> {
     let mut best = (f64::NEG_INFINITY, (margins[0], start));
     for &margin in margins {
         let mut lambda = start;
         for _ in 0..MOST_STEPS {
             interrupt.check()?;
-            let throughput = reached(margin, lambda);
+            let throughput = reached(margin, lambda)?;
             if throughput > best.0 {
                 best = (throughput, (margin, lambda));
             }

@@ -1,14 +1,19 @@
 //! What copies and trees come to, by what is known before a cycle.
 
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
 use ltd_engine::{Controller, Static};
 use ltd_env::trace::Trace;
-use ltd_env::{Copied, Costs, Interrupt, oracle, stream};
+use ltd_env::{Copied, Costs, Interrupt, RecordedTree, oracle, stream};
 use ltd_policy::{
-    CycleSummary, DraftSource, ObservationLayout, SourceActions, SourceOutcomes, SourceSummary,
+    Calibration, CycleSummary, DraftSource, Merged, ObservationLayout, SourceActions, SourceOutcomes,
+    SourceSummary,
 };
 use ndarray::Array2;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use super::samples::Samples;
 use crate::Result;
@@ -42,18 +47,22 @@ impl<'t> Walks<'t> {
             interrupt.check()?;
             for _ in 0..WALKS {
                 let mut walker = Walker { chains, trees, random: &mut random, seen: Vec::new() };
-                oracle::replay_sequence(&trace.header, sequence, costs, &mut walker, &mut |_| ());
+                oracle::replay_sequence(&trace.header, sequence, costs, &mut walker, &mut |_| ())?;
                 places.extend(walker.seen.into_iter().map(|summary| (number, summary)));
             }
         }
         Ok(Self { trace, places })
     }
 
-    /// What each chain and each tree would have accepted at the places.
-    pub(super) fn samples(&self, layout: &ObservationLayout, outcomes: &SourceOutcomes) -> Samples {
+    /// What each chain, each tree and each merged tree would have accepted at the places.
+    pub(super) fn samples(&self, layout: &ObservationLayout, outcomes: &SourceOutcomes) -> Result<Samples> {
         let SourceOutcomes { source, trees } = outcomes;
         let stops: Vec<usize> = trees.stops().collect();
         let copied: Vec<Vec<Copied>> = self.trace.sequences.iter().map(Copied::along).collect();
+        let merged = match &source.merged {
+            Some(merged) => self.merged(merged, &stops, &copied)?,
+            None => HashMap::new(),
+        };
         let mut observations = Array2::zeros((self.places.len(), layout.len()));
         let mut accepted = Array2::zeros((self.places.len(), ltd_policy::Outputs::output_count(outcomes)));
         for (row, (number, summary)) in self.places.iter().enumerate() {
@@ -67,12 +76,41 @@ impl<'t> Walks<'t> {
             let pairs =
                 stops.iter().flat_map(|&depth| trees.size.sizes.iter().map(move |&size| (depth, size)));
             let of_trees = pairs.map(|(depth, size)| position.accepted(depth, size));
-            for (target, outcome) in accepted.row_mut(row).iter_mut().zip(of_chains.chain(of_trees)) {
+            let of_merged = merged.get(&(*number, at)).into_iter().flatten().flat_map(|ranks| {
+                let within = |size: &usize| ranks.partition_point(|rank| rank < size);
+                trees.size.sizes.iter().map(within)
+            });
+            let all = of_chains.chain(of_trees).chain(of_merged);
+            for (target, outcome) in accepted.row_mut(row).iter_mut().zip(all) {
                 *target = outcome as f32;
             }
         }
         // There is one time to look.
-        Samples { observations, accepted, stops: vec![0] }
+        Ok(Samples { observations, accepted, stops: vec![0] })
+    }
+
+    /// For each position that is among the places, the ranks of the accepted tokens in merged trees
+    /// of each depth.
+    fn merged(
+        &self,
+        merged: &Merged,
+        depths: &[usize],
+        copied: &[Vec<Copied>],
+    ) -> Result<HashMap<(usize, usize), Vec<Vec<usize>>>> {
+        let Merged { chain, calibration } = merged;
+        let header = &self.trace.header;
+        let at = |(number, summary): &(usize, SourceSummary)| {
+            (*number, summary.context_length - self.trace.sequences[*number].prompt_len)
+        };
+        let positions: HashSet<(usize, usize)> = self.places.iter().map(at).collect();
+        let ranks = |(number, at): (usize, usize)| {
+            let sequence = &self.trace.sequences[number];
+            let tree = RecordedTree { header, position: sequence.position(at) };
+            let with = (copied[number][at], *chain);
+            let ranks = tree.merged_ranks(depths, &sequence.tokens, with, calibration)?;
+            Ok(((number, at), ranks))
+        };
+        positions.into_par_iter().map(ranks).collect()
     }
 }
 
@@ -98,6 +136,13 @@ impl Controller for Walker<'_> {
         let copies = summary.match_length > 0 && self.random.random_bool(COPYING);
         let chain = self.random.random_range(1..self.chains.count());
         if copies { self.chains.source(chain) } else { DraftSource::Tree }
+    }
+
+    fn calibration(&self) -> Cow<'_, Calibration> {
+        match &self.chains.merged {
+            Some(merged) => Cow::Borrowed(&merged.calibration),
+            None => Cow::Owned(Calibration::default()),
+        }
     }
 
     fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {

@@ -33,7 +33,7 @@ pub(super) fn refit(
     };
     let kept = Factored { predictor: predictor.clone(), latency: table.clone(), rule, source };
     let controller = Box::new(Learned::from(FactoredPolicy::of(&kept)));
-    let measured = recorded.measure(&mut [Contender::new("kept", controller)]).remove(0);
+    let measured = recorded.measure(&mut [Contender::new("kept", controller)])?.remove(0);
 
     let stage = PredictorStage { net_arch: predictor.mlp().hidden_widths(), ..PredictorStage::default() };
     let chains = factored.source.as_ref().map(|source| &source.predictor.actions().source);

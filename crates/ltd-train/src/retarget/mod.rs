@@ -84,7 +84,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
             manifest.latency_table_sha256 = Some(recorded.table_sha256.clone());
             manifest.move_to(&recorded.table.identity);
             let policy = Policy::Pair { depth, size, source };
-            note_choices(&mut manifest, &policy, &recorded);
+            note_choices(&mut manifest, &policy, &recorded)?;
             PolicyPackage { manifest, policy }
         }
     };
@@ -110,13 +110,13 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
 }
 
 /// Writes into a pair's manifest what its policies choose among, and whether they choose.
-fn note_choices(manifest: &mut Manifest, policy: &Policy, recorded: &Recorded) {
+fn note_choices(manifest: &mut Manifest, policy: &Policy, recorded: &Recorded) -> Result<()> {
     let controller = Box::new(Learned::of_policy(policy));
-    let chosen = recorded.measure(&mut [Contender::new("pair", controller)]).remove(0).total();
+    let chosen = recorded.measure(&mut [Contender::new("pair", controller)])?.remove(0).total();
     let (Policy::Pair { depth, size, .. }, PolicyEntry::Pair { depth: depth_entry, size: size_entry, .. }) =
         (policy, &mut manifest.policy)
     else {
-        return;
+        return Ok(());
     };
     for (entry, choice, counts) in
         [(depth_entry, depth, &chosen.depths), (size_entry, size, &chosen.requested_sizes)]
@@ -127,6 +127,7 @@ fn note_choices(manifest: &mut Manifest, policy: &Policy, recorded: &Recorded) {
             *is_constant = counts.len() <= 1;
         }
     }
+    Ok(())
 }
 
 /// Fails unless the trace is of the package's models and as deep as its policy drafts.

@@ -42,7 +42,7 @@ pub(super) fn start(pair: Pair, recorded: &Recorded, seed: u64, progress: Progre
         let stage = ImitationStage::default();
         imitation = imitation.with(imitate(examples, &hidden, stage, seed, interrupt, &mut |_| ())?.0);
     }
-    Ok(if throughput(&imitation, recorded) > throughput(&pair, recorded) { imitation } else { pair })
+    Ok(if throughput(&imitation, recorded)? > throughput(&pair, recorded)? { imitation } else { pair })
 }
 
 /// All decisions after each policy among them learned `steps` more, one after another, against the
@@ -57,16 +57,16 @@ pub(super) fn go_on_learning(
     for kind in [PolicyKind::Depth, PolicyKind::Size, PolicyKind::Source] {
         let Some(policy) = pair.learned(kind) else { continue };
         let changed = pair.with(learn(policy, pair.controller(), recorded, steps, seed, progress)?);
-        if throughput(&changed, recorded) > throughput(&pair, recorded) {
+        if throughput(&changed, recorded)? > throughput(&pair, recorded)? {
             pair = changed;
         }
     }
     Ok(pair)
 }
 
-fn throughput(pair: &Pair, recorded: &Recorded) -> f64 {
-    let cycles = oracle::replay_parallel(&recorded.train, &recorded.costs, || pair.controller());
-    CycleStats::merged(&cycles).tokens_per_second()
+fn throughput(pair: &Pair, recorded: &Recorded) -> Result<f64> {
+    let cycles = oracle::replay_parallel(&recorded.train, &recorded.costs, || pair.controller())?;
+    Ok(CycleStats::merged(&cycles).tokens_per_second())
 }
 
 /// One policy after `steps` more.

@@ -8,12 +8,12 @@ use ltd_env::{
     CycleBackend, DepthEnv, Env, LiveCycles, PromptStream, RandomDepth, ReplayCycles, RewardMeter, SizeEnv,
     SourceEnv, stream,
 };
-use ltd_policy::{Actions, PolicyKind, SizeActions};
+use ltd_policy::{Actions, Merged, PolicyKind, SizeActions, SourceActions};
 use rand::Rng;
 
 use super::Trainer;
 use crate::Result;
-use ltd_run::config::{Advantage, Backend, PpoConfig, StaticSetting};
+use ltd_run::config::{Advantage, Backend, PpoConfig, SourceConfig, StaticSetting};
 use ltd_run::config::{Counterpart, PolicyTask, Stage, StageTask};
 
 impl Trainer {
@@ -21,8 +21,18 @@ impl Trainer {
         Ok(match kind {
             PolicyKind::Depth => Actions::Depth(self.config.depth.actions),
             PolicyKind::Size => Actions::Size(self.sizes()?),
-            PolicyKind::Source => Actions::Source(self.config.source.chains.clone()),
+            PolicyKind::Source => Actions::Source(self.sources()),
         })
+    }
+
+    /// What to draft from, to choose among. Without recordings, trees are merged by the draft
+    /// model's own probabilities.
+    pub(super) fn sources(&self) -> SourceActions {
+        let SourceConfig { chains, merged, .. } = &self.config.source;
+        let fitted = self.recorded.as_ref().and_then(|recorded| recorded.calibration.clone());
+        let calibration = fitted.unwrap_or_default();
+        let merged = merged.map(|chain| Merged { chain, calibration });
+        SourceActions { chains: chains.clone(), merged }
     }
 
     /// Verification sizes to choose among: no larger than the predictor's stage found worth it, if

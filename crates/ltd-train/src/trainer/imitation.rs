@@ -55,7 +55,7 @@ impl Trainer {
             pair = pair.with(policy);
             agreements.push(format!("{:.1} % of {} {name}", 100.0 * agreement, examples.len()));
         }
-        let measured = recorded.measure(&mut [Contender::new("pair", pair.controller())]).remove(0);
+        let measured = recorded.measure(&mut [Contender::new("pair", pair.controller())])?.remove(0);
         task.finish(&format!(
             "{:.1} tokens/s on the held-out recordings; decides as the factored policy does in {}",
             measured.total().tokens_per_second(),

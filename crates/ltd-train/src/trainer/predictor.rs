@@ -26,7 +26,7 @@ impl Trainer {
         let recorded = self.recorded.as_ref().expect("invariant: the configuration was checked");
         let layout = self.predictor_layout(predictor);
         let tables = size_tables(&self.config.size.sizes, recorded.constants(), predictor);
-        let chains = predictor.source.then_some(&self.config.source.chains);
+        let chains = predictor.source.then(|| self.sources());
         let fits = tables.len() + usize::from(chains.is_some());
         let planned = fits * predictor.epochs;
         self.curves.begin_stage(&stage.name, folder.path())?;
@@ -46,12 +46,25 @@ impl Trainer {
         };
         let depth = self.config.depth.actions;
         let (seed, interrupt) = (self.config.seed, &self.interrupt);
-        let fitted =
-            fit(recorded, &layout, depth, &tables, chains, predictor, seed, interrupt, &mut observer);
+        let fitted = fit(
+            recorded,
+            &layout,
+            depth,
+            &tables,
+            chains.as_ref(),
+            predictor,
+            seed,
+            interrupt,
+            &mut observer,
+        );
         written?;
         let Fitted { predictor: trained, rule, source, measured } = fitted?;
         let copies = match &source {
-            Some(source) => format!("copies by a margin of {:.2}", source.margin),
+            Some(FactoredSource { predictor, margin, merged_margin }) => {
+                let merges = predictor.actions().source.merged.is_some();
+                let merged = if merges { format!(", merges by {merged_margin:.2}") } else { String::new() };
+                format!("copies by a margin of {margin:.2}{merged}")
+            }
             None => "no copies".to_owned(),
         };
         task.finish(&format!(
@@ -89,11 +102,17 @@ fn save(factored: &Factored, folder: &StageFolder) -> Result<PolicyEntry> {
     factored.latency.write(&folder.path().join(&latency_table))?;
     let source = match &factored.source {
         None => None,
-        Some(FactoredSource { predictor, margin }) => {
+        Some(FactoredSource { predictor, margin, merged_margin }) => {
             let file = "factored-source.safetensors".to_owned();
             write_atomically(&folder.path().join(&file), &predictor.to_bytes())?;
             let (layout, outcomes) = (predictor.layout().clone(), predictor.actions().clone());
-            Some(FactoredSourceEntry { file, layout, outcomes, margin: *margin })
+            Some(FactoredSourceEntry {
+                file,
+                layout,
+                outcomes,
+                margin: *margin,
+                merged_margin: *merged_margin,
+            })
         }
     };
     Ok(PolicyEntry::Factored {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ltd_env::Scatter;
 use ltd_env::trace::Trace;
-use ltd_policy::{DepthActions, LatencyTable, Models, SizeActions};
+use ltd_policy::{DepthActions, LatencyTable, Models, PolicyKind, SizeActions};
 
 use super::Trainer;
 use crate::recorded::Recorded;
@@ -127,6 +127,11 @@ fn read_trace(path: &Path, config: &TrainConfig, models: &Models) -> Result<Trac
     if trace.positions() == 0 {
         return Err(problem(path, "it has no position to learn from"));
     }
+    if config.source.merged.is_some() && !header.has_candidates() && chooses_source(config) {
+        let needed = "it lacks the tokens of the candidates (it is older than version 3), which source.merged \
+                      needs: record it again, or set source.merged to null";
+        return Err(problem(path, needed));
+    }
     Ok(trace)
 }
 
@@ -157,6 +162,12 @@ fn recorded_tasks(config: &TrainConfig) -> impl Iterator<Item = PolicyTask> {
     tasks.filter(|task| task.backend == Backend::Replay)
 }
 
+/// Whether a stage learns what to draft from.
+fn chooses_source(config: &TrainConfig) -> bool {
+    let by_predictor = config.stages.predictor.as_ref().is_some_and(|stage| stage.source);
+    by_predictor || recorded_tasks(config).any(|task| task.kind == PolicyKind::Source)
+}
+
 /// The deepest tree of any stage.
 fn deepest(config: &TrainConfig) -> usize {
     let drawn = recorded_tasks(config).filter_map(|task| match task.counterpart {
@@ -171,7 +182,7 @@ fn sizes(config: &TrainConfig) -> Vec<usize> {
     let fixed = config.stages.depth.as_ref().map(|stage| stage.verification_size);
     let mut sizes = config.size.sizes.sizes.clone();
     sizes.extend(fixed.into_iter().chain([config.evaluation.default.size]));
-    sizes.extend(config.source.chains.chains.iter().filter(|chain| **chain > 0));
+    sizes.extend(config.source.chains.iter().filter(|chain| **chain > 0));
     sizes.sort_unstable();
     sizes.dedup();
     sizes

@@ -93,7 +93,7 @@ impl Trainer {
         let (name, strongest) = opponents.strongest();
         let mut candidates = with_copies(self.candidates()?, opponents.rule.copies);
         if let Some(recorded) = &self.recorded {
-            let measured = recorded.measure(&mut contenders(&candidates));
+            let measured = recorded.measure(&mut contenders(&candidates))?;
             let best = best_of_each_kind(&candidates, &measured);
             candidates = picked(candidates, &best);
         }
@@ -112,7 +112,7 @@ impl Trainer {
                 let named = candidates
                     .iter()
                     .map(|candidate| Contender::new(candidate.kind(), candidate.controller()));
-                let chains = &self.config.source.chains.chains;
+                let chains = &self.config.source.chains;
                 recorded.predict(&mut named.collect::<Vec<_>>(), strongest, chains, &self.interrupt)?
             }
             None => Vec::new(),

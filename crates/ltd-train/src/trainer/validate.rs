@@ -26,7 +26,7 @@ impl Trainer {
         let mut contenders: Vec<Contender> =
             names.iter().zip(&pairs).map(|(name, pair)| Contender::new(name, pair.controller())).collect();
         let measured = if let (Some(recorded), Backend::Replay) = (&self.recorded, task.backend) {
-            recorded.measure(&mut contenders)
+            recorded.measure(&mut contenders)?
         } else {
             let limit = self.config.evaluation.validation_max_minutes.map(Minutes::duration);
             let name = format!("{} validation", stage.name);

@@ -40,6 +40,7 @@ fn record(folder: &Path, value: &Value, count: usize) {
         every: 1,
         entropies: false,
         hidden: None,
+        token_bytes: TraceHeader::bytes_of_token(engine.vocabulary()),
         max_new_tokens: 24,
         capacity: engine.capacity(),
         eos: text.eos().to_vec(),
@@ -306,7 +307,7 @@ fn a_source_is_learned_where_copies_gain_and_imitated() {
     let [teacher, pupil] = [&teacher, &pupil].map(Learned::of_policy);
     let mut both = Both { teacher, pupil, sources: Vec::new() };
     for sequence in &trace.sequences {
-        replay_sequence(&trace.header, sequence, &costs, &mut both, &mut |_| ());
+        replay_sequence(&trace.header, sequence, &costs, &mut both, &mut |_| ()).expect("a replay");
     }
     let same = both.sources.iter().filter(|[teacher, pupil]| teacher == pupil).count();
     assert!(same * 10 > both.sources.len() * 8, "{same} of {} sources are the same", both.sources.len());

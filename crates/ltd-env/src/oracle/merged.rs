@@ -1,0 +1,109 @@
+//! What merged trees add to a rule of copies.
+
+use std::borrow::Cow;
+
+use ltd_cycle::{Controller, Static};
+use ltd_policy::{Calibration, CopyRule, CycleSummary, DraftSource, LONGEST_MATCH, SourceSummary};
+use rayon::prelude::*;
+
+use super::{Choices, Constant, CopyConstant, Sums, replay};
+use crate::trace::Trace;
+use crate::{Costs, Interrupt, Result};
+
+/// Trees are merged up to this depth and size: where something matches, deeper ones are not worth
+/// their levels.
+const MOST: (usize, usize) = (3, 24);
+
+/// A rule of copies, which merges trees with chains where less matches.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MergedConstant {
+    /// When to copy, how much, and the trees where nothing matches. Chains that are merged are as
+    /// long.
+    pub copies: CopyConstant,
+    /// Depth and size of the merged trees, where at least one token matches, and tokens and time of
+    /// all cycles.
+    pub merged: Constant,
+}
+
+/// The fastest way to merge trees where a rule of copies would draft, or copy with the least match.
+///
+/// # Errors
+/// If the tokens of the candidates were not recorded.
+///
+/// # Panics
+/// If there is no choice.
+pub fn merged_rule(
+    trace: &Trace,
+    costs: &Costs,
+    choices: &Choices,
+    copies: CopyConstant,
+    calibration: &Calibration,
+    interrupt: &Interrupt,
+) -> Result<MergedConstant> {
+    let costs = &costs.without_decisions();
+    let CopyRule { match_length, chain } = copies.rule;
+    let (deepest, largest) = MOST;
+    // Copies from the same match on, from a longer one, or never.
+    let from = [match_length, match_length + 1, match_length + 2, LONGEST_MATCH + 1];
+    let pairs: Vec<_> = from
+        .iter()
+        .flat_map(|&from| choices.pairs().map(move |(depth, size)| (from, depth, size)))
+        .filter(|&(_, depth, size)| depth <= deepest && size <= largest)
+        .collect();
+    let of = |&(match_length, depth, size): &(usize, usize, usize)| {
+        interrupt.check()?;
+        let rule = CopyRule { match_length, chain };
+        let copies = CopyConstant { rule, ..copies };
+        let trees = Static { depth: copies.constant.depth, size: copies.constant.size };
+        let merged = Static { depth, size };
+        let mut rules = Rules { rule, trees, merged, calibration, now: trees };
+        let stats = replay(trace, costs, &mut rules, &mut |_| ())?;
+        let sums = Sums { tokens: stats.tokens as f64, seconds: stats.timing.total().as_secs_f64() };
+        Ok(MergedConstant { copies, merged: Constant { depth, size, sums } })
+    };
+    let found: Vec<MergedConstant> = pairs.par_iter().map(of).collect::<Result<_>>()?;
+    let speed = |found: &MergedConstant| found.merged.tokens_per_second();
+    let best = found.into_iter().max_by(|a, b| speed(a).total_cmp(&speed(b)));
+    Ok(best.expect("invariant: there is a choice"))
+}
+
+/// Copies where enough matches, merges where anything does, and drafts elsewhere.
+struct Rules<'c> {
+    rule: CopyRule,
+    trees: Static,
+    merged: Static,
+    calibration: &'c Calibration,
+    /// The trees of the cycle under way.
+    now: Static,
+}
+
+impl Controller for Rules<'_> {
+    fn size_limit(&self) -> usize {
+        self.trees.size.max(self.merged.size)
+    }
+
+    fn chooses_source(&self) -> bool {
+        true
+    }
+
+    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        let source = match self.rule.source(summary) {
+            DraftSource::Tree if summary.match_length > 0 => DraftSource::Merged { chain: self.rule.chain },
+            source => source,
+        };
+        self.now = if source == DraftSource::Tree { self.trees } else { self.merged };
+        source
+    }
+
+    fn calibration(&self) -> Cow<'_, Calibration> {
+        Cow::Borrowed(self.calibration)
+    }
+
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        self.now.continue_drafting(summary)
+    }
+
+    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        self.now.verification_size(summary)
+    }
+}
