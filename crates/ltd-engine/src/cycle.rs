@@ -223,8 +223,12 @@ impl Engine {
                 Some((chain, calibration)) => {
                     let recall = session.recall();
                     (source, match_length) = (DraftSource::Merged { chain }, recall.match_length());
-                    let tokens = &recall.chain(chain.min(room));
-                    tree.merge(session.root, size, &Chain { tokens, match_length, calibration })
+                    let tokens = recall.chain(chain.min(room));
+                    if tokens.is_empty() {
+                        tree.select(session.root, size)
+                    } else {
+                        tree.merge(session.root, size, &Chain { tokens: &tokens, match_length, calibration })
+                    }
                 }
             };
             let (accepted_rows, next_token) = self.verify_rows(session, &verification, &mut forwards)?;
@@ -239,7 +243,7 @@ impl Engine {
             source,
             match_length,
             drafted: Some(drafted),
-            copied: (match_length > 0).then_some(copied),
+            copied: (!verification.chain_rows.is_empty()).then_some(copied),
             accepted_ids,
             next_token,
             draft_depth: tree.depth(),

@@ -60,8 +60,8 @@ pub trait CycleBackend {
         _size: usize,
         _chain: usize,
         _calibration: &Calibration,
-    ) -> Option<CycleOutcome> {
-        None
+    ) -> Result<Option<CycleOutcome>> {
+        Ok(None)
     }
 
     /// What [`CycleBackend::copy`] would return, where that is known in advance; `None` elsewhere.

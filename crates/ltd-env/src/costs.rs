@@ -55,7 +55,7 @@ impl Costs {
     }
 
     /// A root expansion of more rows than were measured reads them in several forwards.
-    fn root_ms(&self, rows: usize, context: usize) -> f64 {
+    pub(crate) fn root_ms(&self, rows: usize, context: usize) -> f64 {
         let most = self.model.most_root_rows();
         let whole = rows.saturating_sub(1) / most;
         let rest = self.model.root_ms(rows - whole * most, context);

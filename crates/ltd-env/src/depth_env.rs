@@ -97,7 +97,7 @@ impl<B: CycleBackend> Env for DepthEnv<B> {
         let mut later = Vec::new();
         loop {
             let size = self.episodes.counterpart.verification_size(&cycle.summary());
-            let Some(stop) = self.episodes.worth(&cycle, size) else { return Ok(None) };
+            let Some(stop) = self.episodes.worth(&cycle, size)? else { return Ok(None) };
             stops.push(stop);
             let CycleSummary { draft_depth, frontier, .. } = cycle.summary();
             if frontier == 0 || self.actions.rule_at(draft_depth) != DepthRule::Ask {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ltd_cycle::{Controller, Cycle, CycleOutcome};
-use ltd_policy::{DraftSource, Merged, ObservationLayout};
+use ltd_policy::{Calibration, DraftSource, Merged, ObservationLayout};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
@@ -37,6 +37,17 @@ struct State {
     /// What it is merged with.
     #[serde(default)]
     merged: Option<Merged>,
+}
+
+/// Fails if a calibration, read from a saved state, is none.
+pub(crate) fn check(calibration: &Calibration) -> Result<()> {
+    match calibration.problem() {
+        None => Ok(()),
+        Some((field, problem)) => {
+            let problem = format!("calibration.{field}: {problem}");
+            Err(Error::State(serde::de::Error::custom(problem)))
+        }
+    }
 }
 
 impl<B: CycleBackend> Episodes<B> {
@@ -117,14 +128,14 @@ impl<B: CycleBackend> Episodes<B> {
     }
 
     /// What verifying a cycle, or a copy of one, would pay, if that is known in advance.
-    pub(crate) fn worth(&self, cycle: &B::Cycle, size: usize) -> Option<f32> {
+    pub(crate) fn worth(&self, cycle: &B::Cycle, size: usize) -> Result<Option<f32>> {
         let outcome = match &self.merged {
             Some(Merged { chain, calibration }) => {
                 self.backend.foresee_merge(cycle, size, *chain, calibration)?
             }
-            None => self.backend.foresee(cycle, size)?,
+            None => self.backend.foresee(cycle, size),
         };
-        Some(self.reward.worth(&outcome))
+        Ok(outcome.map(|outcome| self.reward.worth(&outcome)))
     }
 
     /// Verifies and pays.
@@ -155,6 +166,9 @@ impl<B: CycleBackend> Episodes<B> {
 
     pub(crate) fn restore(&mut self, state: serde_json::Value, observation: &mut [f32]) -> Result<()> {
         let state: State = serde_json::from_value(state)?;
+        if let Some(merged) = &state.merged {
+            check(&merged.calibration)?;
+        }
         self.backend.restore(state.backend)?;
         self.counterpart.restore(&state.counterpart);
         self.reward = state.reward;

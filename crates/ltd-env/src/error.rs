@@ -52,7 +52,7 @@ pub enum Error {
     /// A trace without the tokens of the candidates cannot tell what a merged tree holds.
     #[error(
         "the trace lacks the tokens of the candidates (it is of an older version), and merged trees need them: \
-             record it again"
+             record it into another folder"
     )]
     NoCandidates,
     /// The trees of a trace are not deeper.
@@ -114,7 +114,7 @@ pub enum Error {
 impl Error {
     /// Whether the user's input, rather than the run, is at fault.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Trace { .. } | Self::TraceInUse { .. } | Self::EmptyTrace)
+        matches!(self, Self::Trace { .. } | Self::TraceInUse { .. } | Self::EmptyTrace | Self::NoCandidates)
     }
 
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {

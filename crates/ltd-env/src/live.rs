@@ -7,6 +7,7 @@ use ltd_policy::{Calibration, SourceSummary};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
+use crate::episode::check;
 use crate::order::Position;
 use crate::prompt_stream::PromptStream;
 use crate::{Error, Interrupt, Result};
@@ -208,8 +209,19 @@ impl CycleBackend for LiveCycles {
     fn restore(&mut self, state: serde_json::Value) -> Result<()> {
         let state: LiveState = serde_json::from_value(state)?;
         self.prompts.restore(state.position);
+        if let Some(calibration) = &state.calibration {
+            check(calibration)?;
+        }
+        let merges = state.cycles.iter().flatten().any(|cycle| cycle.merged);
+        let calibration = match &state.calibration {
+            Some(calibration) => calibration.clone(),
+            None if merges => {
+                let problem = "cycles were merged, but there is no calibration";
+                return Err(Error::State(serde::de::Error::custom(problem)));
+            }
+            None => Calibration::default(),
+        };
         (self.sequence, self.calibration) = (None, state.calibration);
-        let calibration = self.calibration.clone().unwrap_or_default();
         if let Some(cycles) = state.cycles
             && let Some(mut sequence) = self.started()?
         {

@@ -55,7 +55,7 @@ impl Noise {
         let Self { scatter, random } = self;
         let mut draw = |ratios: &[f64]| ratios[random.random_range(0..ratios.len())];
         let (model, context) = (&costs.model, context_length);
-        let mut draft = model.root_ms(rows, context) * draw(&scatter.root);
+        let mut draft = costs.root_ms(rows, context) * draw(&scatter.root);
         for (depth, &rows) in (1..).zip(level_rows) {
             draft += model.level_ms(depth, rows, context) * draw(&scatter.level);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ltd_cycle::{
     Candidates, Chain, Contention, Controller, Cycle, CycleOutcome, Yields, draft, source_summary,
 };
-use ltd_policy::{Calibration, CycleSummary, DraftSource, SourceSummary, tree_candidates};
+use ltd_policy::{Calibration, CycleSummary, DraftSource, SourceSummary};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
@@ -167,6 +167,10 @@ impl RecordedTree<'_> {
         calibration: &Calibration,
     ) -> Result<CycleOutcome> {
         let Self { header, position } = self;
+        if copied.found.is_none() {
+            let outcome = self.verify(cycle, tokens, costs, rows, size);
+            return Ok(CycleOutcome { source: DraftSource::Merged { chain: length }, ..outcome });
+        }
         let (candidate_tokens, parents) = self.candidates(&cycle.scores)?;
         let candidates = Candidates {
             beam_width: cycle.beam_width,
@@ -180,8 +184,10 @@ impl RecordedTree<'_> {
         let chain = Chain { tokens: &copied_tokens, match_length: copied.length(), calibration };
         let verification =
             candidates.merge(tokens[root], size.min(cycle.contention.limit()).min(room), &chain);
-        let said = |row: usize| self.known_continuation(tokens).get(verification.depths[row]).copied();
-        let Ok((path, _)) = verification.accept(|row| Ok::<_, Infallible>(said(row).unwrap_or(u32::MAX)));
+        let known = self.known_continuation(tokens);
+        let said = |row: usize| known.get(verification.depths[row]).copied();
+        let Ok((mut path, _)) = verification.accept(|row| Ok::<_, Infallible>(said(row).unwrap_or(u32::MAX)));
+        path.truncate(known.len() + 1);
         let accepted = path.len() - 1;
         let [drafted, copied_tokens] = verification.sources(&path);
         let verified = verification.rows() - 1;
@@ -189,7 +195,7 @@ impl RecordedTree<'_> {
             source: DraftSource::Merged { chain: length },
             match_length: copied.length(),
             drafted: Some(drafted),
-            copied: copied.found.map(|_| copied_tokens),
+            copied: (!verification.chain_rows.is_empty()).then_some(copied_tokens),
             accepted_ids: tokens[root..=root + accepted].to_vec(),
             next_token: tokens[root + accepted + 1],
             draft_depth: cycle.depth(),
@@ -220,26 +226,30 @@ impl RecordedTree<'_> {
         &tokens[self.position.context_length + 1..tokens.len() - 1]
     }
 
-    /// For each of some depths, the places that the accepted tokens of a tree of that depth have if
-    /// it is merged with at most `length` copied tokens: a cycle of size `V` accepts those below
-    /// `V`. `tokens` are those of its sequence.
+    /// For each of some ascending depths, the places that the accepted tokens of a tree of that
+    /// depth have if it is merged with at most `length` copied tokens: a cycle that verifies at
+    /// most `size_limit`, and that verifies `V`, accepts those below `V`. `tokens` are those of its
+    /// sequence.
     ///
     /// # Errors
     /// If the tokens of the candidates were not recorded.
     pub fn merged_ranks(
         self,
         depths: &[usize],
+        size_limit: usize,
         tokens: &[u32],
         (copied, length): (Copied, usize),
         calibration: &Calibration,
     ) -> Result<Vec<Vec<usize>>> {
         let Self { header, position } = self;
-        let mut scores = vec![0.0; header.scores_per_position()];
-        position.write_scores(0, &mut scores);
+        let mut cycle = self.begin(size_limit);
         let copied_tokens = copied.chain(tokens, position.context_length, length);
         let chain = Chain { tokens: &copied_tokens, match_length: copied.length(), calibration };
         let ranks = |&depth: &usize| {
-            let scores = &scores[..tree_candidates(header.beam_width, depth)];
+            while cycle.depth() < depth {
+                self.expand(&mut cycle);
+            }
+            let scores = &cycle.scores[..];
             let (candidate_tokens, parents) = self.candidates(scores)?;
             let candidates = Candidates {
                 beam_width: header.beam_width,
@@ -407,8 +417,8 @@ impl CycleBackend for ReplayCycles {
         size: usize,
         chain: usize,
         calibration: &Calibration,
-    ) -> Option<CycleOutcome> {
-        self.merged(cycle, size, chain, calibration).ok()
+    ) -> Result<Option<CycleOutcome>> {
+        self.merged(cycle, size, chain, calibration).map(Some)
     }
 
     fn source_summary(&mut self) -> Result<SourceSummary> {

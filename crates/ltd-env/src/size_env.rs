@@ -59,7 +59,7 @@ impl<B: CycleBackend> Env for SizeEnv<B> {
 
     fn action_values(&mut self, _policy: &mut PolicyFn, _gamma: f32) -> Result<Option<Vec<f32>>> {
         let cycle = self.episodes.pending()?;
-        Ok(self.actions.sizes.iter().map(|&size| self.episodes.worth(cycle, size)).collect())
+        self.actions.sizes.iter().map(|&size| self.episodes.worth(cycle, size)).collect()
     }
 
     fn lambda(&self) -> Option<f64> {

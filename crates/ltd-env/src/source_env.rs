@@ -133,12 +133,12 @@ impl<B: CycleBackend> Env for SourceEnv<B> {
         let Some(chains) = chains else { return Ok(None) };
         let cycle = self.drafted(None)?;
         let size = self.episodes.counterpart.verification_size(&cycle.summary());
-        let Some(tree) = self.episodes.worth(&cycle, size) else { return Ok(None) };
+        let Some(tree) = self.episodes.worth(&cycle, size)? else { return Ok(None) };
         let mut values = vec![tree];
         values.extend(chains.iter().map(|outcome| self.episodes.reward.worth(outcome)));
         if let Some(merged) = &self.actions.merged {
             self.episodes.merged = Some(merged.clone());
-            let Some(merged) = self.episodes.worth(&cycle, size) else { return Ok(None) };
+            let Some(merged) = self.episodes.worth(&cycle, size)? else { return Ok(None) };
             values.push(merged);
         }
         Ok(Some(values))

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ltd_console::say;
-use ltd_policy::{ChoiceEntry, Expected, FactoredSourceEntry, PolicyEntry, SourceEntry};
+use ltd_policy::factored::NEVER;
+use ltd_policy::{ChoiceEntry, Expected, FactoredSourceEntry, PolicyEntry, SourceActions, SourceEntry};
 
 use crate::{Export, Result, export};
 
@@ -74,17 +75,20 @@ fn describe(out: &Path, Export { manifest, probes }: &Export) -> String {
             ));
             lines.push(match source {
                 None => "source: trees".to_owned(),
-                Some(FactoredSourceEntry { layout, outcomes, margin, merged_margin, .. }) => format!(
-                    "source: trees, and copies of {:?} tokens{}, over {} ({} numbers), margin {margin:.2}",
-                    outcomes.source.chains,
-                    match &outcomes.source.merged {
-                        Some(merged) =>
-                            format!(" or both (up to {}, margin {merged_margin:.2})", merged.chain),
+                Some(FactoredSourceEntry { layout, outcomes, margin, merged_margin, .. }) => {
+                    let SourceActions { chains, merged } = &outcomes.source;
+                    let both = match merged {
+                        Some(merged) if *merged_margin < NEVER => {
+                            format!(", or both (up to {}, margin {merged_margin:.2})", merged.chain)
+                        }
+                        Some(_) => ", never both".to_owned(),
                         None => String::new(),
-                    },
-                    layout.name,
-                    layout.len()
-                ),
+                    };
+                    let (name, numbers) = (&layout.name, layout.len());
+                    format!(
+                        "source: trees, and copies of {chains:?} tokens{both}, over {name} ({numbers} numbers), margin {margin:.2}"
+                    )
+                }
             });
         }
     }

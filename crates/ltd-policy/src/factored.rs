@@ -87,6 +87,9 @@ impl Outputs for SourceOutcomes {
     }
 }
 
+/// A margin by which nothing is better.
+pub const NEVER: f64 = 1e6;
+
 /// How a factored policy decides what to draft from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FactoredSource {
@@ -95,7 +98,7 @@ pub struct FactoredSource {
     /// Tokens by which a copy must be better than the best tree. Above 0 where trees turn out
     /// better than what is known before them tells.
     pub margin: f64,
-    /// The same of a merged tree.
+    /// The same of a merged tree; [`NEVER`] merges none.
     pub merged_margin: f64,
 }
 

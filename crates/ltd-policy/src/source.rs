@@ -89,7 +89,7 @@ pub struct Merged {
 
 /// [`SourceActions`] as files have them: those that never merge are their chains alone.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected chains, or chains and merged trees")]
 enum ActionsFile {
     Chains(Vec<usize>),
     Merging(Merging),

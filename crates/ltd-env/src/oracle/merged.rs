@@ -14,12 +14,18 @@ use crate::{Costs, Interrupt, Result};
 /// their levels.
 const MOST: (usize, usize) = (3, 24);
 
+/// No match is as long.
+const NEVER: usize = LONGEST_MATCH + 1;
+
 /// A rule of copies, which merges trees with chains where less matches.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MergedConstant {
-    /// When to copy, how much, and the trees where nothing matches. Chains that are merged are as
-    /// long.
-    pub copies: CopyConstant,
+    /// Latest tokens that must match to copy; none never copies.
+    pub copies_from: Option<usize>,
+    /// Tokens to copy, at most where they are merged.
+    pub chain: usize,
+    /// The trees where nothing matches.
+    pub trees: Static,
     /// Depth and size of the merged trees, where at least one token matches, and tokens and time of
     /// all cycles.
     pub merged: Constant,
@@ -44,22 +50,25 @@ pub fn merged_rule(
     let CopyRule { match_length, chain } = copies.rule;
     let (deepest, largest) = MOST;
     // Copies from the same match on, from a longer one, or never.
-    let from = [match_length, match_length + 1, match_length + 2, LONGEST_MATCH + 1];
+    let mut from: Vec<usize> = (match_length..match_length + 3).chain([NEVER]).collect();
+    from.retain(|&from| from <= NEVER);
+    from.dedup();
+    let smallest = *choices.sizes.iter().min().expect("invariant: there is a choice");
     let pairs: Vec<_> = from
         .iter()
         .flat_map(|&from| choices.pairs().map(move |(depth, size)| (from, depth, size)))
-        .filter(|&(_, depth, size)| depth <= deepest && size <= largest)
+        .filter(|&(_, depth, size)| depth <= deepest && size <= largest.max(smallest))
         .collect();
+    let trees = Static { depth: copies.constant.depth, size: copies.constant.size };
     let of = |&(match_length, depth, size): &(usize, usize, usize)| {
         interrupt.check()?;
         let rule = CopyRule { match_length, chain };
-        let copies = CopyConstant { rule, ..copies };
-        let trees = Static { depth: copies.constant.depth, size: copies.constant.size };
         let merged = Static { depth, size };
         let mut rules = Rules { rule, trees, merged, calibration, now: trees };
         let stats = replay(trace, costs, &mut rules, &mut |_| ())?;
         let sums = Sums { tokens: stats.tokens as f64, seconds: stats.timing.total().as_secs_f64() };
-        Ok(MergedConstant { copies, merged: Constant { depth, size, sums } })
+        let copies_from = (match_length < NEVER).then_some(match_length);
+        Ok(MergedConstant { copies_from, chain, trees, merged: Constant { depth, size, sums } })
     };
     let found: Vec<MergedConstant> = pairs.par_iter().map(of).collect::<Result<_>>()?;
     let speed = |found: &MergedConstant| found.merged.tokens_per_second();
@@ -79,7 +88,8 @@ struct Rules<'c> {
 
 impl Controller for Rules<'_> {
     fn size_limit(&self) -> usize {
-        self.trees.size.max(self.merged.size)
+        // Asked when the source is decided.
+        self.now.size
     }
 
     fn chooses_source(&self) -> bool {

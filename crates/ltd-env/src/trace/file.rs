@@ -75,7 +75,7 @@ impl Trace {
     /// and the checksums of its sequences, in hexadecimal digits. How they are spread over files
     /// does not matter.
     pub fn identity(&self) -> String {
-        let mut bytes = self.header.to_json().into_bytes();
+        let mut bytes = self.header.identifying_json().into_bytes();
         for sequence in &self.sequences {
             bytes.extend_from_slice(&crc32fast::hash(&encode(sequence, &self.header)).to_le_bytes());
         }
@@ -367,6 +367,11 @@ fn decode(payload: &[u8], header: &TraceHeader) -> Option<TracedSequence> {
     // Every root is one of the tokens.
     let last = positions.checked_sub(1).map(|last| last.saturating_mul(every).saturating_add(prompt_len));
     if *starts.last()? != rank_count || prompt_len > tokens.len() || last >= Some(tokens.len()) {
+        return None;
+    }
+    // The token after the last node of a path must be known.
+    let known = |(at, &len): (usize, &u8)| prompt_len + at * every + usize::from(len) + 1 < tokens.len();
+    if !path_lens.iter().enumerate().all(known) {
         return None;
     }
     let ranks = bytes.u16s(rank_count)?.collect();

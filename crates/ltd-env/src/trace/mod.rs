@@ -130,6 +130,17 @@ impl TraceHeader {
         serde_json::to_string_pretty(self).expect("invariant: a header is plain data")
     }
 
+    /// The header as it counts for a trace's identity: of one without the candidates' tokens, what
+    /// version 2 wrote, to the letter.
+    fn identifying_json(&self) -> String {
+        if self.has_candidates() {
+            return self.to_json();
+        }
+        let json = Self { version: 2, ..self.clone() }.to_json();
+        let lines = json.lines().filter(|line| !line.trim_start().starts_with("\"token_bytes\":"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     fn columns(&self) -> Columns {
         let entropies = if self.entropies { 1 + self.depth * self.beam_width } else { 0 };
         let (groups, scores) = (1 + self.depth * self.beam_width, self.scores_per_position());
@@ -156,5 +167,59 @@ impl TraceHeader {
         let other = fields(other);
         let differing = fields(self).into_iter().filter(|(name, value)| other[name] != *value);
         differing.map(|(name, value)| (name.clone(), value.to_string(), other[&name].to_string())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_without_tokens_counts_as_version_2_wrote_it() {
+        let model = ModelIdentity { name: "m".to_owned(), sha256: "0".to_owned() };
+        let header = TraceHeader {
+            version: TRACE_VERSION,
+            target: model.clone(),
+            draft: model,
+            dtype: "f32".to_owned(),
+            beam_width: 10,
+            depth: 7,
+            every: 1,
+            entropies: false,
+            hidden: None,
+            token_bytes: 0,
+            max_new_tokens: 8,
+            capacity: 64,
+            eos: vec![2],
+            questions: "q.jsonl".into(),
+            questions_sha256: "1".to_owned(),
+        };
+        let version_2 = r#"{
+  "version": 2,
+  "target": {
+    "name": "m",
+    "sha256": "0"
+  },
+  "draft": {
+    "name": "m",
+    "sha256": "0"
+  },
+  "dtype": "f32",
+  "beam_width": 10,
+  "depth": 7,
+  "every": 1,
+  "entropies": false,
+  "hidden": null,
+  "max_new_tokens": 8,
+  "capacity": 64,
+  "eos": [
+    2
+  ],
+  "questions": "q.jsonl",
+  "questions_sha256": "1"
+}"#;
+        assert_eq!(header.identifying_json(), version_2);
+        let with_tokens = TraceHeader { token_bytes: 2, ..header };
+        assert_eq!(with_tokens.identifying_json(), with_tokens.to_json());
     }
 }

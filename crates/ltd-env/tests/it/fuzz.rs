@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use ltd_engine::{Merging, Static};
+use ltd_env::Interrupt;
 use ltd_env::trace::Trace;
 use ltd_fuzz::{Form, folder, fuzz};
+use ltd_policy::{Calibration, CopyRule};
 
 use crate::live::engine;
+use crate::replay::costs;
 use crate::trace::{header, record_as};
 
 #[global_allocator]
@@ -53,6 +57,13 @@ fn read(folder: &Path) {
         }
     }
     trace.identity();
+    if header.every == 1 && trace.sequences.iter().all(|sequence| !sequence.is_empty()) {
+        let rule = CopyRule { match_length: 1, chain: 4 };
+        let trees = Static { depth: 1, size: 6 };
+        let mut merging = Merging { rule, trees, calibration: Calibration::default() };
+        _ = ltd_env::calibrate(&trace, &Interrupt::default());
+        _ = ltd_env::oracle::replay(&trace, &costs(), &mut merging, &mut |_| ());
+    }
 }
 
 #[test]

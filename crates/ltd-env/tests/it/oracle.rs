@@ -286,7 +286,7 @@ fn the_best_merged_rule_is_as_fast_as_any_that_merges_always() {
     let found = oracle::merged_rule(&trace, &costs, &choices, rules[0], &calibration, never)
         .expect("a trace with tokens");
     let chain = rules[0].rule.chain;
-    assert_eq!(found.copies.rule.chain, chain);
+    assert_eq!(found.chain, chain);
     // A tree that is merged with a chain where nothing matches is a tree.
     let Constant { depth, size, .. } = rules[0].constant;
     let mut merging = Merging {

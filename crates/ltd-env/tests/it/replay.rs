@@ -226,14 +226,14 @@ fn a_source_environment_goes_on_from_its_state() {
                 second.restore(first.state(), &mut seen[1]).expect("restored");
                 assert_eq!(seen[0], seen[1], "live: {live}, step {number}");
                 let steps = [
-                    first.step(choose(number, 3), &mut seen[0]),
-                    second.step(choose(number, 3), &mut seen[1]),
+                    first.step(choose(number, 4), &mut seen[0]),
+                    second.step(choose(number, 4), &mut seen[1]),
                 ];
                 let [a, b] =
                     steps.map(|step| step.expect("a step").outcome.expect("an outcome").accepted_ids);
                 assert_eq!(a, b, "live: {live}, step {number}");
             } else {
-                first.step(choose(number, 3), &mut seen[0]).expect("a step");
+                first.step(choose(number, 4), &mut seen[0]).expect("a step");
             }
             first.reset(&mut seen[0]).expect("reset");
         }
@@ -245,7 +245,8 @@ fn values_of_sources_are_the_rewards_of_taking_them() {
     let engine = engine();
     let folder = tempfile::tempdir().expect("a folder");
     let trace = record(&engine, folder.path(), 24);
-    let chains = SourceActions { chains: vec![0, 2, 8], merged: None };
+    let merged = Some(Merged { chain: 8, calibration: Calibration::default() });
+    let chains = SourceActions { chains: vec![0, 2, 8], merged };
     let env = || {
         let (layout, meter) = (ObservationLayout::sequence(10, DEPTH), RewardMeter::new(Reward::Gain));
         let trees = Box::new(Static { depth: 2, size: 6 });
@@ -256,8 +257,7 @@ fn values_of_sources_are_the_rewards_of_taking_them() {
     let mut choices = std::collections::BTreeSet::new();
     env_here.reset(&mut seen).expect("reset");
     for number in 0..60 {
-        let values =
-            env_here.action_values(&mut |_| vec![0.25; 4], 0.9).expect("values").expect("in advance");
+        let values = env_here.action_values(&mut |_| vec![0.2; 5], 0.9).expect("values").expect("in advance");
         for (action, value) in values.iter().enumerate() {
             let mut other = env();
             other.restore(env_here.state(), &mut vec![0.0; seen.len()]).expect("restored");
@@ -267,7 +267,7 @@ fn values_of_sources_are_the_rewards_of_taking_them() {
         }
         let by_value = |a: &usize, b: &usize| values[*a].total_cmp(&values[*b]);
         choices.insert((0..values.len()).max_by(by_value).expect("actions"));
-        env_here.step(choose(number, 4), &mut seen).expect("a step");
+        env_here.step(choose(number, 5), &mut seen).expect("a step");
         env_here.reset(&mut seen).expect("reset");
     }
     assert!(choices.len() > 1, "the best action depends on the sequence: {choices:?}");

@@ -153,7 +153,7 @@ pub struct FactoredSourceEntry {
     pub outcomes: SourceOutcomes,
     /// Tokens by which a copy must be better than the best tree.
     pub margin: f64,
-    /// Tokens by which a merged tree must be better than the best other one.
+    /// The same of a merged tree.
     #[serde(default)]
     pub merged_margin: f64,
 }

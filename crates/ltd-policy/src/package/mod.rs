@@ -105,6 +105,20 @@ impl Policy {
         }
     }
 
+    /// Whether it may merge trees with chains.
+    pub fn merges(&self) -> bool {
+        match self {
+            Self::Pair { source: SourceChoice::Learned(policy), .. } => {
+                matches!(policy.actions(), Actions::Source(actions) if actions.merged.is_some())
+            }
+            Self::Pair { .. } => false,
+            Self::Factored(factored) => factored
+                .source
+                .as_ref()
+                .is_some_and(|source| source.predictor.actions().source.merged.is_some()),
+        }
+    }
+
     /// The deepest draft that the policy may ask for.
     pub fn deepest(&self) -> usize {
         match self {
@@ -290,6 +304,10 @@ impl Factored {
         if let Some(source) = &self.source {
             let outcomes = source.predictor.actions();
             problems.extend(self.latency.covers(&outcomes.trees.depth, &outcomes.trees.size, 0));
+            if outcomes.source.merged.is_some() && outcomes.trees != *actions {
+                // Of merged trees the source decides depth and size.
+                problems.push("outcomes.trees: are others than the policy's own".to_owned());
+            }
             let longest = outcomes.source.chains.last().copied().unwrap_or_default();
             let measured = self.latency.verify.counts().last().copied().unwrap_or_default();
             if longest > measured {

@@ -93,7 +93,11 @@ struct CopyRule {
 /// Copies by a rule; merges trees of this setting with a chain as long where fewer tokens match.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct MergedRule {
-    copies: CopyRule,
+    /// Latest tokens that must match to copy; null never copies.
+    copies_from: Option<usize>,
+    /// Tokens to copy, at most where they are merged.
+    chain: usize,
+    #[serde(flatten)]
     merged: Setting,
 }
 
@@ -164,7 +168,8 @@ impl From<oracle::CopyConstant> for CopyRule {
 
 impl From<oracle::MergedConstant> for MergedRule {
     fn from(found: oracle::MergedConstant) -> Self {
-        Self { copies: found.copies.into(), merged: found.merged.into() }
+        let oracle::MergedConstant { copies_from, chain, merged, .. } = found;
+        Self { copies_from, chain, merged: merged.into() }
     }
 }
 
@@ -208,6 +213,10 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
             let (width, depth) = (trace.header.beam_width, trace.header.depth);
             let models = (!args.any_models).then_some(&models);
             package.check_steers(path, &folder.display().to_string(), models, width, depth)?;
+            if package.policy.merges() && !trace.header.has_candidates() {
+                let problem = ltd_env::Error::NoCandidates.to_string();
+                return Err(ltd_env::Error::Trace { path: folder.clone(), problem }.into());
+            }
         }
         if trace.positions() == 0 {
             return Err(ltd_env::Error::EmptyTrace.into());

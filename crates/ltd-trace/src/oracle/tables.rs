@@ -1,7 +1,5 @@
 //! What was found, for people: Markdown that reads well unrendered.
 
-use ltd_policy::LONGEST_MATCH;
-
 use super::{Common, Distribution, Findings, MergedRule, Report};
 
 pub(super) fn describe(findings: &Findings) -> String {
@@ -29,15 +27,10 @@ fn figures(report: &Report) -> String {
     let constant = format!("best constant: depth {}, size {}", best.depth, best.size);
     let merged = match report.best_merged_rule {
         None => "| merged trees: the trace lacks the tokens of the candidates | | |".to_owned(),
-        Some(MergedRule { copies, merged }) => row(
+        Some(MergedRule { copies_from, chain, merged }) => row(
             &format!(
-                "{}merged with {} tokens where 1 matches, depth {}, size {}",
-                if copies.match_length > LONGEST_MATCH {
-                    String::new()
-                } else {
-                    format!("copies where {} match, ", copies.match_length)
-                },
-                copies.chain,
+                "{}merged with {chain} tokens where 1 matches, depth {}, size {}",
+                copies_from.map_or_else(String::new, |from| format!("copies where {from} match, ")),
                 merged.depth,
                 merged.size
             ),
@@ -107,23 +100,6 @@ fn grid(report: &Report) -> String {
 
 fn of_all(common: &Common) -> String {
     let best = common.constant;
-    let merged = match report.best_merged_rule {
-        None => "| merged trees: the trace lacks the tokens of the candidates | | |".to_owned(),
-        Some(MergedRule { copies, merged }) => row(
-            &format!(
-                "{}merged with {} tokens where 1 matches, depth {}, size {}",
-                if copies.match_length > LONGEST_MATCH {
-                    String::new()
-                } else {
-                    format!("copies where {} match, ", copies.match_length)
-                },
-                copies.chain,
-                merged.depth,
-                merged.size
-            ),
-            merged.tokens_per_second,
-        ),
-    };
     let mut lines = vec![
         format!(
             "best constant of all traces together: depth {}, size {}, {:.1} tokens/s\n",

@@ -202,8 +202,8 @@ fn check_findings(path: &dyn Fn(&str) -> String, all: &str, rest: &str, latency:
     let (chain, of_rule) = (rule["chain"].as_u64(), number(&rule["tokens_per_second"]));
     assert!(chain > Some(0) && rule["depth"].is_u64(), "{json}");
     let merged = &report["best_merged_rule"];
-    assert_eq!(merged["copies"]["chain"].as_u64(), chain, "{json}");
-    assert!(number(&merged["merged"]["tokens_per_second"]) > 0.0, "{json}");
+    assert_eq!(merged["chain"].as_u64(), chain, "{json}");
+    assert!(number(&merged["tokens_per_second"]) > 0.0 && merged["depth"].is_u64(), "{json}");
     let (source, all) = (number(&report["clairvoyant_source"]), number(&report["clairvoyant_copies"]));
     assert!(source >= of_rule && all >= source && all >= number(&report["clairvoyant"]), "{json}");
     assert_eq!(number(&report["loops"]) > 0.0, report["without_loops"].is_object(), "{json}");

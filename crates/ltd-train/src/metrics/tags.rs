@@ -58,11 +58,11 @@ pub const DRAFT_MS: &str = "env/draft_ms";
 pub const VERIFY_MS: &str = "env/verify_ms";
 /// Mean policy time.
 pub const POLICY_MS: &str = "env/policy_ms";
-/// Share of the cycles that copied in place of drafting.
+/// Share of the cycles that verified copied tokens.
 pub const SOURCE_COPY: &str = "env/source_copy";
 /// Mean copied tokens that those accepted.
 pub const SOURCE_COPY_ACCEPTED: &str = "env/source_copy_accepted";
-/// Mean draft tokens that the other cycles accepted.
+/// Mean accepted tokens that the trees had.
 pub const SOURCE_TREE_ACCEPTED: &str = "env/source_tree_accepted";
 /// Mean squared error of the predictor while it learns.
 pub const PREDICTOR_LOSS: &str = "predictor/loss";

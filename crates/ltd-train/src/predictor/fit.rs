@@ -111,7 +111,7 @@ fn with_source(
     let layout = ObservationLayout::sequence(predictor.layout().beam_width, predictor.layout().depth_cap);
     let samples = |trace| {
         let walks = Walks::through(trace, &recorded.costs, chains, recorded.shape(), seed, interrupt)?;
-        walks.samples(&layout, &outcomes)
+        walks.samples(&layout, &outcomes, interrupt)
     };
     let (train_samples, held_out) = (samples(&recorded.train)?, samples(&recorded.held_out)?);
     let mut observe = |epoch: &Epoch| observer(epoch, train_samples.len());

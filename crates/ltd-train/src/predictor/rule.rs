@@ -3,6 +3,7 @@
 use ltd_engine::{CycleStats, Learned};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, oracle};
+use ltd_policy::factored::NEVER;
 use ltd_policy::{
     FactoredPolicy, FactoredRule, FactoredSource, FrozenPredictor, FrozenSourcePredictor, LatencyTable,
 };
@@ -12,9 +13,7 @@ use crate::Result;
 /// Margins that are tried, in tokens.
 const MARGINS: [f64; 6] = [0.0, 0.02, 0.04, 0.06, 0.08, 0.1];
 /// Tokens by which a copy, or a merged tree, must be better than the best tree.
-const SOURCE_MARGINS: [f64; 10] = [-0.6, -0.3, -0.1, 0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0];
-/// Tokens by which nothing is better.
-const NEVER: f64 = 1e6;
+const SOURCE_MARGINS: [f64; 10] = [-0.5, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.4, 2.0, 3.0];
 /// A throughput nearer than this to the last one is the same.
 const SETTLED: f64 = 1e-3;
 /// Steps per margin at most: an imperfect predictor can make the iteration go round in a circle.

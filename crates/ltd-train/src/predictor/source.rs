@@ -55,12 +55,17 @@ impl<'t> Walks<'t> {
     }
 
     /// What each chain, each tree and each merged tree would have accepted at the places.
-    pub(super) fn samples(&self, layout: &ObservationLayout, outcomes: &SourceOutcomes) -> Result<Samples> {
+    pub(super) fn samples(
+        &self,
+        layout: &ObservationLayout,
+        outcomes: &SourceOutcomes,
+        interrupt: &Interrupt,
+    ) -> Result<Samples> {
         let SourceOutcomes { source, trees } = outcomes;
         let stops: Vec<usize> = trees.stops().collect();
         let copied: Vec<Vec<Copied>> = self.trace.sequences.iter().map(Copied::along).collect();
         let merged = match &source.merged {
-            Some(merged) => self.merged(merged, &stops, &copied)?,
+            Some(merged) => self.merged(merged, &stops, trees.size.largest(), &copied, interrupt)?,
             None => HashMap::new(),
         };
         let mut observations = Array2::zeros((self.places.len(), layout.len()));
@@ -95,7 +100,9 @@ impl<'t> Walks<'t> {
         &self,
         merged: &Merged,
         depths: &[usize],
+        size_limit: usize,
         copied: &[Vec<Copied>],
+        interrupt: &Interrupt,
     ) -> Result<HashMap<(usize, usize), Vec<Vec<usize>>>> {
         let Merged { chain, calibration } = merged;
         let header = &self.trace.header;
@@ -104,10 +111,11 @@ impl<'t> Walks<'t> {
         };
         let positions: HashSet<(usize, usize)> = self.places.iter().map(at).collect();
         let ranks = |(number, at): (usize, usize)| {
+            interrupt.check()?;
             let sequence = &self.trace.sequences[number];
             let tree = RecordedTree { header, position: sequence.position(at) };
             let with = (copied[number][at], *chain);
-            let ranks = tree.merged_ranks(depths, &sequence.tokens, with, calibration)?;
+            let ranks = tree.merged_ranks(depths, size_limit, &sequence.tokens, with, calibration)?;
             Ok(((number, at), ranks))
         };
         positions.into_par_iter().map(ranks).collect()

@@ -141,6 +141,9 @@ fn check_trace(path: &Path, trace: &Trace, package: &PolicyPackage) -> Result<()
             "{path}: its trees are {depth} deep, the package drafts {deepest}"
         )));
     }
+    if package.policy.merges() && !header.has_candidates() {
+        return Err(Error::Recorded(format!("{}: {}", path.display(), ltd_env::Error::NoCandidates)));
+    }
     Ok(())
 }
 

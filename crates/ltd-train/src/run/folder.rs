@@ -144,7 +144,17 @@ impl RunFolder {
         }
         let run = Self { _lock: lock(path)?, path: path.to_owned(), provisional: false };
         remove_unfinished(path)?;
-        Ok((run, TrainConfig::load(&path.join(Self::CONFIG), &[])?))
+        Ok((run, Self::config(path)?))
+    }
+
+    /// The configuration that a run began with. One that knows nothing of merged trees never
+    /// merged: the preset's value is for new runs.
+    fn config(path: &Path) -> Result<TrainConfig> {
+        let path = path.join(Self::CONFIG);
+        let text = ltd_policy::read_text(&path).unwrap_or_default();
+        let written = serde_json::from_str(&text).unwrap_or(serde_json::Value::Null);
+        let never = written["source"]["merged"].is_null().then(|| "source.merged=null".to_owned());
+        Ok(TrainConfig::load(&path, never.as_slice())?)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -129,7 +129,7 @@ fn read_trace(path: &Path, config: &TrainConfig, models: &Models) -> Result<Trac
     }
     if config.source.merged.is_some() && !header.has_candidates() && chooses_source(config) {
         let needed = "it lacks the tokens of the candidates (it is older than version 3), which source.merged \
-                      needs: record it again, or set source.merged to null";
+                      needs: record it into another folder, or set source.merged to null";
         return Err(problem(path, needed));
     }
     Ok(trace)
@@ -165,7 +165,9 @@ fn recorded_tasks(config: &TrainConfig) -> impl Iterator<Item = PolicyTask> {
 /// Whether a stage learns what to draft from.
 fn chooses_source(config: &TrainConfig) -> bool {
     let by_predictor = config.stages.predictor.as_ref().is_some_and(|stage| stage.source);
-    by_predictor || recorded_tasks(config).any(|task| task.kind == PolicyKind::Source)
+    let plan = config.plan();
+    let mut tasks = plan.iter().filter_map(|stage| stage.policy());
+    by_predictor || tasks.any(|task| task.kind == PolicyKind::Source)
 }
 
 /// The deepest tree of any stage.
