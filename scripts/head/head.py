@@ -145,6 +145,25 @@ def new_head(config: Config, vocabulary: DraftVocabulary, target: Target, seed: 
     return head
 
 
+def begin_with(head: Head, start: Head) -> None:
+    """Gives a head what another one of its shape has learned. Both may propose other tokens: those that only the new one
+    has keep their rows of the output layer. The features' scales must be set."""
+    known = dict(start.named_parameters())
+    with torch.no_grad():
+        for name, parameter in head.named_parameters():
+            if name != "lm_head.weight":
+                if parameter.shape != known[name].shape:
+                    found, expected = tuple(known[name].shape), tuple(parameter.shape)
+                    raise InputError(f"--start: {name}: expected the shape {expected}, found {found}")
+                parameter.copy_(known[name])
+        # A saved head has its scales folded in.
+        head.fc.weight.copy_(start.fc.weight / start.feature_scale * head.feature_scale)
+        places = torch.full((head.vocabulary.target_size,), -1, device=head.embedding.device)
+        places[start.vocabulary.target_ids] = torch.arange(len(start.vocabulary), device=places.device)
+        places = places[head.vocabulary.target_ids]
+        head.lm_head.weight[places >= 0] = start.lm_head.weight[places[places >= 0]]
+
+
 def training_time_test(head: Head, tokens: torch.Tensor, features: torch.Tensor, steps: int) -> list[torch.Tensor]:
     """The layer outputs of `steps` successive drafts from every position, `steps` times `[batch, rows, hidden]`.
 

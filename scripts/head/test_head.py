@@ -278,6 +278,28 @@ class TrainerTest(TinyPair):
         trained = evaluate.measure(load_head(self.folder / "head", self.target), self.target, greedy, 5)
         self.assertGreater(trained["mean_accepted_chain"], untrained + 0.5)
 
+    def test_a_training_that_begins_with_a_head_begins_where_that_ended(self):
+        settings = replace(TRAINED, draft_vocabulary=100)
+        start = PAIR / "draft"
+        known = load_head(start, self.target)
+        training = train.Training(self.target, self.made, settings, torch.float32, start)
+        head, batch = training.head, Supervision(self.target, self.made[:4])
+        ours, theirs = (training_time_test(h, batch.tokens, batch.features, settings.steps) for h in (head, known))
+        for step, (own, other) in enumerate(zip(ours, theirs)):
+            self.assertLess(float((own - other).abs().max()), 1e-3, step)
+        covered = known.vocabulary.t2d[head.vocabulary.target_ids]
+        self.assertTrue(covered.any())
+        rows = known.vocabulary.t2d.cumsum(0)[head.vocabulary.target_ids[covered]] - 1
+        self.assertTrue(torch.equal(head.lm_head.weight[covered], known.lm_head.weight[rows]))
+        self.assertTrue(
+            torch.equal(head.lm_head.weight[~covered], self.target.output[head.vocabulary.target_ids[~covered]])
+        )
+        # Its checkpoint is not one of a training that began with nothing.
+        with tempfile.TemporaryDirectory() as run:
+            training.store(Path(run))
+            with self.assertRaisesRegex(InputError, "start"):
+                train.Training(self.target, self.made, settings, torch.float32).restore(Path(run))
+
     def test_matrices_inside_move_orthogonally_and_as_far_as_adamw_would(self):
         training = train.Training(self.target, self.made, TRAINED, torch.float32)
         moved = {"fc": training.head.fc.weight, "lm_head": training.head.lm_head.weight}

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from conversations import Conversation, load_conversations
-from head import DraftVocabulary, Head, new_head, save_head, training_time_test
+from head import DraftVocabulary, Head, begin_with, load_head, new_head, save_head, training_time_test
 from loss import SoftCrossEntropy
 from model_folder import DTYPES, InputError, check_same, fingerprint, occupied, run_command, write_atomically
 from optimiser import HeadOptimiser
@@ -126,7 +126,15 @@ def losses_and_hits(head: Head, batch: Supervision, steps: int) -> tuple[torch.T
 class Training:
     """A head, its optimiser and how many updates they have seen."""
 
-    def __init__(self, target: Target, conversations: list[Conversation], settings: Settings, dtype: torch.dtype):
+    def __init__(
+        self,
+        target: Target,
+        conversations: list[Conversation],
+        settings: Settings,
+        dtype: torch.dtype,
+        start: Path | None = None,
+    ):
+        """`start` is the folder of a head to begin with, in place of one that has learned nothing."""
         settings.check()
         self.target, self.conversations, self.settings = target, conversations, settings
         self.plan = batches([len(conversation.tokens) for conversation in conversations], settings)
@@ -140,11 +148,13 @@ class Training:
         self.coverage = float(counts[vocabulary.target_ids].sum() / counts.sum())
         self.head = new_head(target.config.of_head(len(vocabulary), dtype), vocabulary, target, settings.seed)
         self.head.feature_scale.copy_(measure_scales(target, conversations))
+        if start:
+            begin_with(self.head, load_head(start, target))
         self.optimiser = HeadOptimiser(self.head, settings.weight_decay)
         # Data decide as much as settings do.
         tokens = sum(len(conversation.tokens) for conversation in conversations)
         data = {"target": fingerprint(target.folder), "conversations": len(conversations), "tokens": tokens}
-        self.identity = {**asdict(settings), **data}
+        self.identity = {**asdict(settings), **data, "start": fingerprint(start) if start else None}
 
     def step(self) -> tuple[torch.Tensor, torch.Tensor]:
         """One update; its losses and hits."""
@@ -245,6 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog="See docs/head.md.")
     parser.add_argument("--conversations", type=Path, nargs="+", required=True, help="folders made by generate.py")
     parser.add_argument("--run", type=Path, required=True, help="folder of the training; made or continued")
+    parser.add_argument("--start", type=Path, help="head to begin with (default: one that has learned nothing)")
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and order (default %(default)s)")
     parser.add_argument("--epochs", type=int, default=2, help="times each conversation is seen (default %(default)s)")
     parser.add_argument(
@@ -286,7 +297,7 @@ def main() -> None:
     settings = Settings(**{name: getattr(options, name) for name in Settings.__dataclass_fields__})
     target = load_target(options)
     conversations = [conversation for folder in options.conversations for conversation in load_conversations(folder)]
-    training = Training(target, conversations, settings, DTYPES[options.save_dtype])
+    training = Training(target, conversations, settings, DTYPES[options.save_dtype], options.start)
     with occupied(options.run):
         train(training, options.run, options.log_seconds, options.checkpoint_seconds)
 

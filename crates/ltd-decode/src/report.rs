@@ -157,9 +157,8 @@ impl Report {
 /// What a cycle drafted from, in a word.
 fn source(outcome: &CycleOutcome) -> &'static str {
     match outcome.source {
-        DraftSource::Tree => "eagle",
         DraftSource::Merged { .. } if outcome.copied.is_some() => "merged",
-        DraftSource::Merged { .. } => "eagle",
+        DraftSource::Tree | DraftSource::Merged { .. } => "eagle",
         DraftSource::Copy { .. } if outcome.copied.is_some() => "copy",
         DraftSource::Copy { .. } => "plain",
     }

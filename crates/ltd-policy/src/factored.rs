@@ -253,8 +253,8 @@ impl FactoredPolicy {
         self.source.as_ref()?.chains.merged.as_ref()
     }
 
-    /// What to draft from: the chain, or the merged tree, of the largest `1 + E[accepted] - lambda
-    /// * T`, if it is worth more than the best tree by its margin. Whatever the cycle, the draft
+    /// What to draft from: the chain or the merged tree that is worth most, `1 + E[accepted] -
+    /// lambda * T`, if that is more than the best tree by its margin. Whatever the cycle, the draft
     /// reads each accepted token once, now or later: only what a root expansion takes beyond that
     /// is the tree's. Depth and size of a merged tree are decided here, too.
     pub fn source(&mut self, summary: &SourceSummary) -> DraftSource {

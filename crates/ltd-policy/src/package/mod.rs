@@ -33,6 +33,7 @@ pub use manifest::{
 
 /// How one of the two decisions is made, ready to use.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a program has few, and hands them around by reference")]
 pub enum Choice {
     /// By a policy.
     Learned(FrozenPolicy),
@@ -55,6 +56,7 @@ impl Choice {
 
 /// How a pair's cycles find what to draft from, ready to use.
 #[derive(Debug, Clone, Default, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a program has few, and hands them around by reference")]
 pub enum SourceChoice {
     /// The draft model, always.
     #[default]
@@ -73,7 +75,6 @@ impl From<FrozenPolicy> for Choice {
 
 /// How the decisions are made, ready to use.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "a program has few, and hands them around by reference")]
 pub enum Policy {
     /// By one policy each.
     Pair {

@@ -24,6 +24,10 @@ const WALKS: u64 = 8;
 /// Share of the cycles that copy, where something can be copied.
 const COPYING: f64 = 0.5;
 
+/// By number of the sequence and position, per depth, places of the accepted tokens in merged
+/// trees.
+type Ranks = HashMap<(usize, usize), Vec<Vec<usize>>>;
+
 /// Sequences of a trace as they stand before the cycles of some walks, which choose at random.
 pub(crate) struct Walks<'t> {
     trace: &'t Trace,
@@ -103,7 +107,7 @@ impl<'t> Walks<'t> {
         size_limit: usize,
         copied: &[Vec<Copied>],
         interrupt: &Interrupt,
-    ) -> Result<HashMap<(usize, usize), Vec<Vec<usize>>>> {
+    ) -> Result<Ranks> {
         let Merged { chain, calibration } = merged;
         let header = &self.trace.header;
         let at = |(number, summary): &(usize, SourceSummary)| {

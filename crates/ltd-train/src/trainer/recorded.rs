@@ -9,7 +9,7 @@ use ltd_policy::{DepthActions, LatencyTable, Models, PolicyKind, SizeActions};
 use super::Trainer;
 use crate::recorded::Recorded;
 use crate::{Error, Result};
-use ltd_run::config::{Backend, Counterpart, Minutes, PolicyTask, ReplayConfig, TrainConfig};
+use ltd_run::config::{Backend, Counterpart, Minutes, PolicyTask, ReplayConfig, Stage, TrainConfig};
 use ltd_run::prompts::{Prompts, questions, shared};
 use ltd_run::recording::{Recording, measure_latency, record};
 
@@ -166,7 +166,7 @@ fn recorded_tasks(config: &TrainConfig) -> impl Iterator<Item = PolicyTask> {
 fn chooses_source(config: &TrainConfig) -> bool {
     let by_predictor = config.stages.predictor.as_ref().is_some_and(|stage| stage.source);
     let plan = config.plan();
-    let mut tasks = plan.iter().filter_map(|stage| stage.policy());
+    let mut tasks = plan.iter().filter_map(Stage::policy);
     by_predictor || tasks.any(|task| task.kind == PolicyKind::Source)
 }
 

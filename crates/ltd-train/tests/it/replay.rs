@@ -24,6 +24,11 @@ fn parse(value: &Value) -> TrainConfig {
 
 /// Records the first `count` questions.
 fn record(folder: &Path, value: &Value, count: usize) {
+    record_with(folder, value, count, true);
+}
+
+/// The same, with or without the candidates' tokens.
+fn record_with(folder: &Path, value: &Value, count: usize, tokens: bool) {
     let config = parse(value);
     let file = questions(folder);
     let engine = Engine::load(&config.engine).expect("an engine");
@@ -40,7 +45,7 @@ fn record(folder: &Path, value: &Value, count: usize) {
         every: 1,
         entropies: false,
         hidden: None,
-        token_bytes: TraceHeader::bytes_of_token(engine.vocabulary()),
+        token_bytes: if tokens { TraceHeader::bytes_of_token(engine.vocabulary()) } else { 0 },
         max_new_tokens: 24,
         capacity: engine.capacity(),
         eos: text.eos().to_vec(),
@@ -288,6 +293,7 @@ fn a_source_is_learned_where_copies_gain_and_imitated() {
     for kind in ["depth", "size", "source"] {
         value[kind]["ppo"]["net_arch"] = json!({ "pi": [32, 32], "vf": [8] });
     }
+    value["source"]["merged"] = json!(8);
     let run = folder.path().join("run");
     let trainer = Trainer::create(parse(&value), &run, Progress::Silent, Interrupt::default());
     assert!(matches!(trainer.expect("a run").learn().expect("it finishes"), Ending::Finished { .. }));
@@ -299,6 +305,7 @@ fn a_source_is_learned_where_copies_gain_and_imitated() {
     let Policy::Factored(factored) = &teacher else { panic!("a factored policy") };
     assert!(factored.source.is_some(), "copies gain here");
     assert!(matches!(&pupil, Policy::Pair { source: SourceChoice::Learned(_), .. }));
+    assert!(teacher.merges() && pupil.merges(), "both have merged trees to choose");
 
     // Both are shown what the teacher's cycles show it.
     let trace = Trace::read(&folder.path().join("trace")).expect("a trace");
@@ -417,6 +424,18 @@ fn recordings_that_do_not_fit_are_refused() {
     let mut copied = value.clone();
     copied["prompts"]["validation"]["file"] = json!(copy);
     refuse(&copied, "trace has 1 prompt (question 8 (there question 18)) of prompts.validation");
+    // Merged trees need what older recordings lack.
+    let old = tempfile::tempdir().expect("a folder");
+    let mut merging = replayed(old.path());
+    record_with(old.path(), &merging, 8, false);
+    table(&merging, 64, 0.1).write(&old.path().join("latency.json")).expect("written");
+    merging["source"] = json!({ "merged": 8 });
+    merging["stages"] = json!({ "predictor": { "epochs": 1 }, "rounds": 0, "round": [] });
+    refuse(&merging, "trace: it lacks the tokens of the candidates");
+    merging["source"] = json!({ "merged": null });
+    drop(Trainer::create(parse(&merging), &old.path().join("run"), Progress::Silent, Interrupt::default()));
+    assert!(old.path().join("run/run.json").exists(), "without them it is good");
+
     let mut sampled = value;
     sampled["sampling"] = json!({ "temperature": 1.0 });
     let error = TrainConfig::parse(&sampled.to_string(), Path::new("test.json"), &[]).expect_err("sampling");

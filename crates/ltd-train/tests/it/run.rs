@@ -273,6 +273,31 @@ fn a_damaged_checkpoint_and_other_inputs_are_refused() {
 }
 
 #[test]
+fn a_run_that_began_before_there_were_merged_trees_goes_on_without_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Its preset has them.
+    let value = config(folder.path());
+    let run = folder.path().join("run");
+    let interrupt = Interrupt::default();
+    interrupt.request();
+    let mut trainer = Trainer::create(parse(&value), &run, Progress::Silent, interrupt).expect("a run");
+    assert!(matches!(trainer.learn(), Ok(Ending::Interrupted { .. })));
+    drop(trainer);
+    let without = |file: &str, path: &[&str]| {
+        let file = run.join(file);
+        let mut written: Value =
+            serde_json::from_str(&std::fs::read_to_string(&file).expect("a file")).expect("JSON");
+        let source = path.iter().fold(&mut written, |value, key| &mut value[*key]);
+        let removed = source.as_object_mut().expect("an object").remove("merged");
+        assert_eq!(removed, Some(json!(12)), "{}", file.display());
+        std::fs::write(&file, written.to_string()).expect("written");
+    };
+    without("config.json", &["source"]);
+    without("run.json", &["config", "source"]);
+    drop(Trainer::resume(&run, Progress::Silent, Interrupt::default()).expect("it goes on"));
+}
+
+#[test]
 fn the_documentation_defines_exactly_the_recorded_tags() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
     let text = std::fs::read_to_string(path).expect("docs/metrics.md");
