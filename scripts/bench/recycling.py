@@ -115,8 +115,10 @@ def costs(path: Path):
 
         return at
 
-    level = curve("level_rows") if table.get("level_rows") else curve("level")
-    return curve("verify"), curve("root")(1), level
+    # As replay has it: what a level takes, times what fewer rows save.
+    by_rows = curve("level_rows") if table.get("level_rows") else lambda _: 1.0
+    of_level = curve("level")(1)
+    return curve("verify"), curve("root")(1), lambda rows: of_level * by_rows(rows) / by_rows(10)
 
 
 def report(name: str, sequences: list[list[Place]], depth: int, cost) -> list[str]:

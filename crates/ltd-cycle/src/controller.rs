@@ -93,70 +93,16 @@ impl Controller for WholeBeam {
     }
 }
 
-/// Copies by a rule, and lets another controller decide where it does not copy.
+/// Copies by a rule, or merges trees with chains by it; another controller decides how deep trees
+/// are and how much is verified.
 #[derive(Debug, Clone)]
 pub struct Copying<C> {
     /// When to copy, and how much.
     pub rule: CopyRule,
+    /// How probable candidates are, if trees are merged in place of copying alone.
+    pub merged: Option<Calibration>,
     /// Steers the cycles with a tree.
     pub trees: C,
-}
-
-/// Merges trees with chains by a rule; another controller decides how deep they are and how much of
-/// both is verified.
-#[derive(Debug, Clone)]
-pub struct Merging<C> {
-    /// When to merge, and what length of chain.
-    pub rule: CopyRule,
-    /// Steers the trees.
-    pub trees: C,
-    /// How probable candidates are.
-    pub calibration: Calibration,
-}
-
-impl<C: Controller> Controller for Merging<C> {
-    fn size_limit(&self) -> usize {
-        self.trees.size_limit()
-    }
-
-    fn begin_cycle(&mut self) {
-        self.trees.begin_cycle();
-    }
-
-    fn chooses_source(&self) -> bool {
-        true
-    }
-
-    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
-        match self.rule.source(summary) {
-            DraftSource::Copy { chain } => DraftSource::Merged { chain },
-            tree => tree,
-        }
-    }
-
-    fn calibration(&self) -> Cow<'_, Calibration> {
-        Cow::Borrowed(&self.calibration)
-    }
-
-    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
-        self.trees.continue_drafting(summary)
-    }
-
-    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
-        self.trees.verification_size(summary)
-    }
-
-    fn observe(&mut self, outcome: &CycleOutcome) {
-        self.trees.observe(outcome);
-    }
-
-    fn state(&self) -> serde_json::Value {
-        self.trees.state()
-    }
-
-    fn restore(&mut self, state: &serde_json::Value) {
-        self.trees.restore(state);
-    }
 }
 
 impl<C: Controller> Controller for Copying<C> {
@@ -173,7 +119,17 @@ impl<C: Controller> Controller for Copying<C> {
     }
 
     fn source(&mut self, summary: &SourceSummary) -> DraftSource {
-        self.rule.source(summary)
+        match self.rule.source(summary) {
+            DraftSource::Copy { chain } if self.merged.is_some() => DraftSource::Merged { chain },
+            source => source,
+        }
+    }
+
+    fn calibration(&self) -> Cow<'_, Calibration> {
+        match &self.merged {
+            Some(calibration) => Cow::Borrowed(calibration),
+            None => Cow::Owned(Calibration::default()),
+        }
     }
 
     fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use ltd_console::note;
 use ltd_engine::text::{Prompt, Question, TextModel, load_questions};
 use ltd_engine::{
-    Controller, CopiesAlone, Copying, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Merging,
-    Sampler, Session, Static, StopRule, WholeBeam,
+    Controller, CopiesAlone, Copying, CycleOutcome, Engine, EngineConfig, Learned, MAX_DEPTH, Sampler,
+    Session, Static, StopRule, WholeBeam,
 };
 use ltd_policy::{Calibration, CopyRule, Policy, PolicyPackage, check_output_file};
 
@@ -241,8 +241,8 @@ fn constant(cli: &Cli) -> Result<Box<dyn Controller>> {
     }
     let fixed = Static { depth, size };
     Ok(match (source, cli.whole_beam) {
-        (Source::Rule, false) => Box::new(Copying { rule, trees: fixed }),
-        (Source::Rule, true) => Box::new(Copying { rule, trees: WholeBeam(fixed) }),
+        (Source::Rule, false) => Box::new(Copying { rule, merged: None, trees: fixed }),
+        (Source::Rule, true) => Box::new(Copying { rule, merged: None, trees: WholeBeam(fixed) }),
         (Source::Merged, false) => Box::new(merging(rule, fixed)),
         (Source::Merged, true) => Box::new(merging(rule, WholeBeam(fixed))),
         (_, false) => Box::new(fixed),
@@ -251,8 +251,8 @@ fn constant(cli: &Cli) -> Result<Box<dyn Controller>> {
 }
 
 /// Nothing was recorded that would tell more of a candidate than its own model does.
-fn merging<C>(rule: CopyRule, trees: C) -> Merging<C> {
-    Merging { rule, trees, calibration: Calibration::default() }
+fn merging<C>(rule: CopyRule, trees: C) -> Copying<C> {
+    Copying { rule, merged: Some(Calibration::default()), trees }
 }
 
 fn prompts(args: &PromptArgs, limit: Option<usize>, text: &TextModel) -> Result<Vec<Prompt>> {

@@ -68,7 +68,7 @@ pub use generation::Generation;
 /// The plain data of `ltd-cycle` that the engine takes and gives.
 pub use ltd_cycle::{
     Continuation, Controller, CopiesAlone, Copying, Cycle, CycleOutcome, CycleStats, CycleTiming, DraftTree,
-    GrownTree, Learned, MAX_DEPTH, Merging, Static, StopReason, StopRule, VerificationTree, WholeBeam,
+    GrownTree, Learned, MAX_DEPTH, Static, StopReason, StopRule, VerificationTree, WholeBeam,
 };
 pub use model::{
     BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig, libtorch_version, why_not_packed,

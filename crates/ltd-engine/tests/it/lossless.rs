@@ -1,9 +1,7 @@
 //! The contract: greedy speculative output is the target's own output, token for token: in f32, and
 //! in bf16 where products do not depend on the rows beside.
 
-use ltd_engine::{
-    Controller, Copying, Devices, Engine, EngineConfig, Merging, Sampler, Static, StopReason, StopRule,
-};
+use ltd_engine::{Controller, Copying, Devices, Engine, EngineConfig, Sampler, Static, StopReason, StopRule};
 use ltd_policy::{Calibration, CopyRule, CycleSummary, DraftSource, SourceSummary};
 use proptest::prelude::*;
 
@@ -162,7 +160,7 @@ fn copies_by_a_rule_are_lossless_and_many_of_their_tokens_accepted() {
         let stop = StopRule { max_new_tokens: 300, eos: Vec::new() };
         let expected = autoregressive(&engine, &prompt, &stop);
         let rule = CopyRule { match_length: 2, chain: 8 };
-        let mut controller = Copying { rule, trees: Static { depth: 2, size: 8 } };
+        let mut controller = Copying { rule, merged: None, trees: Static { depth: 2, size: 8 } };
         assert_eq!(speculative(&engine, &prompt, &stop, &mut controller), expected, "{pair}");
 
         let mut answer = engine.generate(&prompt, Sampler::greedy(), stop, None).expect("prefill");
@@ -191,10 +189,10 @@ fn merged_trees_accept_tokens_of_either_source() {
         let text = "def is_even(n: int) -> bool:\n";
         let prompt: Vec<u32> = text.bytes().map(|byte| u32::from(byte) + 4).collect();
         let stop = StopRule { max_new_tokens: 300, eos: Vec::new() };
-        let mut controller = Merging {
+        let mut controller = Copying {
             rule: CopyRule { match_length: 1, chain: 8 },
             trees: Static { depth: 2, size: 12 },
-            calibration: Calibration::default(),
+            merged: Some(Calibration::default()),
         };
         let mut answer = engine.generate(&prompt, Sampler::greedy(), stop.clone(), None).expect("prefill");
         let (mut drafted_only, mut copied_only, mut both) = (0, 0, 0);
@@ -331,12 +329,13 @@ fn the_default_pair_is_lossless() {
             &mut Static { depth: 2, size: 4 },
             &mut Copying {
                 rule: CopyRule { match_length: 1, chain: 8 },
+                merged: None,
                 trees: Static { depth: 2, size: 4 },
             },
-            &mut Merging {
+            &mut Copying {
                 rule: CopyRule { match_length: 1, chain: 8 },
                 trees: Static { depth: 2, size: 10 },
-                calibration: Calibration::default(),
+                merged: Some(Calibration::default()),
             },
             &mut Erratic::new(7),
         ] {

@@ -8,8 +8,11 @@ use crate::{Interrupt, Result};
 
 /// What the continuation is decoded with: cheap on any hardware, and any setting yields the same
 /// tokens.
-const DECODER: Copying<Static> =
-    Copying { rule: CopyRule { match_length: 2, chain: 4 }, trees: Static { depth: 1, size: 4 } };
+const DECODER: Copying<Static> = Copying {
+    rule: CopyRule { match_length: 2, chain: 4 },
+    merged: None,
+    trees: Static { depth: 1, size: 4 },
+};
 
 /// Decodes a prompt greedily and grows the trees that the header asks for, `batch` positions at a
 /// time. `prompt` is its number in its file. Soon after there is a wish to stop, it fails with

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ltd_engine::{Merging, Static};
+use ltd_engine::{Copying, Static};
 use ltd_env::Interrupt;
 use ltd_env::trace::Trace;
 use ltd_fuzz::{Form, folder, fuzz};
@@ -60,7 +60,7 @@ fn read(folder: &Path) {
     if header.every == 1 && trace.sequences.iter().all(|sequence| !sequence.is_empty()) {
         let rule = CopyRule { match_length: 1, chain: 4 };
         let trees = Static { depth: 1, size: 6 };
-        let mut merging = Merging { rule, trees, calibration: Calibration::default() };
+        let mut merging = Copying { rule, merged: Some(Calibration::default()), trees };
         _ = ltd_env::calibrate(&trace, &Interrupt::default());
         _ = ltd_env::oracle::replay(&trace, &costs(), &mut merging, &mut |_| ());
     }

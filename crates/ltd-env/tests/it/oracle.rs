@@ -1,6 +1,6 @@
 //! What is possible on a trace.
 
-use ltd_cycle::{Controller, Copying, CycleStats, Merging, Static, WholeBeam};
+use ltd_cycle::{Controller, Copying, CycleStats, Static, WholeBeam};
 use ltd_env::oracle::{self, Choices, Constant, Copies, Sources};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Cycle, Interrupt, RecordedTree, calibrate};
@@ -150,7 +150,7 @@ fn a_copy_rule_is_a_replay_that_copies() {
 
     // And so it is for whoever replays a controller.
     let Constant { depth, size, .. } = constant;
-    let mut controller = Copying { rule, trees: Static { depth, size } };
+    let mut controller = Copying { rule, merged: None, trees: Static { depth, size } };
     let mut copies = 0;
     let stats = oracle::replay(&trace, &costs, &mut controller, &mut |outcome| {
         copies += usize::from(outcome.copied.is_some());
@@ -289,10 +289,10 @@ fn the_best_merged_rule_is_as_fast_as_any_that_merges_always() {
     assert_eq!(found.chain, chain);
     // A tree that is merged with a chain where nothing matches is a tree.
     let Constant { depth, size, .. } = rules[0].constant;
-    let mut merging = Merging {
+    let mut merging = Copying {
         rule: CopyRule { match_length: 1, chain },
         trees: Static { depth, size },
-        calibration: calibration.clone(),
+        merged: Some(calibration.clone()),
     };
     let always = oracle::replay(&trace, &costs, &mut merging, &mut |_| ()).expect("a replay");
     assert!(found.merged.tokens_per_second() >= always.tokens_per_second() * (1.0 - 1e-9), "{found:?}");

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ltd_engine::{Controller, Copying, DtypeSetting, Engine, Merging, Sampler, Static, StopRule};
+use ltd_engine::{Controller, Copying, DtypeSetting, Engine, Sampler, Static, StopRule};
 use ltd_env::Interrupt;
 use ltd_env::latency::{LatencyPlan, held_out_error, measure};
 use ltd_env::trace::Trace;
@@ -147,9 +147,9 @@ fn the_same_sources_meet_the_same_cycles() {
     let layout = ObservationLayout::reference_size(10, DEPTH);
     let rule = CopyRule { match_length: 2, chain: 6 };
     let trees = Static { depth: 2, size: 6 };
-    let copying = || -> Box<dyn Controller> { Box::new(Copying { rule, trees }) };
+    let copying = || -> Box<dyn Controller> { Box::new(Copying { rule, merged: None, trees }) };
     let merging =
-        || -> Box<dyn Controller> { Box::new(Merging { rule, trees, calibration: Calibration::default() }) };
+        || -> Box<dyn Controller> { Box::new(Copying { rule, merged: Some(Calibration::default()), trees }) };
     for counterpart in [&copying as &dyn Fn() -> Box<dyn Controller>, &merging] {
         let meter = || RewardMeter::new(Reward::Gain);
         let live = cycles(&engine, &Sampler::greedy());
@@ -169,8 +169,8 @@ fn whole_answers_with_copies_replay_as_they_are_decoded() {
     let trees = Static { depth: 3, size: 9 };
     let calibration = ltd_env::calibrate(&trace, &Interrupt::default()).expect("a calibration");
     assert_eq!(calibration.problem(), None);
-    decodes_as_replayed(&engine, &trace, &mut Copying { rule, trees });
-    decodes_as_replayed(&engine, &trace, &mut Merging { rule, trees, calibration });
+    decodes_as_replayed(&engine, &trace, &mut Copying { rule, merged: None, trees });
+    decodes_as_replayed(&engine, &trace, &mut Copying { rule, merged: Some(calibration), trees });
 }
 
 /// Decodes the prompts of a trace as a replay of it says.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ltd_engine::{Engine, Merging, Static, fingerprint};
+use ltd_engine::{Copying, Engine, Static, fingerprint};
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
 use ltd_env::{Error, Interrupt, ReplayCycles};
 use ltd_policy::{Calibration, CopyRule};
@@ -139,7 +139,7 @@ fn traces_of_older_versions_are_read_and_gone_on_with() {
         assert!(error.contains("lacks the tokens of the candidates"), "{error}");
         let rule = CopyRule { match_length: 1, chain: 4 };
         let trees = Static { depth: 1, size: 4 };
-        let mut merging = Merging { rule, trees, calibration: Calibration::default() };
+        let mut merging = Copying { rule, merged: Some(Calibration::default()), trees };
         let replay = ltd_env::oracle::replay(&read, &costs(), &mut merging, &mut |_| ());
         assert!(matches!(replay, Err(ltd_env::Error::NoCandidates)));
     }

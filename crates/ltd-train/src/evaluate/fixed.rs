@@ -23,7 +23,7 @@ impl FixedSetting {
         let Self { depth, size, copies } = self;
         let trees = Static { depth, size };
         match copies {
-            Some(rule) => Box::new(Copying { rule, trees }),
+            Some(rule) => Box::new(Copying { rule, merged: None, trees }),
             None => Box::new(trees),
         }
     }
