@@ -312,12 +312,11 @@ impl Engine {
                 let mut cycle = self.begin_cycle(session, controller.size_limit())?;
                 draft(controller, &mut cycle, self.max_depth(), |cycle| self.expand(session, cycle))?;
                 let size = cycle.decide(|summary| controller.verification_size(summary));
-                let calibration = controller.calibration();
-                let merged = match source {
-                    DraftSource::Merged { chain } => Some((chain, &*calibration)),
-                    _ => None,
-                };
-                self.verify_with(session, cycle, size, merged)?
+                if let DraftSource::Merged { chain } = source {
+                    self.verify_with(session, cycle, size, Some((chain, &*controller.calibration())))?
+                } else {
+                    self.verify_with(session, cycle, size, None)?
+                }
             }
         };
         outcome.match_length = match_length;

@@ -24,8 +24,6 @@ pub struct MergedConstant {
     pub copies_from: Option<usize>,
     /// Tokens to copy, at most where they are merged.
     pub chain: usize,
-    /// The trees where nothing matches.
-    pub trees: Static,
     /// Depth and size of the merged trees, where at least one token matches, and tokens and time of
     /// all cycles.
     pub merged: Constant,
@@ -68,7 +66,7 @@ pub fn merged_rule(
         let stats = replay(trace, costs, &mut rules, &mut |_| ())?;
         let sums = Sums { tokens: stats.tokens as f64, seconds: stats.timing.total().as_secs_f64() };
         let copies_from = (match_length < NEVER).then_some(match_length);
-        Ok(MergedConstant { copies_from, chain, trees, merged: Constant { depth, size, sums } })
+        Ok(MergedConstant { copies_from, chain, merged: Constant { depth, size, sums } })
     };
     let found: Vec<MergedConstant> = pairs.par_iter().map(of).collect::<Result<_>>()?;
     let speed = |found: &MergedConstant| found.merged.tokens_per_second();

@@ -168,7 +168,7 @@ impl From<oracle::CopyConstant> for CopyRule {
 
 impl From<oracle::MergedConstant> for MergedRule {
     fn from(found: oracle::MergedConstant) -> Self {
-        let oracle::MergedConstant { copies_from, chain, merged, .. } = found;
+        let oracle::MergedConstant { copies_from, chain, merged } = found;
         Self { copies_from, chain, merged: merged.into() }
     }
 }
