@@ -394,8 +394,8 @@ def run_result(place: Path, timed: set[str] | frozenset[str]) -> dict:
             # Which policies ship, the final measurement says.
             manifest["fallback"] = None
             if timed:
-                manifest["expected"] = None
-                # A rule of copying is chosen by what cycles cost on this machine.
+                # A rule of copying is chosen by what cycles cost on this machine, and decides what is drafted.
+                manifest["expected"] = manifest["acceptance_per_depth"] = None
                 if "pair" in manifest["policy"]:
                     manifest["policy"]["pair"]["source"] = None
             result[name] = manifest
