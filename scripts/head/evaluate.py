@@ -20,7 +20,7 @@ from conversations import Conversation, TextModel, load_conversations, load_ques
 from head import Head, load_head, training_time_test
 from model_folder import InputError, run_command, write_json
 from supervision import Supervision
-from target import Target, add_target_arguments, continue_prompts, load_target
+from target import Request, Target, add_target_arguments, continue_prompts, load_target
 
 BATCH = 8
 
@@ -32,7 +32,7 @@ def answer_questions(target: Target, path: Path, questions: int, max_answer: int
     conversations = []
     for start in range(0, len(prompts), BATCH):
         batch = prompts[start : start + BATCH]
-        answers = continue_prompts(target, batch, [0.0] * len(batch), np.zeros((len(batch), max_answer)), text.eos)
+        answers = continue_prompts(target, [Request(prompt, 0.0, np.zeros(max_answer)) for prompt in batch], text.eos)
         conversations += [
             Conversation(np.array([*prompt, *answer]), len(prompt), start + row, 0.0)
             for row, (prompt, answer) in enumerate(zip(batch, answers))

@@ -32,10 +32,15 @@ from conversations import (
     write_shard,
 )
 from model_folder import InputError, fingerprint, occupied, run_command
-from target import Target, add_target_arguments, continue_prompts, load_target
+from target import Batch, Request, Target, add_target_arguments, load_target
 
 # What an item's random numbers are for; each purpose has its own stream.
 QUESTION_DRAWS, ANSWER_DRAWS, SAMPLED_OR_NOT = range(3)
+# Items whose conversations are stored at once, and after how many of them without a conversation there will be none.
+SHARD_ITEMS = 128
+HOPELESS_ITEMS = 512
+# Tokens that a chat template puts between a question and its answer.
+TEMPLATE_ROOM = 16
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,15 @@ class Exclusions:
                 self.questions.update(map(normalised, load_questions(path)))
 
 
-class Questioner:
-    """Turns items into prompts, none of them twice."""
+class Conversations:
+    """What becomes of items: each has a question to complete and then, if that is fit, an answer to give."""
 
     def __init__(self, target: Target, exclusions: Exclusions, settings: Settings):
-        self.target, self.exclusions, self.settings = target, exclusions, settings
+        self.exclusions, self.settings = exclusions, settings
+        # Prompts of earlier shards, and by item what the current ones have come to.
         self.seen: set[tuple[int, ...]] = set()
+        self.prompts: dict[int, tuple[int, ...]] = {}
+        self.finished: dict[int, Conversation | None] = {}
         self.text = TextModel(target.folder) if (target.folder / "tokenizer.json").is_file() else None
         self.eos = end_tokens(target.folder)
         if self.text is None and settings.openings:
@@ -96,23 +104,44 @@ class Questioner:
         self.beginning = self.text.open_user_turn() if self.text else (target.config.raw["bos_token_id"],)
         self.openings = [self.text.encode(opening) for opening in settings.openings] or [()]
 
-    def ask(self, items: Sequence[int]) -> list[tuple[int, tuple[int, ...]]]:
-        """Items that have a fit question, each with its prompt."""
+    def question(self, item: int) -> Request:
         settings = self.settings
-        turns = continue_prompts(
-            self.target,
-            [(*self.beginning, *self._opening(item)) for item in items],
-            [settings.question_temperature] * len(items),
-            draws(settings.seed, items, QUESTION_DRAWS, settings.max_question),
-            self.eos,
+        text = (*self.beginning, *self._opening(item))
+        return Request(
+            text, settings.question_temperature, draws(settings.seed, item, QUESTION_DRAWS, settings.max_question)
         )
-        asked = []
-        for item, turn in zip(items, turns):
-            prompt = self._prompt(self._opening(item), turn)
-            if prompt and prompt not in self.seen and prompt not in self.exclusions.prompts:
+
+    def follow(self, item: int, made: list[int]) -> Request | None:
+        """The answer to ask for where `made` is a question; None where the item is finished."""
+        settings = self.settings
+        prompt = self.prompts.get(item)
+        if prompt is not None:
+            tokens = np.array([*prompt, *made])
+            self.finished[item] = Conversation(tokens, len(prompt), item, self._temperature(item))
+            return None
+        prompt = self._prompt(self._opening(item), made)
+        if not prompt or prompt in self.seen or prompt in self.exclusions.prompts:
+            self.finished[item] = None
+            return None
+        self.prompts[item] = prompt
+        return Request(prompt, self._temperature(item), draws(settings.seed, item, ANSWER_DRAWS, settings.max_answer))
+
+    def take(self, items: range) -> list[Conversation] | None:
+        """The conversations of items, once all are finished, without those that an earlier item has begun alike."""
+        if not all(item in self.finished for item in items):
+            return None
+        shard = []
+        for item in items:
+            conversation = self.finished.pop(item)
+            prompt = self.prompts.pop(item, None)
+            if conversation and prompt not in self.seen:
                 self.seen.add(prompt)
-                asked.append((item, prompt))
-        return asked
+                shard.append(conversation)
+        return shard
+
+    def _temperature(self, item: int) -> float:
+        sampled = draws(self.settings.seed, item, SAMPLED_OR_NOT, 1)[0] < self.settings.sampled_share
+        return self.settings.temperature if sampled else 0.0
 
     def _opening(self, item: int) -> tuple[int, ...]:
         return self.openings[item % len(self.openings)]
@@ -127,23 +156,9 @@ class Questioner:
         return self.text.chat_prompt(question)
 
 
-def draws(seed: int, items: Sequence[int], purpose: int, count: int) -> np.ndarray:
-    """Uniform numbers `[items, count]`; those of an item depend on nothing but the seed, the item and the purpose."""
-    return np.stack([np.random.default_rng([seed, item, purpose]).random(count, np.float32) for item in items])
-
-
-def answer(questioner: Questioner, asked: list[tuple[int, tuple[int, ...]]]) -> list[Conversation]:
-    if not asked:
-        return []
-    settings, (items, prompts) = questioner.settings, zip(*asked)
-    sampled = draws(settings.seed, items, SAMPLED_OR_NOT, 1)[:, 0] < settings.sampled_share
-    temperatures = np.where(sampled, settings.temperature, 0.0).tolist()
-    uniforms = draws(settings.seed, items, ANSWER_DRAWS, settings.max_answer)
-    answers = continue_prompts(questioner.target, prompts, temperatures, uniforms, questioner.eos)
-    return [
-        Conversation(np.array([*prompt, *tokens]), len(prompt), item, temperature)
-        for item, prompt, tokens, temperature in zip(items, prompts, answers, temperatures)
-    ]
+def draws(seed: int, item: int, purpose: int, count: int) -> np.ndarray:
+    """Uniform numbers; those of an item depend on nothing but the seed, the item and the purpose."""
+    return np.random.default_rng([seed, item, purpose]).random(count, np.float32)
 
 
 @dataclass
@@ -161,25 +176,45 @@ class Progress:
         return f"{self.conversations} conversations, {self.answer_tokens} answer tokens"
 
 
-def generate(target: Target, out: Path, settings: Settings, exclude: Sequence[Path], tokens: int, batch: int) -> None:
-    """Fills a folder until its answers hold `tokens` tokens; `batch` items are worked on, and stored, at once."""
+def generate(
+    target: Target,
+    out: Path,
+    settings: Settings,
+    exclude: Sequence[Path],
+    tokens: int,
+    batch: int,
+    shard_items: int = SHARD_ITEMS,
+) -> None:
+    """Fills a folder until its answers hold `tokens` tokens; `batch` items are worked on at once."""
     settings.check(target)
     if batch < 1:
         raise InputError(f"--batch: expected a positive number, found {batch}")
     open_folder(out, settings.manifest(target))
-    questioner = Questioner(target, Exclusions(exclude), settings)
+    made = Conversations(target, Exclusions(exclude), settings)
     progress = Progress()
     for end, shard in read_shards(out):
         progress.add(end, shard)
-        questioner.seen.update(conversation.prompt for conversation in shard)
+        made.seen.update(conversation.prompt for conversation in shard)
     started, before, first = time.monotonic(), progress.answer_tokens, progress.next_item
+    room = settings.max_question + settings.max_answer + TEMPLATE_ROOM
+    work = Batch(target, made.eos, batch, room, made.follow)
+    next_item = first
     while progress.answer_tokens < tokens:
-        items = range(progress.next_item, progress.next_item + batch)
-        shard = answer(questioner, questioner.ask(items))
+        # Answers that wait come before questions.
+        while len(work.waiting) < work.places():
+            work.add(next_item, made.question(next_item))
+            next_item += 1
+        work.step()
+        items = range(progress.next_item, progress.next_item + shard_items)
+        shard = made.take(items)
+        if shard is None:
+            continue
         write_shard(out, items.start, items.stop, shard, target.config.vocabulary)
         progress.add(items.stop, shard)
-        if not progress.conversations and progress.next_item - first >= 10 * batch:
-            raise InputError(f"{target.folder}: none of {10 * batch} items had a fit question: --max-question too low?")
+        if not progress.conversations and progress.next_item - first >= HOPELESS_ITEMS:
+            raise InputError(
+                f"{target.folder}: none of {HOPELESS_ITEMS} items had a fit question: --max-question too low?"
+            )
         rate = (progress.answer_tokens - before) / (time.monotonic() - started)
         remaining = max(0, tokens - progress.answer_tokens) / max(rate, 1e-9)
         print(f"generate: {out}: {progress} of {tokens}, {rate:.0f}/s, {remaining / 60:.1f} min left", flush=True)
@@ -226,9 +261,7 @@ def main() -> None:
         metavar="PATH",
         help="question files and folders of conversations whose questions are never asked",
     )
-    parser.add_argument(
-        "--batch", type=int, default=64, help="items worked on at once, and stored at once (default %(default)s)"
-    )
+    parser.add_argument("--batch", type=int, default=64, help="items worked on at once (default %(default)s)")
     add_target_arguments(parser)
     options = parser.parse_args()
     options.openings = tuple(load_questions(options.openings)) if options.openings else ()

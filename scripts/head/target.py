@@ -1,11 +1,12 @@
 """The target: a Llama-architecture model with the features that an EAGLE-3 head reads, and its batched decoding.
 
 Computes what ltd-engine computes, for batches. Two ways through it: `read` runs whole sequences (training, prompts),
-`extend` adds one token per row on top of a cache (`continue_prompts`). Imported by the commands of this folder; see
+`extend` adds one token per row on top of caches (`Batch`). Imported by the commands of this folder; see
 docs/head.md.
 """
 
 import argparse
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,12 @@ import torch.nn.functional as F
 
 from model_folder import DTYPES, TARGET_ARCHITECTURE, Config, InputError, Weights, load_config
 
-# Share of stopped rows at which a batch is packed: copying the cache costs about as much as a step or two.
+# Share of stopped rows at which a cohort is packed: copying the cache costs about as much as a step or two.
 PACKING_SHARE = 0.25
+# Share of a batch for which others begin: each cohort has its own attention.
+REFILL_SHARE = 0.125
+# How much longer than the shortest a text may be that is read beside it.
+PADDING = 1.25
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -70,13 +75,15 @@ class KvCache:
 
     def __init__(self, target: "Target", rows: int, capacity: int):
         config = target.config
+        self.rows = rows
         shape = (rows, config.kv_heads, capacity, config.head_dim)
         empty = lambda: torch.zeros(shape, device=target.device, dtype=target.dtype)
         self.keys = [empty() for _ in target.layers]
         self.values = [empty() for _ in target.layers]
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Drops all rows but these."""
+        """These rows, by their places, in this order; one may be taken twice."""
+        self.rows = len(rows)
         for kind in (self.keys, self.values):
             for layer in range(len(kind)):
                 kind[layer] = kind[layer][rows]
@@ -116,8 +123,12 @@ class Target:
         )
 
     @torch.no_grad()
-    def read(self, tokens: torch.Tensor, cache: KvCache | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Whole sequences `[batch, n]`, padded on the right with any token; fills the first `n` places of a cache.
+    def read(
+        self, tokens: torch.Tensor, cache: KvCache | None = None, first: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Whole sequences `[batch, n]`, padded on the right with any token.
+
+        In a cache they fill the first `n` places of the rows from `first` on.
 
         Returns the last layer's output `[batch, n, hidden]` (for `logits`) and the features
         `[batch, n, 3 * hidden]`.
@@ -125,8 +136,9 @@ class Target:
 
         def attend(index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             if cache is not None:
-                cache.keys[index][:, :, : k.shape[2]] = k
-                cache.values[index][:, :, : v.shape[2]] = v
+                batch, _, length, _ = k.shape
+                cache.keys[index][first : first + batch, :, :length] = k
+                cache.values[index][first : first + batch, :, :length] = v
             # No row of a sequence looks at its padding: that comes later than all of them.
             return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
@@ -134,26 +146,34 @@ class Target:
         return self._forward(tokens, self.rotary.at(positions), attend)
 
     @torch.no_grad()
-    def extend(self, tokens: torch.Tensor, positions: torch.Tensor, cache: KvCache) -> torch.Tensor:
-        """One more token per row, both `[rows]`; returns the last layer's output `[rows, hidden]`.
+    def extend(self, tokens: torch.Tensor, positions: torch.Tensor, caches: Sequence[KvCache]) -> torch.Tensor:
+        """One more token per row, both `[rows]`, the rows of all caches in order; returns the last layer's output.
 
         A row sees the cached places up to its own position: what padding or a stopped row left beyond is unseen.
         """
-        rows = torch.arange(len(tokens), device=self.device)
-        length = int(positions.max()) + 1
-        unseen = torch.arange(length, device=self.device) > positions.unsqueeze(1)
-        mask = torch.zeros(unseen.shape, device=self.device, dtype=self.dtype).masked_fill(unseen, float("-inf"))
-        mask = mask[:, None, None]
         kv_heads = self.config.kv_heads
+        spans, start = [], 0
+        for cache in caches:
+            span = slice(start, start + cache.rows)
+            start = span.stop
+            length = int(positions[span].max()) + 1
+            unseen = torch.arange(length, device=self.device) > positions[span].unsqueeze(1)
+            mask = torch.zeros(unseen.shape, device=self.device, dtype=self.dtype).masked_fill(unseen, float("-inf"))
+            rows = torch.arange(cache.rows, device=self.device)
+            spans.append((cache, span, rows, length, mask[:, None, None]))
 
         def attend(index: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            keys, values = cache.keys[index], cache.values[index]
-            keys[rows, :, positions] = k[:, :, 0]
-            values[rows, :, positions] = v[:, :, 0]
             # Query heads that share a key head become rows of one problem: no copy of the cache per head.
             grouped = q[:, :, 0].unflatten(1, (kv_heads, -1))
-            attended = F.scaled_dot_product_attention(grouped, keys[:, :, :length], values[:, :, :length], mask)
-            return attended.flatten(1, 2).unsqueeze(2)
+            attended = []
+            for cache, span, rows, length, mask in spans:
+                keys, values = cache.keys[index], cache.values[index]
+                keys[rows, :, positions[span]] = k[span, :, 0]
+                values[rows, :, positions[span]] = v[span, :, 0]
+                attended.append(
+                    F.scaled_dot_product_attention(grouped[span], keys[:, :, :length], values[:, :, :length], mask)
+                )
+            return torch.cat(attended).flatten(1, 2).unsqueeze(2)
 
         cos, signed_sin = self.rotary.at(positions)
         hidden, _ = self._forward(tokens.unsqueeze(1), (cos[:, None, None], signed_sin[:, None, None]), attend)
@@ -184,52 +204,173 @@ class Target:
         return x, torch.cat(features, -1)
 
 
-def continue_prompts(
-    target: Target,
-    prompts: Sequence[Sequence[int]],
-    temperatures: Sequence[float],
-    uniforms: np.ndarray,
-    stop: Sequence[int],
-) -> list[list[int]]:
-    """Continues each prompt until a stop token (kept) or until its row of `uniforms` is used up.
+@dataclass
+class Request:
+    """A text to continue until a stop token (kept), or by as many tokens as there are draws.
 
-    `uniforms` `[prompts, limit]` are in 0..1: the draws of each row. Temperature 0 is greedy. What a row becomes
-    does not depend on the rows beside it, but for the rounding of batched arithmetic.
+    The draws are in 0..1, one for each token. Temperature 0 is greedy.
     """
-    limit = uniforms.shape[1]
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=target.device)
-    longest = int(lengths.max())
-    tokens = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in prompts], device=target.device)
-    cache = KvCache(target, len(prompts), longest + limit)
-    output, _ = target.read(tokens, cache)
-    rows = torch.arange(len(prompts), device=target.device)
-    hidden = output[rows, lengths - 1]
-    temperatures = torch.tensor(temperatures, device=target.device)
-    uniforms = torch.from_numpy(uniforms).to(target.device, torch.float32)
 
-    continuations: list[list[int]] = [[] for _ in prompts]
-    # The prompt of each row of the batch; -1: the row has stopped and is carried along until it is packed away.
-    owners = list(range(len(prompts)))
-    positions = lengths
-    for index in range(limit):
-        choices = choose(target.logits(hidden), temperatures, uniforms[:, index])
-        for row, token in enumerate(choices.tolist()):
-            if owners[row] >= 0:
-                continuations[owners[row]].append(token)
-                if token in stop:
-                    owners[row] = -1
-        live = [row for row, owner in enumerate(owners) if owner >= 0]
-        if not live or index + 1 == limit:
-            break
-        if len(live) <= (1 - PACKING_SHARE) * len(owners):
-            owners = [owners[row] for row in live]
-            kept = torch.tensor(live, device=target.device)
-            cache.keep(kept)
-            choices, positions = choices[kept], positions[kept]
-            temperatures, uniforms = temperatures[kept], uniforms[kept]
-        hidden = target.extend(choices, positions, cache)
-        positions = positions + 1
-    return continuations
+    text: Sequence[int]
+    temperature: float
+    draws: np.ndarray
+
+
+class Row:
+    """A row of a batch: what it continues, and how far it is."""
+
+    def __init__(self, key: int, request: Request):
+        self.key, self.request = key, request
+        self.made: list[int] = []
+        # Tokens of the text that are not read yet, how many are, and how many there is room for.
+        self.ahead = deque[int]()
+        self.read = len(request.text)
+        self.room = 0
+
+    def draw(self) -> float:
+        return float(self.request.draws[len(self.made)])
+
+    def going_on(self, request: Request) -> "Row | None":
+        """This row with another request, if that one's text begins with what the row holds and there is room."""
+        held = [*self.request.text, *self.made]
+        text = list(request.text)
+        if text[: len(held)] != held or len(text) + len(request.draws) > self.room:
+            return None
+        row = Row(self.key, request)
+        row.ahead.extend(text[len(held) :])
+        row.read, row.room = self.read, self.room
+        return row
+
+
+class Cohort:
+    """Rows that began together: as old as each other, they need as much of a cache."""
+
+    def __init__(self, target: Target, rows: list[Row], room: int):
+        texts = [tuple(row.request.text) for row in rows]
+        # Equal texts are read once, those of about a length together.
+        distinct = sorted(set(texts), key=len)
+        capacity = len(distinct[-1]) + max(room, *(len(row.request.draws) for row in rows))
+        self.cache = KvCache(target, len(distinct), capacity)
+        last = []
+        while len(last) < len(distinct):
+            first = len(last)
+            part = [text for text in distinct[first:] if len(text) <= PADDING * len(distinct[first])]
+            padded = [[*text, *[0] * (len(part[-1]) - len(text))] for text in part]
+            output, _ = target.read(torch.tensor(padded, device=target.device), self.cache, first)
+            last += [output[row, len(text) - 1] for row, text in enumerate(part)]
+        places = {text: place for place, text in enumerate(distinct)}
+        place = torch.tensor([places[text] for text in texts], device=target.device)
+        self.cache.keep(place)
+        self.hidden = torch.stack(last)[place]
+        # None: the row has stopped and is carried along until it is packed away.
+        self.rows: list[Row | None] = [*rows]
+        for row in rows:
+            row.room = capacity
+
+    def live(self) -> int:
+        return sum(row is not None for row in self.rows)
+
+    def pack(self) -> list[int]:
+        """Drops the rows that have stopped once they are many; returns the places of those that are kept."""
+        kept = list(range(len(self.rows)))
+        if self.live() <= (1 - PACKING_SHARE) * len(kept):
+            kept = [place for place in kept if self.rows[place] is not None]
+            self.cache.keep(torch.tensor(kept, device=self.hidden.device, dtype=torch.long))
+            self.rows = [self.rows[place] for place in kept]
+        return kept
+
+
+class Batch:
+    """Continues texts, up to `size` side by side: where some have stopped, those that wait take their place.
+
+    What becomes of a text does not depend on those beside it, but for the rounding of batched arithmetic. `follow` is
+    given the key of a text and what was made of it, and returns what is to be continued under that key next, or None.
+    What only adds to the text of a row goes on in that row and is not read again, for as long as it adds at most `room`
+    tokens to what the row began with.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        stop: Sequence[int],
+        size: int,
+        room: int,
+        follow: Callable[[int, list[int]], Request | None],
+    ):
+        self.target, self.stop, self.size, self.room, self.follow = target, stop, size, room, follow
+        self.waiting = deque[Row]()
+        self.cohorts: list[Cohort] = []
+
+    def add(self, key: int, request: Request) -> None:
+        self.waiting.append(Row(key, request))
+
+    def places(self) -> int:
+        """How many texts could begin now."""
+        return self.size - sum(cohort.live() for cohort in self.cohorts)
+
+    def step(self) -> bool:
+        """One more token for each row. False: there is nothing to continue."""
+        self._begin()
+        if not self.cohorts:
+            return False
+        rows = [row for cohort in self.cohorts for row in cohort.rows]
+        hidden = torch.cat([cohort.hidden for cohort in self.cohorts])
+        temperatures = [row.request.temperature if row and not row.ahead else 0.0 for row in rows]
+        draws = [row.draw() if row and not row.ahead else 0.0 for row in rows]
+        on_device = lambda numbers: torch.tensor(numbers, device=hidden.device)
+        choices = iter(choose(self.target.logits(hidden), on_device(temperatures), on_device(draws)).tolist())
+        tokens, positions = [], []
+        for cohort in self.cohorts:
+            moves = [self._advance(row, next(choices)) for row in cohort.rows]
+            cohort.rows = [row for row, _ in moves]
+            for place in cohort.pack():
+                row, token = moves[place]
+                tokens.append(token)
+                positions.append(row.read if row else 0)
+                if row:
+                    row.read += 1
+        self.cohorts = [cohort for cohort in self.cohorts if cohort.rows]
+        if self.cohorts:
+            caches = [cohort.cache for cohort in self.cohorts]
+            hidden = self.target.extend(on_device(tokens), on_device(positions), caches)
+            for cohort, part in zip(self.cohorts, hidden.split([cache.rows for cache in caches])):
+                cohort.hidden = part
+        return True
+
+    def _begin(self) -> None:
+        """Reads texts that wait, as soon as there is place for many or nothing else to do."""
+        places = self.places()
+        if self.waiting and (places >= REFILL_SHARE * self.size or not self.cohorts):
+            begun = [self.waiting.popleft() for _ in range(min(places, len(self.waiting)))]
+            self.cohorts.append(Cohort(self.target, begun, self.room))
+
+    def _advance(self, row: Row | None, choice: int) -> tuple[Row | None, int]:
+        """What a row becomes, and the token that it reads next."""
+        if row is None:
+            return None, 0
+        if row.ahead:
+            return row, row.ahead.popleft()
+        row.made.append(choice)
+        if choice not in self.stop and len(row.made) < len(row.request.draws):
+            return row, choice
+        request = self.follow(row.key, row.made)
+        if request is None:
+            return None, 0
+        following = row.going_on(request)
+        if following is None:
+            self.add(row.key, request)
+        return following, choice
+
+
+def continue_prompts(target: Target, requests: Sequence[Request], stop: Sequence[int]) -> list[list[int]]:
+    """Continues texts side by side, each until a stop token or the end of its draws."""
+    made: dict[int, list[int]] = {}
+    batch = Batch(target, stop, len(requests), 0, made.__setitem__)
+    for key, request in enumerate(requests):
+        batch.add(key, request)
+    while batch.step():
+        pass
+    return [made[key] for key in range(len(requests))]
 
 
 def choose(logits: torch.Tensor, temperatures: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from head import folded_tensors, load_head, save_head, training_time_test
 from loss import SoftCrossEntropy, rows_at_once
 from model_folder import InputError, occupied
 from supervision import Supervision
-from target import Target, continue_prompts
+from target import Batch, Request, Target, continue_prompts
 
 ROOT = Path(__file__).parents[2]
 PAIR = ROOT / "tests/fixtures/tiny-pair"
@@ -113,7 +113,7 @@ class TinyPair(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder)
 
     def generate(self, name: str = "made", tokens: int = 2000, settings=GENERATED, exclude=(), batch: int = 16) -> Path:
-        generate.generate(self.target, self.folder / name, settings, exclude, tokens, batch)
+        generate.generate(self.target, self.folder / name, settings, exclude, tokens, batch, shard_items=16)
         return self.folder / name
 
     def train(self, name: str, made: list[Conversation], until: int | None = None) -> train.Training:
@@ -135,10 +135,32 @@ class ReferenceTest(TinyPair):
         runs = [golden(name)[0] for name in ("tiny-default-0", "tiny-default-2", "tiny-long-prompt", "tiny-depth3-all")]
         prompts = [run["prompt_ids"].tolist() for run in runs]
         expected = [run["ar_ids"][len(prompt) :].tolist() for run, prompt in zip(runs, prompts)]
-        limit = max(map(len, expected))
         # No token stops: rows end when their draws are used up.
-        made = continue_prompts(self.target, prompts, [0.0] * 4, np.zeros((4, limit)), stop=())
-        self.assertEqual([answer[: len(wanted)] for answer, wanted in zip(made, expected)], expected)
+        requests = [Request(prompt, 0.0, np.zeros(len(wanted))) for prompt, wanted in zip(prompts, expected)]
+        self.assertEqual(continue_prompts(self.target, requests, stop=()), expected)
+
+    def test_texts_that_wait_or_follow_become_the_references(self):
+        runs = [golden(name)[0] for name in ("tiny-default-0", "tiny-default-2", "tiny-long-prompt", "tiny-depth3-all")]
+        prompts = [run["prompt_ids"].tolist() for run in runs]
+        expected = [run["ar_ids"][len(prompt) :].tolist()[:32] for run, prompt in zip(runs, prompts)]
+        made = {key: [] for key in range(len(runs))}
+
+        def follow(key: int, tokens: list[int]) -> Request | None:
+            """A few tokens at a time; of every second text the next two are given with its own."""
+            made[key] += tokens
+            given = expected[key][len(made[key]) : len(made[key]) + 2 * (key % 2)]
+            made[key] += given
+            left = len(expected[key]) - len(made[key])
+            return Request([*prompts[key], *made[key]], 0.0, np.zeros(min(left, 5 + key))) if left > 0 else None
+
+        for size, room in ((2, 0), (3, 24)):
+            made = {key: [] for key in range(len(runs))}
+            batch = Batch(self.target, (), size, room, follow)
+            for key, prompt in enumerate(prompts):
+                batch.add(key, Request(prompt, 0.0, np.zeros(3)))
+            while batch.step():
+                pass
+            self.assertEqual([made[key] for key in range(len(runs))], expected, (size, room))
 
     def test_scores_along_the_best_path_of_every_level_are_the_references(self):
         for name in ("tiny-default-0", "tiny-default-2", "tiny-long-prompt", "tiny-beam4"):
