@@ -1,7 +1,7 @@
 //! Which candidates of a draft tree, and which tokens of a chain, the target verifies.
 
 use half::f16;
-use ltd_policy::Calibration;
+use ltd_policy::{Agreement, Calibration};
 
 use crate::VerificationTree;
 
@@ -35,6 +35,17 @@ pub struct Chain<'c> {
 }
 
 impl Candidates<'_> {
+    /// What the draft model thinks of a token after the root.
+    pub fn agreement(&self, token: u32) -> Agreement {
+        match self.along(&[token]).first() {
+            None => Agreement::Absent,
+            Some(&at) if self.scores[..self.beam_width].iter().all(|score| *score <= self.scores[at]) => {
+                Agreement::First
+            }
+            Some(_) => Agreement::Listed,
+        }
+    }
+
     /// Flat indices of the candidates along a text that goes on from the root, as far as the tree
     /// has it.
     pub fn along(&self, text: &[u32]) -> Vec<usize> {
@@ -88,8 +99,10 @@ impl Candidates<'_> {
     fn worth(&self, chain: &Chain) -> (Vec<f32>, Vec<usize>) {
         let Chain { tokens, match_length, calibration } = *chain;
         let shared = self.along(tokens);
+        let agreement = tokens.first().map_or(Agreement::Absent, |&token| self.agreement(token));
         // Probability of the chain as far as place `n`, if the draft model is not asked.
-        let copied = |place: usize| if place == 0 { 1.0 } else { calibration.copied(match_length, place) };
+        let copied =
+            |place: usize| if place == 0 { 1.0 } else { calibration.copied(match_length, agreement, place) };
         let next = |place: usize| if copied(place) > 0.0 { copied(place + 1) / copied(place) } else { 0.0 };
         // Recordings hold scores in half precision: a replay has to come to the same.
         let drafted = |at: usize| calibration.drafted(f16::from_f32(self.scores[at]).to_f32());

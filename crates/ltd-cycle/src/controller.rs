@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use ltd_policy::{
-    Calibration, Choice, CopyRule, CycleSummary, DepthPolicy, DraftSource, FactoredPolicy, Policy,
+    Agreement, Calibration, Choice, CopyRule, CycleSummary, DepthPolicy, DraftSource, FactoredPolicy, Policy,
     PolicyPackage, SizePolicy, SourceChoice, SourcePolicy, SourceSummary,
 };
 
@@ -29,6 +29,13 @@ pub trait Controller {
     /// [chooses](Controller::chooses_source); the other decisions are those of a cycle with a tree.
     fn source(&mut self, _summary: &SourceSummary) -> DraftSource {
         DraftSource::Tree
+    }
+
+    /// The chain that a cycle's tree is merged with, none for a tree alone, now that the root
+    /// expansion shows what the draft model thinks of the first token to copy. Before it was
+    /// `chain`. Asked where something can be copied, of one that chooses.
+    fn merge_with(&mut self, chain: Option<usize>, _agreement: Agreement) -> Option<usize> {
+        chain
     }
 
     /// How probable candidates of a merged tree are. Asked of one that merges.
@@ -285,6 +292,13 @@ impl Controller for Learned {
             Decider::Pair { source: SourceDecider::Policy(policy), .. } => policy.source(summary),
             Decider::Pair { source: SourceDecider::Rule(rule), .. } => rule.source(summary),
             Decider::Pair { source: SourceDecider::Trees, .. } => DraftSource::Tree,
+        }
+    }
+
+    fn merge_with(&mut self, chain: Option<usize>, agreement: Agreement) -> Option<usize> {
+        match &mut self.0 {
+            Decider::Factored(policy) => policy.merge_with(chain, agreement),
+            Decider::Pair { .. } => chain,
         }
     }
 

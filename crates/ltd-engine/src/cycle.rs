@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ltd_cycle::{Chain, GrowingTree, draft};
-use ltd_policy::{Calibration, CycleSummary, DraftSource};
+use ltd_policy::{Agreement, Calibration, CycleSummary, DraftSource};
 use tch::{Device, Tensor};
 
 use crate::blame::Read;
@@ -310,12 +310,21 @@ impl Engine {
             DraftSource::Copy { chain } => self.copy_tree(session, chain)?,
             DraftSource::Tree | DraftSource::Merged { .. } => {
                 let mut cycle = self.begin_cycle(session, controller.size_limit())?;
+                let mut chain = source.merged_chain();
+                if match_length > 0 {
+                    let start = Instant::now();
+                    if let Some(agreement) = self.agreement(session, &cycle) {
+                        chain = controller.merge_with(chain, agreement);
+                    }
+                    cycle.add_policy_time(start.elapsed());
+                }
                 draft(controller, &mut cycle, self.max_depth(), |cycle| self.expand(session, cycle))?;
                 let size = cycle.decide(|summary| controller.verification_size(summary));
-                if let DraftSource::Merged { chain } = source {
-                    self.verify_with(session, cycle, size, Some((chain, &*controller.calibration())))?
-                } else {
-                    self.verify_with(session, cycle, size, None)?
+                match chain {
+                    Some(chain) => {
+                        self.verify_with(session, cycle, size, Some((chain, &*controller.calibration())))?
+                    }
+                    None => self.verify_with(session, cycle, size, None)?,
                 }
             }
         };
@@ -323,6 +332,17 @@ impl Engine {
         outcome.timing.policy += choosing;
         controller.observe(&outcome);
         Ok((outcome, tree))
+    }
+
+    /// What the draft model of a cycle thinks of the first token that would be copied; none where
+    /// nothing would. The text of the session is remembered if a controller that chooses has asked
+    /// for a [summary](Engine::source_summary).
+    ///
+    /// # Panics
+    /// If the session is not that of the cycle.
+    pub fn agreement(&self, session: &mut Session, cycle: &CycleState) -> Option<Agreement> {
+        let token = *session.recall().chain(1).first()?;
+        Some(cycle.tree().candidates().agreement(token))
     }
 
     /// What a controller drafts from, the length of the match that it saw, and how long it took.

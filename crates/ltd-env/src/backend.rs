@@ -1,7 +1,7 @@
 //! Where cycles come from: live models, later recorded traces.
 
 use ltd_cycle::{Cycle, CycleOutcome};
-use ltd_policy::{Calibration, SourceSummary};
+use ltd_policy::{Agreement, Calibration, SourceSummary};
 
 use crate::Result;
 
@@ -23,6 +23,10 @@ pub trait CycleBackend {
 
     /// Starts the next cycle, which will verify at most `size_limit` candidates: root expansion.
     fn begin(&mut self, size_limit: usize) -> Result<Self::Cycle>;
+
+    /// What the draft model thinks of the first token to copy, once the root expansion of a cycle
+    /// is made; none where nothing matches, or candidates have no tokens.
+    fn agreement(&mut self, cycle: &Self::Cycle) -> Result<Option<Agreement>>;
 
     /// Drafts one more level.
     fn expand(&mut self, cycle: &mut Self::Cycle) -> Result<()>;

@@ -1,11 +1,11 @@
 //! How probable candidates of either source are, from what was recorded.
 
 use ltd_cycle::Candidates;
-use ltd_policy::Calibration;
 use ltd_policy::calibration::{PLACES, SCORES};
+use ltd_policy::{Agreement, Calibration, LONGEST_MATCH};
 
-use crate::trace::{Trace, TracedSequence};
-use crate::{Copied, Error, Interrupt, Result};
+use crate::trace::{Trace, TraceHeader, TracedSequence};
+use crate::{Copied, Error, Interrupt, RecordedTree, Result};
 
 /// Observations that what is assumed without any weighs as much as.
 const PRIOR: f64 = 10.0;
@@ -30,8 +30,8 @@ impl Count {
 }
 
 /// Fits a calibration to a trace: the share of the candidates around each score that the target's
-/// continuation goes through, and per length of the match the share of the chains that go on being
-/// right.
+/// continuation goes through; and per length of the match, and what the draft model thinks of their
+/// first token, the share of the chains that go on being right.
 ///
 /// # Errors
 /// If the tokens of the candidates were not recorded, or there is a wish to stop.
@@ -41,28 +41,44 @@ pub fn calibrate(trace: &Trace, interrupt: &Interrupt) -> Result<Calibration> {
     }
     let assumed = Calibration::default();
     let mut drafted = [Count::default(); SCORES.len()];
-    let mut copied = vec![[Count::default(); PLACES]; assumed.copied.len()];
+    let mut copied = Agreement::ALL.map(|_| [[Count::default(); PLACES]; LONGEST_MATCH]);
     let mut scores = vec![0.0; trace.header.scores_per_position()];
     for sequence in &trace.sequences {
         interrupt.check()?;
         count_candidates(sequence, trace.header.beam_width, &mut scores, &mut drafted);
-        count_copies(sequence, &mut copied);
+        count_copies(&trace.header, sequence, &mut copied);
     }
     let drafted =
         drafted.iter().zip(&assumed.drafted).map(|(count, &assumed)| (count.share(assumed), count.all));
-    let chain = |(at, counts): (usize, &[Count; PLACES])| {
-        let (mut all, mut before) = (1.0, 1.0);
-        let places = counts.iter().zip(&assumed.copied[at]).map(|(count, &assumed)| {
-            all *= count.share(assumed / before);
-            before = assumed;
-            all as f32
-        });
-        places.collect()
+    // What is assumed of an agreement is what is known of all.
+    let any = Agreement::First as usize;
+    let of_all = |at: usize| {
+        let mut sums = [Count::default(); PLACES];
+        for counts in &copied {
+            for (sum, count) in sums.iter_mut().zip(counts[at]) {
+                sum.all += count.all;
+                sum.accepted += count.accepted;
+            }
+        }
+        going_on(&sums, &assumed.copied[any][at])
     };
-    Ok(Calibration {
-        drafted: falling(drafted.collect()),
-        copied: copied.iter().enumerate().map(chain).collect(),
-    })
+    let of_all: Vec<Vec<f32>> = (0..LONGEST_MATCH).map(of_all).collect();
+    let chains = |counts: &[[Count; PLACES]; LONGEST_MATCH]| {
+        counts.iter().zip(&of_all).map(|(counts, assumed)| going_on(counts, assumed)).collect()
+    };
+    Ok(Calibration { drafted: falling(drafted.collect()), copied: copied.iter().map(chains).collect() })
+}
+
+/// The share of the chains that are right as far as each place, from those that go on being right,
+/// and from what is assumed of their shares as far as each place.
+fn going_on(counts: &[Count; PLACES], assumed: &[f32]) -> Vec<f32> {
+    let (mut all, mut before) = (1.0, 1.0);
+    let places = counts.iter().zip(assumed).map(|(count, &assumed)| {
+        all *= count.share(assumed / before);
+        before = assumed;
+        all as f32
+    });
+    places.collect()
 }
 
 /// Counts the candidates of a sequence at the score that is nearest to theirs.
@@ -82,10 +98,17 @@ fn count_candidates(sequence: &TracedSequence, beam_width: usize, scores: &mut [
 }
 
 /// Counts, of the chains at the positions of a sequence whose first tokens are right, those that
-/// are right one token further.
-fn count_copies(sequence: &TracedSequence, counts: &mut [[Count; PLACES]]) {
+/// are right one token further: per agreement and length of the match.
+fn count_copies(
+    header: &TraceHeader,
+    sequence: &TracedSequence,
+    counts: &mut [[[Count; PLACES]; LONGEST_MATCH]; 3],
+) {
     for (at, copied) in Copied::along(sequence).into_iter().enumerate() {
-        let Some(length) = copied.length().checked_sub(1) else { continue };
+        let tree = RecordedTree { header, position: sequence.position(at) };
+        let Some(agreement) = tree.agreement(&sequence.tokens, copied) else { continue };
+        let counts = &mut counts[agreement as usize];
+        let length = copied.length() - 1;
         let known = sequence.tokens.len().saturating_sub(sequence.root(at) + 2);
         let places = counts[length].iter_mut().take(known.min(copied.accepted + 1));
         places.enumerate().for_each(|(before, count)| count.add(copied.accepted > before));

@@ -68,29 +68,36 @@ impl<B: CycleBackend> Episodes<B> {
             self.counterpart.begin_cycle();
             let start = Instant::now();
             let copies = self.counterpart.chooses_source();
-            let source = if copies {
+            let (source, match_length) = if copies {
                 let summary = self.backend.source_summary()?;
-                self.counterpart.source(&summary)
+                (self.counterpart.source(&summary), summary.match_length)
             } else {
-                DraftSource::Tree
+                (DraftSource::Tree, 0)
             };
             let choosing = if copies { start.elapsed() } else { Duration::ZERO };
-            match source {
-                DraftSource::Tree | DraftSource::Merged { .. } => {
-                    let mut cycle = self.begin_tree(self.merging(source))?;
-                    cycle.add_policy_time(choosing);
-                    return Ok(cycle);
-                }
-                DraftSource::Copy { chain } => _ = self.copy(chain, choosing)?,
+            if let DraftSource::Copy { chain } = source {
+                self.copy(chain, choosing)?;
+                continue;
             }
+            let mut cycle = self.begin_tree(None)?;
+            cycle.add_policy_time(choosing);
+            let mut chain = source.merged_chain();
+            if match_length > 0 {
+                let start = Instant::now();
+                if let Some(agreement) = self.backend.agreement(&cycle)? {
+                    chain = self.counterpart.merge_with(chain, agreement);
+                }
+                cycle.add_policy_time(start.elapsed());
+            }
+            self.merged = chain.map(|chain| self.merging(chain));
+            return Ok(cycle);
         }
         Err(Error::NoTree { cycles: MOST_UNASKED })
     }
 
-    /// What the counterpart merges the tree of a cycle with.
-    fn merging(&self, source: DraftSource) -> Option<Merged> {
-        let DraftSource::Merged { chain } = source else { return None };
-        Some(Merged { chain, calibration: self.counterpart.calibration().into_owned() })
+    /// How the counterpart merges trees with chains of so many tokens.
+    fn merging(&self, chain: usize) -> Merged {
+        Merged { chain, calibration: self.counterpart.calibration().into_owned() }
     }
 
     /// The next cycle, with a tree, which is merged with a chain if one is given, whatever the

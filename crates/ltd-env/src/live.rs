@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use ltd_engine::{CycleOutcome, CycleState, Engine, Generation, Sampler, Session, StopRule};
-use ltd_policy::{Calibration, SourceSummary};
+use ltd_policy::{Agreement, Calibration, SourceSummary};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
@@ -167,6 +167,11 @@ impl CycleBackend for LiveCycles {
         let sequence = self.sequence()?;
         sequence.size_limit = size_limit;
         Ok(engine.begin_cycle(sequence.answer.session_mut(), size_limit)?)
+    }
+
+    fn agreement(&mut self, cycle: &CycleState) -> Result<Option<Agreement>> {
+        let engine = Rc::clone(&self.engine);
+        Ok(engine.agreement(self.under_way().answer.session_mut(), cycle))
     }
 
     fn expand(&mut self, cycle: &mut CycleState) -> Result<()> {

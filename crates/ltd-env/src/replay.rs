@@ -9,7 +9,7 @@ use std::time::Duration;
 use ltd_cycle::{
     Candidates, Chain, Contention, Controller, Cycle, CycleOutcome, Yields, draft, source_summary,
 };
-use ltd_policy::{Calibration, CycleSummary, DraftSource, SourceSummary};
+use ltd_policy::{Agreement, Calibration, CycleSummary, DraftSource, SourceSummary};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::CycleBackend;
@@ -139,15 +139,24 @@ impl RecordedTree<'_> {
         cycle.frontier = cycle.contention.add_level(&cycle.scores[from..]);
     }
 
-    /// A cycle that a controller, which knows that one has begun, has drafted as the engine has it
-    /// draft.
-    pub(crate) fn draft(self, controller: &mut dyn Controller) -> ReplayCycle {
-        let mut cycle = self.begin(controller.size_limit());
-        let Ok(()) = draft(controller, &mut cycle, self.header.depth, |cycle| {
+    /// Drafts the levels of a cycle that has begun as the engine does.
+    pub(crate) fn draft(self, controller: &mut dyn Controller, cycle: &mut ReplayCycle) {
+        let Ok(()) = draft(controller, cycle, self.header.depth, |cycle| {
             self.expand(cycle);
             Ok::<_, Infallible>(())
         });
-        cycle
+    }
+
+    /// What the draft model thinks of the first token to copy; none where nothing matches, or the
+    /// tokens of the candidates were not recorded. `tokens` are those of its sequence.
+    pub fn agreement(&self, tokens: &[u32], copied: Copied) -> Option<Agreement> {
+        let token = tokens[copied.found?.end];
+        let (candidates, parents) = self.position.candidates()?;
+        let mut scores = vec![0.0; self.header.beam_width];
+        self.position.write_scores(0, &mut scores);
+        let beam_width = self.header.beam_width;
+        let (tokens, group_parents) = (&candidates[..beam_width], &parents[..1]);
+        Some(Candidates { beam_width, scores: &scores, tokens, group_parents }.agreement(token))
     }
 
     /// How a cycle ends that merges its tree with at most `length` tokens of what was said before.
@@ -398,6 +407,11 @@ impl CycleBackend for ReplayCycles {
     fn verify(&mut self, cycle: ReplayCycle, size: usize) -> Result<CycleOutcome> {
         let outcome = self.foresee(&cycle, size).ok_or(Error::NoEpisode)?;
         self.end(outcome)
+    }
+
+    fn agreement(&mut self, _cycle: &ReplayCycle) -> Result<Option<Agreement>> {
+        let place = self.place.ok_or(Error::NoEpisode)?;
+        Ok(self.tree(place).agreement(&self.sequence(place).tokens, self.copied(place)))
     }
 
     fn merge(

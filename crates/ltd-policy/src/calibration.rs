@@ -5,18 +5,20 @@
 //!
 //! ```
 //! use ltd_policy::calibration::Calibration;
+//! use ltd_policy::source::Agreement;
 //!
 //! let calibration = Calibration::default();
 //! // The draft model gives a candidate two thirds.
 //! assert!((calibration.drafted((2f32 / 3.0).ln()) - 0.667).abs() < 0.01);
 //! // Five tokens match: the first that is copied is likelier.
-//! assert!(calibration.copied(5, 1) > 0.8);
-//! assert!(calibration.copied(5, 8) < calibration.copied(5, 7));
+//! let copied = |place| calibration.copied(5, Agreement::First, place);
+//! assert!(copied(1) > 0.8);
+//! assert!(copied(8) < copied(7));
 //! ```
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::source::LONGEST_MATCH;
+use crate::source::{Agreement, LONGEST_MATCH};
 
 /// Scores between which the probability of a draft candidate is interpolated, falling.
 pub const SCORES: [f32; 16] =
@@ -30,9 +32,25 @@ pub const PLACES: usize = 16;
 pub struct Calibration {
     /// Of a candidate of the draft model with each of [`SCORES`]; never rising.
     pub drafted: Vec<f32>,
-    /// Per length of the match, from 1 to [`LONGEST_MATCH`], that the first 1, 2, ... [`PLACES`]
-    /// tokens of a chain are accepted; never rising along a chain.
-    pub copied: Vec<Vec<f32>>,
+    /// Per [`Agreement`], in their order, and length of the match, from 1 to [`LONGEST_MATCH`],
+    /// that the first 1, 2, ... [`PLACES`] tokens of a chain are accepted; never rising along a
+    /// chain.
+    #[serde(deserialize_with = "chains")]
+    pub copied: Vec<Vec<Vec<f32>>>,
+}
+
+/// Reads chains per agreement, and those of packages up to version 5, which are the same for all.
+fn chains<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Vec<Vec<f32>>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected probabilities per agreement, length of the match and place")]
+    enum Chains {
+        PerAgreement(Vec<Vec<Vec<f32>>>),
+        OfAll(Vec<Vec<f32>>),
+    }
+    Ok(match Chains::deserialize(deserializer)? {
+        Chains::PerAgreement(chains) => chains,
+        Chains::OfAll(chains) => vec![chains; Agreement::ALL.len()],
+    })
 }
 
 impl Default for Calibration {
@@ -41,9 +59,10 @@ impl Default for Calibration {
     fn default() -> Self {
         let laplace = |length: usize, place: usize| (length + 1) as f32 / (length + 1 + place) as f32;
         let chain = |length| (1..=PLACES).map(|place| laplace(length, place)).collect();
+        let chains = (1..=LONGEST_MATCH).map(chain).collect();
         Self {
             drafted: SCORES.iter().map(|score| score.exp()).collect(),
-            copied: (1..=LONGEST_MATCH).map(chain).collect(),
+            copied: vec![chains; Agreement::ALL.len()],
         }
     }
 }
@@ -65,12 +84,13 @@ impl Calibration {
     }
 
     /// Probability that the first `place` tokens of a chain are accepted, where `match_length`
-    /// tokens match. Beyond [`PLACES`], each is accepted with the probability of the last there.
+    /// tokens match and the draft model thinks so of the first. Beyond [`PLACES`], each is accepted
+    /// with the probability of the last there.
     ///
     /// # Panics
     /// If nothing matches, or `place` is 0.
-    pub fn copied(&self, match_length: usize, place: usize) -> f32 {
-        let chain = &self.copied[match_length.min(LONGEST_MATCH) - 1];
+    pub fn copied(&self, match_length: usize, agreement: Agreement, place: usize) -> f32 {
+        let chain = &self.copied[agreement as usize][match_length.min(LONGEST_MATCH) - 1];
         let Some(beyond) = place.checked_sub(PLACES).filter(|&beyond| beyond > 0) else {
             return chain[place - 1];
         };
@@ -92,12 +112,21 @@ impl Calibration {
         if let Some(problem) = row(&self.drafted, SCORES.len()) {
             return Some(("drafted".to_owned(), problem));
         }
-        if self.copied.len() != LONGEST_MATCH {
-            let problem = format!("has {} chains, must have {LONGEST_MATCH}", self.copied.len());
+        let agreements = Agreement::ALL.len();
+        if self.copied.len() != agreements {
+            let problem = format!("has {} tables, must have {agreements}", self.copied.len());
             return Some(("copied".to_owned(), problem));
         }
-        let mut chains = self.copied.iter().enumerate();
-        chains.find_map(|(at, chain)| row(chain, PLACES).map(|problem| (format!("copied[{at}]"), problem)))
+        self.copied.iter().enumerate().find_map(|(table, chains)| {
+            if chains.len() != LONGEST_MATCH {
+                let problem = format!("has {} chains, must have {LONGEST_MATCH}", chains.len());
+                return Some((format!("copied[{table}]"), problem));
+            }
+            let mut chains = chains.iter().enumerate();
+            chains.find_map(|(at, chain)| {
+                row(chain, PLACES).map(|problem| (format!("copied[{table}][{at}]"), problem))
+            })
+        })
     }
 }
 
@@ -115,9 +144,11 @@ mod tests {
         assert_eq!(calibration.drafted(-1.0), f32::exp(-1.0));
         assert_eq!(calibration.drafted(-100.0), f32::exp(-12.0));
         // After one match: 2 of 3, then 3 of 4 of these, and so on.
-        assert_eq!(calibration.copied(1, 1), 2.0 / 3.0);
-        assert_eq!(calibration.copied(1, 2), 0.5);
-        assert_eq!(calibration.copied(20, 1), calibration.copied(16, 1));
+        for agreement in Agreement::ALL {
+            assert_eq!(calibration.copied(1, agreement, 1), 2.0 / 3.0);
+            assert_eq!(calibration.copied(1, agreement, 2), 0.5);
+            assert_eq!(calibration.copied(20, agreement, 1), calibration.copied(16, agreement, 1));
+        }
     }
 
     #[test]
@@ -126,7 +157,8 @@ mod tests {
         let falls = |numbers: Vec<f32>| numbers.is_sorted_by(|a, b| a >= b);
         assert!(falls((0..1400).map(|at| calibration.drafted(at as f32 * -0.01)).collect()));
         for length in 1..=LONGEST_MATCH {
-            assert!(falls((1..=40).map(|place| calibration.copied(length, place)).collect()), "{length}");
+            let copied = |place| calibration.copied(length, Agreement::Listed, place);
+            assert!(falls((1..=40).map(copied).collect()), "{length}");
         }
     }
 
@@ -136,14 +168,31 @@ mod tests {
         let mut short = good.clone();
         short.drafted.pop();
         let mut rising = good.clone();
-        rising.copied[3][5] = 0.99;
+        rising.copied[1][3][5] = 0.99;
         let mut improbable = good.clone();
         improbable.drafted[0] = 1.5;
-        let fewer = Calibration { copied: good.copied[1..].to_vec(), ..good };
+        let mut fewer = good.clone();
+        fewer.copied[2].pop();
+        let fewer_tables = Calibration { copied: good.copied[1..].to_vec(), ..good };
         let field = |calibration: &Calibration| calibration.problem().expect("a problem").0;
         assert_eq!(
-            [&short, &rising, &improbable, &fewer].map(field),
-            ["drafted", "copied[3]", "drafted", "copied"]
+            [&short, &rising, &improbable, &fewer, &fewer_tables].map(field),
+            ["drafted", "copied[1][3]", "drafted", "copied[2]", "copied"]
         );
+    }
+
+    #[test]
+    fn chains_that_are_the_same_for_all_agreements_are_read() {
+        let calibration = Calibration::default();
+        let json = |copied: serde_json::Value| {
+            serde_json::from_value::<Calibration>(
+                serde_json::json!({ "drafted": calibration.drafted, "copied": copied }),
+            )
+        };
+        let per_agreement = serde_json::json!(calibration.copied);
+        assert_eq!(json(per_agreement[0].clone()).expect("version 5"), calibration);
+        assert_eq!(json(per_agreement).expect("version 6"), calibration);
+        let error = json(serde_json::json!([0.5])).expect_err("no table").to_string();
+        assert!(error.contains("expected probabilities per agreement"), "{error}");
     }
 }

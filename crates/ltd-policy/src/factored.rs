@@ -7,8 +7,8 @@ use crate::action::{DepthActions, DepthRule, SizeActions, tree_candidates};
 use crate::decider::Evaluator;
 use crate::latency::{LatencyModel, LatencyTable};
 use crate::network::{Frozen, Outputs};
-use crate::observation::{CycleSummary, Sight};
-use crate::source::{DraftSource, Merged, SourceActions, SourceSummary};
+use crate::observation::{CycleSummary, Sight, Source};
+use crate::source::{Agreement, DraftSource, Merged, SourceActions, SourceSummary};
 
 /// Deeper than any draft: a bound on what a file can ask for.
 const DEEPEST: usize = 64;
@@ -182,8 +182,23 @@ struct SourceValues {
     stops: Vec<usize>,
     margin: f64,
     merged_margin: f64,
+    /// Whether the predictor knows what the draft model thinks of a copy.
+    sees_agreement: bool,
+    /// What was known when the source was chosen.
+    before: SourceSummary,
     /// Depth and size of the merged tree that was chosen.
     plan: Option<(usize, usize)>,
+}
+
+/// What ways to go on are worth, in tokens.
+#[derive(Debug, Clone, Copy)]
+struct Worth {
+    /// The best chain.
+    chain: (usize, f64),
+    /// Depth and size of the best merged tree.
+    merged: Option<((usize, usize), f64)>,
+    /// The best tree.
+    tree: f64,
 }
 
 /// A way to end a cycle.
@@ -234,11 +249,13 @@ impl FactoredPolicy {
         let values = SourceValues {
             evaluator: Evaluator::new(&source.predictor),
             stops: trees.stops().collect(),
-            chains,
-            trees,
             margin: source.margin,
             merged_margin: source.merged_margin,
+            sees_agreement: source.predictor.layout().shows(Source::Agreement) && chains.merged.is_some(),
+            before: SourceSummary::default(),
             plan: None,
+            chains,
+            trees,
         };
         Self { source: Some(values), ..self }
     }
@@ -259,28 +276,58 @@ impl FactoredPolicy {
     /// is the tree's. Depth and size of a merged tree are decided here, too.
     pub fn source(&mut self, summary: &SourceSummary) -> DraftSource {
         let Some(values) = &mut self.source else { return DraftSource::Tree };
-        let SourceValues { evaluator, chains, trees, stops, margin, merged_margin, plan } = values;
-        *plan = None;
-        if !chains.asks(summary) {
+        (values.before, values.plan) = (*summary, None);
+        if !values.chains.asks(summary) {
             return DraftSource::Tree;
         }
+        let root_ms = self.latency.root_ms(1, summary.context_length);
+        let Worth { chain, merged, tree } = self.worth(summary, root_ms);
+        let (chain, of_chain) = chain;
+        let of_merged = merged.map_or(f64::NEG_INFINITY, |(_, value)| value);
+        match self.merged_chain() {
+            Some(chain) if of_merged > of_chain.max(tree) => {
+                self.set_plan(merged.map(|(plan, _)| plan));
+                DraftSource::Merged { chain }
+            }
+            _ if of_chain > tree => DraftSource::Copy { chain },
+            _ => DraftSource::Tree,
+        }
+    }
+
+    /// The chain that the tree under way is merged with, now that the draft model has shown what it
+    /// thinks of the first token to copy: `chain`, if it was trained without that. Depth and size
+    /// of a merged tree are decided anew.
+    pub fn merge_with(&mut self, chain: Option<usize>, agreement: Agreement) -> Option<usize> {
+        let Some(values) = self.source.as_ref().filter(|values| values.sees_agreement) else { return chain };
+        let summary = SourceSummary { agreement: Some(agreement), ..values.before };
+        // The root expansion is made, whatever follows.
+        let Worth { merged, tree, .. } = self.worth(&summary, 0.0);
+        let better = merged.filter(|&(_, value)| value > tree);
+        self.set_plan(better.map(|(plan, _)| plan));
+        better.and(self.merged_chain())
+    }
+
+    /// What the ways to go on are worth, less their margins; where nothing matches, no tree is
+    /// merged.
+    fn worth(&mut self, summary: &SourceSummary, root_ms: f64) -> Worth {
+        let values = self.source.as_mut().expect("invariant: asked of one that chooses");
+        let SourceValues { evaluator, chains, trees, stops, margin, merged_margin, .. } = values;
         let (latency, context) = (&self.latency, summary.context_length);
         let expected = evaluator.forward_sequence(summary);
         let (of_chains, of_trees) = expected.split_at(chains.chains.len());
         let (of_trees, of_merged) = of_trees.split_at(trees.output_count());
         let value = |expected: f32, ms: f64| f64::from(expected.max(0.0)) - self.tokens_per_ms * ms;
-        let mut best = (DraftSource::Tree, f64::NEG_INFINITY);
+        let mut worth = Worth { chain: (0, f64::NEG_INFINITY), merged: None, tree: f64::NEG_INFINITY };
         for (&chain, &expected) in chains.chains.iter().zip(of_chains) {
             let copied = if summary.match_length > 0 { chain } else { 0 };
             let expected = if copied > 0 { expected } else { 0.0 };
             let value = value(expected, latency.verify_ms(copied, context)) - *margin;
-            if value > best.1 {
-                best = (DraftSource::Copy { chain }, value);
+            if value > worth.chain.1 {
+                worth.chain = (chain, value);
             }
         }
-        let root_ms = latency.root_ms(1, context);
+        let merged = chains.merged.as_ref().filter(|_| summary.match_length > 0);
         let sizes = &trees.size.sizes;
-        let mut best_tree = f64::NEG_INFINITY;
         for (row, &depth) in stops.iter().enumerate() {
             let asked = (0..=depth).filter(|&depth| trees.depth.rule_at(depth) == DepthRule::Ask).count();
             let levels_ms = latency.levels_ms(0..depth, self.beam_width.min(sizes[sizes.len() - 1]), context);
@@ -290,23 +337,26 @@ impl FactoredPolicy {
                 let at = row * sizes.len() + column;
                 let drafting_ms = root_ms + levels_ms;
                 let ms = drafting_ms + deciding_ms + latency.verify_ms(size.min(candidates), context);
-                best_tree = best_tree.max(value(of_trees[at], ms));
-                let (Some(merged), Some(&expected)) = (&chains.merged, of_merged.get(at)) else { continue };
+                worth.tree = worth.tree.max(value(of_trees[at], ms));
+                let (Some(merged), Some(&expected)) = (merged, of_merged.get(at)) else { continue };
                 let ms = drafting_ms + latency.verify_ms(size.min(candidates + merged.chain), context);
                 let value = value(expected, ms) - *merged_margin;
-                if summary.match_length > 0 && value > best.1 {
-                    best = (DraftSource::Merged { chain: merged.chain }, value);
-                    *plan = Some((depth, size));
+                if worth.merged.is_none_or(|(_, best)| value > best) {
+                    worth.merged = Some(((depth, size), value));
                 }
             }
         }
-        if best.1 <= best_tree {
-            best.0 = DraftSource::Tree;
+        worth
+    }
+
+    fn merged_chain(&self) -> Option<usize> {
+        self.merged().map(|merged| merged.chain)
+    }
+
+    fn set_plan(&mut self, plan: Option<(usize, usize)>) {
+        if let Some(values) = &mut self.source {
+            values.plan = plan;
         }
-        if !matches!(best.0, DraftSource::Merged { .. }) {
-            *plan = None;
-        }
-        best.0
     }
 
     /// The largest size that it may choose.

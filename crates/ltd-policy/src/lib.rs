@@ -55,4 +55,4 @@ pub use package::{
     PolicyEntry, PolicyPackage, SourceChoice, SourceEntry,
 };
 #[doc(no_inline)]
-pub use source::{CopyRule, DraftSource, LONGEST_MATCH, Merged, SourceActions, SourceSummary};
+pub use source::{Agreement, CopyRule, DraftSource, LONGEST_MATCH, Merged, SourceActions, SourceSummary};

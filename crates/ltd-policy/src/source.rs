@@ -43,7 +43,33 @@ pub enum DraftSource {
     },
 }
 
-/// What is known of a sequence before a cycle begins.
+impl DraftSource {
+    /// Tokens that its trees are merged with at most; none if they are not merged.
+    pub fn merged_chain(self) -> Option<usize> {
+        match self {
+            Self::Merged { chain } => Some(chain),
+            Self::Tree | Self::Copy { .. } => None,
+        }
+    }
+}
+
+/// What the draft model thinks of the first token that would be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Agreement {
+    /// It is not among the candidates of the root expansion.
+    Absent,
+    /// It is among them.
+    Listed,
+    /// It is the most probable one.
+    First,
+}
+
+impl Agreement {
+    /// All of them, in their order.
+    pub const ALL: [Self; 3] = [Self::Absent, Self::Listed, Self::First];
+}
+
+/// What is known of a sequence before a cycle begins, or once the root expansion is made.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct SourceSummary {
     /// Tokens whose keys and values the target has cached, `L`.
@@ -64,6 +90,9 @@ pub struct SourceSummary {
     pub copied_lately: f32,
     /// The same of the latest cycles with a tree.
     pub drafted_lately: f32,
+    /// What the draft model thinks of the first token to copy; none before the root expansion, and
+    /// where nothing matches.
+    pub agreement: Option<Agreement>,
 }
 
 /// What a source policy chooses among: the draft model's tree, a chain of tokens to copy, or both

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 
 use ltd_cycle::{Chain, DraftTree, VerificationTree};
-use ltd_policy::Calibration;
+use ltd_policy::{Agreement, Calibration};
 use proptest::prelude::*;
 
 use crate::tree::{ROOT, trees};
@@ -89,7 +89,12 @@ fn the_budget_goes_to_what_is_most_probable() {
     tree.push_level(&[half, half, half, half], &[7, 8, 7, 8]);
     // A chain is right with three quarters, then with two thirds of that.
     let mut calibration = Calibration::default();
-    calibration.copied[1][..3].copy_from_slice(&[0.75, 0.5, 0.25]);
+    let right = |shares: [f32; 3], agreement: Agreement, calibration: &mut Calibration| {
+        calibration.copied[agreement as usize][1][..3].copy_from_slice(&shares);
+    };
+    for agreement in Agreement::ALL {
+        right([0.75, 0.5, 0.25], agreement, &mut calibration);
+    }
     let merge = |tokens: &[u32], size| {
         let verification =
             tree.merge(ROOT, size, &Chain { tokens, match_length: 2, calibration: &calibration });
@@ -106,6 +111,16 @@ fn the_budget_goes_to_what_is_most_probable() {
     // 8 after 5 is of both: 1 - 0.5 / 3 of it.
     assert_eq!(merge(&[5, 8], 2), (vec![5, 8], vec![1, 2]));
     assert_eq!(merge(&[5, 8], 3).0, [5, 7, 8]);
+
+    // What the draft model thinks of the first token decides how far a chain is trusted.
+    let opinions = [5, 6, 9].map(|token| tree.candidates().agreement(token));
+    assert_eq!(opinions, [Agreement::First, Agreement::Listed, Agreement::Absent]);
+    right([0.25, 0.0, 0.0], Agreement::Absent, &mut calibration);
+    let merge = |tokens: &[u32], size| {
+        tree.merge(ROOT, size, &Chain { tokens, match_length: 2, calibration: &calibration }).tokens
+    };
+    assert_eq!(merge(&[9, 9, 9], 2), [ROOT, 5, 9], "0.375, 0.25");
+    assert_eq!(merge(&[6, 9, 9], 3), [ROOT, 6, 9, 9], "0.8125, 0.54, 0.27");
 }
 
 #[test]

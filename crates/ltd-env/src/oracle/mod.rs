@@ -319,7 +319,8 @@ pub fn decide_at_every_position(
         for at in 0..sequence.len() {
             let tree = RecordedTree { header, position: sequence.position(at) };
             controller.begin_cycle();
-            let cycle = tree.draft(controller);
+            let mut cycle = tree.begin(controller.size_limit());
+            tree.draft(controller, &mut cycle);
             controller.verification_size(&cycle.summary());
         }
     }
@@ -353,9 +354,15 @@ pub fn replay_sequence(
             outcome
         } else {
             let tree = RecordedTree { header, position: sequence.position(at) };
-            let cycle = tree.draft(controller);
+            let mut cycle = tree.begin(controller.size_limit());
+            let mut chain = source.merged_chain();
+            let agreement = here.and_then(|copied| tree.agreement(&sequence.tokens, copied));
+            if let Some(agreement) = agreement {
+                chain = controller.merge_with(chain, agreement);
+            }
+            tree.draft(controller, &mut cycle);
             let size = controller.verification_size(&cycle.summary());
-            let outcome = if let (DraftSource::Merged { chain }, Some(copied)) = (source, here) {
+            let outcome = if let (Some(chain), Some(copied)) = (chain, here) {
                 let calibration = controller.calibration();
                 let with = (copied, chain);
                 tree.merge(&cycle, &sequence.tokens, costs, unread, size, with, &calibration)?

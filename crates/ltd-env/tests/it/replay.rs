@@ -1,5 +1,6 @@
 //! Recorded cycles are the live ones.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use ltd_env::{
     SizeEnv, SourceEnv,
 };
 use ltd_policy::{
-    Calibration, CopyRule, DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, Merged,
-    ObservationLayout, PolicyKind, SizeActions, SourceActions, Surface,
+    Agreement, Calibration, CopyRule, CycleSummary, DecisionCost, DepthActions, DraftSource, GridPoint,
+    LatencyIdentity, LatencyTable, Merged, ObservationLayout, PolicyKind, SizeActions, SourceActions,
+    SourceSummary, Surface,
 };
 
 use crate::live::{choose, cycles, engine, prompts};
@@ -150,7 +152,10 @@ fn the_same_sources_meet_the_same_cycles() {
     let copying = || -> Box<dyn Controller> { Box::new(Copying { rule, merged: None, trees }) };
     let merging =
         || -> Box<dyn Controller> { Box::new(Copying { rule, merged: Some(Calibration::default()), trees }) };
-    for counterpart in [&copying as &dyn Fn() -> Box<dyn Controller>, &merging] {
+    let asked = || -> Box<dyn Controller> {
+        Box::new(Asked { calibration: Calibration::default(), depth: 0, told: [0; 3] })
+    };
+    for counterpart in [&copying as &dyn Fn() -> Box<dyn Controller>, &merging, &asked] {
         let meter = || RewardMeter::new(Reward::Gain);
         let live = cycles(&engine, &Sampler::greedy());
         let mut live = SizeEnv::new(live, counterpart(), sizes.clone(), layout.clone(), meter());
@@ -170,7 +175,58 @@ fn whole_answers_with_copies_replay_as_they_are_decoded() {
     let calibration = ltd_env::calibrate(&trace, &Interrupt::default()).expect("a calibration");
     assert_eq!(calibration.problem(), None);
     decodes_as_replayed(&engine, &trace, &mut Copying { rule, merged: None, trees });
-    decodes_as_replayed(&engine, &trace, &mut Copying { rule, merged: Some(calibration), trees });
+    decodes_as_replayed(&engine, &trace, &mut Copying { rule, merged: Some(calibration.clone()), trees });
+    let mut asked = Asked { calibration, depth: 0, told: [0; 3] };
+    decodes_as_replayed(&engine, &trace, &mut asked);
+    assert!(asked.told.iter().filter(|&&times| times > 0).count() > 1, "{:?}", asked.told);
+}
+
+/// Merges where the head lists the first token to copy, drafts deeper where it does not.
+struct Asked {
+    calibration: Calibration,
+    depth: usize,
+    /// How often it was told of each agreement.
+    told: [usize; 3],
+}
+
+impl Controller for Asked {
+    fn begin_cycle(&mut self) {
+        self.depth = 1;
+    }
+
+    fn chooses_source(&self) -> bool {
+        true
+    }
+
+    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        if summary.context_length.is_multiple_of(2) {
+            DraftSource::Merged { chain: 4 }
+        } else {
+            DraftSource::Tree
+        }
+    }
+
+    fn merge_with(&mut self, chain: Option<usize>, agreement: Agreement) -> Option<usize> {
+        self.told[agreement as usize] += 1;
+        self.depth = 2 - agreement as usize;
+        match agreement {
+            Agreement::Absent => None,
+            Agreement::Listed => Some(7),
+            Agreement::First => chain,
+        }
+    }
+
+    fn calibration(&self) -> Cow<'_, Calibration> {
+        Cow::Borrowed(&self.calibration)
+    }
+
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        summary.draft_depth < self.depth
+    }
+
+    fn verification_size(&mut self, _summary: &CycleSummary) -> usize {
+        9
+    }
 }
 
 /// Decodes the prompts of a trace as a replay of it says.

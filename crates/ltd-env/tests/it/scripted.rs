@@ -8,8 +8,8 @@ use ltd_env::{
     Step,
 };
 use ltd_policy::{
-    Calibration, CycleSummary, DepthActions, DraftSource, ObservationLayout, SizeActions, SourceActions,
-    SourceSummary,
+    Agreement, Calibration, CycleSummary, DepthActions, DraftSource, ObservationLayout, SizeActions,
+    SourceActions, SourceSummary,
 };
 
 const WIDTH: usize = 2;
@@ -66,6 +66,10 @@ impl CycleBackend for Script {
         cycle.depth += 1;
         cycle.scores.extend([-(cycle.number as f32); WIDTH * WIDTH]);
         Ok(())
+    }
+
+    fn agreement(&mut self, _cycle: &ScriptedCycle) -> Result<Option<Agreement>> {
+        Ok(None)
     }
 
     fn verify(&mut self, cycle: ScriptedCycle, size: usize) -> Result<CycleOutcome> {

@@ -77,11 +77,14 @@ pub enum Source {
     /// match and whether there is one, occurrences, the share of them that agree, distance, whether
     /// it is in the prompt, unread tokens, what copies and trees yielded lately, `L`.
     Sequence,
+    /// What the draft model thinks of the first token to copy ([`Agreement`]), three numbers, of
+    /// which one is 1; all are 0 before the root expansion.
+    Agreement,
 }
 
 impl Source {
     fn sight(self) -> Sight {
-        if self == Self::Sequence { Sight::Sequence } else { Sight::Tree }
+        if matches!(self, Self::Sequence | Self::Agreement) { Sight::Sequence } else { Sight::Tree }
     }
 
     /// Whether a segment of this source holds one number, repeated.
@@ -100,6 +103,7 @@ impl Source {
             }
             Self::ContextLength | Self::DraftDepth => Some(1),
             Self::Sequence => Some(sequence::NUMBERS),
+            Self::Agreement => Some(sequence::AGREEMENTS),
         }
     }
 }
@@ -233,7 +237,7 @@ impl ObservationLayout {
                 Source::AllScores => write_padded(summary.scores, segment.scale, target),
                 Source::ContextLength => target.fill(summary.context_length as f32 * segment.scale),
                 Source::DraftDepth => target.fill(summary.draft_depth as f32 * segment.scale),
-                Source::Sequence => unreachable!("a layout of trees has none"),
+                Source::Sequence | Source::Agreement => unreachable!("a layout of trees has none"),
             }
         }
         if levels_wanted {
@@ -249,11 +253,18 @@ impl ObservationLayout {
         assert_eq!(observation.len(), self.len(), "observation buffer");
         assert_eq!(self.sight(), Some(Sight::Sequence), "a layout of what is known before a cycle");
         for segment in &self.segments {
-            let (numbers, padding) =
-                observation[segment.offset..][..segment.length].split_at_mut(sequence::NUMBERS);
-            numbers.copy_from_slice(&sequence::numbers(summary).map(|number| number * segment.scale));
-            padding.fill(0.0);
+            let target = &mut observation[segment.offset..][..segment.length];
+            if segment.source == Source::Agreement {
+                write_padded(&sequence::agreement(summary), segment.scale, target);
+            } else {
+                write_padded(&sequence::numbers(summary), segment.scale, target);
+            }
         }
+    }
+
+    /// Whether some of its numbers come from there.
+    pub fn shows(&self, source: Source) -> bool {
+        self.segments.iter().any(|segment| segment.source == source)
     }
 
     /// What the layout shows; `None` if it mixes both.

@@ -1,9 +1,11 @@
 //! What is known of a sequence before a cycle, as numbers that a network can read.
 
-use crate::source::{LONGEST_MATCH, SourceSummary};
+use crate::source::{Agreement, LONGEST_MATCH, SourceSummary};
 
 /// Numbers per sequence.
 pub(super) const NUMBERS: usize = 10;
+/// Numbers for what the draft model thinks of a copy.
+pub(super) const AGREEMENTS: usize = Agreement::ALL.len();
 /// Tokens that a cycle accepts often.
 const USUAL_YIELD: f32 = 8.0;
 
@@ -23,4 +25,9 @@ pub(super) fn numbers(summary: &SourceSummary) -> [f32; NUMBERS] {
         summary.drafted_lately / USUAL_YIELD,
         summary.context_length as f32 / 1000.0,
     ]
+}
+
+/// 1 for what the draft model thinks, 0 for all else, and as long as it is not known.
+pub(super) fn agreement(summary: &SourceSummary) -> [f32; AGREEMENTS] {
+    Agreement::ALL.map(|agreement| f32::from(u8::from(summary.agreement == Some(agreement))))
 }

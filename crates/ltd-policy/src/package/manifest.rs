@@ -208,10 +208,10 @@ pub enum ChoiceEntry {
 }
 
 impl Manifest {
-    /// Version that this program writes. It also reads version 4, which did not know merged trees,
-    /// 3, which knew trees only, 2, which did not say how tokens were chosen, and 1, which knew
-    /// pairs only.
-    pub const VERSION: u32 = 5;
+    /// Version that this program writes. It also reads version 5, whose calibration did not know
+    /// what the draft model thinks of a copy, 4, which did not know merged trees, 3, which knew
+    /// trees only, 2, which did not say how tokens were chosen, and 1, which knew pairs only.
+    pub const VERSION: u32 = 6;
 
     /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without
     /// hashes).
@@ -223,8 +223,8 @@ impl Manifest {
         let found = object.get("format_version").cloned().unwrap_or_default();
         match serde_json::from_value::<u32>(found).map_err(json)? {
             Self::VERSION => {}
-            // What is new in versions 3 to 5 may be missing.
-            2..=4 => _ = object.insert("format_version".to_owned(), json!(Self::VERSION)),
+            // What is new in versions 3 to 6 may be missing.
+            2..=5 => _ = object.insert("format_version".to_owned(), json!(Self::VERSION)),
             1 => object = from_version_1(object),
             found => {
                 let expected = format!("1 to {}", Self::VERSION);

@@ -1,7 +1,8 @@
 use ltd_policy::{
-    Calibration, CycleSummary, DepthActions, DepthRule, DraftSource, FactoredActions, FactoredPolicy,
-    FactoredRule, FactoredSource, FrozenPredictor, FrozenSourcePredictor, LatencyTable, Linear, Merged, Mlp,
-    ObservationLayout, PolicyKind, SizeActions, SourceActions, SourceOutcomes, SourceSummary,
+    Agreement, Calibration, CycleSummary, DepthActions, DepthRule, DraftSource, FactoredActions,
+    FactoredPolicy, FactoredRule, FactoredSource, FrozenPredictor, FrozenSourcePredictor, LatencyTable,
+    Linear, Merged, Mlp, ObservationLayout, PolicyKind, SizeActions, SourceActions, SourceOutcomes,
+    SourceSummary,
 };
 use proptest::prelude::*;
 
@@ -238,5 +239,55 @@ proptest! {
             let plans = ways.iter().filter(|(_, _, value)| *value > best - 1e-4);
             prop_assert!(plans.into_iter().any(|(_, plan, _)| *plan == Some(drafted)), "{:?}", drafted);
         }
+        // Asked again, whatever was chosen: a tree or a merged one, as they were worth before.
+        let again = [None, Some(6)].map(|chain| policy.merge_with(chain, Agreement::First));
+        let [tree, merged] = [DraftSource::Tree, DraftSource::Merged { chain: 6 }].map(worth);
+        if of_merged.is_none() {
+            prop_assert_eq!(again, [None, Some(6)], "nothing is known that could change it");
+        } else if (merged - tree).abs() > 1e-4 {
+            prop_assert_eq!(again, [Some(6).filter(|_| merged > tree); 2]);
+        }
     }
+}
+
+#[test]
+fn what_the_draft_model_thinks_of_a_copy_decides_how_deep_a_merged_tree_is() {
+    let trees = factored_actions();
+    let merged = Some(Merged { chain: 6, calibration: Calibration::default() });
+    let outcomes = SourceOutcomes { source: SourceActions { chains: vec![4], merged }, trees: trees.clone() };
+    let layout = ObservationLayout::sequence(3, 4);
+    // Of merged trees, the first (no level) accepts 9 where the head agrees, the last (all levels)
+    // where it does not.
+    let (inputs, outputs) = (layout.len(), 1 + 2 * 15);
+    let mut weight = vec![0.0; inputs * outputs];
+    let agreement = inputs - Agreement::ALL.len();
+    weight[(1 + 15) * inputs + agreement + Agreement::First as usize] = 9.0;
+    weight[(1 + 15 + 14) * inputs + agreement + Agreement::Absent as usize] = 9.0;
+    let linear = Linear { weight, bias: vec![0.0; outputs], inputs };
+    let predictor = FrozenSourcePredictor::new(layout, outcomes, Mlp::new(&[linear]), Vec::new());
+    let table = latency_table(1.0, 0.1);
+    let source = FactoredSource { predictor, margin: 0.0, merged_margin: 0.0 };
+    let policy = FactoredPolicy::new(&constant_predictor(trees.clone(), vec![0.0; 15]), &table, worth(100.0));
+    let summary = SourceSummary { context_length: 100, match_length: 3, ..SourceSummary::default() };
+    let drafted = |agreement| {
+        let mut policy = policy.clone().with_source(&source);
+        policy.begin_cycle();
+        policy.source(&summary);
+        let chain = policy.merge_with(None, agreement);
+        chain.map(|_| drafted_and_verified(&mut policy, &scores(), 6, 100))
+    };
+    let (stops, sizes) = (trees.stops().collect::<Vec<_>>(), &trees.size.sizes);
+    assert_eq!(drafted(Agreement::First), Some((stops[0], sizes[0])));
+    assert_eq!(drafted(Agreement::Absent), Some((stops[4], sizes[2])));
+
+    // A network that does not see it is not asked again.
+    let layout = ObservationLayout { version: 1, ..ObservationLayout::sequence(3, 4) };
+    let layout = ObservationLayout { segments: layout.segments[..1].to_vec(), ..layout };
+    let bias = vec![1.0; outputs];
+    let linear = Linear { weight: vec![0.0; layout.len() * outputs], bias, inputs: layout.len() };
+    let outcomes = source.predictor.actions().clone();
+    let predictor = FrozenSourcePredictor::new(layout, outcomes, Mlp::new(&[linear]), Vec::new());
+    let mut policy = policy.with_source(&FactoredSource { predictor, ..source });
+    policy.source(&summary);
+    assert_eq!([None, Some(5)].map(|chain| policy.merge_with(chain, Agreement::First)), [None, Some(5)]);
 }

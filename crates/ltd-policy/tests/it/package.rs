@@ -130,9 +130,9 @@ fn a_changed_file_is_refused() {
 fn broken_packages_are_refused_with_what_is_wrong() {
     for (from, to, message) in [
         (
-            r#""format_version": 5"#,
             r#""format_version": 6"#,
-            "format version 6, this program reads version 1 to 5",
+            r#""format_version": 7"#,
+            "format version 7, this program reads version 1 to 6",
         ),
         (
             r#""fallback": null"#,

@@ -58,7 +58,8 @@ impl<'t> Walks<'t> {
         Ok(Self { trace, places })
     }
 
-    /// What each chain, each tree and each merged tree would have accepted at the places.
+    /// What each chain, each tree and each merged tree would have accepted at the places: twice,
+    /// before the root expansion and, where the draft model's opinion of a copy is known, after it.
     pub(super) fn samples(
         &self,
         layout: &ObservationLayout,
@@ -72,9 +73,19 @@ impl<'t> Walks<'t> {
             Some(merged) => self.merged(merged, &stops, trees.size.largest(), &copied, interrupt)?,
             None => HashMap::new(),
         };
-        let mut observations = Array2::zeros((self.places.len(), layout.len()));
-        let mut accepted = Array2::zeros((self.places.len(), ltd_policy::Outputs::output_count(outcomes)));
-        for (row, (number, summary)) in self.places.iter().enumerate() {
+        let header = &self.trace.header;
+        let merging = self.places.iter().filter(|_| source.merged.is_some());
+        let expanded = merging.filter_map(|&(number, summary)| {
+            let sequence = &self.trace.sequences[number];
+            let at = summary.context_length - sequence.prompt_len;
+            let tree = RecordedTree { header, position: sequence.position(at) };
+            let agreement = Some(tree.agreement(&sequence.tokens, copied[number][at])?);
+            Some((number, SourceSummary { agreement, ..summary }))
+        });
+        let places: Vec<_> = self.places.iter().copied().chain(expanded).collect();
+        let mut observations = Array2::zeros((places.len(), layout.len()));
+        let mut accepted = Array2::zeros((places.len(), ltd_policy::Outputs::output_count(outcomes)));
+        for (row, (number, summary)) in places.iter().enumerate() {
             let mut observation = observations.row_mut(row);
             let observation = observation.as_slice_mut().expect("invariant: a row is contiguous");
             layout.write_sequence_into(summary, observation);
