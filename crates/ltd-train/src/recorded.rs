@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ltd_engine::Static;
-use ltd_env::oracle::{self, Choices, Constant, Copies, CopyConstant, Sources};
+use ltd_env::oracle::{self, Choices, Constant, Copies, CopyConstant, Horizon, Sources};
 use ltd_env::trace::{Trace, TracedSequence};
 use ltd_env::{Costs, Interrupt, Scatter, calibrate};
 use ltd_policy::{Calibration, LatencyTable};
@@ -162,8 +162,14 @@ impl Recorded {
         chains.dedup();
         let sources = Sources { trees, chains };
         let copies = Copies::of(&self.held_out);
-        let clairvoyant =
-            oracle::clairvoyant_source(&self.held_out, &self.costs, &sources, &copies, interrupt)?;
+        let clairvoyant = oracle::clairvoyant_source(
+            &self.held_out,
+            &self.costs,
+            &sources,
+            &copies,
+            Horizon::Sequence,
+            interrupt,
+        )?;
         let measured = self.measure(contenders)?;
         let prediction = |measured: Measurement| {
             let reached = measured.total().tokens_per_second();

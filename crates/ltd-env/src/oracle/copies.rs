@@ -120,9 +120,19 @@ pub struct Sources {
     pub chains: Vec<usize>,
 }
 
+/// What a choice with foresight looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Horizon {
+    /// All cycles to come: what a choice costs later ones, and where it leads.
+    Sequence,
+    /// The cycle alone, as one whose episodes are cycles.
+    Cycle,
+}
+
 /// Throughput of the best choice of source, and of its depth, size or chain, at every position,
 /// with knowledge of the whole continuation, as [`super::clairvoyant`]. The draft pays for reading
-/// what the cycle before accepted, not for what was copied before that: nothing is faster.
+/// what the cycle before accepted, not for what was copied before that: with the horizon of the
+/// sequence, nothing is faster.
 ///
 /// # Panics
 /// If there is nothing to choose from.
@@ -131,16 +141,28 @@ pub fn clairvoyant_source(
     costs: &Costs,
     sources: &Sources,
     copies: &Copies,
+    horizon: Horizon,
     interrupt: &Interrupt,
 ) -> Result<f64> {
     let costs = &costs.without_decisions();
     let expansions = Expansions::of_sizes(trace, &sources.trees.sizes, interrupt)?;
     super::highest_ratio(trace, interrupt, |number, lambda| {
-        best_path(trace, number, &expansions, costs, sources, &copies.sequences[number], lambda)
+        best_path(trace, number, &expansions, costs, sources, &copies.sequences[number], horizon, lambda)
     })
 }
 
-/// The way through a sequence with the largest `tokens - lambda * seconds`.
+/// What a choice comes to.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// Its cycle.
+    cycle: Sums,
+    /// The cycle and all after it.
+    all: Sums,
+}
+
+/// The way through a sequence with the largest `tokens - lambda * seconds` within the horizon of
+/// each choice.
+#[expect(clippy::too_many_arguments, reason = "a sequence and all that is known of it")]
 fn best_path(
     trace: &Trace,
     number: usize,
@@ -148,23 +170,30 @@ fn best_path(
     costs: &Costs,
     sources: &Sources,
     copied: &[Copied],
+    horizon: Horizon,
     lambda: f64,
 ) -> Sums {
     let sequence = &trace.sequences[number];
     let n = sequence.len();
-    let gain = |sums: &Sums| sums.tokens - lambda * sums.seconds;
-    let better = |a: Sums, b: Sums| if gain(&b) > gain(&a) { b } else { a };
+    let gain = |way: &Way| {
+        let Sums { tokens, seconds } = if horizon == Horizon::Sequence { way.all } else { way.cycle };
+        tokens - lambda * seconds
+    };
+    let better = |a: Way, b: Way| if gain(&b) > gain(&a) { b } else { a };
     // From each position on, if the cycle there has a tree, as if the draft had to read one row,
     // and if it copies. There is nothing behind the end.
-    let mut ahead: Vec<[Option<Sums>; 2]> = vec![[None; 2]; n];
-    let after = |ahead: &[[Option<Sums>; 2]], at: usize, here: Sums| {
-        let tokens = here.tokens as usize;
+    let mut ahead: Vec<[Option<Way>; 2]> = vec![[None; 2]; n];
+    let after = |ahead: &[[Option<Way>; 2]], at: usize, cycle: Sums| {
+        let tokens = cycle.tokens as usize;
         let next = at + tokens;
-        let Some([tree, copy]) = ahead.get(next) else { return here };
-        let rows = || super::further_rows_seconds(sequence, costs, next, tokens);
-        let tree = tree.map(|sums| sums + Sums { tokens: 0.0, seconds: rows() });
+        let Some([tree, copy]) = ahead.get(next) else { return Way { cycle, all: cycle } };
+        let tree = tree.map(|Way { cycle, all }| {
+            let seconds = super::further_rows_seconds(sequence, costs, next, tokens);
+            let reading = Sums { tokens: 0.0, seconds };
+            Way { cycle: cycle + reading, all: all + reading }
+        });
         let rest = tree.into_iter().chain(*copy).reduce(better);
-        here + rest.expect("invariant: there is a choice at every position")
+        Way { cycle, all: cycle + rest.expect("invariant: there is a choice at every position").all }
     };
     for at in (0..n).rev() {
         let trees = sources.trees.pairs().map(|(depth, size)| {
@@ -179,7 +208,7 @@ fn best_path(
         ahead[at] = [tree, chains.reduce(better)];
     }
     let first = ahead.first().into_iter().flatten().copied().flatten();
-    first.reduce(better).unwrap_or_default()
+    first.reduce(better).map_or(Sums::default(), |way| way.all)
 }
 
 /// The share of a trace's tokens that are in a loop: in [`LOOP`] tokens or more that the answer has

@@ -1,7 +1,7 @@
 //! What is possible on a trace.
 
 use ltd_cycle::{Controller, Copying, CycleStats, Static, WholeBeam};
-use ltd_env::oracle::{self, Choices, Constant, Copies, Sources};
+use ltd_env::oracle::{self, Choices, Constant, Copies, Horizon, Sources};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Cycle, Interrupt, RecordedTree, calibrate};
 use ltd_policy::{CopyRule, CycleSummary, tree_candidates};
@@ -169,7 +169,13 @@ fn foresight_of_the_source_is_above_that_of_trees() {
     let (copies, never) = (Copies::of(&trace), &Interrupt::default());
     let foresight = |trees: &Choices, chains: &[usize]| {
         let sources = Sources { trees: trees.clone(), chains: chains.to_vec() };
-        oracle::clairvoyant_source(&trace, &costs, &sources, &copies, never).expect("not interrupted")
+        let of = |horizon| {
+            oracle::clairvoyant_source(&trace, &costs, &sources, &copies, horizon, never)
+                .expect("not interrupted")
+        };
+        let (whole, cycles) = (of(Horizon::Sequence), of(Horizon::Cycle));
+        assert!(cycles <= whole * (1.0 + 1e-9), "{cycles} is above {whole}");
+        whole
     };
     let of_trees = oracle::clairvoyant(&trace, &costs, &trees, never).expect("not interrupted");
     assert!((foresight(&trees, &[]) / of_trees - 1.0).abs() < 1e-6);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ltd_console::{note, print_result};
 use ltd_cycle::{Controller, CycleStats, Learned};
-use ltd_env::oracle::{self, Choices, Constant, Copies, Sources};
+use ltd_env::oracle::{self, Choices, Constant, Copies, Horizon, Sources};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, calibrate};
 use ltd_policy::{Conditions, LatencyTable, PolicyPackage, check_output_file, json_text};
@@ -63,6 +63,8 @@ struct Report {
     clairvoyant_source: f64,
     /// Foresight of the source, of a tree's depth and size, and of a chain's length.
     clairvoyant_copies: f64,
+    /// The same, where each choice looks at its own cycle only.
+    clairvoyant_cycles: f64,
     best_constant: Setting,
     best_copy_rule: CopyRule,
     /// The same, with merged trees where less matches; null where the trace lacks the candidates'
@@ -273,15 +275,19 @@ fn report(
     } else {
         None
     };
-    let foresight = |sources: &Sources| oracle::clairvoyant_source(trace, costs, sources, &copies, interrupt);
+    let foresight = |sources: &Sources, horizon| {
+        oracle::clairvoyant_source(trace, costs, sources, &copies, horizon, interrupt)
+    };
     let of_rule = Sources {
         trees: Choices { depths: vec![rule.constant.depth], sizes: vec![rule.constant.size] },
         chains: vec![rule.rule.chain],
     };
-    let clairvoyant_source = foresight(&of_rule)?;
+    let clairvoyant_source = foresight(&of_rule, Horizon::Sequence)?;
     // A chain of no tokens is plain decoding.
     let chains = std::iter::once(0).chain(choices.sizes.iter().copied()).collect();
-    let clairvoyant_copies = foresight(&Sources { trees: choices.clone(), chains })?;
+    let all = Sources { trees: choices.clone(), chains };
+    let clairvoyant_copies = foresight(&all, Horizon::Sequence)?;
+    let clairvoyant_cycles = foresight(&all, Horizon::Cycle)?;
     let mut policies = Vec::new();
     for (name, policy) in learned {
         let parts = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()))?;
@@ -317,6 +323,7 @@ fn report(
         best_constant: best,
         clairvoyant_source,
         clairvoyant_copies,
+        clairvoyant_cycles,
         best_copy_rule: rule.into(),
         best_merged_rule: merged.map(MergedRule::from),
         best_whole_beam: best_whole_beam.into(),
@@ -376,6 +383,7 @@ mod tests {
             best_whole_beam: oracle::best(&constants).into(),
             clairvoyant_source: 1.0,
             clairvoyant_copies: 1.0,
+            clairvoyant_cycles: 1.0,
             best_copy_rule: oracle::CopyConstant {
                 rule: ltd_policy::CopyRule { match_length: 1, chain: 1 },
                 constant: oracle::best(&constants),

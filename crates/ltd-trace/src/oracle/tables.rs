@@ -57,6 +57,7 @@ fn figures(report: &Report) -> String {
         row("foresight of the depth", report.clairvoyant_depth),
         row("foresight of both", report.clairvoyant),
         row("foresight of whether to copy, by the rule's settings", report.clairvoyant_source),
+        row("foresight of all three, of each cycle for itself", report.clairvoyant_cycles),
         row("foresight of all three", report.clairvoyant_copies),
     ];
     lines.extend(report.policies.iter().map(|replay| {
