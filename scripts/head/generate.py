@@ -36,8 +36,9 @@ from target import Batch, Request, Target, add_target_arguments, load_target
 
 # What an item's random numbers are for; each purpose has its own stream.
 QUESTION_DRAWS, ANSWER_DRAWS, SAMPLED_OR_NOT = range(3)
-# Items whose conversations are stored at once, and after how many of them without a conversation there will be none.
-SHARD_ITEMS = 128
+# Items whose conversations are stored at once.
+SHARD_ITEMS = 32
+# Items without any conversation after which the run gives up.
 HOPELESS_ITEMS = 512
 # Tokens that a chat template puts between a question and its answer.
 TEMPLATE_ROOM = 16
@@ -88,7 +89,7 @@ class Exclusions:
                 self.questions.update(map(normalised, load_questions(path)))
 
 
-class Conversations:
+class Items:
     """What becomes of items: each has a question to complete and then, if that is fit, an answer to give."""
 
     def __init__(self, target: Target, exclusions: Exclusions, settings: Settings):
@@ -127,7 +128,7 @@ class Conversations:
         return Request(prompt, self._temperature(item), draws(settings.seed, item, ANSWER_DRAWS, settings.max_answer))
 
     def take(self, items: range) -> list[Conversation] | None:
-        """The conversations of items, once all are finished, without those that an earlier item has begun alike."""
+        """The conversations of items, once all are finished, without those whose prompt an earlier item has."""
         if not all(item in self.finished for item in items):
             return None
         shard = []
@@ -190,27 +191,27 @@ def generate(
     if batch < 1:
         raise InputError(f"--batch: expected a positive number, found {batch}")
     open_folder(out, settings.manifest(target))
-    made = Conversations(target, Exclusions(exclude), settings)
+    items = Items(target, Exclusions(exclude), settings)
     progress = Progress()
     for end, shard in read_shards(out):
         progress.add(end, shard)
-        made.seen.update(conversation.prompt for conversation in shard)
+        items.seen.update(conversation.prompt for conversation in shard)
     started, before, first = time.monotonic(), progress.answer_tokens, progress.next_item
     room = settings.max_question + settings.max_answer + TEMPLATE_ROOM
-    work = Batch(target, made.eos, batch, room, made.follow)
+    work = Batch(target, items.eos, batch, room, items.follow)
     next_item = first
     while progress.answer_tokens < tokens:
-        # Answers that wait come before questions.
+        # No question is begun while enough texts wait.
         while len(work.waiting) < work.places():
-            work.add(next_item, made.question(next_item))
+            work.add(next_item, items.question(next_item))
             next_item += 1
         work.step()
-        items = range(progress.next_item, progress.next_item + shard_items)
-        shard = made.take(items)
+        end = progress.next_item + shard_items
+        shard = items.take(range(progress.next_item, end))
         if shard is None:
             continue
-        write_shard(out, items.start, items.stop, shard, target.config.vocabulary)
-        progress.add(items.stop, shard)
+        write_shard(out, progress.next_item, end, shard, target.config.vocabulary)
+        progress.add(end, shard)
         if not progress.conversations and progress.next_item - first >= HOPELESS_ITEMS:
             raise InputError(
                 f"{target.folder}: none of {HOPELESS_ITEMS} items had a fit question: --max-question too low?"
@@ -224,7 +225,7 @@ def generate(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], epilog="See docs/head.md.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the conversations; made or continued")
-    parser.add_argument("--tokens", type=int, required=True, help="answer tokens to generate in all")
+    parser.add_argument("--tokens", type=int, required=True, help="answer tokens to generate in all, or a few more")
     parser.add_argument("--seed", type=int, default=1, help="seed of all random numbers (default %(default)s)")
     parser.add_argument(
         "--sampled-share",

@@ -195,6 +195,13 @@ class GeneratorTest(TinyPair):
         for name in names:
             self.assertEqual((whole / name).read_bytes(), (stopped / name).read_bytes(), name)
 
+    def test_what_becomes_of_an_item_does_not_depend_on_those_beside_it(self):
+        few, many = (self.generate(f"batch {batch}", tokens=600, batch=batch) for batch in (3, 16))
+        names = sorted(path.name for path in few.glob("*.safetensors"))
+        self.assertEqual(names, sorted(path.name for path in many.glob("*.safetensors")))
+        for name in names:
+            self.assertEqual((few / name).read_bytes(), (many / name).read_bytes(), name)
+
     def test_other_settings_do_not_continue_a_folder(self):
         self.generate(tokens=100)
         with self.assertRaisesRegex(InputError, "seed is 3, now 4"):

@@ -35,17 +35,6 @@ pub struct Chain<'c> {
 }
 
 impl Candidates<'_> {
-    /// What the draft model thinks of a token after the root.
-    pub fn agreement(&self, token: u32) -> Agreement {
-        match self.along(&[token]).first() {
-            None => Agreement::Absent,
-            Some(&at) if self.scores[..self.beam_width].iter().all(|score| *score <= self.scores[at]) => {
-                Agreement::First
-            }
-            Some(_) => Agreement::Listed,
-        }
-    }
-
     /// Flat indices of the candidates along a text that goes on from the root, as far as the tree
     /// has it.
     pub fn along(&self, text: &[u32]) -> Vec<usize> {
@@ -99,7 +88,8 @@ impl Candidates<'_> {
     fn worth(&self, chain: &Chain) -> (Vec<f32>, Vec<usize>) {
         let Chain { tokens, match_length, calibration } = *chain;
         let shared = self.along(tokens);
-        let agreement = tokens.first().map_or(Agreement::Absent, |&token| self.agreement(token));
+        let after_root = &self.tokens[..self.beam_width];
+        let agreement = tokens.first().map_or(Agreement::Absent, |&token| Agreement::of(token, after_root));
         // Probability of the chain as far as place `n`, if the draft model is not asked.
         let copied =
             |place: usize| if place == 0 { 1.0 } else { calibration.copied(match_length, agreement, place) };

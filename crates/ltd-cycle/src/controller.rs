@@ -31,9 +31,10 @@ pub trait Controller {
         DraftSource::Tree
     }
 
-    /// The chain that a cycle's tree is merged with, none for a tree alone, now that the root
-    /// expansion shows what the draft model thinks of the first token to copy. Before it was
-    /// `chain`. Asked where something can be copied, of one that chooses.
+    /// The chain that a cycle's tree is merged with, none for a tree alone: `chain` until now. The
+    /// root expansion has shown what the draft model thinks of the first token to copy. Asked of
+    /// one that chooses, in cycles with a tree, where something can be copied; not on recordings
+    /// without the candidates' tokens.
     fn merge_with(&mut self, chain: Option<usize>, _agreement: Agreement) -> Option<usize> {
         chain
     }

@@ -313,7 +313,7 @@ impl Engine {
                 let mut chain = source.merged_chain();
                 if match_length > 0 {
                     let start = Instant::now();
-                    if let Some(agreement) = self.agreement(session, &cycle) {
+                    if let Some(agreement) = self.agreement(session, &cycle)? {
                         chain = controller.merge_with(chain, agreement);
                     }
                     cycle.add_policy_time(start.elapsed());
@@ -334,15 +334,13 @@ impl Engine {
         Ok((outcome, tree))
     }
 
-    /// What the draft model of a cycle thinks of the first token that would be copied; none where
-    /// nothing would. The text of the session is remembered if a controller that chooses has asked
-    /// for a [summary](Engine::source_summary).
-    ///
-    /// # Panics
-    /// If the session is not that of the cycle.
-    pub fn agreement(&self, session: &mut Session, cycle: &CycleState) -> Option<Agreement> {
-        let token = *session.recall().chain(1).first()?;
-        Some(cycle.tree().candidates().agreement(token))
+    /// What the draft model thinks of the first token that would be copied, once the root expansion
+    /// of a cycle is made; none where nothing would.
+    pub fn agreement(&self, session: &mut Session, cycle: &CycleState) -> Result<Option<Agreement>> {
+        session.check_cycle(self.identity, cycle.identity)?;
+        let after_root = &cycle.tree().tokens()[..cycle.tree().beam_width()];
+        let chain = session.recall().chain(1);
+        Ok(chain.first().map(|&token| Agreement::of(token, after_root)))
     }
 
     /// What a controller drafts from, the length of the match that it saw, and how long it took.

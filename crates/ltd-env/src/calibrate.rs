@@ -50,8 +50,8 @@ pub fn calibrate(trace: &Trace, interrupt: &Interrupt) -> Result<Calibration> {
     }
     let drafted =
         drafted.iter().zip(&assumed.drafted).map(|(count, &assumed)| (count.share(assumed), count.all));
-    // What is assumed of an agreement is what is known of all.
-    let any = Agreement::First as usize;
+    // What is assumed of an agreement is what is known of all three; of these, the same.
+    let assumed_copies = &assumed.copied[0];
     let of_all = |at: usize| {
         let mut sums = [Count::default(); PLACES];
         for counts in &copied {
@@ -60,7 +60,7 @@ pub fn calibrate(trace: &Trace, interrupt: &Interrupt) -> Result<Calibration> {
                 sum.accepted += count.accepted;
             }
         }
-        going_on(&sums, &assumed.copied[any][at])
+        going_on(&sums, &assumed_copies[at])
     };
     let of_all: Vec<Vec<f32>> = (0..LONGEST_MATCH).map(of_all).collect();
     let chains = |counts: &[[Count; PLACES]; LONGEST_MATCH]| {
@@ -102,7 +102,7 @@ fn count_candidates(sequence: &TracedSequence, beam_width: usize, scores: &mut [
 fn count_copies(
     header: &TraceHeader,
     sequence: &TracedSequence,
-    counts: &mut [[[Count; PLACES]; LONGEST_MATCH]; 3],
+    counts: &mut [[[Count; PLACES]; LONGEST_MATCH]; Agreement::ALL.len()],
 ) {
     for (at, copied) in Copied::along(sequence).into_iter().enumerate() {
         let tree = RecordedTree { header, position: sequence.position(at) };

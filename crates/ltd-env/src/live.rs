@@ -171,7 +171,7 @@ impl CycleBackend for LiveCycles {
 
     fn agreement(&mut self, cycle: &CycleState) -> Result<Option<Agreement>> {
         let engine = Rc::clone(&self.engine);
-        Ok(engine.agreement(self.under_way().answer.session_mut(), cycle))
+        Ok(engine.agreement(self.under_way().answer.session_mut(), cycle)?)
     }
 
     fn expand(&mut self, cycle: &mut CycleState) -> Result<()> {

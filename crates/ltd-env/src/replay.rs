@@ -150,13 +150,8 @@ impl RecordedTree<'_> {
     /// What the draft model thinks of the first token to copy; none where nothing matches, or the
     /// tokens of the candidates were not recorded. `tokens` are those of its sequence.
     pub fn agreement(&self, tokens: &[u32], copied: Copied) -> Option<Agreement> {
-        let token = tokens[copied.found?.end];
-        let (candidates, parents) = self.position.candidates()?;
-        let mut scores = vec![0.0; self.header.beam_width];
-        self.position.write_scores(0, &mut scores);
-        let beam_width = self.header.beam_width;
-        let (tokens, group_parents) = (&candidates[..beam_width], &parents[..1]);
-        Some(Candidates { beam_width, scores: &scores, tokens, group_parents }.agreement(token))
+        let after_root = self.position.after_root(self.header.beam_width)?;
+        Some(Agreement::of(tokens[copied.found?.end], after_root))
     }
 
     /// How a cycle ends that merges its tree with at most `length` tokens of what was said before.

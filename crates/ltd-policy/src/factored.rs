@@ -182,8 +182,8 @@ struct SourceValues {
     stops: Vec<usize>,
     margin: f64,
     merged_margin: f64,
-    /// Whether the predictor knows what the draft model thinks of a copy.
-    sees_agreement: bool,
+    /// Whether it may merge, and its predictor knows what the draft model thinks of a copy.
+    decides_again: bool,
     /// What was known when the source was chosen.
     before: SourceSummary,
     /// Depth and size of the merged tree that was chosen.
@@ -251,7 +251,9 @@ impl FactoredPolicy {
             stops: trees.stops().collect(),
             margin: source.margin,
             merged_margin: source.merged_margin,
-            sees_agreement: source.predictor.layout().shows(Source::Agreement) && chains.merged.is_some(),
+            decides_again: chains.merged.is_some()
+                && source.merged_margin < NEVER
+                && source.predictor.layout().shows(Source::Agreement),
             before: SourceSummary::default(),
             plan: None,
             chains,
@@ -295,10 +297,10 @@ impl FactoredPolicy {
     }
 
     /// The chain that the tree under way is merged with, now that the draft model has shown what it
-    /// thinks of the first token to copy: `chain`, if it was trained without that. Depth and size
-    /// of a merged tree are decided anew.
+    /// thinks of the first token to copy; before it was `chain`, and is still if the predictor does
+    /// not know that. Depth and size of a merged tree are decided anew.
     pub fn merge_with(&mut self, chain: Option<usize>, agreement: Agreement) -> Option<usize> {
-        let Some(values) = self.source.as_ref().filter(|values| values.sees_agreement) else { return chain };
+        let Some(values) = self.source.as_ref().filter(|values| values.decides_again) else { return chain };
         let summary = SourceSummary { agreement: Some(agreement), ..values.before };
         // The root expansion is made, whatever follows.
         let Worth { merged, tree, .. } = self.worth(&summary, 0.0);

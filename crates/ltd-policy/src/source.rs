@@ -67,6 +67,16 @@ pub enum Agreement {
 impl Agreement {
     /// All of them, in their order.
     pub const ALL: [Self; 3] = [Self::Absent, Self::Listed, Self::First];
+
+    /// What a draft model thinks of a token whose candidates after the root are these, the most
+    /// probable first.
+    pub fn of(token: u32, after_root: &[u32]) -> Self {
+        match after_root.iter().position(|&candidate| candidate == token) {
+            None => Self::Absent,
+            Some(0) => Self::First,
+            Some(_) => Self::Listed,
+        }
+    }
 }
 
 /// What is known of a sequence before a cycle begins, or once the root expansion is made.
@@ -265,6 +275,12 @@ mod tests {
             assert_eq!(CopyRule { match_length, chain }.problem().expect("a problem").0, field);
         }
         assert_eq!(CopyRule { match_length: 16, chain: MAX_SIZE }.problem(), None);
+    }
+
+    #[test]
+    fn a_draft_model_agrees_with_its_candidates() {
+        let of = |token| Agreement::of(token, &[7, 5, 9]);
+        assert_eq!([7, 5, 9, 4].map(of).map(|agreement| agreement as usize), [2, 1, 1, 0]);
     }
 
     #[test]

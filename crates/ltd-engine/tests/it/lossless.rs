@@ -2,7 +2,7 @@
 //! in bf16 where products do not depend on the rows beside.
 
 use ltd_engine::{Controller, Copying, Devices, Engine, EngineConfig, Sampler, Static, StopReason, StopRule};
-use ltd_policy::{Calibration, CopyRule, CycleSummary, DraftSource, SourceSummary};
+use ltd_policy::{Agreement, Calibration, CopyRule, CycleSummary, DraftSource, SourceSummary};
 use proptest::prelude::*;
 
 use crate::fixtures::{default_config, exact_engines, load, tiny_configs};
@@ -72,6 +72,14 @@ impl Controller for Erratic {
             0 => DraftSource::Tree,
             1 => DraftSource::Merged { chain: self.draw(40) },
             _ => DraftSource::Copy { chain: self.draw(40) },
+        }
+    }
+
+    fn merge_with(&mut self, chain: Option<usize>, _agreement: Agreement) -> Option<usize> {
+        match self.draw(3) {
+            0 => None,
+            1 => Some(self.draw(40)),
+            _ => chain,
         }
     }
 

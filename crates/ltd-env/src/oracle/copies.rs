@@ -125,7 +125,7 @@ pub struct Sources {
 pub enum Horizon {
     /// All cycles to come: what a choice costs later ones, and where it leads.
     Sequence,
-    /// The cycle alone, as one whose episodes are cycles.
+    /// The cycle alone, as PPO does, whose episodes are single cycles.
     Cycle,
 }
 

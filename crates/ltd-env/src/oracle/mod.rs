@@ -204,7 +204,8 @@ fn highest_ratio(
         let numbers = (0..trace.sequences.len()).into_par_iter();
         let sums = numbers.map(|number| interrupt.check().map(|()| best(number, lambda)));
         let found = sums.try_reduce(Sums::default, |a, b| Ok(a + b))?.tokens_per_second();
-        // Each step is an improvement, and there are finitely many ways.
+        // There are finitely many ways. Of those that are best within the horizon of the sequence,
+        // each is an improvement; else the search ends with the first that is none.
         if found <= lambda * (1.0 + 1e-9) {
             return Ok(found.max(lambda));
         }

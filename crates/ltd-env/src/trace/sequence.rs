@@ -171,6 +171,12 @@ impl TracedPosition<'_> {
         known.then(|| (self.candidate_tokens, self.parents.iter().map(parent).collect()))
     }
 
+    /// The tokens of the candidates after the root, the most probable first; none if they were not
+    /// recorded.
+    pub fn after_root(&self, beam_width: usize) -> Option<&[u32]> {
+        self.candidate_tokens.get(..beam_width)
+    }
+
     /// Writes scores `from..scores.len()` of the tree.
     pub fn write_scores(&self, from: usize, scores: &mut [f32]) {
         let end = scores.len();

@@ -3,8 +3,8 @@
 use ltd_cycle::{Controller, Copying, CycleStats, Static, WholeBeam};
 use ltd_env::oracle::{self, Choices, Constant, Copies, Horizon, Sources};
 use ltd_env::trace::Trace;
-use ltd_env::{Costs, Cycle, Interrupt, RecordedTree, calibrate};
-use ltd_policy::{CopyRule, CycleSummary, tree_candidates};
+use ltd_env::{Copied, Costs, Cycle, Interrupt, RecordedTree, calibrate};
+use ltd_policy::{Agreement, CopyRule, CycleSummary, LONGEST_MATCH, tree_candidates};
 
 use crate::live::engine;
 use crate::replay::costs;
@@ -303,4 +303,42 @@ fn the_best_merged_rule_is_as_fast_as_any_that_merges_always() {
     let always = oracle::replay(&trace, &costs, &mut merging, &mut |_| ()).expect("a replay");
     assert!(found.merged.tokens_per_second() >= always.tokens_per_second() * (1.0 - 1e-9), "{found:?}");
     assert!(always.copied_tokens > 0 && always.copies < always.cycles, "{always:?}");
+}
+
+#[test]
+fn a_calibration_is_the_share_that_is_right_by_what_the_head_thinks() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = record(&engine, folder.path(), 48);
+    let calibration = calibrate(&trace, &Interrupt::default()).expect("a trace with tokens");
+    // Of the first tokens of chains, by agreement and length of the match: all, and those right.
+    let mut counts = [[[0.0f64; 2]; LONGEST_MATCH]; 3];
+    for sequence in &trace.sequences {
+        for (at, copied) in Copied::along(sequence).into_iter().enumerate() {
+            let tree = RecordedTree { header: &trace.header, position: sequence.position(at) };
+            let Some(found) = copied.found else { continue };
+            let root = sequence.root(at);
+            let (copy, said) = (sequence.tokens[found.end], sequence.tokens.get(root + 1));
+            // The token after an accepted one must be known, too.
+            let (Some(said), true) = (said, root + 2 < sequence.tokens.len()) else { continue };
+            let agreement = tree.agreement(&sequence.tokens, copied).expect("a trace with tokens");
+            let [all, right] = &mut counts[agreement as usize][found.length - 1];
+            *all += 1.0;
+            *right += f64::from(u8::from(copy == *said));
+        }
+    }
+    for length in 1..=LONGEST_MATCH {
+        let of = |agreement: usize| counts[agreement][length - 1];
+        let [all, right] = [0, 1].map(|at| (0..3).map(|agreement| of(agreement)[at]).sum::<f64>());
+        let laplace = (length + 1) as f64 / (length + 2) as f64;
+        let share = (right + 10.0 * laplace) / (all + 10.0);
+        for agreement in Agreement::ALL {
+            let [all, right] = of(agreement as usize);
+            let expected = (right + 10.0 * share) / (all + 10.0);
+            let found = f64::from(calibration.copied(length, agreement, 1));
+            assert!((found - expected).abs() < 1e-5, "{length}, {agreement:?}: {found}, not {expected}");
+        }
+    }
+    let seen = counts.iter().filter(|counts| counts.iter().any(|[all, _]| *all > 0.0)).count();
+    assert!(seen > 1, "{counts:?}");
 }

@@ -55,13 +55,20 @@ impl ObservationLayout {
         }
     }
 
-    /// What is known of a sequence before a cycle ([`Source::Sequence`]), and once its root
-    /// expansion is made ([`Source::Agreement`]): for the choice of what to draft from. Beam width
-    /// and depth are those of the trees that may be drafted.
+    /// What is known of a sequence before a cycle ([`Source::Sequence`]): for the choice of what to
+    /// draft from. Beam width and depth are those of the trees that may be drafted.
     pub fn sequence(beam_width: usize, depth_cap: usize) -> Self {
+        let parts = [(Source::Sequence, sequence::NUMBERS, 1.0)];
+        Self { name: "sequence".to_owned(), version: 1, beam_width, depth_cap, segments: in_sequence(parts) }
+    }
+
+    /// The same, and what is known once the root expansion is made ([`Source::Agreement`]): for a
+    /// choice that is made again then.
+    pub fn sequence_with_agreement(beam_width: usize, depth_cap: usize) -> Self {
         let parts =
             [(Source::Sequence, sequence::NUMBERS, 1.0), (Source::Agreement, sequence::AGREEMENTS, 1.0)];
-        Self { name: "sequence".to_owned(), version: 2, beam_width, depth_cap, segments: in_sequence(parts) }
+        let name = "sequence-with-agreement".to_owned();
+        Self { name, version: 1, beam_width, depth_cap, segments: in_sequence(parts) }
     }
 
     /// The layout of a family (`reference`, `compact`) for one of the two decisions about a tree;

@@ -77,8 +77,8 @@ pub enum Source {
     /// match and whether there is one, occurrences, the share of them that agree, distance, whether
     /// it is in the prompt, unread tokens, what copies and trees yielded lately, `L`.
     Sequence,
-    /// What the draft model thinks of the first token to copy ([`Agreement`]), three numbers, of
-    /// which one is 1; all are 0 before the root expansion.
+    /// What the draft model thinks of the first token to copy ([`crate::Agreement`]), three numbers
+    /// of which one is 1; all are 0 before the root expansion.
     Agreement,
 }
 
@@ -113,7 +113,7 @@ impl Source {
 pub enum Sight {
     /// A cycle under way: its tree.
     Tree,
-    /// A sequence before a cycle.
+    /// A sequence before a cycle, or after its root expansion.
     Sequence,
 }
 
@@ -245,13 +245,13 @@ impl ObservationLayout {
         }
     }
 
-    /// Writes an observation of a sequence before a cycle, every number of it.
+    /// Writes an observation of a sequence, every number of it.
     ///
     /// # Panics
     /// If `observation` is not [`ObservationLayout::len`] long, or the layout is one of trees.
     pub fn write_sequence_into(&self, summary: &SourceSummary, observation: &mut [f32]) {
         assert_eq!(observation.len(), self.len(), "observation buffer");
-        assert_eq!(self.sight(), Some(Sight::Sequence), "a layout of what is known before a cycle");
+        assert_eq!(self.sight(), Some(Sight::Sequence), "a layout of sequences");
         for segment in &self.segments {
             let target = &mut observation[segment.offset..][..segment.length];
             if segment.source == Source::Agreement {
@@ -314,6 +314,7 @@ fn write_padded(values: &[f32], scale: f32, target: &mut [f32]) {
 mod tests {
     use super::*;
     use crate::action::PolicyKind;
+    use crate::source::Agreement;
 
     fn summary(scores: &[f32], draft_depth: usize) -> CycleSummary<'_> {
         CycleSummary { scores, beam_width: 2, frontier: 2, draft_depth, context_length: 500 }
@@ -365,6 +366,38 @@ mod tests {
         assert!(near(&observation[21..35], &logs), "{:?}", &observation[21..35]);
         assert!(observation[14..21].iter().chain(&observation[35..42]).all(|value| *value == 0.0));
         assert_eq!(observation[42..], [0.5, 0.1]);
+    }
+
+    #[test]
+    fn what_is_known_of_a_sequence_is_written_before_and_after_the_root_expansion() {
+        let summary = SourceSummary {
+            context_length: 500,
+            match_length: 4,
+            occurrences: 2,
+            agreeing: 1,
+            distance: 0,
+            in_prompt: true,
+            unread: 0,
+            copied_lately: 2.0,
+            drafted_lately: 4.0,
+            agreement: None,
+        };
+        let before = [0.25, 1.0, 3f32.ln() / 4.0, 0.5, 0.0, 1.0, 0.0, 0.25, 0.5, 0.5];
+        let write = |layout: ObservationLayout, agreement| {
+            let mut observation = vec![f32::NAN; layout.len()];
+            layout.write_sequence_into(&SourceSummary { agreement, ..summary }, &mut observation);
+            observation
+        };
+        assert_eq!(write(ObservationLayout::sequence(3, 4), Some(Agreement::First)), before);
+        for (agreement, numbers) in [
+            (None, [0.0, 0.0, 0.0]),
+            (Some(Agreement::Absent), [1.0, 0.0, 0.0]),
+            (Some(Agreement::Listed), [0.0, 1.0, 0.0]),
+            (Some(Agreement::First), [0.0, 0.0, 1.0]),
+        ] {
+            let layout = ObservationLayout::sequence_with_agreement(3, 4);
+            assert_eq!(write(layout, agreement), [&before[..], &numbers].concat());
+        }
     }
 
     #[test]

@@ -185,7 +185,7 @@ proptest! {
         let merged = of_merged.as_ref().map(|_| Merged { chain: 6, calibration: Calibration::default() });
         let actions = SourceActions { chains: chains.clone(), merged };
         let outcomes = SourceOutcomes { source: actions, trees: trees.clone() };
-        let layout = ObservationLayout::sequence(3, 4);
+        let layout = ObservationLayout::sequence_with_agreement(3, 4);
         let bias = [of_chains.clone(), of_trees.clone(), of_merged.clone().unwrap_or_default()].concat();
         let linear = Linear { weight: vec![0.0; layout.len() * bias.len()], bias, inputs: layout.len() };
         let predictor = FrozenSourcePredictor::new(layout, outcomes, Mlp::new(&[linear]), Vec::new());
@@ -255,7 +255,7 @@ fn what_the_draft_model_thinks_of_a_copy_decides_how_deep_a_merged_tree_is() {
     let trees = factored_actions();
     let merged = Some(Merged { chain: 6, calibration: Calibration::default() });
     let outcomes = SourceOutcomes { source: SourceActions { chains: vec![4], merged }, trees: trees.clone() };
-    let layout = ObservationLayout::sequence(3, 4);
+    let layout = ObservationLayout::sequence_with_agreement(3, 4);
     // Of merged trees, the first (no level) accepts 9 where the head agrees, the last (all levels)
     // where it does not.
     let (inputs, outputs) = (layout.len(), 1 + 2 * 15);
@@ -281,8 +281,7 @@ fn what_the_draft_model_thinks_of_a_copy_decides_how_deep_a_merged_tree_is() {
     assert_eq!(drafted(Agreement::Absent), Some((stops[4], sizes[2])));
 
     // A network that does not see it is not asked again.
-    let layout = ObservationLayout { version: 1, ..ObservationLayout::sequence(3, 4) };
-    let layout = ObservationLayout { segments: layout.segments[..1].to_vec(), ..layout };
+    let layout = ObservationLayout::sequence(3, 4);
     let bias = vec![1.0; outputs];
     let linear = Linear { weight: vec![0.0; layout.len() * outputs], bias, inputs: layout.len() };
     let outcomes = source.predictor.actions().clone();

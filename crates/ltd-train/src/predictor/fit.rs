@@ -108,7 +108,13 @@ fn with_source(
 ) -> Result<Fitted> {
     let Fitted { predictor, rule, .. } = &trees;
     let outcomes = SourceOutcomes { source: chains.clone(), trees: predictor.actions().clone() };
-    let layout = ObservationLayout::sequence(predictor.layout().beam_width, predictor.layout().depth_cap);
+    let ObservationLayout { beam_width, depth_cap, .. } = *predictor.layout();
+    // Only merged trees are decided again.
+    let layout = if chains.merged.is_some() {
+        ObservationLayout::sequence_with_agreement(beam_width, depth_cap)
+    } else {
+        ObservationLayout::sequence(beam_width, depth_cap)
+    };
     let samples = |trace| {
         let walks = Walks::through(trace, &recorded.costs, chains, recorded.shape(), seed, interrupt)?;
         walks.samples(&layout, &outcomes, interrupt)

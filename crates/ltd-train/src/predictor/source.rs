@@ -74,8 +74,9 @@ impl<'t> Walks<'t> {
             None => HashMap::new(),
         };
         let header = &self.trace.header;
-        let merging = self.places.iter().filter(|_| source.merged.is_some());
-        let expanded = merging.filter_map(|&(number, summary)| {
+        // Only merged trees are decided again.
+        let merging = if source.merged.is_some() { &self.places[..] } else { &[] };
+        let expanded = merging.iter().filter_map(|&(number, summary)| {
             let sequence = &self.trace.sequences[number];
             let at = summary.context_length - sequence.prompt_len;
             let tree = RecordedTree { header, position: sequence.position(at) };

@@ -36,9 +36,15 @@ pub(super) fn refit(
     let measured = recorded.measure(&mut [Contender::new("kept", controller)])?.remove(0);
 
     let stage = PredictorStage { net_arch: predictor.mlp().hidden_widths(), ..PredictorStage::default() };
-    let chains = factored.source.as_ref().map(|source| &source.predictor.actions().source);
+    let chains = factored.source.as_ref().map(|source| {
+        let mut chains = source.predictor.actions().source.clone();
+        if let (Some(merged), Some(calibration)) = (&mut chains.merged, &recorded.calibration) {
+            merged.calibration = calibration.clone();
+        }
+        chains
+    });
     let depth = predictor.actions().depth;
-    let learned = learn(recorded, predictor.layout(), depth, chains, &stage, seed, progress)?;
+    let learned = learn(recorded, predictor.layout(), depth, chains.as_ref(), &stage, seed, progress)?;
     let rates = [&measured, &learned.measured].map(|measured| measured.total().tokens_per_second());
     // A package keeps its files: what it decided, it goes on deciding.
     let decides_less = kept.source.is_some() && learned.source.is_none();
