@@ -95,6 +95,8 @@ class Head(nn.Module):
         """`embedding` is the target's (a head folder may bring its own); it is not trained."""
         super().__init__()
         self.config, self.vocabulary, self.embedding = config, vocabulary.to(embedding.device), embedding
+        if config.norms_features:
+            self.fc_norm = nn.ModuleList(nn.RMSNorm(config.target_hidden, config.rms_norm_eps) for _ in range(3))
         self.fc = nn.Linear(3 * config.target_hidden, config.hidden, bias=False)
         self.midlayer = Midlayer(config)
         self.norm = nn.RMSNorm(config.hidden, config.rms_norm_eps)
@@ -106,8 +108,24 @@ class Head(nn.Module):
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """The target's features `[batch, rows, 3 * target_hidden]` as a residual stream `[batch, rows, hidden]`."""
+        features = features.float()
+        if self.config.norms_features:
+            parts = features.chunk(3, -1)
+            features = torch.cat([norm(part) for norm, part in zip(self.fc_norm, parts)], -1)
         # The residual stream stays in f32 where autocast multiplies in bf16.
-        return self.fc(features.float() / self.feature_scale).float()
+        return self.fc(features / self.feature_scale).float()
+
+    def suit(self, scales: torch.Tensor) -> None:
+        """Brings features of these scales `[3 * target_hidden]` to about 1 before `fc`.
+
+        Norms of the features do so by their weights: they divide by the root mean square over the dimensions.
+        """
+        with torch.no_grad():
+            if self.config.norms_features:
+                for norm, part in zip(self.fc_norm, scales.chunk(3)):
+                    norm.weight.copy_(part.square().mean().sqrt() / part)
+            else:
+                self.feature_scale.copy_(scales)
 
     def attention_inputs(
         self, tokens: torch.Tensor, hidden: torch.Tensor, positions: torch.Tensor
@@ -124,11 +142,12 @@ class Head(nn.Module):
     def layer_output(self, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """The rest of the layer: `[batch, rows, hidden]`, input of the next step and of `logits`."""
         x = hidden + self.midlayer.self_attn.o_proj(merge_heads(attended))
-        return x + self.midlayer.mlp(self.midlayer.post_attention_layernorm(x))
+        x = x + self.midlayer.mlp(self.midlayer.post_attention_layernorm(x))
+        return self.norm(x) if self.config.norms_output else x
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """`[..., hidden] -> [..., draft_vocabulary]`."""
-        return self.lm_head(self.norm(hidden))
+        return self.lm_head(hidden if self.config.norms_output else self.norm(hidden))
 
 
 def new_head(config: Config, vocabulary: DraftVocabulary, target: Target, seed: int) -> Head:
@@ -148,6 +167,9 @@ def new_head(config: Config, vocabulary: DraftVocabulary, target: Target, seed: 
 def begin_with(head: Head, start: Head) -> None:
     """Gives a head what another one of its shape has learned. Both may propose other tokens: those that only the new one
     has keep their rows of the output layer. The features' scales must be set."""
+    for key in ("norms_features", "norms_output"):
+        if (found := getattr(start.config, key)) != (expected := getattr(head.config, key)):
+            raise InputError(f"--start: {key}: expected {expected} as --norms says, found {found}")
     known = dict(start.named_parameters())
     with torch.no_grad():
         for name, parameter in head.named_parameters():

@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 
 TARGET_ARCHITECTURE = "LlamaForCausalLM"
 HEAD_ARCHITECTURE = "LlamaForCausalLMEagle3"
+# What a head norms; the first is EAGLE-3.
+NORMS = ("eagle3", "eagle3.1")
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 INDEX = "model.safetensors.index.json"
 FINGERPRINT_BLOCK = 1 << 20
@@ -126,7 +128,17 @@ class Config:
     def target_hidden(self) -> int:
         return self.raw.get("target_hidden_size") or self.hidden
 
-    def of_head(self, draft_vocabulary: int, dtype: torch.dtype) -> "Config":
+    @property
+    def norms_features(self) -> bool:
+        """Whether a head norms each of the three features before `fc` (EAGLE-3.1, arXiv 2605.09992)."""
+        return bool(self.raw.get("fc_norm"))
+
+    @property
+    def norms_output(self) -> bool:
+        """Whether a head norms what the next step reads (EAGLE-3.1)."""
+        return bool(self.raw.get("norm_output"))
+
+    def of_head(self, draft_vocabulary: int, dtype: torch.dtype, norms: str = NORMS[0]) -> "Config":
         """Of a head for this target, as wide as one of its layers."""
         changed = {
             "architectures": [HEAD_ARCHITECTURE],
@@ -135,6 +147,8 @@ class Config:
             "tie_word_embeddings": False,
             "torch_dtype": str(dtype).removeprefix("torch."),
         }
+        if norms == "eagle3.1":
+            changed |= {"fc_norm": True, "norm_output": True}
         return parse_config(Path("config.json"), {**self.raw, **changed}, HEAD_ARCHITECTURE)
 
 
@@ -177,6 +191,8 @@ def parse_config(path: Path, raw: dict, architecture: str) -> Config:
     check("draft_vocab_size", draft <= config.vocabulary, f"at most {config.vocabulary}", draft)
     if architecture == HEAD_ARCHITECTURE:
         check("num_hidden_layers", config.layers == 1, "1", config.layers)
+        for key in ("norm_before_fc", "norm_before_residual"):
+            check(key, not raw.get(key), "false (the trainer's heads have no such norm)", raw.get(key))
     else:
         # The feature layers must be distinct and have a layer after them.
         check("num_hidden_layers", config.layers >= 6, "at least 6", config.layers)

@@ -307,6 +307,29 @@ class TrainerTest(TinyPair):
         trained = evaluate.measure(load_head(self.folder / "head", self.target), self.target, greedy, 5)
         self.assertGreater(trained["mean_accepted_chain"], untrained + 0.5)
 
+    def test_a_head_with_the_norms_of_eagle_3_1_learns_and_the_saved_one_is_the_same(self):
+        settings = replace(TRAINED, norms="eagle3.1", epochs=3)
+        training = train.Training(self.target, self.made, settings, torch.float32)
+        head, batch = training.head, Supervision(self.target, self.made[:8])
+        with torch.no_grad():
+            normed = torch.cat([norm(part) for norm, part in zip(head.fc_norm, batch.features.chunk(3, -1))], -1)
+            self.assertLess(abs(float(normed[batch.tokens > 0].square().mean().log())), 1, "about 1 before fc")
+            before, _ = train.losses_and_hits(head, batch, 5)
+        train.train(training, self.folder, log_seconds=1e9, checkpoint_seconds=1e9)
+        with torch.no_grad():
+            after, _ = train.losses_and_hits(head, batch, 5)
+            self.assertTrue((after < before - 0.5).all(), f"{before} {after}")
+            loaded = load_head(self.folder / "head", self.target)
+            ours, theirs = (training_time_test(h, batch.tokens, batch.features, 5) for h in (head, loaded))
+            for own, other in zip(ours, theirs):
+                torch.testing.assert_close(own, other)
+            # What a step reads is normed, and what the output layer reads is that.
+            torch.testing.assert_close(head.logits(ours[1]), head.lm_head(ours[1]))
+        config = json.loads((self.folder / "head/config.json").read_text())
+        self.assertTrue(config["fc_norm"] and config["norm_output"])
+        with self.assertRaisesRegex(InputError, "norms_features: expected False as --norms says, found True"):
+            train.Training(self.target, self.made, TRAINED, torch.float32, self.folder / "head")
+
     def test_a_training_that_begins_with_a_head_begins_where_that_ended(self):
         settings = replace(TRAINED, draft_vocabulary=100)
         start = PAIR / "draft"

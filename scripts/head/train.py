@@ -25,7 +25,7 @@ from safetensors.torch import save
 from conversations import Conversation, load_conversations
 from head import DraftVocabulary, Head, begin_with, load_head, new_head, save_head, training_time_test
 from loss import SoftCrossEntropy
-from model_folder import DTYPES, InputError, check_same, fingerprint, occupied, run_command, write_atomically
+from model_folder import DTYPES, NORMS, InputError, check_same, fingerprint, occupied, run_command, write_atomically
 from optimiser import HeadOptimiser
 from supervision import Supervision
 from target import Target, add_target_arguments, load_target
@@ -50,6 +50,7 @@ class Settings:
     steps: int
     step_decay: float
     draft_vocabulary: int
+    norms: str = NORMS[0]
 
     def check(self) -> None:
         for name, holds, expected in (
@@ -146,8 +147,9 @@ class Training:
             counts += answer.bincount(minlength=len(counts))
         vocabulary = DraftVocabulary.most_frequent(counts, settings.draft_vocabulary)
         self.coverage = float(counts[vocabulary.target_ids].sum() / counts.sum())
-        self.head = new_head(target.config.of_head(len(vocabulary), dtype), vocabulary, target, settings.seed)
-        self.head.feature_scale.copy_(measure_scales(target, conversations))
+        config = target.config.of_head(len(vocabulary), dtype, settings.norms)
+        self.head = new_head(config, vocabulary, target, settings.seed)
+        self.head.suit(measure_scales(target, conversations))
         if start:
             begin_with(self.head, load_head(start, target))
         self.optimiser = HeadOptimiser(self.head, settings.weight_decay)
@@ -155,6 +157,9 @@ class Training:
         tokens = sum(len(conversation.tokens) for conversation in conversations)
         data = {"target": fingerprint(target.folder), "conversations": len(conversations), "tokens": tokens}
         self.identity = {**asdict(settings), **data, "start": fingerprint(start) if start else None}
+        # A training that was begun before there was a choice goes on.
+        if settings.norms == NORMS[0]:
+            del self.identity["norms"]
 
     def step(self) -> tuple[torch.Tensor, torch.Tensor]:
         """One update; its losses and hits."""
@@ -286,6 +291,12 @@ def main() -> None:
         type=int,
         default=8192,
         help="tokens that the head can propose: the answers' most frequent (default %(default)s)",
+    )
+    parser.add_argument(
+        "--norms",
+        choices=NORMS,
+        default=NORMS[0],
+        help="eagle3.1 norms each feature before fc, and what the next step reads (default %(default)s)",
     )
     parser.add_argument("--save-dtype", choices=DTYPES, default="bf16", help="of the saved head (default %(default)s)")
     parser.add_argument("--log-seconds", type=float, default=30, help="between progress lines (default %(default)s)")

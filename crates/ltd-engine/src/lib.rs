@@ -71,7 +71,8 @@ pub use ltd_cycle::{
     GrownTree, Learned, MAX_DEPTH, Static, StopReason, StopRule, VerificationTree, WholeBeam,
 };
 pub use model::{
-    BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig, libtorch_version, why_not_packed,
+    BlockConfig, DraftConfig, FeatureNorm, RopeConfig, RopeScaling, TargetConfig, libtorch_version,
+    why_not_packed,
 };
 pub use out_of_memory::OutOfMemory;
 pub use placement::Shortage;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::dtype_choice::DtypeChoice;
 use crate::engine::draft_rows;
-use crate::model::{DraftConfig, DraftModel, TargetConfig, TargetModel, Weights};
+use crate::model::{DraftConfig, DraftModel, FeatureNorm, TargetConfig, TargetModel, Weights};
 use crate::placement::{Pair, shares};
 use crate::{Engine, EngineConfig, Error, Result};
 
@@ -33,6 +33,8 @@ impl Engine {
             draft_vocabulary: target_config.vocabulary.min(DRAFT_VOCABULARY),
             target_hidden: target_config.block.hidden,
             norm_before_residual: false,
+            feature_norm: FeatureNorm::None,
+            norm_output: false,
             sliding_window: None,
             tied_embeddings: false,
             feature_layers: None,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::config::{DraftConfig, TargetConfig, unsupported};
+use super::config::{DraftConfig, FeatureNorm, TargetConfig, unsupported};
 use super::layers::{
     Attention, AttentionMask, AttentionPlan, Embedding, Linear, Mlp, RmsNorm, RotaryTable, top_log_probs,
 };
@@ -19,6 +19,8 @@ const COLUMNS: i64 = 1;
 pub(crate) struct DraftModel {
     config: DraftConfig,
     embedding: Embedding,
+    /// Of each feature, of all together, or none: in the order of the columns that they norm.
+    feature_norms: Vec<RmsNorm>,
     fc: Linear,
     input_norm: RmsNorm,
     hidden_norm: RmsNorm,
@@ -70,6 +72,17 @@ impl DraftModel {
         let norm =
             |weights: &mut Weights, name: &str| RmsNorm::load(weights, name, hidden, block.rms_norm_eps);
         let layer = if weights.contains_prefix("layers.0.") { "layers.0" } else { "midlayer" };
+        let feature_norms: Vec<(String, i64)> = match config.feature_norm {
+            FeatureNorm::None => Vec::new(),
+            FeatureNorm::Each => {
+                (0..3).map(|feature| (format!("fc_norm.{feature}"), config.target_hidden)).collect()
+            }
+            FeatureNorm::Together => vec![("input_norm".to_owned(), 3 * config.target_hidden)],
+        };
+        let feature_norms = feature_norms
+            .iter()
+            .map(|(name, width)| RmsNorm::load(&mut weights, name, *width, block.rms_norm_eps))
+            .collect::<Result<_>>()?;
         let fc = Linear::load(&mut weights, "fc", [hidden, 3 * config.target_hidden], false)?;
         let input_norm = norm(&mut weights, &format!("{layer}.input_layernorm"))?;
         let hidden_norm = norm(&mut weights, &format!("{layer}.hidden_norm"))?;
@@ -94,6 +107,7 @@ impl DraftModel {
         let rotary = RotaryTable::new(positions, block.head_dim, &block.rope);
         Ok(Self {
             embedding,
+            feature_norms,
             fc,
             input_norm,
             hidden_norm,
@@ -131,11 +145,18 @@ impl DraftModel {
     /// Projects the target's features to the draft's residual stream: `[n, 3 * target_hidden] ->
     /// [n, hidden]`.
     pub(crate) fn project(&self, features: &Tensor) -> Result<Tensor> {
-        self.fc.forward(features)
+        if self.feature_norms.is_empty() {
+            return self.fc.forward(features);
+        }
+        let parts = features.f_chunk(self.feature_norms.len() as i64, COLUMNS)?;
+        let normed =
+            self.feature_norms.iter().zip(&parts).map(|(norm, part)| norm.forward(&part.f_contiguous()?));
+        self.fc.forward(&Tensor::f_cat(&normed.collect::<Result<Vec<_>>>()?, COLUMNS)?)
     }
 
     /// Runs rows of `tokens` and `hidden` (`[n]`, `[n, hidden]`) at `positions`, with `past` cached
-    /// rows before them; returns the layer's output `[n, hidden]`.
+    /// rows before them; returns what the next level reads and [`DraftModel::logits`] are made of:
+    /// the layer's output `[n, hidden]`, normed if the head norms its output.
     pub(crate) fn forward(
         &self,
         tokens: &Tensor,
@@ -151,13 +172,18 @@ impl DraftModel {
         let residual = if self.config.norm_before_residual { &normed } else { hidden };
         let plan = AttentionPlan::new(&self.rotary, positions, past, mask, &self.config.block, &input)?;
         let x = self.attention.forward(&input, None, residual, &plan, cache.layer(0))?;
-        self.mlp.forward(&x, &self.post_attention_norm)
+        let output = self.mlp.forward(&x, &self.post_attention_norm)?;
+        if self.config.norm_output { self.norm.forward(&output) } else { Ok(output) }
     }
 
-    /// Scores of all draft tokens after each row of a layer output, `[n, hidden] -> [n,
+    /// Scores of all draft tokens after each row of an output, `[n, hidden] -> [n,
     /// draft_vocabulary]`.
-    pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.output.forward_normed(hidden, &self.norm)
+    pub(crate) fn logits(&self, output: &Tensor) -> Result<Tensor> {
+        if self.config.norm_output {
+            self.output.forward(output)
+        } else {
+            self.output.forward_normed(output, &self.norm)
+        }
     }
 
     /// The `width` most probable tokens of each row of logits, with one transfer to the host.

@@ -16,7 +16,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name)
 }
 
-/// The largest difference of the root expansion's logits.
+/// The largest difference of the logits of the root expansion, and of one row more.
 fn difference(layout: &str) -> f64 {
     let (device, kind) = (Device::Cpu, Kind::Float);
     let target = fixture("families/vicuna");
@@ -38,14 +38,23 @@ fn difference(layout: &str) -> f64 {
     let hidden = draft.project(find("features")).expect("hidden states");
     let positions: Vec<i64> = (0..rows).collect();
     let output = draft.forward(&tokens, &hidden, &positions, &mask, &cache, 0).expect("a forward");
-    let logits = draft.logits(&output).expect("logits");
-    assert_eq!(logits.size(), find("logits").size());
-    (logits - find("logits")).abs().max().double_value(&[])
+    let mut largest = 0f64;
+    let mut compare = |output: &Tensor, name: &str| {
+        let logits = draft.logits(output).expect("logits");
+        assert_eq!(logits.size(), find(name).size());
+        largest = largest.max((logits - find(name)).abs().max().double_value(&[]));
+    };
+    compare(&output, "logits");
+    let (token, hidden) = (tokens.narrow(0, 0, 1), output.narrow(0, rows - 1, 1));
+    let mask = AttentionMask::causal(rows, 1);
+    let output = draft.forward(&token, &hidden, &[rows], &mask, &cache, rows).expect("a forward");
+    compare(&output, "next_logits");
+    largest
 }
 
 #[test]
 fn every_layout_of_a_head_computes_what_its_description_says() {
-    for layout in ["official", "specforge", "angelslim", "speculators"] {
+    for layout in ["official", "specforge", "angelslim", "speculators", "specforge-3.1", "speculators-3.1"] {
         let difference = difference(layout);
         assert!(difference < TOLERANCE, "{layout}: logits differ by {difference}");
     }

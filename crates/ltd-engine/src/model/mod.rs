@@ -12,7 +12,7 @@ mod target;
 mod vocabulary_map;
 mod weights;
 
-pub use config::{BlockConfig, DraftConfig, RopeConfig, RopeScaling, TargetConfig};
+pub use config::{BlockConfig, DraftConfig, FeatureNorm, RopeConfig, RopeScaling, TargetConfig};
 pub(crate) use draft::DraftModel;
 pub(crate) use layers::{
     AttentionMask, Linear, argmax, check_instructions, entropies, first_not_finite, instructions,

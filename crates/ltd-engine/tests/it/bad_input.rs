@@ -219,8 +219,12 @@ fn models_that_the_engine_cannot_run_are_named_with_what_it_can() {
             "\"draft_vocab_size\": 999",
             "draft_vocab_size is 999, expected 1..=vocab_size",
         ),
-        (draft, "\"use_cache\"", "\"fc_norm\"", "fc_norm is true, expected false"),
-        (draft, "\"use_cache\"", "\"norm_output\"", "norm_output is true, expected false"),
+        (
+            draft,
+            "\"use_cache\": true",
+            "\"fc_norm\": true, \"norm_before_fc\": true",
+            "norm_before_fc is true, expected false beside fc_norm",
+        ),
         (
             draft,
             "\"use_cache\": true",
@@ -237,6 +241,18 @@ fn models_that_the_engine_cannot_run_are_named_with_what_it_can() {
         let pair = Pair::new();
         pair.edit(file, from, to);
         assert_names(&pair.refusal(), &[file, message]);
+    }
+}
+
+#[test]
+fn norms_that_a_head_says_it_has_must_be_there() {
+    for (key, missing) in [
+        ("fc_norm", "missing tensors: fc_norm.0.weight, fc_norm.1.weight, fc_norm.2.weight"),
+        ("norm_before_fc", "missing tensors: input_norm.weight"),
+    ] {
+        let pair = Pair::new();
+        pair.edit("draft/config.json", "\"use_cache\"", &format!("\"{key}\""));
+        assert_names(&pair.refusal(), &["draft: ", missing]);
     }
 }
 

@@ -113,12 +113,28 @@ pub struct DraftConfig {
     /// Whether the residual stream of the layer is the normed hidden state rather than the hidden
     /// state.
     pub norm_before_residual: bool,
+    /// What is normed before `fc`.
+    pub feature_norm: FeatureNorm,
+    /// Whether a row's output is normed before the next level reads it (EAGLE-3.1, arXiv
+    /// 2605.09992).
+    pub norm_output: bool,
     /// Positions that a row sees at most, itself included; absent if all.
     pub sliding_window: Option<i64>,
     /// Whether its output projection is said to be its embedding.
     pub tied_embeddings: bool,
     /// Layers that it was trained to read, as the configuration names them, if it does.
     pub feature_layers: Option<Vec<i64>>,
+}
+
+/// What a head norms of the target's features before `fc` reads them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeatureNorm {
+    /// Nothing (EAGLE-3).
+    None,
+    /// Each of the three features for itself (EAGLE-3.1, arXiv 2605.09992).
+    Each,
+    /// All three as one vector (heads for gpt-oss).
+    Together,
 }
 
 impl DraftConfig {
@@ -128,7 +144,6 @@ impl DraftConfig {
         let config = read_json(&path)?;
         architecture(&path, &config, &DRAFTS)?;
         let raw = RawConfig::parse(&path, flatten(config))?;
-        raw.check_head(&path)?;
         check(&path, "num_hidden_layers", raw.num_hidden_layers, "1", |n| n == 1)?;
         let draft_vocabulary = raw.draft_vocab_size.unwrap_or(raw.vocab_size);
         check(&path, "draft_vocab_size", draft_vocabulary, "1..=vocab_size", |n| {
@@ -142,6 +157,8 @@ impl DraftConfig {
             draft_vocabulary,
             target_hidden,
             norm_before_residual: raw.norm_before_residual,
+            feature_norm: raw.feature_norm(&path)?,
+            norm_output: raw.norm_output,
             sliding_window: raw.window(&path, Family::Llama)?,
             tied_embeddings: raw.tie_word_embeddings,
             feature_layers: feature_layers(&raw),

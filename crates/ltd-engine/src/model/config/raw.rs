@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::FeatureNorm;
 use super::block::BlockConfig;
 use super::foreign_keys::{self, Own};
 use super::rope::RopeConfig;
@@ -57,9 +58,8 @@ pub(super) struct RawConfig {
     #[serde(default)]
     fc_norm: bool,
     #[serde(default)]
-    norm_output: bool,
-    #[serde(default)]
-    norm_before_fc: bool,
+    pub(super) norm_output: bool,
+    norm_before_fc: Option<bool>,
     pub(super) eagle_aux_hidden_state_layer_ids: Option<Vec<i64>>,
     pub(super) eagle_config: Option<EagleConfig>,
     /// All other keys.
@@ -71,6 +71,7 @@ pub(super) struct RawConfig {
 #[derive(Debug, Deserialize)]
 pub(super) struct EagleConfig {
     pub(super) eagle_aux_hidden_state_layer_ids: Option<Vec<i64>>,
+    norm_before_fc: Option<bool>,
 }
 
 fn default_eps() -> f64 {
@@ -169,23 +170,18 @@ impl RawConfig {
         Ok(window)
     }
 
-    /// Fails if a head computes what this engine does not.
-    pub(super) fn check_head(&self, path: &Path) -> Result<()> {
-        for (field, value) in [
-            ("fc_norm", self.fc_norm),
-            ("norm_output", self.norm_output),
-            ("norm_before_fc", self.norm_before_fc),
-        ] {
-            if value {
-                return Err(unsupported(
-                    path,
-                    field,
-                    "false (EAGLE-3; this is a later variant)",
-                    "true".to_owned(),
-                ));
+    /// What a head norms before `fc`.
+    pub(super) fn feature_norm(&self, path: &Path) -> Result<FeatureNorm> {
+        let nested = self.eagle_config.as_ref().and_then(|config| config.norm_before_fc);
+        match (self.fc_norm, self.norm_before_fc.or(nested).unwrap_or(false)) {
+            (true, true) => {
+                let expected = "false beside fc_norm (the features are normed one by one, or together)";
+                Err(unsupported(path, "norm_before_fc", expected, "true".to_owned()))
             }
+            (true, false) => Ok(FeatureNorm::Each),
+            (false, true) => Ok(FeatureNorm::Together),
+            (false, false) => Ok(FeatureNorm::None),
         }
-        Ok(())
     }
 
     pub(super) fn block(&self, path: &Path, family: Family) -> Result<BlockConfig> {
