@@ -167,9 +167,10 @@ def new_head(config: Config, vocabulary: DraftVocabulary, target: Target, seed: 
 def begin_with(head: Head, start: Head) -> None:
     """Gives a head what another one of its shape has learned. Both may propose other tokens: those that only the new one
     has keep their rows of the output layer. The features' scales must be set."""
-    for key in ("norms_features", "norms_output"):
-        if (found := getattr(start.config, key)) != (expected := getattr(head.config, key)):
-            raise InputError(f"--start: {key}: expected {expected} as --norms says, found {found}")
+    for key, norms in (("fc_norm", "norms_features"), ("norm_output", "norms_output")):
+        found, expected = (str(getattr(one.config, norms)).lower() for one in (start, head))
+        if found != expected:
+            raise InputError(f"--start: {key} in config.json: expected {expected}, as --norms says, found {found}")
     known = dict(start.named_parameters())
     with torch.no_grad():
         for name, parameter in head.named_parameters():

@@ -327,7 +327,7 @@ class TrainerTest(TinyPair):
             torch.testing.assert_close(head.logits(ours[1]), head.lm_head(ours[1]))
         config = json.loads((self.folder / "head/config.json").read_text())
         self.assertTrue(config["fc_norm"] and config["norm_output"])
-        with self.assertRaisesRegex(InputError, "norms_features: expected False as --norms says, found True"):
+        with self.assertRaisesRegex(InputError, "fc_norm in config.json: expected false, as --norms says, found true"):
             train.Training(self.target, self.made, TRAINED, torch.float32, self.folder / "head")
 
     def test_a_training_that_begins_with_a_head_begins_where_that_ended(self):

@@ -1,6 +1,8 @@
 //! The decision processes: on scripted cycles, and on the tiny pair.
 
 #[cfg(feature = "live")]
+mod copies;
+#[cfg(feature = "live")]
 mod fuzz;
 #[cfg(feature = "live")]
 mod live;

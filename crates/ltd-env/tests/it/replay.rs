@@ -1,10 +1,9 @@
 //! Recorded cycles are the live ones.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ltd_engine::{Controller, Copying, DtypeSetting, Engine, Sampler, Static, StopRule};
+use ltd_engine::{DtypeSetting, Engine, Sampler, Static, StopRule};
 use ltd_env::Interrupt;
 use ltd_env::latency::{LatencyPlan, held_out_error, measure};
 use ltd_env::trace::Trace;
@@ -13,9 +12,8 @@ use ltd_env::{
     SizeEnv, SourceEnv,
 };
 use ltd_policy::{
-    Agreement, Calibration, CopyRule, CycleSummary, DecisionCost, DepthActions, DraftSource, GridPoint,
-    LatencyIdentity, LatencyTable, Merged, ObservationLayout, PolicyKind, SizeActions, SourceActions,
-    SourceSummary, Surface,
+    Calibration, DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, Merged,
+    ObservationLayout, PolicyKind, SizeActions, SourceActions, Surface,
 };
 
 use crate::live::{choose, cycles, engine, prompts};
@@ -57,12 +55,12 @@ fn empty_table() -> LatencyTable {
     }
 }
 
-fn replayed(trace: &Trace) -> ReplayCycles {
+pub(crate) fn replayed(trace: &Trace) -> ReplayCycles {
     ReplayCycles::new(Arc::new(trace.clone()), costs(), 1).expect("positions")
 }
 
 /// Drives two environments with the same actions: the same cycles must come, and the same be seen.
-fn compare(live: &mut dyn Env, replay: &mut dyn Env, actions: usize, steps: usize) {
+pub(crate) fn compare(live: &mut dyn Env, replay: &mut dyn Env, actions: usize, steps: usize) {
     let mut seen = [vec![0.0; live.observation_len()], vec![0.0; replay.observation_len()]];
     live.reset(&mut seen[0]).expect("reset");
     replay.reset(&mut seen[1]).expect("reset");
@@ -125,133 +123,6 @@ fn the_same_actions_meet_the_same_cycles() {
         let mut replay = SizeEnv::new(replayed(&trace), fixed(), sizes.clone(), layout.clone(), meter());
         compare(&mut live, &mut replay, 5, 60);
     }
-}
-
-#[test]
-fn the_same_sources_meet_the_same_cycles() {
-    let engine = engine();
-    let folder = tempfile::tempdir().expect("a folder");
-    let trace = record(&engine, folder.path(), 24);
-    let layout = ObservationLayout::sequence(10, DEPTH);
-    let merged = Some(Merged { chain: 12, calibration: Calibration::default() });
-    for (chains, merged) in [(vec![3, 8], None), (vec![0, 1, 4, 20], None), (vec![4], merged)] {
-        let chains = SourceActions { chains, merged };
-        let meter = || RewardMeter::new(Reward::Gain);
-        let trees = || Box::new(Static { depth: 2, size: 6 });
-        let live = cycles(&engine, &Sampler::greedy());
-        let mut live = SourceEnv::new(live, trees(), chains.clone(), layout.clone(), meter());
-        let mut replay = SourceEnv::new(replayed(&trace), trees(), chains.clone(), layout.clone(), meter());
-        compare(&mut live, &mut replay, chains.count(), 200);
-    }
-
-    // Where another decision is learned, the counterpart's copies go by, the same in both.
-    let sizes = SizeActions { sizes: vec![1, 4, 16] };
-    let layout = ObservationLayout::reference_size(10, DEPTH);
-    let rule = CopyRule { match_length: 2, chain: 6 };
-    let trees = Static { depth: 2, size: 6 };
-    let copying = || -> Box<dyn Controller> { Box::new(Copying { rule, merged: None, trees }) };
-    let merging =
-        || -> Box<dyn Controller> { Box::new(Copying { rule, merged: Some(Calibration::default()), trees }) };
-    let asked = || -> Box<dyn Controller> {
-        Box::new(Asked { calibration: Calibration::default(), depth: 0, told: [0; 3] })
-    };
-    for counterpart in [&copying as &dyn Fn() -> Box<dyn Controller>, &merging, &asked] {
-        let meter = || RewardMeter::new(Reward::Gain);
-        let live = cycles(&engine, &Sampler::greedy());
-        let mut live = SizeEnv::new(live, counterpart(), sizes.clone(), layout.clone(), meter());
-        let mut replay =
-            SizeEnv::new(replayed(&trace), counterpart(), sizes.clone(), layout.clone(), meter());
-        compare(&mut live, &mut replay, 3, 60);
-    }
-}
-
-#[test]
-fn whole_answers_with_copies_replay_as_they_are_decoded() {
-    let engine = engine();
-    let folder = tempfile::tempdir().expect("a folder");
-    let trace = record(&engine, folder.path(), 48);
-    let rule = CopyRule { match_length: 1, chain: 5 };
-    let trees = Static { depth: 3, size: 9 };
-    let calibration = ltd_env::calibrate(&trace, &Interrupt::default()).expect("a calibration");
-    assert_eq!(calibration.problem(), None);
-    decodes_as_replayed(&engine, &trace, &mut Copying { rule, merged: None, trees });
-    decodes_as_replayed(&engine, &trace, &mut Copying { rule, merged: Some(calibration.clone()), trees });
-    let mut asked = Asked { calibration, depth: 0, told: [0; 3] };
-    decodes_as_replayed(&engine, &trace, &mut asked);
-    assert!(asked.told.iter().filter(|&&times| times > 0).count() > 1, "{:?}", asked.told);
-}
-
-/// Merges where the head lists the first token to copy, drafts deeper where it does not.
-struct Asked {
-    calibration: Calibration,
-    depth: usize,
-    /// How often it was told of each agreement.
-    told: [usize; 3],
-}
-
-impl Controller for Asked {
-    fn begin_cycle(&mut self) {
-        self.depth = 1;
-    }
-
-    fn chooses_source(&self) -> bool {
-        true
-    }
-
-    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
-        if summary.context_length.is_multiple_of(2) {
-            DraftSource::Merged { chain: 4 }
-        } else {
-            DraftSource::Tree
-        }
-    }
-
-    fn merge_with(&mut self, chain: Option<usize>, agreement: Agreement) -> Option<usize> {
-        self.told[agreement as usize] += 1;
-        self.depth = 2 - agreement as usize;
-        match agreement {
-            Agreement::Absent => None,
-            Agreement::Listed => Some(7),
-            Agreement::First => chain,
-        }
-    }
-
-    fn calibration(&self) -> Cow<'_, Calibration> {
-        Cow::Borrowed(&self.calibration)
-    }
-
-    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
-        summary.draft_depth < self.depth
-    }
-
-    fn verification_size(&mut self, _summary: &CycleSummary) -> usize {
-        9
-    }
-}
-
-/// Decodes the prompts of a trace as a replay of it says.
-fn decodes_as_replayed(engine: &Engine, trace: &Trace, controller: &mut dyn Controller) {
-    let mut copies = 0;
-    for sequence in &trace.sequences {
-        let mut replayed = Vec::new();
-        ltd_env::oracle::replay_sequence(&trace.header, sequence, &costs(), controller, &mut |outcome| {
-            replayed.push(outcome.clone());
-        })
-        .expect("a replay");
-        let prompt = &sequence.tokens[..sequence.prompt_len];
-        let stop = StopRule { max_new_tokens: 48, eos: trace.header.eos.clone() };
-        let mut answer = engine.generate(prompt, Sampler::greedy(), stop, None).expect("prefill");
-        for expected in &replayed {
-            let outcome =
-                answer.advance(engine, Some(&mut *controller)).expect("a cycle").expect("more of it");
-            copies += usize::from(outcome.copied.is_some());
-            // All but the time.
-            let timing = expected.timing;
-            assert_eq!(&ltd_engine::CycleOutcome { timing, ..outcome }, expected);
-        }
-        assert!(answer.ended().is_some(), "both end together");
-    }
-    assert!(copies > 10, "{copies} copies");
 }
 
 #[test]

@@ -198,15 +198,21 @@ fn a_run_that_is_interrupted_again_and_again_ends_like_an_uninterrupted_one() {
     assert_eq!(curve(&whole), curve(&broken));
 }
 
+/// A run that was interrupted before its first step, and still holds its folder.
+fn interrupted_at_once(value: &Value, run: &Path) -> Trainer {
+    let interrupt = Interrupt::default();
+    interrupt.request();
+    let mut trainer = Trainer::create(parse(value), run, Progress::Silent, interrupt).expect("a run");
+    assert!(matches!(trainer.learn(), Ok(Ending::Interrupted { .. })));
+    trainer
+}
+
 #[test]
 fn a_damaged_checkpoint_and_other_inputs_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let value = config(folder.path());
     let run = folder.path().join("run");
-    let interrupt = Interrupt::default();
-    interrupt.request();
-    let mut trainer = Trainer::create(parse(&value), &run, Progress::Silent, interrupt).expect("a run");
-    assert!(matches!(trainer.learn(), Ok(Ending::Interrupted { .. })));
+    let trainer = interrupted_at_once(&value, &run);
     let second = Trainer::resume(&run, Progress::Silent, Interrupt::default()).err().expect("a run in use");
     assert!(second.is_usage() && second.to_string().contains("another process is writing this run"));
     drop(trainer);
@@ -278,11 +284,7 @@ fn a_run_that_began_before_there_were_merged_trees_goes_on_without_them() {
     // Its preset has them.
     let value = config(folder.path());
     let run = folder.path().join("run");
-    let interrupt = Interrupt::default();
-    interrupt.request();
-    let mut trainer = Trainer::create(parse(&value), &run, Progress::Silent, interrupt).expect("a run");
-    assert!(matches!(trainer.learn(), Ok(Ending::Interrupted { .. })));
-    drop(trainer);
+    drop(interrupted_at_once(&value, &run));
     let without = |file: &str, path: &[&str]| {
         let file = run.join(file);
         let mut written: Value =
