@@ -11,7 +11,9 @@ use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule};
 use ltd_policy::{CopyRule, MAX_SIZE, Policy, PolicyPackage, check_output_file, write_json};
 use serde::Serialize;
 
-use crate::evaluate::{Arena, Comparison, Contender, FixedSetting, Measurement, comparison_table};
+use crate::evaluate::{
+    Arena, Comparison, Contender, FixedSetting, Measurement, Opposition, comparison_table, loops_table,
+};
 use crate::{Error, Result};
 use ltd_run::config::{Minutes, PromptSet, StaticSetting};
 use ltd_run::interrupt::listen;
@@ -104,6 +106,11 @@ struct Report {
     max_new_tokens: usize,
     /// The constant that the others are measured against: the fastest here.
     best_constant: String,
+    /// The rule of copies that the others are measured against: the fastest here; `null` without
+    /// one.
+    best_copy_rule: Option<String>,
+    /// Share of plain decoding's tokens that are in loops.
+    loop_share: f64,
     contenders: Vec<Comparison>,
 }
 
@@ -184,9 +191,14 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     };
     let measured =
         arena.measure("comparison", &mut contenders, &prompts, args.max_minutes.map(Minutes::duration))?;
-    let rate = |measurement: &&Measurement| measurement.total().tokens_per_second();
-    let constant = measured[1..=constants.len()].iter().max_by(|a, b| rate(a).total_cmp(&rate(b)));
-    let constant = constant.expect("invariant: a constant was measured");
+    let rate = |measurement: &Measurement| measurement.total().tokens_per_second();
+    let fastest =
+        |rows: &'_ [Measurement]| (0..rows.len()).max_by(|&a, &b| rate(&rows[a]).total_cmp(&rate(&rows[b])));
+    let (fixed, rules) = measured[1..].split_at(constants.len());
+    let constant = &fixed[fastest(fixed).expect("invariant: a constant was measured")];
+    let rules = &rules[args.whole_beams.len()..][..args.copy_rules.len()];
+    let rule = fastest(rules).map(|place| &rules[place]);
+    let opposition = Opposition { plain: &measured[0], constant, rule };
     let report = Report {
         command: std::env::args().collect(),
         git_revision: git_revision(),
@@ -198,7 +210,9 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         prompts: measured[0].prompts.len(),
         max_new_tokens: config.evaluation.max_new_tokens,
         best_constant: constant.name.clone(),
-        contenders: measured.iter().map(|row| Comparison::new(row, &measured[0], constant)).collect(),
+        best_copy_rule: rule.map(|rule| rule.name.clone()),
+        loop_share: measured[0].loop_share(),
+        contenders: measured.iter().map(|row| Comparison::new(row, opposition)).collect(),
     };
     // Whichever of both fails, the other one has what was measured.
     let text = describe(&report, &args.policies, &packages, args.ignore_fallback);
@@ -265,7 +279,11 @@ fn describe(
                 measured.machine, measured.device, measured.dtype, measured.threads
             );
         }
+        if let (Some(gain), Some(rule)) = (row.gains.over_copies(), &report.best_copy_rule) {
+            let _ = writeln!(text, "{folder}: {gain} over {rule}, the fastest rule of those measured.");
+        }
         let _ = writeln!(text, "{}", row.information());
     }
+    text.push_str(&loops_table(&report.contenders, report.loop_share));
     text
 }

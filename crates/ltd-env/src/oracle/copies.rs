@@ -214,7 +214,7 @@ fn best_path(
 /// The share of a trace's tokens that are in a loop: in [`LOOP`] tokens or more that the answer has
 /// said before.
 pub fn loop_share(trace: &Trace) -> f64 {
-    let looping: usize = trace.sequences.iter().map(|sequence| looping(sequence).count()).sum();
+    let looping: usize = trace.sequences.iter().map(|sequence| looping(output(sequence)).count()).sum();
     looping as f64 / trace.positions().max(1) as f64
 }
 
@@ -222,15 +222,19 @@ pub fn loop_share(trace: &Trace) -> f64 {
 #[must_use]
 pub fn without_loops(trace: &Trace) -> Trace {
     let cut = |sequence: &TracedSequence| {
-        let first = looping(sequence).next();
+        let first = looping(output(sequence)).next();
         first.map_or_else(|| sequence.clone(), |first| sequence.first(first))
     };
     Trace { sequences: trace.sequences.iter().map(cut).collect(), ..trace.clone() }
 }
 
-/// Positions whose token is in a loop, ascending.
-fn looping(sequence: &TracedSequence) -> impl Iterator<Item = usize> {
-    let output = &sequence.tokens[sequence.prompt_len..][..sequence.len()];
+fn output(sequence: &TracedSequence) -> &[u32] {
+    &sequence.tokens[sequence.prompt_len..][..sequence.len()]
+}
+
+/// Places of an answer's tokens that are in a loop, ascending: in [`LOOP`] tokens or more that the
+/// answer has said before.
+pub fn looping(output: &[u32]) -> impl Iterator<Item = usize> {
     let mut source = CopySource::new(LOOP);
     let mut inside = vec![false; output.len()];
     for (at, token) in output.iter().enumerate() {

@@ -8,18 +8,24 @@ use serde::{Deserialize, Serialize};
 use super::Measurement;
 use ltd_run::statistics::{entropy, interval, quartiles, ratio_interval};
 
-/// One row of a comparison.
+/// Whom contenders are measured against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opposition<'a> {
+    /// Plain decoding.
+    pub(crate) plain: &'a Measurement,
+    /// The strongest constant.
+    pub(crate) constant: &'a Measurement,
+    /// The strongest rule of copies, if one was measured.
+    pub(crate) rule: Option<&'a Measurement>,
+}
+
+/// How fast a contender is, and how much faster than others on the same prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Comparison {
-    /// `ar`, `eagle-default`, `eagle-constant`, `best-constant`, `copy-rule`, `pair` or `factored`;
-    /// `depth D, size V` and the folders of packages where those were asked for.
-    pub(crate) name: String,
+pub(crate) struct Gains {
     /// `sum(tau) / sum(T)` over all prompts.
     pub(crate) tokens_per_second: f64,
     /// 95 % interval over prompts (bootstrap).
     pub(crate) interval: [f64; 2],
-    /// Quartiles of the prompts' own throughputs.
-    pub(crate) quartiles: [f64; 3],
     /// Throughput over plain decoding's.
     pub(crate) speedup: f64,
     /// Throughput over that of the constant that the others are measured against.
@@ -31,6 +37,21 @@ pub(crate) struct Comparison {
     pub(crate) speedup_vs_copies: Option<f64>,
     /// 95 % interval of it.
     pub(crate) speedup_vs_copies_interval: Option<[f64; 2]>,
+}
+
+/// One row of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Comparison {
+    /// `ar`, `eagle-default`, `eagle-constant`, `best-constant`, `copy-rule`, `pair` or `factored`;
+    /// `depth D, size V` and the folders of packages where those were asked for.
+    pub(crate) name: String,
+    /// Over whole answers.
+    #[serde(flatten)]
+    pub(crate) gains: Gains,
+    /// Over answers that are cut where their first loop begins; `null` where there is no loop.
+    pub(crate) before_loops: Option<Gains>,
+    /// Quartiles of the prompts' own throughputs.
+    pub(crate) quartiles: [f64; 3],
     /// Share of the tokens that were copied.
     pub(crate) copied_share: f64,
     /// Mean acceptance length.
@@ -55,23 +76,52 @@ pub(crate) struct Comparison {
     pub(crate) same_output: usize,
 }
 
+impl Gains {
+    /// By what `prompts` gives of each measurement.
+    fn of(
+        measurement: &Measurement,
+        Opposition { plain, constant, rule }: Opposition<'_>,
+        prompts: fn(&Measurement) -> &[CycleStats],
+    ) -> Self {
+        let rate = |of: &Measurement| CycleStats::merged(prompts(of)).tokens_per_second();
+        let over = |other: &Measurement| rate(measurement) / rate(other);
+        let over_interval = |other: &Measurement| {
+            let (least, most) = ratio_interval(prompts(measurement), prompts(other));
+            [least, most]
+        };
+        let (low, high) = interval(prompts(measurement));
+        Self {
+            tokens_per_second: rate(measurement),
+            interval: [low, high],
+            speedup: over(plain),
+            speedup_vs_static: over(constant),
+            speedup_vs_static_interval: over_interval(constant),
+            speedup_vs_copies: rule.map(over),
+            speedup_vs_copies_interval: rule.map(over_interval),
+        }
+    }
+
+    /// What is gained over the rule of copies, in words.
+    pub(crate) fn over_copies(&self) -> Option<String> {
+        let [low, high] = self.speedup_vs_copies_interval?.map(percent);
+        Some(format!("{} % ({low} .. {high})", percent(self.speedup_vs_copies?)))
+    }
+}
+
 impl Comparison {
-    /// The row of a measurement; the others are plain decoding's and the constant's.
-    pub(crate) fn new(measurement: &Measurement, plain: &Measurement, constant: &Measurement) -> Self {
+    /// The row of a measurement.
+    pub(crate) fn new(measurement: &Measurement, opposition: Opposition<'_>) -> Self {
         let total = measurement.total();
-        let rate = total.tokens_per_second();
-        let (low, high) = interval(&measurement.prompts);
-        let (least, most) = ratio_interval(&measurement.prompts, &constant.prompts);
+        let Opposition { plain, constant, rule } = opposition;
+        let loops = [Some(measurement), Some(plain), Some(constant), rule]
+            .into_iter()
+            .flatten()
+            .any(|measurement| measurement.looping > 0);
         Self {
             name: measurement.name.clone(),
-            tokens_per_second: rate,
-            interval: [low, high],
+            gains: Gains::of(measurement, opposition, |of| &of.prompts),
+            before_loops: loops.then(|| Gains::of(measurement, opposition, |of| &of.before_loops)),
             quartiles: quartiles(measurement.prompts.iter().map(CycleStats::tokens_per_second).collect()),
-            speedup: rate / plain.total().tokens_per_second(),
-            speedup_vs_static: rate / constant.total().tokens_per_second(),
-            speedup_vs_static_interval: [least, most],
-            speedup_vs_copies: None,
-            speedup_vs_copies_interval: None,
             copied_share: total.copied_tokens as f64 / total.tokens.max(1) as f64,
             acceptance_length: total.acceptance_length(),
             mean_depth: total.mean_depth(),
@@ -82,17 +132,6 @@ impl Comparison {
             verify_share: total.share(total.timing.verify),
             policy_share: total.share(total.timing.policy),
             same_output: measurement.same_output,
-        }
-    }
-
-    /// The row with what `measurement`, whose it is, gains over a rule of copies.
-    pub(crate) fn beside(self, measurement: &Measurement, rule: &Measurement) -> Self {
-        let rate = |measurement: &Measurement| measurement.total().tokens_per_second();
-        let (least, most) = ratio_interval(&measurement.prompts, &rule.prompts);
-        Self {
-            speedup_vs_copies: Some(rate(measurement) / rate(rule)),
-            speedup_vs_copies_interval: Some([least, most]),
-            ..self
         }
     }
 
@@ -110,7 +149,12 @@ impl Comparison {
     }
 }
 
-/// The rows as a Markdown table that reads well unrendered.
+/// A ratio as what is gained in percent.
+fn percent(ratio: f64) -> String {
+    format!("{:+.1}", 100.0 * (ratio - 1.0))
+}
+
+/// The rows as a Markdown table.
 pub(crate) fn comparison_table(rows: &[Comparison], prompts: usize) -> String {
     let header = [
         "contender",
@@ -129,28 +173,60 @@ pub(crate) fn comparison_table(rows: &[Comparison], prompts: usize) -> String {
         "same output",
     ];
     let rows = rows.iter().map(|row| {
-        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
-        let gain = |ratio: f64| format!("{:+.1}", 100.0 * (ratio - 1.0));
-        let [low, high] = row.speedup_vs_static_interval.map(gain);
-        [
+        let share = |share: f64| format!("{:.1} %", 100.0 * share);
+        let [low, high] = row.gains.speedup_vs_static_interval.map(percent);
+        vec![
             row.name.clone(),
-            format!("{:.1}", row.tokens_per_second),
-            format!("{:.1} - {:.1}", row.interval[0], row.interval[1]),
-            format!("{:.2}", row.speedup),
-            format!("{} %", gain(row.speedup_vs_static)),
+            format!("{:.1}", row.gains.tokens_per_second),
+            format!("{:.1} - {:.1}", row.gains.interval[0], row.gains.interval[1]),
+            format!("{:.2}", row.gains.speedup),
+            format!("{} %", percent(row.gains.speedup_vs_static)),
             format!("{low} .. {high}"),
             format!("{:.2}", row.acceptance_length),
             format!("{:.0} %", 100.0 * row.copied_share),
             format!("{:.1}", row.mean_depth),
             format!("{:.1}", row.mean_size),
-            percent(row.draft_share),
-            percent(row.verify_share),
-            percent(row.policy_share),
+            share(row.draft_share),
+            share(row.verify_share),
+            share(row.policy_share),
             format!("{}/{prompts}", row.same_output),
         ]
     });
-    let rows: Vec<_> = [header.map(str::to_owned)].into_iter().chain(rows).collect();
-    let widths: Vec<usize> = (0..header.len())
+    table(&header, rows.collect())
+}
+
+/// How fast all are up to the first loop of each answer, as a Markdown table with a line before it;
+/// empty where there is no loop. `share` is that of the tokens in loops.
+pub(crate) fn loops_table(rows: &[Comparison], share: f64) -> String {
+    let cut: Option<Vec<Vec<String>>> = rows
+        .iter()
+        .map(|row| {
+            let gains = row.before_loops.as_ref()?;
+            let [low, high] = gains.speedup_vs_static_interval.map(percent);
+            Some(vec![
+                row.name.clone(),
+                format!("{:.1}", gains.tokens_per_second),
+                format!("{:.2}", gains.speedup),
+                format!("{} % ({low} .. {high})", percent(gains.speedup_vs_static)),
+                gains.over_copies().unwrap_or_default(),
+            ])
+        })
+        .collect();
+    let header = ["contender", "tokens/s", "speedup", "over constant", "over copy rule"];
+    cut.map_or_else(String::new, |cut| {
+        let share = 100.0 * share;
+        format!(
+            "\n{share:.1} % of the tokens are in loops. Answers up to their first loop:\n\n{}",
+            table(&header, cut)
+        )
+    })
+}
+
+/// A Markdown table that reads well unrendered.
+fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let header = header.iter().map(|&name| name.to_owned()).collect();
+    let rows: Vec<Vec<String>> = [header].into_iter().chain(rows).collect();
+    let widths: Vec<usize> = (0..rows[0].len())
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
     let mut text = String::new();

@@ -14,7 +14,7 @@ use ltd_engine::{Controller, CycleStats, Engine, Generation, Sampler, Session, S
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, oracle};
 
-pub(crate) use comparison::{Comparison, comparison_table};
+pub(crate) use comparison::{Comparison, Opposition, comparison_table, loops_table};
 pub(crate) use fixed::FixedSetting;
 pub(crate) use summary::{EAGLE_CONSTANT, GridPoint, Prediction, Summary};
 
@@ -87,6 +87,10 @@ pub(crate) struct Measurement {
     pub(crate) name: String,
     /// Its cycles on each prompt.
     pub(crate) prompts: Vec<CycleStats>,
+    /// Tokens and times of each prompt's answer up to where its first loop begins; empty in replay.
+    pub(crate) before_loops: Vec<CycleStats>,
+    /// Tokens of its answers that are in a loop.
+    pub(crate) looping: usize,
     /// Prompts whose output equals the first contender's, token for token.
     pub(crate) same_output: usize,
     /// What its cycles took over what they should have, by the arena's costs; empty without any.
@@ -94,6 +98,11 @@ pub(crate) struct Measurement {
 }
 
 impl Measurement {
+    /// Share of its tokens that are in a loop.
+    pub(crate) fn loop_share(&self) -> f64 {
+        self.looping as f64 / self.total().tokens.max(1) as f64
+    }
+
     /// All its cycles.
     pub(crate) fn total(&self) -> CycleStats {
         CycleStats::merged(&self.prompts)
@@ -123,6 +132,7 @@ pub(crate) struct Arena<'a> {
 /// A contender's answer to one prompt.
 struct Answer {
     stats: CycleStats,
+    cycles: Vec<CycleStats>,
     slowdowns: Slowdowns,
     output: Vec<u32>,
 }
@@ -131,6 +141,8 @@ struct Answer {
 struct Decoding {
     generation: Generation,
     stats: CycleStats,
+    /// Tokens and time of each cycle.
+    cycles: Vec<CycleStats>,
     /// What its cycles took over what they should have.
     slowdowns: Slowdowns,
     /// Tokens that the draft has not read: what the cycle before accepted, and those that copied
@@ -171,9 +183,13 @@ impl Arena<'_> {
             if answers.iter().all(|answer| answer.stats.cycles > 0) {
                 measured += 1;
                 let reference = answers[0].output.clone();
-                for (measurement, Answer { stats, slowdowns, output }) in measurements.iter_mut().zip(answers)
-                {
+                for (measurement, answer) in measurements.iter_mut().zip(answers) {
+                    let Answer { stats, cycles, slowdowns, output } = answer;
                     measurement.prompts.push(stats);
+                    let mut looping = oracle::looping(&output);
+                    let cut = looping.next();
+                    measurement.looping += looping.count() + usize::from(cut.is_some());
+                    measurement.before_loops.push(until(&cycles, cut.unwrap_or(usize::MAX)));
                     measurement.slowdowns.merge(slowdowns);
                     measurement.same_output += usize::from(output == reference);
                 }
@@ -209,6 +225,7 @@ impl Arena<'_> {
             answers.push(Decoding {
                 generation,
                 stats,
+                cycles: Vec::new(),
                 slowdowns: Slowdowns::default(),
                 unread: 1,
                 finished: false,
@@ -226,7 +243,7 @@ impl Arena<'_> {
         let finished = answers.into_iter().zip(memory).map(|(answer, memory)| {
             let output = answer.generation.output();
             *memory = Some(answer.generation.into_session());
-            Answer { stats: answer.stats, slowdowns: answer.slowdowns, output }
+            Answer { stats: answer.stats, cycles: answer.cycles, slowdowns: answer.slowdowns, output }
         });
         Ok(finished.collect())
     }
@@ -248,7 +265,55 @@ impl Arena<'_> {
             }
             answer.unread = answer.generation.session().unread();
             answer.stats.add(&outcome);
+            let (tokens, timing) = (outcome.acceptance_length(), outcome.timing);
+            answer.cycles.push(CycleStats { cycles: 1, tokens, timing, ..CycleStats::default() });
         }
         Ok(())
+    }
+}
+
+/// The cycles that yield an answer's first `tokens` tokens; of the last one's, those that are
+/// wanted.
+fn until(cycles: &[CycleStats], tokens: usize) -> CycleStats {
+    let mut sum = CycleStats::default();
+    for cycle in cycles {
+        if sum.tokens >= tokens {
+            break;
+        }
+        sum.merge(cycle);
+    }
+    sum.tokens = sum.tokens.min(tokens);
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ltd_engine::CycleTiming;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_cut_within_a_cycle_whose_time_it_keeps() {
+        let cycle = |tokens, ms| CycleStats {
+            cycles: 1,
+            tokens,
+            timing: CycleTiming { verify: Duration::from_millis(ms), ..CycleTiming::default() },
+            ..CycleStats::default()
+        };
+        let cycles = [cycle(3, 10), cycle(1, 7), cycle(4, 12)];
+        for (tokens, expected) in [
+            (0, (0, 0, 0)),
+            (1, (1, 1, 10)),
+            (3, (1, 3, 10)),
+            (4, (2, 4, 17)),
+            (6, (3, 6, 29)),
+            (usize::MAX, (3, 8, 29)),
+        ] {
+            let found = until(&cycles, tokens);
+            let found = (found.cycles, found.tokens, found.timing.total().as_millis());
+            assert_eq!(found, expected, "{tokens}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use ltd_policy::Fallback;
 use serde::{Deserialize, Serialize};
 
 use super::FixedSetting;
-use super::comparison::{Comparison, comparison_table};
+use super::comparison::{Comparison, comparison_table, loops_table};
 
 /// All that a run found out about how fast its policies are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,8 @@ pub(crate) struct Summary {
     pub(crate) speedup_vs_static: f64,
     /// The same over `copy-rule`.
     pub(crate) speedup_vs_copies: Option<f64>,
+    /// Share of plain decoding's tokens that are in loops.
+    pub(crate) loop_share: f64,
     /// One row per way to decode.
     pub(crate) contenders: Vec<Comparison>,
     /// What replay says of the policies; empty without recordings.
@@ -88,13 +90,8 @@ impl Summary {
     /// What ships over the rule of copies, in words.
     fn over_copies(&self) -> String {
         let shipped = self.contenders.iter().find(|row| row.name == self.ships);
-        let interval = shipped.and_then(|row| row.speedup_vs_copies_interval);
-        let (Some(speedup), Some(interval)) = (self.speedup_vs_copies, interval) else {
-            return String::new();
-        };
-        let gain = |ratio: f64| format!("{:+.1}", 100.0 * (ratio - 1.0));
-        let [low, high] = interval.map(gain);
-        format!(", {} % ({low} .. {high}) over the copy rule", gain(speedup))
+        let gain = shipped.and_then(|row| row.gains.over_copies());
+        gain.map_or_else(String::new, |gain| format!(", {gain} over the copy rule"))
     }
 
     /// The table and what is worth knowing besides, as Markdown that reads well unrendered.
@@ -117,8 +114,9 @@ impl Summary {
                 self.over_copies(),
             ),
         };
-        let rate =
-            |name: &str| self.contenders.iter().find(|row| row.name == name).map(|row| row.tokens_per_second);
+        let rate = |name: &str| {
+            self.contenders.iter().find(|row| row.name == name).map(|row| row.gains.tokens_per_second)
+        };
         if let (Some(ships), Some(eagle)) = (rate(&self.ships), rate(EAGLE_CONSTANT)) {
             let _ = writeln!(
                 text,
@@ -128,6 +126,10 @@ impl Summary {
         }
         for row in self.contenders.iter().filter(|row| ["pair", "factored"].contains(&row.name.as_str())) {
             let _ = writeln!(text, "{}", row.information());
+        }
+        text.push_str(&loops_table(&self.contenders, self.loop_share));
+        if !self.predictions.is_empty() && self.loop_share > 0.0 {
+            text.push('\n');
         }
         for prediction in &self.predictions {
             let live = prediction.gain_at_live_times;

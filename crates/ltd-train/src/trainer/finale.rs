@@ -8,7 +8,9 @@ use ltd_policy::{CopyRule, write_atomically, write_json};
 
 use super::Trainer;
 use super::selection::{BEST_CONSTANT, COPY_RULE, Opponents, Selection};
-use crate::evaluate::{Comparison, Contender, EAGLE_CONSTANT, FixedSetting, GridPoint, Measurement, Summary};
+use crate::evaluate::{
+    Comparison, Contender, EAGLE_CONSTANT, FixedSetting, GridPoint, Measurement, Opposition, Summary,
+};
 use crate::metrics::{tags, validation_record};
 use crate::recorded::Recorded;
 use crate::{Error, Result};
@@ -68,13 +70,14 @@ impl Trainer {
             place.expect("invariant: all of these were measured")
         };
         let [constant, rule] = [BEST_CONSTANT, COPY_RULE].map(|name| &measured[named(name)]);
-        let row =
-            |measurement| Comparison::new(measurement, &measured[0], constant).beside(measurement, rule);
-        let contenders: Vec<Comparison> = measured.iter().map(row).collect();
+        let opposition = Opposition { plain: &measured[0], constant, rule: Some(rule) };
+        let contenders: Vec<Comparison> =
+            measured.iter().map(|measurement| Comparison::new(measurement, opposition)).collect();
         let chosen = &selection.candidates[selection.fastest];
         let ships = if selection.fallback.is_some() { opponents.strongest().0 } else { chosen.kind() };
         let shipped = &contenders[named(ships)];
-        let (speedup_vs_static, speedup_vs_copies) = (shipped.speedup_vs_static, shipped.speedup_vs_copies);
+        let (speedup_vs_static, speedup_vs_copies) =
+            (shipped.gains.speedup_vs_static, shipped.gains.speedup_vs_copies);
         Summary {
             run: self.run.path().display().to_string(),
             command: self.provenance.command.clone(),
@@ -89,6 +92,7 @@ impl Trainer {
             copy_rule: opponents.rule,
             speedup_vs_static,
             speedup_vs_copies,
+            loop_share: measured[0].loop_share(),
             contenders,
             predictions: selection.predictions,
             grid,
@@ -205,7 +209,7 @@ impl Trainer {
 
     fn write_final_curves(&mut self, summary: &Summary) -> Result<()> {
         let shipped = summary.contenders.iter().find(|row| row.name == summary.ships);
-        let speedup = shipped.map_or(f64::NAN, |row| row.speedup);
+        let speedup = shipped.map_or(f64::NAN, |row| row.gains.speedup);
         self.curves.write(validation_record(
             self.checkpoint.finished_timesteps,
             &[(tags::EVAL_SPEEDUP, speedup), (tags::EVAL_SPEEDUP_VS_STATIC, summary.speedup_vs_static)],
