@@ -162,23 +162,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
             )));
         }
     }
-    let mut contenders = vec![Contender::autoregressive()];
-    contenders.extend(constants.iter().map(|constant| {
-        Contender::constant(format!("depth {}, size {}", constant.depth, constant.size), *constant)
-    }));
-    contenders.extend(args.whole_beams.iter().map(|setting| {
-        Contender::whole_beam(format!("depth {}, size {}, whole beam", setting.depth, setting.size), *setting)
-    }));
-    let rules = args.copy_rules.iter().map(|setting| Contender::fixed(setting.to_string(), *setting));
-    contenders.extend(rules);
-    for (folder, package) in args.policies.iter().zip(&packages) {
-        let learned = if args.ignore_fallback {
-            Learned::of_policy(&package.policy)
-        } else {
-            Learned::of_package(package)
-        };
-        contenders.push(Contender::new(folder.display().to_string(), Box::new(learned)));
-    }
+    let mut contenders = contenders(args, constants, &packages);
     let (interrupt, progress) = (Interrupt::default(), Progress::detect());
     listen(&interrupt)?;
     let arena = Arena {
@@ -221,6 +205,28 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         write_json(path, &report)?;
     }
     Ok(printed?)
+}
+
+/// Plain decoding, constants, those with the whole beam, rules and packages, in this order.
+fn contenders(args: &CompareArgs, constants: &[StaticSetting], packages: &[PolicyPackage]) -> Vec<Contender> {
+    let mut contenders = vec![Contender::autoregressive()];
+    contenders.extend(constants.iter().map(|constant| {
+        Contender::constant(format!("depth {}, size {}", constant.depth, constant.size), *constant)
+    }));
+    contenders.extend(args.whole_beams.iter().map(|setting| {
+        Contender::whole_beam(format!("depth {}, size {}, whole beam", setting.depth, setting.size), *setting)
+    }));
+    let rules = args.copy_rules.iter().map(|setting| Contender::fixed(setting.to_string(), *setting));
+    contenders.extend(rules);
+    for (folder, package) in args.policies.iter().zip(packages) {
+        let learned = if args.ignore_fallback {
+            Learned::of_policy(&package.policy)
+        } else {
+            Learned::of_package(package)
+        };
+        contenders.push(Contender::new(folder.display().to_string(), Box::new(learned)));
+    }
+    contenders
 }
 
 /// The prompts to decode. Those of the configuration are apart from what it learns from; of others,
