@@ -224,11 +224,22 @@ fn a_package_of_other_models_or_other_quirks_is_refused_unless_any_models_may_be
     let compare = ["compare", "--config", text(&config), "--policy", text(&out), "--constant", "1,4"];
     let message = refusal("ltd-train", &compare);
     assert!(message.contains("its draft is another-head (0123456789ab), that of the configuration is draft"));
-    let rule = ["--any-models", "--copy-rule", "2,8,1,4"];
+    let measured = folder.path().join("compared.json");
+    let rule = ["--any-models", "--whole-beam", "3,12", "--copy-rule", "2,8,1,4", "--json", text(&measured)];
     let output = run("ltd-train", &[&compare[..], &rule].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let compared = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(compared.contains("depth 1, size 4, copying 8 tokens where 2 match"), "{compared}");
+    let gain = "over depth 1, size 4, copying 8 tokens where 2 match, the fastest rule of those measured.";
+    assert!(compared.contains(gain), "{compared}");
+    let measured: Value =
+        serde_json::from_str(&std::fs::read_to_string(&measured).expect("it is written")).expect("JSON");
+    assert_eq!(measured["best_constant"], "depth 1, size 4");
+    assert_eq!(measured["best_copy_rule"], "depth 1, size 4, copying 8 tokens where 2 match");
+    // Each over itself.
+    assert_eq!(measured["contenders"][1]["speedup_vs_static"], 1.0);
+    assert_eq!(measured["contenders"][3]["speedup_vs_copies"], 1.0);
+    let loops = measured["loop_share"].as_f64().expect("a share") > 0.0;
+    assert_eq!(compared.contains("tokens are in loops"), loops, "{compared}");
 
     let path = out.join("manifest.json");
     let manifest = std::fs::read_to_string(&path).expect("the manifest");

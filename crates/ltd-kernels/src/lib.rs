@@ -6,8 +6,8 @@
 //! Instructions are found at run time ([`InstructionSet`]), threads are lent by the program
 //! ([`Threads`]). An operation works on slices, checks their sizes once, before its work begins,
 //! and panics where they do not fit. Everything is computed in f32, whatever the type in memory;
-//! only pairs of bf16 are multiplied as they are where there is an instruction for it. Every row's
-//! result has the same bits whatever the rows beside it.
+//! only pairs of bf16 are multiplied as they are where there is an instruction for it that is
+//! faster. Every row's result has the same bits whatever the rows beside it.
 //!
 //! ```
 //! use ltd_kernels::{Cpu, Fused, InstructionSet, Linear, Panels, Serial};

@@ -175,13 +175,10 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     };
     let measured =
         arena.measure("comparison", &mut contenders, &prompts, args.max_minutes.map(Minutes::duration))?;
-    let rate = |measurement: &Measurement| measurement.total().tokens_per_second();
-    let fastest =
-        |rows: &'_ [Measurement]| (0..rows.len()).max_by(|&a, &b| rate(&rows[a]).total_cmp(&rate(&rows[b])));
-    let (fixed, rules) = measured[1..].split_at(constants.len());
-    let constant = &fixed[fastest(fixed).expect("invariant: a constant was measured")];
-    let rules = &rules[args.whole_beams.len()..][..args.copy_rules.len()];
-    let rule = fastest(rules).map(|place| &rules[place]);
+    let (constants, others) = measured[1..].split_at(constants.len());
+    let rules = &others[args.whole_beams.len()..][..args.copy_rules.len()];
+    let constant = fastest(constants).expect("invariant: a constant was measured");
+    let rule = fastest(rules);
     let opposition = Opposition { plain: &measured[0], constant, rule };
     let report = Report {
         command: std::env::args().collect(),
@@ -205,6 +202,11 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         write_json(path, &report)?;
     }
     Ok(printed?)
+}
+
+fn fastest(measured: &[Measurement]) -> Option<&Measurement> {
+    let rate = |measurement: &Measurement| measurement.total().tokens_per_second();
+    measured.iter().max_by(|a, b| rate(a).total_cmp(&rate(b)))
 }
 
 /// Plain decoding, constants, those with the whole beam, rules and packages, in this order.

@@ -1,4 +1,31 @@
-//! Proof that a processor of x86-64 has some features.
+//! What a processor of x86-64 has.
+
+use std::arch::x86_64::{__cpuid_count, CpuidResult};
+
+/// What `CPUID` tells. A virtual machine's host answers, which takes long: not for what is asked in
+/// every forward.
+#[allow(unused_unsafe, reason = "safe from Rust 1.94 on")]
+fn cpuid(leaf: u32, part: u32) -> CpuidResult {
+    // SAFETY: Every processor of x86-64 has the instruction, and tells zeros of what it lacks.
+    unsafe { __cpuid_count(leaf, part) }
+}
+
+/// The vendor's name, as `CPUID` spells it.
+pub(super) fn vendor() -> [u8; 12] {
+    let found = cpuid(0, 0);
+    let mut name = [0; 12];
+    for (part, register) in name.chunks_exact_mut(4).zip([found.ebx, found.edx, found.ecx]) {
+        part.copy_from_slice(&register.to_le_bytes());
+    }
+    name
+}
+
+/// Whether it multiplies tiles of bf16: AMX.
+pub(super) fn has_tiles() -> bool {
+    // Leaf 7, EDX: the standard library's name for it is not stable yet.
+    const AMX_BF16: u32 = 1 << 22;
+    cpuid(0, 0).eax >= 7 && cpuid(7, 0).edx & AMX_BF16 != 0
+}
 
 /// Proof that the processor has some features, and the one place where a kernel is compiled with
 /// them: what is detected and what is enabled is the same list.

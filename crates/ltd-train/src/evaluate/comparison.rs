@@ -48,7 +48,8 @@ pub(crate) struct Comparison {
     /// Over whole answers.
     #[serde(flatten)]
     pub(crate) gains: Gains,
-    /// Over answers that are cut where their first loop begins; `null` where there is no loop.
+    /// Over answers that are cut where that of plain decoding begins to loop; `null` where none
+    /// does.
     pub(crate) before_loops: Option<Gains>,
     /// Quartiles of the prompts' own throughputs.
     pub(crate) quartiles: [f64; 3],
@@ -77,28 +78,31 @@ pub(crate) struct Comparison {
 }
 
 impl Gains {
-    /// By what `prompts` gives of each measurement.
+    /// By what `prompts` gives of each measurement; none if it gives nothing of one.
     fn of(
         measurement: &Measurement,
         Opposition { plain, constant, rule }: Opposition<'_>,
-        prompts: fn(&Measurement) -> &[CycleStats],
-    ) -> Self {
-        let rate = |of: &Measurement| CycleStats::merged(prompts(of)).tokens_per_second();
-        let over = |other: &Measurement| rate(measurement) / rate(other);
-        let over_interval = |other: &Measurement| {
-            let (least, most) = ratio_interval(prompts(measurement), prompts(other));
+        prompts: fn(&Measurement) -> Option<&[CycleStats]>,
+    ) -> Option<Self> {
+        let against = rule.map_or(Some(&[][..]), prompts);
+        let ([own, plain, constant], rule_prompts) =
+            ([prompts(measurement)?, prompts(plain)?, prompts(constant)?], against?);
+        let rate = |prompts| CycleStats::merged(prompts).tokens_per_second();
+        let over = |other| rate(own) / rate(other);
+        let over_interval = |other| {
+            let (least, most) = ratio_interval(own, other);
             [least, most]
         };
-        let (low, high) = interval(prompts(measurement));
-        Self {
-            tokens_per_second: rate(measurement),
+        let (low, high) = interval(own);
+        Some(Self {
+            tokens_per_second: rate(own),
             interval: [low, high],
             speedup: over(plain),
             speedup_vs_static: over(constant),
             speedup_vs_static_interval: over_interval(constant),
-            speedup_vs_copies: rule.map(over),
-            speedup_vs_copies_interval: rule.map(over_interval),
-        }
+            speedup_vs_copies: rule.map(|_| over(rule_prompts)),
+            speedup_vs_copies_interval: rule.map(|_| over_interval(rule_prompts)),
+        })
     }
 
     /// What is gained over the rule of copies, in words.
@@ -112,15 +116,13 @@ impl Comparison {
     /// The row of a measurement.
     pub(crate) fn new(measurement: &Measurement, opposition: Opposition<'_>) -> Self {
         let total = measurement.total();
-        let Opposition { plain, constant, rule } = opposition;
-        let loops = [Some(measurement), Some(plain), Some(constant), rule]
-            .into_iter()
-            .flatten()
-            .any(|measurement| measurement.looping > 0);
+        let whole = Gains::of(measurement, opposition, |of| Some(&of.prompts));
         Self {
             name: measurement.name.clone(),
-            gains: Gains::of(measurement, opposition, |of| &of.prompts),
-            before_loops: loops.then(|| Gains::of(measurement, opposition, |of| &of.before_loops)),
+            gains: whole.expect("invariant: all have prompts"),
+            before_loops: Gains::of(measurement, opposition, |of| {
+                of.before_loops.as_ref().map(|cut| &cut.prompts[..])
+            }),
             quartiles: quartiles(measurement.prompts.iter().map(CycleStats::tokens_per_second).collect()),
             copied_share: total.copied_tokens as f64 / total.tokens.max(1) as f64,
             acceptance_length: total.acceptance_length(),
@@ -195,8 +197,8 @@ pub(crate) fn comparison_table(rows: &[Comparison], prompts: usize) -> String {
     table(&header, rows.collect())
 }
 
-/// How fast all are up to the first loop of each answer, as a Markdown table with a line before it;
-/// empty where there is no loop. `share` is that of the tokens in loops.
+/// How fast all are up to the first loop of each answer, as a Markdown table with lines around it;
+/// empty where there is no loop. `share` is that of plain decoding's tokens in loops.
 pub(crate) fn loops_table(rows: &[Comparison], share: f64) -> String {
     let cut: Option<Vec<Vec<String>>> = rows
         .iter()
@@ -216,7 +218,7 @@ pub(crate) fn loops_table(rows: &[Comparison], share: f64) -> String {
     cut.map_or_else(String::new, |cut| {
         let share = 100.0 * share;
         format!(
-            "\n{share:.1} % of the tokens are in loops. Answers up to their first loop:\n\n{}",
+            "\n{share:.1} % of plain decoding's tokens are in loops. Answers up to their first loop:\n\n{}\n",
             table(&header, cut)
         )
     })
@@ -243,4 +245,70 @@ fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ltd_engine::CycleTiming;
+
+    use super::super::BeforeLoops;
+    use super::*;
+
+    fn stats(tokens: usize, ms: u64) -> CycleStats {
+        CycleStats {
+            cycles: 1,
+            tokens,
+            timing: CycleTiming { verify: Duration::from_millis(ms), ..CycleTiming::default() },
+            ..CycleStats::default()
+        }
+    }
+
+    /// Two prompts, of whose answers the second one loops after 10 tokens and `cut` milliseconds,
+    /// if at all.
+    fn measurement(name: &str, [first, whole]: [u64; 2], cut: Option<u64>) -> Measurement {
+        Measurement {
+            name: name.to_owned(),
+            prompts: vec![stats(20, first), stats(40, whole)],
+            before_loops: cut
+                .map(|cut| BeforeLoops { share: 0.5, prompts: vec![stats(20, first), stats(10, cut)] }),
+            ..Measurement::default()
+        }
+    }
+
+    #[test]
+    fn gains_are_told_once_more_without_loops() {
+        let plain = measurement("ar", [400, 800], Some(200));
+        let constant = measurement("constant", [200, 400], Some(100));
+        // Twice as fast as the constant in the loop alone.
+        let rule = measurement("rule", [200, 250], Some(100));
+        let opposition = Opposition { plain: &plain, constant: &constant, rule: Some(&rule) };
+        let row = Comparison::new(&rule, opposition);
+        assert!((row.gains.tokens_per_second - 60.0 / 0.45).abs() < 1e-9, "{row:?}");
+        assert!((row.gains.speedup_vs_static - 600.0 / 450.0).abs() < 1e-9, "{row:?}");
+        let cut = row.before_loops.as_ref().expect("there is a loop");
+        assert_eq!((cut.tokens_per_second, cut.speedup, cut.speedup_vs_static), (100.0, 2.0, 1.0));
+        assert_eq!(cut.speedup_vs_copies, Some(1.0));
+        assert_eq!(row.gains.over_copies().as_deref(), Some("+0.0 % (+0.0 .. +0.0)"));
+
+        let written = serde_json::to_value(&row).expect("JSON");
+        assert_eq!(written["speedup_vs_copies"], 1.0);
+        assert_eq!(written["before_loops"]["speedup"], 2.0);
+        assert_eq!(serde_json::from_value::<Comparison>(written).expect("the same row"), row);
+
+        let table = loops_table(&[row], 0.5);
+        assert!(table.starts_with("\n50.0 % of plain decoding's tokens are in loops."), "{table}");
+        assert!(table.contains("| rule      |    100.0 |    2.00 | +0.0 %"), "{table}");
+    }
+
+    #[test]
+    fn there_is_no_second_table_without_loops() {
+        let [plain, other] =
+            [("ar", 400), ("other", 200)].map(|(name, ms)| measurement(name, [ms, ms], None));
+        let opposition = Opposition { plain: &plain, constant: &other, rule: None };
+        let row = Comparison::new(&other, opposition);
+        assert_eq!((row.before_loops.as_ref(), row.gains.speedup_vs_copies), (None, None));
+        assert_eq!(loops_table(&[row], 0.0), "");
+    }
 }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use ltd_console::count;
 use ltd_engine::text::Prompt;
-use ltd_engine::{Controller, CycleStats, Engine, Generation, Sampler, Session, Static, StopRule, WholeBeam};
+use ltd_engine::{
+    Controller, CycleStats, CycleTiming, Engine, Generation, Sampler, Session, Static, StopRule, WholeBeam,
+};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, oracle};
 
@@ -87,20 +89,27 @@ pub(crate) struct Measurement {
     pub(crate) name: String,
     /// Its cycles on each prompt.
     pub(crate) prompts: Vec<CycleStats>,
-    /// Tokens and times of each prompt's answer up to where its first loop begins; empty in replay.
-    pub(crate) before_loops: Vec<CycleStats>,
-    /// Tokens of its answers that are in a loop.
-    pub(crate) looping: usize,
+    /// The same up to the first loop of each answer; none in replay, and where nothing loops.
+    pub(crate) before_loops: Option<BeforeLoops>,
     /// Prompts whose output equals the first contender's, token for token.
     pub(crate) same_output: usize,
     /// What its cycles took over what they should have, by the arena's costs; empty without any.
     pub(crate) slowdowns: Slowdowns,
 }
 
+/// Answers that are cut where that of the first contender begins to loop.
+#[derive(Debug, Clone)]
+pub(crate) struct BeforeLoops {
+    /// Share of the first contender's tokens that are in a loop.
+    pub(crate) share: f64,
+    /// Tokens and times of the cycles that begin before it, of each prompt that has any.
+    pub(crate) prompts: Vec<CycleStats>,
+}
+
 impl Measurement {
-    /// Share of its tokens that are in a loop.
+    /// Share of the first contender's tokens that are in loops.
     pub(crate) fn loop_share(&self) -> f64 {
-        self.looping as f64 / self.total().tokens.max(1) as f64
+        self.before_loops.as_ref().map_or(0.0, |cut| cut.share)
     }
 
     /// All its cycles.
@@ -132,7 +141,7 @@ pub(crate) struct Arena<'a> {
 /// A contender's answer to one prompt.
 struct Answer {
     stats: CycleStats,
-    cycles: Vec<CycleStats>,
+    cycles: Vec<(usize, CycleTiming)>,
     slowdowns: Slowdowns,
     output: Vec<u32>,
 }
@@ -142,7 +151,7 @@ struct Decoding {
     generation: Generation,
     stats: CycleStats,
     /// Tokens and time of each cycle.
-    cycles: Vec<CycleStats>,
+    cycles: Vec<(usize, CycleTiming)>,
     /// What its cycles took over what they should have.
     slowdowns: Slowdowns,
     /// Tokens that the draft has not read: what the cycle before accepted, and those that copied
@@ -174,6 +183,8 @@ impl Arena<'_> {
         let warm_up = StopRule { max_new_tokens: WARM_UP_TOKENS, eos: Vec::new() };
         self.race(contenders, &prompts[0], &self.sampler, &warm_up, &mut memory)?;
         let (start, mut measured) = (Instant::now(), 0);
+        let (mut said, mut looping) = (0, 0);
+        let mut cut_prompts: Vec<Vec<CycleStats>> = vec![Vec::new(); contenders.len()];
         for (index, prompt) in prompts.iter().enumerate() {
             if measured >= LEAST_PROMPTS && limit.is_some_and(|limit| start.elapsed() > limit) {
                 break;
@@ -183,13 +194,19 @@ impl Arena<'_> {
             if answers.iter().all(|answer| answer.stats.cycles > 0) {
                 measured += 1;
                 let reference = answers[0].output.clone();
-                for (measurement, answer) in measurements.iter_mut().zip(answers) {
+                said += reference.len();
+                let mut loops = oracle::looping(&reference);
+                // The first token is the prompt's, and no cycle's.
+                let cut = loops.next().map_or(usize::MAX, |first| first.saturating_sub(1));
+                looping += loops.count() + usize::from(cut != usize::MAX);
+                for ((measurement, cuts), answer) in
+                    measurements.iter_mut().zip(&mut cut_prompts).zip(answers)
+                {
                     let Answer { stats, cycles, slowdowns, output } = answer;
                     measurement.prompts.push(stats);
-                    let mut looping = oracle::looping(&output);
-                    let cut = looping.next();
-                    measurement.looping += looping.count() + usize::from(cut.is_some());
-                    measurement.before_loops.push(until(&cycles, cut.unwrap_or(usize::MAX)));
+                    if cut > 0 {
+                        cuts.push(until(&cycles, cut));
+                    }
                     measurement.slowdowns.merge(slowdowns);
                     measurement.same_output += usize::from(output == reference);
                 }
@@ -200,6 +217,11 @@ impl Arena<'_> {
         }
         if measured == 0 {
             return Err(Error::NothingMeasured { task: name.to_owned(), prompts: prompts.len() });
+        }
+        for (measurement, prompts) in measurements.iter_mut().zip(cut_prompts) {
+            let share = looping as f64 / said as f64;
+            measurement.before_loops =
+                (looping > 0 && !prompts.is_empty()).then_some(BeforeLoops { share, prompts });
         }
         let contenders = count(measurements.len(), "contender");
         task.finish(&format!("{contenders} measured on {}", count(measured, "prompt")));
@@ -265,22 +287,23 @@ impl Arena<'_> {
             }
             answer.unread = answer.generation.session().unread();
             answer.stats.add(&outcome);
-            let (tokens, timing) = (outcome.acceptance_length(), outcome.timing);
-            answer.cycles.push(CycleStats { cycles: 1, tokens, timing, ..CycleStats::default() });
+            answer.cycles.push((outcome.acceptance_length(), outcome.timing));
         }
         Ok(())
     }
 }
 
-/// The cycles that yield an answer's first `tokens` tokens; of the last one's, those that are
-/// wanted.
-fn until(cycles: &[CycleStats], tokens: usize) -> CycleStats {
+/// Tokens and time of the cycles that yield the first `tokens` tokens. A cycle that yields more is
+/// counted with its whole time, and with those of its tokens that are wanted.
+fn until(cycles: &[(usize, CycleTiming)], tokens: usize) -> CycleStats {
     let mut sum = CycleStats::default();
-    for cycle in cycles {
+    for &(yielded, timing) in cycles {
         if sum.tokens >= tokens {
             break;
         }
-        sum.merge(cycle);
+        sum.cycles += 1;
+        sum.tokens += yielded;
+        sum.timing += timing;
     }
     sum.tokens = sum.tokens.min(tokens);
     sum
@@ -290,17 +313,12 @@ fn until(cycles: &[CycleStats], tokens: usize) -> CycleStats {
 mod tests {
     use std::time::Duration;
 
-    use ltd_engine::CycleTiming;
-
     use super::*;
 
     #[test]
     fn an_answer_is_cut_within_a_cycle_whose_time_it_keeps() {
-        let cycle = |tokens, ms| CycleStats {
-            cycles: 1,
-            tokens,
-            timing: CycleTiming { verify: Duration::from_millis(ms), ..CycleTiming::default() },
-            ..CycleStats::default()
+        let cycle = |tokens: usize, ms| {
+            (tokens, CycleTiming { verify: Duration::from_millis(ms), ..CycleTiming::default() })
         };
         let cycles = [cycle(3, 10), cycle(1, 7), cycle(4, 12)];
         for (tokens, expected) in [

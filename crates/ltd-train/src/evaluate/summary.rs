@@ -128,9 +128,6 @@ impl Summary {
             let _ = writeln!(text, "{}", row.information());
         }
         text.push_str(&loops_table(&self.contenders, self.loop_share));
-        if !self.predictions.is_empty() && self.loop_share > 0.0 {
-            text.push('\n');
-        }
         for prediction in &self.predictions {
             let live = prediction.gain_at_live_times;
             let live = live.map(|gain| format!(" ({:+.1} % at the times of live cycles)", 100.0 * gain));
