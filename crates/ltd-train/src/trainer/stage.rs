@@ -121,8 +121,17 @@ impl<'t> Training<'t> {
             || progress < 1.0
             || self.candidates.iter().all(|candidate| candidate == INCUMBENT)
         {
-            if !self.fill_rollout(&mut task, at_start)? {
-                return self.interrupted();
+            match self.fill_rollout(&mut task, at_start) {
+                Ok(true) => {}
+                Ok(false) => return self.interrupted(),
+                // What the other policies decide leaves nothing to learn: what there is stays.
+                Err(Error::Env(
+                    error @ (ltd_env::Error::NoTree { .. } | ltd_env::Error::NothingToCopy { .. }),
+                )) if !self.candidates.is_empty() => {
+                    task.finish(&format!("ends after {} steps: {error}", self.learner.timesteps()));
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
             }
             progress = self.share();
             // Where the run goes on if it is interrupted, or what comes of the rollout cannot be

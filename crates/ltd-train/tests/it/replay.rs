@@ -322,6 +322,31 @@ fn a_source_is_learned_where_copies_gain_and_imitated() {
     assert!(distinct.len() > 1, "a teacher that always decides alike teaches nothing: {distinct:?}");
 }
 
+#[test]
+fn a_stage_without_a_tree_to_learn_from_keeps_what_was_learned() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut value = replayed(folder.path());
+    record(folder.path(), &value, 8);
+    // A tree is never worth its time.
+    let dear = table(&value, 64, 0.1);
+    let root = Surface::from_fn(&[1, 13], &[4, 128], |rows, _| 400.0 + 0.01 * rows);
+    LatencyTable { root, ..dear }.write(&folder.path().join("latency.json")).expect("written");
+    value["source"]["chains"] = json!([0, 4]);
+    value["source"]["ppo"]["advantage"] = json!("exact");
+    value["source"]["ppo"]["learning_rate"] = json!(1e-2);
+    let depth = json!({ "train": "depth", "total_timesteps": 64 });
+    value["stages"] = json!({
+        "size": null, "depth": { "total_timesteps": 64 },
+        "rounds": 1, "round": [{ "train": "source", "total_timesteps": 4096 }, depth]
+    });
+    let run = folder.path().join("run");
+    let trainer = Trainer::create(parse(&value), &run, Progress::Silent, Interrupt::default());
+    assert!(matches!(trainer.expect("a run").learn().expect("it finishes"), Ending::Finished { .. }));
+    let depth = |stage: &str| std::fs::read(run.join("stages").join(stage).join("depth.safetensors"));
+    let (first, last) = (depth("01-depth").expect("a policy"), depth("03-depth").expect("a policy"));
+    assert_eq!(first, last, "the source copies in all cycles: there is no depth to learn");
+}
+
 /// Cycles of one policy, and what both of two would draft from.
 struct Both {
     teacher: Learned,
