@@ -85,6 +85,13 @@ fn table(value: &Value, largest: usize, ms_per_candidate: f64) -> LatencyTable {
     }
 }
 
+/// Writes the table of a machine whose root expansion takes so long.
+fn write_table(folder: &Path, value: &Value, root_ms: f64) {
+    let root = Surface::from_fn(&[1, 13], &[4, 128], |rows, _| root_ms + 0.01 * rows);
+    let table = LatencyTable { root, ..table(value, 64, 0.1) };
+    table.write(&folder.join("latency.json")).expect("written");
+}
+
 fn replayed(folder: &Path) -> Value {
     let mut value = config(folder);
     value["reward"] = json!("gain");
@@ -282,9 +289,7 @@ fn a_source_is_learned_where_copies_gain_and_imitated() {
     let mut value = replayed(folder.path());
     record(folder.path(), &value, 8);
     // Drafting is dear.
-    let dear = table(&value, 64, 0.1);
-    let root = Surface::from_fn(&[1, 13], &[4, 128], |rows, _| 4.0 + 0.01 * rows);
-    LatencyTable { root, ..dear }.write(&folder.path().join("latency.json")).expect("written");
+    write_table(folder.path(), &value, 4.0);
     value["stages"] = json!({
         "size": null, "predictor": { "epochs": 20, "net_arch": [32] },
         "imitation": { "epochs": 200, "batch_size": 32, "learning_rate": 3e-3 },
@@ -328,9 +333,7 @@ fn a_stage_without_a_tree_to_learn_from_keeps_what_was_learned() {
     let mut value = replayed(folder.path());
     record(folder.path(), &value, 8);
     // A tree is never worth its time.
-    let dear = table(&value, 64, 0.1);
-    let root = Surface::from_fn(&[1, 13], &[4, 128], |rows, _| 400.0 + 0.01 * rows);
-    LatencyTable { root, ..dear }.write(&folder.path().join("latency.json")).expect("written");
+    write_table(folder.path(), &value, 400.0);
     value["source"]["chains"] = json!([0, 4]);
     value["source"]["ppo"]["advantage"] = json!("exact");
     value["source"]["ppo"]["learning_rate"] = json!(1e-2);
