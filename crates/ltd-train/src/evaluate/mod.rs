@@ -195,10 +195,8 @@ impl Arena<'_> {
                 measured += 1;
                 let reference = answers[0].output.clone();
                 said += reference.len();
-                let mut loops = oracle::looping(&reference);
-                // The first token is the prompt's, and no cycle's.
-                let cut = loops.next().map_or(usize::MAX, |first| first.saturating_sub(1));
-                looping += loops.count() + usize::from(cut != usize::MAX);
+                let (cut, in_loops) = before_loop(&reference);
+                looping += in_loops;
                 for ((measurement, cuts), answer) in
                     measurements.iter_mut().zip(&mut cut_prompts).zip(answers)
                 {
@@ -293,6 +291,14 @@ impl Arena<'_> {
     }
 }
 
+/// How many tokens cycles yield before an answer begins to loop, all if it never does, and how many
+/// of its tokens are in loops. Its first token comes from reading the prompt, and from no cycle.
+fn before_loop(output: &[u32]) -> (usize, usize) {
+    let mut looping = oracle::looping(output);
+    let first = looping.next();
+    first.map_or((usize::MAX, 0), |first| (first.saturating_sub(1), 1 + looping.count()))
+}
+
 /// Tokens and time of the cycles that yield the first `tokens` tokens. A cycle that yields more is
 /// counted with its whole time, and with those of its tokens that are wanted.
 fn until(cycles: &[(usize, CycleTiming)], tokens: usize) -> CycleStats {
@@ -314,6 +320,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn an_answer_is_cut_before_the_token_that_begins_its_first_loop() {
+        let said: Vec<u32> = (0..20).collect();
+        assert_eq!(before_loop(&said), (usize::MAX, 0));
+        // Tokens 20 to 35 repeat 0 to 15. Cycles yield 19 of the 20 before them.
+        let looping: Vec<u32> = said.iter().chain(&said[..16]).copied().collect();
+        assert_eq!(before_loop(&looping), (19, 16));
+        // One that loops from its second token on has no cycle before that.
+        assert_eq!(before_loop(&[7; 17]), (0, 16));
+    }
 
     #[test]
     fn an_answer_is_cut_within_a_cycle_whose_time_it_keeps() {
