@@ -35,18 +35,20 @@ impl Yields {
     }
 }
 
-/// What is known before a cycle: `found` is the earlier occurrence of the latest tokens of
-/// `context_length` tokens and the root, of which the first `prompt_len` are the prompt's and the
-/// draft has not read the last `unread`.
+/// What is known before a cycle: `found` is the earlier occurrence of the latest of `tokens`, whose
+/// last is the root. The first `prompt_len` are the prompt's, and the draft has not read the last
+/// `unread` before the root.
 pub fn source_summary(
+    tokens: &[u32],
     found: Option<Occurrence>,
-    context_length: usize,
     prompt_len: usize,
     unread: usize,
     yields: Yields,
 ) -> SourceSummary {
+    let context_length = tokens.len().saturating_sub(1);
     let summary = SourceSummary {
         context_length,
+        root: tokens.last().copied().unwrap_or_default(),
         unread,
         copied_lately: yields.copied,
         drafted_lately: yields.drafted,
@@ -59,6 +61,7 @@ pub fn source_summary(
         agreeing,
         distance: context_length + 1 - end,
         in_prompt: end <= prompt_len,
+        copied: tokens.get(end).copied(),
         ..summary
     }
 }
@@ -89,8 +92,7 @@ impl Recall {
 
     /// What is known now, if the draft has not read the last `unread` tokens.
     pub fn summary(&self, unread: usize) -> SourceSummary {
-        let context_length = self.text.tokens().len().saturating_sub(1);
-        source_summary(self.text.find(), context_length, self.prompt_len, unread, self.yields)
+        source_summary(self.text.tokens(), self.text.find(), self.prompt_len, unread, self.yields)
     }
 
     /// Latest tokens that were said before.
@@ -126,9 +128,11 @@ mod tests {
         let summary = recall.summary(3);
         assert_eq!((summary.match_length, summary.distance, summary.in_prompt), (2, 4, true));
         assert_eq!((summary.context_length, summary.unread), (5, 3));
+        assert_eq!((summary.root, summary.copied), (6, Some(7)));
         assert_eq!(recall.chain(6), [7, 8, 5, 6, 7, 8]);
         recall.read(&[5, 6, 7, 8, 5, 6], 9);
-        assert_eq!(recall.summary(1).match_length, 0);
+        let summary = recall.summary(1);
+        assert_eq!((summary.match_length, summary.root, summary.copied), (0, 9, None));
         assert_eq!(recall.chain(3), [0; 0]);
     }
 

@@ -2,7 +2,7 @@
 
 use ltd_cycle::Candidates;
 use ltd_policy::calibration::{PLACES, SCORES};
-use ltd_policy::{Agreement, Calibration, LONGEST_MATCH};
+use ltd_policy::{Agreement, Calibration, LONGEST_MATCH, TokenRecord};
 
 use crate::trace::{Trace, TraceHeader, TracedSequence};
 use crate::{Copied, Error, Interrupt, RecordedTree, Result};
@@ -69,6 +69,21 @@ pub fn calibrate(trace: &Trace, interrupt: &Interrupt) -> Result<Calibration> {
     Ok(Calibration { drafted: falling(drafted.collect()), copied: copied.iter().map(chains).collect() })
 }
 
+/// What a sequence tells of which tokens are safe to copy: at every position where something can be
+/// copied, whether the first token is right.
+pub fn token_record(sequence: &TracedSequence) -> TokenRecord {
+    let mut record = TokenRecord::default();
+    for (at, copied) in Copied::along(sequence).into_iter().enumerate() {
+        let root = sequence.root(at);
+        if let Some(&first) = copied.chain(&sequence.tokens, root, 1).first()
+            && sequence.known(at) > 0
+        {
+            record.observe(sequence.tokens[root], first, copied.accepted > 0);
+        }
+    }
+    record
+}
+
 /// The share of the chains that are right as far as each place, from those that go on being right,
 /// and from what is assumed of their shares as far as each place.
 fn going_on(counts: &[Count; PLACES], assumed: &[f32]) -> Vec<f32> {
@@ -109,8 +124,7 @@ fn count_copies(
         let Some(agreement) = tree.agreement(&sequence.tokens, copied) else { continue };
         let counts = &mut counts[agreement as usize];
         let length = copied.length() - 1;
-        let known = sequence.tokens.len().saturating_sub(sequence.root(at) + 2);
-        let places = counts[length].iter_mut().take(known.min(copied.accepted + 1));
+        let places = counts[length].iter_mut().take(sequence.known(at).min(copied.accepted + 1));
         places.enumerate().for_each(|(before, count)| count.add(copied.accepted > before));
     }
 }

@@ -26,9 +26,7 @@ impl Copied {
             let root = sequence.root(at);
             source.extend(&sequence.tokens[source.tokens().len()..=root]);
             let found = source.find();
-            // The token after the last accepted one must be known, too.
-            let continuation = &sequence.tokens[root + 1..];
-            let continuation = &continuation[..continuation.len().saturating_sub(1)];
+            let continuation = &sequence.tokens[root + 1..][..sequence.known(at)];
             let accepted = found.map_or(0, |found| accepted(&source, found, continuation));
             Self { found, accepted }
         });

@@ -58,7 +58,7 @@ mod source_env;
 pub mod trace;
 
 pub use backend::CycleBackend;
-pub use calibrate::calibrate;
+pub use calibrate::{calibrate, token_record};
 pub use copied::Copied;
 pub use costs::Costs;
 pub use counterpart::RandomDepth;

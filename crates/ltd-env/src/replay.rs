@@ -434,7 +434,8 @@ impl CycleBackend for ReplayCycles {
         let place = self.next_place();
         let sequence = self.sequence(place);
         let (root, prompt_len) = (sequence.root(place.position), sequence.prompt_len);
-        Ok(source_summary(self.copied(place).found, root, prompt_len, place.rows, place.yields))
+        let said = &sequence.tokens[..=root];
+        Ok(source_summary(said, self.copied(place).found, prompt_len, place.rows, place.yields))
     }
 
     fn copy(&mut self, chain: usize) -> Result<CycleOutcome> {

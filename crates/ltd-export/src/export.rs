@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ltd_policy::{
     Choice, Frozen, MANIFEST_FILE, Manifest, Outputs, Policy, PolicyEntry, PolicyPackage, Probes,
-    SourceChoice, check_new_folder, is_full, sha256_hex, write_json,
+    SourceChoice, TOKENS_FILE, check_new_folder, is_full, sha256_hex, write_atomically, write_json,
 };
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -162,6 +162,10 @@ fn write_package(package: &PolicyPackage, folder: &Path) -> Result<Export> {
             probes = write_network(&factored.predictor, folder, &mut manifest)?;
             if let Some(source) = &factored.source {
                 write_network(&source.predictor, folder, &mut manifest)?;
+                if let Some(tokens) = &source.tokens {
+                    write_atomically(&folder.join(TOKENS_FILE), tokens.to_json().as_bytes())?;
+                    note(&mut manifest, folder, TOKENS_FILE.to_owned())?;
+                }
             }
             if let PolicyEntry::Factored { latency_table, .. } = &manifest.policy {
                 let file = latency_table.clone();

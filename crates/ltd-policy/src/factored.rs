@@ -1,14 +1,17 @@
 //! The factored policy: a network predicts what would be accepted, a measured table says what it
 //! would cost.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::action::{DepthActions, DepthRule, SizeActions, tree_candidates};
+use crate::action::{DepthActions, DepthRule, MAX_SIZE, SizeActions, tree_candidates};
 use crate::decider::Evaluator;
 use crate::latency::{LatencyModel, LatencyTable};
 use crate::network::{Frozen, Outputs};
 use crate::observation::{CycleSummary, Sight, Source};
 use crate::source::{Agreement, DraftSource, Merged, SourceActions, SourceSummary};
+use crate::tokens::TokenRecord;
 
 /// Deeper than any draft: a bound on what a file can ask for.
 const DEEPEST: usize = 64;
@@ -60,11 +63,40 @@ pub struct SourceOutcomes {
     pub source: SourceActions,
     /// The trees.
     pub trees: FactoredActions,
+    /// Places of a chain of which it tells whether a token there is right, if those before it are;
+    /// from 0 (packages before version 7) it tells how many tokens of each chain are accepted.
+    #[serde(default)]
+    pub places: usize,
 }
 
-/// A predictor of what copies and trees would have accepted, from what is known before a cycle; its
-/// outputs are the expected numbers per chain, then per final depth and size of a tree, and the
-/// same of merged trees where there are any, `[chains + stops * sizes (+ stops * sizes)]`.
+impl SourceOutcomes {
+    /// Outputs about copies.
+    fn copy_outputs(&self) -> usize {
+        if self.places > 0 { self.places } else { self.source.chains.len() }
+    }
+
+    /// The chains, and how many of their tokens are accepted, by the outputs about copies.
+    fn of_chains<'o>(&'o self, outputs: &'o [f32]) -> impl Iterator<Item = (usize, f32)> + 'o {
+        let (mut place, mut survives, mut accepted) = (0, 1.0, 0.0);
+        self.source.chains.iter().enumerate().map(move |(number, &chain)| {
+            if self.places == 0 {
+                return (chain, outputs[number]);
+            }
+            // Chains are ascending: each goes on where the one before it ends.
+            for logit in &outputs[place..chain] {
+                survives *= 1.0 / (1.0 + (-logit).exp());
+                accepted += survives;
+            }
+            place = chain;
+            (chain, accepted)
+        })
+    }
+}
+
+/// A predictor of what copies and trees would have accepted, from what is known before a cycle. Its
+/// outputs are the log-odds that the token at each place of a chain is right if those before it
+/// are; then the expected numbers of accepted tokens per final depth and size of a tree, and the
+/// same of merged trees where there are any, `[places + stops * sizes (+ stops * sizes)]`.
 pub type FrozenSourcePredictor = Frozen<SourceOutcomes>;
 
 impl Outputs for SourceOutcomes {
@@ -74,12 +106,18 @@ impl Outputs for SourceOutcomes {
 
     fn output_count(&self) -> usize {
         let kinds_of_trees = 1 + usize::from(self.source.merged.is_some());
-        self.source.chains.len() + kinds_of_trees * self.trees.output_count()
+        self.copy_outputs() + kinds_of_trees * self.trees.output_count()
     }
 
     fn problem(&self, depth_cap: usize) -> Option<String> {
-        let source = self.source.problem().map(|problem| format!("source {problem}"));
-        source.or_else(|| self.trees.problem(depth_cap))
+        if let Some(problem) = self.source.problem() {
+            return Some(format!("source {problem}"));
+        }
+        let longest = self.source.chains[self.source.chains.len() - 1];
+        if self.places > 0 && !(longest..=MAX_SIZE).contains(&self.places) {
+            return Some(format!("places is {}, must be 0 or {longest}..={MAX_SIZE}", self.places));
+        }
+        self.trees.problem(depth_cap)
     }
 
     fn sees(&self) -> Sight {
@@ -100,11 +138,17 @@ pub struct FactoredSource {
     pub margin: f64,
     /// The same of a merged tree; [`NEVER`] merges none.
     pub merged_margin: f64,
+    /// What recordings tell of tokens, if the predictor [sees](Source::Trust) it.
+    pub tokens: Option<Arc<TokenRecord>>,
 }
 
 impl FactoredSource {
-    /// What is impossible about the margin, if anything.
+    /// What is impossible about the margins or the record, if anything.
     fn problem(&self) -> Option<String> {
+        if self.predictor.layout().shows(Source::Trust) != self.tokens.is_some() {
+            let found = if self.tokens.is_some() { "there" } else { "missing" };
+            return Some(format!("source.tokens: is {found}, which is not what the layout shows"));
+        }
         let margins = [("margin", self.margin), ("merged_margin", self.merged_margin)];
         let problem = margins.into_iter().find(|(_, margin)| !margin.is_finite());
         problem.map(|(name, margin)| format!("source.{name}: is {margin}, must be a number"))
@@ -177,8 +221,8 @@ pub struct FactoredPolicy {
 #[derive(Debug, Clone)]
 struct SourceValues {
     evaluator: Evaluator,
-    chains: SourceActions,
-    trees: FactoredActions,
+    outcomes: SourceOutcomes,
+    tokens: Option<Arc<TokenRecord>>,
     stops: Vec<usize>,
     margin: f64,
     merged_margin: f64,
@@ -245,19 +289,19 @@ impl FactoredPolicy {
     /// The same policy, which decides what to draft from, too.
     #[must_use]
     pub fn with_source(self, source: &FactoredSource) -> Self {
-        let SourceOutcomes { source: chains, trees } = source.predictor.actions().clone();
+        let outcomes = source.predictor.actions().clone();
         let values = SourceValues {
             evaluator: Evaluator::new(&source.predictor),
-            stops: trees.stops().collect(),
+            tokens: source.tokens.clone(),
+            stops: outcomes.trees.stops().collect(),
             margin: source.margin,
             merged_margin: source.merged_margin,
-            decides_again: chains.merged.is_some()
+            decides_again: outcomes.source.merged.is_some()
                 && source.merged_margin < NEVER
                 && source.predictor.layout().shows(Source::Agreement),
             before: SourceSummary::default(),
             plan: None,
-            chains,
-            trees,
+            outcomes,
         };
         Self { source: Some(values), ..self }
     }
@@ -269,7 +313,7 @@ impl FactoredPolicy {
 
     /// How trees are merged with chains, if they are.
     pub fn merged(&self) -> Option<&Merged> {
-        self.source.as_ref()?.chains.merged.as_ref()
+        self.source.as_ref()?.outcomes.source.merged.as_ref()
     }
 
     /// What to draft from: the chain or the merged tree that is worth most, `1 + E[accepted] -
@@ -278,8 +322,9 @@ impl FactoredPolicy {
     /// is the tree's. Depth and size of a merged tree are decided here, too.
     pub fn source(&mut self, summary: &SourceSummary) -> DraftSource {
         let Some(values) = &mut self.source else { return DraftSource::Tree };
+        let summary = &values.tokens.as_ref().map_or(*summary, |tokens| tokens.tell(summary));
         (values.before, values.plan) = (*summary, None);
-        if !values.chains.asks(summary) {
+        if !values.outcomes.source.asks(summary) {
             return DraftSource::Tree;
         }
         let root_ms = self.latency.root_ms(1, summary.context_length);
@@ -313,14 +358,14 @@ impl FactoredPolicy {
     /// merged.
     fn worth(&mut self, summary: &SourceSummary, root_ms: f64) -> Worth {
         let values = self.source.as_mut().expect("invariant: asked of one that chooses");
-        let SourceValues { evaluator, chains, trees, stops, margin, merged_margin, .. } = values;
-        let (latency, context) = (&self.latency, summary.context_length);
+        let SourceValues { evaluator, outcomes, stops, margin, merged_margin, .. } = values;
+        let (latency, context, trees) = (&self.latency, summary.context_length, &outcomes.trees);
         let expected = evaluator.forward_sequence(summary);
-        let (of_chains, of_trees) = expected.split_at(chains.chains.len());
+        let (of_copies, of_trees) = expected.split_at(outcomes.copy_outputs());
         let (of_trees, of_merged) = of_trees.split_at(trees.output_count());
         let value = |expected: f32, ms: f64| f64::from(expected.max(0.0)) - self.tokens_per_ms * ms;
         let mut worth = Worth { chain: (0, f64::NEG_INFINITY), merged: None, tree: f64::NEG_INFINITY };
-        for (&chain, &expected) in chains.chains.iter().zip(of_chains) {
+        for (chain, expected) in outcomes.of_chains(of_copies) {
             let copied = if summary.match_length > 0 { chain } else { 0 };
             let expected = if copied > 0 { expected } else { 0.0 };
             let value = value(expected, latency.verify_ms(copied, context)) - *margin;
@@ -328,7 +373,7 @@ impl FactoredPolicy {
                 worth.chain = (chain, value);
             }
         }
-        let merged = chains.merged.as_ref().filter(|_| summary.match_length > 0);
+        let merged = outcomes.source.merged.as_ref().filter(|_| summary.match_length > 0);
         let sizes = &trees.size.sizes;
         for (row, &depth) in stops.iter().enumerate() {
             let asked = (0..=depth).filter(|&depth| trees.depth.rule_at(depth) == DepthRule::Ask).count();

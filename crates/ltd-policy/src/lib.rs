@@ -2,8 +2,9 @@
 //!
 //! The chapters: [`observation`] is what a policy sees, [`action`] what it may choose, [`network`]
 //! what decides, [`decider`] and [`factored`] how it decides in the decode loop, [`source`] what a
-//! cycle drafts from, [`calibration`] how probable candidates of either source are, [`latency`]
-//! what cycles cost, [`package`] what is deployed, and [`files`] how all of it comes to disk.
+//! cycle drafts from, [`calibration`] how probable candidates of either source are, [`tokens`] which
+//! tokens are safe to copy, [`latency`] what cycles cost, [`package`] what is deployed, and [`files`]
+//! how all of it comes to disk.
 
 pub mod action;
 pub mod calibration;
@@ -19,6 +20,7 @@ pub mod observation;
 pub mod package;
 mod sampling;
 pub mod source;
+pub mod tokens;
 
 pub use conditions::Conditions;
 pub use error::{Error, Result};
@@ -52,7 +54,9 @@ pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segmen
 #[doc(no_inline)]
 pub use package::{
     Choice, ChoiceEntry, Expected, FactoredSourceEntry, Fallback, MANIFEST_FILE, Manifest, Policy,
-    PolicyEntry, PolicyPackage, SourceChoice, SourceEntry,
+    PolicyEntry, PolicyPackage, SourceChoice, SourceEntry, TOKENS_FILE,
 };
 #[doc(no_inline)]
 pub use source::{Agreement, CopyRule, DraftSource, LONGEST_MATCH, Merged, SourceActions, SourceSummary};
+#[doc(no_inline)]
+pub use tokens::TokenRecord;

@@ -103,6 +103,13 @@ pub struct SourceSummary {
     /// What the draft model thinks of the first token to copy; none before the root expansion, and
     /// where nothing matches.
     pub agreement: Option<Agreement>,
+    /// The token that the cycle begins with.
+    pub root: u32,
+    /// The first token to copy; none where nothing matches.
+    pub copied: Option<u32>,
+    /// The shares of copies of that token, and after this root, that were right in recordings: of a
+    /// policy that [knows](crate::TokenRecord) them, where something matches.
+    pub trust: Option<[f32; 2]>,
 }
 
 /// What a source policy chooses among: the draft model's tree, a chain of tokens to copy, or both

@@ -294,17 +294,16 @@ pub fn replay(
 }
 
 /// Decodes all sequences of a trace at the same time, each under a controller of its own that
-/// `controller` makes; statistics of each sequence, in their order. The same cycles as [`replay`]'s
+/// `controller` makes for it; statistics of each sequence, in their order. The same cycles as [`replay`]'s
 /// if a controller remembers nothing of the cycles before, as learned ones do not.
 pub fn replay_parallel(
     trace: &Trace,
     costs: &Costs,
-    controller: impl Fn() -> Box<dyn Controller> + Sync,
+    controller: impl Fn(&TracedSequence) -> Box<dyn Controller> + Sync,
 ) -> Result<Vec<CycleStats>> {
-    let stats = trace
-        .sequences
-        .par_iter()
-        .map(|sequence| replay_sequence(&trace.header, sequence, costs, controller().as_mut(), &mut |_| ()));
+    let stats = trace.sequences.par_iter().map(|sequence| {
+        replay_sequence(&trace.header, sequence, costs, controller(sequence).as_mut(), &mut |_| ())
+    });
     stats.collect()
 }
 
@@ -348,7 +347,8 @@ pub fn replay_sequence(
         let root = sequence.root(at);
         let here = copied.as_ref().map(|copied| copied[at]);
         let source = here.map_or(DraftSource::Tree, |copied| {
-            controller.source(&source_summary(copied.found, root, sequence.prompt_len, unread, yields))
+            let said = &sequence.tokens[..=root];
+            controller.source(&source_summary(said, copied.found, sequence.prompt_len, unread, yields))
         });
         let outcome = if let (DraftSource::Copy { chain }, Some(copied)) = (source, here) {
             let outcome = copied.verify(header, &sequence.tokens, root, costs, chain);

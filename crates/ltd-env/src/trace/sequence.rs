@@ -138,6 +138,12 @@ impl TracedSequence {
         self.prompt_len + position * self.every
     }
 
+    /// Tokens after the root of a recorded position of which it is known whether a chain that has
+    /// them would be accepted: the token after the last accepted one must be known, too.
+    pub fn known(&self, position: usize) -> usize {
+        self.tokens.len().saturating_sub(self.root(position) + 2)
+    }
+
     /// The tree of a recorded position.
     pub fn position(&self, position: usize) -> TracedPosition<'_> {
         let Columns { scores, entropies, hidden, tokens, parents } = self.columns;

@@ -76,7 +76,7 @@ fn sequences_replay_at_the_same_time_as_they_do_in_order() {
         stats.depths.len() > 1 && stats.sizes.len() > 1,
         "a controller that tells states apart: {stats:?}"
     );
-    let parts = oracle::replay_parallel(&trace, &costs, || Box::new(ByScore)).expect("a replay");
+    let parts = oracle::replay_parallel(&trace, &costs, |_| Box::new(ByScore)).expect("a replay");
     assert_eq!(parts.len(), trace.sequences.len());
     assert_eq!(CycleStats::merged(&parts), stats);
 }

@@ -14,6 +14,12 @@ const DEPTH_SCALE: f32 = 1.0 / 10.0;
 /// Brings the logarithms of path probabilities, 0 to -10, near the range of the probabilities.
 const LOG_SCALE: f32 = 1.0 / 10.0;
 
+/// What is known of a sequence before a cycle.
+const SEQUENCE: [(Source, usize, f32); 2] =
+    [(Source::Sequence, sequence::NUMBERS, 1.0), (Source::MatchLevels, sequence::LEVELS, 1.0)];
+/// What recordings tell of its tokens.
+const TRUST: (Source, usize, f32) = (Source::Trust, sequence::TRUST, 1.0);
+
 impl ObservationLayout {
     /// The families of layouts that [`ObservationLayout::named`] knows.
     pub const FAMILIES: [&'static str; 2] = ["reference", "compact"];
@@ -55,20 +61,26 @@ impl ObservationLayout {
         }
     }
 
-    /// What is known of a sequence before a cycle ([`Source::Sequence`]): for the choice of what to
-    /// draft from. Beam width and depth are those of the trees that may be drafted.
+    /// What is known of a sequence before a cycle ([`Source::Sequence`], [`Source::MatchLevels`]):
+    /// for the choice of what to draft from. Beam width and depth are those of the trees that may be
+    /// drafted.
     pub fn sequence(beam_width: usize, depth_cap: usize) -> Self {
-        let parts = [(Source::Sequence, sequence::NUMBERS, 1.0)];
-        Self { name: "sequence".to_owned(), version: 1, beam_width, depth_cap, segments: in_sequence(parts) }
+        let segments = in_sequence(SEQUENCE);
+        Self { name: "sequence".to_owned(), version: 2, beam_width, depth_cap, segments }
+    }
+
+    /// The same, and what recordings tell of its tokens ([`Source::Trust`]).
+    pub fn sequence_with_tokens(beam_width: usize, depth_cap: usize) -> Self {
+        let segments = in_sequence(SEQUENCE.into_iter().chain([TRUST]));
+        Self { name: "sequence-with-tokens".to_owned(), version: 1, beam_width, depth_cap, segments }
     }
 
     /// The same, and what is known once the root expansion is made ([`Source::Agreement`]): for a
     /// choice that is made again then.
     pub fn sequence_with_agreement(beam_width: usize, depth_cap: usize) -> Self {
-        let parts =
-            [(Source::Sequence, sequence::NUMBERS, 1.0), (Source::Agreement, sequence::AGREEMENTS, 1.0)];
-        let name = "sequence-with-agreement".to_owned();
-        Self { name, version: 1, beam_width, depth_cap, segments: in_sequence(parts) }
+        let agreement = (Source::Agreement, sequence::AGREEMENTS, 1.0);
+        let segments = in_sequence(SEQUENCE.into_iter().chain([TRUST, agreement]));
+        Self { name: "sequence-with-agreement".to_owned(), version: 2, beam_width, depth_cap, segments }
     }
 
     /// The layout of a family (`reference`, `compact`) for one of the two decisions about a tree;

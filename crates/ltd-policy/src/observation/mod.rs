@@ -77,6 +77,12 @@ pub enum Source {
     /// match and whether there is one, occurrences, the share of them that agree, distance, whether
     /// it is in the prompt, unread tokens, what copies and trees yielded lately, `L`.
     Sequence,
+    /// Levels that the match reaches, nine numbers: its length by the logarithm; then 1 where it
+    /// occurred twice, where all occurrences agree, and from lengths of 2, 3, 4, 6, 10 and 16 on.
+    MatchLevels,
+    /// How often copies of the first token to copy, and copies after the root, were right in
+    /// recordings ([`crate::TokenRecord`]), two shares; 0 where nothing matches.
+    Trust,
     /// What the draft model thinks of the first token to copy ([`crate::Agreement`]), three numbers
     /// of which one is 1; all are 0 before the root expansion.
     Agreement,
@@ -84,7 +90,10 @@ pub enum Source {
 
 impl Source {
     fn sight(self) -> Sight {
-        if matches!(self, Self::Sequence | Self::Agreement) { Sight::Sequence } else { Sight::Tree }
+        match self {
+            Self::Sequence | Self::MatchLevels | Self::Trust | Self::Agreement => Sight::Sequence,
+            _ => Sight::Tree,
+        }
     }
 
     /// Whether a segment of this source holds one number, repeated.
@@ -103,6 +112,8 @@ impl Source {
             }
             Self::ContextLength | Self::DraftDepth => Some(1),
             Self::Sequence => Some(sequence::NUMBERS),
+            Self::MatchLevels => Some(sequence::LEVELS),
+            Self::Trust => Some(sequence::TRUST),
             Self::Agreement => Some(sequence::AGREEMENTS),
         }
     }
@@ -237,7 +248,9 @@ impl ObservationLayout {
                 Source::AllScores => write_padded(summary.scores, segment.scale, target),
                 Source::ContextLength => target.fill(summary.context_length as f32 * segment.scale),
                 Source::DraftDepth => target.fill(summary.draft_depth as f32 * segment.scale),
-                Source::Sequence | Source::Agreement => unreachable!("a layout of trees has none"),
+                Source::Sequence | Source::MatchLevels | Source::Trust | Source::Agreement => {
+                    unreachable!("a layout of trees has none")
+                }
             }
         }
         if levels_wanted {
@@ -254,10 +267,11 @@ impl ObservationLayout {
         assert_eq!(self.sight(), Some(Sight::Sequence), "a layout of sequences");
         for segment in &self.segments {
             let target = &mut observation[segment.offset..][..segment.length];
-            if segment.source == Source::Agreement {
-                write_padded(&sequence::agreement(summary), segment.scale, target);
-            } else {
-                write_padded(&sequence::numbers(summary), segment.scale, target);
+            match segment.source {
+                Source::MatchLevels => write_padded(&sequence::levels(summary), segment.scale, target),
+                Source::Trust => write_padded(&sequence::trust(summary), segment.scale, target),
+                Source::Agreement => write_padded(&sequence::agreement(summary), segment.scale, target),
+                _ => write_padded(&sequence::numbers(summary), segment.scale, target),
             }
         }
     }
@@ -381,14 +395,26 @@ mod tests {
             copied_lately: 2.0,
             drafted_lately: 4.0,
             agreement: None,
+            root: 7,
+            copied: Some(5),
+            trust: Some([0.75, 0.125]),
         };
-        let before = [0.25, 1.0, 3f32.ln() / 4.0, 0.5, 0.0, 1.0, 0.0, 0.25, 0.5, 0.5];
+        let numbers = [0.25, 1.0, 3f32.ln() / 4.0, 0.5, 0.0, 1.0, 0.0, 0.25, 0.5, 0.5];
+        let levels = [5f32.log2() / 4.0, 1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0];
+        let before = [&numbers[..], &levels].concat();
+        let with_tokens = [&before[..], &[0.75, 0.125]].concat();
         let write = |layout: ObservationLayout, agreement| {
             let mut observation = vec![f32::NAN; layout.len()];
             layout.write_sequence_into(&SourceSummary { agreement, ..summary }, &mut observation);
             observation
         };
         assert_eq!(write(ObservationLayout::sequence(3, 4), Some(Agreement::First)), before);
+        assert_eq!(write(ObservationLayout::sequence_with_tokens(3, 4), None), with_tokens);
+        // What packages before version 7 see.
+        let sequence = Segment { source: Source::Sequence, offset: 0, length: 10, scale: 1.0 };
+        let version_1 =
+            ObservationLayout { version: 1, segments: vec![sequence], ..ObservationLayout::sequence(3, 4) };
+        assert_eq!(write(version_1, None), numbers);
         for (agreement, numbers) in [
             (None, [0.0, 0.0, 0.0]),
             (Some(Agreement::Absent), [1.0, 0.0, 0.0]),
@@ -396,8 +422,21 @@ mod tests {
             (Some(Agreement::First), [0.0, 0.0, 1.0]),
         ] {
             let layout = ObservationLayout::sequence_with_agreement(3, 4);
-            assert_eq!(write(layout, agreement), [&before[..], &numbers].concat());
+            assert_eq!(write(layout, agreement), [&with_tokens[..], &numbers].concat());
         }
+    }
+
+    #[test]
+    fn a_match_reaches_levels() {
+        let levels = |match_length, occurrences, agreeing| {
+            let summary = SourceSummary { match_length, occurrences, agreeing, ..SourceSummary::default() };
+            sequence::levels(&summary)
+        };
+        assert_eq!(levels(0, 0, 0), [0.0; 9]);
+        assert_eq!(levels(1, 1, 1), [0.25, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(levels(3, 2, 1), [0.5, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+        let [log, reached @ ..] = levels(16, 3, 3);
+        assert_eq!((log, reached), (17f32.log2() / 4.0, [1.0; 8]));
     }
 
     #[test]

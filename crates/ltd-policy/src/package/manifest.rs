@@ -17,6 +17,8 @@ use crate::{Error, Result, SamplingParams};
 
 /// Name of the manifest in a package.
 pub const MANIFEST_FILE: &str = "manifest.json";
+/// Name of the [record of tokens](crate::TokenRecord) in a package.
+pub const TOKENS_FILE: &str = "tokens.json";
 
 /// Everything a server must know of a package, and everything a person should.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -156,6 +158,9 @@ pub struct FactoredSourceEntry {
     /// The same of a merged tree.
     #[serde(default)]
     pub merged_margin: f64,
+    /// The file of what recordings tell of tokens; `null` if the predictor does not see it.
+    #[serde(default)]
+    pub tokens: Option<String>,
 }
 
 /// A constant setting with why it is better than the policy.
@@ -208,10 +213,10 @@ pub enum ChoiceEntry {
 }
 
 impl Manifest {
-    /// Version that this program writes. It also reads version 5, whose calibration did not know
-    /// what the draft model thinks of a copy, 4, which did not know merged trees, 3, which knew
+    /// Version that this program writes. It also reads version 6, which did not know which tokens
+    /// are safe to copy, 5, whose calibration did not know what the draft model thinks of a copy, 4, which did not know merged trees, 3, which knew
     /// trees only, 2, which did not say how tokens were chosen, and 1, which knew pairs only.
-    pub const VERSION: u32 = 6;
+    pub const VERSION: u32 = 7;
 
     /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without
     /// hashes).
@@ -223,8 +228,8 @@ impl Manifest {
         let found = object.get("format_version").cloned().unwrap_or_default();
         match serde_json::from_value::<u32>(found).map_err(json)? {
             Self::VERSION => {}
-            // What is new in versions 3 to 6 may be missing.
-            2..=5 => _ = object.insert("format_version".to_owned(), json!(Self::VERSION)),
+            // What is new in versions 3 to 7 may be missing.
+            2..=6 => _ = object.insert("format_version".to_owned(), json!(Self::VERSION)),
             1 => object = from_version_1(object),
             found => {
                 let expected = format!("1 to {}", Self::VERSION);
@@ -269,7 +274,9 @@ impl Manifest {
                 files.chain(source.file()).collect()
             }
             PolicyEntry::Factored { file, latency_table, source, .. } => {
-                let source = source.as_ref().map(|source| source.file.as_str());
+                let source = source.iter().flat_map(|FactoredSourceEntry { file, tokens, .. }| {
+                    [Some(file.as_str()), tokens.as_deref()].into_iter().flatten()
+                });
                 [file.as_str(), latency_table].into_iter().chain(source).collect()
             }
         }

@@ -15,6 +15,7 @@
 mod manifest;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::action::PolicyKind;
 use crate::conditions::Conditions;
@@ -25,10 +26,12 @@ use crate::models::Models;
 use crate::network::{Actions, Frozen, FrozenPolicy, Outputs};
 use crate::observation::ObservationLayout;
 use crate::source::CopyRule;
+use crate::tokens::TokenRecord;
 use crate::{Error, Result};
 
 pub use manifest::{
     ChoiceEntry, Expected, FactoredSourceEntry, Fallback, MANIFEST_FILE, Manifest, PolicyEntry, SourceEntry,
+    TOKENS_FILE,
 };
 
 /// How one of the two decisions is made, ready to use.
@@ -162,12 +165,15 @@ impl Manifest {
                 }
                 let latency = LatencyTable::from_json(&String::from_utf8_lossy(&bytes), &path)?;
                 let source = source.as_ref().map(|source| {
-                    let FactoredSourceEntry { file, layout, outcomes, margin, merged_margin } = source;
+                    let FactoredSourceEntry { file, layout, outcomes, margin, merged_margin, tokens } =
+                        source;
                     let predictor = self.load_network(&folder.join(file), layout, outcomes)?;
+                    let tokens = tokens.as_ref().map(|file| TokenRecord::load(&folder.join(file)));
                     Ok::<_, Error>(FactoredSource {
                         predictor,
                         margin: *margin,
                         merged_margin: *merged_margin,
+                        tokens: tokens.transpose()?.map(Arc::new),
                     })
                 });
                 let factored = Factored {
@@ -408,6 +414,10 @@ impl PolicyPackage {
             entry.layout = source.predictor.layout().clone();
             entry.outcomes = source.predictor.actions().clone();
             (entry.margin, entry.merged_margin) = (source.margin, source.merged_margin);
+            entry.tokens = source.tokens.as_ref().map(|_| TOKENS_FILE.to_owned());
+            if let Some(tokens) = &source.tokens {
+                manifest.files.insert(TOKENS_FILE.to_owned(), sha256_hex(tokens.to_json().as_bytes()));
+            }
             manifest.files.insert(entry.file.clone(), sha256_hex(&source.predictor.to_bytes()));
         }
         manifest.latency_table_sha256 = Some(sha256);

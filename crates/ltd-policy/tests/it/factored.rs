@@ -1,8 +1,10 @@
+use std::sync::Arc;
+
 use ltd_policy::{
     Agreement, Calibration, CycleSummary, DepthActions, DepthRule, DraftSource, FactoredActions,
     FactoredPolicy, FactoredRule, FactoredSource, FrozenPredictor, FrozenSourcePredictor, LatencyTable,
     Linear, Merged, Mlp, ObservationLayout, PolicyKind, SizeActions, SourceActions, SourceOutcomes,
-    SourceSummary,
+    SourceSummary, TokenRecord,
 };
 use proptest::prelude::*;
 
@@ -167,10 +169,23 @@ fn what_was_decided_in_one_cycle_is_not_used_in_the_next() {
     assert_eq!(policy.verification_size(&summary(&unsure)), 2);
 }
 
+/// Expected tokens that are accepted of a chain whose tokens are right with such log-odds, if those
+/// before them are.
+fn accepted(log_odds: &[f32]) -> f32 {
+    let right = log_odds.iter().map(|odds| odds.exp() / (1.0 + odds.exp()));
+    right
+        .scan(1.0, |survives, right| {
+            *survives *= right;
+            Some(*survives)
+        })
+        .sum()
+}
+
 proptest! {
     #[test]
     fn a_source_is_what_its_predictions_are_worth(
         of_chains in prop::collection::vec(0.0f32..9.0, 3),
+        log_odds in prop::option::of(prop::collection::vec(-3.0f32..3.0, 8)),
         of_trees in prop::collection::vec(0.0f32..4.0, 15),
         of_merged in prop::option::of(prop::collection::vec(0.0f32..9.0, 15)),
         level_ms in 0.1f64..6.0,
@@ -184,16 +199,23 @@ proptest! {
         let chains = if plain { vec![0, 4, 8] } else { vec![2, 4, 8] };
         let merged = of_merged.as_ref().map(|_| Merged { chain: 6, calibration: Calibration::default() });
         let actions = SourceActions { chains: chains.clone(), merged };
-        let outcomes = SourceOutcomes { source: actions, trees: trees.clone() };
+        // Told place by place, or (before version 7) chain by chain.
+        let places = log_odds.as_ref().map_or(0, Vec::len);
+        let of_copies = log_odds.clone().unwrap_or(of_chains.clone());
+        let of_chains: Vec<f32> = match &log_odds {
+            None => of_chains,
+            Some(log_odds) => chains.iter().map(|&chain| accepted(&log_odds[..chain])).collect(),
+        };
+        let outcomes = SourceOutcomes { source: actions, trees: trees.clone(), places };
         let layout = ObservationLayout::sequence_with_agreement(3, 4);
-        let bias = [of_chains.clone(), of_trees.clone(), of_merged.clone().unwrap_or_default()].concat();
+        let bias = [of_copies, of_trees.clone(), of_merged.clone().unwrap_or_default()].concat();
         let linear = Linear { weight: vec![0.0; layout.len() * bias.len()], bias, inputs: layout.len() };
         let predictor = FrozenSourcePredictor::new(layout, outcomes, Mlp::new(&[linear]), Vec::new());
         let table = latency_table(level_ms, candidate_ms);
         let policy = FactoredPolicy::new(&constant_predictor(trees.clone(), vec![0.0; 15]), &table, worth(lambda));
         prop_assert!(!policy.chooses_source());
         let [margin, merged_margin] = margins;
-        let mut policy = policy.with_source(&FactoredSource { predictor, margin, merged_margin });
+        let mut policy = policy.with_source(&FactoredSource { predictor, margin, merged_margin, tokens: None });
         let (model, context) = (table.model(), 100);
         let summary = SourceSummary { context_length: context, match_length: matches, ..SourceSummary::default() };
         policy.begin_cycle();
@@ -254,7 +276,8 @@ proptest! {
 fn what_the_draft_model_thinks_of_a_copy_decides_how_deep_a_merged_tree_is() {
     let trees = factored_actions();
     let merged = Some(Merged { chain: 6, calibration: Calibration::default() });
-    let outcomes = SourceOutcomes { source: SourceActions { chains: vec![4], merged }, trees: trees.clone() };
+    let source = SourceActions { chains: vec![4], merged };
+    let outcomes = SourceOutcomes { source, trees: trees.clone(), places: 0 };
     let layout = ObservationLayout::sequence_with_agreement(3, 4);
     // Of merged trees, the first (no level) accepts 9 where the head agrees, the last (all levels)
     // where it does not.
@@ -266,7 +289,7 @@ fn what_the_draft_model_thinks_of_a_copy_decides_how_deep_a_merged_tree_is() {
     let linear = Linear { weight, bias: vec![0.0; outputs], inputs };
     let predictor = FrozenSourcePredictor::new(layout, outcomes, Mlp::new(&[linear]), Vec::new());
     let table = latency_table(1.0, 0.1);
-    let source = FactoredSource { predictor, margin: 0.0, merged_margin: 0.0 };
+    let source = FactoredSource { predictor, margin: 0.0, merged_margin: 0.0, tokens: None };
     let policy = FactoredPolicy::new(&constant_predictor(trees.clone(), vec![0.0; 15]), &table, worth(100.0));
     let summary = SourceSummary { context_length: 100, match_length: 3, ..SourceSummary::default() };
     let drafted = |agreement| {
@@ -289,4 +312,39 @@ fn what_the_draft_model_thinks_of_a_copy_decides_how_deep_a_merged_tree_is() {
     let mut policy = policy.with_source(&FactoredSource { predictor, ..source });
     policy.source(&summary);
     assert_eq!([None, Some(5)].map(|chain| policy.merge_with(chain, Agreement::First)), [None, Some(5)]);
+}
+
+#[test]
+fn a_token_that_was_wrong_in_recordings_is_not_copied() {
+    let trees = factored_actions();
+    let outcomes = SourceOutcomes {
+        source: SourceActions { chains: vec![1], merged: None },
+        trees: trees.clone(),
+        places: 1,
+    };
+    // Certain where the share is 1, impossible where it is 0; trees accept nothing.
+    let layout = ObservationLayout::sequence_with_tokens(3, 4);
+    let (inputs, outputs) = (layout.len(), 1 + 15);
+    let mut weight = vec![0.0; inputs * outputs];
+    weight[inputs - 2] = 40.0;
+    let mut bias = vec![0.0; outputs];
+    bias[0] = -20.0;
+    let linear = Linear { weight, bias, inputs };
+    let predictor = FrozenSourcePredictor::new(layout, outcomes, Mlp::new(&[linear]), Vec::new());
+    let mut tokens = TokenRecord::default();
+    for _ in 0..100 {
+        tokens.observe(1, 5, true);
+        tokens.observe(1, 6, false);
+    }
+    let source =
+        FactoredSource { predictor, margin: 0.5, merged_margin: 0.0, tokens: Some(Arc::new(tokens)) };
+    let table = latency_table(0.0, 0.0);
+    let policy = FactoredPolicy::new(&constant_predictor(trees, vec![0.0; 15]), &table, worth(1.0));
+    let mut policy = policy.with_source(&source);
+    let mut chosen = |copied| {
+        policy.begin_cycle();
+        policy.source(&SourceSummary { match_length: 1, root: 1, copied, ..SourceSummary::default() })
+    };
+    let copies = [Some(5), Some(6)].map(&mut chosen);
+    assert_eq!(copies, [DraftSource::Copy { chain: 1 }, DraftSource::Tree]);
 }

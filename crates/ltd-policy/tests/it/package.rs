@@ -4,11 +4,12 @@ use std::path::Path;
 use ltd_policy::{
     Choice, ChoiceEntry, Conditions, CopyRule, Expected, Factored, FactoredRule, FactoredSourceEntry,
     Fallback, FrozenPolicy, LatencyIdentity, LatencyTable, MANIFEST_FILE, Manifest, ModelIdentity, Models,
-    Policy, PolicyEntry, PolicyPackage, SamplingParams, SourceChoice, SourceEntry, sha256_hex,
+    Policy, PolicyEntry, PolicyPackage, SamplingParams, SourceChoice, SourceEntry, TOKENS_FILE, sha256_hex,
 };
 
 use crate::synthetic::{
     depth_policy, factored_actions, latency_table, predictor, size_policy, source_policy, source_predictor,
+    token_record,
 };
 
 fn entry(policy: &FrozenPolicy, file: &str) -> ChoiceEntry {
@@ -130,9 +131,9 @@ fn a_changed_file_is_refused() {
 fn broken_packages_are_refused_with_what_is_wrong() {
     for (from, to, message) in [
         (
-            r#""format_version": 6"#,
             r#""format_version": 7"#,
-            "format version 7, this program reads version 1 to 6",
+            r#""format_version": 8"#,
+            "format version 8, this program reads version 1 to 7",
         ),
         (
             r#""fallback": null"#,
@@ -398,10 +399,14 @@ pub(crate) fn write_factored_source(folder: &Path) -> Manifest {
             outcomes: source.actions().clone(),
             margin: -0.1,
             merged_margin: 0.25,
+            tokens: Some(TOKENS_FILE.to_owned()),
         });
     }
     let hash = sha256_hex(&source.to_bytes());
     manifest.files.insert("factored-source.safetensors".to_owned(), hash);
+    let tokens = token_record().to_json();
+    std::fs::write(folder.join(TOKENS_FILE), &tokens).expect("it is written");
+    manifest.files.insert(TOKENS_FILE.to_owned(), sha256_hex(tokens.as_bytes()));
     std::fs::write(folder.join(MANIFEST_FILE), manifest.to_json()).expect("it is written");
     manifest
 }

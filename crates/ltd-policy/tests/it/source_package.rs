@@ -1,12 +1,20 @@
 //! Packages that decide what to draft from.
 
 use ltd_policy::{
-    CopyRule, Factored, FactoredSource, Fallback, FrozenPolicy, Linear, MANIFEST_FILE, Manifest, Mlp,
-    ObservationLayout, Policy, PolicyEntry, PolicyPackage, SourceChoice, SourceEntry, sha256_hex,
+    CopyRule, Factored, FactoredSource, FactoredSourceEntry, Fallback, FrozenPolicy, Linear, MANIFEST_FILE,
+    Manifest, Mlp, ObservationLayout, Policy, PolicyEntry, PolicyPackage, SourceChoice, SourceEntry,
+    TOKENS_FILE, sha256_hex,
 };
 
 use crate::package::{factored_at, manifest, write, write_factored_source};
-use crate::synthetic::{latency_table, size_policy, source_policy, source_predictor};
+use crate::synthetic::{
+    latency_table, old_source_predictor, size_policy, source_policy, source_predictor, token_record,
+};
+
+/// A source with such margins.
+fn source(margin: f64, merged_margin: f64) -> FactoredSource {
+    FactoredSource { predictor: source_predictor(), margin, merged_margin, tokens: Some(token_record()) }
+}
 
 #[test]
 fn a_factored_package_keeps_its_source() {
@@ -14,14 +22,17 @@ fn a_factored_package_keeps_its_source() {
     write_factored_source(folder.path());
     let package = PolicyPackage::load(folder.path()).expect("a package");
     let Policy::Factored(factored) = &package.policy else { panic!("a factored policy") };
-    let source = FactoredSource { predictor: source_predictor(), margin: -0.1, merged_margin: 0.25 };
-    assert_eq!(factored.source, Some(source));
+    assert_eq!(factored.source, Some(source(-0.1, 0.25)));
 
-    let source = FactoredSource { predictor: source_predictor(), margin: 0.3, merged_margin: -0.2 };
+    // Elsewhere it learned of other tokens, too.
+    let mut tokens = (*token_record()).clone();
+    tokens.observe(9, 9, true);
+    let source = FactoredSource { tokens: Some(tokens.clone().into()), ..source(0.3, -0.2) };
     let elsewhere = Factored { source: Some(source), ..factored_at(latency_table(9.0, 0.01), 20.0) };
     let moved = package.retargeted(elsewhere).expect("a package");
     let Policy::Factored(factored) = &moved.policy else { panic!("a factored policy") };
     factored.latency.write(&folder.path().join("latency.json")).expect("it is written");
+    std::fs::write(folder.path().join(TOKENS_FILE), tokens.to_json()).expect("it is written");
     std::fs::write(folder.path().join(MANIFEST_FILE), moved.manifest.to_json()).expect("it is written");
     assert_eq!(PolicyPackage::load(folder.path()).expect("a package"), moved);
 
@@ -29,6 +40,47 @@ fn a_factored_package_keeps_its_source() {
     std::fs::write(folder.path().join("factored-source.safetensors"), b"no").expect("it is written");
     let error = PolicyPackage::load(folder.path()).expect_err("another file").to_string();
     assert!(error.contains("factored-source.safetensors"), "{error}");
+}
+
+#[test]
+fn a_record_of_tokens_is_there_if_its_policy_sees_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(MANIFEST_FILE);
+    let manifest = write_factored_source(folder.path());
+    let entry = |manifest: &mut Manifest, change: &dyn Fn(&mut FactoredSourceEntry)| {
+        let PolicyEntry::Factored { source: Some(source), .. } = &mut manifest.policy else {
+            panic!("a factored policy with a source")
+        };
+        change(source);
+    };
+    let error = |manifest: &Manifest| {
+        std::fs::write(&path, manifest.to_json()).expect("it is written");
+        PolicyPackage::load(folder.path()).expect_err("another record").to_string()
+    };
+    let mut without = manifest.clone();
+    entry(&mut without, &|source| source.tokens = None);
+    assert!(error(&without).contains("source.tokens: is missing"), "{}", error(&without));
+
+    // Of version 6, which knew of none, and told a number of each chain.
+    let old = old_source_predictor();
+    old.save(&folder.path().join("factored-source.safetensors")).expect("it is written");
+    let mut of_version_6 = manifest;
+    let hash = sha256_hex(&old.to_bytes());
+    of_version_6.files.insert("factored-source.safetensors".to_owned(), hash);
+    entry(&mut of_version_6, &|source| {
+        (source.layout, source.outcomes) = (old.layout().clone(), old.actions().clone());
+    });
+    assert!(error(&of_version_6).contains("source.tokens: is there"), "{}", error(&of_version_6));
+    let mut older: serde_json::Value = serde_json::from_str(&of_version_6.to_json()).expect("JSON");
+    older["format_version"] = 6.into();
+    let source = &mut older["policy"]["factored"]["source"];
+    source.as_object_mut().expect("an object").remove("tokens");
+    source["outcomes"].as_object_mut().expect("an object").remove("places");
+    std::fs::write(&path, older.to_string()).expect("it is written");
+    let package = PolicyPackage::load(folder.path()).expect("a package of version 6");
+    let Policy::Factored(factored) = &package.policy else { panic!("a factored policy") };
+    let source = factored.source.as_ref().expect("a source");
+    assert_eq!((&source.predictor, &source.tokens), (&old, &None));
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Policies with arbitrary weights.
 
+use std::sync::Arc;
+
 use ltd_policy::{
     Actions, Calibration, DecisionCost, DepthActions, FactoredActions, FrozenPolicy, FrozenPredictor,
     FrozenSourcePredictor, LatencyIdentity, LatencyTable, Linear, Merged, Mlp, ObservationLayout, PolicyKind,
-    SizeActions, SourceActions, SourceOutcomes, Surface, sha256_hex,
+    Segment, SizeActions, Source, SourceActions, SourceOutcomes, Surface, TokenRecord, sha256_hex,
 };
 
 pub(crate) fn mlp(widths: &[usize], seed: f32) -> Mlp {
@@ -77,11 +79,29 @@ pub(crate) fn source_policy() -> FrozenPolicy {
 }
 
 pub(crate) fn source_predictor() -> FrozenSourcePredictor {
-    let layout = ObservationLayout::sequence(3, 4);
+    let layout = ObservationLayout::sequence_with_tokens(3, 4);
     let probes = (0..4).map(|probe| vec![0.2 * probe as f32; layout.len()]).collect();
-    let outcomes = SourceOutcomes { source: source_actions(), trees: factored_actions() };
+    let outcomes = SourceOutcomes { source: source_actions(), trees: factored_actions(), places: 8 };
+    let mlp = mlp(&[layout.len(), 16, 8 + 15 + 15], 6.0);
+    FrozenSourcePredictor::new(layout, outcomes, mlp, probes)
+}
+
+/// A predictor of packages before version 7: of each chain it tells a number, and of tokens it knows
+/// nothing.
+pub(crate) fn old_source_predictor() -> FrozenSourcePredictor {
+    let sequence = Segment { source: Source::Sequence, offset: 0, length: 10, scale: 1.0 };
+    let layout =
+        ObservationLayout { version: 1, segments: vec![sequence], ..ObservationLayout::sequence(3, 4) };
+    let probes = (0..4).map(|probe| vec![0.2 * probe as f32; layout.len()]).collect();
+    let outcomes = SourceOutcomes { source: source_actions(), trees: factored_actions(), places: 0 };
     let mlp = mlp(&[layout.len(), 16, 2 + 15 + 15], 6.0);
     FrozenSourcePredictor::new(layout, outcomes, mlp, probes)
+}
+
+pub(crate) fn token_record() -> Arc<TokenRecord> {
+    let mut record = TokenRecord::default();
+    (0..5).for_each(|root| record.observe(root, 3, root % 2 == 0));
+    Arc::new(record)
 }
 
 /// A machine on which a level takes `level_ms` and each candidate adds `candidate_ms` to a

@@ -290,7 +290,7 @@ fn report(
     let clairvoyant_cycles = foresight(&all, Horizon::Cycle)?;
     let mut policies = Vec::new();
     for (name, policy) in learned {
-        let parts = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()))?;
+        let parts = oracle::replay_parallel(trace, costs, |_| Box::new(policy.clone()))?;
         let stats = CycleStats::merged(&parts);
         let reached = stats.tokens_per_second();
         policies.push(Replay {

@@ -8,6 +8,7 @@ use ltd_policy::{
 };
 use ltd_run::Interrupt;
 
+use super::records::Records;
 use super::rule::{settle, settle_source};
 use super::samples::Samples;
 use super::source::Walks;
@@ -107,17 +108,19 @@ fn with_source(
     observer: &mut dyn FnMut(&Epoch, usize) -> bool,
 ) -> Result<Fitted> {
     let Fitted { predictor, rule, .. } = &trees;
-    let outcomes = SourceOutcomes { source: chains.clone(), trees: predictor.actions().clone() };
+    let places = chains.chains.last().copied().expect("invariant: a table has a chain");
+    let outcomes = SourceOutcomes { source: chains.clone(), trees: predictor.actions().clone(), places };
+    let records = Records::of(&recorded.train);
     let ObservationLayout { beam_width, depth_cap, .. } = *predictor.layout();
     // Only merged trees are decided again.
     let layout = if chains.merged.is_some() {
         ObservationLayout::sequence_with_agreement(beam_width, depth_cap)
     } else {
-        ObservationLayout::sequence(beam_width, depth_cap)
+        ObservationLayout::sequence_with_tokens(beam_width, depth_cap)
     };
     let samples = |trace| {
         let walks = Walks::through(trace, &recorded.costs, chains, recorded.shape(), seed, interrupt)?;
-        walks.samples(&layout, &outcomes, interrupt)
+        walks.samples(&layout, &outcomes, &records, interrupt)
     };
     let (train_samples, held_out) = (samples(&recorded.train)?, samples(&recorded.held_out)?);
     let mut observe = |epoch: &Epoch| observer(epoch, train_samples.len());
@@ -125,8 +128,15 @@ fn with_source(
     // A cycle is seen once, not after each depth: fewer samples, smaller steps.
     let stage = &PredictorStage { batch_size: stage.batch_size.min(SOURCE_BATCH), ..stage.clone() };
     let source = train(&train_samples, &held_out, sees, stage, seed, interrupt, &mut observe)?;
-    let (rule, source) =
-        settle_source(predictor, &source, *rule, &recorded.table, &recorded.train, interrupt)?;
+    let (rule, source) = settle_source(
+        predictor,
+        &source,
+        Some(&records),
+        *rule,
+        &recorded.table,
+        &recorded.train,
+        interrupt,
+    )?;
     let policy = FactoredPolicy::new(predictor, &recorded.table, rule).with_source(&source);
     let controller = Box::new(Learned::from(policy));
     let measured = recorded.measure(&mut [Contender::new("factored", controller)])?.remove(0);

@@ -6,7 +6,8 @@ use tch::Tensor;
 
 use crate::ppo::Network;
 
-/// Predicts expected accepted tokens, `[stops * sizes]`, from an observation.
+/// Predicts expected accepted tokens, `[stops * sizes]`, from an observation; of copies, before
+/// them, log-odds of a chain's places.
 ///
 /// Nothing makes what it predicts grow with depth and size, though the mean of the truth does:
 /// outputs that can only grow overrate what deeper levels add where they add nothing, and the
@@ -20,7 +21,7 @@ pub(crate) struct Predictor {
 const HEAD_GAIN: f64 = 0.01;
 
 impl Predictor {
-    /// A network that predicts `mean` (`[stops * sizes]`) whatever it sees.
+    /// A network that predicts nearly `mean` whatever it sees.
     pub(crate) fn new(
         observation_len: usize,
         hidden: &[usize],
@@ -32,7 +33,7 @@ impl Predictor {
         Self { network }
     }
 
-    /// Expected accepted tokens, `[batch, stops * sizes]`, of `[batch, observation]`.
+    /// What is predicted of `[batch, observation]`.
     pub(crate) fn expected(&self, observations: &Tensor) -> Tensor {
         self.network.forward(observations)
     }

@@ -1,13 +1,14 @@
 //! How predicted tokens are weighed against time.
 
 use ltd_engine::{CycleStats, Learned};
-use ltd_env::trace::Trace;
+use ltd_env::trace::{Trace, TracedSequence};
 use ltd_env::{Costs, Interrupt, oracle};
 use ltd_policy::factored::NEVER;
 use ltd_policy::{
     FactoredPolicy, FactoredRule, FactoredSource, FrozenPredictor, FrozenSourcePredictor, LatencyTable,
 };
 
+use super::records::Records;
 use crate::Result;
 
 /// Margins that are tried, in tokens.
@@ -31,28 +32,36 @@ pub(crate) fn settle(
     let costs = Costs { model: table.model(), decision: table.decision };
     let reached = |margin, lambda| {
         let rule = FactoredRule { tokens_per_second: lambda, margin };
-        throughput(&FactoredPolicy::new(predictor, table, rule), trace, &costs)
+        let policy = FactoredPolicy::new(predictor, table, rule);
+        throughput(trace, &costs, |_| policy.clone())
     };
     let (margin, tokens_per_second) = search(&MARGINS, start, interrupt, reached)?;
     Ok(FactoredRule { tokens_per_second, margin })
 }
 
 /// The same for a policy that decides what to draft from, too: its rule, which has the margin of
-/// `rule`, and the source's.
+/// `rule`, and the source's. `records` are what its predictor knows of tokens, if it does.
 pub(crate) fn settle_source(
     predictor: &FrozenPredictor,
     source: &FrozenSourcePredictor,
+    records: Option<&Records>,
     rule: FactoredRule,
     table: &LatencyTable,
     trace: &Trace,
     interrupt: &Interrupt,
 ) -> Result<(FactoredRule, FactoredSource)> {
     let costs = Costs { model: table.model(), decision: table.decision };
-    let of = |margin, merged_margin| FactoredSource { predictor: source.clone(), margin, merged_margin };
+    let of = |margin, merged_margin| {
+        let tokens = records.map(|records| records.all().clone());
+        FactoredSource { predictor: source.clone(), margin, merged_margin, tokens }
+    };
     let reached = |margin, merged_margin, lambda| {
         let rule = FactoredRule { tokens_per_second: lambda, ..rule };
-        let policy = FactoredPolicy::new(predictor, table, rule).with_source(&of(margin, merged_margin));
-        throughput(&policy, trace, &costs)
+        let (policy, deployed) = (FactoredPolicy::new(predictor, table, rule), of(margin, merged_margin));
+        throughput(trace, &costs, |sequence| {
+            let tokens = records.map(|records| records.of_others(sequence).clone());
+            policy.clone().with_source(&FactoredSource { tokens, ..deployed.clone() })
+        })
     };
     let merges = source.actions().source.merged.is_some();
     let unmerged = if merges { NEVER } else { 0.0 };
@@ -67,9 +76,12 @@ pub(crate) fn settle_source(
     Ok((FactoredRule { tokens_per_second: lambda, ..rule }, of(margin, merged_margin)))
 }
 
-fn throughput(policy: &FactoredPolicy, trace: &Trace, costs: &Costs) -> Result<f64> {
-    let policy = Learned::from(policy.clone());
-    let cycles = oracle::replay_parallel(trace, costs, || Box::new(policy.clone()))?;
+fn throughput(
+    trace: &Trace,
+    costs: &Costs,
+    policy: impl Fn(&TracedSequence) -> FactoredPolicy + Sync,
+) -> Result<f64> {
+    let cycles = oracle::replay_parallel(trace, costs, |sequence| Box::new(Learned::from(policy(sequence))))?;
     Ok(CycleStats::merged(&cycles).tokens_per_second())
 }
 

@@ -14,8 +14,11 @@ use crate::Result;
 pub(crate) struct Samples {
     /// `[positions * stops, observation]`, the depths of a position one after another.
     pub(crate) observations: Array2<f32>,
-    /// Draft tokens accepted, `[positions, stops * sizes]`.
+    /// Draft tokens accepted, `[positions, stops * sizes]`; before them, `places` columns.
     pub(crate) accepted: Array2<f32>,
+    /// Places of a chain of which it is told whether the token there is right (1 or 0), if those
+    /// before it are; NaN where they are not, or where that is not known.
+    pub(crate) places: usize,
     /// Depths at which drafting can end.
     pub(crate) stops: Vec<usize>,
 }
@@ -56,7 +59,7 @@ impl Samples {
                 }
                 Ok::<_, ltd_env::Error>(())
             })?;
-        Ok(Self { observations, accepted, stops })
+        Ok(Self { observations, accepted, places: 0, stops })
     }
 
     /// Observations.

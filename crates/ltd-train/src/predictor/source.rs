@@ -15,6 +15,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use super::records::Records;
 use super::samples::Samples;
 use crate::Result;
 
@@ -58,15 +59,16 @@ impl<'t> Walks<'t> {
         Ok(Self { trace, places })
     }
 
-    /// What each chain, each tree and each merged tree would have accepted at the places: twice,
-    /// before the root expansion and, where the draft model's opinion of a copy is known, after it.
+    /// What copies, each tree and each merged tree would have come to at the places: twice, before
+    /// the root expansion and, where the draft model's opinion of a copy is known, after it.
     pub(super) fn samples(
         &self,
         layout: &ObservationLayout,
         outcomes: &SourceOutcomes,
+        records: &Records,
         interrupt: &Interrupt,
     ) -> Result<Samples> {
-        let SourceOutcomes { source, trees } = outcomes;
+        let SourceOutcomes { source, trees, places: chain } = outcomes;
         let stops: Vec<usize> = trees.stops().collect();
         let copied: Vec<Vec<Copied>> = self.trace.sequences.iter().map(Copied::along).collect();
         let merged = match &source.merged {
@@ -89,11 +91,12 @@ impl<'t> Walks<'t> {
         for (row, (number, summary)) in places.iter().enumerate() {
             let mut observation = observations.row_mut(row);
             let observation = observation.as_slice_mut().expect("invariant: a row is contiguous");
-            layout.write_sequence_into(summary, observation);
             let sequence = &self.trace.sequences[*number];
+            layout.write_sequence_into(&records.of_others(sequence).tell(summary), observation);
             let at = summary.context_length - sequence.prompt_len;
             let (copied, position) = (copied[*number][at], sequence.position(at));
-            let of_chains = source.chains.iter().map(|&chain| copied.accepted.min(chain));
+            let right_tokens = copied.found.map(|_| copied.accepted);
+            let of_places = (0..*chain).map(|place| right(right_tokens, sequence.known(at), place));
             let pairs =
                 stops.iter().flat_map(|&depth| trees.size.sizes.iter().map(move |&size| (depth, size)));
             let of_trees = pairs.map(|(depth, size)| position.accepted(depth, size));
@@ -101,13 +104,13 @@ impl<'t> Walks<'t> {
                 let within = |size: &usize| ranks.partition_point(|rank| rank < size);
                 trees.size.sizes.iter().map(within)
             });
-            let all = of_chains.chain(of_trees).chain(of_merged);
-            for (target, outcome) in accepted.row_mut(row).iter_mut().zip(all) {
-                *target = outcome as f32;
+            let of_trees = of_trees.chain(of_merged).map(|accepted| accepted as f32);
+            for (target, outcome) in accepted.row_mut(row).iter_mut().zip(of_places.chain(of_trees)) {
+                *target = outcome;
             }
         }
         // There is one time to look.
-        Ok(Samples { observations, accepted, stops: vec![0] })
+        Ok(Samples { observations, accepted, places: *chain, stops: vec![0] })
     }
 
     /// For each position that is among the places, the ranks of the accepted tokens in merged trees
@@ -135,6 +138,15 @@ impl<'t> Walks<'t> {
             Ok(((number, at), ranks))
         };
         positions.into_par_iter().map(ranks).collect()
+    }
+}
+
+/// Whether the token at a place of a chain is right, of which `accepted` are and the first `known`
+/// places are known: NaN where that is not, if one before it is wrong, and without a chain.
+fn right(accepted: Option<usize>, known: usize, place: usize) -> f32 {
+    match accepted {
+        Some(accepted) if place < known && place <= accepted => f32::from(u8::from(place < accepted)),
+        _ => f32::NAN,
     }
 }
 
@@ -175,5 +187,23 @@ impl Controller for Walker<'_> {
 
     fn verification_size(&mut self, _summary: &CycleSummary) -> usize {
         self.trees.size
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_counts_as_far_as_the_chain_is_right_and_known() {
+        let places = |accepted, known| {
+            let right = move |place| right(accepted, known, place);
+            (0..4).map(right).map(|right| (!right.is_nan()).then_some(right))
+        };
+        let [yes, no] = [Some(1.0), Some(0.0)];
+        assert!(places(Some(2), 9).eq([yes, yes, no, None]));
+        assert!(places(Some(2), 2).eq([yes, yes, None, None]));
+        assert!(places(Some(0), 9).eq([no, None, None, None]));
+        assert!(places(None, 9).eq([None; 4]));
     }
 }

@@ -2,7 +2,7 @@
 
 use ltd_env::{Interrupt, stream};
 use ltd_policy::{Frozen, Mlp, ObservationLayout, Outputs};
-use ndarray::Axis;
+use ndarray::ArrayView1;
 use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
 
@@ -25,11 +25,12 @@ const EVALUATION_ROWS: i64 = 8192;
 pub(crate) struct Epoch {
     /// From 1.
     pub(crate) number: usize,
-    /// Mean squared error while training.
+    /// Mean loss while training: the squared error, and the log loss of a copy's places.
     pub(crate) loss: f64,
-    /// Mean squared error on the held-out positions.
+    /// The same on the held-out positions.
     pub(crate) held_out_loss: f64,
-    /// Share of the variance of the held-out outcomes that is predicted.
+    /// Share of the loss of a constant, on the held-out positions, that is avoided: of the variance
+    /// of their outcomes, where these are numbers of tokens.
     pub(crate) explained_variance: f64,
 }
 
@@ -39,6 +40,11 @@ struct Tensors {
     observations: Tensor,
     /// `[positions, stops * sizes]`.
     accepted: Tensor,
+    /// `[positions, places]`: whether the token at a place of a chain is right, 0 where that is not
+    /// known.
+    right: Tensor,
+    /// The same form: 1 where it is known.
+    known: Tensor,
     stops: i64,
     /// `[stops, stops * sizes]`: 1 where a depth has been reached or is still ahead. What a cycle
     /// passed by can no longer be chosen, and its prediction matters to nobody.
@@ -51,53 +57,70 @@ impl Tensors {
             let values = array.as_slice().expect("invariant: samples are contiguous");
             Tensor::from_slice(values).view([array.nrows() as i64, array.ncols() as i64])
         };
+        let outcomes = tensor(&samples.accepted);
+        let (places, columns) = (samples.places as i64, samples.accepted.ncols() as i64);
+        let right = outcomes.narrow(1, 0, places);
         let stops = samples.stops.len() as i64;
-        let sizes = samples.accepted.ncols() as i64 / stops;
+        let sizes = (columns - places) / stops;
         let ahead = Tensor::ones([stops, stops], (Kind::Float, tch::Device::Cpu)).triu(0);
         Self {
             observations: tensor(&samples.observations),
-            accepted: tensor(&samples.accepted),
+            accepted: outcomes.narrow(1, places, columns - places).contiguous(),
+            known: right.isnan().logical_not().to_kind(Kind::Float),
+            right: right.nan_to_num(0.0, None, None),
             stops,
             ahead: ahead.repeat_interleave_self_int(sizes, 1, None),
         }
     }
 
-    /// Squared errors of some rows (`[batch, stops * sizes]`, 0 where nothing is ahead) and how
-    /// many there are.
-    fn errors(&self, predictor: &Predictor, rows: &Tensor) -> (Tensor, f64) {
-        let expected = predictor.expected(&self.observations.index_select(0, rows));
-        let accepted = self.accepted.index_select(0, &rows.divide_scalar_mode(self.stops, "floor"));
+    /// The loss of some rows, `[]`, of what is predicted for them, `[batch, places + stops *
+    /// sizes]`: the mean squared error of what is ahead, and the log loss of a chain's places that
+    /// are known, a mean over the rows of sums over the places (the log-likelihood of how far the
+    /// chain is right).
+    fn loss(&self, predicted: &Tensor, rows: &Tensor) -> Tensor {
+        let positions = rows.divide_scalar_mode(self.stops, "floor");
+        let of = |tensor: &Tensor| tensor.index_select(0, &positions);
+        let (places, outcomes) = (self.right.size()[1], self.accepted.size()[1]);
         let ahead = self.ahead.index_select(0, &rows.remainder(self.stops));
-        let count = ahead.sum(Kind::Float).double_value(&[]);
-        ((expected - accepted).square() * ahead, count)
+        let errors = predicted.narrow(1, places, outcomes) - of(&self.accepted);
+        let squares = (errors.square() * &ahead).sum(Kind::Float) / ahead.sum(Kind::Float);
+        let log_odds = predicted.narrow(1, 0, places);
+        let losses = log_odds.softplus() - &log_odds * of(&self.right);
+        squares + (losses * of(&self.known)).sum(Kind::Float) / rows.size()[0] as f64
     }
 
-    /// Mean squared error over all rows.
-    fn loss(&self, predictor: &Predictor) -> f64 {
+    /// The loss over all rows of what `predict` makes of observations.
+    fn total(&self, predict: impl Fn(&Tensor) -> Tensor) -> f64 {
         tch::no_grad(|| {
-            let all = Tensor::arange(self.observations.size()[0], (Kind::Int64, tch::Device::Cpu));
-            let (mut sum, mut count) = (0.0, 0.0);
-            for rows in all.split(EVALUATION_ROWS, 0) {
-                let (errors, number) = self.errors(predictor, &rows);
-                sum += errors.sum(Kind::Double).double_value(&[]);
-                count += number;
-            }
-            sum / count
+            let count = self.observations.size()[0];
+            let all = Tensor::arange(count, (Kind::Int64, tch::Device::Cpu));
+            let of = |rows: Tensor| {
+                let predicted = predict(&self.observations.index_select(0, &rows));
+                self.loss(&predicted, &rows).double_value(&[]) * rows.size()[0] as f64
+            };
+            all.split(EVALUATION_ROWS, 0).into_iter().map(of).sum::<f64>() / count as f64
         })
-    }
-
-    /// Mean squared error of the constant `mean`.
-    fn variance(&self, mean: &[f32]) -> f64 {
-        let weights = self.ahead.sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
-        let squares = (&self.accepted - Tensor::from_slice(mean)).square() * &weights;
-        let count = weights.sum(Kind::Float).double_value(&[]) * self.accepted.size()[0] as f64;
-        squares.sum(Kind::Double).double_value(&[]) / count
     }
 }
 
-/// Fits a predictor to `samples` by least squares, and keeps it as it was after the epoch with the
-/// least error on `held_out`. Squared error makes the prediction an expectation, whatever the
-/// distribution. `observer` sees each epoch and says whether to go on.
+/// What a constant predicts best: the mean of each outcome, and of a chain's places the log-odds.
+fn constant(samples: &Samples) -> Vec<f32> {
+    let of = |(column, outcomes): (usize, ArrayView1<f32>)| {
+        let known = || outcomes.iter().filter(|outcome| !outcome.is_nan());
+        let (sum, count) = (known().sum::<f32>(), known().count() as f32);
+        if column >= samples.places {
+            return sum / count;
+        }
+        // As if one more of each had been seen: the log-odds of what was never seen are finite.
+        let right = (sum + 1.0) / (count + 2.0);
+        (right / (1.0 - right)).ln()
+    };
+    samples.accepted.columns().into_iter().enumerate().map(of).collect()
+}
+
+/// Fits a predictor to `samples`, and keeps it as it was after the epoch with the least loss on
+/// `held_out`. Squared error makes a prediction an expectation, whatever the distribution; log loss
+/// makes it log-odds. `observer` sees each epoch and says whether to go on.
 pub(crate) fn train<O: Outputs>(
     samples: &Samples,
     held_out: &Samples,
@@ -107,11 +130,12 @@ pub(crate) fn train<O: Outputs>(
     interrupt: &Interrupt,
     observer: &mut dyn FnMut(&Epoch) -> bool,
 ) -> Result<Frozen<O>> {
-    let mean = samples.accepted.mean_axis(Axis(0)).expect("invariant: there are positions").to_vec();
+    let constant = constant(samples);
     let mut init = stream(seed, "predictor init");
-    let predictor = Predictor::new(layout.len(), &stage.net_arch, &mean, &mut init);
+    let predictor = Predictor::new(layout.len(), &stage.net_arch, &constant, &mut init);
     let (train, check) = (Tensors::of(samples), Tensors::of(held_out));
-    let variance = check.variance(&mean);
+    let constant = Tensor::from_slice(&constant);
+    let of_constant = check.total(|observations| constant.expand([observations.size()[0], -1], true));
     let parameters = predictor.parameters();
     let mut adam = Adam::new(&parameters, ADAM_EPS);
     let mut random = stream(seed, "predictor minibatches");
@@ -123,8 +147,9 @@ pub(crate) fn train<O: Outputs>(
         let (mut sum, mut batches) = (0.0, 0.0);
         for rows in order.chunks(stage.batch_size) {
             interrupt.check()?;
-            let (errors, count) = train.errors(&predictor, &Tensor::from_slice(rows));
-            let loss = errors.sum(Kind::Float) / count;
+            let rows = Tensor::from_slice(rows);
+            let predicted = predictor.expected(&train.observations.index_select(0, &rows));
+            let loss = train.loss(&predicted, &rows);
             for parameter in &parameters {
                 parameter.shallow_clone().zero_grad();
             }
@@ -134,12 +159,12 @@ pub(crate) fn train<O: Outputs>(
             sum += loss.double_value(&[]);
             batches += 1.0;
         }
-        let held_out_loss = check.loss(&predictor);
+        let held_out_loss = check.total(|observations| predictor.expected(observations));
         if best.as_ref().is_none_or(|(least, _)| held_out_loss < *least) {
             best = Some((held_out_loss, predictor.to_mlp()));
         }
         // Where all outcomes are the same, there is nothing to explain.
-        let explained_variance = if variance > 0.0 { 1.0 - held_out_loss / variance } else { 0.0 };
+        let explained_variance = if of_constant > 0.0 { 1.0 - held_out_loss / of_constant } else { 0.0 };
         if !observer(&Epoch { number, loss: sum / batches, held_out_loss, explained_variance }) {
             break;
         }

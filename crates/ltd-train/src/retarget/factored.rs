@@ -6,7 +6,7 @@ use ltd_run::Interrupt;
 
 use crate::Result;
 use crate::evaluate::Contender;
-use crate::predictor::{Fitted, fit, settle, settle_source, size_tables};
+use crate::predictor::{Fitted, Records, fit, settle, settle_source, size_tables};
 use crate::recorded::Recorded;
 use ltd_run::Progress;
 use ltd_run::config::PredictorStage;
@@ -27,7 +27,9 @@ pub(super) fn refit(
     let (rule, source) = match &factored.source {
         None => (rule, None),
         Some(source) => {
-            let (rule, source) = settle_source(predictor, &source.predictor, rule, table, train, interrupt)?;
+            let records = source.tokens.as_ref().map(|tokens| Records::known(tokens.clone(), train));
+            let (rule, source) =
+                settle_source(predictor, &source.predictor, records.as_ref(), rule, table, train, interrupt)?;
             (rule, Some(source))
         }
     };

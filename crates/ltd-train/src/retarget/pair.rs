@@ -65,7 +65,7 @@ pub(super) fn go_on_learning(
 }
 
 fn throughput(pair: &Pair, recorded: &Recorded) -> Result<f64> {
-    let cycles = oracle::replay_parallel(&recorded.train, &recorded.costs, || pair.controller())?;
+    let cycles = oracle::replay_parallel(&recorded.train, &recorded.costs, |_| pair.controller())?;
     Ok(CycleStats::merged(&cycles).tokens_per_second())
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use ltd_policy::{
-    Factored, FactoredSource, FactoredSourceEntry, ObservationLayout, PolicyEntry, PolicyKind,
+    Factored, FactoredSource, FactoredSourceEntry, ObservationLayout, PolicyEntry, PolicyKind, TOKENS_FILE,
     write_atomically, write_json,
 };
 
@@ -60,7 +60,7 @@ impl Trainer {
         written?;
         let Fitted { predictor: trained, rule, source, measured } = fitted?;
         let copies = match &source {
-            Some(FactoredSource { predictor, margin, merged_margin }) => {
+            Some(FactoredSource { predictor, margin, merged_margin, .. }) => {
                 let merges = predictor.actions().source.merged.is_some();
                 let merged = if merges { format!(", merges by {merged_margin:.2}") } else { String::new() };
                 format!("copies by a margin of {margin:.2}{merged}")
@@ -102,9 +102,12 @@ fn save(factored: &Factored, folder: &StageFolder) -> Result<PolicyEntry> {
     factored.latency.write(&folder.path().join(&latency_table))?;
     let source = match &factored.source {
         None => None,
-        Some(FactoredSource { predictor, margin, merged_margin }) => {
+        Some(FactoredSource { predictor, margin, merged_margin, tokens }) => {
             let file = "factored-source.safetensors".to_owned();
             write_atomically(&folder.path().join(&file), &predictor.to_bytes())?;
+            if let Some(tokens) = tokens {
+                write_atomically(&folder.path().join(TOKENS_FILE), tokens.to_json().as_bytes())?;
+            }
             let (layout, outcomes) = (predictor.layout().clone(), predictor.actions().clone());
             Some(FactoredSourceEntry {
                 file,
@@ -112,6 +115,7 @@ fn save(factored: &Factored, folder: &StageFolder) -> Result<PolicyEntry> {
                 outcomes,
                 margin: *margin,
                 merged_margin: *merged_margin,
+                tokens: tokens.as_ref().map(|_| TOKENS_FILE.to_owned()),
             })
         }
     };
