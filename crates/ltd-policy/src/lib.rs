@@ -2,9 +2,9 @@
 //!
 //! The chapters: [`observation`] is what a policy sees, [`action`] what it may choose, [`network`]
 //! what decides, [`decider`] and [`factored`] how it decides in the decode loop, [`source`] what a
-//! cycle drafts from, [`calibration`] how probable candidates of either source are, [`tokens`] which
-//! tokens are safe to copy, [`latency`] what cycles cost, [`package`] what is deployed, and [`files`]
-//! how all of it comes to disk.
+//! cycle drafts from, [`calibration`] how probable candidates of either source are, [`tokens`]
+//! which tokens are safe to copy, [`latency`] what cycles cost, [`package`] what is deployed, and
+//! [`files`] how all of it comes to disk.
 
 pub mod action;
 pub mod calibration;

@@ -85,6 +85,7 @@ impl TokenRecord {
                 let count = rest.get_mut(token)?;
                 *count = count.without(*other)?;
             }
+            rest.retain(|_, count| *count != Count::default());
             Some(rest)
         };
         Some(Self {

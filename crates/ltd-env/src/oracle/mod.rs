@@ -294,8 +294,8 @@ pub fn replay(
 }
 
 /// Decodes all sequences of a trace at the same time, each under a controller of its own that
-/// `controller` makes for it; statistics of each sequence, in their order. The same cycles as [`replay`]'s
-/// if a controller remembers nothing of the cycles before, as learned ones do not.
+/// `controller` makes for it; statistics of each sequence, in their order. The same cycles as
+/// [`replay`]'s if a controller remembers nothing of the cycles before, as learned ones do not.
 pub fn replay_parallel(
     trace: &Trace,
     costs: &Costs,

@@ -7,7 +7,7 @@ use ltd_env::trace::Trace;
 use ltd_env::{Interrupt, Reward, RewardMeter, SizeEnv, SourceEnv};
 use ltd_policy::{
     Agreement, Calibration, CopyRule, CycleSummary, DraftSource, Merged, ObservationLayout, SizeActions,
-    SourceActions, SourceSummary,
+    SourceActions, SourceSummary, TokenRecord,
 };
 
 use crate::live::{cycles, engine};
@@ -66,6 +66,65 @@ fn whole_answers_with_copies_replay_as_they_are_decoded() {
     let mut asked = Asked { calibration, depth: 0, told: [0; 3] };
     decodes_as_replayed(&engine, &trace, &mut asked);
     assert!(asked.told.iter().filter(|&&times| times > 0).count() > 1, "{:?}", asked.told);
+}
+
+/// Copies by the tokens that it is told of, and notes them.
+#[derive(Default)]
+struct ByToken(Vec<(u32, Option<u32>)>);
+
+impl Controller for ByToken {
+    fn chooses_source(&self) -> bool {
+        true
+    }
+
+    fn source(&mut self, summary: &SourceSummary) -> DraftSource {
+        self.0.push((summary.root, summary.copied));
+        match summary.copied {
+            Some(copied) if (copied + summary.root).is_multiple_of(3) => DraftSource::Tree,
+            Some(_) => DraftSource::Copy { chain: 2 },
+            None => DraftSource::Tree,
+        }
+    }
+
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        summary.draft_depth < 1
+    }
+
+    fn verification_size(&mut self, _: &CycleSummary) -> usize {
+        4
+    }
+}
+
+#[test]
+fn the_tokens_that_a_copy_begins_with_are_known_and_counted() {
+    let engine = engine();
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = record(&engine, folder.path(), 48);
+    let mut by_token = ByToken::default();
+    decodes_as_replayed(&engine, &trace, &mut by_token);
+    let told = by_token.0;
+    assert!(
+        told.iter().any(|(_, copied)| copied.is_some()) && told.iter().any(|(_, copied)| copied.is_none())
+    );
+
+    // What the record of a sequence counts, counted from its tokens.
+    for sequence in &trace.sequences {
+        let mut expected = TokenRecord::default();
+        for root in (0..sequence.len()).map(|at| sequence.root(at)) {
+            let said = &sequence.tokens[..=root];
+            // The latest of the longest matches, up to sixteen tokens.
+            let matching = |end: usize| {
+                said[..end].iter().rev().zip(said.iter().rev()).take(16).take_while(|(a, b)| a == b).count()
+            };
+            let (length, end) = (1..said.len()).map(|end| (matching(end), end)).max().unwrap_or_default();
+            // The target's own token after a copied one must be known.
+            if let Some(&[next, _, ..]) = sequence.tokens.get(root + 1..).filter(|_| length > 0) {
+                expected.observe(said[root], said[end], said[end] == next);
+            }
+        }
+        assert_ne!(expected, TokenRecord::default());
+        assert_eq!(ltd_env::token_record(sequence), expected);
+    }
 }
 
 /// Merges where the head lists the first token to copy, drafts deeper where it does not.

@@ -62,8 +62,8 @@ impl ObservationLayout {
     }
 
     /// What is known of a sequence before a cycle ([`Source::Sequence`], [`Source::MatchLevels`]):
-    /// for the choice of what to draft from. Beam width and depth are those of the trees that may be
-    /// drafted.
+    /// for the choice of what to draft from. Beam width and depth are those of the trees that may
+    /// be drafted.
     pub fn sequence(beam_width: usize, depth_cap: usize) -> Self {
         let segments = in_sequence(SEQUENCE);
         Self { name: "sequence".to_owned(), version: 2, beam_width, depth_cap, segments }

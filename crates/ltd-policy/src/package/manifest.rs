@@ -214,8 +214,9 @@ pub enum ChoiceEntry {
 
 impl Manifest {
     /// Version that this program writes. It also reads version 6, which did not know which tokens
-    /// are safe to copy, 5, whose calibration did not know what the draft model thinks of a copy, 4, which did not know merged trees, 3, which knew
-    /// trees only, 2, which did not say how tokens were chosen, and 1, which knew pairs only.
+    /// are safe to copy, 5, whose calibration did not know what the draft model thinks of a copy,
+    /// 4, which did not know merged trees, 3, which knew trees only, 2, which did not say how
+    /// tokens were chosen, and 1, which knew pairs only.
     pub const VERSION: u32 = 7;
 
     /// Reads `manifest.json` of a folder (or a run's `stage.json`, which has the same form without

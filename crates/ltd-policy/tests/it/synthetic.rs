@@ -86,8 +86,8 @@ pub(crate) fn source_predictor() -> FrozenSourcePredictor {
     FrozenSourcePredictor::new(layout, outcomes, mlp, probes)
 }
 
-/// A predictor of packages before version 7: of each chain it tells a number, and of tokens it knows
-/// nothing.
+/// A predictor of packages before version 7: of each chain it tells a number, and of tokens it
+/// knows nothing.
 pub(crate) fn old_source_predictor() -> FrozenSourcePredictor {
     let sequence = Segment { source: Source::Sequence, offset: 0, length: 10, scale: 1.0 };
     let layout =

@@ -28,8 +28,8 @@ impl Records {
         Self::known(Arc::new(all), trace)
     }
 
-    /// A record that was learned before. It may have learned from sequences of the trace: from those
-    /// of which it has all.
+    /// A record that was learned before. It may have learned from sequences of the trace: from
+    /// those of which it has all.
     pub(crate) fn known(all: Arc<TokenRecord>, trace: &Trace) -> Self {
         let others = |sequence: &TracedSequence| {
             let others = all.without(&token_record(sequence))?;
@@ -47,5 +47,59 @@ impl Records {
     /// What others tell than this sequence.
     pub(crate) fn of_others(&self, sequence: &TracedSequence) -> &Arc<TokenRecord> {
         self.of_others.get(&sequence.prompt).unwrap_or(&self.all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ltd_engine::{DraftTree, GrownTree};
+    use ltd_env::trace::{TRACE_VERSION, TraceHeader};
+    use ltd_policy::ModelIdentity;
+
+    use super::*;
+
+    /// A prompt that says 5 after 4, and an answer of two positions that does so again or does not.
+    fn sequence(header: &TraceHeader, prompt: u32, says: u32) -> TracedSequence {
+        let tokens = vec![4, 5, prompt + 10, 4, says, 8, 9];
+        let mut sequence = TracedSequence::new(header, prompt, 3, tokens);
+        for root in [3, 4] {
+            let tree = DraftTree::new(&[-0.5, -1.0], vec![6, 8]);
+            sequence.push(&GrownTree { root, tree, entropies: Vec::new(), hidden: Vec::new() });
+        }
+        sequence
+    }
+
+    #[test]
+    fn a_sequence_is_told_what_others_say() {
+        let model = ModelIdentity { name: String::new(), sha256: String::new() };
+        let header = TraceHeader {
+            version: TRACE_VERSION,
+            target: model.clone(),
+            draft: model,
+            dtype: "f32".into(),
+            beam_width: 2,
+            depth: 0,
+            every: 1,
+            entropies: false,
+            hidden: None,
+            token_bytes: 0,
+            max_new_tokens: 4,
+            capacity: 16,
+            eos: Vec::new(),
+            questions: "prompts.jsonl".into(),
+            questions_sha256: String::new(),
+        };
+        let [right, wrong, unknown] =
+            [(0, 5), (1, 7), (2, 5)].map(|(prompt, says)| sequence(&header, prompt, says));
+        let trace = Trace { sequences: vec![right.clone(), wrong.clone()], header, truncated: Vec::new() };
+        let records = Records::of(&trace);
+        let share = |record: &TokenRecord| record.shares(4, 5)[0];
+        let all = share(records.all());
+        assert!(share(records.of_others(&right)) < all && all < share(records.of_others(&wrong)));
+        assert_eq!(records.of_others(&unknown), records.all());
+        // One that learned from the first alone has nothing of the second to leave out.
+        let known = Records::known(Arc::new(token_record(&right)), &trace);
+        assert_eq!(known.of_others(&wrong), known.all());
+        assert_eq!(**known.of_others(&right), TokenRecord::default());
     }
 }
