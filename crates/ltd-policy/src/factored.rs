@@ -75,8 +75,9 @@ impl SourceOutcomes {
         if self.places > 0 { self.places } else { self.source.chains.len() }
     }
 
-    /// The chains, and how many of their tokens are accepted, by the outputs about copies.
-    fn of_chains<'o>(&'o self, outputs: &'o [f32]) -> impl Iterator<Item = (usize, f32)> + 'o {
+    /// The chains, and how many of their tokens are accepted, by the outputs about copies, whose
+    /// log-odds are taken to be less by `caution`.
+    fn of_chains<'o>(&'o self, outputs: &'o [f32], caution: f32) -> impl Iterator<Item = (usize, f32)> + 'o {
         let (mut place, mut survives, mut accepted) = (0, 1.0, 0.0);
         self.source.chains.iter().enumerate().map(move |(number, &chain)| {
             if self.places == 0 {
@@ -84,7 +85,7 @@ impl SourceOutcomes {
             }
             // Chains are ascending: each goes on where the one before it ends.
             for logit in &outputs[place..chain] {
-                survives *= 1.0 / (1.0 + (-logit).exp());
+                survives *= 1.0 / (1.0 + (caution - logit).exp());
                 accepted += survives;
             }
             place = chain;
@@ -138,20 +139,24 @@ pub struct FactoredSource {
     pub margin: f64,
     /// The same of a merged tree; [`NEVER`] merges none.
     pub merged_margin: f64,
+    /// Log-odds by which a copied token is taken to be less certain than predicted: the chain that
+    /// is chosen among many is more often one whose prediction is too high.
+    pub caution: f64,
     /// What recordings tell of tokens, if the predictor [sees](Source::Trust) it.
     pub tokens: Option<Arc<TokenRecord>>,
 }
 
 impl FactoredSource {
-    /// What is impossible about the margins or the record, if anything.
+    /// What is impossible about its numbers or the record, if anything.
     fn problem(&self) -> Option<String> {
         if self.predictor.layout().shows(Source::Trust) != self.tokens.is_some() {
             let found = if self.tokens.is_some() { "there" } else { "missing" };
             return Some(format!("source.tokens: is {found}, which is not what the layout shows"));
         }
-        let margins = [("margin", self.margin), ("merged_margin", self.merged_margin)];
-        let problem = margins.into_iter().find(|(_, margin)| !margin.is_finite());
-        problem.map(|(name, margin)| format!("source.{name}: is {margin}, must be a number"))
+        let numbers =
+            [("margin", self.margin), ("merged_margin", self.merged_margin), ("caution", self.caution)];
+        let problem = numbers.into_iter().find(|(_, number)| !number.is_finite());
+        problem.map(|(name, number)| format!("source.{name}: is {number}, must be a number"))
     }
 }
 
@@ -226,6 +231,7 @@ struct SourceValues {
     stops: Vec<usize>,
     margin: f64,
     merged_margin: f64,
+    caution: f32,
     /// Whether it may merge, and its predictor knows what the draft model thinks of a copy.
     decides_again: bool,
     /// What was known when the source was chosen.
@@ -296,6 +302,7 @@ impl FactoredPolicy {
             stops: outcomes.trees.stops().collect(),
             margin: source.margin,
             merged_margin: source.merged_margin,
+            caution: source.caution as f32,
             decides_again: outcomes.source.merged.is_some()
                 && source.merged_margin < NEVER
                 && source.predictor.layout().shows(Source::Agreement),
@@ -358,14 +365,14 @@ impl FactoredPolicy {
     /// merged.
     fn worth(&mut self, summary: &SourceSummary, root_ms: f64) -> Worth {
         let values = self.source.as_mut().expect("invariant: asked of one that chooses");
-        let SourceValues { evaluator, outcomes, stops, margin, merged_margin, .. } = values;
+        let SourceValues { evaluator, outcomes, stops, margin, merged_margin, caution, .. } = values;
         let (latency, context, trees) = (&self.latency, summary.context_length, &outcomes.trees);
         let expected = evaluator.forward_sequence(summary);
         let (of_copies, of_trees) = expected.split_at(outcomes.copy_outputs());
         let (of_trees, of_merged) = of_trees.split_at(trees.output_count());
         let value = |expected: f32, ms: f64| f64::from(expected.max(0.0)) - self.tokens_per_ms * ms;
         let mut worth = Worth { chain: (0, f64::NEG_INFINITY), merged: None, tree: f64::NEG_INFINITY };
-        for (chain, expected) in outcomes.of_chains(of_copies) {
+        for (chain, expected) in outcomes.of_chains(of_copies, *caution) {
             let copied = if summary.match_length > 0 { chain } else { 0 };
             let expected = if copied > 0 { expected } else { 0.0 };
             let value = value(expected, latency.verify_ms(copied, context)) - *margin;

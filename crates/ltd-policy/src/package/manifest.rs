@@ -158,6 +158,9 @@ pub struct FactoredSourceEntry {
     /// The same of a merged tree.
     #[serde(default)]
     pub merged_margin: f64,
+    /// Log-odds by which a copied token is taken to be less certain than predicted.
+    #[serde(default)]
+    pub caution: f64,
     /// The file of what recordings tell of tokens; `null` if the predictor does not see it.
     #[serde(default)]
     pub tokens: Option<String>,

@@ -165,14 +165,22 @@ impl Manifest {
                 }
                 let latency = LatencyTable::from_json(&String::from_utf8_lossy(&bytes), &path)?;
                 let source = source.as_ref().map(|source| {
-                    let FactoredSourceEntry { file, layout, outcomes, margin, merged_margin, tokens } =
-                        source;
+                    let FactoredSourceEntry {
+                        file,
+                        layout,
+                        outcomes,
+                        margin,
+                        merged_margin,
+                        caution,
+                        tokens,
+                    } = source;
                     let predictor = self.load_network(&folder.join(file), layout, outcomes)?;
                     let tokens = tokens.as_ref().map(|file| TokenRecord::load(&folder.join(file)));
                     Ok::<_, Error>(FactoredSource {
                         predictor,
                         margin: *margin,
                         merged_margin: *merged_margin,
+                        caution: *caution,
                         tokens: tokens.transpose()?.map(Arc::new),
                     })
                 });
@@ -414,6 +422,7 @@ impl PolicyPackage {
             entry.layout = source.predictor.layout().clone();
             entry.outcomes = source.predictor.actions().clone();
             (entry.margin, entry.merged_margin) = (source.margin, source.merged_margin);
+            entry.caution = source.caution;
             entry.tokens = source.tokens.as_ref().map(|_| TOKENS_FILE.to_owned());
             if let Some(tokens) = &source.tokens {
                 manifest.files.insert(TOKENS_FILE.to_owned(), sha256_hex(tokens.to_json().as_bytes()));

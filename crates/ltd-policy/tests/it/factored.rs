@@ -192,6 +192,7 @@ proptest! {
         candidate_ms in 0.0f64..1.0,
         lambda in 5.0f64..300.0,
         margins in prop::array::uniform2(-1.0f64..1.0),
+        caution in 0.0f64..1.0,
         matches in 0usize..4,
         plain in any::<bool>(),
     ) {
@@ -204,7 +205,10 @@ proptest! {
         let of_copies = log_odds.clone().unwrap_or(of_chains.clone());
         let of_chains: Vec<f32> = match &log_odds {
             None => of_chains,
-            Some(log_odds) => chains.iter().map(|&chain| accepted(&log_odds[..chain])).collect(),
+            Some(log_odds) => {
+                let less: Vec<f32> = log_odds.iter().map(|odds| odds - caution as f32).collect();
+                chains.iter().map(|&chain| accepted(&less[..chain])).collect()
+            }
         };
         let outcomes = SourceOutcomes { source: actions, trees: trees.clone(), places };
         let layout = ObservationLayout::sequence_with_agreement(3, 4);
@@ -215,7 +219,7 @@ proptest! {
         let policy = FactoredPolicy::new(&constant_predictor(trees.clone(), vec![0.0; 15]), &table, worth(lambda));
         prop_assert!(!policy.chooses_source());
         let [margin, merged_margin] = margins;
-        let mut policy = policy.with_source(&FactoredSource { predictor, margin, merged_margin, tokens: None });
+        let mut policy = policy.with_source(&FactoredSource { predictor, margin, merged_margin, caution, tokens: None });
         let (model, context) = (table.model(), 100);
         let summary = SourceSummary { context_length: context, match_length: matches, ..SourceSummary::default() };
         policy.begin_cycle();
@@ -289,7 +293,7 @@ fn what_the_draft_model_thinks_of_a_copy_decides_how_deep_a_merged_tree_is() {
     let linear = Linear { weight, bias: vec![0.0; outputs], inputs };
     let predictor = FrozenSourcePredictor::new(layout, outcomes, Mlp::new(&[linear]), Vec::new());
     let table = latency_table(1.0, 0.1);
-    let source = FactoredSource { predictor, margin: 0.0, merged_margin: 0.0, tokens: None };
+    let source = FactoredSource { predictor, margin: 0.0, merged_margin: 0.0, caution: 0.0, tokens: None };
     let policy = FactoredPolicy::new(&constant_predictor(trees.clone(), vec![0.0; 15]), &table, worth(100.0));
     let summary = SourceSummary { context_length: 100, match_length: 3, ..SourceSummary::default() };
     let drafted = |agreement| {
@@ -336,8 +340,13 @@ fn a_token_that_was_wrong_in_recordings_is_not_copied() {
         tokens.observe(1, 5, true);
         tokens.observe(1, 6, false);
     }
-    let source =
-        FactoredSource { predictor, margin: 0.5, merged_margin: 0.0, tokens: Some(Arc::new(tokens)) };
+    let source = FactoredSource {
+        predictor,
+        margin: 0.5,
+        merged_margin: 0.0,
+        caution: 0.0,
+        tokens: Some(Arc::new(tokens)),
+    };
     let table = latency_table(0.0, 0.0);
     let policy = FactoredPolicy::new(&constant_predictor(trees, vec![0.0; 15]), &table, worth(1.0));
     let mut policy = policy.with_source(&source);

@@ -399,6 +399,7 @@ pub(crate) fn write_factored_source(folder: &Path) -> Manifest {
             outcomes: source.actions().clone(),
             margin: -0.1,
             merged_margin: 0.25,
+            caution: 0.5,
             tokens: Some(TOKENS_FILE.to_owned()),
         });
     }

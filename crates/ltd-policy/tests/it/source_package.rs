@@ -13,7 +13,8 @@ use crate::synthetic::{
 
 /// A source with such margins.
 fn source(margin: f64, merged_margin: f64) -> FactoredSource {
-    FactoredSource { predictor: source_predictor(), margin, merged_margin, tokens: Some(token_record()) }
+    let (predictor, tokens) = (source_predictor(), Some(token_record()));
+    FactoredSource { predictor, margin, merged_margin, caution: 0.5, tokens }
 }
 
 #[test]

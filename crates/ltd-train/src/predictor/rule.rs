@@ -15,6 +15,10 @@ use crate::Result;
 const MARGINS: [f64; 6] = [0.0, 0.02, 0.04, 0.06, 0.08, 0.1];
 /// Tokens by which a copy, or a merged tree, must be better than the best tree.
 const SOURCE_MARGINS: [f64; 10] = [-0.5, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.4, 2.0, 3.0];
+/// Log-odds by which a copied token is taken to be less certain than predicted. On the recordings
+/// that a predictor learned from it would do no good, so a search there does not find it
+/// (docs/benchmarks/2026-11-29-knowledge.md).
+const CAUTION: f64 = 0.7;
 /// A throughput nearer than this to the last one is the same.
 const SETTLED: f64 = 1e-3;
 /// Steps per margin at most: an imperfect predictor can make the iteration go round in a circle.
@@ -53,7 +57,7 @@ pub(crate) fn settle_source(
     let costs = Costs { model: table.model(), decision: table.decision };
     let of = |margin, merged_margin| {
         let tokens = records.map(|records| records.all().clone());
-        FactoredSource { predictor: source.clone(), margin, merged_margin, tokens }
+        FactoredSource { predictor: source.clone(), margin, merged_margin, caution: CAUTION, tokens }
     };
     let reached = |margin, merged_margin, lambda| {
         let rule = FactoredRule { tokens_per_second: lambda, ..rule };

@@ -102,7 +102,7 @@ fn save(factored: &Factored, folder: &StageFolder) -> Result<PolicyEntry> {
     factored.latency.write(&folder.path().join(&latency_table))?;
     let source = match &factored.source {
         None => None,
-        Some(FactoredSource { predictor, margin, merged_margin, tokens }) => {
+        Some(FactoredSource { predictor, margin, merged_margin, caution, tokens }) => {
             let file = "factored-source.safetensors".to_owned();
             write_atomically(&folder.path().join(&file), &predictor.to_bytes())?;
             if let Some(tokens) = tokens {
@@ -115,6 +115,7 @@ fn save(factored: &Factored, folder: &StageFolder) -> Result<PolicyEntry> {
                 outcomes,
                 margin: *margin,
                 merged_margin: *merged_margin,
+                caution: *caution,
                 tokens: tokens.as_ref().map(|_| TOKENS_FILE.to_owned()),
             })
         }
