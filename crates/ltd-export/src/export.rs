@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ltd_policy::{
     Choice, Frozen, MANIFEST_FILE, Manifest, Outputs, Policy, PolicyEntry, PolicyPackage, Probes,
-    SourceChoice, TOKENS_FILE, check_new_folder, is_full, sha256_hex, write_atomically, write_json,
+    SourceChoice, check_new_folder, is_full, sha256_hex, write_atomically, write_json,
 };
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -162,9 +162,14 @@ fn write_package(package: &PolicyPackage, folder: &Path) -> Result<Export> {
             probes = write_network(&factored.predictor, folder, &mut manifest)?;
             if let Some(source) = &factored.source {
                 write_network(&source.predictor, folder, &mut manifest)?;
-                if let Some(tokens) = &source.tokens {
-                    write_atomically(&folder.join(TOKENS_FILE), tokens.to_json().as_bytes())?;
-                    note(&mut manifest, folder, TOKENS_FILE.to_owned())?;
+                let entry = match &manifest.policy {
+                    PolicyEntry::Factored { source, .. } => source.as_ref(),
+                    PolicyEntry::Pair { .. } => None,
+                };
+                let file = entry.and_then(|source| source.tokens.clone());
+                if let (Some(tokens), Some(file)) = (&source.tokens, file) {
+                    write_atomically(&folder.join(&file), tokens.to_json().as_bytes())?;
+                    note(&mut manifest, folder, file)?;
                 }
             }
             if let PolicyEntry::Factored { latency_table, .. } = &manifest.policy {

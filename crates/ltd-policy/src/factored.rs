@@ -54,8 +54,8 @@ impl Outputs for FactoredActions {
     }
 }
 
-/// What the predictor of a factored policy's source tells: draft tokens that are accepted of each
-/// chain, of each tree, and of each tree that is merged with a chain.
+/// What the predictor of a factored policy's source tells: how far chains are right, and draft
+/// tokens that are accepted of each tree, and of each tree that is merged with a chain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceOutcomes {
@@ -97,7 +97,8 @@ impl SourceOutcomes {
 /// A predictor of what copies and trees would have accepted, from what is known before a cycle. Its
 /// outputs are the log-odds that the token at each place of a chain is right if those before it
 /// are; then the expected numbers of accepted tokens per final depth and size of a tree, and the
-/// same of merged trees where there are any, `[places + stops * sizes (+ stops * sizes)]`.
+/// same of merged trees where there are any, `[places + stops * sizes (+ stops * sizes)]`. (Of 0
+/// places: the expected numbers per chain first.)
 pub type FrozenSourcePredictor = Frozen<SourceOutcomes>;
 
 impl Outputs for SourceOutcomes {
@@ -140,7 +141,7 @@ pub struct FactoredSource {
     /// The same of a merged tree; [`NEVER`] merges none.
     pub merged_margin: f64,
     /// Log-odds by which a copied token is taken to be less certain than predicted: the chain that
-    /// is chosen among many is more often one whose prediction is too high.
+    /// is chosen among many is more often one whose prediction is too high than too low.
     pub caution: f64,
     /// What recordings tell of tokens, if the predictor [sees](Source::Trust) it.
     pub tokens: Option<Arc<TokenRecord>>,
@@ -150,8 +151,12 @@ impl FactoredSource {
     /// What is impossible about its numbers or the record, if anything.
     fn problem(&self) -> Option<String> {
         if self.predictor.layout().shows(Source::Trust) != self.tokens.is_some() {
-            let found = if self.tokens.is_some() { "there" } else { "missing" };
-            return Some(format!("source.tokens: is {found}, which is not what the layout shows"));
+            let problem = if self.tokens.is_some() {
+                "is given, but the layout does not show trust"
+            } else {
+                "is missing, but the layout shows trust"
+            };
+            return Some(format!("source.tokens: {problem}"));
         }
         let numbers =
             [("margin", self.margin), ("merged_margin", self.merged_margin), ("caution", self.caution)];

@@ -77,7 +77,7 @@ impl TokenRecord {
         }
     }
 
-    /// What it knows but from another one; `None` if it does not know all of that.
+    /// The record without what `other` contributed; `None` if it does not hold all of that.
     pub fn without(&self, other: &Self) -> Option<Self> {
         let rest = |counts: &BTreeMap<u32, Count>, others: &BTreeMap<u32, Count>| {
             let mut rest = counts.clone();

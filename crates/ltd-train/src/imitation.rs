@@ -5,8 +5,8 @@ use ltd_env::oracle::decide_at_every_position;
 use ltd_env::trace::Trace;
 use ltd_env::{Interrupt, stream};
 use ltd_policy::{
-    Actions, CycleSummary, DepthActions, DepthRule, FrozenPolicy, Mlp, ObservationLayout, SizeActions,
-    SourceActions,
+    Actions, CycleSummary, DepthActions, DepthRule, DraftSource, FrozenPolicy, Mlp, ObservationLayout,
+    SizeActions, SourceActions, SourceSummary,
 };
 use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
@@ -87,16 +87,16 @@ pub(crate) fn examples(
 /// If there is no choice to learn from.
 pub(crate) fn source_examples(
     walks: &Walks,
-    teacher: &mut dyn Controller,
+    teacher: &mut dyn FnMut(usize, &SourceSummary) -> DraftSource,
     layout: ObservationLayout,
     actions: &SourceActions,
 ) -> Result<Examples> {
     let mut examples = Examples::new(layout, Actions::Source(actions.clone()));
-    for (_, summary) in &walks.places {
+    for (number, summary) in &walks.places {
         if !actions.asks(summary) {
             continue;
         }
-        let chosen = teacher.source(summary);
+        let chosen = teacher(*number, summary);
         let action = (0..actions.count()).find(|&action| actions.source(action) == chosen);
         let action = action.expect("invariant: the teacher has the same chains");
         examples.add(action, |layout, observation| layout.write_sequence_into(summary, observation));

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use ltd_export::{Error, export, write};
 use ltd_policy::{
     Actions, Choice, ChoiceEntry, DecisionCost, DepthActions, Factored, FactoredActions, FactoredRule,
-    Fallback, FrozenPolicy, FrozenPredictor, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp,
-    ModelIdentity, ObservationLayout, Policy, PolicyEntry, PolicyKind, PolicyPackage, SamplingParams,
-    SizeActions, SourceChoice, SourceEntry, Surface, sha256_hex,
+    FactoredSource, FactoredSourceEntry, Fallback, FrozenPolicy, FrozenPredictor, FrozenSourcePredictor,
+    LatencyIdentity, LatencyTable, Linear, Manifest, Mlp, ModelIdentity, ObservationLayout, Policy,
+    PolicyEntry, PolicyKind, PolicyPackage, SamplingParams, SizeActions, SourceActions, SourceChoice,
+    SourceEntry, SourceOutcomes, Surface, TokenRecord, sha256_hex,
 };
 use tch::{CModule, Tensor};
 
@@ -227,6 +228,53 @@ fn a_factored_policy_is_exported_with_its_table_and_retargeted() {
     let outputs = |path: PathBuf| CModule::load(path).expect("a module").forward_ts(&rows).expect("outputs");
     assert_eq!(outputs(out.join(script)), outputs(other.join(script)), "the predictor knows no machine");
     assert_ne!(read(out.join("latency.json")), read(other.join("latency.json")));
+}
+
+#[test]
+fn a_source_is_exported_with_its_record_of_tokens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = run(folder.path());
+    let trees = make_factored(&run).actions().clone();
+    let stage = run.join("stages/02-depth");
+    let source = SourceActions { chains: vec![2, 4], merged: None };
+    let outcomes = SourceOutcomes { source, trees, places: 4 };
+    let layout = ObservationLayout::sequence_with_tokens(3, 4);
+    let (mlp, probes) = (mlp(&[layout.len(), 16, 4 + 15]), probes(layout.len()));
+    let predictor = FrozenSourcePredictor::new(layout, outcomes, mlp, probes);
+    predictor.save(&stage.join("factored-source.safetensors")).expect("saved");
+    let mut tokens = TokenRecord::default();
+    tokens.observe(3, 4, true);
+    // The name is the manifest's.
+    std::fs::write(stage.join("known.json"), tokens.to_json()).expect("written");
+    let mut manifest = Manifest::load(&stage.join("stage.json")).expect("a manifest");
+    if let PolicyEntry::Factored { source, .. } = &mut manifest.policy {
+        *source = Some(FactoredSourceEntry {
+            file: "factored-source.safetensors".to_owned(),
+            layout: predictor.layout().clone(),
+            outcomes: predictor.actions().clone(),
+            margin: 0.2,
+            merged_margin: 0.0,
+            caution: 0.7,
+            tokens: Some("known.json".to_owned()),
+        });
+    }
+    std::fs::write(stage.join("stage.json"), manifest.to_json()).expect("written");
+    let out = folder.path().join("policies");
+    export(&run, None, &out).expect("an export");
+    let package = PolicyPackage::load(&out).expect("a package");
+    let Policy::Factored(factored) = &package.policy else { panic!("a factored policy") };
+    let source = factored.source.as_ref().expect("a source");
+    assert_eq!((source.caution, source.tokens.as_deref()), (0.7, Some(&tokens)));
+
+    // Retargeted, it keeps the name.
+    tokens.observe(5, 6, false);
+    let source = FactoredSource { tokens: Some(tokens.clone().into()), ..source.clone() };
+    let elsewhere = Factored { latency: latency_table(7.0), source: Some(source), ..factored.clone() };
+    let other = folder.path().join("retargeted");
+    write(&package.retargeted(elsewhere).expect("another machine"), &other).expect("written");
+    let known = TokenRecord::load(&other.join("known.json")).expect("a record");
+    assert_eq!(known, tokens);
+    assert!(!entries(&other).contains(&"tokens.json".to_owned()));
 }
 
 #[test]

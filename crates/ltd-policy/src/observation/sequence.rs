@@ -8,8 +8,8 @@ pub(super) const NUMBERS: usize = 10;
 pub(super) const LEVELS: usize = 3 + LENGTHS.len();
 /// Numbers for what recordings tell of tokens.
 pub(super) const TRUST: usize = 2;
-/// Lengths of a match from which on copies are otherwise: what they are worth rises fast with the
-/// first tokens of a match, which lie near one another on the scale of the longest.
+/// Lengths of a match from which on copies behave differently: what they are worth rises fast with
+/// the first tokens of a match, which lie near one another on the scale of the longest.
 const LENGTHS: [usize; 6] = [2, 3, 4, 6, 10, LONGEST_MATCH];
 /// Numbers for what the draft model thinks of a copy.
 pub(super) const AGREEMENTS: usize = Agreement::ALL.len();

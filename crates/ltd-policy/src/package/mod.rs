@@ -24,7 +24,7 @@ use crate::files::sha256_hex;
 use crate::latency::LatencyTable;
 use crate::models::Models;
 use crate::network::{Actions, Frozen, FrozenPolicy, Outputs};
-use crate::observation::ObservationLayout;
+use crate::observation::{ObservationLayout, Source};
 use crate::source::CopyRule;
 use crate::tokens::TokenRecord;
 use crate::{Error, Result};
@@ -229,7 +229,12 @@ impl Manifest {
                 SourceChoice::Rule(*rule)
             }
             SourceEntry::Learned { file, layout, actions } => {
-                SourceChoice::Learned(self.load_kind(file, layout, actions, PolicyKind::Source, folder)?)
+                let policy = self.load_kind(file, layout, actions, PolicyKind::Source, folder)?;
+                if layout.shows(Source::Trust) {
+                    let expected = "one without trust, which only a factored policy knows";
+                    return Err(Error::mismatch(&folder.join(file), "layout", expected, &layout.name));
+                }
+                SourceChoice::Learned(policy)
             }
         })
     }
@@ -423,9 +428,11 @@ impl PolicyPackage {
             entry.outcomes = source.predictor.actions().clone();
             (entry.margin, entry.merged_margin) = (source.margin, source.merged_margin);
             entry.caution = source.caution;
-            entry.tokens = source.tokens.as_ref().map(|_| TOKENS_FILE.to_owned());
             if let Some(tokens) = &source.tokens {
-                manifest.files.insert(TOKENS_FILE.to_owned(), sha256_hex(tokens.to_json().as_bytes()));
+                let file = entry.tokens.get_or_insert_with(|| TOKENS_FILE.to_owned());
+                manifest.files.insert(file.clone(), sha256_hex(tokens.to_json().as_bytes()));
+            } else if let Some(file) = entry.tokens.take() {
+                manifest.files.remove(&file);
             }
             manifest.files.insert(entry.file.clone(), sha256_hex(&source.predictor.to_bytes()));
         }

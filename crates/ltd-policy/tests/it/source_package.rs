@@ -2,8 +2,8 @@
 
 use ltd_policy::{
     CopyRule, Factored, FactoredSource, FactoredSourceEntry, Fallback, FrozenPolicy, Linear, MANIFEST_FILE,
-    Manifest, Mlp, ObservationLayout, Policy, PolicyEntry, PolicyPackage, SourceChoice, SourceEntry,
-    TOKENS_FILE, sha256_hex,
+    Manifest, Mlp, ObservationLayout, Outputs, Policy, PolicyEntry, PolicyPackage, SourceChoice, SourceEntry,
+    SourceOutcomes, TOKENS_FILE, sha256_hex,
 };
 
 use crate::package::{factored_at, manifest, write, write_factored_source};
@@ -71,7 +71,7 @@ fn a_record_of_tokens_is_there_if_its_policy_sees_it() {
     entry(&mut of_version_6, &|source| {
         (source.layout, source.outcomes) = (old.layout().clone(), old.actions().clone());
     });
-    assert!(error(&of_version_6).contains("source.tokens: is there"), "{}", error(&of_version_6));
+    assert!(error(&of_version_6).contains("source.tokens: is given"), "{}", error(&of_version_6));
     let mut older: serde_json::Value = serde_json::from_str(&of_version_6.to_json()).expect("JSON");
     older["format_version"] = 6.into();
     let source = &mut older["policy"]["factored"]["source"];
@@ -117,6 +117,39 @@ fn a_pair_copies_by_a_policy_or_by_a_rule() {
     assert!(error.contains("source.rule.chain is 0, expected 1..=4096"), "{error}");
     let error = load(learned(&size_policy(), "size.safetensors")).expect_err("another decision");
     assert!(error.contains("kind of the policy is size, expected source"), "{error}");
+}
+
+#[test]
+fn places_reach_to_the_end_of_the_longest_chain() {
+    let outcomes = source_predictor().actions().clone();
+    for (places, fits) in [(0, true), (7, false), (8, true), (4096, true), (4097, false)] {
+        let problem = SourceOutcomes { places, ..outcomes.clone() }.problem(4);
+        assert_eq!(problem.is_none(), fits, "{places}: {problem:?}");
+        assert!(problem.is_none_or(|problem| problem.contains("must be 0 or 8..=4096")));
+    }
+}
+
+#[test]
+fn a_pair_that_would_see_a_record_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (layout, actions) =
+        (ObservationLayout::sequence_with_tokens(3, 4), source_policy().actions().clone());
+    let network = Mlp::new(&[Linear {
+        weight: vec![0.0; layout.len() * actions.count()],
+        bias: vec![0.0; actions.count()],
+        inputs: layout.len(),
+    }]);
+    let policy = FrozenPolicy::new(layout.clone(), actions.clone(), network, Vec::new());
+    policy.save(&folder.path().join("source.safetensors")).expect("it is written");
+    let mut with_source = manifest();
+    if let PolicyEntry::Pair { source, .. } = &mut with_source.policy {
+        *source = SourceEntry::Learned { file: "source.safetensors".to_owned(), layout, actions };
+    }
+    let hash = sha256_hex(&policy.to_bytes());
+    with_source.files.insert("source.safetensors".to_owned(), hash);
+    write(folder.path(), with_source);
+    let error = PolicyPackage::load(folder.path()).expect_err("trust").to_string();
+    assert!(error.contains("layout is sequence-with-tokens, expected one without trust"), "{error}");
 }
 
 #[test]

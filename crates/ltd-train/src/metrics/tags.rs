@@ -64,11 +64,11 @@ pub const SOURCE_COPY: &str = "env/source_copy";
 pub const SOURCE_COPY_ACCEPTED: &str = "env/source_copy_accepted";
 /// Mean accepted tokens that the trees had.
 pub const SOURCE_TREE_ACCEPTED: &str = "env/source_tree_accepted";
-/// Mean squared error of the predictor while it learns.
+/// Mean loss of the predictor while it learns.
 pub const PREDICTOR_LOSS: &str = "predictor/loss";
-/// Mean squared error on held-out recordings.
+/// The same on held-out recordings.
 pub const PREDICTOR_HELD_OUT_LOSS: &str = "predictor/held_out_loss";
-/// Share of the held-out variance that is predicted.
+/// Share of a constant's held-out loss that is avoided.
 pub const PREDICTOR_EXPLAINED_VARIANCE: &str = "predictor/explained_variance";
 /// Throughput on validation prompts.
 pub const EVAL_TOKENS_PER_SECOND: &str = "eval/tokens_per_second";

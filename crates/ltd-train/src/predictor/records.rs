@@ -8,8 +8,8 @@ use ltd_env::trace::{Trace, TracedSequence};
 use ltd_policy::TokenRecord;
 use rayon::prelude::*;
 
-/// A record of tokens, and for each sequence that it learned from the record of the others: what it
-/// knows of a sequence's own copies it will not know of another one's.
+/// A record of tokens, and for each sequence that it learned from the record of the others: a
+/// sequence's own copies are known in training, and not in use.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     all: Arc<TokenRecord>,
@@ -44,7 +44,7 @@ impl Records {
         &self.all
     }
 
-    /// What others tell than this sequence.
+    /// The record of all sequences but this one.
     pub(crate) fn of_others(&self, sequence: &TracedSequence) -> &Arc<TokenRecord> {
         self.of_others.get(&sequence.prompt).unwrap_or(&self.all)
     }

@@ -15,8 +15,8 @@ use crate::Result;
 const MARGINS: [f64; 6] = [0.0, 0.02, 0.04, 0.06, 0.08, 0.1];
 /// Tokens by which a copy, or a merged tree, must be better than the best tree.
 const SOURCE_MARGINS: [f64; 10] = [-0.5, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.4, 2.0, 3.0];
-/// Log-odds by which a copied token is taken to be less certain than predicted. On the recordings
-/// that a predictor learned from it would do no good, so a search there does not find it
+/// Log-odds by which a copied token is taken to be less certain than predicted. It is not searched
+/// for: recordings that a predictor learned from say little of how wrong it is
 /// (docs/benchmarks/2026-11-29-knowledge.md).
 const CAUTION: f64 = 0.7;
 /// A throughput nearer than this to the last one is the same.
@@ -55,9 +55,10 @@ pub(crate) fn settle_source(
     interrupt: &Interrupt,
 ) -> Result<(FactoredRule, FactoredSource)> {
     let costs = Costs { model: table.model(), decision: table.decision };
+    let caution = if source.actions().places > 0 { CAUTION } else { 0.0 };
     let of = |margin, merged_margin| {
         let tokens = records.map(|records| records.all().clone());
-        FactoredSource { predictor: source.clone(), margin, merged_margin, caution: CAUTION, tokens }
+        FactoredSource { predictor: source.clone(), margin, merged_margin, caution, tokens }
     };
     let reached = |margin, merged_margin, lambda| {
         let rule = FactoredRule { tokens_per_second: lambda, ..rule };

@@ -73,20 +73,25 @@ impl Tensors {
         }
     }
 
-    /// The loss of some rows, `[]`, of what is predicted for them, `[batch, places + stops *
-    /// sizes]`: the mean squared error of what is ahead, and the log loss of a chain's places that
-    /// are known, a mean over the rows of sums over the places (the log-likelihood of how far the
-    /// chain is right).
-    fn loss(&self, predicted: &Tensor, rows: &Tensor) -> Tensor {
+    /// Sums over some rows, each `[]`, of what is predicted for them, `[batch, places + stops *
+    /// sizes]`: the squared errors of what is ahead, how many these are, and the log loss of a
+    /// chain's places that are known (how improbable it was that the chain is right so far).
+    fn sums(&self, predicted: &Tensor, rows: &Tensor) -> [Tensor; 3] {
         let positions = rows.divide_scalar_mode(self.stops, "floor");
         let of = |tensor: &Tensor| tensor.index_select(0, &positions);
         let (places, outcomes) = (self.right.size()[1], self.accepted.size()[1]);
         let ahead = self.ahead.index_select(0, &rows.remainder(self.stops));
         let errors = predicted.narrow(1, places, outcomes) - of(&self.accepted);
-        let squares = (errors.square() * &ahead).sum(Kind::Float) / ahead.sum(Kind::Float);
+        let squares = errors.square() * &ahead;
         let log_odds = predicted.narrow(1, 0, places);
         let losses = log_odds.softplus() - &log_odds * of(&self.right);
-        squares + (losses * of(&self.known)).sum(Kind::Float) / rows.size()[0] as f64
+        [squares, ahead, losses * of(&self.known)].map(|terms| terms.sum(Kind::Double))
+    }
+
+    /// The loss of some rows, `[]`: the mean squared error, and the mean of the rows' log losses.
+    fn loss(&self, predicted: &Tensor, rows: &Tensor) -> Tensor {
+        let [squares, count, losses] = self.sums(predicted, rows);
+        squares / count + losses / rows.size()[0] as f64
     }
 
     /// The loss over all rows of what `predict` makes of observations.
@@ -94,17 +99,22 @@ impl Tensors {
         tch::no_grad(|| {
             let count = self.observations.size()[0];
             let all = Tensor::arange(count, (Kind::Int64, tch::Device::Cpu));
-            let of = |rows: Tensor| {
+            let mut totals = [0.0; 3];
+            for rows in all.split(EVALUATION_ROWS, 0) {
                 let predicted = predict(&self.observations.index_select(0, &rows));
-                self.loss(&predicted, &rows).double_value(&[]) * rows.size()[0] as f64
-            };
-            all.split(EVALUATION_ROWS, 0).into_iter().map(of).sum::<f64>() / count as f64
+                for (total, sum) in totals.iter_mut().zip(self.sums(&predicted, &rows)) {
+                    *total += sum.double_value(&[]);
+                }
+            }
+            let [squares, number, losses] = totals;
+            squares / number + losses / count as f64
         })
     }
 }
 
 /// What a constant predicts best: the mean of each outcome, and of a chain's places the log-odds.
 fn constant(samples: &Samples) -> Vec<f32> {
+    assert!(samples.accepted.nrows() > 0, "invariant: there are positions");
     let of = |(column, outcomes): (usize, ArrayView1<f32>)| {
         let known = || outcomes.iter().filter(|outcome| !outcome.is_nan());
         let (sum, count) = (known().sum::<f32>(), known().count() as f32);
@@ -173,4 +183,57 @@ pub(crate) fn train<O: Outputs>(
     let stride = held_out.len().div_ceil(PROBES);
     let probes = (0..held_out.len()).step_by(stride).map(|row| held_out.observations.row(row).to_vec());
     Ok(Frozen::new(layout, actions, mlp, probes.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    /// Two places of a chain and one outcome of trees, at three positions.
+    fn samples() -> Samples {
+        Samples {
+            observations: array![[0.5], [1.0], [-1.0]],
+            accepted: array![[1.0, 0.0, 2.0], [0.0, f32::NAN, 0.0], [1.0, f32::NAN, 1.0]],
+            places: 2,
+            stops: vec![0],
+        }
+    }
+
+    fn loss(samples: &Samples, predicted: &[f32]) -> f64 {
+        let tensors = Tensors::of(samples);
+        let columns = samples.accepted.ncols() as i64;
+        let predicted = Tensor::from_slice(predicted).view([-1, columns]);
+        let rows = Tensor::arange(predicted.size()[0], (Kind::Int64, tch::Device::Cpu));
+        tensors.loss(&predicted, &rows).double_value(&[])
+    }
+
+    #[test]
+    fn the_loss_is_of_what_is_known() {
+        let log = |probability: f64| -probability.ln();
+        let certain = |odds: f64| 1.0 / (1.0 + (-odds).exp());
+        let predicted = [1.0, -2.0, 1.5, 0.5, 9.0, 0.0, 0.0, 7.0, 1.0];
+        let known = log(certain(1.0)) + log(certain(2.0)) + log(certain(-0.5)) + log(0.5);
+        let expected = known / 3.0 + 0.25 / 3.0;
+        assert!((loss(&samples(), &predicted) - expected).abs() < 1e-6);
+        // Whatever is said of places that are not known.
+        let other = [1.0, -2.0, 1.5, 0.5, -30.0, 0.0, 0.0, 0.0, 1.0];
+        assert!((loss(&samples(), &other) - expected).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_constant_is_the_mean_and_places_are_log_odds() {
+        let constant = constant(&samples());
+        // Two of three were right, none of one, and one more of each.
+        let log_odds = [(3.0f32 / 2.0).ln(), (1.0f32 / 2.0).ln()];
+        for (found, expected) in constant.iter().zip([log_odds[0], log_odds[1], 1.0]) {
+            assert!((found - expected).abs() < 1e-6, "{constant:?}");
+        }
+        // All rows at once or one by one: the same loss.
+        let tensors = Tensors::of(&samples());
+        let row = Tensor::from_slice(&constant);
+        let total = tensors.total(|observations| row.expand([observations.size()[0], -1], true));
+        assert!((total - loss(&samples(), &constant.repeat(3))).abs() < 1e-9);
+    }
 }

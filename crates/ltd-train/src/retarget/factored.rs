@@ -48,7 +48,7 @@ pub(super) fn refit(
     let depth = predictor.actions().depth;
     let learned = learn(recorded, predictor.layout(), depth, chains.as_ref(), &stage, seed, progress)?;
     let rates = [&measured, &learned.measured].map(|measured| measured.total().tokens_per_second());
-    // A package keeps its files: what it decided, it goes on deciding.
+    // What it decided, it goes on deciding.
     let decides_less = kept.source.is_some() && learned.source.is_none();
     if decides_less || rates[1] <= rates[0] {
         progress.say("the predictor as it was, with the new costs");

@@ -1,12 +1,16 @@
 //! The stage in which the pair imitates the factored policy.
 
+use std::collections::HashMap;
+
 use ltd_engine::Learned;
-use ltd_policy::{Factored, FactoredPolicy, Manifest, Policy, PolicyKind, write_json};
+use ltd_policy::{
+    Factored, FactoredPolicy, FactoredSource, Manifest, Policy, PolicyKind, SourceSummary, write_json,
+};
 
 use super::Trainer;
 use crate::evaluate::Contender;
 use crate::imitation::{examples, imitate, source_examples};
-use crate::predictor::Walks;
+use crate::predictor::{Records, Walks};
 use crate::run::StageFolder;
 use crate::{Error, Result};
 use ltd_run::config::{ImitationStage, Stage};
@@ -37,7 +41,19 @@ impl Trainer {
             let (trees, interrupt) = (recorded.shape(), &self.interrupt);
             let walks = Walks::through(&recorded.train, &recorded.costs, chains, trees, seed, interrupt)?;
             let layout = self.config.layout(PolicyKind::Source);
-            let examples = source_examples(&walks, &mut teacher, layout, chains)?;
+            let records =
+                source.tokens.as_ref().map(|tokens| Records::known(tokens.clone(), &recorded.train));
+            // Of each sequence, one that knows of tokens what others say.
+            let mut teachers: HashMap<usize, FactoredPolicy> = HashMap::new();
+            let mut teach = |number: usize, summary: &SourceSummary| {
+                let teacher = teachers.entry(number).or_insert_with(|| {
+                    let sequence = &recorded.train.sequences[number];
+                    let tokens = records.as_ref().map(|records| records.of_others(sequence).clone());
+                    FactoredPolicy::of(&factored).with_source(&FactoredSource { tokens, ..source.clone() })
+                });
+                teacher.source(summary)
+            };
+            let examples = source_examples(&walks, &mut teach, layout, chains)?;
             lessons.push(("sources", examples, &self.config.source.ppo));
         }
         let planned = lessons.len() * imitation.epochs;
