@@ -188,16 +188,16 @@ impl Recorded {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use ltd_env::trace::{TRACE_VERSION, TraceHeader};
     use ltd_policy::ModelIdentity;
 
     use super::*;
 
-    #[test]
-    fn a_prompt_is_learned_from_or_held_out_and_never_both() {
+    /// Of traces with two candidates per position.
+    pub(crate) fn header() -> TraceHeader {
         let model = ModelIdentity { name: String::new(), sha256: String::new() };
-        let header = TraceHeader {
+        TraceHeader {
             version: TRACE_VERSION,
             target: model.clone(),
             draft: model,
@@ -213,7 +213,12 @@ mod tests {
             eos: Vec::new(),
             questions: "prompts.jsonl".into(),
             questions_sha256: String::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_prompt_is_learned_from_or_held_out_and_never_both() {
+        let header = header();
         let sequence = |number: u32, first: u32| {
             let mut sequence = TracedSequence::new(&header, number, 2, vec![first, 5, 6, 7]);
             let tree = ltd_engine::DraftTree::new(&[-0.5, -1.0], vec![6, 8]);

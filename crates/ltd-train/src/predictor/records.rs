@@ -53,10 +53,10 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use ltd_engine::{DraftTree, GrownTree};
-    use ltd_env::trace::{TRACE_VERSION, TraceHeader};
-    use ltd_policy::ModelIdentity;
+    use ltd_env::trace::TraceHeader;
 
     use super::*;
+    use crate::recorded::tests::header;
 
     /// A prompt that says 5 after 4, and an answer of two positions that does so again or does not.
     fn sequence(header: &TraceHeader, prompt: u32, says: u32) -> TracedSequence {
@@ -71,24 +71,7 @@ mod tests {
 
     #[test]
     fn a_sequence_is_told_what_others_say() {
-        let model = ModelIdentity { name: String::new(), sha256: String::new() };
-        let header = TraceHeader {
-            version: TRACE_VERSION,
-            target: model.clone(),
-            draft: model,
-            dtype: "f32".into(),
-            beam_width: 2,
-            depth: 0,
-            every: 1,
-            entropies: false,
-            hidden: None,
-            token_bytes: 0,
-            max_new_tokens: 4,
-            capacity: 16,
-            eos: Vec::new(),
-            questions: "prompts.jsonl".into(),
-            questions_sha256: String::new(),
-        };
+        let header = header();
         let [right, wrong, unknown] =
             [(0, 5), (1, 7), (2, 5)].map(|(prompt, says)| sequence(&header, prompt, says));
         let trace = Trace { sequences: vec![right.clone(), wrong.clone()], header, truncated: Vec::new() };
