@@ -20,23 +20,26 @@ pub(crate) struct Records {
 impl Records {
     /// What a trace tells.
     pub(crate) fn of(trace: &Trace) -> Self {
+        let own = own(trace);
         let mut all = TokenRecord::default();
-        let own: Vec<TokenRecord> = trace.sequences.par_iter().map(token_record).collect();
         for record in &own {
             all.merge(record);
         }
-        Self::known(Arc::new(all), trace)
+        Self::new(Arc::new(all), trace, &own)
     }
 
     /// A record that was learned before. It may have learned from sequences of the trace: from
     /// those of which it has all.
     pub(crate) fn known(all: Arc<TokenRecord>, trace: &Trace) -> Self {
-        let others = |sequence: &TracedSequence| {
-            let others = all.without(&token_record(sequence))?;
+        Self::new(all, trace, &own(trace))
+    }
+
+    fn new(all: Arc<TokenRecord>, trace: &Trace, own: &[TokenRecord]) -> Self {
+        let others = trace.sequences.iter().zip(own).filter_map(|(sequence, own)| {
+            let others = all.without(own)?;
             Some((sequence.prompt, Arc::new(others)))
-        };
-        let of_others = trace.sequences.par_iter().filter_map(others).collect();
-        Self { all, of_others }
+        });
+        Self { of_others: others.collect(), all }
     }
 
     /// What is deployed.
@@ -48,6 +51,11 @@ impl Records {
     pub(crate) fn of_others(&self, sequence: &TracedSequence) -> &Arc<TokenRecord> {
         self.of_others.get(&sequence.prompt).unwrap_or(&self.all)
     }
+}
+
+/// What each sequence of a trace tells.
+fn own(trace: &Trace) -> Vec<TokenRecord> {
+    trace.sequences.par_iter().map(token_record).collect()
 }
 
 #[cfg(test)]

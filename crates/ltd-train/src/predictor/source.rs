@@ -68,7 +68,7 @@ impl<'t> Walks<'t> {
         records: &Records,
         interrupt: &Interrupt,
     ) -> Result<Samples> {
-        let SourceOutcomes { source, trees, places: chain } = outcomes;
+        let SourceOutcomes { source, trees, places: of_chain } = outcomes;
         let stops: Vec<usize> = trees.stops().collect();
         let copied: Vec<Vec<Copied>> = self.trace.sequences.iter().map(Copied::along).collect();
         let merged = match &source.merged {
@@ -96,7 +96,7 @@ impl<'t> Walks<'t> {
             let at = summary.context_length - sequence.prompt_len;
             let (copied, position) = (copied[*number][at], sequence.position(at));
             let right_tokens = copied.found.map(|_| copied.accepted);
-            let of_places = (0..*chain).map(|place| right(right_tokens, sequence.known(at), place));
+            let of_places = (0..*of_chain).map(|place| right(right_tokens, sequence.known(at), place));
             let pairs =
                 stops.iter().flat_map(|&depth| trees.size.sizes.iter().map(move |&size| (depth, size)));
             let of_trees = pairs.map(|(depth, size)| position.accepted(depth, size));
@@ -110,7 +110,7 @@ impl<'t> Walks<'t> {
             }
         }
         // There is one time to look.
-        Ok(Samples { observations, accepted, places: *chain, stops: vec![0] })
+        Ok(Samples { observations, accepted, places: *of_chain, stops: vec![0] })
     }
 
     /// For each position that is among the places, the ranks of the accepted tokens in merged trees

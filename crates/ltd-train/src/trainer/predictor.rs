@@ -40,7 +40,7 @@ impl Trainer {
                 stage.max_time.map_or(0.0, |limit| started.elapsed().as_secs_f64() / limit.as_secs_f64());
             let by_epochs = epochs as f64 / planned as f64;
             let explained = 100.0 * epoch.explained_variance;
-            let message = format!("{explained:.1} % of the held-out loss of a constant avoided");
+            let message = format!("{explained:.1} % explained on the held-out recordings");
             task.update(epochs, by_epochs.max(by_time).min(1.0), &message);
             written.is_ok() && by_time < 1.0
         };
