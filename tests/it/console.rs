@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use crate::command::{TINY, config, program, questions, stdout, text, workspace};
-use crate::retarget::machine;
+use crate::machine::machine;
 
 /// Exit code with an output that nobody reads, and one that has no room, for standard output and
 /// for standard error.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::command::{self, program, stdout, text};
-use crate::retarget::machine;
+use crate::machine::machine;
 
 /// A phase must be reached within this time, and end within this one: far less than it would have
 /// gone on.

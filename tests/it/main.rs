@@ -8,6 +8,7 @@ mod factored;
 mod folders;
 mod instructions;
 mod interrupt;
+mod machine;
 mod nothing;
 mod path;
 mod resume;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::command::{config, run, stdout, text, workspace};
-use crate::retarget::machine;
+use crate::machine::machine;
 
 /// The tiny target, whose answers end at any of these tokens.
 fn target_that_ends_at(tokens: &[u32], folder: &Path) -> PathBuf {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::command::{config, program, run, text};
-use crate::retarget::machine;
+use crate::machine::machine;
 
 #[test]
 fn a_run_whose_measurement_fails_says_how_to_go_on_and_goes_on_after_the_recording() {

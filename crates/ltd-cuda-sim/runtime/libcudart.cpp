@@ -1,0 +1,366 @@
+// A CUDA runtime that computes nothing. On it LibTorch's own libtorch_cuda.so runs without a GPU: its choice of kernels,
+// its launches, copies, waits and allocations are real and can be counted, at any size of model. Device memory is address
+// space that nobody may follow; what is copied from it is zeros.
+//
+// LTD_SIM_TRACE: file to which a line for each event is appended. LTD_SIM_DEVICES, LTD_SIM_MEMORY: devices, and bytes of
+// each. LTD_SIM_CAPABILITY: compute capability, 90 for 9.0.
+#include <cuda_runtime_api.h>
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace {
+
+// Addresses of each device.
+constexpr size_t kSpan = size_t(1) << 40;
+constexpr int kMostDevices = 8;
+
+size_t number_of(const char* variable, size_t otherwise) {
+  const char* value = std::getenv(variable);
+  return value && *value ? std::strtoull(value, nullptr, 10) : otherwise;
+}
+
+struct Machine {
+  std::mutex mutex;
+  int devices = static_cast<int>(number_of("LTD_SIM_DEVICES", 1));
+  size_t bytes = number_of("LTD_SIM_MEMORY", size_t(80) << 30);
+  int capability = static_cast<int>(number_of("LTD_SIM_CAPABILITY", 90));
+  char* addresses = nullptr;
+  size_t used[kMostDevices] = {};
+  std::unordered_map<const void*, std::string> kernels;
+  std::unordered_map<const void*, size_t> blocks;
+  FILE* trace = nullptr;
+
+  Machine() {
+    void* at = mmap(nullptr, kSpan * kMostDevices, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED || devices > kMostDevices) {
+      std::fprintf(stderr, "simulated CUDA runtime: no address space for %d devices\n", devices);
+      std::abort();
+    }
+    addresses = static_cast<char*>(at);
+    if (const char* path = std::getenv("LTD_SIM_TRACE")) trace = std::fopen(path, "a");
+  }
+  int device_of(const void* pointer) const {
+    const auto* at = static_cast<const char*>(pointer);
+    return at >= addresses && at < addresses + kSpan * kMostDevices ? static_cast<int>((at - addresses) / kSpan) : -1;
+  }
+};
+
+Machine& machine() {
+  // Libraries free what they hold after statics are gone: it is never freed.
+  static Machine* the = new Machine;
+  return *the;
+}
+
+thread_local int current_device = 0;
+
+void event(const char* kind, const char* what) {
+  Machine& m = machine();
+  std::lock_guard<std::mutex> lock(m.mutex);
+  // Flushed, as a process may end by a signal.
+  if (m.trace) std::fprintf(m.trace, "%s %s\n", kind, what), std::fflush(m.trace);
+}
+
+void event(const char* kind, size_t number) { event(kind, std::to_string(number).c_str()); }
+
+cudaError_t launch(const void* kernel) {
+  Machine& m = machine();
+  std::string name = "unknown";
+  {
+    std::lock_guard<std::mutex> lock(m.mutex);
+    const auto found = m.kernels.find(kernel);
+    if (found != m.kernels.end()) name = found->second;
+  }
+  event("launch", name.c_str());
+  return cudaSuccess;
+}
+
+cudaError_t copy(void* to, const void* from, size_t bytes) {
+  const int target = machine().device_of(to), source = machine().device_of(from);
+  if (target >= 0 && source >= 0) {
+    event(target == source ? "within_device" : "between_devices", bytes);
+  } else if (target >= 0) {
+    event("to_device", bytes);
+  } else if (source >= 0) {
+    event("to_host", bytes);
+    std::memset(to, 0, bytes);
+  } else {
+    std::memcpy(to, from, bytes);
+  }
+  return cudaSuccess;
+}
+
+template <class Handle>
+cudaError_t make(Handle* handle) {
+  *handle = static_cast<Handle>(std::malloc(sizeof(void*)));
+  return cudaSuccess;
+}
+
+// What a launch in the form `kernel<<<...>>>` leaves for the call that follows it.
+struct Configuration {
+  dim3 grid, block;
+  size_t shared;
+  void* stream;
+};
+thread_local std::vector<Configuration> configurations;
+
+}  // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+/// A library's function that would launch a kernel.
+EXPORT void ltd_sim_launch(const char* name) { event("launch", name); }
+/// A function that nobody has written: it is named, and fails.
+EXPORT int ltd_sim_missing(const char* name) {
+  std::fprintf(stderr, "simulated CUDA runtime: %s is not simulated\n", name);
+  return cudaErrorNotSupported;
+}
+
+// Kernels
+EXPORT void** __cudaRegisterFatBinary(void*) {
+  static void* handle;
+  return &handle;
+}
+EXPORT void __cudaRegisterFatBinaryEnd(void**) {}
+EXPORT void __cudaUnregisterFatBinary(void**) {}
+EXPORT void __cudaRegisterFunction(void**, const char* function, char*, const char* name, int, void*, void*, void*,
+                                   void*, int*) {
+  machine().kernels.emplace(function, name);
+}
+EXPORT void __cudaRegisterVar(void**, char*, char*, const char*, int, size_t, int, int) {}
+EXPORT cudaError_t __cudaGetKernel(const void** kernel, const void* function) {
+  *kernel = function;
+  return cudaSuccess;
+}
+EXPORT unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, void* stream) {
+  configurations.push_back({grid, block, shared, stream});
+  return 0;
+}
+EXPORT cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared, void* stream) {
+  if (configurations.empty()) return cudaErrorMissingConfiguration;
+  const Configuration last = configurations.back();
+  configurations.pop_back();
+  *grid = last.grid, *block = last.block, *shared = last.shared, *static_cast<void**>(stream) = last.stream;
+  return cudaSuccess;
+}
+EXPORT cudaError_t __cudaLaunchKernel(const void* kernel, dim3, dim3, void**, size_t, void*) { return launch(kernel); }
+EXPORT cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t*, const void* kernel, void**) { return launch(kernel); }
+EXPORT cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  std::memset(attributes, 0, sizeof *attributes);
+  attributes->binaryVersion = attributes->ptxVersion = machine().capability;
+  attributes->maxThreadsPerBlock = 1024, attributes->numRegs = 64, attributes->maxDynamicSharedSizeBytes = 49152;
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) { return cudaSuccess; }
+EXPORT cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void*, int, size_t,
+                                                                          unsigned) {
+  *blocks = 2;
+  return cudaSuccess;
+}
+
+// Devices
+EXPORT cudaError_t cudaGetDeviceCount(int* count) {
+  *count = machine().devices;
+  return *count ? cudaSuccess : cudaErrorNoDevice;
+}
+EXPORT cudaError_t cudaGetDevice(int* device) {
+  *device = current_device;
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= machine().devices) return cudaErrorInvalidDevice;
+  current_device = device;
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
+  *can = 0;
+  return cudaSuccess;
+}
+// As an H100 has them, which differ from an A100's in nothing that LibTorch's choices for these models depend on but the
+// compute capability.
+EXPORT cudaError_t cudaGetDeviceProperties(cudaDeviceProp* device, int) {
+  std::memset(device, 0, sizeof *device);
+  std::strcpy(device->name, "simulated");
+  device->major = machine().capability / 10, device->minor = machine().capability % 10;
+  device->totalGlobalMem = machine().bytes;
+  device->multiProcessorCount = 132, device->l2CacheSize = 50 << 20;
+  device->sharedMemPerBlock = 49152, device->sharedMemPerBlockOptin = 232448;
+  device->sharedMemPerMultiprocessor = 233472;
+  device->regsPerBlock = device->regsPerMultiprocessor = 65536;
+  device->warpSize = 32, device->maxThreadsPerBlock = 1024;
+  device->maxThreadsPerMultiProcessor = 2048, device->maxBlocksPerMultiProcessor = 32;
+  device->maxThreadsDim[0] = device->maxThreadsDim[1] = 1024, device->maxThreadsDim[2] = 64;
+  device->maxGridSize[0] = 2147483647, device->maxGridSize[1] = device->maxGridSize[2] = 65535;
+  device->textureAlignment = 512;
+  device->concurrentKernels = device->unifiedAddressing = device->cooperativeLaunch = 1;
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  cudaDeviceProp of;
+  cudaGetDeviceProperties(&of, device);
+  switch (attribute) {
+    case cudaDevAttrComputeCapabilityMajor: *value = of.major; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = of.minor; break;
+    case cudaDevAttrMaxBlockDimX:
+    case cudaDevAttrMaxBlockDimY:
+    case cudaDevAttrMaxThreadsPerBlock: *value = of.maxThreadsPerBlock; break;
+    case cudaDevAttrMaxGridDimX: *value = of.maxGridSize[0]; break;
+    case cudaDevAttrMaxGridDimY:
+    case cudaDevAttrMaxGridDimZ: *value = of.maxGridSize[1]; break;
+    case cudaDevAttrMaxRegistersPerBlock: *value = of.regsPerBlock; break;
+    case cudaDevAttrMaxSharedMemoryPerBlock: *value = static_cast<int>(of.sharedMemPerBlock); break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(of.sharedMemPerBlockOptin); break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = static_cast<int>(of.sharedMemPerMultiprocessor);
+      break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = of.maxThreadsPerMultiProcessor; break;
+    case cudaDevAttrMultiProcessorCount: *value = of.multiProcessorCount; break;
+    case cudaDevAttrWarpSize: *value = of.warpSize; break;
+    default: *value = 0;
+  }
+  return cudaSuccess;
+}
+
+// Memory
+EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  Machine& m = machine();
+  {
+    std::lock_guard<std::mutex> lock(m.mutex);
+    size_t& used = m.used[current_device];
+    if (used + bytes > m.bytes) return cudaErrorMemoryAllocation;
+    *pointer = m.addresses + kSpan * static_cast<size_t>(current_device) + used;
+    used += (bytes + 511) / 512 * 512;
+    m.blocks[*pointer] = bytes;
+  }
+  event("malloc", bytes);
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaFree(void*) { return cudaSuccess; }
+EXPORT cudaError_t cudaMallocAsync(void** pointer, size_t bytes, cudaStream_t) { return cudaMalloc(pointer, bytes); }
+EXPORT cudaError_t cudaFreeAsync(void*, cudaStream_t) { return cudaSuccess; }
+EXPORT cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned) {
+  *pointer = std::malloc(bytes);
+  event("malloc_host", bytes);
+  return *pointer ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+EXPORT cudaError_t cudaFreeHost(void* pointer) {
+  std::free(pointer);
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  Machine& m = machine();
+  std::lock_guard<std::mutex> lock(m.mutex);
+  *total = m.bytes;
+  *free = m.bytes - m.used[current_device];
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer) {
+  std::memset(attributes, 0, sizeof *attributes);
+  const int device = machine().device_of(pointer);
+  attributes->type = device >= 0 ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
+  attributes->device = device >= 0 ? device : 0;
+  attributes->devicePointer = const_cast<void*>(pointer);
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaGetSymbolAddress(void** pointer, const void*) { return cudaMalloc(pointer, 1 << 20); }
+EXPORT cudaError_t cudaMemcpyToSymbol(const void*, const void*, size_t, size_t, cudaMemcpyKind) { return cudaSuccess; }
+EXPORT cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  copy(to, from, bytes);
+  event("wait", "copy");
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  return copy(to, from, bytes);
+}
+EXPORT cudaError_t cudaMemcpyPeerAsync(void* to, int, const void* from, int, size_t bytes, cudaStream_t) {
+  return copy(to, from, bytes);
+}
+EXPORT cudaError_t cudaMemset(void*, int, size_t bytes) {
+  event("fill", bytes);
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaMemsetAsync(void*, int, size_t bytes, cudaStream_t) {
+  event("fill", bytes);
+  return cudaSuccess;
+}
+
+// Waits, streams and events
+EXPORT cudaError_t cudaDeviceSynchronize() {
+  event("wait", "device");
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  event("wait", "stream");
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  event("wait", "event");
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) { return make(stream); }
+EXPORT cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+EXPORT cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
+EXPORT cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+EXPORT cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status = cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaStreamGetCaptureInfo(cudaStream_t, cudaStreamCaptureStatus* status, unsigned long long* id,
+                                            cudaGraph_t*, const cudaGraphNode_t**, const cudaGraphEdgeData**,
+                                            size_t*) {
+  *status = cudaStreamCaptureStatusNone;
+  if (id) *id = 0;
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode*) { return cudaSuccess; }
+EXPORT cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  *least = 0, *greatest = -5;
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaEventCreate(cudaEvent_t* made) { return make(made); }
+EXPORT cudaError_t cudaEventCreateWithFlags(cudaEvent_t* made, unsigned) { return make(made); }
+EXPORT cudaError_t cudaEventDestroy(cudaEvent_t) { return cudaSuccess; }
+EXPORT cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+EXPORT cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) { return cudaSuccess; }
+EXPORT cudaError_t cudaEventRecordWithFlags(cudaEvent_t, cudaStream_t, unsigned) { return cudaSuccess; }
+EXPORT cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
+  *milliseconds = 0;
+  return cudaSuccess;
+}
+
+// Errors, versions and the driver
+EXPORT cudaError_t cudaGetLastError() { return cudaSuccess; }
+EXPORT cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
+EXPORT const char* cudaGetErrorName(cudaError_t error) {
+  return error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "error";
+}
+EXPORT const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "no error";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    default: return "not simulated";
+  }
+}
+EXPORT cudaError_t cudaDriverGetVersion(int* version) {
+  *version = static_cast<int>(number_of("LTD_SIM_DRIVER", CUDART_VERSION));
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+static int any_function(...) { return 0; }
+EXPORT cudaError_t cudaGetDriverEntryPointByVersion(const char*, void** function, unsigned, unsigned long long,
+                                                    cudaDriverEntryPointQueryResult* result) {
+  *function = reinterpret_cast<void*>(&any_function);
+  if (result) *result = cudaDriverEntryPointSuccess;
+  return cudaSuccess;
+}

@@ -1,0 +1,204 @@
+// Operations on tensors of a simulated device: LibTorch's CPU kernels on their contents.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/EmptyTensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <torch/library.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "memory.hpp"
+
+namespace sim {
+
+using c10::DeviceType;
+
+/// The content of a device tensor as a CPU tensor; any other tensor itself.
+inline at::Tensor content(const at::Tensor& tensor) {
+  if (!tensor.defined() || !tensor.is_cuda()) return tensor;
+  const c10::Storage& storage = tensor.storage();
+  c10::DataPtr data(Memory::get().content(storage.data_ptr().get()), c10::Device(DeviceType::CPU));
+  c10::Storage alias(c10::Storage::use_byte_size_t(), storage.nbytes(), std::move(data), nullptr, false);
+  at::Tensor result = at::detail::make_tensor<c10::TensorImpl>(
+      std::move(alias), c10::DispatchKeySet(c10::DispatchKey::CPU), tensor.dtype());
+  c10::TensorImpl* impl = result.unsafeGetTensorImpl();
+  impl->set_sizes_and_strides(tensor.sizes(), tensor.strides(), tensor.storage_offset());
+  if (tensor.unsafeGetTensorImpl()->is_wrapped_number()) impl->set_wrapped_number(true);
+  return result;
+}
+
+inline at::Tensor empty_on(DeviceIndex device, at::IntArrayRef sizes, at::IntArrayRef strides, at::ScalarType type) {
+  c10::DeviceGuard guard(c10::Device(DeviceType::CUDA, device));
+  return at::detail::empty_strided_generic(sizes, strides, &device_allocator,
+                                           c10::DispatchKeySet(c10::DispatchKey::CUDA), type);
+}
+
+/// A result of a CPU kernel as a device tensor of the same layout.
+inline at::Tensor on_device(const at::Tensor& result, DeviceIndex device) {
+  if (!result.defined()) return result;
+  at::Tensor copy = empty_on(device, result.sizes(), result.strides(), result.scalar_type());
+  content(copy).copy_(result);
+  return copy;
+}
+
+/// Where the tensors of an operation are: all on one device, but for numbers of no dimension.
+class Places {
+ public:
+  explicit Places(std::string operation) : operation_(std::move(operation)) {}
+
+  void look(const at::Tensor& tensor) {
+    if (!tensor.defined()) return;
+    if (!tensor.is_cuda()) {
+      host_ = host_ || tensor.dim() > 0;
+    } else {
+      const DeviceIndex device = tensor.device().index();
+      refuse_if(device_ && *device_ != device, "cuda:" + std::to_string(device));
+      device_ = device;
+    }
+    refuse_if(host_ && device_, "cpu");
+  }
+  void name(DeviceIndex device) { device_ = device; }
+  DeviceIndex device() const { return device_.value_or(current_device); }
+
+ private:
+  void refuse_if(bool mixed, const std::string& other) const {
+    TORCH_CHECK(!mixed, "Expected all tensors to be on the same device, but found at least two devices, cuda:",
+                static_cast<int>(device()), " and ", other, "! (", operation_, ")");
+  }
+
+  std::string operation_;
+  std::optional<DeviceIndex> device_;
+  bool host_ = false;
+};
+
+/// An argument with its device tensors' contents in their place.
+inline c10::IValue to_host(const c10::IValue& value, Places& places) {
+  const auto host = [&places](const at::Tensor& tensor) {
+    places.look(tensor);
+    return content(tensor);
+  };
+  if (value.isTensor()) return host(value.toTensor());
+  if (value.isTensorList()) {
+    std::vector<at::Tensor> list;
+    for (const at::Tensor& tensor : value.toTensorVector()) list.push_back(host(tensor));
+    return list;
+  }
+  if (value.isOptionalTensorList()) {
+    auto list = value.toOptionalTensorList().copy();
+    for (size_t i = 0; i < list.size(); ++i) {
+      const std::optional<at::Tensor> tensor = list.get(i);
+      if (tensor) list.set(i, host(*tensor));
+    }
+    return list;
+  }
+  if (value.isDevice() && value.toDevice().is_cuda()) {
+    places.name(value.toDevice().index());
+    return c10::Device(DeviceType::CPU);
+  }
+  return value;
+}
+
+/// A result as the operation on the device gives it: what was written in place is the argument itself.
+inline c10::IValue to_device(const c10::IValue& value, const c10::FunctionSchema& schema, size_t number,
+                             const std::vector<c10::IValue>& arguments, DeviceIndex device) {
+  const c10::AliasInfo* alias = schema.returns()[number].alias_info();
+  if (alias && alias->isWrite()) {
+    for (size_t i = 0; i < arguments.size(); ++i) {
+      const c10::AliasInfo* of = schema.arguments()[i].alias_info();
+      if (!of || !of->isWrite() || !(*of == *alias)) continue;
+      TORCH_CHECK(value.toTensor().sizes() == arguments[i].toTensor().sizes(), schema.name(), " resizes its output");
+      return arguments[i];
+    }
+  }
+  if (value.isTensor()) {
+    TORCH_CHECK(!alias, schema.name(), " makes a view, which is not simulated");
+    return on_device(value.toTensor(), device);
+  }
+  if (value.isTensorList()) {
+    std::vector<at::Tensor> list;
+    for (const at::Tensor& tensor : value.toTensorVector()) list.push_back(on_device(tensor, device));
+    return list;
+  }
+  return value;
+}
+
+/// Any operation that has no form of its own here.
+inline void on_contents(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
+  const c10::FunctionSchema& schema = operation.schema();
+  const size_t first = stack->size() - schema.arguments().size();
+  const std::vector<c10::IValue> arguments(stack->begin() + static_cast<std::ptrdiff_t>(first), stack->end());
+  Places places(schema.name());
+  for (size_t i = 0; i < arguments.size(); ++i) (*stack)[first + i] = to_host(arguments[i], places);
+  // The CPU has no softmax from two bytes to four: it is given four.
+  if ((schema.name() == "aten::_softmax" || schema.name() == "aten::_log_softmax") && (*stack)[first + 2].toBool()) {
+    (*stack)[first] = (*stack)[first].toTensor().to(at::kFloat);
+    (*stack)[first + 2] = false;
+  }
+  // Operations that write several outputs return references to arguments, which LibTorch reads after it has dropped them
+  // from the stack: they are kept.
+  const std::vector<c10::IValue> kept(stack->begin() + static_cast<std::ptrdiff_t>(first), stack->end());
+  {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    operation.callBoxed(stack);
+  }
+  const size_t count = schema.returns().size(), results = stack->size() - count;
+  for (size_t i = 0; i < count; ++i)
+    (*stack)[results + i] = to_device((*stack)[results + i], schema, i, arguments, places.device());
+}
+
+inline DeviceIndex index_of(std::optional<at::Device> device) {
+  return device && device->has_index() ? device->index() : current_device;
+}
+
+inline at::ScalarType type_of(std::optional<at::ScalarType> type) {
+  return type.value_or(at::typeMetaToScalarType(at::get_default_dtype()));
+}
+
+inline at::Tensor empty(at::IntArrayRef sizes, std::optional<at::ScalarType> type, std::optional<at::Layout>,
+                        std::optional<at::Device> device, std::optional<bool>,
+                        std::optional<at::MemoryFormat> format) {
+  c10::DeviceGuard guard(c10::Device(DeviceType::CUDA, index_of(device)));
+  return at::detail::empty_generic(sizes, &device_allocator, c10::DispatchKeySet(c10::DispatchKey::CUDA), type_of(type),
+                                   format);
+}
+
+inline at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, std::optional<at::ScalarType> type,
+                                std::optional<at::Layout>, std::optional<at::Device> device, std::optional<bool>) {
+  return empty_on(index_of(device), sizes, strides, type_of(type));
+}
+
+/// Between devices, and to and from the host.
+inline at::Tensor& copy(at::Tensor& self, const at::Tensor& source, bool) {
+  at::AutoDispatchBelowADInplaceOrView guard;
+  content(self).copy_(content(source));
+  return self;
+}
+
+inline at::Scalar item(const at::Tensor& self) { return content(self).item(); }
+
+inline const at::Tensor& resize(const at::Tensor& self, at::IntArrayRef sizes, std::optional<at::MemoryFormat>) {
+  c10::TensorImpl* impl = self.unsafeGetTensorImpl();
+  impl->set_sizes_contiguous(sizes);
+  const size_t bytes = static_cast<size_t>(self.storage_offset() + self.numel()) * self.element_size();
+  c10::StorageImpl* storage = impl->unsafe_storage().unsafeGetStorageImpl();
+  if (bytes > storage->nbytes()) {
+    c10::DeviceGuard guard(self.device());
+    c10::DataPtr grown = device_allocator.allocate(bytes);
+    if (storage->nbytes()) device_allocator.copy_data(grown.get(), storage->data(), storage->nbytes());
+    storage->set_data_ptr_noswap(std::move(grown));
+    storage->set_nbytes(bytes);
+  }
+  return self;
+}
+
+inline at::Tensor& set_storage(at::Tensor& self, at::Storage source, int64_t offset, at::IntArrayRef sizes,
+                               at::IntArrayRef strides) {
+  self.unsafeGetTensorImpl()->set_storage_keep_dtype(std::move(source));
+  self.unsafeGetTensorImpl()->set_sizes_and_strides(sizes, strides, offset);
+  return self;
+}
+
+}  // namespace sim

@@ -1,0 +1,222 @@
+//! LibTorch's own CUDA half on a runtime that counts: what a step launches, copies and waits for,
+//! at the sizes of real models.
+
+use std::process::Output;
+
+use ltd_cuda_sim::{Event, Machine, Phase, Runtime, phases, read_trace};
+use serde_json::Value;
+
+use crate::command::{program, text, workspace};
+use crate::values::config_on;
+
+/// Most launches, for each layer and besides.
+#[derive(Clone, Copy)]
+struct Launches {
+    a_layer: usize,
+    besides: usize,
+}
+
+/// What a model's phases may take at most.
+#[derive(Clone, Copy)]
+struct Budget {
+    model: &'static str,
+    step: Launches,
+    verification: Launches,
+    level: usize,
+    root: usize,
+}
+
+/// Attention without norms of its own, and with them.
+const LLAMA: Budget = Budget {
+    model: "llama-3.1-8b",
+    step: Launches { a_layer: 19, besides: 9 },
+    verification: Launches { a_layer: 23, besides: 16 },
+    level: 59,
+    root: 59,
+};
+const QWEN3: Budget = Budget {
+    model: "qwen3-14b",
+    step: Launches { a_layer: 22, besides: 10 },
+    verification: Launches { a_layer: 27, besides: 17 },
+    level: 63,
+    root: 63,
+};
+const BUDGETS: [Budget; 5] = [
+    LLAMA,
+    Budget { model: "vicuna-13b", ..LLAMA },
+    Budget { model: "deepseek-r1-distill-llama-8b", ..LLAMA },
+    QWEN3,
+    Budget { model: "qwen3-32b", ..QWEN3 },
+];
+/// Of an A100 and an H100.
+const CAPABILITIES: [u32; 2] = [80, 90];
+
+/// The phases of a run, by what they are.
+#[derive(Debug, Default)]
+struct Phases {
+    /// A token of plain decoding.
+    step: Vec<Phase>,
+    root: Vec<Phase>,
+    level: Vec<Phase>,
+    verification: Vec<Phase>,
+}
+
+impl Phases {
+    /// A forward of the target launches some kernels for each of its layers; after a draft it is a
+    /// verification.
+    fn of(all: &[Phase], layers: usize) -> Self {
+        let mut found = Self::default();
+        let is_target = |phase: &Phase| phase.launches >= 4 * layers;
+        for pair in all.windows(2) {
+            let [before, phase] = [pair[0], pair[1]];
+            // What only measures does not answer.
+            if phase.to_host == 0 || before.to_host == 0 || phase.to_device == 0 {
+                continue;
+            }
+            let kind = match (is_target(&before), is_target(&phase)) {
+                (true, true) => &mut found.step,
+                (true, false) => &mut found.root,
+                (false, false) => &mut found.level,
+                (false, true) => &mut found.verification,
+            };
+            kind.push(phase);
+        }
+        found
+    }
+}
+
+/// What is missing for the rehearsal: a LibTorch for CPUs alone has no CUDA half.
+fn missing() -> Option<&'static str> {
+    Runtime::new(Machine::default(), 90).err()
+}
+
+/// Runs a program on devices of a compute capability: what it did with them, and its output.
+fn rehearse(machine: Machine, capability: u32, name: &str, arguments: &[&str]) -> (Vec<Event>, Output) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let trace = folder.path().join("trace");
+    let runtime = Runtime::new(machine, capability).expect("this LibTorch has a CUDA half");
+    let mut command = program(name, arguments);
+    runtime.rehearse(&mut command, &trace);
+    let output = command.output().expect("it starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!errors.contains("is not simulated"), "{errors}");
+    (read_trace(&trace).expect("events"), output)
+}
+
+/// What `ltd-bench engine` does with random weights of a model's size: its layers, and its phases.
+fn bench(model: &str, capability: u32) -> (usize, Phases) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let figures = folder.path().join("figures.json");
+    let config = workspace().join("tests/fixtures/families/configs").join(model).join("target/config.json");
+    let arguments = [
+        "engine",
+        "--random-weights",
+        text(&config),
+        "--device",
+        "cuda",
+        "--dtype",
+        "bf16",
+        "--json",
+        text(&figures),
+        "--tokens",
+        "1,60",
+        "--trees",
+        "7x59",
+        "--repeats",
+        "2",
+        "--prompts",
+        "1",
+        "--max-new-tokens",
+        "8",
+        "--memory-cycles",
+        "2",
+    ];
+    let machine = Machine { devices: 1, memory: 140 << 30 };
+    let (events, output) = rehearse(machine, capability, "ltd-bench", &arguments);
+    assert!(output.status.success(), "{model}: {}", String::from_utf8_lossy(&output.stderr));
+    let config: Value = serde_json::from_slice(&std::fs::read(&config).expect("a file")).expect("JSON");
+    let layers = config["num_hidden_layers"].as_u64().expect("a number") as usize;
+    (layers, Phases::of(&phases(&events), layers))
+}
+
+/// Counts are the same on every machine. What is allocated once stays: no phase but the first of a
+/// kind allocates.
+#[test]
+fn steps_stay_within_their_budgets() {
+    if let Some(missing) = missing() {
+        println!("not covered: {missing}");
+        return;
+    }
+    for (budget, capability) in BUDGETS.iter().flat_map(|budget| CAPABILITIES.map(|it| (budget, it))) {
+        let (layers, found) = bench(budget.model, capability);
+        let forward = |launches: Launches| launches.a_layer * layers + launches.besides;
+        for (kind, phases, launches, to_device, waits) in [
+            ("step", &found.step, forward(budget.step), 3, 4),
+            ("root", &found.root, budget.root, 4, 5),
+            ("level", &found.level, budget.level, 5, 6),
+            ("verification", &found.verification, forward(budget.verification), 6, 7),
+        ] {
+            let place = format!("{kind} of {} at {capability}", budget.model);
+            assert!(phases.len() > 4, "{place}: {} were seen", phases.len());
+            for (number, phase) in phases.iter().enumerate() {
+                let within = phase.launches + phase.fills <= launches
+                    && phase.to_device <= to_device
+                    && phase.to_host == 1
+                    && phase.waits <= waits
+                    && (phase.allocations == 0 || number < 2);
+                assert!(
+                    within,
+                    "{place}: {phase:?} where {launches} launches, {to_device} copies to the device and {waits} waits are allowed"
+                );
+            }
+        }
+    }
+}
+
+/// Costs and figures are measured on a device as they are on a CPU. Nothing is computed: times make
+/// no sense, and may be refused.
+#[test]
+fn tables_and_figures_are_measured_on_a_device() {
+    if let Some(missing) = missing() {
+        println!("not covered: {missing}");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config_on(&["cuda"], folder.path(), |_| {});
+    let [table, figures] = ["latency.json", "figures.json"].map(|name| folder.path().join(name));
+    let latency = ["latency", "--config", text(&config), "--repeats", "3", "--out", text(&table)];
+    let (events, output) = rehearse(Machine::default(), 90, "ltd-trace", &latency);
+    if output.status.success() {
+        let table: Value = serde_json::from_slice(&std::fs::read(&table).expect("a table")).expect("JSON");
+        assert_eq!(table["identity"]["device"], "cuda");
+    } else {
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(problem.contains("measure again on a quiet machine"), "{problem}");
+    }
+    assert!(phases(&events).iter().filter(|phase| phase.launches > 0).count() > 100);
+
+    let engine = [
+        "engine",
+        "--config",
+        text(&config),
+        "--json",
+        text(&figures),
+        "--tokens",
+        "1,8",
+        "--trees",
+        "3x12",
+        "--context",
+        "64",
+        "--repeats",
+        "2",
+        "--prompts",
+        "1",
+        "--max-new-tokens",
+        "8",
+        "--memory-cycles",
+        "2",
+    ];
+    let (_, output) = rehearse(Machine::default(), 80, "ltd-bench", &engine);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(figures.is_file());
+}

@@ -1,0 +1,211 @@
+//! Devices with real values: the text is the CPU's, and nothing reads what it must not.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use ltd_cuda_sim::{Machine, Values};
+use serde_json::{Value, json};
+
+use crate::command::{config, program, text};
+use crate::machine::machine;
+
+/// A target, a draft, and tokens to begin with.
+type Pair = [&'static str; 3];
+
+/// Of one key head, and of groups of query heads that share one.
+const TINY: [Pair; 2] = [
+    ["tests/fixtures/tiny-pair/target", "tests/fixtures/tiny-pair/draft", "1 88 108 105 36"],
+    ["tests/fixtures/tiny-gqa-pair/target", "tests/fixtures/tiny-gqa-pair/draft", "1 88 108 105 36"],
+];
+const DEFAULT: Pair =
+    ["models/smollm2-135m-instruct", "assets/eagle3-smollm2-135m", "1 504 3575 282 4649 314"];
+
+const GREEDY: &[&str] = &["--temperature", "0"];
+const SAMPLED: &[&str] = &["--temperature", "0.7", "--top-p", "0.9", "--top-k", "40", "--seed", "5"];
+
+const MODES: [&[&str]; 6] = [
+    &["--mode", "ar"],
+    &["--mode", "static", "--depth", "3", "--size", "12"],
+    &["--mode", "static", "--depth", "7", "--size", "59"],
+    &["--mode", "static", "--source", "copy"],
+    &["--mode", "static", "--source", "rule", "--depth", "3", "--size", "12"],
+    &["--mode", "static", "--source", "merged", "--depth", "3", "--size", "12"],
+];
+
+/// A program that finds simulated devices.
+fn rehearsal(machine: Machine, name: &str, arguments: &[&str]) -> Command {
+    let mut command = program(name, arguments);
+    Values(machine).rehearse(&mut command);
+    command
+}
+
+fn devices(devices: usize) -> Machine {
+    Machine { devices, ..Machine::default() }
+}
+
+fn successful(command: &mut Command) -> Output {
+    let output = command.output().expect("it starts");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// The new tokens that `ltd-decode` prints.
+fn tokens(mut command: Command) -> Vec<Value> {
+    let output = successful(&mut command);
+    let lines = String::from_utf8(output.stdout).expect("text");
+    let answer: Value = serde_json::from_str(lines.lines().last().expect("an answer")).expect("JSON");
+    answer["output_ids"].as_array().expect("tokens").clone()
+}
+
+/// The tokens of a pair on a device that there may be several of, and those of the CPU.
+fn compare(machine: Machine, device: &str, [target, draft, tokens_of]: Pair, count: &str, mode: &[&str]) {
+    let arguments = |device| {
+        let pair = ["--target", target, "--draft", draft, "--token-ids", tokens_of, "--dtype", "f32"];
+        [&pair, mode, &["--device", device, "--max-new-tokens", count, "--json"]].concat()
+    };
+    let simulated = tokens(rehearsal(machine, "ltd-decode", &arguments(device)));
+    assert!(!simulated.is_empty());
+    assert_eq!(simulated, tokens(program("ltd-decode", &arguments("cpu"))), "{device} {mode:?} of {target}");
+}
+
+#[test]
+fn tokens_are_those_of_the_cpu() {
+    for pair in TINY {
+        for (mode, sampling) in MODES.iter().flat_map(|mode| [(mode, GREEDY), (mode, SAMPLED)]) {
+            compare(devices(1), "cuda", pair, "40", &[mode, sampling].concat());
+        }
+    }
+}
+
+#[test]
+fn tokens_of_the_default_pair_are_those_of_the_cpu() {
+    for (mode, sampling) in [(0, GREEDY), (1, SAMPLED), (2, GREEDY), (5, SAMPLED)] {
+        compare(devices(1), "cuda", DEFAULT, "16", &[MODES[mode], sampling].concat());
+    }
+}
+
+#[test]
+fn several_devices_share_a_target() {
+    for device in ["cuda:0,cuda:1", "cuda:1", "auto"] {
+        for (mode, sampling) in [(0, SAMPLED), (2, GREEDY)] {
+            compare(devices(2), device, TINY[1], "24", &[MODES[mode], sampling].concat());
+        }
+    }
+}
+
+/// Weights that do not fit on one device take the next one.
+#[test]
+fn auto_takes_as_many_devices_as_a_model_needs() {
+    let [target, draft, tokens_of] = DEFAULT;
+    let arguments = [
+        "--target",
+        target,
+        "--draft",
+        draft,
+        "--token-ids",
+        tokens_of,
+        "--dtype",
+        "f32",
+        "--device",
+        "auto",
+        "--mode",
+        "ar",
+        "--max-new-tokens",
+        "4",
+        "--max-length",
+        "256",
+        "--json",
+    ];
+    // Weights, caches and what is kept free for libraries take 2 GiB of one device.
+    let small = |devices| Machine { devices, memory: 3 << 29 };
+    let shared = tokens(rehearsal(small(2), "ltd-decode", &arguments));
+    assert_eq!(shared, tokens(rehearsal(devices(1), "ltd-decode", &arguments)));
+
+    let output = rehearsal(small(1), "ltd-decode", &arguments).output().expect("it starts");
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "the model is larger than the device");
+    assert!(problem.contains("GiB") && !problem.contains("panicked"), "{problem}");
+}
+
+/// A configuration whose engine is on devices.
+pub(crate) fn config_on(devices: &[&str], folder: &Path, change: impl FnOnce(&mut Value)) -> PathBuf {
+    config(folder, |config| {
+        config["engine"]["devices"] = json!(devices);
+        change(config);
+    })
+}
+
+/// All kinds of stages, interrupted and gone on with; what comes out decodes on device and CPU
+/// alike.
+#[test]
+fn a_run_on_a_device_ends_with_a_package_that_decodes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let table = folder.path().join("latency.json");
+    machine(1.0).write(&table).expect("written");
+    let config = config_on(&["cuda:0", "cuda:1"], folder.path(), |config| {
+        config["replay"] = json!({ "held_out": 0.3, "latency": table });
+        config["stages"] = json!({
+            "predictor": {}, "imitation": {}, "size": { "total_timesteps": 128 },
+            "depth": { "total_timesteps": 128 }, "rounds": 1,
+            "round": [
+                { "train": "source", "total_timesteps": 128 }, { "train": "size", "total_timesteps": 128 },
+                { "train": "depth", "total_timesteps": 128 }
+            ]
+        });
+    });
+    let run = folder.path().join("run");
+    let begin = ["--config", text(&config), "--run-dir", text(&run)];
+    let output = successful(&mut rehearsal(devices(2), "ltd-train", &begin));
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(report.contains("| pair "), "{report}");
+    // Nothing is left to do, but the device is opened and the comparison is told again.
+    successful(&mut rehearsal(devices(2), "ltd-train", &["--resume", text(&run)]));
+
+    let package = folder.path().join("package");
+    let export = ["--run", text(&run), "--out", text(&package)];
+    successful(&mut program("ltd-export", &export));
+    let mode = ["--mode", "policy", "--policy", text(&package)];
+    compare(devices(1), "cuda", TINY[0], "40", &[&mode, GREEDY].concat());
+    compare(devices(2), "cuda:0,cuda:1", TINY[0], "40", &[&mode, SAMPLED].concat());
+}
+
+#[test]
+fn a_trace_of_a_device_holds_what_one_of_the_cpu_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config_on(&["cuda"], folder.path(), |_| {});
+    let [trace, on_cpu] = ["trace", "on-cpu"].map(|name| folder.path().join(name));
+    let questions = folder.path().join("questions.jsonl");
+    let record =
+        ["record", "--config", text(&config), "--questions", text(&questions), "--limit", "3", "--out"];
+    successful(&mut rehearsal(devices(1), "ltd-trace", &[&record[..], &[text(&trace)]].concat()));
+    let cpu = [&record[..], &[text(&on_cpu), "--set", "engine.devices=[\"cpu\"]"]].concat();
+    successful(&mut program("ltd-trace", &cpu));
+    let shard = |folder: &Path| std::fs::read(folder.join("shard-00000.bin")).expect("a shard").len();
+    assert_eq!(shard(&trace), shard(&on_cpu));
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named() {
+    let [target, draft, tokens_of] = TINY[0];
+    let refused = |machine: Machine, device: &str| {
+        let arguments = [
+            "--target",
+            target,
+            "--draft",
+            draft,
+            "--token-ids",
+            tokens_of,
+            "--mode",
+            "ar",
+            "--device",
+            device,
+        ];
+        let output = rehearsal(machine, "ltd-decode", &arguments).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let message = refused(devices(2), "cuda:2");
+    assert!(message.contains("this machine has 2 CUDA device(s), numbered from 0"), "{message}");
+    let message = refused(devices(0), "cuda");
+    assert!(message.contains("LibTorch finds no CUDA device on this machine"), "{message}");
+}
