@@ -16,9 +16,13 @@ pub(crate) struct KvCache {
     len: i64,
 }
 
-/// Views of one layer of a [`KvCache`], each `[kv_heads, capacity, head_dim]`.
+/// Views of one layer of a [`KvCache`].
 pub(crate) struct LayerCache {
+    /// `[2 * kv_heads, capacity, head_dim]`.
+    both: Tensor,
+    /// `[kv_heads, capacity, head_dim]`.
     keys: Tensor,
+    /// `[kv_heads, capacity, head_dim]`.
     values: Tensor,
 }
 
@@ -47,8 +51,11 @@ impl KvCache {
             |(device, layers)| Tensor::f_zeros([layers, 2, kv_heads, capacity, head_dim], (kind, device));
         let parts: Vec<Tensor> = devices.into_iter().map(part).collect::<Result<_, _>>()?;
         let layers = parts.iter().flat_map(|part| {
-            (0..part.size()[0])
-                .map(|layer| LayerCache { keys: part.get(layer).get(0), values: part.get(layer).get(1) })
+            (0..part.size()[0]).map(|layer| {
+                let layer = part.get(layer);
+                let both = layer.view([2 * kv_heads, capacity, head_dim]);
+                LayerCache { both, keys: layer.get(0), values: layer.get(1) }
+            })
         });
         Ok(Self { layers: layers.collect(), len: 0, parts })
     }
@@ -119,11 +126,9 @@ impl KvCache {
 impl LayerCache {
     const ROWS: i64 = 1;
 
-    /// Writes `[kv_heads, n, head_dim]` keys and values at positions `at..at + n`.
-    pub(crate) fn write(&self, at: i64, keys: &Tensor, values: &Tensor) -> Result<()> {
-        let n = keys.size()[1];
-        self.keys.narrow(Self::ROWS, at, n).f_copy_(keys)?;
-        self.values.narrow(Self::ROWS, at, n).f_copy_(values)?;
+    /// Writes keys and, after them, values, `[2 * kv_heads, n, head_dim]`, from position `at` on.
+    pub(crate) fn write(&self, at: i64, both: &Tensor) -> Result<()> {
+        self.both.narrow(Self::ROWS, at, both.size()[1]).f_copy_(both)?;
         Ok(())
     }
 

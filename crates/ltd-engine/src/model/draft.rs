@@ -103,8 +103,10 @@ impl DraftModel {
             Linear::load(&mut weights, "lm_head", [config.draft_vocabulary, hidden], false)?
         };
         let target_ids = target_ids(&config, &mut weights)?;
+        let kind = weights.kind();
         weights.finish()?;
         let rotary = RotaryTable::new(positions, block.head_dim, &block.rope);
+        let rotary = rotary.on_devices([device].into_iter().filter(|device| device.is_cuda()), kind)?;
         Ok(Self {
             embedding,
             feature_norms,

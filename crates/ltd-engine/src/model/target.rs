@@ -99,6 +99,8 @@ impl TargetModel {
         };
         weights.finish()?;
         let rotary = RotaryTable::new(positions, block.head_dim, &block.rope);
+        let rotary = rotary
+            .on_devices(stages.iter().map(|stage| stage.device).filter(|device| device.is_cuda()), kind)?;
         Ok(Self { config, embedding, stages, norm, output, rotary, kind })
     }
 
@@ -149,8 +151,10 @@ impl TargetModel {
         logit_rows: LogitRows,
         observer: &mut impl Observer,
     ) -> Result<TargetOutput> {
-        let feature_layers = self.config.feature_layers();
-        let mut features = Vec::with_capacity(feature_layers.len());
+        let (feature_layers, hidden) = (self.config.feature_layers(), self.config.block.hidden);
+        let device = self.stages.last().expect("invariant: a target has layers").device;
+        let shape = [positions.len() as i64, feature_layers.len() as i64 * hidden];
+        let features = Tensor::f_empty(shape, (self.kind, device))?;
         let mut x = self.embedding.forward(tokens)?;
         let mut index = 0;
         for stage in &self.stages {
@@ -158,10 +162,10 @@ impl TargetModel {
             let plan =
                 AttentionPlan::new(&self.rotary, positions, cache.len(), mask, &self.config.block, &x)?;
             for layer in &stage.layers {
-                if feature_layers.contains(&(index as i64)) {
-                    features.push(x.shallow_clone());
+                // Copied, as layers may overwrite what they read.
+                if let Some(place) = feature_layers.iter().position(|&layer| layer == index as i64) {
+                    features.narrow(COLUMNS, place as i64 * hidden, hidden).f_copy_(&x)?;
                 }
-                // Nothing in place: the features keep the old values.
                 let Layer { input_norm, attention, post_attention_norm, mlp } = layer;
                 let attention = || attention.forward(&x, Some(input_norm), &x, &plan, cache.layer(index));
                 let attended = observer.observe(Operation::Attention, attention)?;
@@ -169,9 +173,6 @@ impl TargetModel {
                 index += 1;
             }
         }
-        let device = x.device();
-        let features = features.iter().map(|part| part.f_to_device(device));
-        let features: Vec<Tensor> = features.collect::<Result<_, _>>()?;
         let of = match logit_rows {
             LogitRows::All => Some(x),
             LogitRows::One(row) => Some(x.narrow(ROWS, row, 1)),
@@ -181,7 +182,7 @@ impl TargetModel {
             Some(x) => self.output.forward_normed(x, &self.norm),
             None => Ok(Tensor::f_empty([0, self.config.vocabulary], (self.kind, device))?),
         })?;
-        Ok(TargetOutput { logits, features: Tensor::f_cat(&features, COLUMNS)? })
+        Ok(TargetOutput { logits, features })
     }
 }
 

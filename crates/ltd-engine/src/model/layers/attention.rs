@@ -39,14 +39,20 @@ impl AttentionMask {
 
     /// 0 where a row may look and minus infinity where not, `[group * n, positions]`: repeated for
     /// the `group` query heads that share a key head. Absent if all rows see all.
+    ///
+    /// Its rows are as far apart as kernels want them: LibTorch would pad others in every layer.
     fn additive(&self, rows: i64, group: i64, like: &Tensor) -> Result<Option<Tensor>> {
+        const ALIGNED: i64 = 16;
         let Some(flags) = self.sees.as_ref().filter(|flags| flags.contains(&false)) else { return Ok(None) };
         let additive: Vec<f32> =
             flags.iter().map(|&sees| if sees { 0.0 } else { f32::NEG_INFINITY }).collect();
-        let among_new = Tensor::from_slice(&additive).view([rows, -1]);
-        let among_new = among_new.f_to_device(like.device())?.f_to_kind(like.kind())?;
-        let seen = Tensor::f_zeros([rows, self.everywhere], (like.kind(), like.device()))?;
-        Ok(Some(Tensor::f_cat(&[seen, among_new], 1)?.f_repeat([group, 1])?))
+        let among_new = Tensor::from_slice(&additive).view([rows, -1]).f_to_kind(like.kind())?;
+        let new = among_new.size()[1];
+        let positions = self.everywhere + new;
+        let stride = (positions + ALIGNED - 1) / ALIGNED * ALIGNED;
+        let mask = Tensor::f_zeros([group, rows, stride], (like.kind(), like.device()))?;
+        mask.narrow(2, self.everywhere, new).f_copy_(&among_new.f_to_device(like.device())?)?;
+        Ok(Some(mask.view([group * rows, stride]).narrow(1, 0, positions)))
     }
 }
 
@@ -93,15 +99,16 @@ impl AttentionPlan {
         config: &BlockConfig,
         x: &Tensor,
     ) -> Result<Self> {
-        let (rotation, group) = (rotary.at(positions), config.heads / config.kv_heads);
+        let (rows, group) = (positions.len(), (config.heads / config.kv_heads) as usize);
         let form = if let Some(instructions) = instructions {
             let AttentionMask { everywhere, sees } = mask;
-            let (rows, group) = (positions.len(), group as usize);
             let visibility = Visibility::new(*everywhere as usize, sees.as_deref(), rows, group);
-            PlanForm::Host(HostForm { rotation, visibility, instructions })
+            PlanForm::Host(HostForm { rotation: rotary.at(positions), visibility, instructions })
         } else {
-            let mask = mask.additive(positions.len() as i64, group, x)?;
-            PlanForm::Tensors(rotation.to_tensors(x.kind(), x.device())?, mask)
+            let mask = mask.additive(rows as i64, group as i64, x)?;
+            // Queries in groups of as many heads as there are key heads, keys, and values.
+            let rotation = rotary.tensors(positions, x.device(), [group + 1, group + 2])?;
+            PlanForm::Tensors(rotation, mask)
         };
         Ok(Self { past, form })
     }
@@ -152,7 +159,7 @@ impl Attention {
 
     /// `residual + attention(x)`, with the rows of `x` normed if there is a `norm`: `[n, input] ->
     /// [n, hidden]`. Writes the rows' keys and values into the cache, after those that the plan
-    /// says are there, and attends to both.
+    /// says are there, and attends to both. What `residual` holds afterwards is undefined.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -184,7 +191,7 @@ impl Attention {
     }
 
     fn attending<'t>(&'t self, form: &'t HostForm, past: i64, cache: &'t LayerCache) -> Attending<'t> {
-        let HostForm { rotation: Rotation { cos, sin, .. }, visibility, instructions } = form;
+        let HostForm { rotation: Rotation { cos, sin }, visibility, instructions } = form;
         let (keys, values) = cache.whole();
         let norms = self.head_norms.as_ref();
         Attending {
@@ -215,23 +222,21 @@ impl Attention {
     ) -> Result<Tensor> {
         let n = qkv.size()[0];
         let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
-        let qkv = qkv.view([n, heads + 2 * kv_heads, head_dim]);
-        let queries_and_keys = match &self.head_norms {
-            Some((query, key)) => {
-                let queries = query.forward(&qkv.narrow(HEADS, 0, heads))?;
-                let keys = key.forward(&qkv.narrow(HEADS, heads, kv_heads))?;
-                Tensor::f_cat(&[queries, keys], HEADS)?
-            }
-            None => qkv.narrow(HEADS, 0, heads + kv_heads),
-        };
-        let rotated = rotation.apply(&queries_and_keys)?;
-        let k = rotated.narrow(HEADS, heads, kv_heads).transpose(ROWS, HEADS);
-        let v = qkv.narrow(HEADS, heads + kv_heads, kv_heads).transpose(ROWS, HEADS);
-        cache.write(past, &k, &v)?;
+        let group = heads / kv_heads;
+        let mut qkv = qkv.view([n, heads + 2 * kv_heads, head_dim]);
+        if let Some((query, key)) = &self.head_norms {
+            let queries = query.forward(&qkv.narrow(HEADS, 0, heads))?;
+            let keys = key.forward(&qkv.narrow(HEADS, heads, kv_heads))?;
+            let values = qkv.narrow(HEADS, heads + kv_heads, kv_heads);
+            qkv = Tensor::f_cat(&[queries, keys, values], HEADS)?;
+        }
+        // Values are turned by nothing: beside the keys they are written with them.
+        let rotated = rotation.apply(&qkv.view([n, group + 2, kv_heads, head_dim]))?;
+        let rotated = rotated.view([n, heads + 2 * kv_heads, head_dim]);
+        cache.write(past, &rotated.narrow(HEADS, heads, 2 * kv_heads).transpose(ROWS, HEADS))?;
 
         // Query heads that share a key head become rows of one problem: no copy of the cache per
         // head.
-        let group = heads / kv_heads;
         let q = rotated.narrow(HEADS, 0, heads).transpose(ROWS, HEADS);
         let q = q.f_reshape([1, kv_heads, group * n, head_dim])?;
         let (keys, values) = cache.read(past + n);
@@ -310,6 +315,7 @@ mod tests {
         // Positions of a tree: several rows share one.
         let positions: Vec<i64> = (0..rows).map(|row| past + row / 2).collect();
         let rotary = RotaryTable::new(past + rows, head_dim, &config.rope);
+        let rotary = rotary.on_devices([Device::Cpu], kind).expect("a table");
         let run = |instructions: Option<InstructionSet>| {
             let cache = KvCache::new(1, kv_heads, past + rows + 3, head_dim, kind, Device::Cpu);
             let mut cache = cache.expect("a cache");

@@ -119,9 +119,13 @@ impl Linear {
         self.forward_fused(x, Fused::Times(other))
     }
 
-    /// `y + other`, with `other` of `y`'s shape.
+    /// `y + other`, with `other` of `y`'s shape, which may be overwritten with it.
     pub(super) fn forward_plus(&self, x: &Tensor, other: &Tensor) -> Result<Tensor> {
-        self.forward_fused(x, Fused::Plus(other))
+        match (&self.weight, &self.bias) {
+            // One kernel in place of two, or of a copy.
+            (Weight::Plain(weight), None) => Ok(other.shallow_clone().f_addmm_(x, &weight.tr())?),
+            _ => self.forward_fused(x, Fused::Plus(other)),
+        }
     }
 
     /// The weight, if the engine's own kernels multiply it.
@@ -205,7 +209,7 @@ mod tests {
                         (linear.forward_normed(&x, &norm), normed.shallow_clone()),
                         (linear.forward_silu(&x), y.silu()),
                         (linear.forward_times(&x, &other), &y * single(&other)),
-                        (linear.forward_plus(&x, &other), &y + single(&other)),
+                        (linear.forward_plus(&x, &other.copy()), &y + single(&other)),
                     ] {
                         let found = found.expect("a product");
                         assert_eq!(found.kind(), kind);

@@ -1,46 +1,77 @@
 //! Gated MLP.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::host;
 use super::linear::Linear;
 use super::norm::RmsNorm;
-use crate::Result;
 use crate::model::config::BlockConfig;
 use crate::model::weights::Weights;
+use crate::{Error, Result};
 
 /// `down(silu(gate(x)) * up(x))`.
 pub(crate) struct Mlp {
-    gate: Linear,
-    up: Linear,
+    inner: Inner,
     down: Linear,
+}
+
+/// `silu(gate(x)) * up(x)`.
+enum Inner {
+    Apart {
+        gate: Linear,
+        up: Linear,
+    },
+    /// Gate and up in one weight: a product less, where each is a kernel to launch.
+    Together(Linear),
 }
 
 impl Mlp {
     pub(crate) fn load(weights: &mut Weights, name: &str, config: &BlockConfig) -> Result<Self> {
         let BlockConfig { hidden, intermediate, mlp_bias, .. } = *config;
-        let mut take =
-            |part: &str, shape: [i64; 2]| Linear::load(weights, &format!("{name}.{part}"), shape, mlp_bias);
-        Ok(Self {
-            gate: take("gate_proj", [intermediate, hidden])?,
-            up: take("up_proj", [intermediate, hidden])?,
-            down: take("down_proj", [hidden, intermediate])?,
-        })
+        let inputs = [intermediate, hidden];
+        let [gate, up, down] = ["gate_proj", "up_proj", "down_proj"].map(|part| format!("{name}.{part}"));
+        let inner = if weights.device() == Device::Cpu {
+            let mut load = |name: &str| Linear::load(weights, name, inputs, mlp_bias);
+            Inner::Apart { gate: load(&gate)?, up: load(&up)? }
+        } else {
+            let mut both = |kind: &str, shape: &[i64]| {
+                let parts = [&gate, &up].map(|name| weights.take(&format!("{name}.{kind}"), shape));
+                let [gate, up] = parts;
+                Ok::<_, Error>(Tensor::f_cat(&[gate?, up?], 0)?)
+            };
+            let weight = both("weight", &inputs)?;
+            let bias = mlp_bias.then(|| both("bias", &inputs[..1])).transpose()?;
+            Inner::Together(Linear::with_bias(weight, bias))
+        };
+        Ok(Self { inner, down: Linear::load(weights, &down, [hidden, intermediate], mlp_bias)? })
     }
 
     /// Whether a row's result has the same bits whatever the rows beside it.
     pub(crate) fn is_batch_invariant(&self) -> bool {
-        [&self.gate, &self.up, &self.down].iter().all(|linear| linear.is_batch_invariant())
+        let inner = match &self.inner {
+            Inner::Apart { gate, up } => gate.is_batch_invariant() && up.is_batch_invariant(),
+            Inner::Together(both) => both.is_batch_invariant(),
+        };
+        inner && self.down.is_batch_invariant()
     }
 
-    /// `x + mlp(norm(x))`, `[n, hidden] -> [n, hidden]`.
+    /// `x + mlp(norm(x))`, `[n, hidden] -> [n, hidden]`. What `x` holds afterwards is undefined.
     pub(crate) fn forward(&self, x: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
-        let Self { gate, up, down } = self;
-        if let (Some(gate), Some(up), Some(down)) = (gate.on_host(), up.on_host(), down.on_host()) {
+        let Self { inner, down } = self;
+        if let Inner::Apart { gate, up } = inner
+            && let (Some(gate), Some(up), Some(down)) = (gate.on_host(), up.on_host(), down.on_host())
+        {
             return Ok(host::mlp([gate, up, down], x, norm.on_host()));
         }
         let normed = norm.forward(x)?;
-        down.forward_plus(&up.forward_times(&normed, &gate.forward_silu(&normed)?)?, x)
+        let inner = match inner {
+            Inner::Apart { gate, up } => up.forward_times(&normed, &gate.forward_silu(&normed)?)?,
+            Inner::Together(both) => {
+                let halves = both.forward(&normed)?.f_chunk(2, 1)?;
+                halves[0].f_silu()?.f_mul_(&halves[1])?
+            }
+        };
+        down.forward_plus(&inner, x)
     }
 }
 
@@ -58,7 +89,7 @@ mod tests {
             let weights = [[200, 96], [200, 96], [96, 200]].map(|shape| random(&shape) * 0.1);
             let run = |linear: fn(Tensor) -> Linear| {
                 let [gate, up, down] = weights.each_ref().map(|weight| linear(weight.shallow_clone()));
-                let mlp = Mlp { gate, up, down };
+                let mlp = Mlp { inner: Inner::Apart { gate, up }, down };
                 mlp.forward(&x, &norm).expect("a result").to_kind(Kind::Float)
             };
             // Weights as they are stored are multiplied by LibTorch.

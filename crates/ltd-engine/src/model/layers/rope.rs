@@ -7,11 +7,17 @@ use tch::{Device, Kind, Tensor};
 use crate::Result;
 use crate::model::config::{RopeConfig, RopeScaling};
 
+const ROWS: i64 = 0;
+const COLUMNS: i64 = 1;
+
 /// Cosines and sines of every position, `[positions, head_dim / 2]`, in f32.
 pub(crate) struct RotaryTable {
     cos: Vec<f32>,
     sin: Vec<f32>,
     half: usize,
+    /// The same on devices that LibTorch's kernels run on, `[positions + 1, 2 * head_dim]`: cosines
+    /// and signed sines. The last row leaves a head as it is.
+    tables: Vec<Tensor>,
 }
 
 /// The rows of a [`RotaryTable`] for the positions of one forward.
@@ -20,10 +26,9 @@ pub(super) struct Rotation {
     pub(super) cos: Vec<f32>,
     /// `[n, head_dim / 2]`.
     pub(super) sin: Vec<f32>,
-    half: usize,
 }
 
-/// A [`Rotation`] as tensors, each `[n, 1, head_dim]`.
+/// A [`Rotation`] of heads in groups, as tensors: each `[n, groups, 1, head_dim]`.
 pub(super) struct RotationTensors {
     cos: Tensor,
     /// First half negated: `x * cos + roll(x, half) * signed_sin` rotates.
@@ -46,7 +51,26 @@ impl RotaryTable {
             unscaled.into_iter().map(|frequency| scaled(frequency, config.scaling)).collect();
         let frequencies = Tensor::from_slice(&frequencies);
         let angles = Tensor::arange(positions, options).unsqueeze(1) * frequencies.unsqueeze(0);
-        Self { cos: values(angles.cos()), sin: values(angles.sin()), half: head_dim as usize / 2 }
+        let (cos, sin) = (values(angles.cos()), values(angles.sin()));
+        Self { cos, sin, half: head_dim as usize / 2, tables: Vec::new() }
+    }
+
+    /// With a table on each of some devices whose forwards are of a number type, for
+    /// [`RotaryTable::tensors`].
+    pub(crate) fn on_devices(
+        mut self,
+        devices: impl IntoIterator<Item = Device>,
+        kind: Kind,
+    ) -> Result<Self> {
+        let half = self.half as i64;
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| Tensor::from_slice(table).view([-1, half]));
+        let rows = Tensor::f_cat(&[&cos, &cos, &-&sin, &sin], COLUMNS)?;
+        let still = Tensor::from_slice(&[1.0_f32, 0.0]).repeat_interleave_self_int(2 * half, None, None);
+        let table = Tensor::f_cat(&[rows, still.unsqueeze(0)], ROWS)?.f_to_kind(kind)?;
+        for device in devices {
+            self.tables.push(table.f_to_device(device)?);
+        }
+        Ok(self)
     }
 
     /// Rotations for some positions.
@@ -55,7 +79,31 @@ impl RotaryTable {
             let row = |position: &i64| &table[*position as usize * self.half..][..self.half];
             positions.iter().flat_map(row).copied().collect()
         };
-        Rotation { cos: rows(&self.cos), sin: rows(&self.sin), half: self.half }
+        Rotation { cos: rows(&self.cos), sin: rows(&self.sin) }
+    }
+
+    /// Rotations for some positions on a device that there is a table on: of the first `rotated` of
+    /// so many groups of heads. The others stay as they are.
+    pub(super) fn tensors(
+        &self,
+        positions: &[i64],
+        device: Device,
+        [rotated, groups]: [usize; 2],
+    ) -> Result<RotationTensors> {
+        let table = self.tables.iter().find(|table| table.device() == device);
+        let table = table.expect("invariant: there is a table on each device of the model");
+        let still = table.size()[0] - 1;
+        let row =
+            |position: i64| (0..groups).map(move |group| if group < rotated { position } else { still });
+        let rows: Vec<i64> = positions.iter().copied().flat_map(row).collect();
+        let rows = table.f_index_select(ROWS, &Tensor::from_slice(&rows).f_to_device(device)?)?;
+        let half = self.half as i64;
+        let rows = rows.view([-1, groups as i64, 1, 4 * half]);
+        Ok(RotationTensors {
+            cos: rows.narrow(3, 0, 2 * half),
+            signed_sin: rows.narrow(3, 2 * half, 2 * half),
+            half,
+        })
     }
 }
 
@@ -75,26 +123,11 @@ fn scaled(frequency: f32, scaling: RopeScaling) -> f32 {
     }
 }
 
-impl Rotation {
-    pub(super) fn to_tensors(&self, kind: Kind, device: Device) -> Result<RotationTensors> {
-        let both = |half: &[f32], first_sign: f64| {
-            let half = Tensor::from_slice(half).view([-1, 1, self.half as i64]);
-            let both = Tensor::cat(&[&half * first_sign, half.shallow_clone()], 2);
-            both.f_to_kind(kind)?.f_to_device(device)
-        };
-        Ok(RotationTensors {
-            cos: both(&self.cos, 1.0)?,
-            signed_sin: both(&self.sin, -1.0)?,
-            half: self.half as i64,
-        })
-    }
-}
-
 impl RotationTensors {
-    /// Rotates each head of `[n, heads, head_dim]`.
+    /// Rotates the heads of `[n, groups, heads of a group, head_dim]`.
     pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let crossed = x.f_roll([self.half], [-1])?.f_mul(&self.signed_sin)?;
-        Ok(x.f_mul(&self.cos)?.f_add(&crossed)?)
+        let crossed = x.f_roll([self.half], [-1])?;
+        Ok(x.f_mul(&self.cos)?.f_addcmul_(&crossed, &self.signed_sin)?)
     }
 }
 
