@@ -6,7 +6,7 @@ use std::process::Output;
 use ltd_cuda_sim::{Event, Machine, Phase, Runtime, phases, read_trace};
 use serde_json::Value;
 
-use crate::command::{program, text, workspace};
+use crate::command::{program, refusal_of, text, workspace};
 use crate::values::config_on;
 
 /// Most launches, for each layer and besides.
@@ -219,4 +219,21 @@ fn tables_and_figures_are_measured_on_a_device() {
     let (_, output) = rehearse(Machine::default(), 80, "ltd-bench", &engine);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(figures.is_file());
+}
+
+#[test]
+fn a_driver_that_is_too_old_is_the_reason_why_there_is_no_device() {
+    let Ok(runtime) = Runtime::new(Machine::default(), 90) else {
+        println!("not covered: this LibTorch has no CUDA half");
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let pair = ["--target", "tests/fixtures/tiny-pair/target", "--draft", "tests/fixtures/tiny-pair/draft"];
+    let arguments = [&pair[..], &["--device", "cuda", "--mode", "ar", "--token-ids", "1"]].concat();
+    let mut command = program("ltd-decode", &arguments);
+    runtime.rehearse(&mut command, &folder.path().join("trace"));
+    let message = refusal_of(command.env("LTD_SIM_DRIVER", "12040"));
+    let expected =
+        "no CUDA device on this machine: CUDA driver version is insufficient for CUDA runtime version";
+    assert!(message.contains(expected), "{message}");
 }

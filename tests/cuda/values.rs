@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use ltd_cuda_sim::{Machine, Values};
 use serde_json::{Value, json};
 
-use crate::command::{config, program, text};
+use crate::command::{config, program, refusal_of, text};
 use crate::machine::machine;
 
 /// A target, a draft, and tokens to begin with.
@@ -184,28 +184,64 @@ fn a_trace_of_a_device_holds_what_one_of_the_cpu_does() {
     assert_eq!(shard(&trace), shard(&on_cpu));
 }
 
+/// The message of `ltd-decode`, which must refuse a pair on a device.
+fn refusal(machine: Machine, device: &str, [target, draft, tokens_of]: Pair) -> String {
+    let pair = ["--target", target, "--draft", draft, "--token-ids", tokens_of, "--dtype", "f32"];
+    let arguments = [&pair[..], &["--mode", "ar", "--device", device]].concat();
+    refusal_of(&mut rehearsal(machine, "ltd-decode", &arguments))
+}
+
 #[test]
 fn a_device_that_is_not_there_is_named() {
-    let [target, draft, tokens_of] = TINY[0];
-    let refused = |machine: Machine, device: &str| {
-        let arguments = [
-            "--target",
-            target,
-            "--draft",
-            draft,
-            "--token-ids",
-            tokens_of,
-            "--mode",
-            "ar",
-            "--device",
-            device,
-        ];
-        let output = rehearsal(machine, "ltd-decode", &arguments).output().expect("it starts");
-        assert_eq!(output.status.code(), Some(2));
-        String::from_utf8(output.stderr).expect("text")
-    };
-    let message = refused(devices(2), "cuda:2");
-    assert!(message.contains("this machine has 2 CUDA device(s), numbered from 0"), "{message}");
-    let message = refused(devices(0), "cuda");
-    assert!(message.contains("LibTorch finds no CUDA device on this machine"), "{message}");
+    let message = refusal(devices(2), "cuda:2", TINY[0]);
+    assert!(message.contains("cuda:2: this machine has 2 CUDA device(s), numbered from 0"), "{message}");
+    let message = refusal(devices(0), "cuda", TINY[0]);
+    let expected = "LibTorch finds no CUDA device on this machine: no CUDA-capable device is detected";
+    assert!(message.contains(expected), "{message}");
+}
+
+/// Before anything is loaded, and with the sizes.
+#[test]
+fn a_device_without_room_for_the_weights_is_named() {
+    let machine = Machine { devices: 2, memory: 400 << 20 };
+    let message = refusal(machine, "cuda:1", DEFAULT);
+    let expected = "cuda:1: weights and caches of its part take 0.63 GiB, of which 0.39 GiB are free";
+    assert!(message.contains(expected), "{message}");
+    let message = refusal(machine, "cuda:0,cuda:1", DEFAULT);
+    assert!(message.contains("cuda:0: weights and caches of its part take"), "{message}");
+}
+
+/// Room for the weights, but not for what a forward needs besides.
+#[test]
+fn memory_that_ends_on_the_way_is_an_error_with_the_sizes() {
+    let [target, draft, tokens_of] = DEFAULT;
+    let arguments = [
+        "--target",
+        target,
+        "--draft",
+        draft,
+        "--token-ids",
+        tokens_of,
+        "--dtype",
+        "f32",
+        "--device",
+        "cuda",
+        "--mode",
+        "static",
+        "--depth",
+        "7",
+        "--size",
+        "59",
+        "--max-length",
+        "128",
+        "--max-new-tokens",
+        "8",
+    ];
+    // 0.6 GiB of weights, and 6 MB of caches.
+    let machine = Machine { devices: 1, memory: 640 << 20 };
+    let output = rehearsal(machine, "ltd-decode", &arguments).output().expect("it starts");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("device cuda:0 is out of memory: "), "{message}");
+    assert!(message.contains(" of its 640 MiB are free") && !message.contains("panicked"), "{message}");
 }

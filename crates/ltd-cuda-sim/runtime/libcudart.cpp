@@ -3,7 +3,7 @@
 // space that nobody may follow; what is copied from it is zeros.
 //
 // LTD_SIM_TRACE: file to which a line for each event is appended. LTD_SIM_DEVICES, LTD_SIM_MEMORY: devices, and bytes of
-// each. LTD_SIM_CAPABILITY: compute capability, 90 for 9.0.
+// each. LTD_SIM_CAPABILITY: compute capability, 90 for 9.0. LTD_SIM_DRIVER: CUDA version of the driver, 13000 for 13.0.
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
 
@@ -59,6 +59,9 @@ Machine& machine() {
 }
 
 thread_local int current_device = 0;
+
+/// The CUDA version that the driver knows.
+int driver_version() { return static_cast<int>(number_of("LTD_SIM_DRIVER", CUDART_VERSION)); }
 
 void event(const char* kind, const char* what) {
   Machine& m = machine();
@@ -166,6 +169,8 @@ EXPORT cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* b
 
 // Devices
 EXPORT cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 0;
+  if (driver_version() < CUDART_VERSION) return cudaErrorInsufficientDriver;
   *count = machine().devices;
   return *count ? cudaSuccess : cudaErrorNoDevice;
 }
@@ -346,11 +351,12 @@ EXPORT const char* cudaGetErrorString(cudaError_t error) {
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
     default: return "not simulated";
   }
 }
 EXPORT cudaError_t cudaDriverGetVersion(int* version) {
-  *version = static_cast<int>(number_of("LTD_SIM_DRIVER", CUDART_VERSION));
+  *version = driver_version();
   return cudaSuccess;
 }
 EXPORT cudaError_t cudaRuntimeGetVersion(int* version) {

@@ -52,6 +52,12 @@ TORCH_LIBRARY_IMPL(aten, CUDA, library) {
 // The functions of the CUDA runtime that the engine calls itself.
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
+EXPORT int cudaGetDeviceCount(int* count) {
+  constexpr int kNoDevice = 100;
+  *count = sim::device_count();
+  return *count ? 0 : kNoDevice;
+}
+
 EXPORT int cudaGetDevice(int* device) {
   *device = sim::current_device;
   return 0;
@@ -70,4 +76,10 @@ EXPORT int cudaMemGetInfo(size_t* free, size_t* total) {
   return 0;
 }
 
-EXPORT const char* cudaGetErrorString(int code) { return code ? "invalid device ordinal" : "no error"; }
+EXPORT const char* cudaGetErrorString(int code) {
+  switch (code) {
+    case 0: return "no error";
+    case 100: return "no CUDA-capable device is detected";
+    default: return "invalid device ordinal";
+  }
+}

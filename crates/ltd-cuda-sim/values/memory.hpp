@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -51,8 +52,10 @@ class Memory {
     const size_t size = rounded(bytes);
     std::lock_guard<std::mutex> lock(mutex_);
     size_t& used = used_[device];
-    TORCH_CHECK(used + size <= device_bytes(), "CUDA out of memory. Tried to allocate ", bytes, " bytes on cuda:",
-                static_cast<int>(device), ", of whose ", device_bytes(), " bytes ", device_bytes() - used, " are free");
+    // In LibTorch's words, which programs read.
+    TORCH_CHECK_WITH(OutOfMemoryError, used + size <= device_bytes(), "CUDA out of memory. Tried to allocate ",
+                     mebibytes(bytes), " MiB. GPU ", static_cast<int>(device), " has a total capacity of ",
+                     mebibytes(device_bytes()), " MiB of which ", mebibytes(device_bytes() - used), " MiB is free.");
     std::vector<char*>& blocks = free_[size];
     char* block;
     if (blocks.empty()) {
@@ -109,6 +112,8 @@ class Memory {
   };
 
   Memory() : addresses_(reserve(PROT_NONE)), contents_(reserve(PROT_READ | PROT_WRITE)) {}
+
+  static double mebibytes(size_t bytes) { return std::round(static_cast<double>(bytes) / 10485.76) / 100; }
 
   static char* reserve(int protection) {
     void* at = mmap(nullptr, kSpan, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

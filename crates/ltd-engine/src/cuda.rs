@@ -14,7 +14,9 @@ pub(crate) fn device_count() -> Result<usize, String> {
         .map_err(|problem| format!("cuDNN's attention cannot be switched off: {problem}"))?;
     let count = Cuda::device_count().max(0) as usize;
     if !Cuda::is_available() || count == 0 {
-        return Err("LibTorch finds no CUDA device on this machine".to_owned());
+        let reason = Runtime::find().ok().and_then(|runtime| runtime.why_no_device());
+        let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        return Err(format!("LibTorch finds no CUDA device on this machine{reason}"));
     }
     Ok(count)
 }
@@ -55,8 +57,14 @@ pub(crate) fn free_memory() -> Result<Vec<u64>, String> {
     (0..count).map(|device| runtime.free_memory(device)).collect()
 }
 
+/// Free bytes of one CUDA device that is there: [`free_memory`].
+pub(crate) fn free_memory_of(device: usize) -> Result<u64, String> {
+    Runtime::find().map_err(|problem| format!("no CUDA runtime: {problem}"))?.free_memory(device)
+}
+
 /// The functions of the CUDA runtime that LibTorch itself uses.
 struct Runtime {
+    count_devices: unsafe extern "C" fn(*mut c_int) -> c_int,
     get_device: unsafe extern "C" fn(*mut c_int) -> c_int,
     set_device: unsafe extern "C" fn(c_int) -> c_int,
     /// Free and total bytes of the current device.
@@ -72,6 +80,7 @@ impl Runtime {
         // library stays loaded.
         unsafe {
             Ok(Self {
+                count_devices: *program.get(b"cudaGetDeviceCount\0")?,
                 get_device: *program.get(b"cudaGetDevice\0")?,
                 set_device: *program.get(b"cudaSetDevice\0")?,
                 memory: *program.get(b"cudaMemGetInfo\0")?,
@@ -80,16 +89,26 @@ impl Runtime {
         }
     }
 
+    /// An error in words.
+    fn problem(&self, code: c_int) -> String {
+        // SAFETY: The function takes any number, and returns a text that ends with 0 and is never
+        // freed.
+        unsafe { CStr::from_ptr((self.error_string)(code)) }.to_string_lossy().into_owned()
+    }
+
+    /// Why there are no devices, if the runtime has a reason.
+    fn why_no_device(&self) -> Option<String> {
+        let mut count = 0;
+        // SAFETY: It writes one number, where there is one.
+        let code = unsafe { (self.count_devices)(&raw mut count) };
+        (code != 0).then(|| self.problem(code))
+    }
+
     /// Free bytes of a device; the current device stays what it is.
     fn free_memory(&self, device: usize) -> Result<u64, String> {
         let check = |code: c_int| match code {
             0 => Ok(()),
-            code => {
-                // SAFETY: The function takes any number, and returns a text that ends with 0 and is
-                // never freed.
-                let text = unsafe { CStr::from_ptr((self.error_string)(code)) };
-                Err(format!("free memory of cuda:{device}: {}", text.to_string_lossy()))
-            }
+            code => Err(format!("free memory of cuda:{device}: {}", self.problem(code))),
         };
         let (mut current, mut free, mut total) = (0, 0, 0);
         // SAFETY: It writes one number, where there is one.

@@ -47,6 +47,12 @@ impl Demand {
         self.layer_weights + self.layer_cache
     }
 
+    /// Weights and caches of the `position`-th of `count` devices, with so many layers: what it
+    /// holds for good.
+    pub(super) fn kept(&self, position: usize, count: usize, layers: u64) -> u64 {
+        layers * self.layer() + self.fixed(position, count) - self.working
+    }
+
     /// What a device must hold besides layers, as the `position`-th of `count`.
     fn fixed(&self, position: usize, count: usize) -> u64 {
         let first = if position == 0 { self.embedding } else { 0 };
@@ -111,7 +117,7 @@ fn fill(demand: &Demand, free: &[u64], order: &[usize]) -> Option<Vec<Load>> {
 }
 
 /// Bytes in GiB.
-struct Gib(u64);
+pub(super) struct Gib(pub(super) u64);
 
 impl fmt::Display for Gib {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {

@@ -14,6 +14,7 @@ use crate::{EngineConfig, Error, Result};
 
 pub(crate) use demand::Pair;
 pub use fit::Shortage;
+use fit::{Demand, Gib};
 
 /// A device with its consecutive layers of the target. The first one of several has the embedding
 /// too, the last one the output projection and the draft.
@@ -43,7 +44,30 @@ pub(crate) fn shares(config: &EngineConfig, pair: &Pair) -> Result<Vec<Share>> {
     }
     let splits = split_layers(pair.target, names.len());
     let shares = names.iter().zip(splits);
-    shares.map(|(name, layers)| Ok(Share { name: name.clone(), device: resolve(name)?, layers })).collect()
+    let shares =
+        shares.map(|(name, layers)| Ok(Share { name: name.clone(), device: resolve(name)?, layers }));
+    let shares = shares.collect::<Result<Vec<_>>>()?;
+    check_room(&shares, &pair.demand())?;
+    Ok(shares)
+}
+
+/// Fails where weights and caches alone take more than a CUDA device has free now: before an hour
+/// of loading, and not after it.
+fn check_room(shares: &[Share], demand: &Demand) -> Result<()> {
+    for (position, Share { name, device, layers }) in shares.iter().enumerate() {
+        let Device::Cuda(index) = device else { continue };
+        let error = |problem| Error::Device { device: name.clone(), problem };
+        let needed = demand.kept(position, shares.len(), (layers.end - layers.start) as u64);
+        let free = cuda::free_memory_of(*index).map_err(error)?;
+        if needed > free {
+            let (needed, free) = (Gib(needed), Gib(free));
+            return Err(error(format!(
+                "weights and caches of its part take {needed}, of which {free} are free; lower max_length, name a \
+                 16-bit dtype, or share the target among several devices (devices)"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// As few CUDA devices as will do, from what they have free now.
