@@ -12,30 +12,67 @@ const PLAIN_C: [&str; 3] = ["-x", "c", "-fno-builtin"];
 /// What a build returns: an error is a text.
 type Result<T> = std::result::Result<T, String>;
 
-fn main() -> Result<()> {
-    println!("cargo:rerun-if-env-changed=LIBTORCH");
-    println!("cargo:rerun-if-env-changed=CXX");
-    for folder in ["build", "values", "runtime"] {
-        println!("cargo:rerun-if-changed={folder}");
+/// A LibTorch.
+struct Torch {
+    /// Its headers.
+    include: PathBuf,
+    /// Its libraries.
+    lib: PathBuf,
+}
+
+impl Torch {
+    /// The one that the bindings link, named as they have it named.
+    fn find() -> Result<Self> {
+        let folder = |own: &str, name: &str| {
+            let root = [own, "LIBTORCH"].into_iter().find_map(|name| std::env::var(name).ok());
+            let root = PathBuf::from(root.ok_or("LIBTORCH is not set: run scripts/setup")?).join(name);
+            std::fs::canonicalize(&root).map_err(|problem| format!("{}: {problem}", root.display()))
+        };
+        Ok(Self { include: folder("LIBTORCH_INCLUDE", "include")?, lib: folder("LIBTORCH_LIB", "lib")? })
     }
-    let torch = std::env::var("LIBTORCH").map_err(|_| "LIBTORCH is not set: run scripts/setup".to_owned())?;
-    let torch = std::fs::canonicalize(&torch).map_err(|problem| format!("LIBTORCH: {torch}: {problem}"))?;
+
+    /// Where the headers of its CUDA runtime are; an error says what of its CUDA half is missing.
+    fn cuda_headers(&self) -> Result<PathBuf> {
+        let packages = self.lib.ancestors().nth(2).unwrap_or(&self.lib);
+        let headers = packages.join("nvidia/cu13/include");
+        for needed in [self.lib.join("libtorch_cuda.so"), headers.join("cuda_runtime_api.h")] {
+            if !needed.is_file() {
+                return Err(format!("{} is missing", needed.display()));
+            }
+        }
+        Ok(headers)
+    }
+}
+
+fn main() -> Result<()> {
+    for variable in ["LIBTORCH", "LIBTORCH_LIB", "LIBTORCH_INCLUDE", "CXX"] {
+        println!("cargo:rerun-if-env-changed={variable}");
+    }
+    let torch = Torch::find()?;
+    let read = ["libtorch_cpu.so", "libtorch_cuda.so"].map(|name| torch.lib.join(name));
+    for path in ["build", "values", "runtime"].map(PathBuf::from).into_iter().chain(read) {
+        println!("cargo:rerun-if-changed={}", path.display());
+    }
     let out = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets it"));
     let values = folder(&out, "values")?;
     build_values(&torch, &values)?;
-    println!("cargo:rustc-link-arg-tests=-Wl,-rpath,{}/lib", torch.display());
-    println!("cargo:rustc-env=LTD_SIM_TORCH={}", torch.join("lib").display());
+    println!("cargo:rustc-link-arg-tests=-Wl,-rpath,{}", torch.lib.display());
+    println!("cargo:rustc-env=LTD_SIM_TORCH={}", torch.lib.display());
     println!("cargo:rustc-env=LTD_SIM_VALUES={}", values.display());
-    let (runtime, missing) = match cuda_headers(&torch) {
+    let (runtime, missing) = match torch.cuda_headers() {
         Ok(headers) => {
             let runtime = folder(&out, "runtime")?;
             build_runtime(&torch, &headers, &runtime)?;
             (runtime.display().to_string(), String::new())
         }
-        Err(missing) => (String::new(), missing),
+        Err(missing) => {
+            println!("cargo:warning=the runtime rehearsal of CUDA is left out: {missing}");
+            (String::new(), missing)
+        }
     };
     println!("cargo:rustc-env=LTD_SIM_RUNTIME={runtime}");
     println!("cargo:rustc-env=LTD_SIM_RUNTIME_MISSING={missing}");
+    println!("cargo:rustc-env=LTD_SIM_LIBRARIES={}", stubs::LIBRARIES.join(":"));
     Ok(())
 }
 
@@ -50,37 +87,21 @@ fn folder(parent: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Where the headers of LibTorch's CUDA runtime are; an error says what of LibTorch's CUDA half is
-/// missing.
-fn cuda_headers(torch: &Path) -> Result<PathBuf> {
-    let headers = torch.with_file_name("nvidia").join("cu13/include");
-    for needed in [torch.join("lib/libtorch_cuda.so"), headers.join("cuda_runtime_api.h")] {
-        if !needed.is_file() {
-            return Err(format!("{} is missing", needed.display()));
-        }
-    }
-    Ok(headers)
-}
+/// Of both libraries that are written in C++.
+const WARNINGS: [&str; 3] = ["-Wall", "-Wextra", "-Wno-unused-parameter"];
 
-fn build_values(torch: &Path, out: &Path) -> Result<()> {
-    let lib = torch.join("lib");
+fn build_values(torch: &Torch, out: &Path) -> Result<()> {
     let mut compiler = shared_library(&out.join("libtorch_cuda.so"));
-    compiler
-        .args(["-std=c++20", "-O1", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unused-parameter"])
-        .arg("-isystem")
-        .arg(torch.join("include"))
-        .arg("-isystem")
-        .arg(torch.join("include/torch/csrc/api/include"))
-        .arg("values/libtorch_cuda.cpp")
-        .arg("-L")
-        .arg(&lib)
-        .args(["-ltorch_cpu", "-lc10"])
-        .arg(format!("-Wl,-rpath,{}", lib.display()));
-    run(&mut compiler)
+    compiler.args(["-std=c++20", "-O1", "-fvisibility=hidden"]).args(WARNINGS);
+    for headers in [&torch.include, &torch.include.join("torch/csrc/api/include")] {
+        compiler.arg("-isystem").arg(headers);
+    }
+    compiler.arg("values/libtorch_cuda.cpp").arg("-L").arg(&torch.lib).args(["-ltorch_cpu", "-lc10"]);
+    run(compiler.arg(format!("-Wl,-rpath,{}", torch.lib.display())))
 }
 
-fn build_runtime(torch: &Path, headers: &Path, out: &Path) -> Result<()> {
-    let wanted = stubs::wanted(&torch.join("lib"))?;
+fn build_runtime(torch: &Torch, headers: &Path, out: &Path) -> Result<()> {
+    let wanted = stubs::wanted(&torch.lib)?;
     let write = |name: &str, text: &str| {
         let path = out.join(name);
         std::fs::write(&path, text).map_err(|problem| format!("{}: {problem}", path.display()))?;
@@ -89,49 +110,54 @@ fn build_runtime(torch: &Path, headers: &Path, out: &Path) -> Result<()> {
     // Symbols of the runtime have versions, by which the real one, which LibTorch's CPU half
     // brings along, would be preferred.
     let versions = write("runtime.map", "libcudart.so.13 { global: *; };\n")?;
-    let missing = write("missing.c", &wanted.runtime())?;
+    let (source, missing) = (write("missing.c", &wanted.runtime())?, out.join("missing.o"));
+    run(compiler().arg("-c").args(PLAIN_C).arg(&source).arg("-o").arg(&missing))?;
     let mut runtime = shared_library(&out.join("libcudart.so.13"));
-    runtime.args([
-        "-std=c++17",
-        "-O1",
-        "-Wall",
-        "-Wextra",
-        "-Wno-unused-parameter",
-        "-I",
-        "runtime",
-        "-isystem",
-    ]);
-    runtime.arg(headers).arg("runtime/libcudart.cpp").args(PLAIN_C).arg(&missing);
-    runtime.arg(format!("-Wl,--version-script={}", versions.display()));
-    run(&mut runtime)?;
+    runtime.args(["-std=c++17", "-O1", "-I", "runtime", "-isystem"]).arg(headers).args(WARNINGS);
+    runtime.arg("runtime/libcudart.cpp").arg(&missing);
+    run(runtime.arg(format!("-Wl,--version-script={}", versions.display())))?;
 
+    let to_runtime = |library: &mut Command| run(library.arg("-L").arg(out).arg("-l:libcudart.so.13"));
     let libraries = write("libraries.c", &wanted.libraries())?;
-    let all = out.join("libltd_sim_libraries.so");
-    run(shared_library(&all).args(PLAIN_C).arg(&libraries).arg("-L").arg(out).arg("-l:libcudart.so.13"))?;
-    for name in stubs::LIBRARIES {
-        let mut named = shared_library(&out.join(name));
-        named.arg("-Wl,--no-as-needed").arg("-L").arg(out).arg("-lltd_sim_libraries");
-        run(&mut named)?;
-    }
+    let all = "libltd_sim_libraries.so";
+    to_runtime(shared_library(&out.join(all)).args(PLAIN_C).arg(&libraries))?;
     let driver = write("driver.c", &wanted.driver())?;
-    for name in ["libcuda.so.1", "libnvrtc.so.13"] {
-        run(shared_library(&out.join(name)).args(PLAIN_C).arg(&driver))?;
+    for name in stubs::LIBRARIES {
+        let mut library = shared_library(&out.join(name));
+        if stubs::DRIVER.contains(&name) {
+            to_runtime(library.args(PLAIN_C).arg(&driver))?;
+        } else {
+            run(library.arg("-Wl,--no-as-needed").arg("-L").arg(out).arg("-lltd_sim_libraries"))?;
+        }
     }
     Ok(())
 }
 
-/// The C++ compiler, to make a library of this name.
+/// The C++ compiler, as `CXX` has it, with the arguments that may stand there.
+fn compiler() -> Command {
+    let named = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let mut words = named.split_whitespace();
+    let mut compiler = Command::new(words.next().unwrap_or("c++"));
+    compiler.args(words).arg("-fPIC");
+    compiler
+}
+
+/// The compiler, to make a library of this name.
 fn shared_library(path: &Path) -> Command {
     let name = path.file_name().expect("a library's name").to_string_lossy();
-    let mut compiler = Command::new(std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned()));
-    compiler.args(["-shared", "-fPIC"]).arg(format!("-Wl,-soname,{name}")).arg("-o").arg(path);
+    let mut compiler = compiler();
+    compiler.arg("-shared").arg(format!("-Wl,-soname,{name}")).arg("-o").arg(path);
     compiler
 }
 
 fn run(command: &mut Command) -> Result<()> {
     let output = command.output().map_err(|problem| format!("{command:?}: {problem}"))?;
-    if output.status.success() {
-        return Ok(());
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("{command:?}:\n{said}"));
     }
-    Err(format!("{command:?}:\n{}", String::from_utf8_lossy(&output.stderr)))
+    for line in said.lines() {
+        println!("cargo:warning={line}");
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use object::read::elf::{FileHeader, SectionHeader, Sym, Version};
 use object::{Endianness, ReadRef, SymbolIndex};
 
 /// Libraries that LibTorch's CUDA half is linked to, beside the runtime.
-pub(crate) const LIBRARIES: [&str; 10] = [
+pub(crate) const LIBRARIES: [&str; 12] = [
     "libcublas.so.13",
     "libcublasLt.so.13",
     "libcudnn.so.9",
@@ -21,9 +21,14 @@ pub(crate) const LIBRARIES: [&str; 10] = [
     "libcusparseLt.so.0",
     "libnccl.so.2",
     "libnvshmem_host.so.3",
+    "libcuda.so.1",
+    "libnvrtc.so.13",
 ];
 
-/// LibTorch's CUDA half.
+/// Those of them that are the driver and the run-time compiler.
+pub(crate) const DRIVER: [&str; 2] = ["libcuda.so.1", "libnvrtc.so.13"];
+
+/// LibTorch's CUDA half; not every LibTorch has all of it.
 const TORCH: [&str; 4] = ["libtorch_cuda.so", "libc10_cuda.so", "libtorch_nvshmem.so", "libcaffe2_nvrtc.so"];
 
 /// Beginnings of the names of functions that have no versions.
@@ -43,7 +48,11 @@ pub(crate) fn wanted(lib: &Path) -> Result<Wanted, String> {
     for name in TORCH {
         let path = lib.join(name);
         let problem = |problem: &dyn std::fmt::Display| format!("{}: {problem}", path.display());
-        let file = std::fs::File::open(&path).map_err(|error| problem(&error))?;
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(problem(&error)),
+        };
         wanted.add(&ReadCache::new(file)).map_err(|error| problem(&error))?;
     }
     Ok(wanted)
@@ -107,6 +116,9 @@ impl Wanted {
                      { *n = 1; return 0; }"
                         .to_owned()
                 }
+                "cublasGetMathMode" | "cublasGetPointerMode_v2" => {
+                    "(void* of, int* mode) { *mode = 0; return 0; }".to_owned()
+                }
                 "cublasLtGetVersion" => "(void) { return 130100; }".to_owned(),
                 "cudnnGetVersion" => "(void) { return 91900; }".to_owned(),
                 name if name.contains("ErrorString") || name.contains("GetLastError") => {
@@ -130,8 +142,9 @@ impl Wanted {
 
     /// Functions of the driver and of the run-time compiler.
     pub(crate) fn driver(&self) -> String {
-        let mut text = "int cuDevicePrimaryCtxGetState(int device, unsigned* flags, int* active) \
-                        { *flags = 0; *active = 1; return 0; }\n\
+        let mut text = "int ltd_sim_has_context(int);\n\
+                        int cuDevicePrimaryCtxGetState(int device, unsigned* flags, int* active) \
+                        { *flags = 0; *active = ltd_sim_has_context(device); return 0; }\n\
                         int cuCtxGetCurrent(void** context) { static int it; *context = &it; return 0; }\n\
                         int cuGetErrorString(int error, const char** text) { *text = \"simulated\"; return 0; }\n"
             .to_owned();

@@ -26,6 +26,11 @@ size_t number_of(const char* variable, size_t otherwise) {
   return value && *value ? std::strtoull(value, nullptr, 10) : otherwise;
 }
 
+[[noreturn]] void fail(const char* what, const char* which) {
+  std::fprintf(stderr, "simulated CUDA runtime: %s%s\n", what, which);
+  std::abort();
+}
+
 struct Machine {
   std::mutex mutex;
   int devices = static_cast<int>(number_of("LTD_SIM_DEVICES", 1));
@@ -34,17 +39,17 @@ struct Machine {
   char* addresses = nullptr;
   size_t used[kMostDevices] = {};
   std::unordered_map<const void*, std::string> kernels;
-  std::unordered_map<const void*, size_t> blocks;
+  bool contexts[kMostDevices] = {};
   FILE* trace = nullptr;
 
   Machine() {
     void* at = mmap(nullptr, kSpan * kMostDevices, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED || devices > kMostDevices) {
-      std::fprintf(stderr, "simulated CUDA runtime: no address space for %d devices\n", devices);
-      std::abort();
-    }
+    if (at == MAP_FAILED || devices > kMostDevices || bytes > kSpan) fail("no address space for its devices", "");
     addresses = static_cast<char*>(at);
-    if (const char* path = std::getenv("LTD_SIM_TRACE")) trace = std::fopen(path, "a");
+    if (const char* path = std::getenv("LTD_SIM_TRACE")) {
+      trace = std::fopen(path, "a");
+      if (!trace) fail("cannot write ", path);
+    }
   }
   int device_of(const void* pointer) const {
     const auto* at = static_cast<const char*>(pointer);
@@ -72,7 +77,15 @@ void event(const char* kind, const char* what) {
 
 void event(const char* kind, size_t number) { event(kind, std::to_string(number).c_str()); }
 
+/// The current device is used, for which it gets a context.
+void use_device() {
+  bool& context = machine().contexts[current_device];
+  if (!context) event("context", static_cast<size_t>(current_device));
+  context = true;
+}
+
 cudaError_t launch(const void* kernel) {
+  use_device();
   Machine& m = machine();
   std::string name = "unknown";
   {
@@ -119,6 +132,10 @@ thread_local std::vector<Configuration> configurations;
 
 /// A library's function that would launch a kernel.
 EXPORT void ltd_sim_launch(const char* name) { event("launch", name); }
+/// Whether a device has a context.
+EXPORT int ltd_sim_has_context(int device) {
+  return device >= 0 && device < machine().devices && machine().contexts[device];
+}
 /// A function that nobody has written: it is named, and fails.
 EXPORT int ltd_sim_missing(const char* name) {
   std::fprintf(stderr, "simulated CUDA runtime: %s is not simulated\n", name);
@@ -134,7 +151,9 @@ EXPORT void __cudaRegisterFatBinaryEnd(void**) {}
 EXPORT void __cudaUnregisterFatBinary(void**) {}
 EXPORT void __cudaRegisterFunction(void**, const char* function, char*, const char* name, int, void*, void*, void*,
                                    void*, int*) {
-  machine().kernels.emplace(function, name);
+  Machine& m = machine();
+  std::lock_guard<std::mutex> lock(m.mutex);
+  m.kernels.emplace(function, name);
 }
 EXPORT void __cudaRegisterVar(void**, char*, char*, const char*, int, size_t, int, int) {}
 EXPORT cudaError_t __cudaGetKernel(const void** kernel, const void* function) {
@@ -181,22 +200,25 @@ EXPORT cudaError_t cudaGetDevice(int* device) {
 EXPORT cudaError_t cudaSetDevice(int device) {
   if (device < 0 || device >= machine().devices) return cudaErrorInvalidDevice;
   current_device = device;
+  // Since CUDA 12.
+  use_device();
   return cudaSuccess;
 }
 EXPORT cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) {
   *can = 0;
   return cudaSuccess;
 }
-// As an H100 has them, which differ from an A100's in nothing that LibTorch's choices for these models depend on but the
-// compute capability.
+// As an A100 and an H100 have them (NVIDIA's tuning guides): into how many parts LibTorch divides attention and sums
+// depends on the multiprocessors.
 EXPORT cudaError_t cudaGetDeviceProperties(cudaDeviceProp* device, int) {
   std::memset(device, 0, sizeof *device);
   std::strcpy(device->name, "simulated");
   device->major = machine().capability / 10, device->minor = machine().capability % 10;
   device->totalGlobalMem = machine().bytes;
-  device->multiProcessorCount = 132, device->l2CacheSize = 50 << 20;
-  device->sharedMemPerBlock = 49152, device->sharedMemPerBlockOptin = 232448;
-  device->sharedMemPerMultiprocessor = 233472;
+  const bool hopper = machine().capability >= 90;
+  device->multiProcessorCount = hopper ? 132 : 108, device->l2CacheSize = (hopper ? 50 : 40) << 20;
+  device->sharedMemPerBlock = 49152, device->sharedMemPerBlockOptin = hopper ? 232448 : 166912;
+  device->sharedMemPerMultiprocessor = hopper ? 233472 : 167936;
   device->regsPerBlock = device->regsPerMultiprocessor = 65536;
   device->warpSize = 32, device->maxThreadsPerBlock = 1024;
   device->maxThreadsPerMultiProcessor = 2048, device->maxBlocksPerMultiProcessor = 32;
@@ -234,6 +256,7 @@ EXPORT cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
 
 // Memory
 EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
+  use_device();
   Machine& m = machine();
   {
     std::lock_guard<std::mutex> lock(m.mutex);
@@ -241,7 +264,6 @@ EXPORT cudaError_t cudaMalloc(void** pointer, size_t bytes) {
     if (used + bytes > m.bytes) return cudaErrorMemoryAllocation;
     *pointer = m.addresses + kSpan * static_cast<size_t>(current_device) + used;
     used += (bytes + 511) / 512 * 512;
-    m.blocks[*pointer] = bytes;
   }
   event("malloc", bytes);
   return cudaSuccess;
@@ -259,6 +281,7 @@ EXPORT cudaError_t cudaFreeHost(void* pointer) {
   return cudaSuccess;
 }
 EXPORT cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  use_device();
   Machine& m = machine();
   std::lock_guard<std::mutex> lock(m.mutex);
   *total = m.bytes;

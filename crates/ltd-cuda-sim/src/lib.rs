@@ -52,7 +52,7 @@ impl Values {
     /// Has a program find the devices when it starts.
     pub fn rehearse(self, command: &mut Command) {
         self.0.describe(command);
-        replace_libraries(command, env!("LTD_SIM_VALUES"), "libtorch_cuda.so");
+        replace_libraries(command, env!("LTD_SIM_VALUES"), "libtorch_cuda.so".to_owned());
     }
 }
 
@@ -82,13 +82,16 @@ impl Runtime {
     pub fn rehearse(self, command: &mut Command, trace: &Path) {
         self.machine.describe(command);
         command.env("LTD_SIM_CAPABILITY", self.capability.to_string()).env("LTD_SIM_TRACE", trace);
-        replace_libraries(command, env!("LTD_SIM_RUNTIME"), "libcudart.so.13");
+        // All of them: LibTorch's own run path, where the real ones may be, goes before ours.
+        let first = ["libcudart.so.13", env!("LTD_SIM_LIBRARIES")].join(":");
+        replace_libraries(command, env!("LTD_SIM_RUNTIME"), first);
     }
 }
 
-/// Has a program look for libraries in a folder first. One of them is loaded before all: LibTorch's
-/// CPU half would bring the real one.
-fn replace_libraries(command: &mut Command, folder: &str, first: &str) {
-    command.env("LD_LIBRARY_PATH", format!("{folder}:{TORCH}"));
-    command.env("LD_PRELOAD", format!("{folder}/{first}"));
+/// Has a program look for libraries in a folder first. Some are loaded before all, by their names:
+/// LibTorch's CPU half would bring the real ones. (A path may hold a blank, which divides them.)
+fn replace_libraries(command: &mut Command, folder: &str, first: String) {
+    let own = std::env::var("LD_LIBRARY_PATH").map(|own| format!(":{own}")).unwrap_or_default();
+    command.env("LD_LIBRARY_PATH", format!("{folder}:{TORCH}{own}"));
+    command.env("LD_PRELOAD", first);
 }

@@ -22,6 +22,8 @@ pub enum Event {
     Malloc(u64),
     /// Pinned memory of the host was allocated.
     MallocHost(u64),
+    /// A device got a context, for which it needs memory.
+    Context(u64),
     /// The host waited.
     Wait(Wait),
 }
@@ -61,6 +63,7 @@ fn event(line: &str) -> Option<Event> {
         "fill" => Event::Fill(bytes()?),
         "malloc" => Event::Malloc(bytes()?),
         "malloc_host" => Event::MallocHost(bytes()?),
+        "context" => Event::Context(bytes()?),
         "wait" => Event::Wait(match what {
             "device" => Wait::Device,
             "stream" => Wait::Stream,

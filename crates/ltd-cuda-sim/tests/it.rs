@@ -26,7 +26,10 @@ fn holds(name: &str) {
 
 #[test]
 fn the_host_cannot_read_device_memory() {
-    assert_eq!(case("case_host_read").status.signal(), Some(SIGSEGV));
+    let output = case("case_host_read");
+    assert_eq!(output.status.signal(), Some(SIGSEGV));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("about to read") && !said.contains("read 1"), "{said}");
 }
 
 #[test]
@@ -34,6 +37,7 @@ fn the_host_cannot_read_device_memory() {
 #[expect(unsafe_code, reason = "what must not be done")]
 fn case_host_read() {
     let tensor = Tensor::ones([4], FLOATS);
+    println!("about to read");
     // SAFETY: None: the process ends here.
     let number = unsafe { *tensor.data_ptr().cast::<f32>() };
     println!("read {number}");
@@ -49,9 +53,9 @@ fn memory_that_was_not_written_is_not_a_number() {
 fn case_unwritten() {
     for _ in 0..2 {
         // The second time it is memory that was written and freed.
-        let tensor = Tensor::empty([100], FLOATS);
+        let mut tensor = Tensor::empty([100], FLOATS);
         assert_eq!(tensor.isnan().sum(Kind::Int64).int64_value(&[]), 100);
-        let _ = tensor.copy().fill(1.0);
+        let _ = tensor.fill_(1.0);
     }
 }
 

@@ -67,7 +67,9 @@ struct SimulatedHooks final : CUDAHooksInterface {
     sim::set_current_device(device);
     return old;
   }
-  DeviceIndex maybeExchangeDevice(DeviceIndex device) const override { return exchangeDevice(device); }
+  DeviceIndex maybeExchangeDevice(DeviceIndex device) const override {
+    return device < 0 ? device : exchangeDevice(device);
+  }
   Allocator* getCUDADeviceAllocator() const override { return &sim::device_allocator; }
   Allocator* getPinnedMemoryAllocator() const override { return c10::GetAllocator(DeviceType::CPU); }
   void deviceSynchronize(DeviceIndex) const override {}

@@ -1,5 +1,6 @@
 //! Engine settings.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -217,10 +218,15 @@ impl EngineConfig {
                 format!("takes the place of device, which is {}: leave one out", self.device),
             ));
         }
+        let field = if self.devices == Devices::default() { "device" } else { "devices" };
+        let mut named = HashSet::new();
         for name in self.device_names().unwrap_or_default() {
-            if let Err(problem) = cuda_index(name) {
-                let field = if self.devices == Devices::default() { "device" } else { "devices" };
-                problems.push((field, format!("is `{name}`, {problem}")));
+            match cuda_index(name) {
+                Err(problem) => problems.push((field, format!("is `{name}`, {problem}"))),
+                Ok(Some(index)) if !named.insert(index) => {
+                    problems.push((field, format!("names cuda:{index} twice: its memory is there once")));
+                }
+                Ok(_) => {}
             }
         }
         if self.threads == Some(0) {

@@ -166,7 +166,7 @@ pub enum Error {
         /// What is wrong and what would be right.
         problem: String,
     },
-    /// The requested device is not there.
+    /// The requested device is not there, or has no room.
     #[error("device {device}: {problem}")]
     Device {
         /// The device as asked for.

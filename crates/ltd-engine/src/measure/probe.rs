@@ -63,6 +63,9 @@ impl Engine {
         if !self.draft.embedding().is(self.target.embedding()) {
             elements += draft.vocabulary * draft.block.hidden;
         }
+        if draft.output_is_embedding() {
+            elements -= draft.vocabulary * draft.block.hidden;
+        }
         // Two norms a layer and one after them; the head normalises its other input as well.
         elements += (2 * target.layers + 1) * target.block.hidden + 4 * draft.block.hidden;
         elements as u64 * self.element_bytes()

@@ -95,9 +95,7 @@ impl DraftModel {
         } else {
             Embedding::load(&mut weights, "embed_tokens.weight", [config.vocabulary, hidden])?
         };
-        // The projection to a vocabulary of its own is no embedding, whatever the configuration
-        // says.
-        let output = if config.tied_embeddings && config.draft_vocabulary == config.vocabulary {
+        let output = if config.output_is_embedding() {
             Linear::tied(&mut weights, "lm_head", &embedding)?
         } else {
             Linear::load(&mut weights, "lm_head", [config.draft_vocabulary, hidden], false)?
@@ -158,7 +156,8 @@ impl DraftModel {
 
     /// Runs rows of `tokens` and `hidden` (`[n]`, `[n, hidden]`) at `positions`, with `past` cached
     /// rows before them; returns what the next level reads and [`DraftModel::logits`] are made of:
-    /// the layer's output `[n, hidden]`, normed if the head norms its output.
+    /// the layer's output `[n, hidden]`, normed if the head norms its output. It may lie in the
+    /// memory of `hidden`, which is not to be read any more.
     pub(crate) fn forward(
         &self,
         tokens: &Tensor,

@@ -51,15 +51,16 @@ pub(crate) fn shares(config: &EngineConfig, pair: &Pair) -> Result<Vec<Share>> {
     Ok(shares)
 }
 
-/// Fails where weights and caches alone take more than a CUDA device has free now: before an hour
-/// of loading, and not after it.
+/// Fails where weights and caches alone take more than a CUDA device has free now: before minutes
+/// of loading, and not after them. What LibTorch holds of engines that are gone does not count as
+/// free.
 fn check_room(shares: &[Share], demand: &Demand) -> Result<()> {
     for (position, Share { name, device, layers }) in shares.iter().enumerate() {
         let Device::Cuda(index) = device else { continue };
         let error = |problem| Error::Device { device: name.clone(), problem };
         let needed = demand.kept(position, shares.len(), (layers.end - layers.start) as u64);
         let free = cuda::free_memory_of(*index).map_err(error)?;
-        if needed > free {
+        if let Some(free) = free.filter(|free| needed > *free) {
             let (needed, free) = (Gib(needed), Gib(free));
             return Err(error(format!(
                 "weights and caches of its part take {needed}, of which {free} are free; lower max_length, name a \

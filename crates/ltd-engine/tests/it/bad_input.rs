@@ -403,6 +403,10 @@ fn impossible_settings_are_named() {
             "devices: is `auto`, expected cpu, cuda or cuda:N, or auto alone",
         ),
         (
+            EngineConfig { devices: listed(&["cuda:1", "cuda", "cuda:1"]), ..config.clone() },
+            "devices: names cuda:1 twice: its memory is there once",
+        ),
+        (
             EngineConfig { devices: listed(&["cpu"; 9]), ..config.clone() },
             "devices: are 9, but the target has only 8 layers",
         ),

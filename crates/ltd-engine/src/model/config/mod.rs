@@ -165,6 +165,12 @@ impl DraftConfig {
         })
     }
 
+    /// Whether its output projection is its embedding. That to a vocabulary of its own is none,
+    /// whatever the configuration says.
+    pub(crate) fn output_is_embedding(&self) -> bool {
+        self.tied_embeddings && self.draft_vocabulary == self.vocabulary
+    }
+
     /// Fails if the head's rotary frequencies are not defined for so many positions, or a row would
     /// not see them all.
     pub(crate) fn check_length(&self, folder: &Path, positions: i64) -> Result<()> {

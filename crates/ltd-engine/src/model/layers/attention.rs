@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use super::host::{self, Attending, HeadNorms, Heads, InstructionSet, Visibility};
 use super::linear::Linear;
+use super::mask::AttentionMask;
 use super::norm::RmsNorm;
 use super::rope::{RotaryTable, Rotation, RotationTensors};
 use crate::kv_cache::LayerCache;
@@ -13,48 +14,6 @@ use crate::{Error, Result};
 
 const ROWS: i64 = 0;
 const HEADS: i64 = 1;
-
-/// Which cached positions each row of a forward may see.
-#[derive(Debug, Clone)]
-pub(crate) struct AttentionMask {
-    /// Positions that all rows see.
-    everywhere: i64,
-    /// Row-major, for the positions after those: one row of flags each. Absent if all rows see all.
-    sees: Option<Vec<bool>>,
-}
-
-impl AttentionMask {
-    /// Rows that all see `everywhere` positions, and of those after them what `sees` says.
-    pub(crate) fn tree(everywhere: i64, sees: Vec<bool>) -> Self {
-        Self { everywhere, sees: Some(sees) }
-    }
-
-    /// `n` new positions in sequence, after `past` others.
-    pub(crate) fn causal(past: i64, n: i64) -> Self {
-        if n == 1 {
-            return Self { everywhere: past + 1, sees: None };
-        }
-        Self::tree(past, (0..n * n).map(|i| i % n <= i / n).collect())
-    }
-
-    /// 0 where a row may look and minus infinity where not, `[group * n, positions]`: repeated for
-    /// the `group` query heads that share a key head. Absent if all rows see all.
-    ///
-    /// Its rows are as far apart as kernels want them: LibTorch would pad others in every layer.
-    fn additive(&self, rows: i64, group: i64, like: &Tensor) -> Result<Option<Tensor>> {
-        const ALIGNED: i64 = 16;
-        let Some(flags) = self.sees.as_ref().filter(|flags| flags.contains(&false)) else { return Ok(None) };
-        let additive: Vec<f32> =
-            flags.iter().map(|&sees| if sees { 0.0 } else { f32::NEG_INFINITY }).collect();
-        let among_new = Tensor::from_slice(&additive).view([rows, -1]).f_to_kind(like.kind())?;
-        let new = among_new.size()[1];
-        let positions = self.everywhere + new;
-        let stride = (positions + ALIGNED - 1) / ALIGNED * ALIGNED;
-        let mask = Tensor::f_zeros([group, rows, stride], (like.kind(), like.device()))?;
-        mask.narrow(2, self.everywhere, new).f_copy_(&among_new.f_to_device(like.device())?)?;
-        Ok(Some(mask.view([group * rows, stride]).narrow(1, 0, positions)))
-    }
-}
 
 /// Where the rows of a forward stand and what they see, in the form that the device's kernels want:
 /// the same for all layers.
@@ -159,7 +118,8 @@ impl Attention {
 
     /// `residual + attention(x)`, with the rows of `x` normed if there is a `norm`: `[n, input] ->
     /// [n, hidden]`. Writes the rows' keys and values into the cache, after those that the plan
-    /// says are there, and attends to both. What `residual` holds afterwards is undefined.
+    /// says are there, and attends to both. The result may lie in the memory of `residual`, which
+    /// is not to be read any more.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -230,7 +190,7 @@ impl Attention {
             let values = qkv.narrow(HEADS, heads + kv_heads, kv_heads);
             qkv = Tensor::f_cat(&[queries, keys, values], HEADS)?;
         }
-        // Values are turned by nothing: beside the keys they are written with them.
+        // Finite values are turned by nothing: beside the keys they are written with them.
         let rotated = rotation.apply(&qkv.view([n, group + 2, kv_heads, head_dim]))?;
         let rotated = rotated.view([n, heads + 2 * kv_heads, head_dim]);
         cache.write(past, &rotated.narrow(HEADS, heads, 2 * kv_heads).transpose(ROWS, HEADS))?;
@@ -411,19 +371,6 @@ mod tests {
     }
 
     #[test]
-    fn no_mask_is_made_where_every_row_sees_all() {
-        let like = Tensor::zeros([1], CPU);
-        let mask = |mask: AttentionMask, rows: i64| mask.additive(rows, 2, &like).expect("a mask");
-        assert!(mask(AttentionMask::causal(7, 1), 1).is_none());
-        assert!(mask(AttentionMask::tree(7, vec![true]), 1).is_none());
-        assert!(mask(AttentionMask::tree(7, vec![true; 4]), 2).is_none());
-        let masked = mask(AttentionMask::causal(1, 2), 2).expect("a mask");
-        let unseen = f32::NEG_INFINITY;
-        let expected = Tensor::from_slice(&[0.0, 0.0, unseen, 0.0, 0.0, 0.0]).view([2, 3]).repeat([2, 1]);
-        assert_eq!(masked, expected);
-    }
-
-    #[test]
     fn one_operation_equals_its_parts() {
         let (hidden, rows, past) = (96, 21, 40);
         let config = block(6, 2, 32, true);
@@ -443,7 +390,7 @@ mod tests {
                 let norms = [(); 2].map(|()| RmsNorm::new(Tensor::ones([32], CPU).to_kind(kind), 1e-5));
                 let head_norms = Some(norms.into());
                 let attention = Attention { qkv, output, head_norms, ..bare_attention(&config, None) };
-                let result = attention.forward(&x, Some(&norm), &x, &plan, cache.layer(0));
+                let result = attention.forward(&x, Some(&norm), &x.copy(), &plan, cache.layer(0));
                 result.expect("a result").to_kind(Kind::Float)
             };
             // Weights as they are stored are multiplied by LibTorch.

@@ -119,7 +119,8 @@ impl Linear {
         self.forward_fused(x, Fused::Times(other))
     }
 
-    /// `y + other`, with `other` of `y`'s shape, which may be overwritten with it.
+    /// `y + other`, with `other` of `y`'s shape. It may lie in the memory of `other`, which is not
+    /// to be read any more.
     pub(super) fn forward_plus(&self, x: &Tensor, other: &Tensor) -> Result<Tensor> {
         match (&self.weight, &self.bias) {
             // One kernel in place of two, or of a copy.

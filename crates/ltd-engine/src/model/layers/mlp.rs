@@ -55,7 +55,8 @@ impl Mlp {
         inner && self.down.is_batch_invariant()
     }
 
-    /// `x + mlp(norm(x))`, `[n, hidden] -> [n, hidden]`. What `x` holds afterwards is undefined.
+    /// `x + mlp(norm(x))`, `[n, hidden] -> [n, hidden]`. It may lie in the memory of `x`, which is
+    /// not to be read any more.
     pub(crate) fn forward(&self, x: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
         let Self { inner, down } = self;
         if let Inner::Apart { gate, up } = inner
@@ -90,7 +91,7 @@ mod tests {
             let run = |linear: fn(Tensor) -> Linear| {
                 let [gate, up, down] = weights.each_ref().map(|weight| linear(weight.shallow_clone()));
                 let mlp = Mlp { inner: Inner::Apart { gate, up }, down };
-                mlp.forward(&x, &norm).expect("a result").to_kind(Kind::Float)
+                mlp.forward(&x.copy(), &norm).expect("a result").to_kind(Kind::Float)
             };
             // Weights as they are stored are multiplied by LibTorch.
             let difference = (run(Linear::new) - run(Linear::as_stored)).abs().max().double_value(&[]);

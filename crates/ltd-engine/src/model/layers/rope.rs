@@ -62,6 +62,10 @@ impl RotaryTable {
         devices: impl IntoIterator<Item = Device>,
         kind: Kind,
     ) -> Result<Self> {
+        let mut devices = devices.into_iter().peekable();
+        if devices.peek().is_none() {
+            return Ok(self);
+        }
         let half = self.half as i64;
         let [cos, sin] = [&self.cos, &self.sin].map(|table| Tensor::from_slice(table).view([-1, half]));
         let rows = Tensor::f_cat(&[&cos, &cos, &-&sin, &sin], COLUMNS)?;
@@ -93,6 +97,7 @@ impl RotaryTable {
         let table = self.tables.iter().find(|table| table.device() == device);
         let table = table.expect("invariant: there is a table on each device of the model");
         let still = table.size()[0] - 1;
+        assert!(positions.iter().all(|&position| position < still), "positions {positions:?} of {still}");
         let row =
             |position: i64| (0..groups).map(move |group| if group < rotated { position } else { still });
         let rows: Vec<i64> = positions.iter().copied().flat_map(row).collect();
