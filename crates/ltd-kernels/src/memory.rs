@@ -15,6 +15,8 @@ use crate::vector::{LANES, Vector};
 /// (no padding).
 pub(crate) unsafe trait Pod: Copy + Send + Sync + 'static {}
 
+// SAFETY: Every pattern of eight bits is one.
+unsafe impl Pod for u8 {}
 // SAFETY: Every pattern of 32 bits is an f32.
 unsafe impl Pod for f32 {}
 // SAFETY: A transparent wrapper of u16.
@@ -57,6 +59,19 @@ pub(crate) fn lines<U: Pod>(memory: &mut Vec<Line>, count: usize) -> &mut [[U; L
     const { assert!(size_of::<[U; LANES]>() == size_of::<Line>()) };
     grow(memory, count);
     cast_mut(&mut memory[..count])
+}
+
+/// Starts to fetch the line of the cache where some bytes begin, into the second level.
+#[inline(always)]
+pub(crate) fn fetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: A hint, which may be of any address; all processors of x86-64 have it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
 }
 
 #[inline(always)]

@@ -82,4 +82,8 @@ impl<T: Element> Work for Gated<'_, T> {
         }
         GATES.set(memory);
     }
+
+    fn reads(&self, item: usize) -> &[u8] {
+        self.gate.reads(item)
+    }
 }

@@ -13,6 +13,9 @@ pub(crate) trait Sums: Copy {
     /// What is multiplied at once, in four bytes: a number, or two of them whose products are
     /// added.
     type Unit: Pod;
+    /// The same sums of the lower half of the lanes, and 0 in the upper one, where that takes half
+    /// as long.
+    type LowerHalf: Sums<Number = Self::Number, Unit = Self::Unit>;
     /// Numbers in a unit, 1 or 2.
     const NUMBERS: usize;
     /// Sums of which the registers hold so many vectors, and that hide the latency of an addition.
@@ -104,6 +107,7 @@ pub(crate) struct Plain<I> {
 impl<I: Instructions> Sums for Plain<I> {
     type Number = f32;
     type Unit = f32;
+    type LowerHalf = Self;
     const NUMBERS: usize = 1;
     const ROWS: usize = if I::FUSED { 4 } else { 2 };
 

@@ -1,9 +1,12 @@
 //! Work shared among threads.
 
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+
+use crate::memory::fetch;
 
 /// Threads that kernels run on. A program that has a pool of threads lends it: threads of another
 /// pool would compete with those for the cores.
@@ -65,6 +68,12 @@ pub(crate) trait Work: Sync {
     /// It must be one of the items, which nobody else does, and all items of the work before this
     /// must be done.
     unsafe fn item(&self, item: usize, next: Option<usize>);
+
+    /// The memory that an item reads and that nobody writes, if it is much: who has nothing else to
+    /// do may fetch it.
+    fn reads(&self, _: usize) -> &[u8] {
+        &[]
+    }
 }
 
 /// Does each piece of work when the one before it is done, the items of each on several threads if
@@ -129,7 +138,7 @@ impl<'w> Step<'w> {
     unsafe fn take(&self, thread: usize) {
         let (mut done, threads) = (0, self.taken.len());
         for owner in (thread..threads).chain(0..thread) {
-            let [start, end] = [owner, owner + 1].map(|thread| self.items * thread / threads);
+            let Range { start, end } = self.own(owner);
             let taken = &self.taken[owner].0;
             // To look is cheaper than to take.
             while start + taken.load(Ordering::Relaxed) < end {
@@ -149,9 +158,23 @@ impl<'w> Step<'w> {
         self.done.load(Ordering::Acquire) >= self.items
     }
 
-    /// Returns when all items are done, or `false` when one of them will never be.
-    fn wait(&self, panicked: &AtomicBool) -> bool {
+    /// The numbers of a thread's own items.
+    fn own(&self, thread: usize) -> Range<usize> {
+        let [start, end] = [thread, thread + 1].map(|thread| self.items * thread / self.taken.len());
+        start..end
+    }
+
+    /// Returns when all items are done, or `false` when one of them will never be. Until then what
+    /// is to be `read` is fetched.
+    fn wait(&self, panicked: &AtomicBool, read: impl Iterator<Item = &'w [u8]>) -> bool {
         let mut looks = 0;
+        let lines = read.flat_map(|bytes| bytes.chunks(LINE)).take(MOST_FETCHED / LINE);
+        for (number, line) in lines.enumerate() {
+            if number % LOOK_EVERY == 0 && self.is_done() {
+                return true;
+            }
+            fetch(line);
+        }
         while !self.is_done() {
             if panicked.load(Ordering::Relaxed) {
                 return false;
@@ -171,6 +194,12 @@ impl<'w> Step<'w> {
 
 /// Looks at what others do before a thread gives way.
 const PATIENCE: usize = 10_000;
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+/// Bytes that a waiting thread fetches at most: half of a small second level.
+const MOST_FETCHED: usize = 1 << 18;
+/// Lines that it fetches before it looks again.
+const LOOK_EVERY: usize = 16;
 
 /// What threads do together.
 struct Region<'w> {
@@ -190,7 +219,12 @@ impl Region<'_> {
                 // SAFETY: Each step before was waited for.
                 unsafe { step.take(thread) };
                 // All threads come together at the end anyway.
-                if index + 1 < self.steps.len() && !step.wait(&self.panicked) {
+                let Some((_, left)) = self.steps[index..].split_first() else { return };
+                if left.is_empty() {
+                    return;
+                }
+                let read = left.iter().flat_map(|step| step.own(thread).map(|item| step.work.reads(item)));
+                if !step.wait(&self.panicked, read) {
                     return;
                 }
             }

@@ -73,9 +73,8 @@ impl<T: Element> Kernel for QueryRows<'_, '_, T> {
     fn run<I: Instructions>(self) {
         let Self { shared, head, vector, cached, .. } = self;
         let (width, total) = (shared.heads.width, shared.total());
-        let everywhere = shared.visibility.everywhere;
         let seeing = shared.visibility.of(vector, total);
-        let end = seeing.map_or(total, |seeing| everywhere + seeing.len());
+        let end = seeing.map_or(total, |seeing| shared.visibility.everywhere + seeing.len());
         let steps = end.div_ceil(T::Sums::<I>::NUMBERS);
 
         let mut scratch = ITEM.take();
@@ -88,18 +87,44 @@ impl<T: Element> Kernel for QueryRows<'_, '_, T> {
         self.rotated_queries::<I>(attended, queries);
         let queries = &queries[..width / T::Sums::<I>::NUMBERS];
         let [keys, values] = units.of::<I, T>(shared, head, cached);
-        product::<T::Sums<I>>(keys, [queries.len(), 1], queries, scores);
-        for (scores, lanes) in scores[everywhere..].iter_mut().zip(seeing.unwrap_or_default()) {
-            *scores = I::select(*scores, *lanes);
-        }
-        let sums = softmax::<I, T::Sums<I>>(scores, weights);
-        product::<T::Sums<I>>(values, [1, width], weights, &mut attended[..width]);
+        let sums_of_values = &mut attended[..width];
+        // A row or two have few query rows.
+        let sums = if shared.queries(vector).len() <= LANES / 2 {
+            self.attend::<I, LowerHalf<I, T>>([keys, values], queries, scores, weights, sums_of_values)
+        } else {
+            self.attend::<I, T::Sums<I>>([keys, values], queries, scores, weights, sums_of_values)
+        };
         self.store::<I>(attended, sums.map(|sum| 1.0 / sum));
         ITEM.set(scratch);
     }
 }
 
+/// Sums of the lower half of the lanes.
+type LowerHalf<I, T> = <<T as Element>::Sums<I> as Sums>::LowerHalf;
+
 impl<T: Element> QueryRows<'_, '_, T> {
+    /// Scores of the queries, their weights, and the weighted values, which are to be divided by
+    /// the sums of the weights that this returns.
+    #[inline(always)]
+    fn attend<I: Instructions, S: Sums>(
+        &self,
+        [keys, values]: [&[S::Unit]; 2],
+        queries: &[[S::Unit; LANES]],
+        scores: &mut [Vector],
+        weights: &mut [[S::Unit; LANES]],
+        attended: &mut [Vector],
+    ) -> Vector {
+        let visibility = self.shared.visibility;
+        product::<S>(keys, [queries.len(), 1], queries, scores);
+        let seeing = visibility.of(self.vector, self.shared.total()).unwrap_or_default();
+        for (scores, lanes) in scores[visibility.everywhere..].iter_mut().zip(seeing) {
+            *scores = I::select(*scores, *lanes);
+        }
+        let sums = softmax::<I, S>(scores, weights);
+        product::<S>(values, [1, attended.len()], weights, attended);
+        sums
+    }
+
     /// The rows' queries as `[width in units, lanes]`, scaled such that powers of two turn scores
     /// into weights. They are rotated one by one into `rows`, whose size they fit in, and
     /// transposed.

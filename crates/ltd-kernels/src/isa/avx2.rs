@@ -68,6 +68,7 @@ struct Singles(Registers);
 impl Sums for Singles {
     type Number = f32;
     type Unit = f32;
+    type LowerHalf = LowerSingles;
     const NUMBERS: usize = 1;
     const ROWS: usize = 4;
 
@@ -84,6 +85,44 @@ impl Sums for Singles {
     #[inline(always)]
     fn get(self) -> Vector {
         vector(self.0)
+    }
+
+    #[inline(always)]
+    fn units(first: Vector, _: Vector) -> Vector {
+        first
+    }
+
+    #[inline(always)]
+    fn unit(first: f32, _: f32) -> f32 {
+        first
+    }
+}
+
+/// Products of f32 in the lower register.
+#[derive(Clone, Copy)]
+struct LowerSingles(__m256);
+
+impl Sums for LowerSingles {
+    type Number = f32;
+    type Unit = f32;
+    type LowerHalf = LowerSingles;
+    const NUMBERS: usize = 1;
+    const ROWS: usize = 8;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self(zero()[0])
+    }
+
+    #[inline(always)]
+    fn add(self, lanes: &[f32; LANES], unit: f32) -> Self {
+        // SAFETY: The processor has FMA; eight numbers are read where there are sixteen.
+        Self(unsafe { _mm256_fmadd_ps(_mm256_loadu_ps(lanes.as_ptr()), _mm256_set1_ps(unit), self.0) })
+    }
+
+    #[inline(always)]
+    fn get(self) -> Vector {
+        vector([self.0, zero()[1]])
     }
 
     #[inline(always)]

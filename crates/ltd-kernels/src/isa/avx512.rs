@@ -184,6 +184,7 @@ struct Singles(__m512);
 impl Sums for Singles {
     type Number = f32;
     type Unit = f32;
+    type LowerHalf = Self;
     const NUMBERS: usize = 1;
     const ROWS: usize = 8;
 
@@ -224,6 +225,7 @@ struct Pairs(__m512);
 impl Sums for Pairs {
     type Number = bf16;
     type Unit = [bf16; 2];
+    type LowerHalf = Self;
     const NUMBERS: usize = 2;
     const ROWS: usize = 8;
 

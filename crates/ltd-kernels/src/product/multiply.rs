@@ -72,6 +72,10 @@ impl<T: Element> Work for Product<'_, T> {
         // SAFETY: What this asks for is what `multiply` does.
         unsafe { self.multiply(item, self.panel(next)) };
     }
+
+    fn reads(&self, item: usize) -> &[u8] {
+        cast(self.panel(Some(item)))
+    }
 }
 
 /// What is done with sums.
