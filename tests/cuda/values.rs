@@ -239,10 +239,34 @@ fn a_device_that_is_not_there_is_named() {
 fn a_device_without_room_for_the_weights_is_named() {
     let machine = Machine { devices: 2, memory: 400 << 20 };
     let message = refusal(machine, "cuda:1", DEFAULT);
-    let expected = "cuda:1: weights and caches of its part take 0.63 GiB, of which 0.39 GiB are free";
+    let expected =
+        "cuda:1: weights and caches of its part take 0.63 GiB, but 0.39 GiB of its 0.39 GiB are free; lower";
     assert!(message.contains(expected), "{message}");
     let message = refusal(machine, "cuda:0,cuda:1", DEFAULT);
     assert!(message.contains("cuda:1: weights and caches of its part take 0.49 GiB"), "{message}");
+}
+
+#[test]
+fn memory_that_another_program_holds_is_not_free() {
+    let arguments = decoding(DEFAULT, "f32", "cuda", &["--mode", "ar"]);
+    let held = |arguments: &[&str]| {
+        let mut command = rehearsal(devices(1), "ltd-decode", arguments);
+        refusal_of(command.env("LTD_SIM_HELD", ((80_u64 << 30) - (400 << 20)).to_string()))
+    };
+    let message = held(&arguments);
+    let expected = "but 0.39 GiB of its 80.00 GiB are free; end the programs that hold the rest, or lower";
+    assert!(message.contains(expected), "{message}");
+    let message = held(&decoding(DEFAULT, "f32", "auto", &["--mode", "ar"]));
+    assert!(message.contains("of which 0.39 GiB are free"), "{message}");
+}
+
+#[test]
+fn a_libtorch_of_another_version_is_named() {
+    let mut command = program("ltd-decode", &decoding(DEFAULT, "f32", "cuda", &["--mode", "ar"]));
+    ltd_cuda_sim::rehearse_another_version(&mut command);
+    let message = refusal_of(&mut command);
+    let expected = "device cuda: LibTorch is 2.10.0, and its functions are known for 2.11 only";
+    assert!(message.contains(expected), "{message}");
 }
 
 /// Room for the weights, but not for what a forward needs besides.

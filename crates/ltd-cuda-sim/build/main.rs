@@ -96,6 +96,7 @@ fn build_values(torch: &Torch, out: &Path) -> Result<()> {
     for headers in [&torch.include, &torch.include.join("torch/csrc/api/include")] {
         compiler.arg("-isystem").arg(headers);
     }
+    run(shared_library(&out.join("libltd_sim_version.so")).args(PLAIN_C).arg("values/another_version.c"))?;
     compiler.arg("values/libtorch_cuda.cpp").arg("-L").arg(&torch.lib).args(["-ltorch_cpu", "-lc10"]);
     run(compiler.arg(format!("-Wl,-rpath,{}", torch.lib.display())))
 }

@@ -7,6 +7,7 @@
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -46,6 +47,7 @@ struct Machine {
     void* at = mmap(nullptr, kSpan * kMostDevices, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (at == MAP_FAILED || devices > kMostDevices || bytes > kSpan) fail("no address space for its devices", "");
     addresses = static_cast<char*>(at);
+    for (size_t& of_device : used) of_device = std::min(bytes, number_of("LTD_SIM_HELD", 0));
     if (const char* path = std::getenv("LTD_SIM_TRACE")) {
       trace = std::fopen(path, "a");
       if (!trace) fail("cannot write ", path);

@@ -56,6 +56,11 @@ impl Values {
     }
 }
 
+/// Has a program find a LibTorch that says that it is of version 2.10.0.
+pub fn rehearse_another_version(command: &mut Command) {
+    replace_libraries(command, env!("LTD_SIM_VALUES"), "libltd_sim_version.so".to_owned());
+}
+
 /// LibTorch's own CUDA half, on a runtime that computes nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Runtime {

@@ -1,11 +1,11 @@
 // What LibTorch asks of a device: which there are, which is the current one, and to wait for it. Everything is done when
-// it is asked for, so there is one stream and nothing to wait for.
+// it is asked for, so there is one stream, and nothing to wait for but copies to the host.
 #pragma once
 
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
-#include "memory.hpp"
+#include "operations.hpp"
 
 namespace sim {
 
@@ -39,9 +39,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   bool queryEvent(void*) const override { return true; }
   void destroyEvent(void*, DeviceIndex) const noexcept override {}
   bool queryStream(const c10::Stream&) const override { return true; }
-  void synchronizeStream(const c10::Stream&) const override {}
-  void synchronizeEvent(void*) const override {}
-  void synchronizeDevice(DeviceIndex) const override {}
+  void synchronizeStream(const c10::Stream&) const override { Unfinished::get().finish(); }
+  void synchronizeEvent(void*) const override { Unfinished::get().finish(); }
+  void synchronizeDevice(DeviceIndex) const override { Unfinished::get().finish(); }
   void recordDataPtrOnStream(const c10::DataPtr&, const c10::Stream&) const override {}
 };
 
@@ -72,7 +72,7 @@ struct SimulatedHooks final : CUDAHooksInterface {
   }
   Allocator* getCUDADeviceAllocator() const override { return &sim::device_allocator; }
   Allocator* getPinnedMemoryAllocator() const override { return c10::GetAllocator(DeviceType::CPU); }
-  void deviceSynchronize(DeviceIndex) const override {}
+  void deviceSynchronize(DeviceIndex) const override { sim::Unfinished::get().finish(); }
 };
 
 }  // namespace at

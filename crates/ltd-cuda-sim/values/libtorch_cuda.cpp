@@ -41,6 +41,7 @@ TORCH_LIBRARY_IMPL(aten, CUDA, library) {
   library.impl("unfold", &at::native::unfold);
   library.impl("copy_", &sim::copy);
   library.impl("_local_scalar_dense", &sim::item);
+  library.impl("mm.dtype", &sim::product_as);
   library.impl("resize_", &sim::resize);
   library.impl("set_.source_Storage_storage_offset", &sim::set_storage);
   library.impl("_scaled_dot_product_flash_attention", &sim::flash_attention);

@@ -37,6 +37,12 @@ inline size_t device_bytes() {
   return bytes;
 }
 
+/// Bytes of each device that another program holds (`LTD_SIM_HELD`).
+inline size_t held_bytes() {
+  static const size_t bytes = std::min(device_bytes(), number_of("LTD_SIM_HELD", 0));
+  return bytes;
+}
+
 inline thread_local DeviceIndex current_device = 0;
 
 class Memory {
@@ -51,7 +57,7 @@ class Memory {
   void* take(DeviceIndex device, size_t bytes) {
     const size_t size = rounded(bytes);
     std::lock_guard<std::mutex> lock(mutex_);
-    size_t& used = used_[device];
+    size_t& used = used_on(device);
     // In LibTorch's words, which programs read.
     TORCH_CHECK_WITH(OutOfMemoryError, used + size <= device_bytes(), "CUDA out of memory. Tried to allocate ",
                      mebibytes(bytes), " MiB. GPU ", static_cast<int>(device), " has a total capacity of ",
@@ -77,7 +83,7 @@ class Memory {
     auto* block = static_cast<char*>(pointer);
     const auto [size, device] = blocks_.at(block);
     blocks_.erase(block);
-    used_[device] -= size;
+    used_on(device) -= size;
     // What was freed must not be read either, and large blocks give their pages back.
     if (size < kLarge) {
       std::memset(content(block), 0xff, size);
@@ -97,7 +103,7 @@ class Memory {
 
   size_t free_bytes(DeviceIndex device) {
     std::lock_guard<std::mutex> lock(mutex_);
-    return device_bytes() - std::min(used_[device], device_bytes());
+    return device_bytes() - used_on(device);
   }
 
  private:
@@ -112,6 +118,8 @@ class Memory {
   };
 
   Memory() : addresses_(reserve(PROT_NONE)), contents_(reserve(PROT_READ | PROT_WRITE)) {}
+
+  size_t& used_on(DeviceIndex device) { return used_.try_emplace(device, held_bytes()).first->second; }
 
   static double mebibytes(size_t bytes) { return std::round(static_cast<double>(bytes) / 10485.76) / 100; }
 

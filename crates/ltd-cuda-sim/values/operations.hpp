@@ -6,8 +6,11 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
+#include <cstring>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "memory.hpp"
@@ -101,6 +104,26 @@ inline c10::IValue to_host(const c10::IValue& value, Places& places) {
   return value;
 }
 
+inline const at::Tensor& resize(const at::Tensor& self, at::IntArrayRef sizes, std::optional<at::MemoryFormat>) {
+  c10::TensorImpl* impl = self.unsafeGetTensorImpl();
+  impl->set_sizes_contiguous(sizes);
+  const size_t bytes = static_cast<size_t>(self.storage_offset() + self.numel()) * self.element_size();
+  c10::StorageImpl* storage = impl->unsafe_storage().unsafeGetStorageImpl();
+  if (bytes > storage->nbytes()) {
+    c10::DeviceGuard guard(self.device());
+    c10::DataPtr grown = device_allocator.allocate(bytes);
+    if (storage->nbytes()) device_allocator.copy_data(grown.get(), storage->data(), storage->nbytes());
+    storage->set_data_ptr_noswap(std::move(grown));
+    storage->set_nbytes(bytes);
+  }
+  return self;
+}
+
+/// An output that gets its size from the operation, which makes memory of the host's for it.
+inline bool is_yet_to_be(const at::Tensor& output) {
+  return output.defined() && output.is_cuda() && output.numel() == 0;
+}
+
 /// A result as the operation on the device gives it: what was written in place is the argument itself.
 inline c10::IValue to_device(const c10::IValue& value, const c10::FunctionSchema& schema, size_t number,
                              const std::vector<c10::IValue>& arguments, DeviceIndex device) {
@@ -109,8 +132,13 @@ inline c10::IValue to_device(const c10::IValue& value, const c10::FunctionSchema
     for (size_t i = 0; i < arguments.size(); ++i) {
       const c10::AliasInfo* of = schema.arguments()[i].alias_info();
       if (!of || !of->isWrite() || !(*of == *alias)) continue;
-      TORCH_CHECK(value.toTensor().sizes() == arguments[i].toTensor().sizes(), schema.name(), " resizes its output");
-      return arguments[i];
+      at::Tensor output = arguments[i].toTensor();
+      if (is_yet_to_be(output)) {
+        sim::resize(output, value.toTensor().sizes(), std::nullopt);
+        content(output).copy_(value.toTensor());
+      }
+      TORCH_CHECK(value.toTensor().sizes() == output.sizes(), schema.name(), " resizes its output");
+      return output;
     }
   }
   if (value.isTensor()) {
@@ -131,7 +159,13 @@ inline void on_contents(const c10::OperatorHandle& operation, torch::jit::Stack*
   const size_t first = stack->size() - schema.arguments().size();
   const std::vector<c10::IValue> arguments(stack->begin() + static_cast<std::ptrdiff_t>(first), stack->end());
   Places places(schema.name());
-  for (size_t i = 0; i < arguments.size(); ++i) (*stack)[first + i] = to_host(arguments[i], places);
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    c10::IValue& argument = (*stack)[first + i];
+    argument = to_host(arguments[i], places);
+    const c10::AliasInfo* alias = schema.arguments()[i].alias_info();
+    if (alias && alias->isWrite() && arguments[i].isTensor() && is_yet_to_be(arguments[i].toTensor()))
+      argument = at::empty({0}, argument.toTensor().options());
+  }
   // The CPU has no softmax from two bytes to four: it is given four.
   if ((schema.name() == "aten::_softmax" || schema.name() == "aten::_log_softmax") && (*stack)[first + 2].toBool()) {
     (*stack)[first] = (*stack)[first].toTensor().to(at::kFloat);
@@ -170,28 +204,58 @@ inline at::Tensor empty_strided(at::IntArrayRef sizes, at::IntArrayRef strides, 
   return empty_on(index_of(device), sizes, strides, type_of(type));
 }
 
+/// Copies to the host that nobody has waited for. The host finds 0xff in their place, which is NaN and -1.
+class Unfinished {
+ public:
+  static Unfinished& get() {
+    // As memory: it is never freed.
+    static Unfinished* the = new Unfinished;
+    return *the;
+  }
+
+  void add(const at::Tensor& to, at::Tensor what) {
+    std::memset(to.data_ptr(), 0xff, to.nbytes());
+    std::lock_guard<std::mutex> lock(mutex_);
+    copies_.emplace_back(to, std::move(what));
+  }
+
+  void finish() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    at::AutoDispatchBelowADInplaceOrView guard;
+    for (auto& [to, what] : copies_) to.copy_(what);
+    copies_.clear();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::pair<at::Tensor, at::Tensor>> copies_;
+};
+
 /// Between devices, and to and from the host.
-inline at::Tensor& copy(at::Tensor& self, const at::Tensor& source, bool) {
+inline at::Tensor& copy(at::Tensor& self, const at::Tensor& source, bool non_blocking) {
   at::AutoDispatchBelowADInplaceOrView guard;
+  if (non_blocking && self.is_cpu() && source.is_cuda() && self.is_contiguous()) {
+    Unfinished::get().add(self, content(source).clone());
+    return self;
+  }
+  if (self.is_cpu()) Unfinished::get().finish();
   content(self).copy_(content(source));
   return self;
 }
 
-inline at::Scalar item(const at::Tensor& self) { return content(self).item(); }
+/// A product whose result is of another type than what is multiplied, which the CPU has not.
+inline at::Tensor product_as(const at::Tensor& self, const at::Tensor& other, at::ScalarType type) {
+  Places places("mm.dtype");
+  places.look(self), places.look(other);
+  TORCH_CHECK(type == at::kFloat && self.element_size() == 2 && other.scalar_type() == self.scalar_type(),
+              "mm.dtype is of two bytes to four");
+  at::AutoDispatchBelowADInplaceOrView guard;
+  return on_device(at::mm(content(self).to(type), content(other).to(type)), places.device());
+}
 
-inline const at::Tensor& resize(const at::Tensor& self, at::IntArrayRef sizes, std::optional<at::MemoryFormat>) {
-  c10::TensorImpl* impl = self.unsafeGetTensorImpl();
-  impl->set_sizes_contiguous(sizes);
-  const size_t bytes = static_cast<size_t>(self.storage_offset() + self.numel()) * self.element_size();
-  c10::StorageImpl* storage = impl->unsafe_storage().unsafeGetStorageImpl();
-  if (bytes > storage->nbytes()) {
-    c10::DeviceGuard guard(self.device());
-    c10::DataPtr grown = device_allocator.allocate(bytes);
-    if (storage->nbytes()) device_allocator.copy_data(grown.get(), storage->data(), storage->nbytes());
-    storage->set_data_ptr_noswap(std::move(grown));
-    storage->set_nbytes(bytes);
-  }
-  return self;
+inline at::Scalar item(const at::Tensor& self) {
+  Unfinished::get().finish();
+  return content(self).item();
 }
 
 inline at::Tensor& set_storage(at::Tensor& self, at::Storage source, int64_t offset, at::IntArrayRef sizes,

@@ -12,7 +12,7 @@ use tch::Tensor;
 use crate::cycle::VerifiedTree;
 use crate::prefill::joined;
 use crate::session::Session;
-use crate::timing::timed;
+use crate::timing::{Clock, timed};
 use crate::{CycleOutcome, CycleTiming, Engine, Error, Result, VerificationTree};
 
 const ROWS: i64 = 0;
@@ -65,14 +65,14 @@ impl Engine {
         let mut timing = CycleTiming { draft: start.elapsed(), ..CycleTiming::default() };
         let verification = VerificationTree::chain(session.root, &tokens);
         if session.unread() + verification.rows() > MOST_UNREAD {
-            let (read, elapsed) = timed(self.device(), || self.catch_up(session));
+            let (read, elapsed) = timed(&self.devices, || self.catch_up(session));
             timing.draft += elapsed;
             read?;
         }
-        let (verified, elapsed) =
-            timed(self.device(), || self.verify_rows(session, &verification, &mut timing.forwards));
-        timing.verify = elapsed;
-        let (accepted_rows, next_token) = verified?;
+        let clock = Clock::start(&self.devices);
+        let (accepted_rows, next_token) =
+            self.verify_rows(session, &verification, &mut timing.forwards, &clock)?;
+        timing.verify = clock.elapsed();
         let accepted_ids = session.append(&verification, &accepted_rows, next_token);
         let outcome = CycleOutcome {
             source: DraftSource::Copy { chain },
@@ -94,6 +94,7 @@ impl Engine {
     /// Has the draft read all but the last position, from which the next tree will grow. If it
     /// fails, the sequence is as before.
     fn catch_up(&self, session: &mut Session) -> Result<()> {
+        session.settle()?;
         let parts = session.features.as_ref().ok_or(Error::NoFeatures)?;
         let features = joined(parts.iter().map(Tensor::shallow_clone).collect())?;
         let (before, read) = (session.draft_cache.len(), features.size()[0] - 1);
@@ -167,7 +168,7 @@ mod tests {
             }
             assert!(most > MOST_UNREAD / 2, "{pair}: {most} rows at most");
             engine.run_cycle(&mut session, &mut Static { depth: 3, size: 12 }).expect("a cycle");
-            let plain = engine.prefill(session.tokens(), None).expect("prefill");
+            let mut plain = engine.prefill(session.tokens(), None).expect("prefill");
             let read = session.draft_cache.len();
             let expected = plain.draft_cache.certain().narrow(3, 0, read);
             let difference = (session.draft_cache.certain() - expected).abs().max().double_value(&[]);

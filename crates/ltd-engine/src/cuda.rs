@@ -7,8 +7,11 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use tch::Cuda;
 
+use crate::libtorch::check_version;
+
 /// Makes LibTorch's CUDA half available, and tells how many devices there are: at least one.
 pub(crate) fn device_count() -> Result<usize, String> {
+    check_version()?;
     load_library().map_err(|problem| format!("libtorch_cuda.so cannot be loaded: {problem}"))?;
     switch_cudnn_attention_off()
         .map_err(|problem| format!("cuDNN's attention cannot be switched off: {problem}"))?;
@@ -55,17 +58,17 @@ pub(crate) fn free_memory() -> Result<Vec<u64>, String> {
     let count = device_count()?;
     let runtime = Runtime::find().map_err(|problem| format!("no CUDA runtime: {problem}"))?;
     let of = |device| {
-        let free = runtime.free_memory(device);
-        free.map_err(|problem| format!("free memory of cuda:{device}: {problem}"))
+        let memory = runtime.memory(device);
+        memory.map(|[free, _]| free).map_err(|problem| format!("free memory of cuda:{device}: {problem}"))
     };
     (0..count).map(of).collect()
 }
 
-/// Free bytes of one CUDA device that is there, on which this takes a context; none where the
-/// runtime cannot be asked.
-pub(crate) fn free_memory_of(device: usize) -> Result<Option<u64>, String> {
+/// Free and all bytes of one CUDA device that is there, on which this takes a context; none where
+/// the runtime cannot be asked.
+pub(crate) fn memory_of(device: usize) -> Result<Option<[u64; 2]>, String> {
     let Ok(runtime) = Runtime::find() else { return Ok(None) };
-    runtime.free_memory(device).map(Some).map_err(|problem| format!("its free memory is unknown: {problem}"))
+    runtime.memory(device).map(Some).map_err(|problem| format!("its free memory is unknown: {problem}"))
 }
 
 /// The functions of the CUDA runtime that LibTorch itself uses.
@@ -73,7 +76,7 @@ struct Runtime {
     count_devices: unsafe extern "C" fn(*mut c_int) -> c_int,
     set_device: unsafe extern "C" fn(c_int) -> c_int,
     /// Free and total bytes of the current device.
-    memory: unsafe extern "C" fn(*mut usize, *mut usize) -> c_int,
+    memory_info: unsafe extern "C" fn(*mut usize, *mut usize) -> c_int,
     error_string: unsafe extern "C" fn(c_int) -> *const c_char,
 }
 
@@ -87,7 +90,7 @@ impl Runtime {
             Ok(Self {
                 count_devices: *program.get(b"cudaGetDeviceCount\0")?,
                 set_device: *program.get(b"cudaSetDevice\0")?,
-                memory: *program.get(b"cudaMemGetInfo\0")?,
+                memory_info: *program.get(b"cudaMemGetInfo\0")?,
                 error_string: *program.get(b"cudaGetErrorString\0")?,
             })
         }
@@ -108,17 +111,17 @@ impl Runtime {
         (code != 0).then(|| self.problem(code))
     }
 
-    /// Free bytes of a device. A thread of its own asks: the current device is one of a thread, and
-    /// to set it back would take a context on that one, too.
-    fn free_memory(&self, device: usize) -> Result<u64, String> {
+    /// Free and all bytes of a device. A thread of its own asks: the current device is one of a
+    /// thread, and to set it back would take a context on that one, too.
+    fn memory(&self, device: usize) -> Result<[u64; 2], String> {
         let check = |code: c_int| if code == 0 { Ok(()) } else { Err(self.problem(code)) };
         let ask = || {
             let (mut free, mut total) = (0, 0);
             // SAFETY: It takes any number, and refuses one that is no device.
             check(unsafe { (self.set_device)(device as c_int) })?;
             // SAFETY: It writes two numbers, where there are two.
-            check(unsafe { (self.memory)(&raw mut free, &raw mut total) })?;
-            Ok(free as u64)
+            check(unsafe { (self.memory_info)(&raw mut free, &raw mut total) })?;
+            Ok([free as u64, total as u64])
         };
         std::thread::scope(|scope| scope.spawn(ask).join().expect("invariant: asking does not panic"))
     }
@@ -169,7 +172,7 @@ mod tests {
             println!("not covered: this LibTorch has no CUDA runtime");
             return;
         };
-        let problem = runtime.free_memory(4096).expect_err("no machine has so many devices");
+        let problem = runtime.memory(4096).expect_err("no machine has so many devices");
         assert!(!problem.is_empty() && problem != "no error", "{problem}");
     }
 }

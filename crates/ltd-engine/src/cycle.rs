@@ -8,10 +8,10 @@ use tch::{Device, Tensor};
 
 use crate::blame::Read;
 use crate::identity::Identity;
-use crate::model::{AttentionMask, LogitRows};
+use crate::model::{AttentionMask, LogitRows, Rows, best_log_probs};
 use crate::prefill::joined;
 use crate::session::Session;
-use crate::timing::timed;
+use crate::timing::Clock;
 use crate::{
     Controller, Cycle, CycleOutcome, CycleTiming, DraftTree, Engine, Error, Result, VerificationTree,
 };
@@ -91,24 +91,28 @@ impl Engine {
         if session.is_full() {
             return Err(Error::CacheFull { capacity: self.capacity() });
         }
-        let features = session.features.take().ok_or(Error::NoFeatures)?;
+        if session.features.is_none() {
+            return Err(Error::NoFeatures);
+        }
         let mut forwards = Duration::ZERO;
-        let (expansion, draft) = timed(self.device, || {
-            let features = joined(features)?;
-            let from = session.draft_cache.len() as usize + 1;
-            let following: Vec<u32> = session.tokens[from..].iter().copied().chain([session.root]).collect();
-            let (hidden, logits) = self.forward(&mut forwards, || {
-                let hidden = self.draft_stable_rows(&following, &features, &mut session.draft_cache)?;
-                let last = hidden.narrow(ROWS, following.len() as i64 - 1, 1);
-                let logits = self.draft.logits(&last)?;
-                Ok::<_, Error>((last, logits))
-            })?;
-            let level = self.draft.continuations(&logits, self.beam_width())?;
-            let read = Read { tokens: &following, features: Some((from - 1, &features)) };
-            self.check_scores(&level.log_probs, 0, |_| session.context_length(), &read)?;
-            Ok::<_, Error>((DraftTree::within(&level.log_probs, level.tokens, size_limit), hidden))
-        });
-        let (tree, hidden) = expansion?;
+        let clock = Clock::start(&self.devices);
+        session.settle()?;
+        let features = joined(session.features.take().unwrap_or_default())?;
+        let from = session.draft_cache.len() as usize + 1;
+        let following: Vec<u32> = session.tokens[from..].iter().copied().chain([session.root]).collect();
+        let (hidden, logits) = self.forward(&mut forwards, || {
+            let hidden = self.draft_stable_rows(&following, &features, &mut session.draft_cache)?;
+            let last = hidden.narrow(ROWS, following.len() as i64 - 1, 1);
+            let logits = self.draft.logits(&last)?;
+            Ok::<_, Error>((last, logits))
+        })?;
+        let best = best_log_probs(&logits, self.beam_width())?;
+        let waited = clock.wait();
+        let level = self.draft.continuations(best, &waited)?;
+        let read = Read { tokens: &following, features: Some((from - 1, &features)) };
+        self.check_scores(&level.log_probs, 0, |_| session.context_length(), &read)?;
+        let tree = DraftTree::within(&level.log_probs, level.tokens, size_limit);
+        let draft = clock.elapsed();
         let identity = Identity::new();
         session.cycle = Some(identity);
         Ok(CycleState {
@@ -133,43 +137,42 @@ impl Engine {
             cycle.level_rows.push(0);
             return Ok(());
         }
-        let (expansion, elapsed) = timed(self.device, || self.expand_frontier(session, cycle));
-        cycle.timing.draft += elapsed;
-        expansion
+        let clock = Clock::start(&self.devices);
+        self.expand_frontier(session, cycle, &clock)?;
+        cycle.timing.draft += clock.elapsed();
+        Ok(())
     }
 
-    fn expand_frontier(&self, session: &Session, cycle: &mut CycleState) -> Result<()> {
+    fn expand_frontier(&self, session: &Session, cycle: &mut CycleState, clock: &Clock) -> Result<()> {
         let (width, depth) = (cycle.tree().beam_width(), cycle.draft_depth());
         let tokens: Vec<u32> = cycle.growing.frontier_tokens().collect();
-        let rows = tokens.len();
+        let count = tokens.len();
         let first_row: usize = cycle.level_rows.iter().sum();
         let parents: Vec<i64> = cycle.growing.parents().iter().map(|&row| row as i64).collect();
-        let hidden = cycle.hidden.f_index_select(ROWS, &self.index_tensor(&parents)?)?;
 
         // Each node sees the stable cache, its ancestors and itself.
-        let tree_rows = first_row + rows;
-        let mut sees = vec![false; rows * tree_rows];
+        let tree_rows = first_row + count;
+        let mut sees = vec![false; count * tree_rows];
         for (row, sees) in sees.chunks_exact_mut(tree_rows).enumerate() {
             cycle.growing.seen_by(row, first_row).for_each(|seen| sees[seen] = true);
         }
         let stable = session.draft_cache.len();
         let mask = &AttentionMask::tree(stable, sees);
-        let positions = vec![(cycle.context_length + depth) as i64; rows];
-        let past = stable + first_row as i64;
-        let rows_read = self.token_tensor(&tokens)?;
+        let positions = &vec![(cycle.context_length + depth) as i64; count];
+        let rows = Rows { tokens: &tokens, positions, past: stable + first_row as i64, mask };
         let (hidden, logits) = self.forward(&mut cycle.timing.forwards, || {
-            let hidden =
-                self.draft.forward(&rows_read, &hidden, &positions, mask, &session.draft_cache, past)?;
+            let hidden = self.draft.forward(&rows, &cycle.hidden, Some(&parents), &session.draft_cache)?;
             let logits = self.draft.logits(&hidden)?;
             Ok::<_, Error>((hidden, logits))
         })?;
-        let level = self.draft.continuations(&logits, width)?;
+        let best = best_log_probs(&logits, width)?;
+        let level = self.draft.continuations(best, &clock.wait())?;
         let read = Read { tokens: &tokens, features: None };
         self.check_scores(&level.log_probs, depth + 1, |_| cycle.context_length, &read)?;
 
         cycle.growing.push_level(first_row, &level.log_probs, &level.tokens);
         cycle.hidden = hidden;
-        cycle.level_rows.push(rows);
+        cycle.level_rows.push(count);
         Ok(())
     }
 
@@ -216,27 +219,24 @@ impl Engine {
         let tree = growing.into_tree();
         let mut forwards = Duration::ZERO;
         let (mut source, mut match_length) = (DraftSource::Tree, 0);
-        let (verified, elapsed) = timed(self.device, || {
-            let size = size.min(room);
-            let verification = match merged {
-                None => tree.select(session.root, size),
-                Some((chain, calibration)) => {
-                    let recall = session.recall();
-                    (source, match_length) = (DraftSource::Merged { chain }, recall.match_length());
-                    let tokens = recall.chain(chain.min(room));
-                    if tokens.is_empty() {
-                        tree.select(session.root, size)
-                    } else {
-                        tree.merge(session.root, size, &Chain { tokens: &tokens, match_length, calibration })
-                    }
+        let clock = Clock::start(&self.devices);
+        let most = size.min(room);
+        let verification = match merged {
+            None => tree.select(session.root, most),
+            Some((chain, calibration)) => {
+                let recall = session.recall();
+                (source, match_length) = (DraftSource::Merged { chain }, recall.match_length());
+                let tokens = recall.chain(chain.min(room));
+                if tokens.is_empty() {
+                    tree.select(session.root, most)
+                } else {
+                    tree.merge(session.root, most, &Chain { tokens: &tokens, match_length, calibration })
                 }
-            };
-            let (accepted_rows, next_token) = self.verify_rows(session, &verification, &mut forwards)?;
-            Ok::<_, Error>((verification, accepted_rows, next_token))
-        });
-        timing.verify = elapsed;
+            }
+        };
+        let (accepted_rows, next_token) = self.verify_rows(session, &verification, &mut forwards, &clock)?;
+        timing.verify = clock.elapsed();
         timing.forwards += forwards;
-        let (verification, accepted_rows, next_token) = verified?;
         let accepted_ids = session.append(&verification, &accepted_rows, next_token);
         let [drafted, copied] = verification.sources(&accepted_rows);
         let outcome = CycleOutcome {
@@ -257,22 +257,33 @@ impl Engine {
         Ok((outcome, VerifiedTree { tree: Some(tree), verification, accepted_rows }))
     }
 
-    /// One target forward over the tree, acceptance, commit of caches and features.
+    /// One target forward over the tree, and acceptance: the rows of the accepted path and the
+    /// token after it. What was accepted is put in its place when the next phase begins.
     pub(crate) fn verify_rows(
         &self,
         session: &mut Session,
         verification: &VerificationTree,
         forwards: &mut Duration,
+        clock: &Clock,
     ) -> Result<(Vec<usize>, u32)> {
+        session.settle()?;
         let context = session.target_cache.len();
         let positions: Vec<i64> = verification.depths.iter().map(|&depth| context + depth as i64).collect();
         let mask = &AttentionMask::tree(context, verification.mask());
-        let tokens = self.token_tensor(&verification.tokens)?;
-        let output = self.forward(forwards, || {
-            self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All)
-        })?;
+        let rows = Rows { tokens: &verification.tokens, positions: &positions, past: context, mask };
         let next_position = |row: usize| session.context_length() + verification.depths[row] + 1;
-        let (accepted, next_token) = if self.device == Device::Cpu {
+        let on_host = self.device == Device::Cpu;
+        let (next_positions, randoms) = if on_host {
+            (Vec::new(), Vec::new())
+        } else {
+            let positions: Vec<usize> = (0..verification.rows()).map(next_position).collect();
+            let randoms = session.sampler.randoms(&positions);
+            (positions, randoms)
+        };
+        let output = self.forward(forwards, || {
+            self.target.forward(&rows, &randoms, &session.target_cache, LogitRows::All)
+        })?;
+        let (accepted, next_token) = if on_host {
             // Only the rows of the path are looked at: the argmax of all would take as long as half
             // a layer.
             verification.accept(|row| {
@@ -281,15 +292,11 @@ impl Engine {
             })?
         } else {
             // One transfer for all rows.
-            let positions: Vec<usize> = (0..verification.rows()).map(next_position).collect();
-            let choices = session.sampler.tokens(&output.logits, &positions)?;
+            let choices = session.sampler.choose(&output.logits, &output.randoms)?;
+            let choices = choices.read(&clock.wait(), &next_positions)?;
             verification.accept(|row| Ok::<_, Error>(choices[row]))?
         };
-        let kept: Vec<i64> = accepted.iter().map(|&row| row as i64).collect();
-        let features = output.features.f_index_select(ROWS, &self.index_tensor(&kept)?)?;
-        session.target_cache.commit(&kept)?;
-        session.kept.iter_mut().for_each(|kept| kept.push(features.shallow_clone()));
-        session.features.get_or_insert_default().push(features);
+        session.accept(accepted.clone(), output.features);
         Ok((accepted, next_token))
     }
 
@@ -427,7 +434,7 @@ mod tests {
                     }
                     .expect("a cycle");
                 }
-                let plain = engine.prefill(session.tokens(), None).expect("prefill");
+                let mut plain = engine.prefill(session.tokens(), None).expect("prefill");
                 prop_assert_eq!(plain.root(), session.root(), "{}", pair);
                 let (found, expected) = (session.target_cache.certain(), plain.target_cache.certain());
                 prop_assert_eq!(found.size(), expected.size(), "{}", pair);

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 use crate::Result;
 use crate::device::Dtype;
-use crate::model::{AttentionMask, LogitRows, TargetModel};
+use crate::engine::positions;
+use crate::model::{AttentionMask, LogitRows, Rows, TargetModel};
 use crate::timing::timed;
 
 /// A number type and why it was chosen.
@@ -123,27 +124,27 @@ pub(crate) fn candidates(stored: Kind, on_cpu: bool) -> Vec<Dtype> {
 /// nothing is measured.
 pub(crate) fn choose_dtype(
     candidates: &[Dtype],
-    device: Device,
+    devices: &[Device],
     load: impl Fn(Dtype) -> Result<TargetModel>,
 ) -> Result<(TargetModel, DtypeChoice)> {
     if let [only] = candidates {
         return Ok((load(*only)?, DtypeChoice::fixed(*only)));
     }
     let mut models: Vec<TargetModel> = candidates.iter().map(|&dtype| load(dtype)).collect::<Result<_>>()?;
-    let choice = DtypeChoice::of_rounds(candidates, &time_rounds(&models, device)?);
+    let choice = DtypeChoice::of_rounds(candidates, &time_rounds(&models, devices)?);
     let chosen = candidates.iter().position(|&dtype| dtype == choice.chosen);
     Ok((models.swap_remove(chosen.expect("invariant: one of the candidates was chosen")), choice))
 }
 
 /// Milliseconds of each model's forwards over each number of rows, round by round. The models take
 /// turns, so that what disturbs the machine for a moment disturbs all of them alike.
-fn time_rounds(models: &[TargetModel], device: Device) -> Result<Vec<Vec<[f64; ROWS.len()]>>> {
+fn time_rounds(models: &[TargetModel], devices: &[Device]) -> Result<Vec<Vec<[f64; ROWS.len()]>>> {
     let round = |_| {
         let mut fastest = vec![[f64::INFINITY; ROWS.len()]; models.len()];
         for _ in 0..REPEATS {
             for (model, fastest) in models.iter().zip(&mut fastest) {
                 for (rows, fastest) in ROWS.into_iter().zip(fastest) {
-                    *fastest = fastest.min(forward_time(model, rows, device)?.as_secs_f64() * 1e3);
+                    *fastest = fastest.min(forward_time(model, rows, devices)?.as_secs_f64() * 1e3);
                 }
             }
         }
@@ -152,14 +153,13 @@ fn time_rounds(models: &[TargetModel], device: Device) -> Result<Vec<Vec<[f64; R
     (0..=ROUNDS).map(round).skip(1).collect()
 }
 
-fn forward_time(model: &TargetModel, rows: i64, device: Device) -> Result<Duration> {
+fn forward_time(model: &TargetModel, rows: i64, devices: &[Device]) -> Result<Duration> {
     let mut cache = model.new_cache(CONTEXT + rows)?;
     cache.advance(CONTEXT);
-    let tokens = Tensor::f_zeros([rows], (Kind::Int64, device))?;
-    let positions: Vec<i64> = (CONTEXT..CONTEXT + rows).collect();
-    let mask = AttentionMask::causal(CONTEXT, rows);
-    let (output, elapsed) =
-        timed(device, || model.forward(&tokens, &positions, &mask, &cache, LogitRows::All));
+    let tokens = &vec![0; rows as usize];
+    let positions = &positions(CONTEXT, rows);
+    let rows = Rows { tokens, positions, past: CONTEXT, mask: &AttentionMask::causal(CONTEXT, rows) };
+    let (output, elapsed) = timed(devices, || model.forward(&rows, &[], &cache, LogitRows::All));
     output.map(|_| elapsed)
 }
 

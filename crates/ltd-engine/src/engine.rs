@@ -11,13 +11,13 @@ use crate::dtype_choice::{DtypeChoice, candidates, choose_dtype};
 use crate::identity::Identity;
 use crate::kv_cache::KvCache;
 use crate::model::{
-    AttentionMask, DraftConfig, DraftModel, LogitRows, TargetConfig, TargetModel, Weights,
+    AttentionMask, DraftConfig, DraftModel, LogitRows, Rows, TargetConfig, TargetModel, Weights,
     check_instructions, instructions, passed_over_index, stored_kind,
 };
 use crate::placement::{Pair, Share, shares};
 use crate::session::Session;
 use crate::text::TextModel;
-use crate::timing::timed;
+use crate::timing::{Clock, timed};
 use crate::{Controller, CycleOutcome, CycleTiming, Error, Result, Sampler, SamplingParams};
 
 /// The two models with the limits under which they draft.
@@ -28,6 +28,8 @@ pub struct Engine {
     pub(crate) draft: DraftModel,
     /// Where the target's last layer is, and the draft.
     pub(crate) device: Device,
+    /// All devices, in the order of the layers.
+    pub(crate) devices: Vec<Device>,
     /// All devices with their layers of the target.
     shares: Vec<Share>,
     dtype: DtypeChoice,
@@ -82,7 +84,7 @@ impl Engine {
         let load = |dtype: Dtype| {
             TargetModel::load(&config.target, target_config.clone(), capacity as i64, &shares, dtype.kind())
         };
-        let (target, dtype) = choose_dtype(&dtypes, device, load)?;
+        let (target, dtype) = choose_dtype(&dtypes, &[device], load)?;
         let kind = dtype.chosen.kind();
         let draft =
             DraftModel::load(&config.draft, draft_config, target.embedding(), positions, device, kind)?;
@@ -108,6 +110,7 @@ impl Engine {
             target,
             draft,
             device,
+            devices: shares.iter().map(|share| share.device).collect(),
             shares,
             dtype,
             beam_width,
@@ -216,17 +219,18 @@ impl Engine {
         if session.is_full() {
             return Err(Error::CacheFull { capacity: self.capacity });
         }
-        (session.features, session.kept, session.cycle) = (None, None, None);
+        (session.features, session.accepted, session.kept, session.cycle) = (None, None, None, None);
         let context_length = session.context_length();
-        let (choice, verify) = timed(self.device, || {
-            let tokens = self.token_tensor(&[session.root])?;
-            let positions = positions(session.target_cache.len(), 1);
-            let mask = &AttentionMask::causal(session.target_cache.len(), 1);
-            let output =
-                self.target.forward(&tokens, &positions, mask, &session.target_cache, LogitRows::All)?;
-            session.sampler.tokens(&output.logits, &[context_length + 1])
-        });
-        let next_token = choice?[0];
+        let clock = Clock::start(&self.devices);
+        session.settle()?;
+        let (past, next_position) = (session.target_cache.len(), [context_length + 1]);
+        let mask = &AttentionMask::causal(past, 1);
+        let row = Rows { tokens: &[session.root], positions: &[past], past, mask };
+        let randoms = session.sampler.randoms(&next_position);
+        let output = self.target.forward(&row, &randoms, &session.target_cache, LogitRows::All)?;
+        let choice = session.sampler.choose(&output.logits, &output.randoms)?;
+        let next_token = choice.read(&clock.wait(), &next_position)?[0];
+        let verify = clock.elapsed();
         session.target_cache.advance(1);
         let appended = std::mem::replace(&mut session.root, next_token);
         session.tokens.push(appended);
@@ -262,7 +266,7 @@ impl Engine {
         if !self.profiling {
             return work();
         }
-        let (result, elapsed) = timed(self.device, work);
+        let (result, elapsed) = timed(&self.devices, work);
         *forwards += elapsed;
         result
     }

@@ -14,6 +14,8 @@ pub(crate) struct KvCache {
     parts: Vec<Tensor>,
     layers: Vec<LayerCache>,
     len: i64,
+    /// Where the last of the certain rows still are, if they are not at their place.
+    moving: Vec<i64>,
 }
 
 /// Views of one layer of a [`KvCache`].
@@ -57,7 +59,7 @@ impl KvCache {
                 LayerCache { both, keys: layer.get(0), values: layer.get(1) }
             })
         });
-        Ok(Self { layers: layers.collect(), len: 0, parts })
+        Ok(Self { layers: layers.collect(), len: 0, moving: Vec::new(), parts })
     }
 
     /// Certain positions.
@@ -72,12 +74,13 @@ impl KvCache {
 
     /// Forgets everything; the memory stays.
     pub(crate) fn clear(&mut self) {
-        self.len = 0;
+        self.set_len(0);
     }
 
     /// Takes the first `len` positions for certain, whatever they hold.
     pub(crate) fn set_len(&mut self, len: i64) {
         self.len = len;
+        self.moving.clear();
     }
 
     /// Makes the next `count` provisional rows certain, as they stand.
@@ -86,24 +89,41 @@ impl KvCache {
     }
 
     /// Makes the provisional rows `rows` (ascending, relative to `len`) certain and drops the
-    /// others. Two kernels per device, whatever the number of layers.
-    pub(crate) fn commit(&mut self, rows: &[i64]) -> Result<()> {
-        let count = rows.len() as i64;
-        if rows.iter().zip(0..).any(|(&row, place)| row != place) {
-            let from: Vec<i64> = rows.iter().map(|row| self.len + row).collect();
-            let from = Tensor::from_slice(&from);
-            for part in &self.parts {
-                let kept = part.f_index_select(POSITIONS, &from.f_to_device(part.device())?)?;
-                part.narrow(POSITIONS, self.len, count).f_copy_(&kept)?;
-            }
+    /// others. [`KvCache::settle`] moves them to their places.
+    pub(crate) fn commit(&mut self, rows: &[usize]) {
+        assert!(self.is_settled(), "what was committed before is at its place");
+        let at_their_place = rows.iter().enumerate().take_while(|(place, row)| place == *row).count();
+        self.moving = rows[at_their_place..].iter().map(|&row| self.len + row as i64).collect();
+        self.len += rows.len() as i64;
+    }
+
+    /// Moves what was committed to its place, before the next forward. Two kernels per device,
+    /// whatever the numbers of rows and layers, and no indices to be sent there.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        let moving = std::mem::take(&mut self.moving);
+        if moving.is_empty() {
+            return Ok(());
         }
-        self.len += count;
+        let count = moving.len() as i64;
+        for part in &self.parts {
+            // Few dimensions, and neighbours together: kernels that join take no more of both.
+            let rows = part.f_view([-1, part.size()[POSITIONS as usize], part.size()[4]])?;
+            let runs = moving.chunk_by(|row, next| row + 1 == *next);
+            let runs: Vec<Tensor> = runs.map(|run| rows.narrow(1, run[0], run.len() as i64)).collect();
+            rows.narrow(1, self.len - count, count).f_copy_(&Tensor::f_cat(&runs, 1)?)?;
+        }
         Ok(())
+    }
+
+    /// Whether all that is certain is at its place.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.moving.is_empty()
     }
 
     /// The certain part, `[layers, 2, kv_heads, len, head_dim]`.
     #[cfg(test)]
-    pub(crate) fn certain(&self) -> Tensor {
+    pub(crate) fn certain(&mut self) -> Tensor {
+        self.settle().expect("rows are moved");
         let parts: Vec<Tensor> = self
             .parts
             .iter()
@@ -126,9 +146,11 @@ impl KvCache {
 impl LayerCache {
     const ROWS: i64 = 1;
 
-    /// Writes keys and, after them, values, `[2 * kv_heads, n, head_dim]`, from position `at` on.
-    pub(crate) fn write(&self, at: i64, both: &Tensor) -> Result<()> {
-        self.both.narrow(Self::ROWS, at, both.size()[1]).f_copy_(both)?;
+    /// Writes heads, `[heads, n, head_dim]`, from position `at` on. Those of keys are the first,
+    /// those of values come after them.
+    pub(crate) fn write(&self, first_head: i64, at: i64, heads: &Tensor) -> Result<()> {
+        let [count, n] = [heads.size()[0], heads.size()[1]];
+        self.both.narrow(0, first_head, count).narrow(Self::ROWS, at, n).f_copy_(heads)?;
         Ok(())
     }
 
@@ -161,15 +183,15 @@ mod tests {
         #[test]
         fn a_commit_keeps_the_rows_it_is_given_in_order(
             len in 0i64..6,
-            kept in prop::collection::btree_set(0i64..8, 1..8),
+            kept in prop::collection::btree_set(0usize..8, 1..8),
         ) {
             let mut cache = KvCache::new(2, 3, 16, 4, Kind::Float, Device::Cpu).expect("a cache");
             let content = Tensor::arange(2 * 2 * 3 * 16 * 4, (Kind::Float, Device::Cpu)).view([2, 2, 3, 16, 4]);
             cache.fill(&content);
             cache.advance(len);
-            let rows: Vec<i64> = kept.into_iter().collect();
-            let places: Vec<i64> = (0..len).chain(rows.iter().map(|row| len + row)).collect();
-            cache.commit(&rows).expect("a commit");
+            let rows: Vec<usize> = kept.into_iter().collect();
+            let places: Vec<i64> = (0..len).chain(rows.iter().map(|&row| len + row as i64)).collect();
+            cache.commit(&rows);
             let expected = content.index_select(POSITIONS, &Tensor::from_slice(&places));
             prop_assert_eq!(cache.certain(), expected);
         }

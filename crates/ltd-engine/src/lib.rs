@@ -40,6 +40,7 @@ mod fingerprint;
 mod generation;
 mod identity;
 mod kv_cache;
+mod libtorch;
 pub mod measure;
 mod model;
 mod out_of_memory;
@@ -56,6 +57,7 @@ mod sampling;
 mod session;
 pub mod text;
 mod timing;
+mod transfer;
 
 pub use config::{Devices, EngineConfig, MAX_BEAM_WIDTH};
 pub use cycle::{CycleState, VerifiedTree};
@@ -65,14 +67,14 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use generation::Generation;
+pub use libtorch::libtorch_version;
 /// The plain data of `ltd-cycle` that the engine takes and gives.
 pub use ltd_cycle::{
     Continuation, Controller, CopiesAlone, Copying, Cycle, CycleOutcome, CycleStats, CycleTiming, DraftTree,
     GrownTree, Learned, MAX_DEPTH, Static, StopReason, StopRule, VerificationTree, WholeBeam,
 };
 pub use model::{
-    BlockConfig, DraftConfig, FeatureNorm, RopeConfig, RopeScaling, TargetConfig, libtorch_version,
-    why_not_packed,
+    BlockConfig, DraftConfig, FeatureNorm, RopeConfig, RopeScaling, TargetConfig, why_not_packed,
 };
 pub use out_of_memory::OutOfMemory;
 pub use placement::Shortage;

@@ -6,8 +6,9 @@ use tch::Tensor;
 
 use crate::blame::Read;
 use crate::kv_cache::KvCache;
-use crate::model::{AttentionMask, entropies};
+use crate::model::{AttentionMask, Continuations, Rows, best_log_probs, entropies};
 use crate::reading::Reading;
+use crate::transfer::Waited;
 use crate::{DraftTree, Engine, Error, GrownTree, Result};
 
 const ROWS: i64 = 0;
@@ -133,7 +134,7 @@ impl Engine {
     fn plant(&self, hidden: &Tensor, roots: &[usize], along: &Along, read: &Read) -> Result<Vec<Growing>> {
         let width = self.beam_width();
         let logits = self.draft.logits(hidden)?;
-        let level = self.draft.continuations(&logits, width)?;
+        let level = self.continuations(&logits)?;
         self.check_scores(&level.log_probs, 0, |index| roots[index / width], read)?;
         let entropies = if along.entropies { entropies(&logits)? } else { Vec::new() };
         let states: Vec<f32> = if along.hidden { Vec::try_from(hidden.view(-1))? } else { Vec::new() };
@@ -151,6 +152,12 @@ impl Engine {
         Ok(trees.collect())
     }
 
+    /// The best continuations of some rows of logits.
+    fn continuations(&self, logits: &Tensor) -> Result<Continuations> {
+        let best = best_log_probs(logits, self.beam_width())?;
+        self.draft.continuations(best, &Waited::for_all_before(logits)?)
+    }
+
     /// Adds a level to trees that have `made`; returns the draft's output of its rows. `last` is
     /// the last root.
     fn grow_level(
@@ -166,12 +173,11 @@ impl Engine {
         let past = last + made * trees.len() * width;
         let first = trees[0].root;
         let rows = level_rows(trees, past, made);
-        let input = hidden.f_index_select(ROWS, &self.index_tensor(&rows.parents)?)?;
-        let mask = AttentionMask::tree(first as i64, rows.sees);
-        let tokens = self.token_tensor(&rows.tokens)?;
-        let hidden = self.draft.forward(&tokens, &input, &rows.positions, &mask, cache, past as i64)?;
+        let mask = &AttentionMask::tree(first as i64, rows.sees);
+        let of_level = Rows { tokens: &rows.tokens, positions: &rows.positions, past: past as i64, mask };
+        let hidden = self.draft.forward(&of_level, hidden, Some(&rows.parents), cache)?;
         let logits = self.draft.logits(&hidden)?;
-        let level = self.draft.continuations(&logits, width)?;
+        let level = self.continuations(&logits)?;
         let root = |index: usize| trees[index / (width * width)].root;
         let read = Read { tokens: &rows.tokens, features: None };
         self.check_scores(&level.log_probs, made + 1, root, &read)?;

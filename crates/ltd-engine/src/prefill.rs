@@ -10,13 +10,16 @@ use tch::{Device, Tensor};
 
 use crate::engine::positions;
 use crate::kv_cache::KvCache;
-use crate::model::{AttentionMask, LogitRows, TargetOutput};
+use crate::model::{AttentionMask, LogitRows, Rows, TargetOutput};
 use crate::session::Session;
 use crate::{Engine, Result, Sampler};
 
 const ROWS: i64 = 0;
 /// Most rows of a forward on a CPU: more would not be faster.
 const MOST_ROWS: usize = 128;
+/// Most rows of a forward on a device behind others that are cached: their mask has a column for
+/// each of these.
+pub(crate) const MOST_MASKED: usize = 1024;
 /// Beyond this many rows, their number is a multiple of it; below, a power of two.
 const STEP: usize = 32;
 
@@ -82,6 +85,7 @@ impl Engine {
             // A copy: a view would keep the features of the whole prompt alive.
             features: Some(vec![output.features.f_narrow_copy(0, n - 1, 1)?]),
             kept: keep.then(|| vec![output.features]),
+            accepted: None,
             capacity: self.capacity(),
             sampler,
             prompt_len: prompt.len(),
@@ -103,21 +107,22 @@ impl Engine {
     /// last row, and the features of all.
     pub(crate) fn read_prompt(&self, tokens: &[u32], cache: &mut KvCache) -> Result<TargetOutput> {
         let mut features = Vec::new();
-        let mut logits = None;
-        for rows in self.pieces(tokens.len()) {
+        let mut last = None;
+        for rows in self.pieces(cache.len(), tokens.len()) {
             let (past, n) = (cache.len(), rows.len());
             let more = self.padding(n, self.capacity() - past as usize);
-            let (padded_tokens, positions) = self.padded_rows(&tokens[rows.clone()], past, more)?;
-            let mask = AttentionMask::causal(past, (n + more) as i64);
+            let (padded_tokens, positions) = padded_rows(&tokens[rows.clone()], past, more);
+            let mask = &AttentionMask::causal(past, (n + more) as i64);
             let wanted =
                 if rows.end == tokens.len() { LogitRows::One(n as i64 - 1) } else { LogitRows::None };
-            let output = self.target.forward(&padded_tokens, &positions, &mask, cache, wanted)?;
+            let read = Rows { tokens: &padded_tokens, positions: &positions, past, mask };
+            let output = self.target.forward(&read, &[], cache, wanted)?;
             cache.advance(n as i64);
             features.push(output.features.narrow(ROWS, 0, n as i64));
-            logits = Some(output.logits);
+            last = Some(output);
         }
-        let logits = logits.expect("invariant: there are tokens");
-        Ok(TargetOutput { logits, features: joined(features)? })
+        let Some(TargetOutput { logits, randoms, .. }) = last else { unreachable!("there are tokens") };
+        Ok(TargetOutput { logits, features: joined(features)?, randoms })
     }
 
     /// Feeds newly accepted positions to the draft: `tokens[i]` follows the position of `features`
@@ -128,25 +133,31 @@ impl Engine {
         features: &Tensor,
         cache: &mut KvCache,
     ) -> Result<Tensor> {
-        let outputs = self.pieces(tokens.len()).map(|rows| {
+        let outputs = self.pieces(cache.len(), tokens.len()).map(|rows| {
             let (past, n) = (cache.len(), rows.len());
             let more = self.padding(n, cache.capacity() - past as usize);
-            let (tokens, positions) = self.padded_rows(&tokens[rows.clone()], past, more)?;
+            let (tokens, positions) = padded_rows(&tokens[rows.clone()], past, more);
             let features = features.narrow(ROWS, rows.start as i64, n as i64);
             let features =
                 if more == 0 { features } else { features.f_constant_pad_nd([0, 0, 0, more as i64])? };
             let hidden = self.draft.project(&features)?;
             let mask = &AttentionMask::causal(past, (n + more) as i64);
-            let output = self.draft.forward(&tokens, &hidden, &positions, mask, cache, past)?;
+            let read = Rows { tokens: &tokens, positions: &positions, past, mask };
+            let output = self.draft.forward(&read, &hidden, None, cache)?;
             cache.advance(n as i64);
             Ok(output.narrow(ROWS, 0, n as i64))
         });
         joined(outputs.collect::<Result<_>>()?)
     }
 
-    /// The rows of each forward over `count` rows.
-    fn pieces(&self, count: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let most = if self.device == Device::Cpu { MOST_ROWS } else { count };
+    /// The rows of each forward over `count` rows after `past` others.
+    fn pieces(&self, past: i64, count: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let most = match self.device {
+            Device::Cpu => MOST_ROWS,
+            // Without a mask, all at once.
+            _ if past == 0 => count,
+            _ => MOST_MASKED,
+        };
         (0..count).step_by(most.max(1)).map(move |start| start..count.min(start + most))
     }
 
@@ -155,17 +166,17 @@ impl Engine {
         let all = if self.device == Device::Cpu { padded(rows) } else { rows };
         if all <= room { all - rows } else { 0 }
     }
+}
 
-    /// Tokens and positions of rows in sequence with `more` rows after them, which none of them
-    /// sees and the next forward overwrites.
-    fn padded_rows(&self, tokens: &[u32], past: i64, more: usize) -> Result<(Tensor, Vec<i64>)> {
-        let last = past + tokens.len() as i64 - 1;
-        let mut positions = positions(past, tokens.len() as i64);
-        positions.resize(tokens.len() + more, last);
-        let mut tokens = tokens.to_vec();
-        tokens.resize(positions.len(), 0);
-        Ok((self.token_tensor(&tokens)?, positions))
-    }
+/// Tokens and positions of rows in sequence with `more` rows after them, which none of them sees
+/// and the next forward overwrites.
+fn padded_rows(tokens: &[u32], past: i64, more: usize) -> (Vec<u32>, Vec<i64>) {
+    let last = past + tokens.len() as i64 - 1;
+    let mut positions = positions(past, tokens.len() as i64);
+    positions.resize(tokens.len() + more, last);
+    let mut tokens = tokens.to_vec();
+    tokens.resize(positions.len(), 0);
+    (tokens, positions)
 }
 
 /// The parts as one tensor, without a copy if there is one.
@@ -206,9 +217,9 @@ mod tests {
             let [pieces, whole] = &mut caches;
             let found = engine.read_prompt(&prompt, pieces).expect("a forward");
             let n = i64::from(length);
-            let tokens = engine.token_tensor(&prompt).expect("tokens");
-            let (mask, row) = (AttentionMask::causal(0, n), LogitRows::One(n - 1));
-            let expected = engine.target.forward(&tokens, &positions(0, n), &mask, whole, row);
+            let (mask, positions) = (&AttentionMask::causal(0, n), &positions(0, n));
+            let rows = Rows { tokens: &prompt, positions, past: 0, mask };
+            let expected = engine.target.forward(&rows, &[], whole, LogitRows::One(n - 1));
             let expected = expected.expect("a forward");
             whole.advance(n);
             assert_eq!(pieces.len(), n);

@@ -8,6 +8,8 @@ use crate::kv_cache::KvCache;
 use crate::reading::Reading;
 use crate::{Continuation, Error, Result, Sampler};
 
+const ROWS: i64 = 0;
+
 /// A sequence: its tokens, the caches of both models, and the features that the draft has not read
 /// yet.
 pub struct Session {
@@ -21,8 +23,11 @@ pub struct Session {
     pub(crate) target_cache: KvCache,
     pub(crate) draft_cache: KvCache,
     /// Features of the positions from the draft cache's end to the target cache's, in parts of
-    /// `[rows, 3 * hidden]`.
+    /// `[rows, 3 * hidden]`; but for those of `accepted`.
     pub(crate) features: Option<Vec<Tensor>>,
+    /// What the last verification accepted: its rows, and the features of all that it verified.
+    /// [`Session::settle`] takes what is wanted.
+    pub(crate) accepted: Option<(Vec<usize>, Tensor)>,
     /// Features of all cached positions in parts, if they are kept.
     pub(crate) kept: Option<Vec<Tensor>>,
     pub(crate) capacity: usize,
@@ -43,6 +48,27 @@ impl Session {
     pub(crate) fn check_cycle(&self, engine: Identity, cycle: Identity) -> Result<()> {
         self.check_engine(engine)?;
         if self.cycle == Some(cycle) { Ok(()) } else { Err(Error::ForeignCycle) }
+    }
+
+    /// Notes what a verification accepted. The device is asked to put it in its place when the next
+    /// phase begins, on the clock of that.
+    pub(crate) fn accept(&mut self, rows: Vec<usize>, features: Tensor) {
+        self.target_cache.commit(&rows);
+        self.features.get_or_insert_default();
+        self.accepted = Some((rows, features));
+    }
+
+    /// Puts what was accepted in its place, before anything reads it.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        self.target_cache.settle()?;
+        let Some((rows, features)) = self.accepted.take() else { return Ok(()) };
+        // Copied: a view would keep the features of all that was verified alive. No indices have to
+        // be sent to the device.
+        let rows: Vec<Tensor> = rows.iter().map(|&row| features.narrow(ROWS, row as i64, 1)).collect();
+        let features = Tensor::f_cat(&rows, ROWS)?;
+        self.kept.iter_mut().for_each(|kept| kept.push(features.shallow_clone()));
+        self.features.iter_mut().for_each(|unread| unread.push(features.shallow_clone()));
+        Ok(())
     }
 
     /// All tokens whose keys and values are cached: the prompt and what was appended since.
@@ -89,7 +115,8 @@ impl Session {
     ///
     /// # Errors
     /// If there is no memory for them.
-    pub fn reading(&self, count: usize) -> Result<Option<Reading>> {
+    pub fn reading(&mut self, count: usize) -> Result<Option<Reading>> {
+        self.settle()?;
         let Some(kept) = self.kept.as_ref().filter(|_| (1..=self.tokens.len() + 1).contains(&count)) else {
             return Ok(None);
         };
@@ -102,7 +129,8 @@ impl Session {
 
     /// Features that the next root expansion will read, `[rows, 3 * hidden]` row-major, with the
     /// row length. For inspection and dumps.
-    pub fn pending_features(&self) -> Result<Option<(Vec<f32>, usize)>> {
+    pub fn pending_features(&mut self) -> Result<Option<(Vec<f32>, usize)>> {
+        self.settle()?;
         let Some(features) = &self.features else { return Ok(None) };
         let features = Tensor::f_cat(features, 0)?;
         let width = features.size()[1] as usize;

@@ -1,11 +1,10 @@
 //! What a forward cannot go below: the time to read its weights and caches once, or to do its
 //! arithmetic.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ltd_engine::measure::Products;
+use ltd_engine::measure::{ProductKernel, Products};
 use ltd_engine::{BlockConfig, Engine};
-use ltd_run::Progress;
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -17,14 +16,14 @@ const DEVICE_BYTES: usize = 1 << 32;
 /// Rows and columns of the products that show how fast arithmetic can be.
 const HOST_PRODUCT: i64 = 1024;
 const DEVICE_PRODUCT: i64 = 8192;
-const REPEATS: usize = 12;
 
-/// What the machine can do at best, as measured.
+/// What the machine can do at best: medians of passes that took turns with the forwards.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Limits {
-    /// Reading a large buffer, as STREAM does, with the threads of the kernels.
+    /// Reading a large buffer, with the threads of the kernels.
     pub(super) bytes_per_second: f64,
-    /// Multiplications and additions of a large square product, in the engine's number type.
+    /// Multiplications and additions of a large square product, in the engine's number type, with
+    /// the fastest kernel.
     pub(super) operations_per_second: f64,
 }
 
@@ -70,25 +69,92 @@ impl Work {
     }
 }
 
-impl Limits {
-    pub(super) fn measure(engine: &Engine, progress: Progress) -> Result<Self> {
-        let task = progress.task("limits", 1);
+/// Shows what the machine can do, a pass at a time: whatever disturbs it disturbs what is timed
+/// between these passes as well.
+pub(super) struct LimitPasses {
+    memory: Memory,
+    product: Products,
+    side: i64,
+}
+
+/// Something large to read.
+enum Memory {
+    Host(Vec<u64>),
+    Device(Device, Tensor),
+}
+
+impl LimitPasses {
+    pub(super) fn new(engine: &Engine) -> Result<Self> {
         let device = engine.device();
-        let bytes_per_second = match device {
-            Device::Cpu => host_bandwidth(),
-            _ => device_bandwidth(device)?,
+        let on_host = device == Device::Cpu;
+        let memory = if on_host {
+            Memory::Host(vec![1; HOST_BYTES / size_of::<u64>()])
+        } else {
+            let elements = (DEVICE_BYTES / size_of::<f32>()) as i64;
+            Memory::Device(device, Tensor::f_ones([elements], (Kind::Float, device))?)
         };
-        let side = if device == Device::Cpu { HOST_PRODUCT } else { DEVICE_PRODUCT };
+        let side = if on_host { HOST_PRODUCT } else { DEVICE_PRODUCT };
         let product = Products::new(engine, &[[side, side]], side as usize)?;
-        let times =
-            (0..REPEATS).flat_map(|_| product.kernels().map(|kernel| product.time(kernel, side as usize)));
-        let times = times.collect::<Result<Vec<_>, _>>()?;
-        let best = times.into_iter().min().expect("invariant: there are repeats").as_secs_f64();
-        let limits = Self { bytes_per_second, operations_per_second: 2.0 * (side as f64).powi(3) / best };
-        task.finish(&limits.to_string());
-        Ok(limits)
+        Ok(Self { memory, product, side })
     }
 
+    /// Kernels that the product can be computed with.
+    pub(super) fn kernels(&self) -> impl Iterator<Item = ProductKernel> {
+        self.product.kernels()
+    }
+
+    /// Reads all of the memory.
+    pub(super) fn time_reading(&self) -> Result<Duration> {
+        match &self.memory {
+            Memory::Host(numbers) => Ok(time_sum(numbers)),
+            Memory::Device(device, numbers) => {
+                let synchronize = || {
+                    if let Device::Cuda(index) = device {
+                        Cuda::synchronize(*index as i64);
+                    }
+                };
+                synchronize();
+                let start = Instant::now();
+                let _sum = numbers.f_sum(Kind::Float)?;
+                synchronize();
+                Ok(start.elapsed())
+            }
+        }
+    }
+
+    /// Computes the product.
+    pub(super) fn time_product(&self, kernel: ProductKernel) -> Result<Duration> {
+        Ok(self.product.time(kernel, self.side as usize)?)
+    }
+
+    /// The limits that such times show, in milliseconds.
+    pub(super) fn limits(&self, reading_ms: f64, product_ms: f64) -> Limits {
+        let bytes = match &self.memory {
+            Memory::Host(_) => HOST_BYTES,
+            Memory::Device(..) => DEVICE_BYTES,
+        };
+        Limits {
+            bytes_per_second: bytes as f64 / reading_ms * 1e3,
+            operations_per_second: 2.0 * (self.side as f64).powi(3) / product_ms * 1e3,
+        }
+    }
+}
+
+/// Adds up numbers with the threads of the kernels.
+fn time_sum(numbers: &[u64]) -> Duration {
+    let threads = tch::get_num_threads().max(1) as usize;
+    let start = Instant::now();
+    let sum: u64 = std::thread::scope(|scope| {
+        let parts = numbers.chunks(numbers.len().div_ceil(threads));
+        let parts: Vec<_> = parts.map(|part| scope.spawn(|| part.iter().sum::<u64>())).collect();
+        parts.into_iter().map(|part| part.join().expect("invariant: a sum does not fail")).sum()
+    });
+    let elapsed = start.elapsed();
+    std::hint::black_box(sum);
+    elapsed
+}
+
+impl Limits {
     /// The longer of reading and computing, in milliseconds.
     pub(super) fn floor_ms(&self, work: Work) -> f64 {
         let reading = work.bytes / self.bytes_per_second;
@@ -102,43 +168,6 @@ impl std::fmt::Display for Limits {
         let Self { bytes_per_second, operations_per_second } = self;
         write!(f, "{:.1} GB/s, {:.2} TFLOP/s", bytes_per_second / 1e9, operations_per_second / 1e12)
     }
-}
-
-/// Bytes per second of the fastest of some passes over a large buffer.
-fn host_bandwidth() -> f64 {
-    let buffer = vec![1_u64; HOST_BYTES / size_of::<u64>()];
-    let threads = tch::get_num_threads().max(1) as usize;
-    let pass = || {
-        let start = Instant::now();
-        let sum: u64 = std::thread::scope(|scope| {
-            let parts = buffer.chunks(buffer.len().div_ceil(threads));
-            let parts: Vec<_> = parts.map(|part| scope.spawn(|| part.iter().sum::<u64>())).collect();
-            parts.into_iter().map(|part| part.join().expect("invariant: a sum does not fail")).sum()
-        });
-        let elapsed = start.elapsed().as_secs_f64();
-        std::hint::black_box(sum);
-        elapsed
-    };
-    HOST_BYTES as f64 / (0..REPEATS).map(|_| pass()).fold(f64::INFINITY, f64::min)
-}
-
-fn device_bandwidth(device: Device) -> Result<f64> {
-    let synchronize = || {
-        if let Device::Cuda(index) = device {
-            Cuda::synchronize(index as i64);
-        }
-    };
-    let elements = (DEVICE_BYTES / size_of::<f32>()) as i64;
-    let buffer = Tensor::f_ones([elements], (Kind::Float, device))?;
-    let pass = || {
-        synchronize();
-        let start = Instant::now();
-        let _sum = buffer.f_sum(Kind::Float)?;
-        synchronize();
-        Ok(start.elapsed().as_secs_f64())
-    };
-    let passes = (0..REPEATS).map(|_| pass()).collect::<Result<Vec<_>>>()?;
-    Ok(DEVICE_BYTES as f64 / passes.into_iter().fold(f64::INFINITY, f64::min))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use ltd_engine::{Engine, Session};
 use ltd_run::Progress;
 
 use super::args::EngineArgs;
-use super::floor::{Limits, Work};
+use super::floor::{LimitPasses, Limits, Work};
 use super::report::{DraftLevel, ProductTimes, Verify};
 use super::spread::{Spread, interleaved};
 use super::subject::Subject;
@@ -19,16 +19,32 @@ const WARM_UP: usize = 3;
 /// One thing to time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Contender {
-    Target { rows: usize },
-    TargetProducts { rows: usize, kernel: ProductKernel },
-    Level { depth: usize },
-    LevelProducts { kernel: ProductKernel },
+    Target {
+        rows: usize,
+    },
+    TargetProducts {
+        rows: usize,
+        kernel: ProductKernel,
+    },
+    Level {
+        depth: usize,
+    },
+    LevelProducts {
+        kernel: ProductKernel,
+    },
+    /// The machine's limits.
+    Reading,
+    LargeProduct {
+        kernel: ProductKernel,
+    },
 }
 
 /// All that was timed.
 pub(super) struct Forwards {
     times: Vec<(Contender, Spread)>,
     context: usize,
+    /// What the machine can do at best.
+    pub(super) limits: Limits,
 }
 
 /// Times forwards of all sizes, draft levels of all depths, and the products of both.
@@ -39,18 +55,23 @@ pub(super) fn measure_forwards(subject: &Subject, args: &EngineArgs, progress: P
     let level_products = Products::new(engine, &engine.draft_config().products(), engine.beam_width())?;
     let context = subject.tokens(args.context);
     let rows = subject.tokens(most_rows);
-    let session = engine.prefill(&context, None)?;
+    let mut session = engine.prefill(&context, None)?;
     // A level follows those above it: each is measured in a tree of its own.
     let mut tree_memory = Some(engine.prefill(&context, None)?);
 
-    let contenders = contenders(args, &target_products, &level_products);
+    let passes = LimitPasses::new(engine)?;
+    let mut contenders = contenders(args, &target_products, &level_products);
+    contenders.push(Contender::Reading);
+    contenders.extend(passes.kernels().map(|kernel| Contender::LargeProduct { kernel }));
     let mut task = progress.task("forwards", WARM_UP + args.repeats);
     let time = |contender: &Contender| {
         Ok(match *contender {
-            Contender::Target { rows: count } => engine.time_target_forward(&session, &rows[..count])?,
+            Contender::Target { rows: count } => engine.time_target_forward(&mut session, &rows[..count])?,
             Contender::TargetProducts { rows, kernel } => target_products.time(kernel, rows)?,
             Contender::Level { depth } => time_level(engine, &context, depth, &mut tree_memory)?,
             Contender::LevelProducts { kernel } => level_products.time(kernel, engine.beam_width())?,
+            Contender::Reading => passes.time_reading()?,
+            Contender::LargeProduct { kernel } => passes.time_product(kernel)?,
         })
     };
     let total = WARM_UP + args.repeats;
@@ -58,8 +79,16 @@ pub(super) fn measure_forwards(subject: &Subject, args: &EngineArgs, progress: P
     let mut random = ltd_env::stream(0, "forwards");
     let times = interleaved(&contenders, WARM_UP, args.repeats, &mut random, time, shown)?;
     task.finish(&format!("{} forwards and products, {} rounds", contenders.len(), args.repeats));
-    let times = contenders.into_iter().zip(times.into_iter().map(Spread::of_ms)).collect();
-    Ok(Forwards { times, context: args.context })
+    let times: Vec<_> = contenders.into_iter().zip(times.into_iter().map(Spread::of_ms)).collect();
+    let fastest = |wanted: fn(&Contender) -> bool| {
+        let medians = times.iter().filter(|(timed, _)| wanted(timed)).map(|(_, spread)| spread.median);
+        medians.fold(f64::INFINITY, f64::min)
+    };
+    let limits = passes.limits(
+        fastest(|timed| *timed == Contender::Reading),
+        fastest(|timed| matches!(timed, Contender::LargeProduct { .. })),
+    );
+    Ok(Forwards { times, context: args.context, limits })
 }
 
 fn contenders(args: &EngineArgs, target: &Products, level: &Products) -> Vec<Contender> {
@@ -101,7 +130,7 @@ fn time_level(
 }
 
 impl Forwards {
-    pub(super) fn verify(&self, engine: &Engine, args: &EngineArgs, limits: &Limits) -> Vec<Verify> {
+    pub(super) fn verify(&self, engine: &Engine, args: &EngineArgs) -> Vec<Verify> {
         let row = |&tokens: &usize| {
             let forward = self.spread(Contender::Target { rows: tokens });
             let products = self.products(|contender| match contender {
@@ -114,18 +143,13 @@ impl Forwards {
                 ms_quartiles: forward.quartiles,
                 ratio: forward.median / products.products_ms,
                 products,
-                floor_ms: limits.floor_ms(Work::target_forward(engine, self.context, tokens)),
+                floor_ms: self.limits.floor_ms(Work::target_forward(engine, self.context, tokens)),
             }
         };
         args.tokens.iter().map(row).collect()
     }
 
-    pub(super) fn draft_levels(
-        &self,
-        engine: &Engine,
-        args: &EngineArgs,
-        limits: &Limits,
-    ) -> Vec<DraftLevel> {
+    pub(super) fn draft_levels(&self, engine: &Engine, args: &EngineArgs) -> Vec<DraftLevel> {
         let products = self.products(|contender| match contender {
             Contender::LevelProducts { kernel } => Some(kernel),
             _ => None,
@@ -139,7 +163,7 @@ impl Forwards {
                 ms_quartiles: level.quartiles,
                 ratio: level.median / products.products_ms,
                 products: products.clone(),
-                floor_ms: limits.floor_ms(Work::draft_level(engine, self.context)),
+                floor_ms: self.limits.floor_ms(Work::draft_level(engine, self.context)),
             }
         };
         depths(args).into_iter().map(row).collect()

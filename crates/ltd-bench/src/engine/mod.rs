@@ -44,15 +44,15 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
         std::iter::once(None).chain(args.trees.iter().copied().map(Some)).map(Contender::new).collect();
     decode(&subject, &mut contenders, args.max_new_tokens, progress)?;
     let forwards = measure_forwards(&subject, args, progress)?;
-    let limits = Limits::measure(&subject.engine, progress)?;
+    let limits = forwards.limits;
     let operations = args.per_op.then(|| measure_operations(&subject, args, progress)).transpose()?;
 
     let (plain, speculative) = contenders.split_first().expect("invariant: plain decoding is the first");
     let cycles = speculative.iter().zip(&forwards_share);
     let report = Report {
         autoregressive: autoregressive(plain, &subject, &limits),
-        verify: forwards.verify(&subject.engine, args, &limits),
-        draft_level: forwards.draft_levels(&subject.engine, args, &limits),
+        verify: forwards.verify(&subject.engine, args),
+        draft_level: forwards.draft_levels(&subject.engine, args),
         cycles: cycles.map(|(contender, outside)| cycle(contender, *outside, &subject, &limits)).collect(),
         outside_forwards_share: memory::overall(&forwards_share),
         operations,

@@ -49,14 +49,14 @@ pub(super) fn measure_operations(
     let engine = &subject.engine;
     let most_rows = args.tokens.iter().copied().max().unwrap_or(1);
     let products = products(engine, most_rows)?;
-    let session = engine.prefill(&subject.tokens(args.context), None)?;
+    let mut session = engine.prefill(&subject.tokens(args.context), None)?;
     let rows = subject.tokens(most_rows);
     let mut samples: Vec<Samples> = args.tokens.iter().map(|_| Samples::default()).collect();
     let total = WARM_UP + args.repeats;
     let mut task = progress.task("operations", total);
     for round in 0..total {
         for (&count, samples) in args.tokens.iter().zip(&mut samples) {
-            let (elapsed, times) = engine.time_target_operations(&session, &rows[..count])?;
+            let (elapsed, times) = engine.time_target_operations(&mut session, &rows[..count])?;
             let [attention, mlp, logits] =
                 products.each_ref().map(|products| products.time(ProductKernel::Engine, count));
             let products = [attention?, mlp?, logits?];

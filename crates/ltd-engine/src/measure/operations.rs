@@ -36,16 +36,16 @@ impl Observer for Unobserved {
     }
 }
 
-/// Adds up the time of each operation, device synchronised at both ends.
-pub(crate) struct OperationClock {
-    pub(crate) device: Device,
+/// Adds up the time of each operation, devices synchronised at both ends.
+pub(crate) struct OperationClock<'d> {
+    pub(crate) devices: &'d [Device],
     /// In the order of [`Operation::ALL`].
     pub(crate) times: [Duration; Operation::ALL.len()],
 }
 
-impl Observer for OperationClock {
+impl Observer for OperationClock<'_> {
     fn observe<T>(&mut self, operation: Operation, work: impl FnOnce() -> T) -> T {
-        let (result, elapsed) = timed(self.device, work);
+        let (result, elapsed) = timed(self.devices, work);
         self.times[operation as usize] += elapsed;
         result
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::engine::positions;
 use crate::measure::operations::{Observer, Operation, OperationClock, Unobserved};
-use crate::model::{AttentionMask, BlockConfig, LogitRows};
+use crate::model::{AttentionMask, BlockConfig, LogitRows, Rows};
 use crate::timing::timed;
 use crate::{Engine, Error, Result, Session};
 
@@ -14,7 +14,7 @@ impl Engine {
     /// does: masked among themselves, with logits of all rows. Returns the wall-clock time, device
     /// synchronised at both ends. The session is as before: what was written to its cache is
     /// provisional.
-    pub fn time_target_forward(&self, session: &Session, tokens: &[u32]) -> Result<Duration> {
+    pub fn time_target_forward(&self, session: &mut Session, tokens: &[u32]) -> Result<Duration> {
         self.time_observed_forward(session, tokens, &mut Unobserved)
     }
 
@@ -22,31 +22,31 @@ impl Engine {
     /// [`Operation::ALL`]; the device is synchronised around each.
     pub fn time_target_operations(
         &self,
-        session: &Session,
+        session: &mut Session,
         tokens: &[u32],
     ) -> Result<(Duration, [Duration; Operation::ALL.len()])> {
-        let mut clock = OperationClock { device: self.device, times: Default::default() };
+        let mut clock = OperationClock { devices: &self.devices, times: Default::default() };
         let elapsed = self.time_observed_forward(session, tokens, &mut clock)?;
         Ok((elapsed, clock.times))
     }
 
     fn time_observed_forward(
         &self,
-        session: &Session,
+        session: &mut Session,
         tokens: &[u32],
         observer: &mut impl Observer,
     ) -> Result<Duration> {
         session.check_engine(self.identity)?;
+        session.settle()?;
         self.check_prompt(tokens)?;
         let (past, n) = (session.target_cache.len(), tokens.len() as i64);
         if past + n > session.capacity as i64 {
             return Err(Error::CacheFull { capacity: session.capacity });
         }
-        let (output, elapsed) = timed(self.device, || {
-            let positions = positions(past, n);
-            let mask = &AttentionMask::causal(past, n);
-            let (tokens, cache) = (self.token_tensor(tokens)?, &session.target_cache);
-            self.target.observed_forward(&tokens, &positions, mask, cache, LogitRows::All, observer)
+        let (output, elapsed) = timed(&self.devices, || {
+            let (positions, mask) = (&positions(past, n), &AttentionMask::causal(past, n));
+            let rows = Rows { tokens, positions, past, mask };
+            self.target.observed_forward(&rows, &[], &session.target_cache, LogitRows::All, observer)
         });
         output.map(|_| elapsed)
     }

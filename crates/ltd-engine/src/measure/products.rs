@@ -117,7 +117,7 @@ impl Products {
             }
             Ok(())
         };
-        let (done, elapsed) = timed(self.device, work);
+        let (done, elapsed) = timed(&[self.device], work);
         done.map(|()| elapsed)
     }
 }

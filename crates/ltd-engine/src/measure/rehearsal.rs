@@ -41,7 +41,7 @@ impl Rehearsal {
         let width = 3 * engine.target.config().block.hidden;
         let options = (engine.dtype().chosen.kind(), engine.device);
         session.features = Some(vec![Tensor::f_zeros([rows as i64, width], options)?]);
-        (session.recall, session.prompt_len) = (None, context);
+        (session.accepted, session.recall, session.prompt_len) = (None, None, context);
         Ok(session)
     }
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::config::{DraftConfig, FeatureNorm, TargetConfig, unsupported};
-use super::layers::{
-    Attention, AttentionMask, AttentionPlan, Embedding, Linear, Mlp, RmsNorm, RotaryTable, top_log_probs,
-};
+use super::layers::{Attention, AttentionPlan, Best, Embedding, Linear, Mlp, RmsNorm, RotaryTable, Rows};
 use super::vocabulary_map::target_ids;
 use super::weights::Weights;
 use crate::kv_cache::KvCache;
+use crate::transfer::{Upload, Waited};
 use crate::{Error, Result};
 
+const ROWS: i64 = 0;
 const COLUMNS: i64 = 1;
 
 /// The draft model.
@@ -154,24 +154,32 @@ impl DraftModel {
         self.fc.forward(&Tensor::f_cat(&normed.collect::<Result<Vec<_>>>()?, COLUMNS)?)
     }
 
-    /// Runs rows of `tokens` and `hidden` (`[n]`, `[n, hidden]`) at `positions`, with `past` cached
-    /// rows before them; returns what the next level reads and [`DraftModel::logits`] are made of:
-    /// the layer's output `[n, hidden]`, normed if the head norms its output. It may lie in the
-    /// memory of `hidden`, which is not to be read any more.
+    /// Runs rows of tokens and of `hidden`, `[n, hidden]`, of which `parents` are taken if they are
+    /// given; returns what the next level reads and [`DraftModel::logits`] are made of: the layer's
+    /// output `[rows, hidden]`, normed if the head norms its output. It may lie in the memory of
+    /// `hidden`, which is not to be read any more.
     pub(crate) fn forward(
         &self,
-        tokens: &Tensor,
+        rows: &Rows,
         hidden: &Tensor,
-        positions: &[i64],
-        mask: &AttentionMask,
+        parents: Option<&[i64]>,
         cache: &KvCache,
-        past: i64,
     ) -> Result<Tensor> {
-        let embedded = self.embedding.forward(tokens)?;
+        let mut upload = Upload::default();
+        let place = (hidden.kind(), hidden.device());
+        let plan = AttentionPlan::prepare(&mut upload, rows, &self.rotary, &self.config.block, place);
+        let tokens = upload.add_indices(rows.token_ids());
+        let parents = parents.map(|parents| upload.add_indices(parents.iter().copied()));
+        let uploaded = upload.send(hidden.device())?;
+        let plan = plan(&uploaded)?;
+        let of_parents = parents.map(|parents| hidden.f_index_select(ROWS, &uploaded.get(parents)));
+        let of_parents = of_parents.transpose()?;
+        let hidden = of_parents.as_ref().unwrap_or(hidden);
+
+        let embedded = self.embedding.forward(&uploaded.get(tokens))?;
         let normed = self.hidden_norm.forward(hidden)?;
         let input = Tensor::f_cat(&[&self.input_norm.forward(&embedded)?, &normed], COLUMNS)?;
         let residual = if self.config.norm_before_residual { &normed } else { hidden };
-        let plan = AttentionPlan::new(&self.rotary, positions, past, mask, &self.config.block, &input)?;
         let x = self.attention.forward(&input, None, residual, &plan, cache.layer(0))?;
         let output = self.mlp.forward(&x, &self.post_attention_norm)?;
         if self.config.norm_output { self.norm.forward(&output) } else { Ok(output) }
@@ -180,16 +188,13 @@ impl DraftModel {
     /// Scores of all draft tokens after each row of an output, `[n, hidden] -> [n,
     /// draft_vocabulary]`.
     pub(crate) fn logits(&self, output: &Tensor) -> Result<Tensor> {
-        if self.config.norm_output {
-            self.output.forward(output)
-        } else {
-            self.output.forward_normed(output, &self.norm)
-        }
+        let norm = (!self.config.norm_output).then_some(&self.norm);
+        self.output.forward_scores(output, norm)
     }
 
-    /// The `width` most probable tokens of each row of logits, with one transfer to the host.
-    pub(crate) fn continuations(&self, logits: &Tensor, width: usize) -> Result<Continuations> {
-        let (log_probs, ids) = top_log_probs(logits, width)?;
+    /// The continuations that were fetched ([`best_log_probs`](super::best_log_probs)).
+    pub(crate) fn continuations(&self, best: Best, waited: &Waited) -> Result<Continuations> {
+        let (log_probs, ids) = best.read(waited)?;
         Ok(Continuations {
             log_probs,
             tokens: ids.into_iter().map(|id| self.target_ids[id as usize]).collect(),

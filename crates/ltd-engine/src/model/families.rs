@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tch::{Kind, Tensor};
 
-use super::{AttentionMask, LogitRows, TargetConfig, TargetModel, split_layers};
+use super::{AttentionMask, LogitRows, Rows, TargetConfig, TargetModel, split_layers};
 use crate::placement::Share;
 
 /// f32 through seven layers of other kernels; logits have a spread of 1.5, features of 5.
@@ -54,16 +54,23 @@ fn differences(
     let mut cache = model.new_cache(capacity).expect("a cache");
     let mut worst = (0.0f64, 0.0f64);
     for chunk in 0..4 {
-        let tokens = find(format!("{chunk}.tokens")).to_kind(Kind::Int64);
-        let (past, count) = (cache.len(), tokens.size()[0]);
+        let tokens = token_ids(find(format!("{chunk}.tokens")));
+        let (past, count) = (cache.len(), tokens.len() as i64);
         let positions: Vec<i64> = (past..past + count).collect();
-        let mask = AttentionMask::causal(past, count);
-        let output = model.forward(&tokens, &positions, &mask, &cache, LogitRows::All).expect("a forward");
+        let mask = &AttentionMask::causal(past, count);
+        let rows = Rows { tokens: &tokens, positions: &positions, past, mask };
+        let output = model.forward(&rows, &[], &cache, LogitRows::All).expect("a forward");
         cache.advance(count);
         worst.0 = worst.0.max(largest_difference(&output.logits, find(format!("{chunk}.logits"))));
         worst.1 = worst.1.max(largest_difference(&output.features, find(format!("{chunk}.features"))));
     }
     worst
+}
+
+/// Tokens of a fixture.
+pub(super) fn token_ids(tensor: &Tensor) -> Vec<u32> {
+    let ids = Vec::<i64>::try_from(tensor.to_kind(Kind::Int64)).expect("a row of tokens");
+    ids.into_iter().map(|id| id as u32).collect()
 }
 
 #[test]

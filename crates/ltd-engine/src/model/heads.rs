@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
-use super::{AttentionMask, DraftConfig, DraftModel, TargetConfig, TargetModel};
+use super::families::token_ids;
+use super::{AttentionMask, DraftConfig, DraftModel, Rows, TargetConfig, TargetModel};
 use crate::kv_cache::KvCache;
 use crate::placement::Share;
 
@@ -32,12 +33,13 @@ fn difference(layout: &str) -> f64 {
     let cache = KvCache::new(1, block.kv_heads, positions, block.head_dim, kind, device).expect("a cache");
     let expected = Tensor::read_safetensors(folder.join("expected.safetensors")).expect("the fixture");
     let find = |name: &str| &expected.iter().find(|(found, _)| found == name).expect("a tensor").1;
-    let tokens = find("tokens").to_kind(Kind::Int64);
-    let rows = tokens.size()[0];
-    let mask = AttentionMask::causal(0, rows);
+    let tokens: Vec<u32> = token_ids(find("tokens"));
+    let count = tokens.len() as i64;
     let hidden = draft.project(find("features")).expect("hidden states");
-    let positions: Vec<i64> = (0..rows).collect();
-    let output = draft.forward(&tokens, &hidden, &positions, &mask, &cache, 0).expect("a forward");
+    let positions: Vec<i64> = (0..count).collect();
+    let rows =
+        Rows { tokens: &tokens, positions: &positions, past: 0, mask: &AttentionMask::causal(0, count) };
+    let output = draft.forward(&rows, &hidden, None, &cache).expect("a forward");
     let mut largest = 0f64;
     let mut compare = |output: &Tensor, name: &str| {
         let logits = draft.logits(output).expect("logits");
@@ -45,9 +47,9 @@ fn difference(layout: &str) -> f64 {
         largest = largest.max((logits - find(name)).abs().max().double_value(&[]));
     };
     compare(&output, "logits");
-    let (token, hidden) = (tokens.narrow(0, 0, 1), output.narrow(0, rows - 1, 1));
-    let mask = AttentionMask::causal(rows, 1);
-    let output = draft.forward(&token, &hidden, &[rows], &mask, &cache, rows).expect("a forward");
+    let mask = &AttentionMask::causal(count, 1);
+    let row = Rows { tokens: &tokens[..1], positions: &[count], past: count, mask };
+    let output = draft.forward(&row, &output, Some(&[count - 1]), &cache).expect("a forward");
     compare(&output, "next_logits");
     largest
 }

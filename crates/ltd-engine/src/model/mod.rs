@@ -13,11 +13,12 @@ mod vocabulary_map;
 mod weights;
 
 pub use config::{BlockConfig, DraftConfig, FeatureNorm, RopeConfig, RopeScaling, TargetConfig};
-pub(crate) use draft::DraftModel;
+pub(crate) use draft::{Continuations, DraftModel};
+pub use layers::why_not_packed;
 pub(crate) use layers::{
-    AttentionMask, Linear, argmax, check_instructions, entropies, first_not_finite, instructions,
+    Argmax, AttentionMask, Linear, Rows, best_log_probs, check_instructions, entropies, first_not_finite,
+    instructions, nth_largest, top_values,
 };
-pub use layers::{libtorch_version, why_not_packed};
 pub(crate) use split::{layer_weights, split_layers};
 pub(crate) use target::{LogitRows, TargetModel, TargetOutput};
 pub(crate) use weights::{Weights, passed_over_index, stored_kind, weight_files};

@@ -5,12 +5,13 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::config::{BlockConfig, TargetConfig};
-use super::layers::{Attention, AttentionMask, AttentionPlan, Embedding, Linear, Mlp, RmsNorm, RotaryTable};
+use super::layers::{Attention, AttentionPlan, Embedding, Linear, Mlp, RmsNorm, RotaryTable, Rows};
 use super::weights::Weights;
 use crate::Result;
 use crate::kv_cache::KvCache;
 use crate::measure::operations::{Observer, Operation, Unobserved};
 use crate::placement::Share;
+use crate::transfer::Upload;
 
 const ROWS: i64 = 0;
 const COLUMNS: i64 = 1;
@@ -54,6 +55,8 @@ pub(crate) struct TargetOutput {
     pub(crate) logits: Tensor,
     /// Inputs of the three feature layers, `[n, 3 * hidden]`.
     pub(crate) features: Tensor,
+    /// The random numbers that came along, `[n]` in f64, where the logits are.
+    pub(crate) randoms: Tensor,
 }
 
 impl TargetModel {
@@ -127,62 +130,73 @@ impl TargetModel {
             && self.output.is_batch_invariant()
     }
 
-    /// Runs the rows `tokens` (`[n]`, int64) at `positions` on top of the certain part of the
-    /// cache. Their keys and values are provisional in the cache afterwards. The result is on the
-    /// last device.
+    /// Runs rows on top of the certain part of the cache. Their keys and values are provisional
+    /// there afterwards. The result is on the last device. `randoms` come along to where it is.
     pub(crate) fn forward(
         &self,
-        tokens: &Tensor,
-        positions: &[i64],
-        mask: &AttentionMask,
+        rows: &Rows,
+        randoms: &[f64],
         cache: &KvCache,
         logit_rows: LogitRows,
     ) -> Result<TargetOutput> {
-        self.observed_forward(tokens, positions, mask, cache, logit_rows, &mut Unobserved)
+        self.observed_forward(rows, randoms, cache, logit_rows, &mut Unobserved)
     }
 
     /// [`TargetModel::forward`], part by part under the eyes of an observer.
     pub(crate) fn observed_forward(
         &self,
-        tokens: &Tensor,
-        positions: &[i64],
-        mask: &AttentionMask,
+        rows: &Rows,
+        randoms: &[f64],
         cache: &KvCache,
         logit_rows: LogitRows,
         observer: &mut impl Observer,
     ) -> Result<TargetOutput> {
+        debug_assert!(rows.past == cache.len() && cache.is_settled(), "what is certain is at its place");
         let (feature_layers, hidden) = (self.config.feature_layers(), self.config.block.hidden);
         let device = self.stages.last().expect("invariant: a target has layers").device;
-        let shape = [positions.len() as i64, feature_layers.len() as i64 * hidden];
+        let shape = [rows.count(), feature_layers.len() as i64 * hidden];
         let features = Tensor::f_empty(shape, (self.kind, device))?;
-        let mut x = self.embedding.forward(tokens)?;
+        let (mut x, mut randoms_there) = (None, None);
         let mut index = 0;
-        for stage in &self.stages {
-            x = x.f_to_device(stage.device)?;
-            let plan =
-                AttentionPlan::new(&self.rotary, positions, cache.len(), mask, &self.config.block, &x)?;
-            for layer in &stage.layers {
+        for Stage { device, layers } in &self.stages {
+            let mut upload = Upload::default();
+            let place = (self.kind, *device);
+            let plan = AttentionPlan::prepare(&mut upload, rows, &self.rotary, &self.config.block, place);
+            let tokens = upload.add_indices(rows.token_ids());
+            let randoms = upload.add_doubles(randoms.iter().copied());
+            let uploaded = upload.send(*device)?;
+            let plan = plan(&uploaded)?;
+            let mut on_device = match x {
+                None => self.embedding.forward(&uploaded.get(tokens))?,
+                Some(before) => Tensor::f_to_device(&before, *device)?,
+            };
+            for layer in layers {
                 // Copied, as layers may overwrite what they read.
                 if let Some(place) = feature_layers.iter().position(|&layer| layer == index as i64) {
-                    features.narrow(COLUMNS, place as i64 * hidden, hidden).f_copy_(&x)?;
+                    features.narrow(COLUMNS, place as i64 * hidden, hidden).f_copy_(&on_device)?;
                 }
                 let Layer { input_norm, attention, post_attention_norm, mlp } = layer;
-                let attention = || attention.forward(&x, Some(input_norm), &x, &plan, cache.layer(index));
+                let attention =
+                    || attention.forward(&on_device, Some(input_norm), &on_device, &plan, cache.layer(index));
                 let attended = observer.observe(Operation::Attention, attention)?;
-                x = observer.observe(Operation::Mlp, || mlp.forward(&attended, post_attention_norm))?;
+                on_device =
+                    observer.observe(Operation::Mlp, || mlp.forward(&attended, post_attention_norm))?;
                 index += 1;
             }
+            randoms_there = Some(uploaded.get(randoms));
+            x = Some(on_device);
         }
+        let (Some(x), Some(randoms)) = (x, randoms_there) else { unreachable!("a target has layers") };
         let of = match logit_rows {
             LogitRows::All => Some(x),
             LogitRows::One(row) => Some(x.narrow(ROWS, row, 1)),
             LogitRows::None => None,
         };
         let logits = observer.observe(Operation::Logits, || match &of {
-            Some(x) => self.output.forward_normed(x, &self.norm),
+            Some(x) => self.output.forward_scores(x, Some(&self.norm)),
             None => Ok(Tensor::f_empty([0, self.config.vocabulary], (self.kind, device))?),
         })?;
-        Ok(TargetOutput { logits, features })
+        Ok(TargetOutput { logits, features, randoms })
     }
 }
 

@@ -3,6 +3,7 @@
 use super::fit::Demand;
 use crate::device::Dtype;
 use crate::model::{BlockConfig, DraftConfig, TargetConfig, layer_weights};
+use crate::prefill::MOST_MASKED;
 
 /// A pair and how it is to run.
 pub(crate) struct Pair<'a> {
@@ -66,9 +67,11 @@ impl Pair<'_> {
             + (3 * (heads + 2 * kv_heads) + 2 * (group + 2)) * head_dim
             + 3 * intermediate;
         let logits = (LOGIT_ROWS * self.target.vocabulary) as u64 * LOGIT_BYTES;
-        // Who sees whom: as it comes from the host, and for each query head that shares a key head.
-        let mask = (1 + group as u64) * element;
-        capacity * (row as u64 * element + capacity * mask) + logits
+        // Who sees whom where something is cached: for each query head that shares a key head.
+        let mask = group as u64 * MOST_MASKED as u64 * capacity * element;
+        // Where nothing is, keys and values for each query head.
+        let repeated = 2 * heads * head_dim;
+        capacity * (row + repeated) as u64 * element + mask + logits
     }
 }
 
@@ -168,9 +171,11 @@ mod tests {
             (draft.draft_vocabulary, draft.tied_embeddings) = (draft.vocabulary, true);
         });
         assert_eq!(whole.draft - tied.draft, tied.embedding);
-        // The mask of a long prompt: 32768 x 32768 five times in two bytes, for groups of four
-        // heads, 10 GiB; and what its rows need.
-        let long = demand("llama-3.1-8b", 32768).working - demand("llama-3.1-8b", 0).working;
-        assert!((13.0..18.0).contains(&gib(long)), "{}", gib(long));
+        // The rows of a long prompt, and the mask of the last 1,024 of them, for groups of four
+        // heads. It does not grow with the square of the length.
+        let working = |capacity| demand("llama-3.1-8b", capacity).working;
+        let [half, whole] = [8192, 16_384].map(|more| working(16_384 + more) - working(16_384));
+        assert_eq!(whole, 2 * half);
+        assert!((2.0..4.0).contains(&gib(whole)), "{}", gib(whole));
     }
 }

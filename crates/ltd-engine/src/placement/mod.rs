@@ -59,12 +59,13 @@ fn check_room(shares: &[Share], demand: &Demand) -> Result<()> {
         let Device::Cuda(index) = device else { continue };
         let error = |problem| Error::Device { device: name.clone(), problem };
         let needed = demand.kept(position, shares.len(), (layers.end - layers.start) as u64);
-        let free = cuda::free_memory_of(*index).map_err(error)?;
-        if let Some(free) = free.filter(|free| needed > *free) {
-            let (needed, free) = (Gib(needed), Gib(free));
+        let memory = cuda::memory_of(*index).map_err(error)?;
+        if let Some([free, all]) = memory.filter(|[free, _]| needed > *free) {
+            let advice = if needed <= all { "end the programs that hold the rest, or " } else { "" };
+            let [needed, free, all] = [needed, free, all].map(Gib);
             return Err(error(format!(
-                "weights and caches of its part take {needed}, of which {free} are free; lower max_length, name a \
-                 16-bit dtype, or share the target among several devices (devices)"
+                "weights and caches of its part take {needed}, but {free} of its {all} are free; {advice}lower \
+                 max_length, name a 16-bit dtype, or share the target among several devices (devices)"
             )));
         }
     }

@@ -4,8 +4,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use tch::Tensor;
 
+use super::distribution::weights;
 use super::{SamplingParams, distribution, tokens_at};
-use crate::model::argmax;
+use crate::model::Argmax;
+use crate::transfer::{Download, Upload, Waited};
 use crate::{Error, Result};
 
 /// Chooses the tokens of one sequence from the target's logits.
@@ -57,18 +59,33 @@ impl Sampler {
     /// the token at position `positions[i]` of the sequence. One transfer to the device and one
     /// back.
     pub fn tokens(&self, logits: &Tensor, positions: &[usize]) -> Result<Vec<u32>> {
-        let tokens = if self.params.is_greedy() {
-            argmax(logits)?
-        } else {
-            let uniforms: Vec<f64> = positions.iter().map(|&position| self.uniform(position)).collect();
-            let uniforms = Tensor::from_slice(&uniforms).view([-1, 1]).f_to_device(logits.device())?;
-            let tokens = tokens_at(&distribution(logits, &self.params)?, &uniforms)?;
-            let tokens: Vec<i64> = Vec::try_from(tokens)?;
-            let vocabulary = logits.size()[1];
-            tokens.into_iter().map(|token| (token < vocabulary).then_some(token as u32)).collect()
-        };
-        let known = tokens.into_iter().zip(positions);
-        known.map(|(token, &position)| token.ok_or(Error::LogitsNotANumber { position })).collect()
+        let mut upload = Upload::default();
+        let randoms = upload.add_doubles(self.randoms(positions));
+        let randoms = upload.send(logits.device())?.get(randoms);
+        let choices = self.choose(logits, &randoms)?;
+        choices.read(&Waited::for_all_before(logits)?, positions)
+    }
+
+    /// The random numbers that the tokens of some positions need: none if they are chosen greedily.
+    pub(crate) fn randoms(&self, positions: &[usize]) -> Vec<f64> {
+        let random = !self.params.is_greedy();
+        positions.iter().filter(|_| random).map(|&position| self.uniform(position)).collect()
+    }
+
+    /// Begins to fetch the token of each row of logits, with its random number of
+    /// [`Sampler::randoms`] where the logits are.
+    pub(crate) fn choose(&self, logits: &Tensor, randoms: &Tensor) -> Result<Choices> {
+        if self.params.is_greedy() {
+            return Ok(Choices::Greedy(Argmax::begin(logits)?));
+        }
+        let uniforms = randoms.view([-1, 1]);
+        let (weights, lacking) = weights(logits, &self.params)?;
+        let mut tokens = tokens_at(&weights, &uniforms)?;
+        if let Some(lacking) = lacking {
+            tokens = tokens.f_masked_fill_tensor(&lacking.f_squeeze_dim(1)?, &Tensor::from(UNKNOWN))?;
+        }
+        let (logits, params) = (logits.shallow_clone(), self.params);
+        Ok(Choices::Sampled { tokens: Download::begin(&tokens)?, logits, uniforms, params })
     }
 
     /// The random number of a position, uniform in `[0, 1)`.
@@ -77,5 +94,33 @@ impl Sampler {
         random.set_word_pos(WORDS_PER_POSITION * position as u128);
         let bits = random.next_u64() >> (u64::BITS - UNIFORM_BITS);
         bits as f64 / (1_u64 << UNIFORM_BITS) as f64
+    }
+}
+
+/// Tokens that were chosen, on their way to the host.
+pub(crate) enum Choices {
+    Greedy(Argmax),
+    Sampled { tokens: Download, logits: Tensor, uniforms: Tensor, params: SamplingParams },
+}
+
+/// In the place of a token for which more of the distribution is needed.
+const UNKNOWN: i64 = -1;
+
+impl Choices {
+    /// The tokens of some positions, once the device was waited for.
+    pub(crate) fn read(self, waited: &Waited, positions: &[usize]) -> Result<Vec<u32>> {
+        let tokens = match self {
+            Self::Greedy(tokens) => tokens.read(waited)?,
+            Self::Sampled { tokens, logits, uniforms, params } => {
+                let mut tokens = tokens.read::<i64>(waited)?;
+                if tokens.contains(&UNKNOWN) {
+                    tokens = Vec::try_from(tokens_at(&distribution(&logits, &params)?, &uniforms)?)?;
+                }
+                let vocabulary = logits.size()[1];
+                tokens.into_iter().map(|token| (token < vocabulary).then_some(token as u32)).collect()
+            }
+        };
+        let known = tokens.into_iter().zip(positions);
+        known.map(|(token, &position)| token.ok_or(Error::LogitsNotANumber { position })).collect()
     }
 }

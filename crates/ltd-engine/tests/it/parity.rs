@@ -21,7 +21,7 @@ fn check(golden: &Golden, config: EngineConfig) {
     let prompt = golden.ids("prompt_ids");
     let mut session = engine.prefill(&prompt, None).expect("prefill");
     for cycle in 0..golden.setting("cycles") {
-        check_features(golden, cycle, &engine, &session, &prompt);
+        check_features(golden, cycle, &engine, &mut session, &prompt);
         assert_eq!(session.context_length(), golden.indices(cycle, "prefix_len")[0], "cycle {cycle}");
         assert_eq!(session.root() as usize, golden.indices(cycle, "root_token")[0], "cycle {cycle}");
         let (outcome, verified) = engine.run_cycle_tree(&mut session, &mut controller).expect("cycle");
@@ -35,7 +35,7 @@ fn check(golden: &Golden, config: EngineConfig) {
     assert_eq!(session.tokens(), golden.ids("ids"));
 }
 
-fn check_features(golden: &Golden, cycle: usize, engine: &Engine, session: &Session, prompt: &[u32]) {
+fn check_features(golden: &Golden, cycle: usize, engine: &Engine, session: &mut Session, prompt: &[u32]) {
     let Some(expected) = golden.floats(cycle, "features") else { return };
     // Of a prompt's features, the session keeps only the last row.
     let (found, width) = if cycle == 0 {

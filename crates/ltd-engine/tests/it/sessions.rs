@@ -53,8 +53,8 @@ fn a_session_of_another_engine_is_refused() {
             foreign(other.copy(&mut session, 4).map(drop), "a copy");
             foreign(other.source_summary(&mut session).map(drop), "what is known before a cycle");
             foreign(other.begin_cycle(&mut session, 12).map(drop), "the beginning of a cycle");
-            foreign(other.time_target_forward(&session, &PROMPT).map(drop), "a timed forward");
-            foreign(other.time_target_operations(&session, &PROMPT).map(drop), "timed operations");
+            foreign(other.time_target_forward(&mut session, &PROMPT).map(drop), "a timed forward");
+            foreign(other.time_target_operations(&mut session, &PROMPT).map(drop), "timed operations");
             let mut rehearsal = own.rehearsal(PROMPT.to_vec()).expect("a rehearsal");
             foreign(rehearsal.at(other, 2, 1).map(drop), "a rehearsal");
 

@@ -1,18 +1,19 @@
 //! Grouped-query attention over a preallocated cache.
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::host::{self, Attending, HeadNorms, Heads, InstructionSet, Visibility};
 use super::linear::Linear;
-use super::mask::AttentionMask;
+use super::mask::Seen;
 use super::norm::RmsNorm;
 use super::rope::{RotaryTable, Rotation, RotationTensors};
+use super::rows::Rows;
 use crate::kv_cache::LayerCache;
 use crate::model::config::BlockConfig;
 use crate::model::weights::Weights;
+use crate::transfer::{Upload, Uploaded};
 use crate::{Error, Result};
 
-const ROWS: i64 = 0;
 const HEADS: i64 = 1;
 
 /// Where the rows of a forward stand and what they see, in the form that the device's kernels want:
@@ -24,7 +25,7 @@ pub(crate) struct AttentionPlan {
 
 enum PlanForm {
     Host(HostForm),
-    Tensors(RotationTensors, Option<Tensor>),
+    Tensors(RotationTensors, Seen),
 }
 
 struct HostForm {
@@ -34,42 +35,51 @@ struct HostForm {
 }
 
 impl AttentionPlan {
-    /// Rows at `positions` with `past` cached rows before them; `x` is of the device and type of
-    /// the model.
-    pub(crate) fn new(
+    /// Gets ready a plan for a model on a device and in a number type. What it needs there is added
+    /// to the upload that it is then made of.
+    pub(crate) fn prepare(
+        upload: &mut Upload,
+        rows: &Rows,
         rotary: &RotaryTable,
-        positions: &[i64],
-        past: i64,
-        mask: &AttentionMask,
         config: &BlockConfig,
-        x: &Tensor,
-    ) -> Result<Self> {
-        let instructions = host::supports(x.device(), x.kind()).then(host::instructions);
-        Self::with_form(instructions, rotary, positions, past, mask, config, x)
+        (kind, device): (Kind, Device),
+    ) -> impl FnOnce(&Uploaded) -> Result<Self> + use<> {
+        let instructions = host::supports(device, kind).then(host::instructions);
+        Self::prepare_with(instructions, upload, rows, rotary, config, (kind, device))
     }
 
     /// With LibTorch's kernels if there are no `instructions` to use.
-    fn with_form(
+    fn prepare_with(
         instructions: Option<InstructionSet>,
+        upload: &mut Upload,
+        rows: &Rows,
         rotary: &RotaryTable,
-        positions: &[i64],
-        past: i64,
-        mask: &AttentionMask,
         config: &BlockConfig,
-        x: &Tensor,
-    ) -> Result<Self> {
-        let (rows, group) = (positions.len(), (config.heads / config.kv_heads) as usize);
-        let form = if let Some(instructions) = instructions {
-            let AttentionMask { everywhere, sees } = mask;
-            let visibility = Visibility::new(*everywhere as usize, sees.as_deref(), rows, group);
-            PlanForm::Host(HostForm { rotation: rotary.at(positions), visibility, instructions })
-        } else {
-            let mask = mask.additive(rows as i64, group as i64, x)?;
+        (kind, device): (Kind, Device),
+    ) -> impl FnOnce(&Uploaded) -> Result<Self> + use<> {
+        let (group, past) = (config.heads / config.kv_heads, rows.past);
+        let host = instructions.map(|instructions| {
+            let (everywhere, sees) = rows.mask.flags();
+            let count = rows.positions.len();
+            let visibility = Visibility::new(everywhere, Some(&sees), count, group as usize);
+            HostForm { rotation: rotary.at(rows.positions), visibility, instructions }
+        });
+        let tensors = host.is_none().then(|| {
             // Queries in groups of as many heads as there are key heads, keys, and values.
-            let rotation = rotary.tensors(positions, x.device(), [group + 1, group + 2])?;
-            PlanForm::Tensors(rotation, mask)
-        };
-        Ok(Self { past, form })
+            let groups = [group as usize + 1, group as usize + 2];
+            let rotation = rotary.prepare(upload, rows.positions, device, groups);
+            (rotation, rows.mask.prepare(upload, rows.count(), group, kind))
+        });
+        move |uploaded: &Uploaded| {
+            let form = match (host, tensors) {
+                (Some(host), _) => PlanForm::Host(host),
+                (None, tensors) => {
+                    let (rotation, mask) = tensors.expect("invariant: one of both is there");
+                    PlanForm::Tensors(rotation(uploaded)?, mask(uploaded)?)
+                }
+            };
+            Ok(Self { past, form })
+        }
     }
 }
 
@@ -77,11 +87,33 @@ impl AttentionPlan {
 pub(crate) struct Attention {
     qkv: Linear,
     output: Linear,
-    /// Norms of each query and each key head, before the rotation.
-    head_norms: Option<(RmsNorm, RmsNorm)>,
+    head_norms: Option<QueryKeyNorms>,
     heads: i64,
     kv_heads: i64,
     head_dim: i64,
+}
+
+/// Norms of each query and each key head, before the rotation.
+struct QueryKeyNorms {
+    query: RmsNorm,
+    key: RmsNorm,
+    /// Weights of all heads, `[heads + 2 * kv_heads, head_dim]`; 1 for the values.
+    of_all: Tensor,
+}
+
+impl QueryKeyNorms {
+    fn new(query: RmsNorm, key: RmsNorm, heads: i64, kv_heads: i64) -> Result<Self> {
+        let repeated = |weight: &Tensor, heads: i64| weight.f_expand([heads, -1], false);
+        let (q, k) = (repeated(query.weight(), heads)?, repeated(key.weight(), kv_heads)?);
+        let of_all = Tensor::f_cat(&[q, k.shallow_clone(), k.f_ones_like()?], 0)?;
+        Ok(Self { query, key, of_all })
+    }
+
+    /// Norms all heads of `[n, heads + 2 * kv_heads, head_dim]`, the values as well: nobody may use
+    /// those.
+    fn forward(&self, qkv: &Tensor) -> Result<Tensor> {
+        self.query.forward_unweighted(qkv)?.f_mul_(&self.of_all).map_err(Error::from)
+    }
 }
 
 impl Attention {
@@ -103,7 +135,8 @@ impl Attention {
         let bias = qkv_bias.then(|| concatenated("bias", &[])).transpose()?;
         let mut norm =
             |part: &str| RmsNorm::load(weights, &format!("{name}.{part}"), head_dim, config.rms_norm_eps);
-        let head_norms = config.head_norms.then(|| Ok::<_, Error>((norm("q_norm")?, norm("k_norm")?)));
+        let head_norms =
+            config.head_norms.then(|| QueryKeyNorms::new(norm("q_norm")?, norm("k_norm")?, heads, kv_heads));
         let head_norms = head_norms.transpose()?;
         let shape = [hidden, heads * head_dim];
         let output = Linear::load(weights, &format!("{name}.o_proj"), shape, config.output_bias)?;
@@ -144,8 +177,8 @@ impl Attention {
     fn attend(&self, qkv: &Tensor, plan: &AttentionPlan, cache: &LayerCache) -> Result<Tensor> {
         match &plan.form {
             PlanForm::Host(form) => Ok(self.attending(form, plan.past, cache).attend(qkv)),
-            PlanForm::Tensors(rotation, mask) => {
-                self.attend_with_libtorch(qkv, rotation, mask.as_ref(), plan.past, cache)
+            PlanForm::Tensors(rotation, seen) => {
+                self.attend_with_libtorch(qkv, rotation, seen, plan.past, cache)
             }
         }
     }
@@ -162,7 +195,10 @@ impl Attention {
                 width: self.head_dim as usize,
                 scale: 1.0 / (self.head_dim as f32).sqrt(),
             },
-            norms: norms.map(|(query, key)| HeadNorms { query: query.on_host(), key: key.on_host() }),
+            norms: norms.map(|QueryKeyNorms { query, key, .. }| HeadNorms {
+                query: query.on_host(),
+                key: key.on_host(),
+            }),
             cos,
             sin,
             keys,
@@ -176,58 +212,74 @@ impl Attention {
         &self,
         qkv: &Tensor,
         rotation: &RotationTensors,
-        mask: Option<&Tensor>,
+        seen: &Seen,
         past: i64,
         cache: &LayerCache,
     ) -> Result<Tensor> {
         let n = qkv.size()[0];
         let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
         let group = heads / kv_heads;
-        let mut qkv = qkv.view([n, heads + 2 * kv_heads, head_dim]);
-        if let Some((query, key)) = &self.head_norms {
-            let queries = query.forward(&qkv.narrow(HEADS, 0, heads))?;
-            let keys = key.forward(&qkv.narrow(HEADS, heads, kv_heads))?;
-            let values = qkv.narrow(HEADS, heads + kv_heads, kv_heads);
-            qkv = Tensor::f_cat(&[queries, keys, values], HEADS)?;
+        let qkv = qkv.f_view([n, heads + 2 * kv_heads, head_dim])?;
+        let normed = self.head_norms.as_ref().map(|norms| norms.forward(&qkv)).transpose()?;
+        // Heads become the slowest in memory, as attention and the cache have them. Finite values
+        // are turned by nothing.
+        let rotated = Tensor::f_empty([heads + 2 * kv_heads, n, head_dim], (qkv.kind(), qkv.device()))?;
+        let groups = rotated.f_view([group + 2, kv_heads, n, head_dim])?.permute([2, 0, 1, 3]);
+        let by_groups = normed.as_ref().unwrap_or(&qkv).f_view([n, group + 2, kv_heads, head_dim])?;
+        rotation.apply(&by_groups, &groups)?;
+        if normed.is_none() {
+            cache.write(0, past, &rotated.narrow(0, heads, 2 * kv_heads))?;
+        } else {
+            let values = qkv.narrow(HEADS, heads + kv_heads, kv_heads).transpose(0, 1);
+            cache.write(0, past, &rotated.narrow(0, heads, kv_heads))?;
+            cache.write(kv_heads, past, &values)?;
         }
-        // Finite values are turned by nothing: beside the keys they are written with them.
-        let rotated = rotation.apply(&qkv.view([n, group + 2, kv_heads, head_dim]))?;
-        let rotated = rotated.view([n, heads + 2 * kv_heads, head_dim]);
-        cache.write(past, &rotated.narrow(HEADS, heads, 2 * kv_heads).transpose(ROWS, HEADS))?;
 
-        // Query heads that share a key head become rows of one problem: no copy of the cache per
-        // head.
-        let q = rotated.narrow(HEADS, 0, heads).transpose(ROWS, HEADS);
-        let q = q.f_reshape([1, kv_heads, group * n, head_dim])?;
         let (keys, values) = cache.read(past + n);
-        let (keys, values) = (keys.unsqueeze(0), values.unsqueeze(0));
-        let attended =
-            Tensor::f_scaled_dot_product_attention(&q, &keys, &values, mask, 0.0, false, None, false)?;
-        heads_to_rows(&attended, n)
+        let attend = |shape: [i64; 3], [keys, values]: [&Tensor; 2], mask: Option<&Tensor>, causal| {
+            let q = rotated.narrow(0, 0, heads).f_view(shape)?.unsqueeze(0);
+            let (keys, values, scale) = (keys.unsqueeze(0), values.unsqueeze(0), None);
+            Tensor::f_scaled_dot_product_attention(&q, &keys, &values, mask, 0.0, causal, scale, false)
+        };
+        // Query heads that share a key head are rows of one problem: no copy of the cache for each.
+        let grouped = [kv_heads, group * n, head_dim];
+        let attended = match seen {
+            Seen::All => attend(grouped, [&keys, &values], None, false)?,
+            Seen::Added(mask) => attend(grouped, [&keys, &values], Some(mask), false)?,
+            Seen::InOrder => {
+                // Kernels that know this order need no mask, but a key head for each query head.
+                let for_each = |kv: &Tensor| {
+                    let shape = [kv_heads, group, n, head_dim];
+                    kv.unsqueeze(1).f_expand(shape, false)?.f_reshape([heads, n, head_dim])
+                };
+                attend([heads, n, head_dim], [&for_each(&keys)?, &for_each(&values)?], None, true)?
+            }
+        };
+        heads_to_rows(&attended, [n, heads * head_dim])
     }
 }
 
-/// `[1, kv_heads, group * n, head_dim]`, in whatever order in memory a kernel leaves it, to
-/// `[n, heads * head_dim]`: with one copy at most.
-fn heads_to_rows(attended: &Tensor, n: i64) -> Result<Tensor> {
+/// `[1, kv_heads, group * n, head_dim]` or `[1, heads, n, head_dim]`, in whatever order in memory a
+/// kernel leaves it, to `[n, heads * head_dim]`: with one copy at most.
+fn heads_to_rows(attended: &Tensor, rows: [i64; 2]) -> Result<Tensor> {
     let size = attended.size();
-    let [_, kv_heads, grouped, head_dim] = size[..] else {
+    let [_, problems, grouped, head_dim] = size[..] else {
         unreachable!("invariant: attention is over four dimensions")
     };
+    let n = rows[0];
     // Dimensions that are divided can be looked at in any order; only dimensions that become one
     // cannot.
-    let divided = attended.view([kv_heads, grouped / n, n, head_dim]);
-    Ok(divided.permute([2, 0, 1, 3]).f_reshape([n, -1])?)
+    let divided = attended.f_view([problems, grouped / n, n, head_dim])?;
+    Ok(divided.permute([2, 0, 1, 3]).f_reshape(rows)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-    use tch::{Device, Kind};
-
+    use super::super::mask::AttentionMask;
     use super::*;
     use crate::kv_cache::KvCache;
     use crate::model::config::{RopeConfig, RopeScaling};
+    use proptest::prelude::*;
 
     const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
@@ -248,10 +300,26 @@ mod tests {
     }
 
     /// To attend with, not to project.
-    fn bare_attention(config: &BlockConfig, head_norms: Option<(RmsNorm, RmsNorm)>) -> Attention {
+    fn bare_attention(config: &BlockConfig, norms: Option<[RmsNorm; 2]>) -> Attention {
         let BlockConfig { heads, kv_heads, head_dim, .. } = *config;
+        let head_norms = norms.map(|[query, key]| QueryKeyNorms::new(query, key, heads, kv_heads));
+        let head_norms = head_norms.transpose().expect("norms");
         let weight = || Linear::new(Tensor::zeros([1, 1], CPU));
         Attention { qkv: weight(), output: weight(), head_norms, heads, kv_heads, head_dim }
+    }
+
+    /// A plan on the CPU, made at once.
+    fn plan(
+        instructions: Option<InstructionSet>,
+        rows: &Rows,
+        rotary: &RotaryTable,
+        config: &BlockConfig,
+        kind: Kind,
+    ) -> AttentionPlan {
+        let mut upload = Upload::default();
+        let place = (kind, Device::Cpu);
+        let prepared = AttentionPlan::prepare_with(instructions, &mut upload, rows, rotary, config, place);
+        prepared(&upload.send(Device::Cpu).expect("numbers")).expect("a plan")
     }
 
     /// The largest difference between LibTorch's kernels and those of any instruction set of this
@@ -268,10 +336,13 @@ mod tests {
         let config = block(kv_heads * group, kv_heads, head_dim, normed);
         let random = |shape: &[i64]| Tensor::randn(shape, CPU).to_kind(kind);
         let norm = || RmsNorm::new(random(&[head_dim]) * 0.3 + 0.7, config.rms_norm_eps);
-        let attention = bare_attention(&config, normed.then(|| (norm(), norm())));
+        let attention = bare_attention(&config, normed.then(|| [norm(), norm()]));
         let qkv = random(&[rows, (config.heads + 2 * kv_heads) * head_dim]);
         let cached = random(&[1, 2, kv_heads, past + rows + 3, head_dim]);
-        let mask = AttentionMask { everywhere: if sees.is_some() { past } else { past + rows }, sees };
+        let mask = match sees {
+            Some(sees) => AttentionMask::tree(past, sees),
+            None => AttentionMask::tree(past, vec![true; (rows * rows) as usize]),
+        };
         // Positions of a tree: several rows share one.
         let positions: Vec<i64> = (0..rows).map(|row| past + row / 2).collect();
         let rotary = RotaryTable::new(past + rows, head_dim, &config.rope);
@@ -280,9 +351,9 @@ mod tests {
             let cache = KvCache::new(1, kv_heads, past + rows + 3, head_dim, kind, Device::Cpu);
             let mut cache = cache.expect("a cache");
             cache.fill(&cached);
-            let plan =
-                AttentionPlan::with_form(instructions, &rotary, &positions, past, &mask, &config, &qkv);
-            let result = attention.attend(&qkv, &plan.expect("a plan"), cache.layer(0)).expect("a result");
+            let new = Rows { tokens: &[], positions: &positions, past, mask: &mask };
+            let plan = plan(instructions, &new, &rotary, &config, kind);
+            let result = attention.attend(&qkv, &plan, cache.layer(0)).expect("a result");
             cache.advance(past + rows);
             [result.to_kind(Kind::Float), cache.certain().to_kind(Kind::Float)]
         };
@@ -363,10 +434,14 @@ mod tests {
         for order in [[0, 1, 2, 3], [0, 2, 1, 3], [3, 2, 1, 0]] {
             let attended = numbers.permute(order).contiguous().permute(order);
             assert_eq!(attended.is_contiguous(), order == [0, 1, 2, 3]);
-            assert_eq!(heads_to_rows(&attended, rows).expect("rows"), expected, "{order:?}");
+            assert_eq!(
+                heads_to_rows(&attended, [rows, kv_heads * group * head_dim]).expect("rows"),
+                expected,
+                "{order:?}"
+            );
         }
         let step = numbers.narrow(2, 0, group).transpose(1, 2).contiguous().transpose(1, 2);
-        let rows = heads_to_rows(&step, 1).expect("rows");
+        let rows = heads_to_rows(&step, [1, kv_heads * group * head_dim]).expect("rows");
         assert_eq!(rows, numbers.narrow(2, 0, group).reshape([1, kv_heads * group * head_dim]));
     }
 
@@ -382,14 +457,15 @@ mod tests {
             let rotary = RotaryTable::new(past + rows, 32, &config.rope);
             let positions: Vec<i64> = (past..past + rows).collect();
             let mask = AttentionMask::causal(past, rows);
-            let plan = AttentionPlan::new(&rotary, &positions, past, &mask, &config, &x).expect("a plan");
+            let new = Rows { tokens: &[], positions: &positions, past, mask: &mask };
+            let instructions = host::supports(Device::Cpu, kind).then(host::instructions);
+            let plan = plan(instructions, &new, &rotary, &config, kind);
             let run = |linear: fn(Tensor) -> Linear| {
                 let cache = KvCache::new(1, 2, past + rows, 32, kind, Device::Cpu).expect("a cache");
                 cache.fill(&cached);
                 let [qkv, output] = weights.each_ref().map(|weight| linear(weight.shallow_clone()));
                 let norms = [(); 2].map(|()| RmsNorm::new(Tensor::ones([32], CPU).to_kind(kind), 1e-5));
-                let head_norms = Some(norms.into());
-                let attention = Attention { qkv, output, head_norms, ..bare_attention(&config, None) };
+                let attention = Attention { qkv, output, ..bare_attention(&config, Some(norms)) };
                 let result = attention.forward(&x, Some(&norm), &x.copy(), &plan, cache.layer(0));
                 result.expect("a result").to_kind(Kind::Float)
             };
@@ -430,8 +506,8 @@ mod tests {
             let context = [Tensor::zeros([1, 1, 1, past, width], CPU), values(&[1, 1, 1, past, width])];
             let context = Tensor::cat(&context, 1).to_kind(kind);
             let attend = |cache: &KvCache, x: &Tensor, positions: &[i64], past: i64, mask: &AttentionMask| {
-                let plan = AttentionPlan::with_form(Some(set), &rotary, positions, past, mask, &block, x);
-                let plan = plan.expect("a plan");
+                let rows = Rows { tokens: &[], positions, past, mask };
+                let plan = plan(Some(set), &rows, &rotary, &block, kind);
                 attention.attend(x, &plan, cache.layer(0)).expect("a result")
             };
             let new_cache = || {
@@ -446,11 +522,11 @@ mod tests {
             for leaf in 0..rows {
                 let cache = new_cache();
                 for (step, row) in path(leaf).into_iter().enumerate() {
-                    let (x, past) = (qkv.narrow(ROWS, row as i64, 1), past + step as i64);
+                    let (x, past) = (qkv.narrow(0, row as i64, 1), past + step as i64);
                     let alone = attend(&cache, &x, &[past], past, &AttentionMask::causal(past, 1));
                     assert_eq!(
                         alone,
-                        in_tree.narrow(ROWS, row as i64, 1),
+                        in_tree.narrow(0, row as i64, 1),
                         "{set} {kind:?}, {past}: row {row} of {leaf}"
                     );
                 }

@@ -1,6 +1,6 @@
 //! Matrix products with weights.
 
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::embedding::Embedding;
 use super::host::{Biased, Fused, Panels};
@@ -101,6 +101,19 @@ impl Linear {
         self.forward_fused(x, Fused::Nothing)
     }
 
+    /// The product of rows, normed if there is a `norm`: in f32 where a device gives it so in the
+    /// same time.
+    pub(crate) fn forward_scores(&self, x: &Tensor, norm: Option<&RmsNorm>) -> Result<Tensor> {
+        let wide = |weight: &Tensor| weight.device().is_cuda() && weight.kind() != Kind::Float;
+        match (&self.weight, &self.bias) {
+            (Weight::Plain(weight), None) if wide(weight) => {
+                let normed = norm.map(|norm| norm.forward(x)).transpose()?;
+                Ok(normed.as_ref().unwrap_or(x).f_mm_dtype(&weight.tr(), Kind::Float)?)
+            }
+            _ => norm.map_or_else(|| self.forward(x), |norm| self.forward_normed(x, norm)),
+        }
+    }
+
     /// The product of the normed rows.
     pub(crate) fn forward_normed(&self, x: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
         match self.on_host() {
@@ -158,8 +171,6 @@ impl Linear {
 
 #[cfg(test)]
 mod tests {
-    use tch::{Device, Kind};
-
     use super::*;
 
     #[cfg(target_os = "linux")]

@@ -9,6 +9,7 @@ mod mlp;
 mod norm;
 mod packed;
 mod rope;
+mod rows;
 mod top;
 
 pub(crate) use attention::{Attention, AttentionPlan};
@@ -18,7 +19,7 @@ pub(crate) use linear::Linear;
 pub(crate) use mask::AttentionMask;
 pub(crate) use mlp::Mlp;
 pub(crate) use norm::RmsNorm;
-pub use packed::{libtorch_version, why_not_packed};
+pub use packed::why_not_packed;
 pub(crate) use rope::RotaryTable;
-pub(super) use top::top_log_probs;
-pub(crate) use top::{argmax, entropies, first_not_finite};
+pub(crate) use rows::Rows;
+pub(crate) use top::{Argmax, Best, best_log_probs, entropies, first_not_finite, nth_largest, top_values};

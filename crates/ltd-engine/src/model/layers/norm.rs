@@ -26,6 +26,16 @@ impl RmsNorm {
         host::RowNorm { weight: &self.weight, eps: self.eps as f32 }
     }
 
+    /// `[width]`.
+    pub(super) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// `x / rms(x)`, with LibTorch's kernel.
+    pub(super) fn forward_unweighted(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_rms_norm(self.weight.size(), None::<&Tensor>, self.eps)?)
+    }
+
     /// `[.., width] -> [.., width]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(if host::supports(x.device(), x.kind()) {

@@ -18,6 +18,7 @@ use libloading::os::unix::Library;
 use tch::{Device, Kind, Tensor};
 
 use super::host::Fused;
+use crate::libtorch::check_version;
 
 type TensorHandle = *mut c_void;
 
@@ -41,9 +42,6 @@ type LinearPointwiseBinary = unsafe extern "C" fn(
     *mut TensorHandle,
 ) -> i32;
 
-/// The version whose headers these types are from; those of its patches are the same.
-const VERSION: [u8; 2] = [2, 11];
-
 struct Functions {
     call_dispatcher: CallDispatcher,
     linear: LinearPointwise,
@@ -52,14 +50,8 @@ struct Functions {
 
 /// The functions, or why they are not used.
 static FUNCTIONS: LazyLock<Result<Functions, String>> = LazyLock::new(|| {
-    let found = libtorch_version();
-    if !found.is_some_and(|version| version.starts_with(&VERSION)) {
-        let found = found.map_or("of an unknown version".to_owned(), |[major, minor, patch]| {
-            format!("{major}.{minor}.{patch}")
-        });
-        let [major, minor] = VERSION;
-        return Err(format!("LibTorch is {found}, and its functions are known for {major}.{minor} only"));
-    }
+    // The types are from the headers of this version; those of its patches are the same.
+    check_version()?;
     let program = Library::this();
     // SAFETY: The types are those of the headers of this version, which is the one in the process.
     let functions = unsafe {
@@ -73,19 +65,6 @@ static FUNCTIONS: LazyLock<Result<Functions, String>> = LazyLock::new(|| {
     };
     functions.map_err(|problem| format!("LibTorch lacks a function: {problem}"))
 });
-
-/// The version of the LibTorch in this process: major, minor and patch; unknown before 2.9.
-pub fn libtorch_version() -> Option<[u8; 3]> {
-    let program = Library::this();
-    // SAFETY: `uint64_t aoti_torch_abi_version()`, which is part of the interface that stays as it
-    // is (`TORCH_ABI_VERSION`).
-    let version = unsafe {
-        let version = program.get::<unsafe extern "C" fn() -> u64>(b"aoti_torch_abi_version\0").ok()?;
-        version()
-    };
-    let [major, minor, patch, ..] = version.to_be_bytes();
-    Some([major, minor, patch])
-}
 
 /// Why no product on a CPU is oneDNN's with a packed weight, if LibTorch is the reason.
 pub fn why_not_packed() -> Option<&'static str> {
@@ -193,6 +172,7 @@ fn has_kernels(kind: Kind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::libtorch::{KNOWN, libtorch_version};
 
     #[test]
     fn functions_are_used_of_the_version_that_they_are_known_for() {
@@ -200,7 +180,7 @@ mod tests {
         println!("LibTorch {version:?}, packed weights: {:?}", why_not_packed());
         // The one that scripts/setup installs; another one is named with what is missing.
         match why_not_packed() {
-            None => assert!(version.expect("a version").starts_with(&VERSION)),
+            None => assert!(version.expect("a version").starts_with(&KNOWN)),
             Some(problem) => {
                 assert!(problem.starts_with("LibTorch "), "{problem}");
                 let weight = Tensor::zeros([32, 32], (Kind::Float, Device::Cpu));

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 use crate::model::config::{RopeConfig, RopeScaling};
+use crate::transfer::{Upload, Uploaded};
 
 const ROWS: i64 = 0;
 const COLUMNS: i64 = 1;
@@ -56,7 +57,7 @@ impl RotaryTable {
     }
 
     /// With a table on each of some devices whose forwards are of a number type, for
-    /// [`RotaryTable::tensors`].
+    /// [`RotaryTable::prepare`].
     pub(crate) fn on_devices(
         mut self,
         devices: impl IntoIterator<Item = Device>,
@@ -86,29 +87,31 @@ impl RotaryTable {
         Rotation { cos: rows(&self.cos), sin: rows(&self.sin) }
     }
 
-    /// Rotations for some positions on a device that there is a table on: of the first `rotated` of
-    /// so many groups of heads. The others stay as they are.
-    pub(super) fn tensors(
+    /// Gets ready rotations for some positions on a device that there is a table on: of the first
+    /// `rotated` of so many groups of heads. The others stay as they are.
+    pub(super) fn prepare(
         &self,
+        upload: &mut Upload,
         positions: &[i64],
         device: Device,
         [rotated, groups]: [usize; 2],
-    ) -> Result<RotationTensors> {
+    ) -> impl FnOnce(&Uploaded) -> Result<RotationTensors> + use<> {
         let table = self.tables.iter().find(|table| table.device() == device);
-        let table = table.expect("invariant: there is a table on each device of the model");
-        let still = table.size()[0] - 1;
+        let table = table.expect("invariant: there is a table on each device of the model").shallow_clone();
+        let (half, still) = (self.half as i64, table.size()[0] - 1);
         assert!(positions.iter().all(|&position| position < still), "positions {positions:?} of {still}");
         let row =
             |position: i64| (0..groups).map(move |group| if group < rotated { position } else { still });
-        let rows: Vec<i64> = positions.iter().copied().flat_map(row).collect();
-        let rows = table.f_index_select(ROWS, &Tensor::from_slice(&rows).f_to_device(device)?)?;
-        let half = self.half as i64;
-        let rows = rows.view([-1, groups as i64, 1, 4 * half]);
-        Ok(RotationTensors {
-            cos: rows.narrow(3, 0, 2 * half),
-            signed_sin: rows.narrow(3, 2 * half, 2 * half),
-            half,
-        })
+        let rows = upload.add_indices(positions.iter().copied().flat_map(row));
+        move |uploaded: &Uploaded| {
+            let rows = table.f_index_select(ROWS, &uploaded.get(rows))?;
+            let rows = rows.f_view([-1, groups as i64, 1, 4 * half])?;
+            Ok(RotationTensors {
+                cos: rows.narrow(3, 0, 2 * half),
+                signed_sin: rows.narrow(3, 2 * half, 2 * half),
+                half,
+            })
+        }
     }
 }
 
@@ -129,10 +132,11 @@ fn scaled(frequency: f32, scaling: RopeScaling) -> f32 {
 }
 
 impl RotationTensors {
-    /// Rotates the heads of `[n, groups, heads of a group, head_dim]`.
-    pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+    /// Rotates the heads of `[n, groups, heads of a group, head_dim]` into a tensor of that shape.
+    pub(super) fn apply(&self, x: &Tensor, rotated: &Tensor) -> Result<()> {
         let crossed = x.f_roll([self.half], [-1])?;
-        Ok(x.f_mul(&self.cos)?.f_addcmul_(&crossed, &self.signed_sin)?)
+        let _ = x.f_mul_out(rotated, &self.cos)?.f_addcmul_(&crossed, &self.signed_sin)?;
+        Ok(())
     }
 }
 

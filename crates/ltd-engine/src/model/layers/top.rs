@@ -1,51 +1,119 @@
 //! What is taken from logits: the best tokens, and how probable they are.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::host;
 use crate::Result;
+use crate::transfer::{Download, Waited};
 
 const COLUMNS: i64 = 1;
 
-/// The `width` most probable entries of each row of `[n, vocabulary]`: log-probs and indices, `[n,
-/// width]` row-major, best first within a row, with one transfer to the host.
-pub(in crate::model) fn top_log_probs(logits: &Tensor, width: usize) -> Result<(Vec<f32>, Vec<u32>)> {
+/// The most probable entries of some rows, on their way to the host.
+pub(crate) enum Best {
+    Here(Vec<f32>, Vec<u32>),
+    There(BestOfParts),
+}
+
+/// The best entries of each of some equal parts of each row.
+pub(crate) struct BestOfParts {
+    /// Log-probs, and numbers within the part, `[n, parts * width]` each; a number is two f32, of
+    /// which the first is its lower half.
+    fetched: Download,
+    width: usize,
+    parts: usize,
+    /// Entries of a part.
+    entries: u32,
+}
+
+/// Begins to fetch the `width` most probable entries of each row of `[n, vocabulary]`.
+pub(crate) fn best_log_probs(logits: &Tensor, width: usize) -> Result<Best> {
     if host::supports(logits.device(), logits.kind()) {
-        return Ok(host::top_log_probs(logits, width));
+        let (log_probs, ids) = host::top_log_probs(logits, width);
+        return Ok(Best::Here(log_probs, ids));
     }
     let log_probs = logits.f_log_softmax(COLUMNS, Kind::Float)?;
-    best_of_parts(&log_probs, width, parts(log_probs.size()[1], width))
+    let parts = stage(&log_probs.size(), width as i64).unwrap_or(1);
+    Ok(Best::There(BestOfParts::of(&log_probs, width, parts)?))
 }
 
-/// Parts in which the best of so many entries are sought, each on its own: for rows as long as a
-/// vocabulary LibTorch's CUDA has a way that takes a score of kernels.
-fn parts(entries: i64, width: usize) -> i64 {
-    const LONGEST: i64 = 8192;
-    const MOST: i64 = 64;
-    let divides = |parts: &i64| entries % parts == 0 && entries / parts >= width as i64;
-    (entries / LONGEST + 1..=MOST).find(divides).unwrap_or(1)
+impl Best {
+    /// Log-probs and indices, `[n, width]` row-major, best first within a row.
+    pub(in crate::model) fn read(self, waited: &Waited) -> Result<(Vec<f32>, Vec<u32>)> {
+        match self {
+            Self::Here(log_probs, ids) => Ok((log_probs, ids)),
+            Self::There(of_parts) => of_parts.read(waited),
+        }
+    }
 }
 
-/// The best entries of each row, of the best of each of some equal parts.
-fn best_of_parts(scores: &Tensor, width: usize, parts: i64) -> Result<(Vec<f32>, Vec<u32>)> {
-    let ([rows, entries], count) = (<[i64; 2]>::try_from(scores.size()).expect("rows"), width as i64);
-    let split = scores.view([rows, parts, entries / parts]);
-    let (of_parts, within) = split.f_topk(count, 2, true, parts == 1)?;
-    let (of_parts, within) = (of_parts.view([rows, -1]), within.view([rows, -1]));
-    let (best, places) = of_parts.f_topk(count, COLUMNS, true, true)?;
-    let within = within.f_gather(COLUMNS, &places, false)?;
-    // One tensor carries all: an i64 in the place of two f32, of which the first is its lower half.
-    let all = [best, within.view_dtype(Kind::Float), places.view_dtype(Kind::Float)];
-    let all: Vec<f32> = Vec::try_from(Tensor::f_cat(&all, COLUMNS)?.view(-1))?;
-    let all = all.chunks_exact(5 * width);
-    let log_probs = all.clone().flat_map(|row| row[..width].iter().copied()).collect();
-    let size = (entries / parts) as u32;
-    let ids = all.flat_map(|row| {
-        let (within, places) = row[width..].split_at(2 * width);
-        let halves = within.iter().zip(places).step_by(2);
-        halves.map(|(within, place)| within.to_bits() + place.to_bits() / width as u32 * size)
-    });
-    Ok((log_probs, ids.collect()))
+impl BestOfParts {
+    fn of(scores: &Tensor, width: usize, parts: i64) -> Result<Self> {
+        let entries = scores.size()[1] / parts;
+        let split = scores.f_view([-1, parts, entries])?;
+        let (best, within) = split.f_topk(width as i64, 2, true, false)?;
+        // One tensor carries both.
+        let both =
+            Tensor::f_cat(&[best.f_view([-1, 1])?, within.view_dtype(Kind::Float).f_view([-1, 2])?], 1)?;
+        Ok(Self { fetched: Download::begin(&both)?, width, parts: parts as usize, entries: entries as u32 })
+    }
+
+    fn read(self, waited: &Waited) -> Result<(Vec<f32>, Vec<u32>)> {
+        let Self { width, parts, entries, .. } = self;
+        let fetched: Vec<f32> = self.fetched.read(waited)?;
+        let rows = fetched.chunks_exact(3 * parts * width).flat_map(|row| {
+            let candidates = row.chunks_exact(3).enumerate().map(|(place, candidate)| {
+                (candidate[0], candidate[1].to_bits() + (place / width) as u32 * entries)
+            });
+            let mut candidates: Vec<(f32, u32)> = candidates.collect();
+            // NaN first, where it is seen; of equals the first.
+            candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            candidates.truncate(width);
+            candidates
+        });
+        Ok(rows.unzip())
+    }
+}
+
+/// The `count` largest entries of each row of `[n, entries]`, the largest first.
+pub(crate) fn top_values(rows: &Tensor, count: i64) -> Result<Tensor> {
+    let mut best = rows.shallow_clone();
+    while let Some(parts) = stage(&best.size(), count).filter(|_| rows.device() != Device::Cpu) {
+        let [n, entries] = [best.size()[0], best.size()[1]];
+        let split = best.f_view([n, parts, entries / parts])?;
+        best = split.f_topk(count, 2, true, false)?.0.f_view([n, parts * count])?;
+    }
+    Ok(best.f_topk(count, COLUMNS, true, true)?.0)
+}
+
+/// The `place`-th largest entry of each row of `[n, entries]`, counted from 1: `[n, 1]`.
+pub(crate) fn nth_largest(rows: &Tensor, place: i64) -> Result<Tensor> {
+    if rows.device() == Device::Cpu {
+        // The largest are found faster there than a place in between.
+        return Ok(rows.f_topk(place, COLUMNS, true, true)?.0.narrow(1, place - 1, 1));
+    }
+    Ok(rows.f_kthvalue(rows.size()[1] - place + 1, COLUMNS, true)?.0)
+}
+
+/// Parts in which the best `count` of rows are sought first, each on its own; none where the rows
+/// are short enough. LibTorch's CUDA has two ways to the best of a row: a kernel of one block, or
+/// for long rows some twenty kernels (bounds of `should_use_multiblock` in version 2.11).
+fn stage(size: &[i64], count: i64) -> Option<i64> {
+    let &[rows, entries] = size else { unreachable!("rows of entries") };
+    let longest = |rows: i64| match rows {
+        ..=20 => 20_000,
+        21..=40 => 10_000,
+        41..=80 => 8000,
+        81..=199 => 5000,
+        200..=799 => 3000,
+        800..=4000 => 800,
+        _ => 400,
+    };
+    if entries < longest(rows) {
+        return None;
+    }
+    // A part of not many more than are sought would leave nothing out.
+    let fits = |parts: &i64| entries % parts == 0 && entries / parts >= 2 * count;
+    (2..=entries / (2 * count).max(1)).filter(fits).find(|parts| entries / parts < longest(rows * parts))
 }
 
 /// Entropy, in nats, of the distribution that each row of logits `[n, vocabulary]` is.
@@ -55,19 +123,37 @@ pub(crate) fn entropies(logits: &Tensor) -> Result<Vec<f32>> {
     Ok(Vec::try_from(products.f_sum_dim_intlist(COLUMNS, false, Kind::Float)?.f_neg()?)?)
 }
 
-/// Index of the largest entry of each row of `[n, vocabulary]`; none of a row that chooses nothing:
-/// it holds a NaN or plus infinity, or nothing but minus infinity. One transfer to the host.
-pub(crate) fn argmax(logits: &Tensor) -> Result<Vec<Option<u32>>> {
-    let chosen = |(largest, index): (f32, u32)| largest.is_finite().then_some(index);
-    if host::supports(logits.device(), logits.kind()) {
-        return Ok(host::argmax(logits).into_iter().map(chosen).collect());
+/// Where the largest entries of some rows are, on its way to the host.
+pub(crate) enum Argmax {
+    Here(Vec<(f32, u32)>),
+    /// Entry and index, `[n, 2]`.
+    There(Download),
+}
+
+impl Argmax {
+    /// Begins to fetch where the largest entry of each row of `[n, vocabulary]` is.
+    pub(crate) fn begin(logits: &Tensor) -> Result<Self> {
+        if host::supports(logits.device(), logits.kind()) {
+            return Ok(Self::Here(host::argmax(logits)));
+        }
+        // Of equals the first, and of a row with a NaN that.
+        let (largest, indices) = logits.f_max_dim(COLUMNS, true)?;
+        let both = [largest.f_to_kind(Kind::Float)?, indices.f_to_kind(Kind::Float)?];
+        Ok(Self::There(Download::begin(&Tensor::f_cat(&both, COLUMNS)?)?))
     }
-    // Of equals the first, and of a row with a NaN that.
-    let (largest, indices) = logits.f_max_dim(COLUMNS, true)?;
-    let both = [largest.f_to_kind(Kind::Float)?, indices.f_to_kind(Kind::Float)?];
-    let both = Tensor::f_cat(&both, COLUMNS)?;
-    let both: Vec<f32> = Vec::try_from(both.view(-1))?;
-    Ok(both.chunks_exact(2).map(|row| chosen((row[0], row[1] as u32))).collect())
+
+    /// The indices; none of a row that chooses nothing: it holds a NaN or plus infinity, or nothing
+    /// but minus infinity.
+    pub(crate) fn read(self, waited: &Waited) -> Result<Vec<Option<u32>>> {
+        let found = match self {
+            Self::Here(found) => found,
+            Self::There(both) => {
+                both.read(waited)?.chunks_exact(2).map(|row: &[f32]| (row[0], row[1] as u32)).collect()
+            }
+        };
+        let chosen = |(largest, index): (f32, u32)| largest.is_finite().then_some(index);
+        Ok(found.into_iter().map(chosen).collect())
+    }
 }
 
 /// Index of the first row, if there is one, with an entry that is NaN or infinite.
@@ -78,8 +164,6 @@ pub(crate) fn first_not_finite(rows: &Tensor) -> Result<Option<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
 
     #[test]
@@ -90,17 +174,24 @@ mod tests {
         let ids: Vec<u32> =
             Vec::<i64>::try_from(ids.view(-1)).expect("i64").into_iter().map(|id| id as u32).collect();
         for parts in [1, 2, 6, 16] {
-            assert_eq!(best_of_parts(&scores, 5, parts).expect("the best"), (values.clone(), ids.clone()));
+            let found = BestOfParts::of(&scores, 5, parts).expect("the best");
+            let found = found.read(&Waited::for_devices(&[])).expect("read");
+            assert_eq!(found, (values.clone(), ids.clone()));
         }
     }
 
     #[test]
-    fn rows_as_long_as_a_vocabulary_are_divided_evenly() {
-        for (entries, expected) in
-            [(32_000, 4), (128_256, 16), (152_064, 22), (8192, 2), (4096, 1), (32_003, 1), (8_388_608, 1)]
-        {
-            assert_eq!(parts(entries, 10), expected, "{entries}");
+    fn long_rows_are_searched_in_parts_that_a_block_can_search() {
+        for (rows, entries, count, expected) in [
+            (1, 128_256, 40, Some(8)),
+            (61, 128_256, 40, Some(334)),
+            (61, 334 * 40, 40, Some(5)),
+            (1, 15_000, 40, None),
+            // Nothing divides it.
+            (61, 128_257, 40, None),
+            (1, 128_256, 65_000, None),
+        ] {
+            assert_eq!(stage(&[rows, entries], count), expected, "{rows} rows of {entries}");
         }
-        assert_eq!(parts(8193, 4097), 1);
     }
 }
