@@ -5,6 +5,7 @@
 #[path = "../it/command.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
 mod command;
+mod gpu_check;
 #[path = "../it/machine.rs"]
 mod machine;
 mod runtime;
