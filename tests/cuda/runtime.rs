@@ -248,14 +248,28 @@ fn a_device_that_is_not_named_is_left_alone() {
 #[test]
 fn all_devices_of_a_model_are_waited_for() {
     let Some(runtime) = runtime(Machine { devices: 2, ..Machine::default() }, 90) else { return };
-    let [waits, twice] = ["cuda:0", "cuda:0,cuda:1"].map(|devices| {
-        let arguments = [&decoding(devices)[..], &["--max-new-tokens", "12"]].concat();
+    let waits = |devices, tokens| {
+        let arguments = [&decoding(devices)[..], &["--max-new-tokens", tokens]].concat();
         let (events, output) = rehearse(runtime, "ltd-decode", &arguments);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         events.iter().filter(|event| **event == Event::Wait(Wait::Device)).count()
-    });
+    };
     // A step begins and ends.
-    assert_eq!([waits, twice], [2 * 12, 2 * 2 * 12]);
+    for (devices, count) in [("cuda:0", 1), ("cuda:0,cuda:1", 2)] {
+        assert_eq!(waits(devices, "12") - waits(devices, "4"), 2 * count * 8, "{devices}");
+    }
+}
+
+/// What is loaded when it is first used is loaded before anything is timed.
+#[test]
+fn the_first_token_takes_what_the_others_do() {
+    let Some(runtime) = runtime(Machine::default(), 90) else { return };
+    let arguments = [&decoding("cuda")[..], &["--max-new-tokens", "6"]].concat();
+    let (events, output) = rehearse(runtime, "ltd-decode", &arguments);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let phases = phases(&events);
+    let last: Vec<Phase> = phases[phases.len() - 6..].to_vec();
+    assert!(last.iter().all(|phase| *phase == last[5] && phase.allocations == 0), "{last:#?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use tch::Device;
 
 use crate::process::huge_pages::Mapped;
 use crate::text::{TextError, TextModel};
-use crate::{Engine, EngineConfig, Error, Result};
+use crate::{Engine, EngineConfig, Error, Result, Static};
 
 impl TextModel {
     /// Tokenizer, chat template and stop tokens of a configuration's target.
@@ -19,7 +19,8 @@ impl TextModel {
 impl Engine {
     /// [`Engine::load`] for a program, with the text side of its target, which must fit the models.
     /// LibTorch gets the configuration's threads, memory that loading freed goes back to the
-    /// system, and the weights are moved to huge pages where the system has them.
+    /// system, and the weights are moved to huge pages where the system has them. On CUDA,
+    /// libraries and kernels are loaded before anything is timed.
     ///
     /// # Errors
     /// See [`Engine::load`] and [`Engine::check_text`].
@@ -35,7 +36,27 @@ impl Engine {
             memory.advise_new();
         }
         engine.check_text(text)?;
+        engine.warm_up();
         Ok(engine)
+    }
+
+    /// Has CUDA devices do a step and some cycles: libraries and kernels are loaded when they are
+    /// first used, which takes far longer than a cycle.
+    fn warm_up(&self) {
+        const PROMPT: [u32; 4] = [0; 4];
+        if self.device() == Device::Cpu {
+            return;
+        }
+        let warm = || {
+            let mut session = self.prefill(&PROMPT, None)?;
+            let mut shape = Static { depth: self.max_depth().min(2), size: 8 };
+            self.run_cycle(&mut session, &mut shape)?;
+            self.run_cycle(&mut session, &mut shape)?;
+            self.autoregressive_step(&mut session)
+        };
+        // What fails here fails again where it matters, and is told there: a vocabulary may begin
+        // with tokens that no text has.
+        let _ = warm();
     }
 }
 
