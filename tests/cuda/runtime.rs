@@ -186,9 +186,17 @@ fn tables_and_figures_are_measured_on_a_device() {
 
     let engine = ["engine", "--config", text(&config), "--json", text(&figures), "--context", "64"];
     let forwards = ["--tokens", "1,8", "--trees", "3x12"];
-    let (_, output) = rehearse(runtime, "ltd-bench", &[&engine[..], &forwards, &SHORT].concat());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(figures.is_file());
+    let arguments = [&engine[..], &forwards, &SHORT].concat();
+    let waits = |more: &[&str]| {
+        let _ = std::fs::remove_file(&figures);
+        let (events, output) = rehearse(runtime, "ltd-bench", &[&arguments, more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&std::fs::read(&figures).expect("figures")).expect("JSON");
+        assert_eq!(report["operations"].is_null(), more.is_empty());
+        events.iter().filter(|event| **event == Event::Wait(Wait::Device)).count()
+    };
+    // Parts of a forward are timed without waits: two sizes, four times, with three products each.
+    assert_eq!(waits(&["--per-op"]) - waits(&[]), 2 * 2 * 4 * (1 + 3));
 }
 
 /// Temperature, top-k and top-p take few launches more than the most probable token, in a step and

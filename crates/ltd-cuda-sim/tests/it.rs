@@ -95,6 +95,8 @@ fn case_unfinished() {
     let fetched = || Tensor::ones([4], FLOATS).to_device_(Device::Cpu, Kind::Float, true, false);
     let (first, second) = (fetched(), fetched());
     assert_eq!(first.isnan().sum(Kind::Int64).int64_value(&[]), 4);
+    Cuda::synchronize(1);
+    assert_eq!(first.isnan().sum(Kind::Int64).int64_value(&[]), 4, "the other device was waited for");
     Cuda::synchronize(0);
     for copy in [first, second] {
         assert_eq!(copy, Tensor::from_slice(&[1.0_f32; 4]));

@@ -39,9 +39,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   bool queryEvent(void*) const override { return true; }
   void destroyEvent(void*, DeviceIndex) const noexcept override {}
   bool queryStream(const c10::Stream&) const override { return true; }
-  void synchronizeStream(const c10::Stream&) const override { Unfinished::get().finish(); }
-  void synchronizeEvent(void*) const override { Unfinished::get().finish(); }
-  void synchronizeDevice(DeviceIndex) const override { Unfinished::get().finish(); }
+  void synchronizeStream(const c10::Stream& stream) const override { Unfinished::get().finish(stream.device_index()); }
+  void synchronizeEvent(void*) const override { Unfinished::get().finish(current_device); }
+  void synchronizeDevice(DeviceIndex device) const override { Unfinished::get().finish(device); }
   void recordDataPtrOnStream(const c10::DataPtr&, const c10::Stream&) const override {}
 };
 
@@ -72,7 +72,7 @@ struct SimulatedHooks final : CUDAHooksInterface {
   }
   Allocator* getCUDADeviceAllocator() const override { return &sim::device_allocator; }
   Allocator* getPinnedMemoryAllocator() const override { return c10::GetAllocator(DeviceType::CPU); }
-  void deviceSynchronize(DeviceIndex) const override { sim::Unfinished::get().finish(); }
+  void deviceSynchronize(DeviceIndex device) const override { sim::Unfinished::get().finish(device); }
 };
 
 }  // namespace at

@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -213,32 +214,33 @@ class Unfinished {
     return *the;
   }
 
-  void add(const at::Tensor& to, at::Tensor what) {
+  void add(DeviceIndex device, const at::Tensor& to, at::Tensor what) {
     std::memset(to.data_ptr(), 0xff, to.nbytes());
     std::lock_guard<std::mutex> lock(mutex_);
-    copies_.emplace_back(to, std::move(what));
+    copies_[device].emplace_back(to, std::move(what));
   }
 
-  void finish() {
+  /// Those of a device, for which somebody waits.
+  void finish(DeviceIndex device) {
     std::lock_guard<std::mutex> lock(mutex_);
     at::AutoDispatchBelowADInplaceOrView guard;
-    for (auto& [to, what] : copies_) to.copy_(what);
-    copies_.clear();
+    for (auto& [to, what] : copies_[device]) to.copy_(what);
+    copies_[device].clear();
   }
 
  private:
   std::mutex mutex_;
-  std::vector<std::pair<at::Tensor, at::Tensor>> copies_;
+  std::map<DeviceIndex, std::vector<std::pair<at::Tensor, at::Tensor>>> copies_;
 };
 
 /// Between devices, and to and from the host.
 inline at::Tensor& copy(at::Tensor& self, const at::Tensor& source, bool non_blocking) {
   at::AutoDispatchBelowADInplaceOrView guard;
   if (non_blocking && self.is_cpu() && source.is_cuda() && self.is_contiguous()) {
-    Unfinished::get().add(self, content(source).clone());
+    Unfinished::get().add(source.device().index(), self, content(source).clone());
     return self;
   }
-  if (self.is_cpu()) Unfinished::get().finish();
+  if (self.is_cpu() && source.is_cuda()) Unfinished::get().finish(source.device().index());
   content(self).copy_(content(source));
   return self;
 }
@@ -254,7 +256,7 @@ inline at::Tensor product_as(const at::Tensor& self, const at::Tensor& other, at
 }
 
 inline at::Scalar item(const at::Tensor& self) {
-  Unfinished::get().finish();
+  Unfinished::get().finish(self.device().index());
   return content(self).item();
 }
 

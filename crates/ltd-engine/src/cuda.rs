@@ -3,11 +3,13 @@
 #![expect(unsafe_code, reason = "loads a shared library and calls CUDA's C functions")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
+use std::time::Duration;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use tch::Cuda;
 
 use crate::libtorch::check_version;
+use crate::transfer::Waited;
 
 /// Makes LibTorch's CUDA half available, and tells how many devices there are: at least one.
 pub(crate) fn device_count() -> Result<usize, String> {
@@ -70,6 +72,89 @@ pub(crate) fn memory_of(device: usize) -> Result<Option<[u64; 2]>, String> {
     let Ok(runtime) = Runtime::find() else { return Ok(None) };
     runtime.memory(device).map(Some).map_err(|problem| format!("its free memory is unknown: {problem}"))
 }
+
+/// Moments in the work of a device, which it notes when it comes to them: nobody waits. They are
+/// CUDA's events on its default stream, to which LibTorch gives all work.
+pub(crate) struct Moments {
+    functions: EventFunctions,
+    events: Vec<*mut c_void>,
+}
+
+#[derive(Clone, Copy)]
+struct EventFunctions {
+    create: unsafe extern "C" fn(*mut *mut c_void) -> c_int,
+    /// On a stream; none is the default one.
+    record: unsafe extern "C" fn(*mut c_void, *mut c_void) -> c_int,
+    /// Milliseconds between two.
+    elapsed: unsafe extern "C" fn(*mut f32, *mut c_void, *mut c_void) -> c_int,
+    destroy: unsafe extern "C" fn(*mut c_void) -> c_int,
+}
+
+impl Moments {
+    /// None yet, of a device; none at all if it is not this thread's current one, or the runtime
+    /// has no events.
+    pub(crate) fn of(device: usize) -> Option<Self> {
+        let program = Library::this();
+        // SAFETY: The types are those of `cuda_runtime_api.h`, in which an error is an int, and
+        // events and streams are pointers. The library stays loaded.
+        let (functions, current) = unsafe {
+            let current: unsafe extern "C" fn(*mut c_int) -> c_int = *program.get(b"cudaGetDevice\0").ok()?;
+            let functions = EventFunctions {
+                create: *program.get(b"cudaEventCreate\0").ok()?,
+                record: *program.get(b"cudaEventRecord\0").ok()?,
+                elapsed: *program.get(b"cudaEventElapsedTime\0").ok()?,
+                destroy: *program.get(b"cudaEventDestroy\0").ok()?,
+            };
+            (functions, current)
+        };
+        let mut found = -1;
+        // SAFETY: It writes one number, where there is one.
+        let code = unsafe { current(&raw mut found) };
+        (code == 0 && found == device as c_int).then(|| Self { functions, events: Vec::new() })
+    }
+
+    /// Has the device note when it has done all that it was asked to do so far.
+    pub(crate) fn note(&mut self) -> Result<(), MomentError> {
+        let mut event = std::ptr::null_mut();
+        // SAFETY: It writes one pointer, where there is one.
+        if unsafe { (self.functions.create)(&raw mut event) } != 0 {
+            return Err(MomentError);
+        }
+        self.events.push(event);
+        // SAFETY: The event was just made, and is destroyed when this is dropped.
+        let code = unsafe { (self.functions.record)(event, std::ptr::null_mut()) };
+        if code == 0 { Ok(()) } else { Err(MomentError) }
+    }
+
+    /// The times from each moment to the next one, once the device was waited for.
+    pub(crate) fn spans(&self, _: &Waited) -> Result<Vec<Duration>, MomentError> {
+        let span = |pair: &[*mut c_void]| {
+            let mut milliseconds = 0.0;
+            // SAFETY: It writes one number, where there is one; both events were recorded.
+            let code = unsafe { (self.functions.elapsed)(&raw mut milliseconds, pair[0], pair[1]) };
+            if code == 0 {
+                Ok(Duration::from_secs_f32(milliseconds.max(0.0) / 1e3))
+            } else {
+                Err(MomentError)
+            }
+        };
+        self.events.windows(2).map(span).collect()
+    }
+}
+
+impl Drop for Moments {
+    fn drop(&mut self) {
+        for &event in &self.events {
+            // SAFETY: It was made by `create`, and nobody else has it.
+            unsafe { (self.functions.destroy)(event) };
+        }
+    }
+}
+
+/// CUDA has refused to make, note or compare moments.
+#[derive(Debug, thiserror::Error)]
+#[error("CUDA has refused to note when it did something")]
+pub(crate) struct MomentError;
 
 /// The functions of the CUDA runtime that LibTorch itself uses.
 struct Runtime {

@@ -98,20 +98,26 @@ impl KvCache {
     }
 
     /// Moves what was committed to its place, before the next forward. Two kernels per device,
-    /// whatever the numbers of rows and layers, and no indices to be sent there.
+    /// whatever the numbers of rows and layers, and no indices to be sent there. If there is no
+    /// memory for it, nothing has changed.
     pub(crate) fn settle(&mut self) -> Result<()> {
-        let moving = std::mem::take(&mut self.moving);
-        if moving.is_empty() {
+        let count = self.moving.len() as i64;
+        if count == 0 {
             return Ok(());
         }
-        let count = moving.len() as i64;
-        for part in &self.parts {
+        let moved = |part: &Tensor| {
             // Few dimensions, and neighbours together: kernels that join take no more of both.
             let rows = part.f_view([-1, part.size()[POSITIONS as usize], part.size()[4]])?;
-            let runs = moving.chunk_by(|row, next| row + 1 == *next);
-            let runs: Vec<Tensor> = runs.map(|run| rows.narrow(1, run[0], run.len() as i64)).collect();
-            rows.narrow(1, self.len - count, count).f_copy_(&Tensor::f_cat(&runs, 1)?)?;
+            let runs = self.moving.chunk_by(|row, next| row + 1 == *next);
+            let runs = runs.map(|run| rows.f_narrow(1, run[0], run.len() as i64));
+            let joined = Tensor::f_cat(&runs.collect::<Result<Vec<_>, _>>()?, 1)?;
+            Ok((rows.f_narrow(1, self.len - count, count)?, joined))
+        };
+        let moved = self.parts.iter().map(moved).collect::<Result<Vec<_>>>()?;
+        for (mut place, rows) in moved {
+            place.f_copy_(&rows)?;
         }
+        self.moving.clear();
         Ok(())
     }
 

@@ -55,6 +55,8 @@ mod random;
 mod reading;
 mod sampling;
 mod session;
+#[cfg(test)]
+mod simulated;
 pub mod text;
 mod timing;
 mod transfer;

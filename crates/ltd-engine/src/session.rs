@@ -58,16 +58,22 @@ impl Session {
         self.accepted = Some((rows, features));
     }
 
-    /// Puts what was accepted in its place, before anything reads it.
+    /// Puts what was accepted in its place, before anything reads it. If there is no memory for
+    /// it, nothing has changed.
     pub(crate) fn settle(&mut self) -> Result<()> {
+        let accepted = self.accepted.as_ref().map(|(rows, features)| {
+            // Copied: a view would keep the features of all that was verified alive. No indices
+            // have to be sent to the device.
+            let rows = rows.iter().map(|&row| features.f_narrow(ROWS, row as i64, 1));
+            Ok::<_, Error>(Tensor::f_cat(&rows.collect::<Result<Vec<_>, _>>()?, ROWS)?)
+        });
+        let accepted = accepted.transpose()?;
         self.target_cache.settle()?;
-        let Some((rows, features)) = self.accepted.take() else { return Ok(()) };
-        // Copied: a view would keep the features of all that was verified alive. No indices have to
-        // be sent to the device.
-        let rows: Vec<Tensor> = rows.iter().map(|&row| features.narrow(ROWS, row as i64, 1)).collect();
-        let features = Tensor::f_cat(&rows, ROWS)?;
-        self.kept.iter_mut().for_each(|kept| kept.push(features.shallow_clone()));
-        self.features.iter_mut().for_each(|unread| unread.push(features.shallow_clone()));
+        if let Some(features) = accepted {
+            self.accepted = None;
+            self.kept.iter_mut().for_each(|kept| kept.push(features.shallow_clone()));
+            self.features.iter_mut().for_each(|unread| unread.push(features.shallow_clone()));
+        }
         Ok(())
     }
 

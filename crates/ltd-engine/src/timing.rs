@@ -19,8 +19,7 @@ impl<'d> Clock<'d> {
         Self { devices, start: Instant::now() }
     }
 
-    /// Waits for what was asked of the devices since. Nothing is to be asked of them afterwards:
-    /// what is left of the phase is the host's.
+    /// Waits for what was asked of the devices since. What is left of the phase is the host's.
     pub(crate) fn wait(&self) -> Waited {
         Waited::for_devices(self.devices)
     }

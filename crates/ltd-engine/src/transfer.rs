@@ -99,7 +99,7 @@ impl Waited {
     /// a copy of a number of it, which comes after all else.
     pub(crate) fn for_all_before(tensor: &Tensor) -> Result<Self> {
         if tensor.device() != Device::Cpu && tensor.numel() > 0 {
-            let _number = tensor.f_view(-1)?.narrow(0, 0, 1).f_to_device(Device::Cpu)?;
+            let _number = tensor.f_reshape(-1)?.narrow(0, 0, 1).f_to_device(Device::Cpu)?;
         }
         Ok(Self(()))
     }

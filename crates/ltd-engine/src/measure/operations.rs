@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tch::Device;
 
+use crate::cuda::{MomentError, Moments};
 use crate::timing::timed;
+use crate::transfer::Waited;
 
 /// A part of a forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,17 +38,57 @@ impl Observer for Unobserved {
     }
 }
 
-/// Adds up the time of each operation, devices synchronised at both ends.
+/// Adds up the time of each operation: on a CUDA device by the moments that it notes itself, which
+/// makes nobody wait; else between two waits for all devices.
 pub(crate) struct OperationClock<'d> {
-    pub(crate) devices: &'d [Device],
+    devices: &'d [Device],
     /// In the order of [`Operation::ALL`].
-    pub(crate) times: [Duration; Operation::ALL.len()],
+    times: [Duration; Operation::ALL.len()],
+    /// Moments before and after each operation, or that one was not noted.
+    noted: Option<Result<(Moments, Vec<Operation>), MomentError>>,
+}
+
+impl<'d> OperationClock<'d> {
+    pub(crate) fn new(devices: &'d [Device]) -> Self {
+        let noted = match devices {
+            [Device::Cuda(device)] => Moments::of(*device).map(|moments| Ok((moments, Vec::new()))),
+            _ => None,
+        };
+        Self { devices, times: Default::default(), noted }
+    }
+
+    /// The times, in the order of [`Operation::ALL`].
+    pub(crate) fn times(mut self, waited: &Waited) -> Result<[Duration; Operation::ALL.len()], MomentError> {
+        if let Some(noted) = self.noted {
+            let (moments, operations) = noted?;
+            // What lies between operations is left out.
+            for (operation, span) in operations.into_iter().zip(moments.spans(waited)?.into_iter().step_by(2))
+            {
+                self.times[operation as usize] += span;
+            }
+        }
+        Ok(self.times)
+    }
 }
 
 impl Observer for OperationClock<'_> {
     fn observe<T>(&mut self, operation: Operation, work: impl FnOnce() -> T) -> T {
-        let (result, elapsed) = timed(self.devices, work);
-        self.times[operation as usize] += elapsed;
-        result
+        match &mut self.noted {
+            None => {
+                let (result, elapsed) = timed(self.devices, work);
+                self.times[operation as usize] += elapsed;
+                result
+            }
+            Some(Err(_)) => work(),
+            Some(Ok((moments, operations))) => {
+                let before = moments.note();
+                let result = work();
+                operations.push(operation);
+                if let Err(lost) = before.and(moments.note()) {
+                    self.noted = Some(Err(lost));
+                }
+                result
+            }
+        }
     }
 }

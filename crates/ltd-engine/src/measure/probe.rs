@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::engine::positions;
 use crate::measure::operations::{Observer, Operation, OperationClock, Unobserved};
 use crate::model::{AttentionMask, BlockConfig, LogitRows, Rows};
-use crate::timing::timed;
+use crate::timing::Clock;
+use crate::transfer::Waited;
 use crate::{Engine, Error, Result, Session};
 
 impl Engine {
@@ -15,19 +16,23 @@ impl Engine {
     /// synchronised at both ends. The session is as before: what was written to its cache is
     /// provisional.
     pub fn time_target_forward(&self, session: &mut Session, tokens: &[u32]) -> Result<Duration> {
-        self.time_observed_forward(session, tokens, &mut Unobserved)
+        self.time_observed_forward(session, tokens, &mut Unobserved).map(|(elapsed, _)| elapsed)
     }
 
     /// [`Engine::time_target_forward`], and what its operations took, in the order of
-    /// [`Operation::ALL`]; the device is synchronised around each.
+    /// [`Operation::ALL`]: by the device's own clock on one CUDA device, else between
+    /// synchronisations around each.
     pub fn time_target_operations(
         &self,
         session: &mut Session,
         tokens: &[u32],
     ) -> Result<(Duration, [Duration; Operation::ALL.len()])> {
-        let mut clock = OperationClock { devices: &self.devices, times: Default::default() };
-        let elapsed = self.time_observed_forward(session, tokens, &mut clock)?;
-        Ok((elapsed, clock.times))
+        let mut clock = OperationClock::new(&self.devices);
+        let (elapsed, waited) = self.time_observed_forward(session, tokens, &mut clock)?;
+        let times = clock
+            .times(&waited)
+            .map_err(|lost| Error::Device { device: self.device_names(), problem: lost.to_string() })?;
+        Ok((elapsed, times))
     }
 
     fn time_observed_forward(
@@ -35,7 +40,7 @@ impl Engine {
         session: &mut Session,
         tokens: &[u32],
         observer: &mut impl Observer,
-    ) -> Result<Duration> {
+    ) -> Result<(Duration, Waited)> {
         session.check_engine(self.identity)?;
         session.settle()?;
         self.check_prompt(tokens)?;
@@ -43,12 +48,13 @@ impl Engine {
         if past + n > session.capacity as i64 {
             return Err(Error::CacheFull { capacity: session.capacity });
         }
-        let (output, elapsed) = timed(&self.devices, || {
-            let (positions, mask) = (&positions(past, n), &AttentionMask::causal(past, n));
-            let rows = Rows { tokens, positions, past, mask };
-            self.target.observed_forward(&rows, &[], &session.target_cache, LogitRows::All, observer)
-        });
-        output.map(|_| elapsed)
+        let clock = Clock::start(&self.devices);
+        let (positions, mask) = (&positions(past, n), &AttentionMask::causal(past, n));
+        let rows = Rows { tokens, positions, past, mask };
+        let _output =
+            self.target.observed_forward(&rows, &[], &session.target_cache, LogitRows::All, observer)?;
+        let waited = clock.wait();
+        Ok((clock.elapsed(), waited))
     }
 
     /// Bytes of both models' weights, each counted once, in the number type in use.

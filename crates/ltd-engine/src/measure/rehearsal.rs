@@ -20,7 +20,7 @@ impl Engine {
 
 impl Rehearsal {
     /// The sequence with `context` tokens, of which the draft has not read the last `rows`, as
-    /// after a cycle that accepted so many.
+    /// after a cycle that accepted so many: they are not at their places yet.
     ///
     /// # Errors
     /// If the rehearsal is shorter or of another engine, or there are no `rows` rows to read.
@@ -35,13 +35,18 @@ impl Rehearsal {
         session.tokens.clear();
         session.tokens.extend_from_slice(&self.tokens[..context]);
         session.root = self.tokens[context % known];
-        session.target_cache.set_len(context as i64);
+        // The last rows were accepted in a tree, every other row of it if there is room.
+        let stride = if context + rows <= session.capacity { 2 } else { 1 };
+        let accepted: Vec<usize> = (0..rows).map(|row| row * stride).collect();
+        session.target_cache.set_len((context - rows) as i64);
         // A row of the draft belongs to a position and the token after it.
         session.draft_cache.set_len((context - rows) as i64);
         let width = 3 * engine.target.config().block.hidden;
         let options = (engine.dtype().chosen.kind(), engine.device);
-        session.features = Some(vec![Tensor::f_zeros([rows as i64, width], options)?]);
-        (session.accepted, session.recall, session.prompt_len) = (None, None, context);
+        let features = Tensor::f_zeros([(rows * stride) as i64, width], options)?;
+        session.features = None;
+        session.accept(accepted, features);
+        (session.recall, session.prompt_len) = (None, context);
         Ok(session)
     }
 }

@@ -56,8 +56,7 @@ impl Sampler {
     }
 
     /// The target's token for each row of logits (`[rows, vocabulary]`), where row `i` is to give
-    /// the token at position `positions[i]` of the sequence. One transfer to the device and one
-    /// back.
+    /// the token at position `positions[i]` of the sequence.
     pub fn tokens(&self, logits: &Tensor, positions: &[usize]) -> Result<Vec<u32>> {
         let mut upload = Upload::default();
         let randoms = upload.add_doubles(self.randoms(positions));
@@ -104,20 +103,24 @@ pub(crate) enum Choices {
 }
 
 /// In the place of a token for which more of the distribution is needed.
-const UNKNOWN: i64 = -1;
+const UNKNOWN: i64 = i64::MIN;
 
 impl Choices {
-    /// The tokens of some positions, once the device was waited for.
+    /// The tokens of some positions, once the device was waited for. Where a nucleus has more
+    /// tokens than usual, the device is asked once more.
     pub(crate) fn read(self, waited: &Waited, positions: &[usize]) -> Result<Vec<u32>> {
         let tokens = match self {
             Self::Greedy(tokens) => tokens.read(waited)?,
             Self::Sampled { tokens, logits, uniforms, params } => {
                 let mut tokens = tokens.read::<i64>(waited)?;
                 if tokens.contains(&UNKNOWN) {
-                    tokens = Vec::try_from(tokens_at(&distribution(&logits, &params)?, &uniforms)?)?;
+                    let all = Vec::try_from(tokens_at(&distribution(&logits, &params)?, &uniforms)?)?;
+                    // Only those: no row's token depends on the rows beside it.
+                    let unknown = tokens.iter_mut().zip(all).filter(|(token, _)| **token == UNKNOWN);
+                    unknown.for_each(|(token, found)| *token = found);
                 }
-                let vocabulary = logits.size()[1];
-                tokens.into_iter().map(|token| (token < vocabulary).then_some(token as u32)).collect()
+                let known = 0..logits.size()[1];
+                tokens.into_iter().map(|token| known.contains(&token).then_some(token as u32)).collect()
             }
         };
         let known = tokens.into_iter().zip(positions);

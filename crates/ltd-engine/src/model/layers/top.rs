@@ -65,7 +65,7 @@ impl BestOfParts {
                 (candidate[0], candidate[1].to_bits() + (place / width) as u32 * entries)
             });
             let mut candidates: Vec<(f32, u32)> = candidates.collect();
-            // NaN first, where it is seen; of equals the first.
+            // Of equals the first. (Where one is NaN, all of the row are.)
             candidates.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             candidates.truncate(width);
             candidates
