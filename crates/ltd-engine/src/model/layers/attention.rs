@@ -1,87 +1,19 @@
 //! Grouped-query attention over a preallocated cache.
 
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
-use super::host::{self, Attending, HeadNorms, Heads, InstructionSet, Visibility};
+use super::host::{self, Attending, HeadNorms, Heads};
 use super::linear::Linear;
 use super::mask::Seen;
 use super::norm::RmsNorm;
-use super::rope::{RotaryTable, Rotation, RotationTensors};
-use super::rows::Rows;
+use super::plan::{AttentionPlan, HostForm, PlanForm};
+use super::rope::{Rotation, RotationTensors};
 use crate::kv_cache::LayerCache;
 use crate::model::config::BlockConfig;
 use crate::model::weights::Weights;
-use crate::transfer::{Upload, Uploaded};
 use crate::{Error, Result};
 
 const HEADS: i64 = 1;
-
-/// Where the rows of a forward stand and what they see, in the form that the device's kernels want:
-/// the same for all layers.
-pub(crate) struct AttentionPlan {
-    past: i64,
-    form: PlanForm,
-}
-
-enum PlanForm {
-    Host(HostForm),
-    Tensors(RotationTensors, Seen),
-}
-
-struct HostForm {
-    rotation: Rotation,
-    visibility: Visibility,
-    instructions: InstructionSet,
-}
-
-impl AttentionPlan {
-    /// Gets ready a plan for a model on a device and in a number type. What it needs there is added
-    /// to the upload that it is then made of.
-    pub(crate) fn prepare(
-        upload: &mut Upload,
-        rows: &Rows,
-        rotary: &RotaryTable,
-        config: &BlockConfig,
-        (kind, device): (Kind, Device),
-    ) -> impl FnOnce(&Uploaded) -> Result<Self> + use<> {
-        let instructions = host::supports(device, kind).then(host::instructions);
-        Self::prepare_with(instructions, upload, rows, rotary, config, (kind, device))
-    }
-
-    /// With LibTorch's kernels if there are no `instructions` to use.
-    fn prepare_with(
-        instructions: Option<InstructionSet>,
-        upload: &mut Upload,
-        rows: &Rows,
-        rotary: &RotaryTable,
-        config: &BlockConfig,
-        (kind, device): (Kind, Device),
-    ) -> impl FnOnce(&Uploaded) -> Result<Self> + use<> {
-        let (group, past) = (config.heads / config.kv_heads, rows.past);
-        let host = instructions.map(|instructions| {
-            let (everywhere, sees) = rows.mask.flags();
-            let count = rows.positions.len();
-            let visibility = Visibility::new(everywhere, Some(&sees), count, group as usize);
-            HostForm { rotation: rotary.at(rows.positions), visibility, instructions }
-        });
-        let tensors = host.is_none().then(|| {
-            // Queries in groups of as many heads as there are key heads, keys, and values.
-            let groups = [group as usize + 1, group as usize + 2];
-            let rotation = rotary.prepare(upload, rows.positions, device, groups);
-            (rotation, rows.mask.prepare(upload, rows.count(), group, kind))
-        });
-        move |uploaded: &Uploaded| {
-            let form = match (host, tensors) {
-                (Some(host), _) => PlanForm::Host(host),
-                (None, tensors) => {
-                    let (rotation, mask) = tensors.expect("invariant: one of both is there");
-                    PlanForm::Tensors(rotation(uploaded)?, mask(uploaded)?)
-                }
-            };
-            Ok(Self { past, form })
-        }
-    }
-}
 
 /// Projections of one attention layer; q, k and v packed in one product.
 pub(crate) struct Attention {
@@ -275,11 +207,17 @@ fn heads_to_rows(attended: &Tensor, rows: [i64; 2]) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use tch::{Device, Kind};
+
+    use super::super::host::InstructionSet;
     use super::super::mask::AttentionMask;
+    use super::super::rope::RotaryTable;
+    use super::super::rows::Rows;
     use super::*;
     use crate::kv_cache::KvCache;
     use crate::model::config::{RopeConfig, RopeScaling};
-    use proptest::prelude::*;
+    use crate::transfer::Upload;
 
     const CPU: (Kind, Device) = (Kind::Float, Device::Cpu);
 
