@@ -13,7 +13,8 @@ use crate::transfer::Waited;
 
 /// Makes LibTorch's CUDA half available, and tells how many devices there are: at least one.
 pub(crate) fn device_count() -> Result<usize, String> {
-    check_version()?;
+    check_version()
+        .map_err(|problem| format!("{problem}; LD_LIBRARY_PATH can name torch/lib of such a PyTorch"))?;
     load_library().map_err(|problem| format!("libtorch_cuda.so cannot be loaded: {problem}"))?;
     switch_cudnn_attention_off()
         .map_err(|problem| format!("cuDNN's attention cannot be switched off: {problem}"))?;

@@ -219,7 +219,7 @@ impl Region<'_> {
                 // SAFETY: Each step before was waited for.
                 unsafe { step.take(thread) };
                 // All threads come together at the end anyway.
-                let Some((_, left)) = self.steps[index..].split_first() else { return };
+                let left = &self.steps[index + 1..];
                 if left.is_empty() {
                     return;
                 }

@@ -18,8 +18,8 @@ instructions!(HasAvx2, Avx2: "avx2" "fma" "f16c");
 
 impl Instructions for Avx2 {
     const FUSED: bool = true;
-    type SumsF32 = Singles;
-    type SumsBf16 = Singles;
+    type SumsF32 = Singles<2>;
+    type SumsBf16 = Singles<2>;
     type PanelF32 = PanelF32;
     type PanelBf16 = PanelBf16;
     type PanelF16 = PanelF16;
@@ -61,68 +61,43 @@ fn vector(registers: Registers) -> Vector {
     unsafe { transmute::<Registers, Vector>(registers) }
 }
 
-/// Products of f32.
+/// Products of f32, in as many registers as hold the lanes that matter: the lower half, or all.
 #[derive(Clone, Copy)]
-struct Singles(Registers);
+struct Singles<const REGISTERS: usize>([__m256; REGISTERS]);
 
-impl Sums for Singles {
+impl<const REGISTERS: usize> Sums for Singles<REGISTERS> {
     type Number = f32;
     type Unit = f32;
-    type LowerHalf = LowerSingles;
+    type LowerHalf = Singles<1>;
     const NUMBERS: usize = 1;
-    const ROWS: usize = 4;
+    const ROWS: usize = 8 / REGISTERS;
 
     #[inline(always)]
     fn zero() -> Self {
-        Self(zero())
+        // SAFETY: The processor has AVX.
+        Self([unsafe { _mm256_setzero_ps() }; REGISTERS])
     }
 
     #[inline(always)]
     fn add(self, lanes: &[f32; LANES], unit: f32) -> Self {
-        Self(add_products(self.0, load(lanes), unit))
+        const { assert!(REGISTERS * LANES / 2 <= LANES) };
+        let Self(mut sums) = self;
+        for (register, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: The processor has FMA; eight numbers are read for each register, of which
+            // there are no more than the lanes fill.
+            unsafe {
+                let lanes = _mm256_loadu_ps(lanes.as_ptr().add(register * LANES / 2));
+                *sum = _mm256_fmadd_ps(lanes, _mm256_set1_ps(unit), *sum);
+            }
+        }
+        Self(sums)
     }
 
     #[inline(always)]
     fn get(self) -> Vector {
-        vector(self.0)
-    }
-
-    #[inline(always)]
-    fn units(first: Vector, _: Vector) -> Vector {
-        first
-    }
-
-    #[inline(always)]
-    fn unit(first: f32, _: f32) -> f32 {
-        first
-    }
-}
-
-/// Products of f32 in the lower register.
-#[derive(Clone, Copy)]
-struct LowerSingles(__m256);
-
-impl Sums for LowerSingles {
-    type Number = f32;
-    type Unit = f32;
-    type LowerHalf = LowerSingles;
-    const NUMBERS: usize = 1;
-    const ROWS: usize = 8;
-
-    #[inline(always)]
-    fn zero() -> Self {
-        Self(zero()[0])
-    }
-
-    #[inline(always)]
-    fn add(self, lanes: &[f32; LANES], unit: f32) -> Self {
-        // SAFETY: The processor has FMA; eight numbers are read where there are sixteen.
-        Self(unsafe { _mm256_fmadd_ps(_mm256_loadu_ps(lanes.as_ptr()), _mm256_set1_ps(unit), self.0) })
-    }
-
-    #[inline(always)]
-    fn get(self) -> Vector {
-        vector([self.0, zero()[1]])
+        let mut all = zero();
+        all[..REGISTERS].copy_from_slice(&self.0);
+        vector(all)
     }
 
     #[inline(always)]

@@ -54,27 +54,29 @@ impl AttentionPlan {
         (kind, device): (Kind, Device),
     ) -> impl FnOnce(&Uploaded) -> Result<Self> + use<> {
         let (group, past) = (config.heads / config.kv_heads, rows.past);
-        let host = instructions.map(|instructions| {
+        let prepared = if let Some(instructions) = instructions {
             let (everywhere, sees) = rows.mask.flags();
             let count = rows.positions.len();
             let visibility = Visibility::new(everywhere, Some(&sees), count, group as usize);
-            HostForm { rotation: rotary.at(rows.positions), visibility, instructions }
-        });
-        let tensors = host.is_none().then(|| {
+            Prepared::Host(HostForm { rotation: rotary.at(rows.positions), visibility, instructions })
+        } else {
             // Queries in groups of as many heads as there are key heads, keys, and values.
             let groups = [group as usize + 1, group as usize + 2];
             let rotation = rotary.prepare(upload, rows.positions, device, groups);
-            (rotation, rows.mask.prepare(upload, rows.count(), group, kind))
-        });
+            Prepared::Tensors(rotation, rows.mask.prepare(upload, rows.count(), group, kind))
+        };
         move |uploaded: &Uploaded| {
-            let form = match (host, tensors) {
-                (Some(host), _) => PlanForm::Host(host),
-                (None, tensors) => {
-                    let (rotation, mask) = tensors.expect("invariant: one of both is there");
-                    PlanForm::Tensors(rotation(uploaded)?, mask(uploaded)?)
-                }
+            let form = match prepared {
+                Prepared::Host(form) => PlanForm::Host(form),
+                Prepared::Tensors(rotation, mask) => PlanForm::Tensors(rotation(uploaded)?, mask(uploaded)?),
             };
             Ok(Self { past, form })
         }
     }
+}
+
+/// A form, or what makes its parts of an upload.
+enum Prepared<R, M> {
+    Host(HostForm),
+    Tensors(R, M),
 }
