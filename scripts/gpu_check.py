@@ -7,6 +7,7 @@ them. A part that has ended well is not run again: call it once more with the sa
 import argparse
 import dataclasses
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ MODES = (
     "--mode static --source merged --depth 3 --size 12",
 )
 SAMPLING = ("--temperature 0", "--temperature 0.7 --top-p 0.9 --top-k 40 --seed 5")
+GRAPHS = ("off", "auto")
 MODELS = ("llama-3.1-8b", "qwen3-14b")
 
 
@@ -73,9 +75,10 @@ class Run:
 
 
 def decoded(run: Run, device: str, pair: tuple[str, str, str], count: int, arguments: str) -> list[int]:
+    """The tokens that `ltd-decode` gives in f32."""
     target, draft, tokens = pair
     paths = ["--target", target, "--draft", draft, "--token-ids", tokens]
-    rest = ["--dtype", "f32", "--device", device, "--max-new-tokens", str(count), "--json"]
+    rest = ["--dtype", "f32", "--device", device, "--max-length", "256", "--max-new-tokens", str(count), "--json"]
     answer = run.program(60, "ltd-decode", *paths, *arguments.split(), *rest)
     return json.loads(answer.splitlines()[-1])["output_ids"]
 
@@ -88,7 +91,8 @@ def write(path: Path, text: str) -> None:
 
 
 def parity(run: Run) -> dict:
-    """In f32 the tokens are those of a CPU that decodes plainly, whatever is drafted and however tokens are chosen."""
+    """In f32 the tokens are those of a CPU that decodes plainly, whatever is drafted, however tokens are chosen, and
+    whether forwards are graphs."""
     pairs = dict(PAIRS)
     if (ROOT / DEFAULT[0]).is_dir() and not run.short:
         pairs["default pair"] = DEFAULT
@@ -97,36 +101,43 @@ def parity(run: Run) -> dict:
     known = json.loads(path.read_text()) if path.exists() else {}
     known = known if known.get("of") == run.identity() else {"of": run.identity()}
     count = 12 if run.short else 96
-    for name, pair in pairs.items():
-        for sampling in SAMPLING[: 1 if run.short else None]:
-            for mode in MODES[: 3 if run.short else None]:
-                case = f"{name}, {mode} {sampling}"
-                if case in known:
-                    continue
-                plain = f"{name}, CPU {sampling}"
-                if plain not in known:
-                    known[plain] = decoded(run, "cpu", pair, count, f"{MODES[0]} {sampling}")
-                found = decoded(run, run.device, pair, count, f"{mode} {sampling}")
-                if found != known[plain]:
-                    raise Failed(f"{case}: {found} where a CPU says {known[plain]}")
-                known[case] = len(found)
-                write(path, json.dumps(known))
+    samplings, modes = SAMPLING[: 1 if run.short else None], MODES[: 2 if run.short else None]
+    for graphs in GRAPHS:
+        for (name, pair), sampling, mode in itertools.product(pairs.items(), samplings, modes):
+            case = f"{name}, {mode} {sampling}, graphs {graphs}"
+            if case in known:
+                continue
+            plain = f"{name}, CPU {sampling}"
+            if plain not in known:
+                known[plain] = decoded(run, "cpu", pair, count, f"{MODES[0]} {sampling}")
+            found = decoded(run, run.device, pair, count, f"{mode} {sampling} --cuda-graphs {graphs}")
+            if found != known[plain]:
+                raise Failed(f"{case}: {found} where a CPU says {known[plain]}")
+            known[case] = len(found)
+            write(path, json.dumps(known))
     return {"tokens": sum(value for value in known.values() if isinstance(value, int)), "pairs": sorted(pairs)}
 
 
 def speed(model: str):
     def measure(run: Run) -> dict:
-        figures = run.out / f"{model}.json"
-        figures.unlink(missing_ok=True)
         config = f"tests/fixtures/families/configs/{model}/target/config.json"
-        subject = ["--random-weights", config, "--device", run.device, "--dtype", "bf16", "--json", str(figures)]
+        subject = ["--random-weights", config, "--device", run.device, "--dtype", "bf16"]
         forwards = ["--tokens", "1,8,60", "--trees", "7x59,3x24", "--memory-cycles", "4" if run.short else "60"]
         effort = ["--repeats", "2" if run.short else "21", "--prompts", "1" if run.short else "3"]
         length = ["--max-new-tokens", "8" if run.short else "64"]
-        run.program(240, "ltd-bench", "engine", *subject, *forwards, *effort, *length)
-        return json.loads(figures.read_text())
+        found = {}
+        for graphs in GRAPHS:
+            figures = run.out / f"{model}-graphs-{graphs}.json"
+            figures.unlink(missing_ok=True)
+            results = ["--cuda-graphs", graphs, "--launches", "--json", str(figures)]
+            run.program(240, "ltd-bench", "engine", *subject, *results, *forwards, *effort, *length)
+            found[graphs] = json.loads(figures.read_text())
+        return found
 
-    measure.__doc__ = f"Plain decoding, forwards, levels and cycles at the dimensions of {model}, random weights."
+    measure.__doc__ = (
+        f"Plain decoding, forwards, levels and cycles at the dimensions of {model}, random weights; kernel by kernel, "
+        "then with the target's forwards as CUDA graphs, in a run of its own."
+    )
     return measure
 
 
@@ -177,21 +188,40 @@ def device_name() -> str:
     return "; ".join(lines) or "a device that nvidia-smi does not name"
 
 
-def table_of(figures: dict) -> list[str]:
-    """What matters of the figures of ltd-bench."""
-    limits, plain = figures["limits"], figures["autoregressive"]
+def rows_of(figures: dict) -> list[tuple[str, float, float]]:
+    """What ltd-bench has measured: what, milliseconds and the floor."""
+    plain = figures["autoregressive"]
     rows = [("plain decoding, a token", plain["ms"], plain["floor_ms"])]
     rows += [(f"forward of {row['tokens']}", row["ms"], row["floor_ms"]) for row in figures["verify"]]
     rows += [(f"level {row['depth']}", row["ms"], row["floor_ms"]) for row in figures["draft_level"]]
     rows += [(f"cycle ({row['depth']}, {row['size']})", row["ms"], row["floor_ms"]) for row in figures["cycles"]]
+    return rows
+
+
+def table_of(found: dict) -> list[str]:
+    """What matters of the figures of ltd-bench, kernel by kernel and with graphs."""
+    limits = found["off"]["limits"]
+    lines = [f"{limits['bytes_per_second'] / 1e9:.0f} GB/s, {limits['operations_per_second'] / 1e12:.0f} TFLOP/s."]
+    for graphs, form in (("off", "Kernel by kernel"), ("auto", "With graphs")):
+        plain, outside = found[graphs]["autoregressive"], found[graphs]["outside_forwards_share"]
+        lines += [
+            f"{form}: plain decoding {plain['tokens_per_second']:.1f} tokens/s, {plain['share_of_bandwidth']:.0%} of "
+            f"the bandwidth; outside of forwards {outside:.1%}."
+        ]
+        kernels = found[graphs]["launches"]
+        if kernels["step"]:
+            counts = ", ".join(f"{phase.replace('_', ' ')} {count}" for phase, count in kernels.items())
+            lines += [f"Kernels by LibTorch's profiler: {counts}."]
+    rows = zip(rows_of(found["off"]), rows_of(found["auto"]), strict=True)
     return [
-        f"{limits['bytes_per_second'] / 1e9:.0f} GB/s, {limits['operations_per_second'] / 1e12:.0f} TFLOP/s; plain "
-        f"decoding {plain['tokens_per_second']:.1f} tokens/s, {plain['share_of_bandwidth']:.0%} of the bandwidth; "
-        f"outside of forwards {figures['outside_forwards_share']:.1%}.",
+        *lines,
         "",
-        "| what | ms | floor | over it |",
-        "| --- | --- | --- | --- |",
-        *(f"| {what} | {ms:.2f} | {floor:.2f} | {ms / floor:.2f} |" for what, ms, floor in rows),
+        "| what | ms | with graphs | floor | over it | with graphs |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {what} | {ms:.2f} | {graphs:.2f} | {floor:.2f} | {ms / floor:.2f} | {graphs / floor:.2f} |"
+            for (what, ms, floor), (_, graphs, _) in rows
+        ),
     ]
 
 

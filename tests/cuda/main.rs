@@ -6,6 +6,7 @@
 #[allow(dead_code, reason = "shared with the other tests")]
 mod command;
 mod gpu_check;
+mod graphs;
 #[path = "../it/machine.rs"]
 mod machine;
 mod runtime;

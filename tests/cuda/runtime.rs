@@ -3,7 +3,7 @@
 
 use std::process::Output;
 
-use ltd_cuda_sim::{Event, Machine, Phase, Runtime, Wait, phases, read_trace};
+use ltd_cuda_sim::{Event, Machine, Phase, Runtime, Wait, phases, phases_on, read_trace};
 use serde_json::Value;
 
 use crate::command::{program, refusal_of, text, workspace};
@@ -105,7 +105,7 @@ pub(crate) fn runtime(machine: Machine, capability: u32) -> Option<Runtime> {
 }
 
 /// Runs a program on devices of a compute capability: what it did with them, and its output.
-fn rehearse(runtime: Runtime, name: &str, arguments: &[&str]) -> (Vec<Event>, Output) {
+pub(crate) fn rehearse(runtime: Runtime, name: &str, arguments: &[&str]) -> (Vec<Event>, Output) {
     let folder = tempfile::tempdir().expect("a folder");
     let trace = folder.path().join("trace");
     let mut command = program(name, arguments);
@@ -120,18 +120,20 @@ fn rehearse(runtime: Runtime, name: &str, arguments: &[&str]) -> (Vec<Event>, Ou
 const SHORT: [&str; 8] =
     ["--repeats", "2", "--prompts", "1", "--max-new-tokens", "8", "--memory-cycles", "2"];
 
-/// What `ltd-bench engine` does with random weights of a model's size: its layers, and its phases.
-fn bench(runtime: Runtime, model: &str) -> (usize, Phases) {
+/// What `ltd-bench engine` does with random weights of a model's size on some devices, and the
+/// model's layers.
+pub(crate) fn bench(runtime: Runtime, model: &str, devices: &str, more: &[&str]) -> (usize, Vec<Event>) {
     let folder = tempfile::tempdir().expect("a folder");
     let figures = folder.path().join("figures.json");
     let config = workspace().join("tests/fixtures/families/configs").join(model).join("target/config.json");
-    let subject = ["engine", "--random-weights", text(&config), "--device", "cuda", "--dtype", "bf16"];
+    let subject = ["engine", "--random-weights", text(&config), "--device", devices, "--dtype", "bf16"];
     let forwards = ["--tokens", "1,60", "--trees", "7x59", "--json", text(&figures)];
-    let (events, output) = rehearse(runtime, "ltd-bench", &[&subject[..], &forwards, &SHORT].concat());
+    let arguments = [&subject[..], &forwards, &SHORT, more].concat();
+    let (events, output) = rehearse(runtime, "ltd-bench", &arguments);
     assert!(output.status.success(), "{model}: {}", String::from_utf8_lossy(&output.stderr));
     let config: Value = serde_json::from_slice(&std::fs::read(&config).expect("a file")).expect("JSON");
     let layers = config["num_hidden_layers"].as_u64().expect("a number") as usize;
-    (layers, Phases::of(&phases(&events), layers))
+    (layers, events)
 }
 
 /// Counts are the same whatever machine this runs on. What is allocated once stays: no phase but
@@ -140,7 +142,8 @@ fn bench(runtime: Runtime, model: &str) -> (usize, Phases) {
 fn steps_stay_within_their_budgets() {
     for (budget, capability) in BUDGETS.iter().flat_map(|budget| CAPABILITIES.map(|it| (budget, it))) {
         let Some(runtime) = runtime(Machine { devices: 1, memory: 140 << 30 }, capability) else { return };
-        let (layers, found) = bench(runtime, budget.model);
+        let (layers, events) = bench(runtime, budget.model, "cuda", &[]);
+        let found = Phases::of(&phases(&events), layers);
         let forward = |launches: Launches| launches.a_layer * layers + launches.besides;
         for (kind, phases, launches) in [
             ("step", &found.step, forward(budget.step)),
@@ -162,6 +165,27 @@ fn steps_stay_within_their_budgets() {
                 );
             }
         }
+    }
+}
+
+/// Each device gets its own copy. The hidden states go from one to the other once, and so does what
+/// the first one has of the features.
+#[test]
+fn a_forward_over_two_devices_stays_within_its_budget() {
+    const DEVICES: usize = 2;
+    let Some(runtime) = runtime(Machine { devices: DEVICES, memory: 140 << 30 }, 90) else { return };
+    let (layers, events) = bench(runtime, "qwen3-32b", "cuda:0,cuda:1", &[]);
+    let is_target = |phase: &Phase| phase.launches >= 10 * layers && phase.to_host > 0;
+    // Those of cycles and of plain decoding. Later, products are timed on one device alone.
+    let forwards: Vec<Phase> = phases_on(DEVICES, &events).into_iter().filter(is_target).take(12).collect();
+    assert_eq!(forwards.len(), 12);
+    // The second device has a mask, positions and cosines of its own.
+    let most = QWEN3.verification.a_layer * layers + QWEN3.verification.besides + 5;
+    for (number, phase) in forwards.iter().enumerate() {
+        let within = phase.launches + phase.fills <= most
+            && (phase.to_device, phase.to_host, phase.between, phase.waits) == (DEVICES, 1, 2, 0)
+            && (phase.allocations == 0 || number < 4);
+        assert!(within, "{number}: {phase:?} where {most} launches are allowed");
     }
 }
 

@@ -12,20 +12,21 @@ use crate::command::{config, program, refusal_of, text};
 use crate::machine::machine;
 
 /// A target, a draft, and tokens to begin with.
-type Pair = [&'static str; 3];
+pub(crate) type Pair = [&'static str; 3];
 
 /// Of one key head, and of groups of query heads that share one.
-const TINY: [Pair; 2] = [
+pub(crate) const TINY: [Pair; 2] = [
     ["tests/fixtures/tiny-pair/target", "tests/fixtures/tiny-pair/draft", "1 88 108 105 36"],
     ["tests/fixtures/tiny-gqa-pair/target", "tests/fixtures/tiny-gqa-pair/draft", "1 88 108 105 36"],
 ];
-const DEFAULT: Pair =
+pub(crate) const DEFAULT: Pair =
     ["models/smollm2-135m-instruct", "assets/eagle3-smollm2-135m", "1 504 3575 282 4649 314"];
 
-const GREEDY: &[&str] = &["--temperature", "0"];
-const SAMPLED: &[&str] = &["--temperature", "0.7", "--top-p", "0.9", "--top-k", "40", "--seed", "5"];
+pub(crate) const GREEDY: &[&str] = &["--temperature", "0"];
+pub(crate) const SAMPLED: &[&str] =
+    &["--temperature", "0.7", "--top-p", "0.9", "--top-k", "40", "--seed", "5"];
 
-const MODES: [&[&str]; 6] = [
+pub(crate) const MODES: [&[&str]; 6] = [
     &["--mode", "ar"],
     &["--mode", "static", "--depth", "3", "--size", "12"],
     &["--mode", "static", "--depth", "7", "--size", "59"],
@@ -35,13 +36,13 @@ const MODES: [&[&str]; 6] = [
 ];
 
 /// A program that finds simulated devices.
-fn rehearsal(machine: Machine, name: &str, arguments: &[&str]) -> Command {
+pub(crate) fn rehearsal(machine: Machine, name: &str, arguments: &[&str]) -> Command {
     let mut command = program(name, arguments);
     Values(machine).rehearse(&mut command);
     command
 }
 
-fn devices(devices: usize) -> Machine {
+pub(crate) fn devices(devices: usize) -> Machine {
     Machine { devices, ..Machine::default() }
 }
 
@@ -52,7 +53,7 @@ fn successful(command: &mut Command) -> Output {
 }
 
 /// The new tokens that `ltd-decode` prints.
-fn tokens(mut command: Command) -> Vec<Value> {
+pub(crate) fn tokens(mut command: Command) -> Vec<Value> {
     let output = successful(&mut command);
     let lines = String::from_utf8(output.stdout).expect("text");
     let answer: Value = serde_json::from_str(lines.lines().last().expect("an answer")).expect("JSON");
@@ -60,7 +61,7 @@ fn tokens(mut command: Command) -> Vec<Value> {
 }
 
 /// Arguments of `ltd-decode` for a pair on a device, or on several.
-fn decoding<'a>(
+pub(crate) fn decoding<'a>(
     [target, draft, tokens]: Pair,
     dtype: &'a str,
     device: &'a str,
@@ -72,7 +73,7 @@ fn decoding<'a>(
 }
 
 /// The tokens of a pair on a device that there may be several of are those of the CPU.
-fn compare(machine: Machine, device: &str, pair: Pair, count: &str, mode: &[&str]) {
+pub(crate) fn compare(machine: Machine, device: &str, pair: Pair, count: &str, mode: &[&str]) {
     let more = [mode, &["--max-new-tokens", count, "--json"]].concat();
     let simulated = tokens(rehearsal(machine, "ltd-decode", &decoding(pair, "f32", device, &more)));
     assert!(!simulated.is_empty());

@@ -97,7 +97,11 @@ fn build_values(torch: &Torch, out: &Path) -> Result<()> {
         compiler.arg("-isystem").arg(headers);
     }
     run(shared_library(&out.join("libltd_sim_version.so")).args(PLAIN_C).arg("values/another_version.c"))?;
-    compiler.arg("values/libtorch_cuda.cpp").arg("-L").arg(&torch.lib).args(["-ltorch_cpu", "-lc10"]);
+    compiler
+        .args(["values/libtorch_cuda.cpp", "values/graphs.cpp"])
+        .arg("-L")
+        .arg(&torch.lib)
+        .args(["-ltorch_cpu", "-lc10"]);
     run(compiler.arg(format!("-Wl,-rpath,{}", torch.lib.display())))
 }
 
@@ -117,6 +121,15 @@ fn build_runtime(torch: &Torch, headers: &Path, out: &Path) -> Result<()> {
     runtime.args(["-std=c++17", "-O1", "-I", "runtime", "-isystem"]).arg(headers).args(WARNINGS);
     runtime.arg("runtime/libcudart.cpp").arg(&missing);
     run(runtime.arg(format!("-Wl,--version-script={}", versions.display())))?;
+
+    // What the engine keeps for a graph is enough for LibTorch's.
+    let kept = "../ltd-engine/native/cuda_graph_bytes";
+    println!("cargo:rerun-if-changed={kept}");
+    let kept = std::fs::read_to_string(kept).map_err(|problem| format!("{kept}: {problem}"))?;
+    let mut sizes = compiler();
+    sizes.args(["-std=c++20", "-fsyntax-only", "-I", "runtime", "-isystem"]).arg(headers);
+    sizes.arg("-isystem").arg(&torch.include).arg(format!("-DLTD_CUDA_GRAPH_BYTES={}", kept.trim()));
+    run(sizes.arg("runtime/graph_size.cpp"))?;
 
     let to_runtime = |library: &mut Command| run(library.arg("-L").arg(out).arg("-l:libcudart.so.13"));
     let libraries = write("libraries.c", &wanted.libraries())?;

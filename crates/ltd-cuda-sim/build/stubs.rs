@@ -107,7 +107,7 @@ impl Wanted {
     /// Functions of the other libraries. Those that would launch kernels are counted as one launch;
     /// those that make something give a piece of memory.
     pub(crate) fn libraries(&self) -> String {
-        let mut text = "#include <stdlib.h>\nvoid ltd_sim_launch(const char*);\n".to_owned();
+        let mut text = "#include <stdlib.h>\nvoid ltd_sim_launch(const char*, size_t, void**);\n".to_owned();
         for name in &self.libraries {
             let function = match name.as_str() {
                 // One algorithm is found, at the place of the last argument.
@@ -128,10 +128,10 @@ impl Wanted {
                 name if name.contains("Create") => {
                     "(void** made) { *made = malloc(4096); return 0; }".to_owned()
                 }
-                name if launches(name) => format!("(void) {{ ltd_sim_launch(\"{name}\"); return 0; }}"),
+                name if launches(name) => launching(name),
                 // Nothing may be planned with cuDNN.
                 name if name.starts_with("cudnn") && !is_bookkeeping(name) => {
-                    format!("(void) {{ ltd_sim_launch(\"{name}\"); return 3000; }}")
+                    format!("(void) {{ ltd_sim_launch(\"{name}\", 0, NULL); return 3000; }}")
                 }
                 _ => "(void) { return 0; }".to_owned(),
             };
@@ -162,6 +162,24 @@ fn launches(name: &str) -> bool {
     ["gemm", "gemv", "dot", "trsm"].iter().any(|part| lower.contains(part))
         || name.ends_with("LtMatmul")
         || name.contains("cudnnBackendExecute")
+}
+
+/// A function that would launch. Of products that LibTorch takes, its arguments are numbers and
+/// pointers: all of a word.
+fn launching(name: &str) -> String {
+    let count = match name {
+        "cublasGemmEx" => 19,
+        "cublasGemmStridedBatchedEx" => 23,
+        "cublasLtMatmul" => 16,
+        "cublasSgemm_v2" => 14,
+        _ => 0,
+    };
+    let list = |part: fn(usize) -> String| (0..count).map(part).collect::<Vec<_>>().join(", ");
+    let parameters = if count == 0 { "void".to_owned() } else { list(|i| format!("void* a{i}")) };
+    let arguments = if count == 0 { "NULL".to_owned() } else { list(|i| format!("a{i}")) };
+    format!(
+        "({parameters}) {{ void* all[] = {{ {arguments} }}; ltd_sim_launch(\"{name}\", {count}, all); return 0; }}"
+    )
 }
 
 fn is_bookkeeping(name: &str) -> bool {

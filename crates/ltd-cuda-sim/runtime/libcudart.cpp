@@ -2,12 +2,15 @@
 // its launches, copies, waits and allocations are real and can be counted, at any size of model. Device memory is address
 // space that nobody may follow; what is copied from it is zeros.
 //
-// LTD_SIM_TRACE: file to which a line for each event is appended. LTD_SIM_DEVICES, LTD_SIM_MEMORY: devices, and bytes of
+// LTD_SIM_TRACE: file to which a line for each event is appended. LTD_SIM_ARGUMENTS: with a line for the grid and the
+// device addresses of each launch. LTD_SIM_CAPTURE: 0 for a device that captures nothing. LTD_SIM_DEVICES, LTD_SIM_MEMORY: devices, and bytes of
 // each. LTD_SIM_CAPABILITY: compute capability, 90 for 9.0. LTD_SIM_DRIVER: CUDA version of the driver, 13000 for 13.0.
 #include <cuda_runtime_api.h>
+#include <cxxabi.h>
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -32,6 +35,11 @@ size_t number_of(const char* variable, size_t otherwise) {
   std::abort();
 }
 
+struct Kernel {
+  std::string name;
+  size_t arguments;
+};
+
 struct Machine {
   std::mutex mutex;
   int devices = static_cast<int>(number_of("LTD_SIM_DEVICES", 1));
@@ -39,9 +47,10 @@ struct Machine {
   int capability = static_cast<int>(number_of("LTD_SIM_CAPABILITY", 90));
   char* addresses = nullptr;
   size_t used[kMostDevices] = {};
-  std::unordered_map<const void*, std::string> kernels;
+  std::unordered_map<const void*, Kernel> kernels;
   bool contexts[kMostDevices] = {};
   FILE* trace = nullptr;
+  const bool with_arguments = number_of("LTD_SIM_ARGUMENTS", 0);
 
   Machine() {
     void* at = mmap(nullptr, kSpan * kMostDevices, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -86,20 +95,111 @@ void use_device() {
   context = true;
 }
 
-cudaError_t launch(const void* kernel) {
-  use_device();
-  Machine& m = machine();
-  std::string name = "unknown";
-  {
-    std::lock_guard<std::mutex> lock(m.mutex);
-    const auto found = m.kernels.find(kernel);
-    if (found != m.kernels.end()) name = found->second;
-  }
-  event("launch", name.c_str());
+/// What a thread captures.
+struct Capture {
+  void* stream = nullptr;
+  unsigned long long id = 0;
+  size_t nodes = 0;
+};
+thread_local Capture* capture = nullptr;
+
+/// Whether something that is asked of a stream is captured, and not done. While a thread captures, it may use no other
+/// stream, and not wait.
+bool is_captured(const void* stream) {
+  if (!capture) return false;
+  if (stream != capture->stream) fail("what is captured goes to another stream", "");
+  ++capture->nodes;
+  return true;
+}
+
+cudaError_t wait(const char* what) {
+  if (capture) return cudaErrorStreamCaptureUnsupported;
+  event("wait", what);
   return cudaSuccess;
 }
 
-cudaError_t copy(void* to, const void* from, size_t bytes) {
+/// How many arguments a kernel has.
+size_t count_arguments(const char* mangled) {
+  int status = 0;
+  char* name = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);
+  const std::string text = name ? name : "";
+  std::free(name);
+  const size_t end = text.rfind(')');
+  if (end == std::string::npos) return 0;
+  size_t depth = 0, commas = 0, at = end;
+  // From the end of the list to where it begins.
+  do {
+    const char c = text[at];
+    if (c == ')' || c == '>' || c == '}' || c == ']') ++depth;
+    if (c == '(' || c == '<' || c == '{' || c == '[') --depth;
+    if (c == ',' && depth == 1) ++commas;
+  } while (depth > 0 && at-- > 0);
+  return end == at + 1 ? 0 : commas + 1;
+}
+
+void add_address(std::string& to, const void* address) {
+  if (machine().device_of(address) < 0) return;
+  char text[32];
+  std::snprintf(text, sizeof text, " %p", address);
+  to += text;
+}
+
+/// The device addresses in a kernel's arguments. How large one of them is nobody says here: they lie one after another
+/// in memory, and no more than so many bytes of one are looked at.
+std::string addresses_in(void** arguments, size_t count) {
+  constexpr size_t kMost = 256;
+  std::string found;
+  std::vector<char*> places(reinterpret_cast<char**>(arguments), reinterpret_cast<char**>(arguments) + count);
+  for (char* place : places) {
+    size_t bytes = kMost;
+    for (char* other : places)
+      if (other > place) bytes = std::min(bytes, static_cast<size_t>(other - place));
+    for (size_t at = 0; at + sizeof(void*) <= bytes && (at == 0 || bytes < kMost); at += sizeof(void*)) {
+      void* address;
+      std::memcpy(&address, place + at, sizeof address);
+      add_address(found, address);
+    }
+  }
+  return found;
+}
+
+void launched(bool captured, const char* name, const std::string& with) {
+  event(captured ? "captured" : "launch", name);
+  if (machine().with_arguments) event("with", with.c_str());
+}
+
+cudaError_t launch(const void* function, dim3 grid, dim3 block, void** arguments, const void* stream) {
+  use_device();
+  Machine& m = machine();
+  Kernel kernel{"unknown", 0};
+  {
+    std::lock_guard<std::mutex> lock(m.mutex);
+    const auto found = m.kernels.find(function);
+    if (found != m.kernels.end()) kernel = found->second;
+  }
+  std::string with;
+  if (m.with_arguments) {
+    for (unsigned size : {grid.x, grid.y, grid.z, block.x, block.y, block.z}) with += std::to_string(size) + " ";
+    with += "at" + addresses_in(arguments, kernel.arguments);
+  }
+  launched(is_captured(stream), kernel.name.c_str(), with);
+  return cudaSuccess;
+}
+
+cudaError_t fill(size_t bytes, const void* stream) {
+  if (is_captured(stream)) {
+    event("captured", "fill");
+  } else {
+    event("fill", bytes);
+  }
+  return cudaSuccess;
+}
+
+cudaError_t copy(void* to, const void* from, size_t bytes, const void* stream = nullptr) {
+  if (is_captured(stream)) {
+    event("captured", "copy");
+    return cudaSuccess;
+  }
   const int target = machine().device_of(to), source = machine().device_of(from);
   if (target >= 0 && source >= 0) {
     event(target == source ? "within_device" : "between_devices", bytes);
@@ -132,8 +232,12 @@ thread_local std::vector<Configuration> configurations;
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
-/// A library's function that would launch a kernel.
-EXPORT void ltd_sim_launch(const char* name) { event("launch", name); }
+/// A library's function that would launch a kernel, with so many of its arguments.
+EXPORT void ltd_sim_launch(const char* name, size_t count, void** arguments) {
+  std::string with = "at";
+  for (size_t i = 0; i < count; ++i) add_address(with, arguments[i]);
+  launched(capture && is_captured(capture->stream), name, with);
+}
 /// Whether a device has a context.
 EXPORT int ltd_sim_has_context(int device) {
   return device >= 0 && device < machine().devices && machine().contexts[device];
@@ -155,7 +259,7 @@ EXPORT void __cudaRegisterFunction(void**, const char* function, char*, const ch
                                    void*, int*) {
   Machine& m = machine();
   std::lock_guard<std::mutex> lock(m.mutex);
-  m.kernels.emplace(function, name);
+  m.kernels.emplace(function, Kernel{name, m.with_arguments ? count_arguments(name) : 0});
 }
 EXPORT void __cudaRegisterVar(void**, char*, char*, const char*, int, size_t, int, int) {}
 EXPORT cudaError_t __cudaGetKernel(const void** kernel, const void* function) {
@@ -173,8 +277,13 @@ EXPORT cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* s
   *grid = last.grid, *block = last.block, *shared = last.shared, *static_cast<void**>(stream) = last.stream;
   return cudaSuccess;
 }
-EXPORT cudaError_t __cudaLaunchKernel(const void* kernel, dim3, dim3, void**, size_t, void*) { return launch(kernel); }
-EXPORT cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t*, const void* kernel, void**) { return launch(kernel); }
+EXPORT cudaError_t __cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments, size_t,
+                                      void* stream) {
+  return launch(kernel, grid, block, arguments, stream);
+}
+EXPORT cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* kernel, void** arguments) {
+  return launch(kernel, config->gridDim, config->blockDim, arguments, config->stream);
+}
 EXPORT cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
   std::memset(attributes, 0, sizeof *attributes);
   attributes->binaryVersion = attributes->ptxVersion = machine().capability;
@@ -301,51 +410,74 @@ EXPORT cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, c
 EXPORT cudaError_t cudaGetSymbolAddress(void** pointer, const void*) { return cudaMalloc(pointer, 1 << 20); }
 EXPORT cudaError_t cudaMemcpyToSymbol(const void*, const void*, size_t, size_t, cudaMemcpyKind) { return cudaSuccess; }
 EXPORT cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  if (capture) return cudaErrorStreamCaptureUnsupported;
   copy(to, from, bytes);
-  event("wait", "copy");
-  return cudaSuccess;
+  return wait("copy");
 }
-EXPORT cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  return copy(to, from, bytes);
+EXPORT cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  return copy(to, from, bytes, stream);
 }
-EXPORT cudaError_t cudaMemcpyPeerAsync(void* to, int, const void* from, int, size_t bytes, cudaStream_t) {
-  return copy(to, from, bytes);
+EXPORT cudaError_t cudaMemcpyPeerAsync(void* to, int, const void* from, int, size_t bytes, cudaStream_t stream) {
+  return copy(to, from, bytes, stream);
 }
-EXPORT cudaError_t cudaMemset(void*, int, size_t bytes) {
-  event("fill", bytes);
-  return cudaSuccess;
-}
-EXPORT cudaError_t cudaMemsetAsync(void*, int, size_t bytes, cudaStream_t) {
-  event("fill", bytes);
-  return cudaSuccess;
-}
+EXPORT cudaError_t cudaMemset(void*, int, size_t bytes) { return fill(bytes, nullptr); }
+EXPORT cudaError_t cudaMemsetAsync(void*, int, size_t bytes, cudaStream_t stream) { return fill(bytes, stream); }
 
 // Waits, streams and events
-EXPORT cudaError_t cudaDeviceSynchronize() {
-  event("wait", "device");
-  return cudaSuccess;
-}
-EXPORT cudaError_t cudaStreamSynchronize(cudaStream_t) {
-  event("wait", "stream");
-  return cudaSuccess;
-}
-EXPORT cudaError_t cudaEventSynchronize(cudaEvent_t) {
-  event("wait", "event");
-  return cudaSuccess;
-}
+EXPORT cudaError_t cudaDeviceSynchronize() { return wait("device"); }
+EXPORT cudaError_t cudaStreamSynchronize(cudaStream_t) { return wait("stream"); }
+EXPORT cudaError_t cudaEventSynchronize(cudaEvent_t) { return wait("event"); }
 EXPORT cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) { return make(stream); }
 EXPORT cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 EXPORT cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
 EXPORT cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
-EXPORT cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
-  *status = cudaStreamCaptureStatusNone;
+EXPORT cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
+  const bool is = capture && capture->stream == stream;
+  *status = is ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return cudaSuccess;
 }
-EXPORT cudaError_t cudaStreamGetCaptureInfo(cudaStream_t, cudaStreamCaptureStatus* status, unsigned long long* id,
-                                            cudaGraph_t*, const cudaGraphNode_t**, const cudaGraphEdgeData**,
-                                            size_t*) {
-  *status = cudaStreamCaptureStatusNone;
-  if (id) *id = 0;
+EXPORT cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus* status,
+                                            unsigned long long* id, cudaGraph_t*, const cudaGraphNode_t**,
+                                            const cudaGraphEdgeData**, size_t*) {
+  cudaStreamIsCapturing(stream, status);
+  if (id) *id = *status == cudaStreamCaptureStatusActive ? capture->id : 0;
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  static std::atomic<unsigned long long> last{0};
+  if (!number_of("LTD_SIM_CAPTURE", 1) || !stream || capture) return cudaErrorStreamCaptureUnsupported;
+  capture = new Capture{stream, ++last, 0};
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  if (!capture || capture->stream != stream) return cudaErrorStreamCaptureUnmatched;
+  *graph = reinterpret_cast<cudaGraph_t>(capture);
+  capture = nullptr;
+  return cudaSuccess;
+}
+
+// Graphs: each is what was captured.
+EXPORT cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t*, size_t* count) {
+  *count = reinterpret_cast<Capture*>(graph)->nodes;
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaGraphInstantiate(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {
+  *made = reinterpret_cast<cudaGraphExec_t>(new Capture(*reinterpret_cast<Capture*>(graph)));
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long flags) {
+  return cudaGraphInstantiate(made, graph, flags);
+}
+EXPORT cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
+  event("graph", reinterpret_cast<Capture*>(graph)->nodes);
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete reinterpret_cast<Capture*>(graph);
+  return cudaSuccess;
+}
+EXPORT cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  delete reinterpret_cast<Capture*>(graph);
   return cudaSuccess;
 }
 EXPORT cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode*) { return cudaSuccess; }
@@ -375,6 +507,7 @@ EXPORT const char* cudaGetErrorString(cudaError_t error) {
     case cudaSuccess: return "no error";
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
     case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
     default: return "not simulated";

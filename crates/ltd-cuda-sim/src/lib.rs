@@ -17,7 +17,7 @@ mod trace;
 use std::path::Path;
 use std::process::Command;
 
-pub use trace::{Event, Phase, Wait, phases, read_trace};
+pub use trace::{Event, Phase, Wait, phases, phases_on, read_trace};
 
 /// Folder of LibTorch's libraries.
 const TORCH: &str = env!("LTD_SIM_TORCH");

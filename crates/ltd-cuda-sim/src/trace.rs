@@ -8,6 +8,12 @@ use std::path::Path;
 pub enum Event {
     /// A kernel was launched, or a function of a library called that launches some.
     Launch(String),
+    /// One of these, a copy or what sets bytes was captured, and not done.
+    Captured(String),
+    /// A graph of so many of them was launched.
+    Graph(u64),
+    /// Grid, block and device addresses of the launch before, if they are traced.
+    With(String),
     /// Bytes were copied from the host to a device.
     ToDevice(u64),
     /// Bytes were copied from a device to the host.
@@ -56,6 +62,9 @@ fn event(line: &str) -> Option<Event> {
     let bytes = || what.parse().ok();
     Some(match kind {
         "launch" => Event::Launch(what.to_owned()),
+        "captured" => Event::Captured(what.to_owned()),
+        "graph" => Event::Graph(bytes()?),
+        "with" => Event::With(what.to_owned()),
         "to_device" => Event::ToDevice(bytes()?),
         "to_host" => Event::ToHost(bytes()?),
         "between_devices" => Event::BetweenDevices(bytes()?),
@@ -78,12 +87,16 @@ fn event(line: &str) -> Option<Event> {
 /// How often something was done between two waits for the device: what the engine times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Phase {
-    /// Kernels.
+    /// Kernels, one after another.
     pub launches: usize,
+    /// Graphs.
+    pub graphs: usize,
     /// Copies to a device.
     pub to_device: usize,
     /// Copies to the host.
     pub to_host: usize,
+    /// Copies between devices.
+    pub between: usize,
     /// Memory that was set.
     pub fills: usize,
     /// Waits for a stream, an event or a copy.
@@ -97,8 +110,10 @@ impl Phase {
         let count = |is: fn(&Event) -> bool| events.iter().filter(|event| is(event)).count();
         Self {
             launches: count(|event| matches!(event, Event::Launch(_))),
+            graphs: count(|event| matches!(event, Event::Graph(_))),
             to_device: count(|event| matches!(event, Event::ToDevice(_))),
             to_host: count(|event| matches!(event, Event::ToHost(_))),
+            between: count(|event| matches!(event, Event::BetweenDevices(_))),
             fills: count(|event| matches!(event, Event::Fill(_))),
             waits: count(|event| matches!(event, Event::Wait(_))),
             allocations: count(|event| matches!(event, Event::Malloc(_))),
@@ -109,8 +124,13 @@ impl Phase {
 /// What was timed: a wait for the device begins a phase, the next one ends it, the next one begins
 /// another.
 pub fn phases(events: &[Event]) -> Vec<Phase> {
+    phases_on(1, events)
+}
+
+/// What was timed on several devices: each wait is one for each of them.
+pub fn phases_on(devices: usize, events: &[Event]) -> Vec<Phase> {
     let is_boundary = |event: &Event| *event == Event::Wait(Wait::Device);
-    events.split(is_boundary).skip(1).step_by(2).map(Phase::of).collect()
+    events.split(is_boundary).skip(devices).step_by(2 * devices).map(Phase::of).collect()
 }
 
 #[cfg(test)]

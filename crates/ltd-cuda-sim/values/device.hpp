@@ -1,5 +1,5 @@
 // What LibTorch asks of a device: which there are, which is the current one, and to wait for it. Everything is done when
-// it is asked for, so there is one stream, and nothing to wait for but copies to the host.
+// it is asked for, so streams are numbers, and there is nothing to wait for but copies to the host.
 #pragma once
 
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -14,6 +14,8 @@ inline void set_current_device(DeviceIndex device) {
   current_device = device;
 }
 
+inline thread_local c10::StreamId current_stream = 0;
+
 struct Guard final : c10::impl::DeviceGuardImplInterface {
   static constexpr c10::DeviceType static_type = c10::DeviceType::CUDA;
 
@@ -27,11 +29,21 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return old;
   }
   DeviceIndex deviceCount() const noexcept override { return device_count(); }
-  c10::Stream getStream(c10::Device device) const override { return c10::Stream(c10::Stream::DEFAULT, device); }
-  c10::Stream getDefaultStream(c10::Device device) const override { return getStream(device); }
-  c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override { return getStream(device); }
-  c10::Stream getNewStream(c10::Device device, int) const override { return getStream(device); }
-  c10::Stream exchangeStream(c10::Stream stream) const override { return stream; }
+  c10::Stream getStream(c10::Device device) const override {
+    return c10::Stream(c10::Stream::UNSAFE, device, current_stream);
+  }
+  c10::Stream getDefaultStream(c10::Device device) const override {
+    return c10::Stream(c10::Stream::DEFAULT, device);
+  }
+  c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override {
+    return c10::Stream(c10::Stream::UNSAFE, device, 1);
+  }
+  c10::Stream getNewStream(c10::Device device, int) const override { return getStreamFromGlobalPool(device, false); }
+  c10::Stream exchangeStream(c10::Stream stream) const override {
+    const c10::Stream old = getStream(stream.device());
+    current_stream = stream.id();
+    return old;
+  }
   void record(void** event, const c10::Stream&, DeviceIndex, c10::EventFlag) const override {
     *event = const_cast<Guard*>(this);
   }

@@ -46,6 +46,7 @@ TORCH_LIBRARY_IMPL(aten, CUDA, library) {
   library.impl("set_.source_Storage_storage_offset", &sim::set_storage);
   library.impl("_scaled_dot_product_flash_attention", &sim::flash_attention);
   library.impl("_scaled_dot_product_efficient_attention", &sim::efficient_attention);
+  library.impl("_flash_attention_forward", &sim::flash_of_lengths);
 }
 
 }  // namespace

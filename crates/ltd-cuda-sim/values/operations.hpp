@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "graphs.hpp"
 #include "memory.hpp"
 
 namespace sim {
@@ -154,8 +155,8 @@ inline c10::IValue to_device(const c10::IValue& value, const c10::FunctionSchema
   return value;
 }
 
-/// Any operation that has no form of its own here.
-inline void on_contents(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
+/// Does an operation.
+inline void call_on_contents(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
   const c10::FunctionSchema& schema = operation.schema();
   const size_t first = stack->size() - schema.arguments().size();
   const std::vector<c10::IValue> arguments(stack->begin() + static_cast<std::ptrdiff_t>(first), stack->end());
@@ -182,6 +183,38 @@ inline void on_contents(const c10::OperatorHandle& operation, torch::jit::Stack*
   const size_t count = schema.returns().size(), results = stack->size() - count;
   for (size_t i = 0; i < count; ++i)
     (*stack)[results + i] = to_device((*stack)[results + i], schema, i, arguments, places.device());
+}
+
+/// Puts a result where another one of the same operation is.
+inline void replace(const c10::IValue& result, const c10::IValue& by) {
+  if (result.isTensorList()) {
+    const auto results = result.toTensorVector(), others = by.toTensorVector();
+    for (size_t i = 0; i < results.size(); ++i) replace(results[i], others[i]);
+  } else if (result.isTensor() && result.toTensor().defined() && !result.toTensor().is_same(by.toTensor())) {
+    content(result.toTensor()).copy_(content(by.toTensor()));
+  }
+}
+
+inline std::vector<at::Tensor> tensors_in(const c10::IValue& value) {
+  if (value.isTensorList()) return value.toTensorVector();
+  return value.isTensor() ? std::vector<at::Tensor>{value.toTensor()} : std::vector<at::Tensor>{};
+}
+
+/// Any operation that has no form of its own here.
+inline void on_contents(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
+  if (!capture) return call_on_contents(operation, stack);
+  const size_t inputs = operation.schema().arguments().size(), outputs = operation.schema().returns().size();
+  const std::vector<c10::IValue> arguments(stack->end() - static_cast<std::ptrdiff_t>(inputs), stack->end());
+  call_on_contents(operation, stack);
+  const std::vector<c10::IValue> results(stack->end() - static_cast<std::ptrdiff_t>(outputs), stack->end());
+  for (size_t i = 0; i < outputs; ++i)
+    if (!operation.schema().returns()[i].alias_info())
+      for (const at::Tensor& tensor : tensors_in(results[i])) capture->made.push_back(tensor);
+  capture->steps.emplace_back([operation, arguments, results] {
+    torch::jit::Stack again = arguments;
+    call_on_contents(operation, &again);
+    for (size_t i = 0; i < results.size(); ++i) replace(results[i], again[again.size() - results.size() + i]);
+  });
 }
 
 inline DeviceIndex index_of(std::optional<at::Device> device) {
@@ -236,6 +269,8 @@ class Unfinished {
 /// Between devices, and to and from the host.
 inline at::Tensor& copy(at::Tensor& self, const at::Tensor& source, bool non_blocking) {
   at::AutoDispatchBelowADInplaceOrView guard;
+  if (self.is_cpu() || source.is_cpu()) refuse_in_capture("a copy to or from the host");
+  if (capture) capture->steps.emplace_back([self, source] { content(self).copy_(content(source)); });
   if (non_blocking && self.is_cpu() && source.is_cuda() && self.is_contiguous()) {
     Unfinished::get().add(source.device().index(), self, content(source).clone());
     return self;
@@ -252,10 +287,12 @@ inline at::Tensor product_as(const at::Tensor& self, const at::Tensor& other, at
   TORCH_CHECK(type == at::kFloat && self.element_size() == 2 && other.scalar_type() == self.scalar_type(),
               "mm.dtype is of two bytes to four");
   at::AutoDispatchBelowADInplaceOrView guard;
-  return on_device(at::mm(content(self).to(type), content(other).to(type)), places.device());
+  const auto product = [self, other, type] { return at::mm(content(self).to(type), content(other).to(type)); };
+  return noted(on_device(product(), places.device()), [product](const at::Tensor& to) { content(to).copy_(product()); });
 }
 
 inline at::Scalar item(const at::Tensor& self) {
+  refuse_in_capture("a number is read");
   Unfinished::get().finish(self.device().index());
   return content(self).item();
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, ValueEnum};
 use ltd_engine::text::{BuiltinTemplate, ChatConfig, StopTokenName};
-use ltd_engine::{Devices, DtypeSetting, EngineConfig, SamplingParams};
+use ltd_engine::{CudaGraphs, Devices, DtypeSetting, EngineConfig, SamplingParams};
 use ltd_policy::{CopyRule, LONGEST_MATCH, MAX_SIZE, Manifest};
 
 /// Decode with a target model and an EAGLE-3 draft: plainly, with fixed settings, or under a
@@ -27,6 +27,9 @@ pub(crate) struct Cli {
     /// f16
     #[arg(long, default_value = "auto")]
     dtype: DtypeSetting,
+    /// off, or auto: forwards of the target are CUDA graphs
+    #[arg(long, value_name = "SETTING", default_value = "off")]
+    cuda_graphs: CudaGraphs,
     /// Threads of the CPU kernels [default: LibTorch's choice]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -191,6 +194,7 @@ impl Cli {
         Ok(EngineConfig {
             devices: Devices::from_names(self.device.clone()),
             dtype,
+            cuda_graphs: self.cuda_graphs,
             threads: self.threads,
             beam_width: self.beam_width.unwrap_or(beam_width),
             max_length: self.max_length,

@@ -89,6 +89,9 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         }
         recycled = Some(answering.into_session());
     }
+    if let Some(warning) = job.engine.late_warning() {
+        note!("ltd-decode: warning: {warning}");
+    }
     report.total(&totals, &job.engine, job.sampler.params(), cli.sampling.seed)
 }
 

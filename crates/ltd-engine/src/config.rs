@@ -36,6 +36,9 @@ pub struct EngineConfig {
     /// Number type of weights, caches and activations.
     #[serde(default)]
     pub dtype: DtypeSetting,
+    /// Whether a CUDA device captures forwards of the target and begins each with one launch.
+    #[serde(default)]
+    pub cuda_graphs: CudaGraphs,
     /// Threads of LibTorch's CPU kernels; null leaves LibTorch's own choice, the physical cores.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_THREADS)))]
@@ -56,6 +59,31 @@ pub struct EngineConfig {
     /// How messages become prompts.
     #[serde(default)]
     pub chat: ChatConfig,
+}
+
+/// Whether forwards are CUDA graphs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum CudaGraphs {
+    /// Each kernel is launched.
+    #[default]
+    Off,
+    /// Forwards of up to 128 rows are captured when they occur a second time, if the target is on
+    /// one CUDA device. Where that fails, a warning says so and each kernel is launched.
+    Auto,
+}
+
+impl std::str::FromStr for CudaGraphs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            AUTO => Ok(Self::Auto),
+            other => Err(format!("unknown setting `{other}`; expected off or auto")),
+        }
+    }
 }
 
 /// Several devices.
@@ -177,6 +205,7 @@ impl EngineConfig {
             device: default_device(),
             devices: Devices::default(),
             dtype: DtypeSetting::default(),
+            cuda_graphs: CudaGraphs::default(),
             threads: None,
             beam_width: default_beam_width(),
             max_depth: default_max_depth(),

@@ -73,6 +73,7 @@ impl Engine {
         let (accepted_rows, next_token) =
             self.verify_rows(session, &verification, &mut timing.forwards, &clock)?;
         timing.verify = clock.elapsed();
+        self.capture_graph(session);
         let accepted_ids = session.append(&verification, &accepted_rows, next_token);
         let outcome = CycleOutcome {
             source: DraftSource::Copy { chain },

@@ -237,6 +237,7 @@ impl Engine {
         let (accepted_rows, next_token) = self.verify_rows(session, &verification, &mut forwards, &clock)?;
         timing.verify = clock.elapsed();
         timing.forwards += forwards;
+        self.capture_graph(session);
         let accepted_ids = session.append(&verification, &accepted_rows, next_token);
         let [drafted, copied] = verification.sources(&accepted_rows);
         let outcome = CycleOutcome {
@@ -271,32 +272,27 @@ impl Engine {
         let positions: Vec<i64> = verification.depths.iter().map(|&depth| context + depth as i64).collect();
         let mask = &AttentionMask::tree(context, verification.mask());
         let rows = Rows { tokens: &verification.tokens, positions: &positions, past: context, mask };
-        let next_position = |row: usize| session.context_length() + verification.depths[row] + 1;
-        let on_host = self.device == Device::Cpu;
-        let (next_positions, randoms) = if on_host {
-            (Vec::new(), Vec::new())
-        } else {
-            let positions: Vec<usize> = (0..verification.rows()).map(next_position).collect();
-            let randoms = session.sampler.randoms(&positions);
-            (positions, randoms)
-        };
-        let output = self.forward(forwards, || {
-            self.target.forward(&rows, &randoms, &session.target_cache, LogitRows::All)
-        })?;
-        let (accepted, next_token) = if on_host {
+        let context_length = session.context_length();
+        let next_position = |row: usize| context_length + verification.depths[row] + 1;
+        let (accepted, next_token, features) = if self.device == Device::Cpu {
+            let forward = || self.target.forward(&rows, &[], &session.target_cache, LogitRows::All);
+            let output = self.forward(forwards, forward)?;
             // Only the rows of the path are looked at: the argmax of all would take as long as half
             // a layer.
-            verification.accept(|row| {
+            let (accepted, next_token) = verification.accept(|row| {
                 let logits = output.logits.narrow(ROWS, row as i64, 1);
                 Ok::<_, Error>(session.sampler.tokens(&logits, &[next_position(row)])?[0])
-            })?
+            })?;
+            (accepted, next_token, output.features)
         } else {
             // One transfer for all rows.
-            let choices = session.sampler.choose(&output.logits, &output.randoms)?;
+            let next_positions: Vec<usize> = (0..verification.rows()).map(next_position).collect();
+            let (choices, features) = self.choose_after(session, &rows, &next_positions, forwards)?;
             let choices = choices.read(&clock.wait(), &next_positions)?;
-            verification.accept(|row| Ok::<_, Error>(choices[row]))?
+            let (accepted, next_token) = verification.accept(|row| Ok::<_, Error>(choices[row]))?;
+            (accepted, next_token, features)
         };
-        session.accept(accepted.clone(), output.features);
+        session.accept(accepted.clone(), features);
         Ok((accepted, next_token))
     }
 

@@ -1,18 +1,19 @@
 //! A target and a draft model that work together.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use ltd_policy::{Conditions, DraftSource};
 use tch::{Device, Tensor};
 
-use crate::config::EngineConfig;
+use crate::config::{CudaGraphs, EngineConfig};
 use crate::device::Dtype;
 use crate::dtype_choice::{DtypeChoice, candidates, choose_dtype};
 use crate::identity::Identity;
 use crate::kv_cache::KvCache;
 use crate::model::{
-    AttentionMask, DraftConfig, DraftModel, LogitRows, Rows, TargetConfig, TargetModel, Weights,
-    check_instructions, instructions, passed_over_index, stored_kind,
+    AttentionMask, DraftConfig, DraftModel, Rows, TargetConfig, TargetModel, Weights, check_instructions,
+    instructions, passed_over_index, stored_kind,
 };
 use crate::placement::{Pair, Share, shares};
 use crate::session::Session;
@@ -37,7 +38,11 @@ pub struct Engine {
     max_depth: usize,
     capacity: usize,
     profiling: bool,
-    warnings: Vec<String>,
+    /// The device of CUDA graphs, where there are to be any.
+    pub(crate) graph_device: Option<usize>,
+    /// Why none is captured any more.
+    pub(crate) no_graphs: OnceLock<String>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Engine {
@@ -78,6 +83,7 @@ impl Engine {
             dtype: dtypes[0],
             capacity,
             draft_rows: draft_rows(capacity, config.beam_width, config.max_depth),
+            cuda_graphs: config.cuda_graphs == CudaGraphs::Auto,
         };
         let shares = shares(config, &pair)?;
         let device = shares[shares.len() - 1].device;
@@ -91,6 +97,7 @@ impl Engine {
         let mut engine = Self::assemble(target, draft, shares, dtype, capacity, config);
         let folders = [&config.target, &config.draft].into_iter();
         engine.warnings = folders.filter_map(|folder| passed_over_index(folder)).collect();
+        engine.set_cuda_graphs(config.cuda_graphs);
         Ok(engine)
     }
 
@@ -117,13 +124,22 @@ impl Engine {
             max_depth,
             capacity,
             profiling: false,
+            graph_device: None,
+            no_graphs: OnceLock::new(),
             warnings: Vec::new(),
         }
     }
 
-    /// What was odd about the models' files, though they could be loaded.
+    /// What was odd about the models' files, though they could be loaded, and what the device
+    /// cannot do as it was asked to.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// What the device could not do any more as it was asked to, since the engine was opened: for
+    /// the end of a run.
+    pub fn late_warning(&self) -> Option<&str> {
+        self.no_graphs.get().map(String::as_str)
     }
 
     /// Whether [`CycleTiming::forwards`] says, from now on, how much of a cycle the model forwards
@@ -182,11 +198,17 @@ impl Engine {
         self.devices().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
     }
 
+    /// [`Engine::device_names`], and `+graphs` where forwards are CUDA graphs: what costs hold for.
+    pub fn runs_on(&self) -> String {
+        let graphs = if self.graph_device.is_some() { "+graphs" } else { "" };
+        self.device_names() + graphs
+    }
+
     /// What a policy's decisions meet here, with such sampling.
     pub fn conditions(&self, sampling: SamplingParams) -> Conditions {
         Conditions {
             sampling: Some(sampling),
-            device: Some(self.device_names()),
+            device: Some(self.runs_on()),
             dtype: Some(self.dtype.chosen.to_string()),
             threads: usize::try_from(tch::get_num_threads()).ok(),
         }
@@ -226,11 +248,11 @@ impl Engine {
         let (past, next_position) = (session.target_cache.len(), [context_length + 1]);
         let mask = &AttentionMask::causal(past, 1);
         let row = Rows { tokens: &[session.root], positions: &[past], past, mask };
-        let randoms = session.sampler.randoms(&next_position);
-        let output = self.target.forward(&row, &randoms, &session.target_cache, LogitRows::All)?;
-        let choice = session.sampler.choose(&output.logits, &output.randoms)?;
+        let mut forwards = Duration::ZERO;
+        let (choice, _) = self.choose_after(session, &row, &next_position, &mut forwards)?;
         let next_token = choice.read(&clock.wait(), &next_position)?[0];
         let verify = clock.elapsed();
+        self.capture_graph(session);
         session.target_cache.advance(1);
         let appended = std::mem::replace(&mut session.root, next_token);
         session.tokens.push(appended);
@@ -243,7 +265,7 @@ impl Engine {
             verification_size: 0,
             requested_size: 0,
             context_length,
-            timing: CycleTiming { verify, ..CycleTiming::default() },
+            timing: CycleTiming { verify, forwards, ..CycleTiming::default() },
             ..CycleOutcome::default()
         })
     }

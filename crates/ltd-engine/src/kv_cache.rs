@@ -18,6 +18,14 @@ pub(crate) struct KvCache {
     moving: Vec<i64>,
 }
 
+/// Where the rows of a forward are cached.
+pub(crate) enum Places {
+    /// From a position on.
+    From(i64),
+    /// At positions that the device is told, `[n]` in int64.
+    At(Tensor),
+}
+
 /// Views of one layer of a [`KvCache`].
 pub(crate) struct LayerCache {
     /// `[2 * kv_heads, capacity, head_dim]`.
@@ -70,6 +78,11 @@ impl KvCache {
     /// Positions that there is room for.
     pub(crate) fn capacity(&self) -> usize {
         self.parts[0].size()[POSITIONS as usize] as usize
+    }
+
+    /// Where its parts are, each on its device.
+    pub(crate) fn addresses(&self) -> Vec<usize> {
+        self.parts.iter().map(|part| part.data_ptr() as usize).collect()
     }
 
     /// Forgets everything; the memory stays.
@@ -152,11 +165,15 @@ impl KvCache {
 impl LayerCache {
     const ROWS: i64 = 1;
 
-    /// Writes heads, `[heads, n, head_dim]`, from position `at` on. Those of keys are the first,
-    /// those of values come after them.
-    pub(crate) fn write(&self, first_head: i64, at: i64, heads: &Tensor) -> Result<()> {
+    /// Writes heads, `[heads, n, head_dim]`. Those of keys are the first, those of values come
+    /// after them.
+    pub(crate) fn write(&self, first_head: i64, places: &Places, heads: &Tensor) -> Result<()> {
         let [count, n] = [heads.size()[0], heads.size()[1]];
-        self.both.narrow(0, first_head, count).narrow(Self::ROWS, at, n).f_copy_(heads)?;
+        let mut written = self.both.narrow(0, first_head, count);
+        match places {
+            &Places::From(position) => written.narrow(Self::ROWS, position, n).f_copy_(heads)?,
+            Places::At(positions) => drop(written.f_index_copy_(Self::ROWS, positions, heads)?),
+        }
         Ok(())
     }
 

@@ -38,6 +38,7 @@ mod engine;
 mod error;
 mod fingerprint;
 mod generation;
+mod graphs;
 mod identity;
 mod kv_cache;
 mod libtorch;
@@ -61,7 +62,7 @@ pub mod text;
 mod timing;
 mod transfer;
 
-pub use config::{Devices, EngineConfig, MAX_BEAM_WIDTH};
+pub use config::{CudaGraphs, Devices, EngineConfig, MAX_BEAM_WIDTH};
 pub use cycle::{CycleState, VerifiedTree};
 pub use device::{Dtype, DtypeSetting};
 pub use dtype_choice::{DtypeChoice, DtypeTiming};

@@ -58,12 +58,13 @@ impl Engine {
         keep: bool,
     ) -> Result<Session> {
         self.check_prompt(prompt)?;
-        let (mut target_cache, mut draft_cache) = match recycle {
-            Some(session) => {
-                session.check_engine(self.identity)?;
-                (session.target_cache, session.draft_cache)
-            }
-            None => self.new_caches()?,
+        let (mut target_cache, mut draft_cache, graphs) = if let Some(session) = recycle {
+            session.check_engine(self.identity)?;
+            (session.target_cache, session.draft_cache, session.graphs)
+        } else {
+            let (target_cache, draft_cache) = self.new_caches()?;
+            let graphs = self.new_graphs(&target_cache)?;
+            (target_cache, draft_cache, graphs)
         };
         target_cache.clear();
         draft_cache.clear();
@@ -82,6 +83,7 @@ impl Engine {
             root,
             target_cache,
             draft_cache,
+            graphs,
             // A copy: a view would keep the features of the whole prompt alive.
             features: Some(vec![output.features.f_narrow_copy(0, n - 1, 1)?]),
             kept: keep.then(|| vec![output.features]),

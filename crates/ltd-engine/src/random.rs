@@ -7,7 +7,7 @@ use crate::dtype_choice::DtypeChoice;
 use crate::engine::draft_rows;
 use crate::model::{DraftConfig, DraftModel, FeatureNorm, TargetConfig, TargetModel, Weights};
 use crate::placement::{Pair, shares};
-use crate::{Engine, EngineConfig, Error, Result};
+use crate::{CudaGraphs, Engine, EngineConfig, Error, Result};
 
 /// Draft vocabulary of the EAGLE-3 heads that were published for large targets.
 const DRAFT_VOCABULARY: i64 = 32_000;
@@ -48,6 +48,7 @@ impl Engine {
             dtype,
             capacity,
             draft_rows: draft_rows(capacity, settings.beam_width, settings.max_depth),
+            cuda_graphs: settings.cuda_graphs == CudaGraphs::Auto,
         };
         let shares = shares(settings, &pair)?;
         let device = shares[shares.len() - 1].device;
@@ -57,6 +58,8 @@ impl Engine {
         let mut head = weights();
         head.move_to(device);
         let draft = DraftModel::from_weights(head, draft_config, target.embedding(), positions, device)?;
-        Ok(Self::assemble(target, draft, shares, DtypeChoice::fixed(dtype), capacity, settings))
+        let mut engine = Self::assemble(target, draft, shares, DtypeChoice::fixed(dtype), capacity, settings);
+        engine.set_cuda_graphs(settings.cuda_graphs);
+        Ok(engine)
     }
 }

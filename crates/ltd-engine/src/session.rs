@@ -3,6 +3,7 @@
 use ltd_cycle::Recall;
 use tch::Tensor;
 
+use crate::graphs::Graphs;
 use crate::identity::Identity;
 use crate::kv_cache::KvCache;
 use crate::reading::Reading;
@@ -28,6 +29,8 @@ pub struct Session {
     /// What the last verification accepted: its rows, and the features of all that it verified.
     /// [`Session::settle`] takes what is wanted.
     pub(crate) accepted: Option<(Vec<usize>, Tensor)>,
+    /// Forwards over the target's cache that were captured, if any are to be.
+    pub(crate) graphs: Option<Graphs>,
     /// Features of all cached positions in parts, if they are kept.
     pub(crate) kept: Option<Vec<Tensor>>,
     pub(crate) capacity: usize,

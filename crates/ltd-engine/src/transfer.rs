@@ -5,6 +5,7 @@
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
+use crate::cuda::copy_later;
 use crate::device::synchronize;
 
 /// Numbers for a device, one after another.
@@ -34,6 +35,11 @@ impl Upload {
         self.add(Kind::Int64, numbers.into_iter().map(i64::to_ne_bytes))
     }
 
+    /// Small numbers of rows or positions, in 32 bits.
+    pub(crate) fn add_small_indices(&mut self, numbers: impl IntoIterator<Item = i32>) -> Parcel {
+        self.add(Kind::Int, numbers.into_iter().map(i32::to_ne_bytes))
+    }
+
     /// Random numbers.
     pub(crate) fn add_doubles(&mut self, numbers: impl IntoIterator<Item = f64>) -> Parcel {
         self.add(Kind::Double, numbers.into_iter().map(f64::to_ne_bytes))
@@ -61,15 +67,46 @@ impl Upload {
         Parcel { start, bytes: self.bytes.len() - start, kind }
     }
 
+    /// Bytes of all of it.
+    pub(crate) fn len(&self) -> i64 {
+        self.bytes.len() as i64
+    }
+
     /// Sends all of it to a device.
     pub(crate) fn send(self, device: Device) -> Result<Uploaded> {
-        let bytes = Tensor::from_slice(&self.bytes);
         if device == Device::Cpu {
-            return Ok(Uploaded(bytes));
+            return Ok(Uploaded(Tensor::from_slice(&self.bytes)));
         }
-        // The memory is LibTorch's, which does not use it again before the transfer is over.
-        let pinned = bytes.f_internal_pin_memory(device)?;
-        Ok(Uploaded(pinned.f_to_device_(device, Kind::Uint8, true, false)?))
+        Ok(Uploaded(self.pinned(device)?.f_to_device_(device, Kind::Uint8, true, false)?))
+    }
+
+    /// Sends all of it to where a place begins.
+    pub(crate) fn send_to(self, place: &UploadPlace) -> Result<Uploaded> {
+        let UploadPlace(place) = place;
+        assert!(self.len() <= place.numel() as i64, "an upload larger than its place");
+        copy_later(&place.narrow(0, 0, self.len()), &self.pinned(place.device())?)?;
+        Ok(Uploaded(place.shallow_clone()))
+    }
+
+    /// In memory of the host that a device reads. It is LibTorch's, which does not use it again
+    /// before the transfer is over.
+    fn pinned(&self, device: Device) -> Result<Tensor> {
+        Ok(Tensor::from_slice(&self.bytes).f_internal_pin_memory(device)?)
+    }
+}
+
+/// Memory of a CUDA device that one upload after another is sent to.
+pub(crate) struct UploadPlace(Tensor);
+
+impl UploadPlace {
+    /// A place for uploads of so many bytes.
+    pub(crate) fn new(bytes: i64, device: Device) -> Result<Self> {
+        Ok(Self(Tensor::f_zeros([bytes], (Kind::Uint8, device))?))
+    }
+
+    /// The upload that was sent last.
+    pub(crate) fn last(&self) -> Uploaded {
+        Uploaded(self.0.shallow_clone())
     }
 }
 

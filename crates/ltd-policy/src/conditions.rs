@@ -9,8 +9,8 @@ use crate::SamplingParams;
 pub struct Conditions {
     /// How tokens are chosen.
     pub sampling: Option<SamplingParams>,
-    /// `cpu`, `cuda` or `cuda:N`; several separated by commas. What stands behind in parentheses is
-    /// for people.
+    /// `cpu`, `cuda` or `cuda:N`; several separated by commas; `+graphs` after it where forwards
+    /// are CUDA graphs. What stands behind in parentheses is for people.
     pub device: Option<String>,
     /// Number type of both models.
     pub dtype: Option<String>,
@@ -60,9 +60,14 @@ impl Conditions {
 }
 
 /// Devices without their numbers.
-fn kinds(devices: &str) -> Vec<&str> {
+fn kinds(devices: &str) -> Vec<String> {
     let names = devices.split('(').next().unwrap_or_default().split(',');
-    names.map(|name| name.trim().split(':').next().unwrap_or_default()).collect()
+    let kind = |name: &str| {
+        let (name, graphs) = name.split_once('+').unwrap_or((name, ""));
+        let separator = if graphs.is_empty() { "" } else { "+" };
+        format!("{}{separator}{graphs}", name.split(':').next().unwrap_or_default())
+    };
+    names.map(|name| kind(name.trim())).collect()
 }
 
 #[cfg(test)]
@@ -109,6 +114,9 @@ mod tests {
             ["sampling temperature 1, top-k 40, top-p 0.9 (here: temperature 1)"]
         );
         assert_eq!(differences(|here| here.device = Some("cuda:0".to_owned())), ["device cpu (here: cuda)"]);
+        let on = |device: &str| Conditions { device: Some(device.to_owned()), ..Conditions::default() };
+        let with_graphs = on("cuda:0").differences(&on("cuda:0+graphs"));
+        assert_eq!(with_graphs, ["device cuda (here: cuda+graphs)"]);
     }
 
     #[test]
@@ -121,6 +129,7 @@ mod tests {
             ..conditions()
         };
         assert!(cuda("cuda (NVIDIA H100)", 2).differences(&cuda("cuda:3", 9)).is_empty());
+        assert!(cuda("cuda:0+graphs (NVIDIA H100)", 2).differences(&cuda("cuda:3+graphs", 2)).is_empty());
         // At temperature 0 the rest has no effect.
         let greedy = |top_k| Conditions {
             sampling: Some(SamplingParams { top_k, ..SamplingParams::default() }),

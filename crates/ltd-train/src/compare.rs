@@ -175,6 +175,9 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     };
     let measured =
         arena.measure("comparison", &mut contenders, &prompts, args.max_minutes.map(Minutes::duration))?;
+    if let Some(warning) = engine.late_warning() {
+        note!("ltd-train: warning: {warning}");
+    }
     let (constants, others) = measured[1..].split_at(constants.len());
     let rules = &others[args.whole_beams.len()..][..args.copy_rules.len()];
     let constant = fastest(constants).expect("invariant: a constant was measured");
@@ -184,7 +187,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         command: std::env::args().collect(),
         git_revision: git_revision(),
         machine: Machine::read(),
-        device: engine.device_names(),
+        device: engine.runs_on(),
         dtype: engine.dtype().chosen.to_string(),
         threads: tch::get_num_threads(),
         sampling: config.sampling,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use ltd_engine::{DtypeSetting, Engine, MAX_DEPTH, Static};
+use ltd_engine::{CudaGraphs, DtypeSetting, Engine, MAX_DEPTH, Static};
 use ltd_policy::{MAX_SIZE, check_output_file};
 
 use crate::error::{Error, Result};
@@ -62,16 +62,22 @@ pub(crate) struct EngineArgs {
     /// Also show where the time of each target forward goes
     #[arg(long)]
     pub(crate) per_op: bool,
+    /// Also count the kernels of each phase on a CUDA device, by LibTorch's profiler
+    #[arg(long)]
+    pub(crate) launches: bool,
     /// Dimensions of a Hugging Face config.json with random weights, instead of a configuration's
     /// models
     #[arg(long, value_name = "CONFIG", hide = true, conflicts_with = "config", requires = "dtype")]
     pub(crate) random_weights: Option<PathBuf>,
-    /// Device of the random weights
-    #[arg(long, hide = true, default_value = "cpu", conflicts_with = "config")]
-    pub(crate) device: String,
+    /// Device of the random weights, or several
+    #[arg(long, hide = true, default_value = "cpu", value_delimiter = ',', conflicts_with = "config")]
+    pub(crate) device: Vec<String>,
     /// Number type of the random weights
     #[arg(long, hide = true, conflicts_with = "config")]
     pub(crate) dtype: Option<DtypeSetting>,
+    /// Whether its forwards are CUDA graphs
+    #[arg(long, hide = true, default_value = "off", conflicts_with = "config")]
+    pub(crate) cuda_graphs: CudaGraphs,
 }
 
 impl EngineArgs {

@@ -4,6 +4,7 @@ mod args;
 mod decode;
 mod floor;
 mod forwards;
+mod launches;
 mod memory;
 mod operations;
 mod report;
@@ -21,6 +22,7 @@ pub(crate) use args::EngineArgs;
 use decode::{Contender, decode};
 use floor::{Limits, Work};
 use forwards::measure_forwards;
+use launches::count_launches;
 use memory::{Resident, measure_memory};
 use operations::measure_operations;
 use report::{Autoregressive, Cycle, Header, Report};
@@ -47,6 +49,8 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
     let limits = forwards.limits;
     let operations = args.per_op.then(|| measure_operations(&subject, args, progress)).transpose()?;
 
+    let launches = args.launches.then(|| count_launches(&subject, args)).transpose()?;
+
     let (plain, speculative) = contenders.split_first().expect("invariant: plain decoding is the first");
     let cycles = speculative.iter().zip(&forwards_share);
     let report = Report {
@@ -56,10 +60,14 @@ pub(crate) fn run(args: &EngineArgs) -> Result<()> {
         cycles: cycles.map(|(contender, outside)| cycle(contender, *outside, &subject, &limits)).collect(),
         outside_forwards_share: memory::overall(&forwards_share),
         operations,
+        launches,
         memory,
         limits,
         header,
     };
+    if let Some(warning) = subject.engine.late_warning() {
+        progress.say(&format!("warning: {warning}"));
+    }
     write_json(&args.json, &report)?;
     Ok(print_result(format_args!("{}", table::text(&report)))?)
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use ltd_engine::measure::ProductKernel;
 use ltd_engine::{DtypeChoice, libtorch_version, why_not_packed};
-use ltd_run::machine::{Machine, git_revision};
+use ltd_run::machine::{Machine, device_model, git_revision};
 use serde::Serialize;
 
 use super::args::EngineArgs;
 use super::floor::Limits;
+use super::launches::Launches;
 use super::memory::Memory;
 use super::operations::OperationTimes;
 use super::subject::Subject;
@@ -27,6 +28,8 @@ pub(super) struct Report {
     /// Where the time of forwards goes, if it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) operations: Option<Vec<OperationTimes>>,
+    /// If they were counted.
+    pub(super) launches: Option<Launches>,
     pub(super) memory: Memory,
 }
 
@@ -133,7 +136,7 @@ pub(super) struct Cycle {
 
 impl Header {
     pub(super) fn collect(args: &EngineArgs, subject: &Subject) -> Self {
-        let settings = &subject.settings;
+        let (settings, device) = (&subject.settings, subject.engine.device_names());
         let label = |folder: &std::path::Path| folder.display().to_string();
         let random = subject.random_weights;
         let target = label(&settings.target);
@@ -144,10 +147,10 @@ impl Header {
             no_packed_weights: why_not_packed(),
             command: std::env::args().collect(),
             machine: Machine::read(),
-            device: settings.device.clone(),
-            device_name: device_name(&settings.device),
+            device_name: (device != "cpu").then(|| device_model(&device)).filter(|name| name != "unknown"),
+            instructions: (device == "cpu").then(|| subject.engine.instructions()),
+            device: subject.engine.runs_on(),
             threads: tch::get_num_threads(),
-            instructions: (settings.device == "cpu").then(|| subject.engine.instructions()),
             dtype: subject.engine.dtype().chosen.to_string(),
             dtype_choice: subject.engine.dtype().clone(),
             draft: if random { "random weights".to_owned() } else { label(&settings.draft) },
@@ -180,12 +183,4 @@ impl Header {
             None => format!("{} with {cpu}", self.device),
         }
     }
-}
-
-/// What the driver calls a CUDA device.
-fn device_name(device: &str) -> Option<String> {
-    let index = if device == "cuda" { "0" } else { device.strip_prefix("cuda:")? };
-    let query = ["--query-gpu=name", "--format=csv,noheader", "-i", index];
-    let output = std::process::Command::new("nvidia-smi").args(query).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ltd_console::note;
 use ltd_engine::text::TextModel;
-use ltd_engine::{DtypeSetting, Engine, EngineConfig};
+use ltd_engine::{Devices, DtypeSetting, Engine, EngineConfig};
 use ltd_run::TrainConfig;
 use ltd_run::prompts::load_prompts;
 use rand::Rng;
@@ -48,11 +48,15 @@ impl Subject {
 
     fn random(config_json: &Path, args: &EngineArgs) -> Result<Self> {
         let settings = EngineConfig {
-            device: args.device.clone(),
+            devices: Devices::from_names(args.device.clone()),
             dtype: args.dtype.unwrap_or(DtypeSetting::Auto),
+            cuda_graphs: args.cuda_graphs,
             ..EngineConfig::new(config_json, "")
         };
         let engine = Engine::with_random_weights(config_json, &settings)?;
+        for warning in engine.warnings() {
+            note!("ltd-bench: warning: {warning}");
+        }
         let vocabulary = engine.vocabulary() as u32;
         let mut random = ltd_env::stream(0, "prompts");
         let length = RANDOM_PROMPT.min(engine.capacity() / 2);

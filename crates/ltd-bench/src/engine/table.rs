@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use ltd_engine::measure::ProductKernel;
 
+use super::launches::Launches;
 use super::operations::OperationTimes;
 use super::report::{Cycle, DraftLevel, ProductTimes, Report, Verify};
 
@@ -47,6 +48,14 @@ fn write_all(report: &Report, out: &mut String) -> std::fmt::Result {
 
     if let Some(forwards) = &report.operations {
         operations(out, forwards)?;
+    }
+    if let Some(Launches { step, root_expansion, level, verification }) = &report.launches {
+        let counted = [("step", step), ("root expansion", root_expansion), ("level", level)];
+        let kernels = |(phase, kernels): (&str, &Option<u64>)| {
+            kernels.map_or_else(|| format!("{phase} unknown"), |kernels| format!("{phase} {kernels}"))
+        };
+        let all = counted.into_iter().chain([("verification", verification)]).map(kernels);
+        writeln!(out, "\nkernels: {}", all.collect::<Vec<_>>().join(", "))?;
     }
 
     writeln!(

@@ -16,9 +16,9 @@ pub use config::{BlockConfig, DraftConfig, FeatureNorm, RopeConfig, RopeScaling,
 pub(crate) use draft::{Continuations, DraftModel};
 pub use layers::why_not_packed;
 pub(crate) use layers::{
-    Argmax, AttentionMask, Linear, Rows, best_log_probs, check_instructions, entropies, first_not_finite,
-    instructions, nth_largest, top_values,
+    Argmax, AttentionMask, Bucket, FetchedArgmax, Linear, Rows, best_log_probs, check_instructions,
+    entropies, first_not_finite, instructions, nth_largest, top_values,
 };
 pub(crate) use split::{layer_weights, split_layers};
-pub(crate) use target::{LogitRows, TargetModel, TargetOutput};
+pub(crate) use target::{LogitRows, StageInputs, TargetModel, TargetOutput};
 pub(crate) use weights::{Weights, passed_over_index, stored_kind, weight_files};

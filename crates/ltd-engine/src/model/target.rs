@@ -11,7 +11,7 @@ use crate::Result;
 use crate::kv_cache::KvCache;
 use crate::measure::operations::{Observer, Operation, Unobserved};
 use crate::placement::Share;
-use crate::transfer::Upload;
+use crate::transfer::{Upload, Uploaded};
 
 const ROWS: i64 = 0;
 const COLUMNS: i64 = 1;
@@ -47,6 +47,15 @@ pub(crate) enum LogitRows {
     All,
     One(i64),
     None,
+}
+
+/// What the layers of one device read.
+pub(crate) struct StageInputs {
+    plan: AttentionPlan,
+    /// `[n]` in int64.
+    tokens: Tensor,
+    /// `[n]` in f64, or none.
+    randoms: Tensor,
 }
 
 /// What a target forward yields.
@@ -152,22 +161,80 @@ impl TargetModel {
         observer: &mut impl Observer,
     ) -> Result<TargetOutput> {
         debug_assert!(rows.past == cache.len() && cache.is_settled(), "what is certain is at its place");
+        let stage_inputs = |stage: &Stage| {
+            let mut upload = Upload::default();
+            let inputs = self.prepare_on(stage.device, &mut upload, rows, randoms);
+            inputs(&upload.send(stage.device)?)
+        };
+        self.run(stage_inputs, rows.count(), cache, logit_rows, observer)
+    }
+
+    /// The device that all of it is on, if there is one.
+    pub(crate) fn only_device(&self) -> Option<Device> {
+        let [stage] = &self.stages[..] else { return None };
+        Some(stage.device)
+    }
+
+    /// Gets ready what a forward reads on the only device of this model. What it needs there is
+    /// added to the upload that it is then made of.
+    pub(crate) fn prepare(
+        &self,
+        upload: &mut Upload,
+        rows: &Rows,
+        randoms: &[f64],
+    ) -> impl FnOnce(&Uploaded) -> Result<StageInputs> + use<> {
+        let device = self.only_device().expect("a model on one device");
+        self.prepare_on(device, upload, rows, randoms)
+    }
+
+    /// [`TargetModel::forward`] of what was made ready, for the logits of all of so many rows.
+    pub(crate) fn forward_prepared(
+        &self,
+        inputs: StageInputs,
+        rows: i64,
+        cache: &KvCache,
+    ) -> Result<TargetOutput> {
+        let mut inputs = Some(inputs);
+        let only = |_: &Stage| Ok(inputs.take().expect("a model on one device"));
+        self.run(only, rows, cache, LogitRows::All, &mut Unobserved)
+    }
+
+    fn prepare_on(
+        &self,
+        device: Device,
+        upload: &mut Upload,
+        rows: &Rows,
+        randoms: &[f64],
+    ) -> impl FnOnce(&Uploaded) -> Result<StageInputs> + use<> {
+        let place = (self.kind, device);
+        let plan = AttentionPlan::prepare(upload, rows, &self.rotary, &self.config.block, place);
+        let tokens = upload.add_indices(rows.token_ids());
+        let randoms = upload.add_doubles(randoms.iter().copied());
+        move |uploaded: &Uploaded| {
+            let (tokens, randoms) = (uploaded.get(tokens), uploaded.get(randoms));
+            Ok(StageInputs { plan: plan(uploaded)?, tokens, randoms })
+        }
+    }
+
+    fn run(
+        &self,
+        mut stage_inputs: impl FnMut(&Stage) -> Result<StageInputs>,
+        rows: i64,
+        cache: &KvCache,
+        logit_rows: LogitRows,
+        observer: &mut impl Observer,
+    ) -> Result<TargetOutput> {
         let (feature_layers, hidden) = (self.config.feature_layers(), self.config.block.hidden);
         let device = self.stages.last().expect("invariant: a target has layers").device;
-        let shape = [rows.count(), feature_layers.len() as i64 * hidden];
+        let shape = [rows, feature_layers.len() as i64 * hidden];
         let features = Tensor::f_empty(shape, (self.kind, device))?;
         let (mut x, mut randoms_there) = (None, None);
         let mut index = 0;
-        for Stage { device, layers } in &self.stages {
-            let mut upload = Upload::default();
-            let place = (self.kind, *device);
-            let plan = AttentionPlan::prepare(&mut upload, rows, &self.rotary, &self.config.block, place);
-            let tokens = upload.add_indices(rows.token_ids());
-            let randoms = upload.add_doubles(randoms.iter().copied());
-            let uploaded = upload.send(*device)?;
-            let plan = plan(&uploaded)?;
+        for stage in &self.stages {
+            let Stage { device, layers } = stage;
+            let StageInputs { plan, tokens, randoms } = stage_inputs(stage)?;
             let mut on_device = match x {
-                None => self.embedding.forward(&uploaded.get(tokens))?,
+                None => self.embedding.forward(&tokens)?,
                 Some(before) => Tensor::f_to_device(&before, *device)?,
             };
             for layer in layers {
@@ -183,7 +250,7 @@ impl TargetModel {
                     observer.observe(Operation::Mlp, || mlp.forward(&attended, post_attention_norm))?;
                 index += 1;
             }
-            randoms_there = Some(uploaded.get(randoms));
+            randoms_there = Some(randoms);
             x = Some(on_device);
         }
         let (Some(x), Some(randoms)) = (x, randoms_there) else { unreachable!("a target has layers") };

@@ -2,7 +2,7 @@
 
 use super::fit::Demand;
 use crate::device::Dtype;
-use crate::model::{BlockConfig, DraftConfig, TargetConfig, layer_weights};
+use crate::model::{BlockConfig, Bucket, DraftConfig, TargetConfig, layer_weights};
 use crate::prefill::MOST_MASKED;
 
 /// A pair and how it is to run.
@@ -19,6 +19,8 @@ pub(crate) struct Pair<'a> {
     pub(crate) capacity: usize,
     /// Rows of the draft's cache.
     pub(crate) draft_rows: usize,
+    /// Whether forwards of the target are CUDA graphs.
+    pub(crate) cuda_graphs: bool,
 }
 
 /// Kernels that are loaded when they are first used, workspaces of libraries, and what LibTorch's
@@ -26,6 +28,10 @@ pub(crate) struct Pair<'a> {
 const LIBRARIES: u64 = 1 << 30;
 /// Most rows of which all logits are computed at once: a verification.
 const LOGIT_ROWS: i64 = 256;
+/// Most kernels of a layer in a graph.
+const LAYER_KERNELS: u64 = 20;
+/// Bytes that CUDA keeps of a kernel in a graph: an estimate, as it tells nobody.
+const KERNEL_BYTES: u64 = 4096;
 /// Bytes of a logit while tokens are chosen: in f32, the number and its probability.
 const LOGIT_BYTES: u64 = 8;
 
@@ -49,29 +55,48 @@ impl Pair<'_> {
             draft: (draft_weights(draft) + own_embedding) as u64 * element
                 + cache_elements(&draft.block, self.draft_rows) * element,
             copies: tied * embedding + u64::from(self.shares_embedding) * vocabulary as u64 * element,
-            working: LIBRARIES + self.activations(element).max(vocabulary as u64 * element),
+            working: LIBRARIES
+                + self.activations(element).max(vocabulary as u64 * element)
+                + if self.cuda_graphs { self.graphs(element) } else { 0 },
         }
+    }
+
+    /// What CUDA graphs hold: a pool for what their largest forward makes on the way, places for
+    /// what they find, and what CUDA keeps of each kernel.
+    fn graphs(&self, element: u64) -> u64 {
+        let BlockConfig { hidden, heads, kv_heads, .. } = self.target.block;
+        let rows = Bucket::MOST_ROWS;
+        let mask = (heads / kv_heads * rows) as u64 * self.capacity as u64 * element;
+        let logits = (rows * self.target.vocabulary) as u64;
+        let features = (rows * 3 * hidden) as u64 * element;
+        let pool = rows as u64 * self.row() * element + mask + logits * LOGIT_BYTES;
+        let kernels =
+            Bucket::all(self.capacity as i64).len() as u64 * self.target.layers as u64 * LAYER_KERNELS;
+        pool + features + logits * 4 + kernels * KERNEL_BYTES
     }
 
     /// The most that a forward holds at once: a prompt as long as the cache, then the logits of a
     /// verification. A matrix that is read in another type than the file's takes as much while
     /// models are loaded.
     fn activations(&self, element: u64) -> u64 {
-        let BlockConfig { hidden, intermediate, heads, kv_heads, head_dim, .. } = self.target.block;
+        let BlockConfig { heads, kv_heads, head_dim, .. } = self.target.block;
         let capacity = self.capacity as u64;
         let group = heads / kv_heads;
-        // The features; residual stream and norms; queries, keys and values before, during and
-        // after the rotation, and its cosines and sines; gate, up and their product.
-        let row = 3 * hidden
-            + 4 * hidden
-            + (3 * (heads + 2 * kv_heads) + 2 * (group + 2)) * head_dim
-            + 3 * intermediate;
         let logits = (LOGIT_ROWS * self.target.vocabulary) as u64 * LOGIT_BYTES;
         // Who sees whom where something is cached: for each query head that shares a key head.
         let mask = group as u64 * MOST_MASKED as u64 * capacity * element;
         // Where nothing is, keys and values for each query head.
-        let repeated = 2 * heads * head_dim;
-        capacity * (row + repeated) as u64 * element + mask + logits
+        let repeated = (2 * heads * head_dim) as u64;
+        capacity * (self.row() + repeated) * element + mask + logits
+    }
+
+    /// Numbers that a forward holds of a row.
+    fn row(&self) -> u64 {
+        let BlockConfig { hidden, intermediate, heads, kv_heads, head_dim, .. } = self.target.block;
+        // The features; residual stream and norms; queries, keys and values before, during and
+        // after the rotation, and its cosines and sines; gate, up and their product.
+        let rotation = (3 * (heads + 2 * kv_heads) + 2 * (heads / kv_heads + 2)) * head_dim;
+        (3 * hidden + 4 * hidden + rotation + 3 * intermediate) as u64
     }
 }
 
@@ -107,6 +132,7 @@ mod tests {
             dtype: Dtype::F32,
             capacity: engine.capacity(),
             draft_rows: engine.draft_rows(),
+            cuda_graphs: false,
         };
         let demand = pair.demand();
         let layers = demand.layers as u64;
@@ -149,7 +175,11 @@ mod tests {
                 dtype: Dtype::Bf16,
                 capacity,
                 draft_rows: capacity + 120,
+                cuda_graphs: false,
             };
+            let with_graphs = Pair { cuda_graphs: true, ..pair }.demand();
+            let graphs = with_graphs.working - pair.demand().working;
+            assert!((100 << 20..1 << 30).contains(&graphs), "{name}: {graphs}");
             pair.demand()
         };
         let demand = |name: &str, capacity: usize| changed(name, capacity, |_| ());

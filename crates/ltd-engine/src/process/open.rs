@@ -30,13 +30,14 @@ impl Engine {
             tch::set_num_threads(threads as i32);
         }
         let memory = Mapped::now();
-        let engine = Self::load(config)?;
+        let mut engine = Self::load(config)?;
         release_freed_memory();
         if engine.device() == Device::Cpu {
             memory.advise_new();
         }
         engine.check_text(text)?;
         engine.warm_up();
+        engine.settle_graphs();
         Ok(engine)
     }
 
@@ -52,7 +53,8 @@ impl Engine {
             let mut shape = Static { depth: self.max_depth().min(2), size: 8 };
             self.run_cycle(&mut session, &mut shape)?;
             self.run_cycle(&mut session, &mut shape)?;
-            self.autoregressive_step(&mut session)
+            self.autoregressive_step(&mut session)?;
+            self.capture_largest_graph(&mut session)
         };
         // What fails here fails again where it matters, and is told there: a vocabulary may begin
         // with tokens that no text has.

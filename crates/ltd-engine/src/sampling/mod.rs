@@ -45,3 +45,4 @@ mod sampler;
 pub use distribution::{distribution, tokens_at};
 pub use ltd_policy::SamplingParams;
 pub use sampler::Sampler;
+pub(crate) use sampler::{Choices, Chosen};

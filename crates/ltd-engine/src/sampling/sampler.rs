@@ -6,7 +6,7 @@ use tch::Tensor;
 
 use super::distribution::weights;
 use super::{SamplingParams, distribution, tokens_at};
-use crate::model::Argmax;
+use crate::model::{Argmax, FetchedArgmax};
 use crate::transfer::{Download, Upload, Waited};
 use crate::{Error, Result};
 
@@ -74,17 +74,24 @@ impl Sampler {
     /// Begins to fetch the token of each row of logits, with its random number of
     /// [`Sampler::randoms`] where the logits are.
     pub(crate) fn choose(&self, logits: &Tensor, randoms: &Tensor) -> Result<Choices> {
+        self.choose_there(logits, randoms)?.fetch()
+    }
+
+    /// [`Sampler::choose`], without fetching anything.
+    pub(crate) fn choose_there(&self, logits: &Tensor, randoms: &Tensor) -> Result<Chosen> {
         if self.params.is_greedy() {
-            return Ok(Choices::Greedy(Argmax::begin(logits)?));
+            return Ok(Chosen::Greedy(Argmax::of(logits)?));
         }
         let uniforms = randoms.view([-1, 1]);
         let (weights, lacking) = weights(logits, &self.params)?;
-        let mut tokens = tokens_at(&weights, &uniforms)?;
-        if let Some(lacking) = lacking {
-            tokens = tokens.f_masked_fill_tensor(&lacking.f_squeeze_dim(1)?, &Tensor::from(UNKNOWN))?;
-        }
-        let (logits, params) = (logits.shallow_clone(), self.params);
-        Ok(Choices::Sampled { tokens: Download::begin(&tokens)?, logits, uniforms, params })
+        let tokens = tokens_at(&weights, &uniforms)?;
+        let vocabulary = logits.size()[1];
+        let Some(lacking) = lacking else {
+            return Ok(Chosen::Sampled { tokens, vocabulary, unknown: None });
+        };
+        let tokens = tokens.f_masked_fill_tensor(&lacking.f_squeeze_dim(1)?, &Tensor::from(UNKNOWN))?;
+        let unknown = Unknown { logits: logits.shallow_clone(), uniforms, params: self.params };
+        Ok(Chosen::Sampled { tokens, vocabulary, unknown: Some(unknown) })
     }
 
     /// The random number of a position, uniform in `[0, 1)`.
@@ -96,10 +103,54 @@ impl Sampler {
     }
 }
 
+/// Tokens that were chosen, where the logits are.
+pub(crate) enum Chosen {
+    Greedy(Argmax),
+    Sampled { tokens: Tensor, vocabulary: i64, unknown: Option<Unknown> },
+}
+
+/// What a token is looked for in, if more of the distribution is needed than usual.
+pub(crate) struct Unknown {
+    logits: Tensor,
+    uniforms: Tensor,
+    params: SamplingParams,
+}
+
+impl Chosen {
+    /// Begins to fetch them.
+    pub(crate) fn fetch(self) -> Result<Choices> {
+        Ok(match self {
+            Self::Greedy(argmax) => Choices::Greedy(argmax.fetch()?),
+            Self::Sampled { tokens, vocabulary, unknown } => {
+                Choices::Sampled { tokens: Download::begin(&tokens)?, vocabulary, unknown }
+            }
+        })
+    }
+
+    /// The same with other tensors in the place of its own.
+    pub(crate) fn map(&self, mut other: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(match self {
+            Self::Greedy(argmax) => Self::Greedy(argmax.map(other)?),
+            Self::Sampled { tokens, vocabulary, unknown } => {
+                let tokens = other(tokens)?;
+                let mut unknown_there = |Unknown { logits, uniforms, params }: &Unknown| {
+                    Ok::<_, Error>(Unknown {
+                        logits: other(logits)?,
+                        uniforms: other(uniforms)?,
+                        params: *params,
+                    })
+                };
+                let unknown = unknown.as_ref().map(&mut unknown_there).transpose()?;
+                Self::Sampled { tokens, vocabulary: *vocabulary, unknown }
+            }
+        })
+    }
+}
+
 /// Tokens that were chosen, on their way to the host.
 pub(crate) enum Choices {
-    Greedy(Argmax),
-    Sampled { tokens: Download, logits: Tensor, uniforms: Tensor, params: SamplingParams },
+    Greedy(FetchedArgmax),
+    Sampled { tokens: Download, vocabulary: i64, unknown: Option<Unknown> },
 }
 
 /// In the place of a token for which more of the distribution is needed.
@@ -111,15 +162,17 @@ impl Choices {
     pub(crate) fn read(self, waited: &Waited, positions: &[usize]) -> Result<Vec<u32>> {
         let tokens = match self {
             Self::Greedy(tokens) => tokens.read(waited)?,
-            Self::Sampled { tokens, logits, uniforms, params } => {
+            Self::Sampled { tokens, vocabulary, unknown } => {
                 let mut tokens = tokens.read::<i64>(waited)?;
-                if tokens.contains(&UNKNOWN) {
+                if let Some(Unknown { logits, uniforms, params }) =
+                    unknown.filter(|_| tokens.contains(&UNKNOWN))
+                {
                     let all = Vec::try_from(tokens_at(&distribution(&logits, &params)?, &uniforms)?)?;
                     // Only those: no row's token depends on the rows beside it.
                     let unknown = tokens.iter_mut().zip(all).filter(|(token, _)| **token == UNKNOWN);
                     unknown.for_each(|(token, found)| *token = found);
                 }
-                let known = 0..logits.size()[1];
+                let known = 0..vocabulary;
                 tokens.into_iter().map(|token| known.contains(&token).then_some(token as u32)).collect()
             }
         };

@@ -56,7 +56,7 @@ pub fn measure_latency(
             driver: driver(&devices),
             threads: tch::get_num_threads().max(1) as usize,
             machine: device_model(&devices),
-            device: devices,
+            device: engine.runs_on(),
             beam_width: engine.beam_width(),
         },
         root: Surface::default(),

@@ -42,6 +42,9 @@ pub(crate) fn latency(args: &LatencyArgs) -> Result<()> {
     // program at once.
     let (progress, interrupt) = (Progress::detect(), Interrupt::default());
     let table = measure_latency(&config, &engine, &models, usize::from(args.repeats), progress, &interrupt)?;
+    if let Some(warning) = engine.late_warning() {
+        note!("ltd-trace: warning: {warning}");
+    }
     table.write(&args.out)?;
     Ok(say!("written to {}\n\n{}", args.out.display(), describe_latency(&table))?)
 }

@@ -78,6 +78,9 @@ pub(crate) fn record(args: &RecordArgs) -> Result<()> {
     listen(&interrupt)?;
     let (eos, progress) = (text.eos(), Progress::detect());
     let done = recording::record(&recording, &config, &engine, &models, eos, progress, &interrupt);
+    if let Some(warning) = engine.late_warning() {
+        note!("ltd-trace: warning: {warning}");
+    }
     done.map_err(|error| match error {
         ltd_run::Error::Env(error @ ltd_env::Error::Io { .. }) => Error::Recording(error),
         other => other.into(),

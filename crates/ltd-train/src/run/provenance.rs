@@ -81,7 +81,7 @@ impl Provenance {
             started_unix: unix_time(),
             git_revision: git_revision(),
             machine: Machine::read(),
-            device: engine.device_names(),
+            device: engine.runs_on(),
             dtype: engine.dtype().clone(),
             threads: tch::get_num_threads(),
             target,

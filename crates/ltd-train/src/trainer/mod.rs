@@ -172,7 +172,11 @@ impl Trainer {
 
     /// Runs what is left of the run.
     pub fn learn(&mut self) -> Result<Ending> {
-        match self.finish() {
+        let finished = self.finish();
+        if let Some(warning) = self.engine.late_warning() {
+            self.progress.say(&format!("warning: {warning}"));
+        }
+        match finished {
             Ok(summary) => Ok(Ending::Finished { summary }),
             Err(error) if error.is_interrupt() => Ok(self.interrupted()),
             Err(error) => Err(error),

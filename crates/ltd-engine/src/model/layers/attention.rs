@@ -6,8 +6,9 @@ use super::host::{self, Attending, HeadNorms, Heads};
 use super::linear::Linear;
 use super::mask::Seen;
 use super::norm::RmsNorm;
-use super::plan::{AttentionPlan, HostForm, PlanForm};
-use super::rope::{Rotation, RotationTensors};
+use super::plan::{AttentionPlan, HostForm, PlanForm, TensorForm};
+use super::rope::Rotation;
+use crate::cuda::attend_to_first;
 use crate::kv_cache::LayerCache;
 use crate::model::config::BlockConfig;
 use crate::model::weights::Weights;
@@ -96,7 +97,7 @@ impl Attention {
         let Self { qkv, output, .. } = self;
         if let (PlanForm::Host(form), Some(qkv), Some(output)) = (&plan.form, qkv.on_host(), output.on_host())
         {
-            let attending = self.attending(form, plan.past, cache);
+            let attending = self.attending(form, cache);
             return Ok(attending.attend_projected([qkv, output], x, norm.map(RmsNorm::on_host), residual));
         }
         let qkv = match norm {
@@ -108,15 +109,13 @@ impl Attention {
 
     fn attend(&self, qkv: &Tensor, plan: &AttentionPlan, cache: &LayerCache) -> Result<Tensor> {
         match &plan.form {
-            PlanForm::Host(form) => Ok(self.attending(form, plan.past, cache).attend(qkv)),
-            PlanForm::Tensors(rotation, seen) => {
-                self.attend_with_libtorch(qkv, rotation, seen, plan.past, cache)
-            }
+            PlanForm::Host(form) => Ok(self.attending(form, cache).attend(qkv)),
+            PlanForm::Tensors(form) => self.attend_with_libtorch(qkv, form, cache),
         }
     }
 
-    fn attending<'t>(&'t self, form: &'t HostForm, past: i64, cache: &'t LayerCache) -> Attending<'t> {
-        let HostForm { rotation: Rotation { cos, sin }, visibility, instructions } = form;
+    fn attending<'t>(&'t self, form: &'t HostForm, cache: &'t LayerCache) -> Attending<'t> {
+        let HostForm { past, rotation: Rotation { cos, sin }, visibility, instructions } = form;
         let (keys, values) = cache.whole();
         let norms = self.head_norms.as_ref();
         Attending {
@@ -135,19 +134,13 @@ impl Attention {
             sin,
             keys,
             values,
-            past: past as usize,
+            past: *past as usize,
             visibility,
         }
     }
 
-    fn attend_with_libtorch(
-        &self,
-        qkv: &Tensor,
-        rotation: &RotationTensors,
-        seen: &Seen,
-        past: i64,
-        cache: &LayerCache,
-    ) -> Result<Tensor> {
+    fn attend_with_libtorch(&self, qkv: &Tensor, form: &TensorForm, cache: &LayerCache) -> Result<Tensor> {
+        let TensorForm { rotation, seen, places, end } = form;
         let n = qkv.size()[0];
         let (heads, kv_heads, head_dim) = (self.heads, self.kv_heads, self.head_dim);
         let group = heads / kv_heads;
@@ -160,14 +153,14 @@ impl Attention {
         let by_groups = normed.as_ref().unwrap_or(&qkv).f_view([n, group + 2, kv_heads, head_dim])?;
         rotation.apply(&by_groups, &groups)?;
         if normed.is_none() {
-            cache.write(0, past, &rotated.narrow(0, heads, 2 * kv_heads))?;
+            cache.write(0, places, &rotated.narrow(0, heads, 2 * kv_heads))?;
         } else {
             let values = qkv.narrow(HEADS, heads + kv_heads, kv_heads).transpose(0, 1);
-            cache.write(0, past, &rotated.narrow(0, heads, kv_heads))?;
-            cache.write(kv_heads, past, &values)?;
+            cache.write(0, places, &rotated.narrow(0, heads, kv_heads))?;
+            cache.write(kv_heads, places, &values)?;
         }
 
-        let (keys, values) = cache.read(past + n);
+        let (keys, values) = cache.read(*end);
         let attend = |shape: [i64; 3], [keys, values]: [&Tensor; 2], mask: Option<&Tensor>, causal| {
             let q = rotated.narrow(0, 0, heads).f_view(shape)?.unsqueeze(0);
             let (keys, values, scale) = (keys.unsqueeze(0), values.unsqueeze(0), None);
@@ -178,6 +171,13 @@ impl Attention {
         let attended = match seen {
             Seen::All => attend(grouped, [&keys, &values], None, false)?,
             Seen::Added(mask) => attend(grouped, [&keys, &values], Some(mask), false)?,
+            Seen::First { count, ends: [of_queries, of_keys] } => {
+                let queries = rotated.narrow(0, 0, heads).f_view([1, heads, head_dim])?;
+                let [keys, values] = [keys, values].map(|kv| kv.transpose(0, 1));
+                let ends = [of_queries, of_keys];
+                let attended = attend_to_first(&queries, [&keys, &values], ends, count)?;
+                return Ok(attended.f_view([1, heads * head_dim])?);
+            }
             Seen::InOrder => {
                 // Kernels that know this order need no mask, but a key head for each query head.
                 let for_each = |kv: &Tensor| {

@@ -1,6 +1,7 @@
 //! Blocks that the target's layers and the draft's one layer share.
 
 mod attention;
+mod bucket;
 mod embedding;
 mod host;
 mod linear;
@@ -14,6 +15,7 @@ mod rows;
 mod top;
 
 pub(crate) use attention::Attention;
+pub(crate) use bucket::Bucket;
 pub(crate) use embedding::Embedding;
 pub(crate) use host::{check_instructions, instructions};
 pub(crate) use linear::Linear;
@@ -24,4 +26,6 @@ pub use packed::why_not_packed;
 pub(crate) use plan::AttentionPlan;
 pub(crate) use rope::RotaryTable;
 pub(crate) use rows::Rows;
-pub(crate) use top::{Argmax, Best, best_log_probs, entropies, first_not_finite, nth_largest, top_values};
+pub(crate) use top::{
+    Argmax, Best, FetchedArgmax, best_log_probs, entropies, first_not_finite, nth_largest, top_values,
+};

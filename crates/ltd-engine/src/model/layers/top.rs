@@ -123,25 +123,49 @@ pub(crate) fn entropies(logits: &Tensor) -> Result<Vec<f32>> {
     Ok(Vec::try_from(products.f_sum_dim_intlist(COLUMNS, false, Kind::Float)?.f_neg()?)?)
 }
 
-/// Where the largest entries of some rows are, on its way to the host.
+/// Where the largest entries of some rows are.
 pub(crate) enum Argmax {
     Here(Vec<(f32, u32)>),
     /// Entry and index, `[n, 2]`.
+    There(Tensor),
+}
+
+/// An [`Argmax`] on its way to the host.
+pub(crate) enum FetchedArgmax {
+    Here(Vec<(f32, u32)>),
     There(Download),
 }
 
 impl Argmax {
-    /// Begins to fetch where the largest entry of each row of `[n, vocabulary]` is.
-    pub(crate) fn begin(logits: &Tensor) -> Result<Self> {
+    /// Where the largest entry of each row of `[n, vocabulary]` is.
+    pub(crate) fn of(logits: &Tensor) -> Result<Self> {
         if host::supports(logits.device(), logits.kind()) {
             return Ok(Self::Here(host::argmax(logits)));
         }
         // Of equals the first, and of a row with a NaN that.
         let (largest, indices) = logits.f_max_dim(COLUMNS, true)?;
         let both = [largest.f_to_kind(Kind::Float)?, indices.f_to_kind(Kind::Float)?];
-        Ok(Self::There(Download::begin(&Tensor::f_cat(&both, COLUMNS)?)?))
+        Ok(Self::There(Tensor::f_cat(&both, COLUMNS)?))
     }
 
+    /// Begins to fetch it.
+    pub(crate) fn fetch(self) -> Result<FetchedArgmax> {
+        Ok(match self {
+            Self::Here(found) => FetchedArgmax::Here(found),
+            Self::There(both) => FetchedArgmax::There(Download::begin(&both)?),
+        })
+    }
+
+    /// The same with another tensor in the place of its own.
+    pub(crate) fn map(&self, other: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(match self {
+            Self::Here(found) => Self::Here(found.clone()),
+            Self::There(both) => Self::There(other(both)?),
+        })
+    }
+}
+
+impl FetchedArgmax {
     /// The indices; none of a row that chooses nothing: it holds a NaN or plus infinity, or nothing
     /// but minus infinity.
     pub(crate) fn read(self, waited: &Waited) -> Result<Vec<Option<u32>>> {

@@ -2,11 +2,15 @@
 //! time.
 #![expect(unsafe_code, reason = "loads a shared library and calls CUDA's C functions")]
 
+mod shim;
+
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::time::Duration;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use tch::Cuda;
+
+pub(crate) use shim::{Graph, GraphPool, attend_to_first, copy_later, count_kernels};
 
 use crate::libtorch::check_version;
 use crate::transfer::Waited;

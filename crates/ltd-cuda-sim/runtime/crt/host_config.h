@@ -1,0 +1,1 @@
+// Of CUDA's own headers; nothing in it matters here.

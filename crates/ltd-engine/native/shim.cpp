@@ -1,0 +1,190 @@
+// What LibTorch has and tch does not wrap. An exception of C++ must not reach Rust: each function returns what it says, or
+// nothing, as a text that the caller frees.
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_flash_attention_forward.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <dlfcn.h>
+#include <torch/csrc/autograd/profiler_kineto.h>
+
+#include <array>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+namespace {
+
+template <class Work>
+char* guarded(Work work) {
+  try {
+    work();
+    return nullptr;
+  } catch (const std::exception& error) {
+    return strdup(error.what());
+  } catch (...) {
+    return strdup("an exception that is no std::exception");
+  }
+}
+
+/// Whose memory a graph takes: `at::MempoolId_t`.
+using Pool = std::pair<unsigned long long, unsigned long long>;
+
+/// The functions of `at::cuda::CUDAGraph`. No program links the library that they are in, and its headers need those of
+/// CUDA: they are found by their names in the C++ ABI of Unix, in which an object is the first argument.
+struct GraphFunctions {
+  void (*construct)(void*, bool);
+  void (*destroy)(void*);
+  void (*capture_begin)(void*, Pool, int);
+  void (*capture_end)(void*);
+  void (*replay)(void*);
+  Pool (*new_pool)();
+
+  GraphFunctions() {
+    find(construct, "_ZN2at4cuda9CUDAGraphC1Eb");
+    find(destroy, "_ZN2at4cuda9CUDAGraphD1Ev");
+    find(capture_begin, "_ZN2at4cuda9CUDAGraph13capture_beginESt4pairIyyE21cudaStreamCaptureMode");
+    find(capture_end, "_ZN2at4cuda9CUDAGraph11capture_endEv");
+    find(replay, "_ZN2at4cuda9CUDAGraph6replayEv");
+    find(new_pool, "_ZN2at4cuda17graph_pool_handleEv");
+  }
+  static const GraphFunctions& get() {
+    static const GraphFunctions the;
+    return the;
+  }
+
+ private:
+  template <class Function>
+  static void find(Function& function, const char* name) {
+    function = reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
+    TORCH_CHECK(function, "LibTorch's CUDA half has no function ", name);
+  }
+};
+
+/// An `at::cuda::CUDAGraph`. Its size in LibTorch 2.11, the only version that is used, is less than what is kept for it:
+/// `ltd-cuda-sim` compares the two where CUDA's headers are.
+class Graph {
+ public:
+  Graph() { GraphFunctions::get().construct(object_, false); }
+  ~Graph() {
+    if (capturing_) guarded([this] { end(); });
+    GraphFunctions::get().destroy(object_);
+  }
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  void begin(c10::DeviceIndex device, Pool pool) {
+    // Other threads may go on to use the device: cudaStreamCaptureModeThreadLocal.
+    constexpr int kThreadLocal = 1;
+    before_ = guard_.exchangeStream(stream_of(device));
+    try {
+      GraphFunctions::get().capture_begin(object_, pool, kThreadLocal);
+    } catch (...) {
+      guard_.exchangeStream(before_);
+      throw;
+    }
+    capturing_ = true;
+  }
+  void end() {
+    capturing_ = false;
+    try {
+      GraphFunctions::get().capture_end(object_);
+    } catch (...) {
+      guard_.exchangeStream(before_);
+      throw;
+    }
+    guard_.exchangeStream(before_);
+  }
+  void replay() { GraphFunctions::get().replay(object_); }
+
+ private:
+  /// The stream of a device that is captured on: the default one cannot be. Always the same one, as libraries keep a
+  /// workspace for each.
+  static c10::Stream stream_of(c10::DeviceIndex device) {
+    static std::mutex mutex;
+    static std::array<std::optional<c10::Stream>, 128> streams;
+    std::lock_guard<std::mutex> lock(mutex);
+    std::optional<c10::Stream>& stream = streams.at(static_cast<size_t>(device));
+    if (!stream) stream = c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStreamFromGlobalPool(at_device(device));
+    return *stream;
+  }
+  static c10::Device at_device(c10::DeviceIndex device) { return {c10::DeviceType::CUDA, device}; }
+
+  alignas(std::max_align_t) unsigned char object_[LTD_CUDA_GRAPH_BYTES];
+  c10::impl::VirtualGuardImpl guard_{c10::DeviceType::CUDA};
+  c10::Stream before_{c10::Stream::DEFAULT, at_device(0)};
+  bool capturing_ = false;
+};
+
+}  // namespace
+
+extern "C" {
+
+/// Copies numbers into a tensor when its device comes to it.
+char* ltd_copy_later(at::Tensor* to, const at::Tensor* from) {
+  return guarded([&] { to->copy_(*from, /*non_blocking=*/true); });
+}
+
+/// Flash attention of one row of queries, `[1, heads, width]`, over the first `*used` of keys and values, each
+/// `[positions, kv_heads, width]`: `[1, heads, width]`.
+char* ltd_attend_to_first(at::Tensor** attended, const at::Tensor* queries, const at::Tensor* keys,
+                          const at::Tensor* values, const at::Tensor* ends_of_queries, const at::Tensor* ends_of_keys,
+                          const at::Tensor* used) {
+  return guarded([&] {
+    auto results = at::_flash_attention_forward(*queries, *keys, *values, *ends_of_queries, *ends_of_keys, 1,
+                                                keys->size(0), 0.0, false, false, std::nullopt, std::nullopt,
+                                                std::nullopt, *used);
+    *attended = new at::Tensor(std::get<0>(std::move(results)));
+  });
+}
+
+/// A pool of memory for graphs that are replayed one after another.
+char* ltd_graph_pool(Pool* pool) {
+  return guarded([&] { *pool = GraphFunctions::get().new_pool(); });
+}
+
+/// What this thread has a device do from here on is captured, not done.
+char* ltd_graph_begin(Graph** graph, int device, const Pool* pool) {
+  return guarded([&] {
+    auto made = std::make_unique<Graph>();
+    made->begin(static_cast<c10::DeviceIndex>(device), *pool);
+    *graph = made.release();
+  });
+}
+
+/// Ends what `ltd_graph_begin` began. After a failure it can only be dropped.
+char* ltd_graph_end(Graph* graph) {
+  return guarded([&] { graph->end(); });
+}
+
+/// Has the device do what was captured.
+char* ltd_graph_replay(Graph* graph) {
+  return guarded([&] { graph->replay(); });
+}
+
+char* ltd_graph_drop(Graph* graph) {
+  return guarded([&] { delete graph; });
+}
+
+/// LibTorch's profiler notes what CUDA devices do from here on.
+char* ltd_profile_begin() {
+  return guarded([] {
+    const torch::profiler::impl::ProfilerConfig config(torch::profiler::impl::ProfilerState::KINETO);
+    const std::set<torch::profiler::impl::ActivityType> activities = {torch::profiler::impl::ActivityType::CUDA};
+    torch::autograd::profiler::prepareProfiler(config, activities);
+    torch::autograd::profiler::enableProfiler(config, activities);
+  });
+}
+
+/// Ends what `ltd_profile_begin` began: how many kernels devices have run.
+char* ltd_profile_end(unsigned long long* kernels) {
+  return guarded([&] {
+    const auto profiled = torch::autograd::profiler::disableProfiler();
+    *kernels = 0;
+    for (const auto& event : profiled->events())
+      // "Memcpy HtoD" and the like are no kernels.
+      *kernels += event.deviceType() == c10::DeviceType::CUDA && event.name().rfind("Mem", 0) != 0;
+  });
+}
+
+}  // extern "C"
