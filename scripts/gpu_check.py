@@ -71,6 +71,9 @@ class Run:
             raise Failed(f"it took more than {limit:.0f} s: {' '.join(command)}") from expired
         if done.returncode:
             raise Failed(f"exit code {done.returncode} of {' '.join(command)}\n{done.stderr.strip()[-2000:]}")
+        # Where nothing can be captured, programs go on without graphs.
+        if without := [line for line in done.stderr.splitlines() if "engine.cuda_graphs:" in line]:
+            raise Failed(f"{without[0]}: {' '.join(command)}")
         return done.stdout
 
 

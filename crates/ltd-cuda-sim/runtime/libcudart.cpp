@@ -3,7 +3,7 @@
 // space that nobody may follow; what is copied from it is zeros.
 //
 // LTD_SIM_TRACE: file to which a line for each event is appended. LTD_SIM_ARGUMENTS: with a line for the grid and the
-// device addresses of each launch. LTD_SIM_CAPTURE: 0 for a device that captures nothing. LTD_SIM_DEVICES, LTD_SIM_MEMORY: devices, and bytes of
+// device addresses of each launch. LTD_SIM_CAPTURES: how many captures it does before it refuses. LTD_SIM_DEVICES, LTD_SIM_MEMORY: devices, and bytes of
 // each. LTD_SIM_CAPABILITY: compute capability, 90 for 9.0. LTD_SIM_DRIVER: CUDA version of the driver, 13000 for 13.0.
 #include <cuda_runtime_api.h>
 #include <cxxabi.h>
@@ -196,11 +196,12 @@ cudaError_t fill(size_t bytes, const void* stream) {
 }
 
 cudaError_t copy(void* to, const void* from, size_t bytes, const void* stream = nullptr) {
+  const int target = machine().device_of(to), source = machine().device_of(from);
   if (is_captured(stream)) {
+    if (target < 0 || source < 0) return cudaErrorStreamCaptureUnsupported;
     event("captured", "copy");
     return cudaSuccess;
   }
-  const int target = machine().device_of(to), source = machine().device_of(from);
   if (target >= 0 && source >= 0) {
     event(target == source ? "within_device" : "between_devices", bytes);
   } else if (target >= 0) {
@@ -445,7 +446,8 @@ EXPORT cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptu
 }
 EXPORT cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   static std::atomic<unsigned long long> last{0};
-  if (!number_of("LTD_SIM_CAPTURE", 1) || !stream || capture) return cudaErrorStreamCaptureUnsupported;
+  const bool refused = last >= number_of("LTD_SIM_CAPTURES", ~size_t(0));
+  if (refused || !stream || capture) return cudaErrorStreamCaptureUnsupported;
   capture = new Capture{stream, ++last, 0};
   return cudaSuccess;
 }

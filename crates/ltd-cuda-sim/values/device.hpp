@@ -5,6 +5,8 @@
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
+#include <array>
+
 #include "operations.hpp"
 
 namespace sim {
@@ -14,7 +16,8 @@ inline void set_current_device(DeviceIndex device) {
   current_device = device;
 }
 
-inline thread_local c10::StreamId current_stream = 0;
+/// Of each device.
+inline thread_local std::array<c10::StreamId, 64> current_streams = {};
 
 struct Guard final : c10::impl::DeviceGuardImplInterface {
   static constexpr c10::DeviceType static_type = c10::DeviceType::CUDA;
@@ -30,7 +33,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   }
   DeviceIndex deviceCount() const noexcept override { return device_count(); }
   c10::Stream getStream(c10::Device device) const override {
-    return c10::Stream(c10::Stream::UNSAFE, device, current_stream);
+    return c10::Stream(c10::Stream::UNSAFE, device, current_streams.at(static_cast<size_t>(device.index())));
   }
   c10::Stream getDefaultStream(c10::Device device) const override {
     return c10::Stream(c10::Stream::DEFAULT, device);
@@ -41,7 +44,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   c10::Stream getNewStream(c10::Device device, int) const override { return getStreamFromGlobalPool(device, false); }
   c10::Stream exchangeStream(c10::Stream stream) const override {
     const c10::Stream old = getStream(stream.device());
-    current_stream = stream.id();
+    current_streams.at(static_cast<size_t>(stream.device_index())) = stream.id();
     return old;
   }
   void record(void** event, const c10::Stream&, DeviceIndex, c10::EventFlag) const override {

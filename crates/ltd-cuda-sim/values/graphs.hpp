@@ -16,6 +16,8 @@ struct Capture {
   std::vector<std::function<void()>> steps;
   /// Tensors that were made on the way, which nobody but the graph may read.
   std::vector<at::Tensor> made;
+  /// Whose memory they have.
+  unsigned long long pool = 0;
 };
 
 inline thread_local Capture* capture = nullptr;

@@ -2,15 +2,20 @@
 // nothing, as a text that the caller frees.
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_flash_attention_forward.h>
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
 #include <array>
+#include <cstddef>
+#include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <utility>
 
 namespace {
@@ -61,60 +66,103 @@ struct GraphFunctions {
   }
 };
 
+/// LibTorch notes graphs in what all threads share, and there is one stream to capture on: one thread at a time.
+std::mutex& one_at_a_time() {
+  static std::mutex mutex;
+  return mutex;
+}
+
+/// Has a thread use a device, and a stream of it, until it is over.
+class On {
+ public:
+  explicit On(c10::Stream stream) {
+    device_ = guard_.exchangeDevice(stream.device());
+    stream_ = guard_.exchangeStream(stream);
+  }
+  ~On() {
+    guard_.exchangeStream(stream_);
+    // It takes no context on a device that has none.
+    guard_.uncheckedSetDevice(device_);
+  }
+  On(const On&) = delete;
+  On& operator=(const On&) = delete;
+
+ private:
+  c10::impl::VirtualGuardImpl guard_{c10::DeviceType::CUDA};
+  c10::Device device_{c10::DeviceType::CUDA, 0};
+  c10::Stream stream_{c10::Stream::DEFAULT, device_};
+};
+
 /// An `at::cuda::CUDAGraph`. Its size in LibTorch 2.11, the only version that is used, is less than what is kept for it:
 /// `ltd-cuda-sim` compares the two where CUDA's headers are.
 class Graph {
  public:
-  Graph() { GraphFunctions::get().construct(object_, false); }
+  Graph() = default;
   ~Graph() {
-    if (capturing_) guarded([this] { end(); });
-    GraphFunctions::get().destroy(object_);
+    if (capturing_) std::free(guarded([this] { end(); }));
+    if (!lock_.owns_lock()) lock_ = std::unique_lock<std::mutex>(one_at_a_time());
+    if (constructed_ && !broken_) GraphFunctions::get().destroy(object_);
   }
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
   void begin(c10::DeviceIndex device, Pool pool) {
-    // Other threads may go on to use the device: cudaStreamCaptureModeThreadLocal.
-    constexpr int kThreadLocal = 1;
-    before_ = guard_.exchangeStream(stream_of(device));
-    try {
+    lock_ = std::unique_lock<std::mutex>(one_at_a_time());
+    on_.emplace(stream_of({c10::DeviceType::CUDA, device}));
+    GraphFunctions::get().construct(object_, false);
+    constructed_ = true;
+    call([&] {
+      // Other threads may go on to use the device: cudaStreamCaptureModeThreadLocal.
+      constexpr int kThreadLocal = 1;
       GraphFunctions::get().capture_begin(object_, pool, kThreadLocal);
-    } catch (...) {
-      guard_.exchangeStream(before_);
-      throw;
-    }
+    });
     capturing_ = true;
   }
   void end() {
-    capturing_ = false;
-    try {
-      GraphFunctions::get().capture_end(object_);
-    } catch (...) {
-      guard_.exchangeStream(before_);
-      throw;
-    }
-    guard_.exchangeStream(before_);
+    call([&] { GraphFunctions::get().capture_end(object_); });
+    on_.reset();
+    lock_.unlock();
   }
   void replay() { GraphFunctions::get().replay(object_); }
+  /// Whether its capture has failed. LibTorch's allocators keep pointing to such a one.
+  bool is_broken() const { return broken_; }
 
  private:
   /// The stream of a device that is captured on: the default one cannot be. Always the same one, as libraries keep a
   /// workspace for each.
-  static c10::Stream stream_of(c10::DeviceIndex device) {
-    static std::mutex mutex;
+  static c10::Stream stream_of(c10::Device device) {
     static std::array<std::optional<c10::Stream>, 128> streams;
-    std::lock_guard<std::mutex> lock(mutex);
-    std::optional<c10::Stream>& stream = streams.at(static_cast<size_t>(device));
-    if (!stream) stream = c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStreamFromGlobalPool(at_device(device));
+    std::optional<c10::Stream>& stream = streams.at(static_cast<size_t>(device.index()));
+    if (!stream) stream = c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStreamFromGlobalPool(device);
     return *stream;
   }
-  static c10::Device at_device(c10::DeviceIndex device) { return {c10::DeviceType::CUDA, device}; }
+
+  /// A step of a capture, which is over where it throws.
+  template <class Step>
+  void call(Step step) {
+    capturing_ = false;
+    try {
+      step();
+    } catch (...) {
+      broken_ = true;
+      on_.reset();
+      lock_.unlock();
+      throw;
+    }
+  }
 
   alignas(std::max_align_t) unsigned char object_[LTD_CUDA_GRAPH_BYTES];
-  c10::impl::VirtualGuardImpl guard_{c10::DeviceType::CUDA};
-  c10::Stream before_{c10::Stream::DEFAULT, at_device(0)};
+  std::unique_lock<std::mutex> lock_;
+  std::optional<On> on_;
   bool capturing_ = false;
+  bool constructed_ = false;
+  bool broken_ = false;
 };
+
+/// What is left of a broken graph is kept for ever.
+void drop(Graph* graph) {
+  if (!graph->is_broken()) delete graph;
+}
 
 }  // namespace
 
@@ -146,7 +194,7 @@ char* ltd_graph_pool(Pool* pool) {
 /// What this thread has a device do from here on is captured, not done.
 char* ltd_graph_begin(Graph** graph, int device, const Pool* pool) {
   return guarded([&] {
-    auto made = std::make_unique<Graph>();
+    std::unique_ptr<Graph, void (*)(Graph*)> made(new Graph, &drop);
     made->begin(static_cast<c10::DeviceIndex>(device), *pool);
     *graph = made.release();
   });
@@ -162,8 +210,14 @@ char* ltd_graph_replay(Graph* graph) {
   return guarded([&] { graph->replay(); });
 }
 
-char* ltd_graph_drop(Graph* graph) {
-  return guarded([&] { delete graph; });
+void ltd_graph_drop(Graph* graph) { drop(graph); }
+
+/// Gives device memory that LibTorch holds without using it back, which it does not do on its own in a capture.
+char* ltd_empty_cache() {
+  return guarded([] {
+    if (auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(c10::DeviceType::CUDA)))
+      allocator->emptyCache();
+  });
 }
 
 /// LibTorch's profiler notes what CUDA devices do from here on.

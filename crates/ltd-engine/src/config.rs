@@ -69,8 +69,8 @@ pub enum CudaGraphs {
     /// Each kernel is launched.
     #[default]
     Off,
-    /// Forwards of up to 128 rows are captured when they occur a second time, if the target is on
-    /// one CUDA device. Where that fails, a warning says so and each kernel is launched.
+    /// Forwards of up to 128 rows are captured after the first of a form, if the target is on one
+    /// CUDA device. Where that fails, a warning says so and each kernel is launched.
     Auto,
 }
 

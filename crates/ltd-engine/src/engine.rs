@@ -200,7 +200,7 @@ impl Engine {
 
     /// [`Engine::device_names`], and `+graphs` where forwards are CUDA graphs: what costs hold for.
     pub fn runs_on(&self) -> String {
-        let graphs = if self.graph_device.is_some() { "+graphs" } else { "" };
+        let graphs = if self.graph_device().is_some() { "+graphs" } else { "" };
         self.device_names() + graphs
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tch::{Device, Tensor};
 
-use crate::cuda::{Graph, GraphPool};
+use crate::cuda::{Graph, GraphPool, empty_cache};
 use crate::kv_cache::KvCache;
 use crate::model::{AttentionMask, Bucket, LogitRows, Rows, StageInputs, TargetModel};
 use crate::sampling::{Choices, Chosen};
@@ -31,15 +31,25 @@ pub(crate) struct Graphs {
     inputs: UploadPlace,
     outputs: OutputPlaces,
     captured: Vec<Captured>,
-    /// A form that has been run, and can be captured.
+    /// The oldest one goes before there are more.
+    most_captured: usize,
+    /// How many were captured since the beginning.
+    captures: usize,
+    /// A form that has been run, and can be captured, with what it has found.
     pending: Option<(Form, Outputs)>,
 }
 
 /// What two forwards have in common that are the same graph.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 struct Form {
     bucket: Bucket,
     sampling: SamplingParams,
+}
+
+impl Form {
+    fn is_as(&self, other: &Self) -> bool {
+        self.bucket == other.bucket && self.sampling.is_as(&other.sampling)
+    }
 }
 
 struct Captured {
@@ -123,7 +133,10 @@ impl OutputPlaces {
 
 impl Graphs {
     fn new(engine: &Engine, device: usize, cache: &KvCache) -> Result<Self> {
+        /// Ways of sampling whose graphs are kept.
+        const SAMPLINGS: usize = 2;
         let all = Bucket::all(cache.capacity() as i64);
+        let most_captured = SAMPLINGS * all.len();
         let bytes = all.into_iter().map(|bucket| {
             let mut upload = Upload::default();
             let _ = prepare_nothing(&engine.target, &mut upload, bucket, bucket.rows);
@@ -131,7 +144,9 @@ impl Graphs {
         });
         let inputs = UploadPlace::new(bytes.max().unwrap_or(0), Device::Cuda(device))?;
         let (pool, captured, outputs) = (GraphPool::new()?, Vec::new(), OutputPlaces::default());
-        Ok(Self { pool, device, cache: cache.addresses(), inputs, outputs, captured, pending: None })
+        let cache = cache.addresses();
+        let (captures, pending) = (0, None);
+        Ok(Self { pool, device, cache, inputs, outputs, captured, most_captured, captures, pending })
     }
 
     /// The choices and features of `rows`, which are filled up to those of a bucket; by a graph if
@@ -146,12 +161,14 @@ impl Graphs {
     ) -> Result<Outputs> {
         assert_eq!(self.cache, cache.addresses(), "the cache whose forwards were captured");
         let form = Form { bucket, sampling: *sampler.params() };
+        self.pending = None;
         let filled = bucket.rows as usize;
         let mut upload = Upload::default();
+        // With rows that are finite for sure: others attend to them, though with no weight.
         let mut tokens = rows.tokens.to_vec();
-        tokens.resize(filled, 0);
+        tokens.resize(filled, tokens[0]);
         let mut positions = rows.positions.to_vec();
-        positions.resize(filled, rows.past);
+        positions.resize(filled, positions[0]);
         let mask = &rows.mask.in_bucket(bucket);
         let in_bucket = Rows { tokens: &tokens, positions: &positions, past: rows.past, mask };
         let mut randoms = randoms.to_vec();
@@ -160,21 +177,33 @@ impl Graphs {
         }
         let inputs = target.prepare(&mut upload, &in_bucket, &randoms);
         let uploaded = upload.send_to(&self.inputs)?;
-        if let Some(captured) = self.captured.iter().find(|captured| captured.form == form) {
+        if let Some(captured) = self.captured.iter().find(|captured| captured.form.is_as(&form)) {
             // SAFETY: Its inputs and outputs are this value's, the cache is the one that was
             // captured, and the weights are those of the engine whose session this is.
             unsafe { captured.graph.replay() }?;
             return captured.outputs.first(rows.count());
         }
         let outputs = Outputs::of(target, sampler, inputs(&uploaded)?, bucket.rows, cache)?;
-        self.pending = Some((form, self.outputs.for_outputs(&outputs)?));
-        outputs.first(rows.count())
+        let found = outputs.first(rows.count())?;
+        self.pending = Some((form, outputs));
+        Ok(found)
     }
 
     /// Captures the form that was run last, if it is to be.
     fn capture(&mut self, target: &TargetModel, sampler: &Sampler, cache: &KvCache) -> Result<()> {
-        let Some((form, outputs)) = self.pending.take() else { return Ok(()) };
+        let Some((form, found)) = self.pending.take() else { return Ok(()) };
         let Form { bucket, sampling } = form;
+        if !sampling.is_as(sampler.params()) {
+            return Ok(());
+        }
+        if self.captured.is_empty() {
+            empty_cache()?;
+        }
+        if self.captured.len() == self.most_captured {
+            self.captured.remove(0);
+        }
+        let outputs = self.outputs.for_outputs(&found)?;
+        drop(found);
         let randoms = if sampling.is_greedy() { 0 } else { bucket.rows };
         // Only where the numbers are counts here, not what they are.
         let inputs = prepare_nothing(target, &mut Upload::default(), bucket, randoms);
@@ -183,6 +212,7 @@ impl Graphs {
             found.copy_into(&outputs)
         })?;
         self.captured.push(Captured { form, graph, outputs });
+        self.captures += 1;
         Ok(())
     }
 }
@@ -200,7 +230,9 @@ fn prepare_nothing(
     target.prepare(upload, &rows, &vec![0.0; randoms as usize])
 }
 
+/// Says why there are no graphs. Of what LibTorch says, the first line is for people.
 fn warning(problem: &str) -> String {
+    let problem = problem.lines().next().unwrap_or_default();
     format!("engine.cuda_graphs: each kernel is launched: {problem}")
 }
 
@@ -223,21 +255,19 @@ impl Engine {
     }
 
     /// Has a session capture the form that takes most memory. What it holds is spoilt.
-    pub(crate) fn capture_largest_graph(&self, session: &mut Session) -> Result<()> {
+    pub(crate) fn capture_largest_graph(&self, session: &mut Session) {
         let largest = Bucket::all(session.capacity as i64).last().copied();
-        let Some(Bucket { rows, positions }) = largest.filter(|_| session.graphs.is_some()) else {
-            return Ok(());
-        };
+        let (Some(Bucket { rows, positions }), true) = (largest, session.graphs.is_some()) else { return };
         let past = positions - rows;
-        session.settle()?;
-        session.target_cache.set_len(past);
         let (places, mask) = (crate::engine::positions(past, rows), AttentionMask::causal(past, rows));
         let next_positions: Vec<usize> = places.iter().map(|&place| place as usize + 1).collect();
         let rows = Rows { tokens: &vec![0; rows as usize], positions: &places, past, mask: &mask };
-        let (choices, _) = self.choose_after(session, &rows, &next_positions, &mut Duration::default())?;
-        choices.read(&Waited::for_devices(&self.devices), &next_positions)?;
+        session.target_cache.set_len(past);
+        // What is chosen does not matter. What fails does: it is noted.
+        let chosen = self.choose_after(session, &rows, &next_positions, &mut Duration::default());
+        Waited::for_devices(&self.devices);
+        drop(chosen);
         self.capture_graph(session);
-        Ok(())
     }
 
     /// What failed so far is a warning of an engine that begins.
@@ -248,10 +278,20 @@ impl Engine {
         }
     }
 
+    /// Captures nothing any more. The first problem is the one that counts.
+    fn do_without_graphs(&self, error: &Error) {
+        let _ = self.no_graphs.set(warning(&error.to_string()));
+    }
+
+    /// The device of graphs, if there are any.
+    pub(crate) fn graph_device(&self) -> Option<usize> {
+        self.graph_device.filter(|_| self.no_graphs.get().is_none())
+    }
+
     /// Graphs for a cache, none of which is captured yet, where there are to be any.
-    pub(crate) fn new_graphs(&self, cache: &KvCache) -> Result<Option<Graphs>> {
-        let device = self.graph_device.filter(|_| self.no_graphs.get().is_none());
-        device.map(|device| Graphs::new(self, device, cache)).transpose()
+    pub(crate) fn new_graphs(&self, cache: &KvCache) -> Option<Graphs> {
+        let graphs = Graphs::new(self, self.graph_device()?, cache);
+        graphs.map_err(|error| self.do_without_graphs(&error)).ok()
     }
 
     /// What the target chooses after each of some rows of a session, on its way to the host, and
@@ -267,10 +307,16 @@ impl Engine {
         let Session { sampler, target_cache, graphs, .. } = session;
         let randoms = sampler.randoms(next_positions);
         let bucket = Bucket::of(rows.count(), rows.past, target_cache.capacity() as i64);
-        if let (Some(graphs), Some(bucket)) = (graphs, bucket) {
-            let run = || graphs.run(&self.target, sampler, (bucket, rows), &randoms, target_cache);
-            let Outputs { chosen, features } = self.forward(forwards, run)?;
-            return Ok((chosen.fetch()?, features));
+        if let (Some(of_session), Some(bucket)) = (graphs.as_mut(), bucket) {
+            let run = || of_session.run(&self.target, sampler, (bucket, rows), &randoms, target_cache);
+            match self.forward(forwards, run) {
+                Ok(Outputs { chosen, features }) => return Ok((chosen.fetch()?, features)),
+                // In the other form it may go well.
+                Err(error) => {
+                    self.do_without_graphs(&error);
+                    *graphs = None;
+                }
+            }
         }
         let forward = || self.target.forward(rows, &randoms, target_cache, LogitRows::All);
         let output = self.forward(forwards, forward)?;
@@ -285,10 +331,16 @@ impl Engine {
         if self.no_graphs.get().is_some() {
             *graphs = None;
         } else if let Err(error) = of_session.capture(&self.target, sampler, target_cache) {
-            // The first problem is the one that counts.
-            let _ = self.no_graphs.set(warning(&error.to_string()));
+            self.do_without_graphs(&error);
             *graphs = None;
         }
+    }
+}
+
+impl Session {
+    /// Forwards that have been captured: one more after each that was the first of its form.
+    pub fn captured_graphs(&self) -> usize {
+        self.graphs.as_ref().map_or(0, |graphs| graphs.captures)
     }
 }
 

@@ -90,6 +90,14 @@ impl KvCache {
         self.set_len(0);
     }
 
+    /// Writes zeros everywhere.
+    pub(crate) fn zero(&mut self) -> Result<()> {
+        for part in &mut self.parts {
+            let _ = part.f_zero_()?;
+        }
+        Ok(())
+    }
+
     /// Takes the first `len` positions for certain, whatever they hold.
     pub(crate) fn set_len(&mut self, len: i64) {
         self.len = len;

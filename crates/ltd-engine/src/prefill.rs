@@ -58,12 +58,17 @@ impl Engine {
         keep: bool,
     ) -> Result<Session> {
         self.check_prompt(prompt)?;
-        let (mut target_cache, mut draft_cache, graphs) = if let Some(session) = recycle {
+        let (mut target_cache, mut draft_cache, graphs) = if let Some(mut session) = recycle {
             session.check_engine(self.identity)?;
+            if session.graphs.is_some() {
+                // Graphs read all of a bucket, with no weight, but for that not what is no number.
+                session.target_cache.zero()?;
+            }
             (session.target_cache, session.draft_cache, session.graphs)
         } else {
             let (target_cache, draft_cache) = self.new_caches()?;
-            let graphs = self.new_graphs(&target_cache)?;
+            // What is kept is not decoded for long.
+            let graphs = if keep { None } else { self.new_graphs(&target_cache) };
             (target_cache, draft_cache, graphs)
         };
         target_cache.clear();

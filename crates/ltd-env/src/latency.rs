@@ -225,8 +225,24 @@ fn rehearsal(engine: &Engine, plan: &LatencyPlan, random: &mut ChaCha8Rng) -> Re
     Ok(engine.rehearsal(tokens)?)
 }
 
-/// Runs one cycle that expands what `size_limit` candidates can hold.
+/// Runs one cycle that expands what `size_limit` candidates can hold. One in which a CUDA graph was
+/// yet to be captured is run once more.
 fn sample(engine: &Engine, rehearsal: &mut Rehearsal, setting: Setting, size_limit: usize) -> Result<Sample> {
+    loop {
+        let captured = rehearsal.captured_graphs();
+        let sample = sample_once(engine, rehearsal, setting, size_limit)?;
+        if rehearsal.captured_graphs() <= captured {
+            return Ok(sample);
+        }
+    }
+}
+
+fn sample_once(
+    engine: &Engine,
+    rehearsal: &mut Rehearsal,
+    setting: Setting,
+    size_limit: usize,
+) -> Result<Sample> {
     let Setting { context, rows, depth, size } = setting;
     let session = rehearsal.at(engine, context, rows)?;
     let mut cycle = engine.begin_cycle(session, size_limit)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use tch::Cuda;
 
-pub(crate) use shim::{Graph, GraphPool, attend_to_first, copy_later, count_kernels};
+pub(crate) use shim::{Graph, GraphPool, attend_to_first, copy_later, count_kernels, empty_cache};
 
 use crate::libtorch::check_version;
 use crate::transfer::Waited;

@@ -37,7 +37,8 @@ unsafe extern "C" {
     fn ltd_graph_begin(graph: *mut *mut RawGraph, device: c_int, pool: *const GraphPool) -> *mut c_char;
     fn ltd_graph_end(graph: *mut RawGraph) -> *mut c_char;
     fn ltd_graph_replay(graph: *mut RawGraph) -> *mut c_char;
-    fn ltd_graph_drop(graph: *mut RawGraph) -> *mut c_char;
+    fn ltd_graph_drop(graph: *mut RawGraph);
+    fn ltd_empty_cache() -> *mut c_char;
     fn ltd_profile_begin() -> *mut c_char;
     fn ltd_profile_end(kernels: *mut u64) -> *mut c_char;
     fn free(text: *mut c_char);
@@ -93,8 +94,16 @@ pub(crate) fn count_kernels<T>(work: impl FnOnce() -> Result<T>) -> Result<u64> 
     let worked = work().map(drop);
     let mut kernels = 0;
     // SAFETY: It writes one number, where there is one.
-    checked(unsafe { ltd_profile_end(&raw mut kernels) })?;
-    worked.map(|()| kernels)
+    let ended = checked(unsafe { ltd_profile_end(&raw mut kernels) });
+    worked?;
+    ended?;
+    Ok(kernels)
+}
+
+/// Gives device memory that LibTorch holds without using it back to CUDA.
+pub(crate) fn empty_cache() -> Result<()> {
+    // SAFETY: It takes nothing, and touches no memory that anybody has.
+    Ok(checked(unsafe { ltd_empty_cache() })?)
 }
 
 impl GraphPool {
@@ -110,7 +119,8 @@ impl GraphPool {
 /// What a device is to do, captured once, and begun with one launch.
 pub(crate) struct Graph(*mut RawGraph);
 
-// SAFETY: LibTorch lets any thread replay and destroy a graph, one at a time, which owning it is.
+// SAFETY: LibTorch lets any thread replay a graph, one at a time, which owning it is. The shim lets
+// one thread at a time capture or destroy any graph.
 unsafe impl Send for Graph {}
 
 impl Graph {
@@ -146,8 +156,7 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: It was made by `ltd_graph_begin`, and nobody else has it. What fails here fails
-        // where the device is used next.
-        let _ = checked(unsafe { ltd_graph_drop(self.0) });
+        // SAFETY: It was made by `ltd_graph_begin`, and nobody else has it.
+        unsafe { ltd_graph_drop(self.0) };
     }
 }

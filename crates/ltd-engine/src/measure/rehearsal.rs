@@ -19,6 +19,12 @@ impl Engine {
 }
 
 impl Rehearsal {
+    /// Forwards that have been captured as CUDA graphs: one more after each that was the first of
+    /// its form, and took the time of its kernels.
+    pub fn captured_graphs(&self) -> usize {
+        self.session.captured_graphs()
+    }
+
     /// The sequence with `context` tokens, of which the draft has not read the last `rows`, as
     /// after a cycle that accepted so many: they are not at their places yet.
     ///

@@ -82,6 +82,10 @@ pub fn measure_latency(
         measured.merge(measure(engine, &plan, interrupt, &mut tick)?);
     }
     table.held_out_error = Some(held_out_error(engine, &plan, &table.model(), interrupt, &mut tick)?);
+    if table.identity.device != engine.runs_on() {
+        // Some of it is of graphs, and some is not.
+        return Err(Error::Disturbed(engine.late_warning().unwrap_or_default().to_owned()));
+    }
     task.finish("measured");
     Ok(table)
 }
