@@ -1,5 +1,6 @@
 //! Learning To Draft: a thin facade over the crates of this workspace.
 
+pub use ltd_contenders as contenders;
 pub use ltd_cycle as cycle;
 pub use ltd_engine as engine;
 pub use ltd_env as env;

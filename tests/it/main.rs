@@ -3,6 +3,7 @@
 mod bad_input;
 mod command;
 mod console;
+mod contenders;
 mod decode;
 mod factored;
 mod folders;

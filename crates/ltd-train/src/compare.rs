@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::evaluate::{
     Arena, Comparison, Contender, FixedSetting, Measurement, Opposition, comparison_table, loops_table,
 };
+use crate::published::Published;
 use crate::{Error, Result};
 use ltd_run::config::{Minutes, PromptSet, StaticSetting};
 use ltd_run::interrupt::listen;
@@ -42,6 +43,12 @@ pub(crate) struct CompareArgs {
     /// ones were said before; may be repeated
     #[arg(long = "copy-rule", value_name = "MATCH,TOKENS,DEPTH,SIZE", value_parser = copy_rule)]
     pub(crate) copy_rules: Vec<FixedSetting>,
+    /// Published rules by name, separated by commas, or `all` (docs/contenders.md)
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) contenders: Vec<String>,
+    /// Measured costs (`ltd-trace latency`), for those of them that weigh costs
+    #[arg(long, value_name = "FILE", requires = "contenders")]
+    pub(crate) latency: Option<PathBuf>,
     /// Compare packages of other models too, as an experiment
     #[arg(long)]
     pub(crate) any_models: bool,
@@ -121,6 +128,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         check_output_file("--json", path)?;
     }
     let mut config = TrainConfig::load(&args.config, &args.overrides)?;
+    let published = Published::find(&args.contenders, args.latency.as_deref())?;
     let packages: Vec<PolicyPackage> =
         args.policies.iter().map(|folder| Ok(PolicyPackage::load(folder)?)).collect::<Result<_>>()?;
     if let Some((first, others)) = packages.split_first()
@@ -144,6 +152,12 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
             note!("ltd-train: warning: {}: {warning}", folder.display());
         }
     }
+    if let Some(table) = published.costs() {
+        let differences = table.identity.conditions().differences(&engine.conditions(config.sampling));
+        if !differences.is_empty() {
+            note!("ltd-train: warning: --latency was measured with {}", differences.join(", "));
+        }
+    }
     let prompts = prompts(args, &config, &text, &engine)?;
 
     let constants =
@@ -163,6 +177,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         }
     }
     let mut contenders = contenders(args, constants, &packages);
+    contenders.extend(published.contenders(&engine, &prompts[0].ids)?);
     let (interrupt, progress) = (Interrupt::default(), Progress::detect());
     listen(&interrupt)?;
     let arena = Arena {

@@ -25,6 +25,7 @@ mod learn;
 pub mod metrics;
 pub mod ppo;
 mod predictor;
+mod published;
 mod recorded;
 mod retarget;
 mod run;

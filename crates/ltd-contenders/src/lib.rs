@@ -1,0 +1,259 @@
+//! Published rules that decide how deep to draft and how much to verify, to compare policies with.
+//! Plain data: no LibTorch.
+//!
+//! ```
+//! // By its name, with published values.
+//! let mut rule = ltd_contenders::controller("gamma-tune", None).expect("it needs no costs");
+//! let summary = ltd_policy::CycleSummary {
+//!     scores: &[-0.1, -2.5],
+//!     beam_width: 2,
+//!     frontier: 2,
+//!     draft_depth: 0,
+//!     context_length: 120,
+//! };
+//! assert!(rule.continue_drafting(&summary));
+//!
+//! // With others.
+//! let rule = ltd_contenders::GammaTune { eta: 0.1, ..ltd_contenders::GammaTune::default() };
+//! assert_eq!(rule.delta, 2.0);
+//! ```
+//!
+//! | name | rule | source |
+//! | --- | --- | --- |
+//! | `eagle-default` | a constant, whole levels | arXiv 2503.01840 |
+//! | `ddd` | stops where the beam is improbable | arXiv 2409.00142, as in 2603.01639 |
+//! | `hugging-face` | two levels more after full acceptance, else one less | transformers |
+//! | `gamma-tune` | levels by a moving average of accepted tokens | arXiv 2504.00030 |
+//! | `gamma-tune-ltd` | the same, around a default | arXiv 2603.01639 |
+//! | `opt-tree`, `opt-tree-code` | stops where a level adds little probability | arXiv 2406.17276 |
+//! | `smart` | marginal tokens over marginal time, depth and size | arXiv 2604.09731 |
+//! | `d-cut` | marginal tokens over marginal time, size alone | arXiv 2606.01813 |
+//! | `ucb1` | a bandit over constants | arXiv 2505.15141 |
+//! | `sglang-ema` | tiers of levels by a moving average | `SGLang` |
+//! | `sglang-throughput` | levels by shares of acceptance over cost | `SGLang` |
+//! | `copy-tensorrt-llm` | copies 8 tokens where 4 match | TensorRT-LLM |
+//! | `copy-sam` | copies 40 tokens where 5 match | arXiv 2411.10666 |
+//! | `prompt-lookup` | copies 10 tokens where 3 match | [`copy_rules`] |
+//!
+//! [`eagle_auto`] has the size that EAGLE measures for itself.
+//!
+//! # What they share
+//!
+//! Scores are cumulative natural log-probs of candidates, so that `exp(score)` is the probability
+//! of a path, the expected share of cycles that accept it. Rules that count the tokens of a chain
+//! count levels here: a tree of depth `D` has `D + 1` levels and accepts at most as many tokens.
+//! Those that follow what was accepted learn from cycles with a tree alone, of a merged one from
+//! the tokens that the tree had. Sizes are cut by what a tree holds. Candidates that cannot be
+//! among those that are verified are not expanded, where a rule's size is known before.
+
+mod costs;
+mod d_cut;
+mod ddd;
+mod gamma_tune;
+mod greedy;
+mod hugging_face;
+#[cfg(test)]
+mod made_up;
+mod opt_tree;
+mod probabilities;
+mod sglang_ema;
+mod sglang_throughput;
+mod ucb;
+
+pub mod copy_rules;
+pub mod eagle_auto;
+
+use ltd_cycle::{Controller, Static, WholeBeam};
+use ltd_policy::LatencyTable;
+
+pub use costs::Costs;
+pub use d_cut::DCut;
+pub use ddd::Ddd;
+pub use gamma_tune::GammaTune;
+pub use greedy::Smart;
+pub use hugging_face::HuggingFace;
+pub use opt_tree::{OptTree, Reading};
+pub use sglang_ema::SglangEma;
+pub use sglang_throughput::SglangThroughput;
+pub use ucb::Ucb1;
+
+/// The constant of EAGLE-3 (arXiv 2503.01840), as it drafts: all of the beam. `depth = 7` and
+/// `total_token = 60` of its published code are 7 forwards after the root expansion, and the root
+/// with 59 candidates.
+pub const EAGLE_DEFAULT: WholeBeam = WholeBeam(Static { depth: 7, size: 59 });
+
+/// Levels around which `gamma-tune-ltd` stays.
+const DEFAULT_LEVELS: usize = 8;
+
+/// A contender that a name makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// What [`controller`] knows it by.
+    pub name: &'static str,
+    /// What it does, in a few words.
+    pub rule: &'static str,
+    /// Where it was published.
+    pub source: &'static str,
+    /// Whether it weighs measured costs.
+    pub needs_costs: bool,
+}
+
+const fn free(name: &'static str, rule: &'static str, source: &'static str) -> Entry {
+    Entry { name, rule, source, needs_costs: false }
+}
+
+const fn costly(name: &'static str, rule: &'static str, source: &'static str) -> Entry {
+    Entry { needs_costs: true, ..free(name, rule, source) }
+}
+
+const fn copying(published: copy_rules::Published) -> Entry {
+    free(published.name, "copies where enough matches", published.source)
+}
+
+/// All contenders that need no more than a name and costs.
+pub const ALL: &[Entry] = &[
+    free("eagle-default", "a constant, whole levels", "arXiv 2503.01840"),
+    free("ddd", "stops where the beam is improbable", "arXiv 2409.00142, 2603.01639"),
+    free("hugging-face", "two levels more after full acceptance, else one less", "transformers"),
+    free("gamma-tune", "levels by a moving average", "arXiv 2504.00030"),
+    free("gamma-tune-ltd", "levels by a moving average, around a default", "arXiv 2603.01639"),
+    free("opt-tree", "stops where a level adds little probability", "arXiv 2406.17276"),
+    free("opt-tree-code", "the same, one level late", "github.com/Jikai0Wang/OPT-Tree"),
+    costly("smart", "marginal tokens over marginal time, depth and size", "arXiv 2604.09731"),
+    costly("d-cut", "marginal tokens over marginal time, size alone", "arXiv 2606.01813, vLLM #44885"),
+    free("ucb1", "a bandit over constants", "arXiv 2505.15141"),
+    free("sglang-ema", "tiers of levels by a moving average", "SGLang, adaptive_spec_params.py"),
+    costly("sglang-throughput", "levels by shares of acceptance over cost", "SGLang #28045"),
+    copying(copy_rules::TENSORRT_LLM),
+    copying(copy_rules::SAM_DECODING),
+    copying(copy_rules::PROMPT_LOOKUP),
+];
+
+/// A contender with its published values; none if there is no such name, or it needs costs and has
+/// none.
+///
+/// # Panics
+/// If the table has [`problems`](LatencyTable::problems).
+pub fn controller(name: &str, costs: Option<&LatencyTable>) -> Option<Box<dyn Controller>> {
+    let costs = || costs.map(Costs::of);
+    Some(match name {
+        "eagle-default" => Box::new(EAGLE_DEFAULT),
+        "ddd" => Box::new(Ddd::default()),
+        "hugging-face" => Box::new(HuggingFace::default()),
+        "gamma-tune" => Box::new(GammaTune::default()),
+        "gamma-tune-ltd" => Box::new(GammaTune::ltd(DEFAULT_LEVELS)),
+        "opt-tree" => Box::new(OptTree::new(Reading::Paper)),
+        "opt-tree-code" => Box::new(OptTree::new(Reading::Code)),
+        "smart" => Box::new(Smart::new(costs()?)),
+        "d-cut" => Box::new(DCut::new(costs()?)),
+        "ucb1" => Box::new(Ucb1::default()),
+        "sglang-ema" => Box::new(SglangEma::default()),
+        "sglang-throughput" => Box::new(SglangThroughput::new(costs()?)),
+        _ => Box::new(copy_rules::ALL.into_iter().find(|rule| rule.name == name)?.controller()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use ltd_cycle::{Cycle, CycleOutcome, DraftTree, draft};
+    use ltd_policy::{CycleSummary, MAX_SIZE};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::made_up::{outcome, table};
+
+    /// A made-up cycle: each level has the same log-probs, one after another of `steps`.
+    struct MadeUp {
+        tree: DraftTree,
+        steps: Vec<u8>,
+    }
+
+    impl MadeUp {
+        fn begin(width: usize, steps: &[u8], size_limit: usize) -> Self {
+            let first = log_probs(width, steps);
+            let tree = DraftTree::within(&first, (0..width as u32).collect(), size_limit);
+            Self { tree, steps: steps.to_vec() }
+        }
+
+        fn expand(&mut self) {
+            self.steps.rotate_left(1);
+            let count = self.tree.frontier().len() * self.tree.beam_width();
+            let tokens: Vec<u32> = (0..count as u32).collect();
+            self.tree.push_level(&log_probs(count, &self.steps), &tokens);
+        }
+    }
+
+    /// So many log-probs; the highest step is an impossible candidate.
+    fn log_probs(count: usize, steps: &[u8]) -> Vec<f32> {
+        let log_prob = |&step: &u8| if step == 9 { f32::NEG_INFINITY } else { -0.3 * f32::from(step) };
+        steps.iter().cycle().take(count).map(log_prob).collect()
+    }
+
+    impl Cycle for MadeUp {
+        fn summary(&self) -> CycleSummary<'_> {
+            CycleSummary {
+                scores: self.tree.scores(),
+                beam_width: self.tree.beam_width(),
+                frontier: self.tree.frontier().len(),
+                draft_depth: self.tree.depth(),
+                context_length: 100,
+            }
+        }
+
+        fn add_policy_time(&mut self, _elapsed: Duration) {}
+    }
+
+    #[test]
+    fn every_name_makes_a_contender() {
+        let table = table(4, 1.0, |size| 10.0 + 0.1 * size);
+        for entry in ALL {
+            assert!(controller(entry.name, Some(&table)).is_some(), "{}", entry.name);
+            assert_eq!(controller(entry.name, None).is_none(), entry.needs_costs, "{}", entry.name);
+            let of_name = ALL.iter().filter(|other| other.name == entry.name).count();
+            assert_eq!(of_name, 1, "{}", entry.name);
+        }
+        assert!(controller("no such rule", Some(&table)).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn contenders_steer_any_tree(
+            width in 1usize..=4,
+            steps in prop::collection::vec(0u8..=9, 1..24),
+            cycles in prop::collection::vec((0usize..=12, 0usize..=13, any::<bool>()), 1..40),
+            extra in 0u8..4,
+        ) {
+            let table = table(width, 1.0, |size| 10.0 + 0.1 * f64::from(extra) * size);
+            for entry in ALL {
+                let mut rule = controller(entry.name, Some(&table)).expect("a contender");
+                for &(cap, accepted, has_tree) in &cycles {
+                    rule.begin_cycle();
+                    let limit = rule.size_limit();
+                    let mut cycle = MadeUp::begin(width, &steps, limit);
+                    let Ok(()) = draft(&mut *rule, &mut cycle, cap, |cycle| {
+                        cycle.expand();
+                        Ok::<_, Infallible>(())
+                    });
+                    let size = cycle.decide(|summary| rule.verification_size(summary));
+                    prop_assert!((1..=MAX_SIZE).contains(&size) && size <= limit, "{}: {size}", entry.name);
+                    let depth = cycle.tree.depth();
+                    let accepted = accepted.min(depth + 1);
+                    let drafted = has_tree.then_some(accepted);
+                    rule.observe(&CycleOutcome { drafted, ..outcome(depth, accepted) });
+                }
+                // What is saved is all that its decisions depend on.
+                let mut restored = controller(entry.name, Some(&table)).expect("a contender");
+                restored.restore(&rule.state());
+                prop_assert_eq!(restored.state(), rule.state());
+                // An empty frontier: it is not asked for another level, only for a size.
+                let mut cycle = MadeUp::begin(width, &steps, 0);
+                prop_assert_eq!(cycle.summary().frontier, 0);
+                let size = cycle.decide(|summary| rule.verification_size(summary));
+                prop_assert!((1..=MAX_SIZE).contains(&size), "{}: {size}", entry.name);
+            }
+        }
+    }
+}

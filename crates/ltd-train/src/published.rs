@@ -1,0 +1,103 @@
+//! Published rules by their names, as contenders of a comparison.
+
+use std::path::Path;
+
+use ltd_contenders::{ALL, EAGLE_DEFAULT, Entry, controller, eagle_auto};
+use ltd_engine::{Engine, Static, WholeBeam};
+use ltd_policy::LatencyTable;
+
+use crate::evaluate::Contender;
+use crate::{Error, Result};
+
+/// EAGLE's trees with the size that it measures for itself.
+const EAGLE_AUTO: &str = "eagle-auto";
+/// All names at once.
+const EVERY: &str = "all";
+/// How often EAGLE's published code times each forward.
+const EAGLE_AUTO_REPEATS: usize = 20;
+/// What a name that is not known is answered with.
+const OPTION: &str = "--contenders";
+
+/// What was asked for by names, which are known.
+pub(crate) struct Published {
+    names: Vec<&'static str>,
+    costs: Option<LatencyTable>,
+}
+
+impl Published {
+    /// Looks names up, before anything takes long. Rules that weigh costs need a table of them.
+    ///
+    /// # Errors
+    /// If a name is unknown or twice there, or a table is missing, damaged or makes no sense.
+    pub(crate) fn find(names: &[String], latency: Option<&Path>) -> Result<Self> {
+        let costs = latency.map(LatencyTable::read).transpose()?;
+        let known: Vec<&Entry> = ALL.iter().collect();
+        let mut found = Vec::new();
+        for name in names {
+            if name == EVERY {
+                found.push(EAGLE_AUTO);
+                found.extend(known.iter().map(|entry| entry.name));
+                continue;
+            }
+            let entry = known.iter().map(|entry| entry.name).chain([EAGLE_AUTO]).find(|known| known == name);
+            found.push(entry.ok_or_else(|| unknown(name))?);
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        if let Some(twice) = found.iter().find(|name| !seen.insert(**name)) {
+            return Err(Error::Recorded(format!("{OPTION}: {twice} is there twice")));
+        }
+        let costly = known.iter().find(|entry| entry.needs_costs && found.contains(&entry.name));
+        if let (Some(Entry { name, .. }), None) = (costly, &costs) {
+            let problem = "weighs measured costs: --latency names a table of them (ltd-trace latency)";
+            return Err(Error::Recorded(format!("{OPTION}: {name} {problem}")));
+        }
+        Ok(Self { names: found, costs })
+    }
+
+    /// The table of costs, if there is one.
+    pub(crate) fn costs(&self) -> Option<&LatencyTable> {
+        self.costs.as_ref()
+    }
+
+    /// Readies them. What measures first does so behind a prompt.
+    pub(crate) fn contenders(&self, engine: &Engine, prompt: &[u32]) -> Result<Vec<Contender>> {
+        let contender = |name: &&'static str| {
+            if *name == EAGLE_AUTO {
+                let size = eagle_auto_size(engine, prompt)?;
+                let trees = WholeBeam(Static { size, ..EAGLE_DEFAULT.0 });
+                return Ok(Contender::new(format!("{EAGLE_AUTO} (size {size})"), Box::new(trees)));
+            }
+            let controller = controller(name, self.costs.as_ref()).expect("invariant: the name is known");
+            Ok(Contender::new(*name, controller))
+        };
+        self.names.iter().map(contender).collect()
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    let known: Vec<&str> = ALL.iter().map(|entry| entry.name).chain([EAGLE_AUTO, EVERY]).collect();
+    Error::Recorded(format!("{OPTION}: unknown contender `{name}`; expected {}", known.join(", ")))
+}
+
+/// Candidates of the trees that EAGLE settles on after it has timed the target.
+fn eagle_auto_size(engine: &Engine, prompt: &[u32]) -> Result<usize> {
+    let most = eagle_auto::TOKENS[eagle_auto::TOKENS.len() - 1];
+    let context = &prompt[..prompt.len().min(engine.capacity().saturating_sub(most)).max(1)];
+    let mut session = engine.prefill(context, None)?;
+    let mut mean_ms = |tokens: usize| {
+        let rows: Vec<u32> = prompt.iter().copied().cycle().take(tokens).collect();
+        // The first forward of a size takes longer.
+        engine.time_target_forward(&mut session, &rows)?;
+        let mut total = 0.0;
+        for _ in 0..EAGLE_AUTO_REPEATS {
+            total += engine.time_target_forward(&mut session, &rows)?.as_secs_f64() * 1e3;
+        }
+        Ok::<f64, Error>(total / EAGLE_AUTO_REPEATS as f64)
+    };
+    let mut ms = [0.0; eagle_auto::TOKENS.len()];
+    for (ms, tokens) in ms.iter_mut().zip(eagle_auto::TOKENS) {
+        *ms = mean_ms(tokens)?;
+    }
+    // The root is one of its tokens.
+    Ok(eagle_auto::total_token(ms) - 1)
+}
