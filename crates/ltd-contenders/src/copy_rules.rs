@@ -1,6 +1,6 @@
 //! When engines copy what was said before.
 
-use ltd_cycle::{Copying, Static};
+use ltd_cycle::{Copying, WholeBeam};
 use ltd_policy::CopyRule;
 
 /// A published rule.
@@ -44,9 +44,9 @@ pub const PROMPT_LOOKUP: Published = Published {
 pub const ALL: [Published; 3] = [TENSORRT_LLM, SAM_DECODING, PROMPT_LOOKUP];
 
 impl Published {
-    /// Copies by the rule, and drafts EAGLE-3's trees where it does not.
-    pub fn controller(self) -> Copying<Static> {
-        Copying { rule: self.rule, merged: None, trees: crate::EAGLE_DEFAULT.0 }
+    /// Copies by the rule, and drafts such trees where it does not.
+    pub fn controller(self, trees: WholeBeam) -> Copying<WholeBeam> {
+        Copying { rule: self.rule, merged: None, trees }
     }
 }
 
@@ -63,13 +63,13 @@ mod tests {
             [(TENSORRT_LLM, 4, 8), (SAM_DECODING, 5, 40), (PROMPT_LOOKUP, 3, 10)]
         {
             assert_eq!(published.rule.problem(), None);
-            let mut controller = published.controller();
+            let mut controller = published.controller(crate::EAGLE_DEFAULT);
             let mut source =
                 |match_length| controller.source(&SourceSummary { match_length, ..SourceSummary::default() });
             assert_eq!(source(match_length), DraftSource::Copy { chain });
             assert_eq!(source(match_length - 1), DraftSource::Tree);
             assert!(controller.chooses_source());
-            assert_eq!(controller.size_limit(), 60);
+            assert_eq!(controller.trees, crate::EAGLE_DEFAULT);
         }
     }
 }

@@ -104,6 +104,8 @@ pub(crate) struct Ending {
 
 #[cfg(test)]
 mod tests {
+    use ltd_policy::Surface;
+
     use super::*;
     use crate::made_up::{chain, outcome, summary, table};
 
@@ -115,6 +117,21 @@ mod tests {
         assert!((costs.drafting_ms(&summary(1, 2, &scores)) - 5.0).abs() < 1e-6);
         costs.observe(&outcome(1, 2));
         assert_eq!((costs.largest, costs.rows, costs.state()), (64, 3, json!(3)));
+    }
+
+    #[test]
+    fn later_levels_and_more_rows_cost_what_was_measured() {
+        let level = Surface::from_fn(&[1, 12], &[100], |level, _| 10.0 * level);
+        let root = Surface::from_fn(&[1, 13], &[100], |rows, _| rows);
+        let table = LatencyTable { level, root, ..table(1, 0.0, |size| 10.0 + size) };
+        let mut costs = Costs::of(&table);
+        let scores = chain(&[0.5, 0.5, 0.5]);
+        // 1 ms of a root expansion of one row, 10 and 20 ms of the first two levels.
+        assert!((costs.drafting_ms(&summary(1, 2, &scores)) - 31.0).abs() < 1e-4);
+        // Four tokens were accepted, the target's own among them; a copy changes nothing.
+        costs.observe(&outcome(3, 3));
+        costs.observe(&CycleOutcome { drafted: None, ..outcome(0, 7) });
+        assert!((costs.drafting_ms(&summary(1, 2, &scores)) - 34.0).abs() < 1e-4);
     }
 
     #[test]

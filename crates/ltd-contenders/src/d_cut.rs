@@ -26,7 +26,7 @@ pub struct DCut {
 impl DCut {
     /// The rule on a machine.
     pub fn new(costs: Costs) -> Self {
-        Self { costs, depth: 8 }
+        Self { costs, depth: 7 }
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     fn it_drafts_as_deep_as_it_is_told() {
         let mut rule = DCut::new(Costs::of(&table(1, 1.0, |size| size)));
         let scores = chain(&[0.1; 9]);
-        assert!(rule.continue_drafting(&summary(1, 7, &scores[..8])));
-        assert!(!rule.continue_drafting(&summary(1, 8, &scores)));
+        assert!(rule.continue_drafting(&summary(1, 6, &scores[..7])));
+        assert!(!rule.continue_drafting(&summary(1, 7, &scores[..8])));
     }
 }

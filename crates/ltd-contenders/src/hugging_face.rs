@@ -28,7 +28,7 @@ pub struct HuggingFace {
 
 impl Default for HuggingFace {
     fn default() -> Self {
-        Self { levels: 5, rise: 2, fall: 1, most: MAX_DEPTH + 1, size: 60 }
+        Self { levels: 5, rise: 2, fall: 1, most: MAX_DEPTH, size: 60 }
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(after(0, 1), 3);
         let mut highest = HuggingFace { levels: 12, ..HuggingFace::default() };
         highest.observe(&outcome(11, 12));
-        assert_eq!(highest.levels, 13);
+        assert_eq!(highest.levels, 12);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! ```
 //! // By its name, with published values.
-//! let mut rule = ltd_contenders::controller("gamma-tune", None).expect("it needs no costs");
+//! let mut rule = ltd_contenders::controller("gamma-tune", None, None).expect("it needs no costs");
 //! let summary = ltd_policy::CycleSummary {
 //!     scores: &[-0.1, -2.5],
 //!     beam_width: 2,
@@ -129,27 +129,62 @@ pub const ALL: &[Entry] = &[
     copying(copy_rules::PROMPT_LOOKUP),
 ];
 
-/// A contender with its published values; none if there is no such name, or it needs costs and has
-/// none.
+/// A contender; none if there is no such name, or it needs costs and has none. What it keeps
+/// constant of a tree is as published, or as `trees` has it: on a machine where verification is
+/// dear, a published size of 60 says little of the rule.
 ///
 /// # Panics
 /// If the table has [`problems`](LatencyTable::problems).
-pub fn controller(name: &str, costs: Option<&LatencyTable>) -> Option<Box<dyn Controller>> {
+pub fn controller(
+    name: &str,
+    costs: Option<&LatencyTable>,
+    trees: Option<Static>,
+) -> Option<Box<dyn Controller>> {
     let costs = || costs.map(Costs::of);
+    let size = |published: usize| trees.map_or(published, |trees| trees.size);
+    let constant = trees.unwrap_or(EAGLE_DEFAULT.0);
+    let opt_tree = |reading| {
+        let published = OptTree::new(reading);
+        OptTree { nodes: size(published.nodes), ..published }
+    };
+    let gamma_tune = |published: GammaTune| GammaTune { size: size(published.size), ..published };
     Some(match name {
-        "eagle-default" => Box::new(EAGLE_DEFAULT),
-        "ddd" => Box::new(Ddd::default()),
-        "hugging-face" => Box::new(HuggingFace::default()),
-        "gamma-tune" => Box::new(GammaTune::default()),
-        "gamma-tune-ltd" => Box::new(GammaTune::ltd(DEFAULT_LEVELS)),
-        "opt-tree" => Box::new(OptTree::new(Reading::Paper)),
-        "opt-tree-code" => Box::new(OptTree::new(Reading::Code)),
+        "eagle-default" => Box::new(WholeBeam(constant)),
+        "ddd" => {
+            let published = Ddd::default();
+            Box::new(Ddd { size: size(published.size), ..published })
+        }
+        "hugging-face" => {
+            let published = HuggingFace::default();
+            Box::new(HuggingFace { size: size(published.size), ..published })
+        }
+        "gamma-tune" => Box::new(gamma_tune(GammaTune::default())),
+        "gamma-tune-ltd" => {
+            let levels = trees.map_or(DEFAULT_LEVELS, |trees| trees.depth + 1);
+            Box::new(gamma_tune(GammaTune::ltd(levels)))
+        }
+        "opt-tree" => Box::new(opt_tree(Reading::Paper)),
+        "opt-tree-code" => Box::new(opt_tree(Reading::Code)),
         "smart" => Box::new(Smart::new(costs()?)),
-        "d-cut" => Box::new(DCut::new(costs()?)),
+        "d-cut" => {
+            let published = DCut::new(costs()?);
+            Box::new(DCut { depth: trees.map_or(published.depth, |trees| trees.depth), ..published })
+        }
         "ucb1" => Box::new(Ucb1::default()),
-        "sglang-ema" => Box::new(SglangEma::default()),
-        "sglang-throughput" => Box::new(SglangThroughput::new(costs()?)),
-        _ => Box::new(copy_rules::ALL.into_iter().find(|rule| rule.name == name)?.controller()),
+        "sglang-ema" => {
+            let mut rule = SglangEma::default();
+            rule.size = size(rule.size);
+            Box::new(rule)
+        }
+        "sglang-throughput" => {
+            let mut rule = SglangThroughput::new(costs()?);
+            rule.size = size(rule.size);
+            Box::new(rule)
+        }
+        _ => {
+            let rule = copy_rules::ALL.into_iter().find(|rule| rule.name == name)?;
+            Box::new(rule.controller(WholeBeam(constant)))
+        }
     })
 }
 
@@ -210,12 +245,25 @@ mod tests {
     fn every_name_makes_a_contender() {
         let table = table(4, 1.0, |size| 10.0 + 0.1 * size);
         for entry in ALL {
-            assert!(controller(entry.name, Some(&table)).is_some(), "{}", entry.name);
-            assert_eq!(controller(entry.name, None).is_none(), entry.needs_costs, "{}", entry.name);
+            assert!(controller(entry.name, Some(&table), None).is_some(), "{}", entry.name);
+            assert_eq!(controller(entry.name, None, None).is_none(), entry.needs_costs, "{}", entry.name);
             let of_name = ALL.iter().filter(|other| other.name == entry.name).count();
             assert_eq!(of_name, 1, "{}", entry.name);
         }
-        assert!(controller("no such rule", Some(&table)).is_none());
+        assert!(controller("no such rule", Some(&table), None).is_none());
+    }
+
+    #[test]
+    fn what_is_constant_can_be_another() {
+        let table = table(4, 1.0, |size| 10.0 + 0.1 * size);
+        let trees = Some(Static { depth: 2, size: 4 });
+        // Sizes that are chosen by cost or by a bandit are nobody's constant.
+        let chosen = ["smart", "d-cut", "ucb1"];
+        for entry in ALL.iter().filter(|entry| !chosen.contains(&entry.name)) {
+            let mut rule = controller(entry.name, Some(&table), trees).expect("a contender");
+            let cycle = MadeUp::begin(4, &[1], 64);
+            assert_eq!(rule.verification_size(&cycle.summary()), 4, "{}", entry.name);
+        }
     }
 
     proptest! {
@@ -228,7 +276,7 @@ mod tests {
         ) {
             let table = table(width, 1.0, |size| 10.0 + 0.1 * f64::from(extra) * size);
             for entry in ALL {
-                let mut rule = controller(entry.name, Some(&table)).expect("a contender");
+                let mut rule = controller(entry.name, Some(&table), None).expect("a contender");
                 for &(cap, accepted, has_tree) in &cycles {
                     rule.begin_cycle();
                     let limit = rule.size_limit();
@@ -245,9 +293,23 @@ mod tests {
                     rule.observe(&CycleOutcome { drafted, ..outcome(depth, accepted) });
                 }
                 // What is saved is all that its decisions depend on.
-                let mut restored = controller(entry.name, Some(&table)).expect("a contender");
+                let mut restored = controller(entry.name, Some(&table), None).expect("a contender");
                 restored.restore(&rule.state());
-                prop_assert_eq!(restored.state(), rule.state());
+                for &(cap, accepted, _) in &cycles {
+                    let steer = |rule: &mut dyn Controller| {
+                        rule.begin_cycle();
+                        let mut cycle = MadeUp::begin(width, &steps, rule.size_limit());
+                        let Ok(()) = draft(rule, &mut cycle, cap, |cycle| {
+                            cycle.expand();
+                            Ok::<_, Infallible>(())
+                        });
+                        let depth = cycle.tree.depth();
+                        rule.observe(&outcome(depth, accepted.min(depth + 1)));
+                        (depth, cycle.decide(|summary| rule.verification_size(summary)))
+                    };
+                    let decided = steer(&mut *rule);
+                    prop_assert_eq!(steer(&mut *restored), decided, "{}", entry.name);
+                }
                 // An empty frontier: it is not asked for another level, only for a size.
                 let mut cycle = MadeUp::begin(width, &steps, 0);
                 prop_assert_eq!(cycle.summary().frontier, 0);

@@ -99,7 +99,6 @@ class Graph {
  public:
   Graph() = default;
   ~Graph() {
-    if (capturing_) std::free(guarded([this] { end(); }));
     if (!lock_.owns_lock()) lock_ = std::unique_lock<std::mutex>(one_at_a_time());
     if (constructed_ && !broken_) GraphFunctions::get().destroy(object_);
   }
@@ -122,6 +121,10 @@ class Graph {
     call([&] { GraphFunctions::get().capture_end(object_); });
     on_.reset();
     lock_.unlock();
+  }
+  /// Ends a capture that nobody will end any more.
+  void give_up() {
+    if (capturing_) std::free(guarded([this] { end(); }));
   }
   void replay() { GraphFunctions::get().replay(object_); }
   /// Whether its capture has failed. LibTorch's allocators keep pointing to such a one.
@@ -161,6 +164,7 @@ class Graph {
 
 /// What is left of a broken graph is kept for ever.
 void drop(Graph* graph) {
+  graph->give_up();
   if (!graph->is_broken()) delete graph;
 }
 
@@ -215,6 +219,7 @@ void ltd_graph_drop(Graph* graph) { drop(graph); }
 /// Gives device memory that LibTorch holds without using it back, which it does not do on its own in a capture.
 char* ltd_empty_cache() {
   return guarded([] {
+    std::lock_guard<std::mutex> lock(one_at_a_time());
     if (auto* allocator = dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(c10::DeviceType::CUDA)))
       allocator->emptyCache();
   });

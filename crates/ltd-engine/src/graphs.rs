@@ -197,7 +197,8 @@ impl Graphs {
             return Ok(());
         }
         if self.captured.is_empty() {
-            empty_cache()?;
+            // If it cannot, the capture says whether there is memory enough.
+            let _ = empty_cache();
         }
         if self.captured.len() == self.most_captured {
             self.captured.remove(0);
@@ -307,20 +308,23 @@ impl Engine {
         let Session { sampler, target_cache, graphs, .. } = session;
         let randoms = sampler.randoms(next_positions);
         let bucket = Bucket::of(rows.count(), rows.past, target_cache.capacity() as i64);
+        let mut failed = None;
         if let (Some(of_session), Some(bucket)) = (graphs.as_mut(), bucket) {
             let run = || of_session.run(&self.target, sampler, (bucket, rows), &randoms, target_cache);
             match self.forward(forwards, run) {
                 Ok(Outputs { chosen, features }) => return Ok((chosen.fetch()?, features)),
-                // In the other form it may go well.
-                Err(error) => {
-                    self.do_without_graphs(&error);
-                    *graphs = None;
-                }
+                Err(error) => failed = Some(error),
             }
         }
         let forward = || self.target.forward(rows, &randoms, target_cache, LogitRows::All);
         let output = self.forward(forwards, forward)?;
-        Ok((sampler.choose(&output.logits, &output.randoms)?, output.features))
+        let choices = sampler.choose(&output.logits, &output.randoms)?;
+        // It goes well in the other form.
+        if let Some(error) = failed {
+            self.do_without_graphs(&error);
+            *graphs = None;
+        }
+        Ok((choices, output.features))
     }
 
     /// Captures what a session has run for the first time, outside of what is timed. If that fails,

@@ -59,6 +59,9 @@ pub enum Error {
     /// The machine was too busy to measure anything.
     #[error("what was measured makes no sense: {0}")]
     Disturbed(String),
+    /// Some of what was measured is of CUDA graphs, and some is not.
+    #[error("{0}: what was measured until then is of graphs; set engine.cuda_graphs to \"off\"")]
+    HalfGraphs(String),
     /// The models.
     #[error(transparent)]
     Engine(#[from] ltd_engine::Error),
@@ -94,7 +97,7 @@ impl Error {
             Self::Policy(error) => error.is_usage(),
             Self::Engine(error) => error.is_usage(),
             Self::Env(error) => error.is_usage(),
-            Self::Io { .. } | Self::Disturbed(_) | Self::Signal(_) => false,
+            Self::Io { .. } | Self::Disturbed(_) | Self::HalfGraphs(_) | Self::Signal(_) => false,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::compare::{CompareArgs, compare};
+use crate::compare::{CompareArgs, ReportArgs, compare, report};
 use crate::learn::{LearnArgs, learn};
 use crate::retarget::{RetargetArgs, retarget};
 
@@ -27,7 +27,9 @@ enum Command {
     /// table
     Retarget(RetargetArgs),
     /// Let packages and constants decode the same prompts in turns, and tell how fast each is
-    Compare(CompareArgs),
+    Compare(Box<CompareArgs>),
+    /// Report what `compare --results` kept, also of a comparison that was ended
+    Report(ReportArgs),
 }
 
 impl Cli {
@@ -36,6 +38,7 @@ impl Cli {
         let result = match &self.command {
             Some(Command::Retarget(args)) => retarget(args).map(|()| ExitCode::SUCCESS),
             Some(Command::Compare(args)) => compare(args).map(|()| ExitCode::SUCCESS),
+            Some(Command::Report(args)) => report(args).map(|()| ExitCode::SUCCESS),
             None => learn(&self.learn),
         };
         match result {

@@ -36,6 +36,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A file of results cannot be read, or gone on with.
+    #[error("{}: {problem}", path.display())]
+    Results {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A trace or a latency table cannot be learned from.
     #[error("{0}")]
     Recorded(String),
@@ -106,7 +114,11 @@ impl Error {
     /// Whether the user's input, rather than the run, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::RunFolder { .. } | Self::Checkpoint { .. } | Self::Recorded(_) | Self::Text(_) => true,
+            Self::RunFolder { .. }
+            | Self::Checkpoint { .. }
+            | Self::Results { .. }
+            | Self::Recorded(_)
+            | Self::Text(_) => true,
             Self::Run(error) => error.is_usage(),
             Self::Policy(error) => error.is_usage(),
             Self::Export(error) => error.is_usage(),

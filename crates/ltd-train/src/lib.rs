@@ -25,7 +25,6 @@ mod learn;
 pub mod metrics;
 pub mod ppo;
 mod predictor;
-mod published;
 mod recorded;
 mod retarget;
 mod run;

@@ -83,8 +83,7 @@ pub fn measure_latency(
     }
     table.held_out_error = Some(held_out_error(engine, &plan, &table.model(), interrupt, &mut tick)?);
     if table.identity.device != engine.runs_on() {
-        // Some of it is of graphs, and some is not.
-        return Err(Error::Disturbed(engine.late_warning().unwrap_or_default().to_owned()));
+        return Err(Error::HalfGraphs(engine.late_warning().unwrap_or_default().to_owned()));
     }
     task.finish("measured");
     Ok(table)

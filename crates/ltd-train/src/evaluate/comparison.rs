@@ -1,6 +1,7 @@
 //! Contenders side by side.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use ltd_engine::CycleStats;
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,13 @@ pub(crate) struct Comparison {
     /// Prompts whose output equals plain decoding's, token for token. In 16-bit types rounding can
     /// part them.
     pub(crate) same_output: usize,
+    /// Milliseconds that one waits for the next tokens, which come with a cycle: median, 95th and
+    /// 99th percentile; `null` without live cycles.
+    #[serde(default)]
+    pub(crate) wait_ms: Option<[f64; 3]>,
+    /// Share of the cycles that accepted at least 1, 2, ... draft or copied tokens.
+    #[serde(default)]
+    pub(crate) acceptance_per_position: Vec<f64>,
 }
 
 impl Gains {
@@ -134,6 +142,8 @@ impl Comparison {
             verify_share: total.share(total.timing.verify),
             policy_share: total.share(total.timing.policy),
             same_output: measurement.same_output,
+            wait_ms: wait_ms(&measurement.waits),
+            acceptance_per_position: total.acceptance_per_depth(),
         }
     }
 
@@ -149,6 +159,34 @@ impl Comparison {
             choice(self.size_information)
         )
     }
+}
+
+/// Median, 95th and 99th percentile in milliseconds (nearest rank).
+fn wait_ms(waits: &[Duration]) -> Option<[f64; 3]> {
+    let mut sorted = waits.to_vec();
+    sorted.sort_unstable();
+    let at = |percent: usize| (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    let ms = |percent| Some(sorted.get(at(percent))?.as_secs_f64() * 1e3);
+    Some([ms(50)?, ms(95)?, ms(99)?])
+}
+
+/// How long one waits, and how far candidates are accepted, as a Markdown table.
+pub(crate) fn waits_table(rows: &[Comparison]) -> String {
+    const POSITIONS: usize = 5;
+    let header = ["contender", "wait ms", "95 %", "99 %", "accepted 1", "2", "3", "4", "5"];
+    let rows = rows.iter().filter_map(|row| {
+        let waits = row.wait_ms?.map(|ms| format!("{ms:.1}"));
+        let share = |position: usize| row.acceptance_per_position.get(position).copied().unwrap_or(0.0);
+        let shares = (0..POSITIONS).map(|position| format!("{:.0} %", 100.0 * share(position)));
+        Some([row.name.clone()].into_iter().chain(waits).chain(shares).collect())
+    });
+    let rows: Vec<Vec<String>> = rows.collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let words = "How long one waits for the next tokens, which come with a cycle, and the share of cycles\n\
+                 that accept at least so many:";
+    format!("\n{words}\n\n{}", table(&header, rows))
 }
 
 /// A ratio as what is gained in percent.
@@ -249,8 +287,6 @@ fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use ltd_engine::CycleTiming;
 
     use super::super::BeforeLoops;

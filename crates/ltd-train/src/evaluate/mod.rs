@@ -3,6 +3,7 @@
 
 mod comparison;
 mod fixed;
+mod results;
 mod slowdown;
 mod summary;
 
@@ -11,13 +12,14 @@ use std::time::{Duration, Instant};
 use ltd_console::count;
 use ltd_engine::text::Prompt;
 use ltd_engine::{
-    Controller, CycleStats, CycleTiming, Engine, Generation, Sampler, Session, Static, StopRule, WholeBeam,
+    Controller, CycleOutcome, CycleStats, Engine, Generation, Sampler, Session, Static, StopRule, WholeBeam,
 };
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, oracle};
 
-pub(crate) use comparison::{Comparison, Opposition, comparison_table, loops_table};
+pub(crate) use comparison::{Comparison, Opposition, comparison_table, loops_table, waits_table};
 pub(crate) use fixed::FixedSetting;
+pub(crate) use results::{Compared, Entrant, Header, NOTHING_YET, Results, Role, read_header, read_results};
 pub(crate) use summary::{EAGLE_CONSTANT, GridPoint, Prediction, Summary};
 
 use crate::{Error, Result};
@@ -67,6 +69,18 @@ impl Contender {
         Self { name: name.into(), controller: Some(Box::new(fixed)), decides: false }
     }
 
+    /// What later decisions depend on; null if nothing.
+    fn state(&self) -> serde_json::Value {
+        self.controller.as_ref().map(|controller| controller.state()).unwrap_or_default()
+    }
+
+    /// Returns to such a state.
+    fn restore(&mut self, state: &serde_json::Value) {
+        if let (Some(controller), false) = (&mut self.controller, state.is_null()) {
+            controller.restore(state);
+        }
+    }
+
     /// Steers recorded cycles in place of live ones.
     pub(crate) fn replay(&mut self, trace: &Trace, costs: &Costs) -> Result<Measurement> {
         let mut measurement = Measurement { name: self.name.clone(), ..Measurement::default() };
@@ -95,6 +109,8 @@ pub(crate) struct Measurement {
     pub(crate) same_output: usize,
     /// What its cycles took over what they should have, by the arena's costs; empty without any.
     pub(crate) slowdowns: Slowdowns,
+    /// Times of all live cycles, prompt after prompt: how long one waits for the next tokens.
+    pub(crate) waits: Vec<Duration>,
 }
 
 /// Answers that are cut where that of the first contender begins to loop.
@@ -139,9 +155,9 @@ pub(crate) struct Arena<'a> {
 }
 
 /// A contender's answer to one prompt.
-struct Answer {
-    stats: CycleStats,
-    cycles: Vec<(usize, CycleTiming)>,
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answer {
+    outcomes: Vec<CycleOutcome>,
     slowdowns: Slowdowns,
     output: Vec<u32>,
 }
@@ -149,9 +165,9 @@ struct Answer {
 /// An answer under way.
 struct Decoding {
     generation: Generation,
-    stats: CycleStats,
-    /// Tokens and time of each cycle.
-    cycles: Vec<(usize, CycleTiming)>,
+    outcomes: Vec<CycleOutcome>,
+    /// Tokens of them.
+    tokens: usize,
     /// What its cycles took over what they should have.
     slowdowns: Slowdowns,
     /// Tokens that the draft has not read: what the cycle before accepted, and those that copied
@@ -174,56 +190,67 @@ impl Arena<'_> {
         prompts: &[Prompt],
         limit: Option<Duration>,
     ) -> Result<Vec<Measurement>> {
+        self.measure_into(name, contenders, prompts, limit, None)
+    }
+
+    /// [`Arena::measure`], keeping each prompt in a file. What is there already is not measured
+    /// again.
+    pub(crate) fn measure_into(
+        &self,
+        name: &str,
+        contenders: &mut [Contender],
+        prompts: &[Prompt],
+        limit: Option<Duration>,
+        mut results: Option<&mut Results>,
+    ) -> Result<Vec<Measurement>> {
         const LEAST_PROMPTS: usize = 2;
-        let named =
-            |contender: &Contender| Measurement { name: contender.name.clone(), ..Measurement::default() };
-        let mut measurements: Vec<Measurement> = contenders.iter().map(named).collect();
+        let mut tally = Tally::new(contenders.iter().map(|contender| contender.name.clone()));
         let mut memory: Vec<Option<Session>> = contenders.iter().map(|_| None).collect();
         let mut task = self.progress.task(name, prompts.len());
         let warm_up = StopRule { max_new_tokens: WARM_UP_TOKENS, eos: Vec::new() };
-        self.race(contenders, &prompts[0], &self.sampler, &warm_up, &mut memory)?;
-        let (start, mut measured) = (Instant::now(), 0);
-        let (mut said, mut looping) = (0, 0);
-        let mut cut_prompts: Vec<Vec<CycleStats>> = vec![Vec::new(); contenders.len()];
+        let mut states: Vec<serde_json::Value> = contenders.iter().map(Contender::state).collect();
+        if let Some(results) = &results {
+            let kept: Vec<serde_json::Value> = results.states().cloned().collect();
+            if !kept.is_empty() {
+                states = kept;
+            }
+        }
+        if results.as_ref().is_none_or(|results| results.len() < prompts.len()) {
+            self.race(contenders, &prompts[0], &self.sampler, &warm_up, &mut memory)?;
+        }
+        // Nobody learns from the warm-up.
+        contenders.iter_mut().zip(&states).for_each(|(contender, state)| contender.restore(state));
+        let (start, runs_on) = (Instant::now(), self.engine.runs_on());
         for (index, prompt) in prompts.iter().enumerate() {
-            if measured >= LEAST_PROMPTS && limit.is_some_and(|limit| start.elapsed() > limit) {
+            if let Some(answers) = results.as_ref().and_then(|results| results.answers(index)) {
+                tally.add(answers);
+                task.update(index + 1, (index + 1) as f64 / prompts.len() as f64, "prompts");
+                continue;
+            }
+            if tally.measured >= LEAST_PROMPTS && limit.is_some_and(|limit| start.elapsed() > limit) {
                 break;
             }
             let sampler = self.sampler.for_sequence(index as u64);
             let answers = self.race(contenders, prompt, &sampler, &self.stop, &mut memory)?;
-            if answers.iter().all(|answer| answer.stats.cycles > 0) {
-                measured += 1;
-                let reference = answers[0].output.clone();
-                said += reference.len();
-                let (cut, in_loops) = before_loop(&reference);
-                looping += in_loops;
-                for ((measurement, cuts), answer) in
-                    measurements.iter_mut().zip(&mut cut_prompts).zip(answers)
-                {
-                    let Answer { stats, cycles, slowdowns, output } = answer;
-                    measurement.prompts.push(stats);
-                    if cut > 0 {
-                        cuts.push(until(&cycles, cut));
-                    }
-                    measurement.slowdowns.merge(slowdowns);
-                    measurement.same_output += usize::from(output == reference);
-                }
+            if self.engine.runs_on() != runs_on {
+                // What was measured before is of graphs.
+                let problem = self.engine.late_warning().unwrap_or_default();
+                return Err(ltd_run::Error::HalfGraphs(problem.to_owned()).into());
             }
+            if let Some(results) = &mut results {
+                results.add(&prompt.id, &answers, contenders.iter().map(Contender::state).collect())?;
+            }
+            tally.add(answers);
             let by_count = (index + 1) as f64 / prompts.len() as f64;
             let by_time = limit.map_or(0.0, |limit| start.elapsed().as_secs_f64() / limit.as_secs_f64());
             task.update(index + 1, by_count.max(by_time).min(1.0), "prompts");
         }
-        if measured == 0 {
+        if tally.measured == 0 {
             return Err(Error::NothingMeasured { task: name.to_owned(), prompts: prompts.len() });
         }
-        for (measurement, prompts) in measurements.iter_mut().zip(cut_prompts) {
-            let share = looping as f64 / said as f64;
-            measurement.before_loops =
-                (looping > 0 && !prompts.is_empty()).then_some(BeforeLoops { share, prompts });
-        }
-        let contenders = count(measurements.len(), "contender");
-        task.finish(&format!("{contenders} measured on {}", count(measured, "prompt")));
-        Ok(measurements)
+        let contenders = count(contenders.len(), "contender");
+        task.finish(&format!("{contenders} measured on {}", count(tally.measured, "prompt")));
+        Ok(tally.finish())
     }
 
     /// All contenders answer one prompt, a few tokens each in turn: what disturbs the machine for a
@@ -241,11 +268,10 @@ impl Arena<'_> {
             self.interrupt.check()?;
             let generation =
                 self.engine.generate(&prompt.ids, sampler.clone(), stop.clone(), memory.take())?;
-            let stats = CycleStats::default();
             answers.push(Decoding {
                 generation,
-                stats,
-                cycles: Vec::new(),
+                outcomes: Vec::new(),
+                tokens: 0,
                 slowdowns: Slowdowns::default(),
                 unread: 1,
                 finished: false,
@@ -263,15 +289,15 @@ impl Arena<'_> {
         let finished = answers.into_iter().zip(memory).map(|(answer, memory)| {
             let output = answer.generation.output();
             *memory = Some(answer.generation.into_session());
-            Answer { stats: answer.stats, cycles: answer.cycles, slowdowns: answer.slowdowns, output }
+            Answer { outcomes: answer.outcomes, slowdowns: answer.slowdowns, output }
         });
         Ok(finished.collect())
     }
 
     /// One contender's turn.
     fn advance(&self, contender: &mut Contender, answer: &mut Decoding) -> Result<()> {
-        let goal = answer.stats.tokens + TOKENS_PER_TURN;
-        while answer.stats.tokens < goal && !answer.finished {
+        let goal = answer.tokens + TOKENS_PER_TURN;
+        while answer.tokens < goal && !answer.finished {
             self.interrupt.check()?;
             let controller = contender.controller.as_deref_mut();
             let Some(outcome) = answer.generation.advance(self.engine, controller)? else {
@@ -284,10 +310,74 @@ impl Arena<'_> {
                 answer.slowdowns.add(&outcome, expected);
             }
             answer.unread = answer.generation.session().unread();
-            answer.stats.add(&outcome);
-            answer.cycles.push((outcome.acceptance_length(), outcome.timing));
+            answer.tokens += outcome.acceptance_length();
+            answer.outcomes.push(outcome);
         }
         Ok(())
+    }
+}
+
+/// What contenders made of the prompts so far. Whether they were measured now or read from a file
+/// makes no difference.
+pub(crate) struct Tally {
+    measurements: Vec<Measurement>,
+    /// Cycles before the first loop, of the prompts that have one, for each contender.
+    cut_prompts: Vec<Vec<CycleStats>>,
+    /// Prompts that count.
+    pub(crate) measured: usize,
+    /// The first contender's tokens, and those of them in loops.
+    said: usize,
+    looping: usize,
+}
+
+impl Tally {
+    /// Nothing yet, of contenders with these names.
+    pub(crate) fn new(names: impl IntoIterator<Item = String>) -> Self {
+        let measurements: Vec<Measurement> =
+            names.into_iter().map(|name| Measurement { name, ..Measurement::default() }).collect();
+        let cut_prompts = vec![Vec::new(); measurements.len()];
+        Self { measurements, cut_prompts, measured: 0, said: 0, looping: 0 }
+    }
+
+    /// Adds the answers to a prompt, in the order of the contenders. They do not count if one of
+    /// them ended before its first cycle.
+    pub(crate) fn add(&mut self, answers: Vec<Answer>) {
+        if answers.iter().any(|answer| answer.outcomes.is_empty()) {
+            return;
+        }
+        self.measured += 1;
+        let reference = answers[0].output.clone();
+        self.said += reference.len();
+        let (cut, in_loops) = before_loop(&reference);
+        self.looping += in_loops;
+        for ((measurement, cuts), answer) in
+            self.measurements.iter_mut().zip(&mut self.cut_prompts).zip(answers)
+        {
+            let Answer { outcomes, slowdowns, output } = answer;
+            let mut stats = CycleStats::default();
+            for outcome in &outcomes {
+                stats.add(outcome);
+            }
+            measurement.prompts.push(stats);
+            if cut > 0 {
+                cuts.push(until(&outcomes, cut));
+            }
+            measurement.waits.extend(outcomes.iter().map(|outcome| outcome.timing.total()));
+            measurement.slowdowns.merge(slowdowns);
+            measurement.same_output += usize::from(output == reference);
+        }
+    }
+
+    /// All of it.
+    pub(crate) fn finish(self) -> Vec<Measurement> {
+        let share = self.looping as f64 / self.said.max(1) as f64;
+        let cut_prompts = self.cut_prompts.into_iter();
+        let with_cut = self.measurements.into_iter().zip(cut_prompts).map(|(measurement, prompts)| {
+            let before_loops =
+                (self.looping > 0 && !prompts.is_empty()).then_some(BeforeLoops { share, prompts });
+            Measurement { before_loops, ..measurement }
+        });
+        with_cut.collect()
     }
 }
 
@@ -301,15 +391,15 @@ fn before_loop(output: &[u32]) -> (usize, usize) {
 
 /// Tokens and time of the cycles that yield the first `tokens` tokens. A cycle that yields more is
 /// counted with its whole time, and with those of its tokens that are wanted.
-fn until(cycles: &[(usize, CycleTiming)], tokens: usize) -> CycleStats {
+fn until(cycles: &[CycleOutcome], tokens: usize) -> CycleStats {
     let mut sum = CycleStats::default();
-    for &(yielded, timing) in cycles {
+    for cycle in cycles {
         if sum.tokens >= tokens {
             break;
         }
         sum.cycles += 1;
-        sum.tokens += yielded;
-        sum.timing += timing;
+        sum.tokens += cycle.acceptance_length();
+        sum.timing += cycle.timing;
     }
     sum.tokens = sum.tokens.min(tokens);
     sum
@@ -318,6 +408,8 @@ fn until(cycles: &[(usize, CycleTiming)], tokens: usize) -> CycleStats {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use ltd_engine::CycleTiming;
 
     use super::*;
 
@@ -334,8 +426,10 @@ mod tests {
 
     #[test]
     fn an_answer_is_cut_within_a_cycle_whose_time_it_keeps() {
-        let cycle = |tokens: usize, ms| {
-            (tokens, CycleTiming { verify: Duration::from_millis(ms), ..CycleTiming::default() })
+        let cycle = |tokens: usize, ms| CycleOutcome {
+            accepted_ids: vec![0; tokens],
+            timing: CycleTiming { verify: Duration::from_millis(ms), ..CycleTiming::default() },
+            ..CycleOutcome::default()
         };
         let cycles = [cycle(3, 10), cycle(1, 7), cycle(4, 12)];
         for (tokens, expected) in [

@@ -1,26 +1,33 @@
-//! `ltd-train compare`: packages and constants side by side on live cycles.
+//! `ltd-train compare`: packages, constants and published rules side by side on live cycles.
 
-use std::fmt::Write;
+mod published;
+mod report;
+
 use std::path::PathBuf;
 
 use crate::arguments::count;
 use clap::Args;
 use ltd_console::{note, print_result};
 use ltd_engine::text::{Prompt, TextModel};
-use ltd_engine::{Engine, Learned, Sampler, SamplingParams, StopRule};
-use ltd_policy::{CopyRule, MAX_SIZE, Policy, PolicyPackage, check_output_file, write_json};
-use serde::Serialize;
+use ltd_engine::{Engine, Learned, Sampler, Static, StopRule};
+use ltd_policy::{
+    CopyRule, MAX_SIZE, Models, Policy, PolicyPackage, check_output_file, sha256_hex, write_json,
+};
 
 use crate::evaluate::{
-    Arena, Comparison, Contender, FixedSetting, Measurement, Opposition, comparison_table, loops_table,
+    Arena, Compared, Contender, Entrant, FixedSetting, Header, Results, Role, read_header,
 };
-use crate::published::Published;
 use crate::{Error, Result};
 use ltd_run::config::{Minutes, PromptSet, StaticSetting};
 use ltd_run::interrupt::listen;
-use ltd_run::machine::{Machine, git_revision};
+use ltd_run::machine::{Machine, device_model, git_revision};
 use ltd_run::prompts::{Prompts, check_fit, load_prompts, questions, shared};
 use ltd_run::{Interrupt, Progress, TrainConfig};
+
+pub(crate) use report::{ReportArgs, report};
+
+use published::Published;
+use report::{Report, check_places, describe};
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
@@ -46,6 +53,10 @@ pub(crate) struct CompareArgs {
     /// Published rules by name, separated by commas, or `all` (docs/contenders.md)
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) contenders: Vec<String>,
+    /// What published rules keep constant of a tree [default: as published, depth 7 and size 59 or
+    /// 60]
+    #[arg(long, value_name = "DEPTH,SIZE", value_parser = constant, requires = "contenders")]
+    pub(crate) contender_trees: Option<StaticSetting>,
     /// Measured costs (`ltd-trace latency`), for those of them that weigh costs
     #[arg(long, value_name = "FILE", requires = "contenders")]
     pub(crate) latency: Option<PathBuf>,
@@ -67,7 +78,10 @@ pub(crate) struct CompareArgs {
     /// End after this time, at a prompt's end
     #[arg(long, value_name = "M")]
     pub(crate) max_minutes: Option<Minutes>,
-    /// Write everything measured
+    /// Keep every cycle in a file of JSON lines, prompt by prompt, and go on with what is there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) results: Option<PathBuf>,
+    /// Write what is reported as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }
@@ -99,36 +113,15 @@ fn copy_rule(text: &str) -> Result<FixedSetting, String> {
     Ok(FixedSetting { depth, size, copies: Some(rule) })
 }
 
-/// What was compared and how, for programs.
-#[derive(Debug, Serialize)]
-struct Report {
-    command: Vec<String>,
-    git_revision: Option<String>,
-    machine: Machine,
-    device: String,
-    dtype: String,
-    threads: i32,
-    sampling: SamplingParams,
-    prompts: usize,
-    max_new_tokens: usize,
-    /// The constant that the others are measured against: the fastest here.
-    best_constant: String,
-    /// The rule of copies that the others are measured against: the fastest here; `null` without
-    /// one.
-    best_copy_rule: Option<String>,
-    /// Share of plain decoding's tokens that are in loops.
-    loop_share: f64,
-    contenders: Vec<Comparison>,
-}
-
 /// Lets plain decoding, constants and packages decode the same prompts in turns, and prints how
 /// fast each was.
 pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
-    if let Some(path) = &args.json {
-        check_output_file("--json", path)?;
-    }
+    check_places(args.json.as_ref(), &args.results)?;
+    args.results.iter().try_for_each(|path| check_output_file("--results", path))?;
+    let begun = args.results.as_ref().map(|path| read_header(path)).transpose()?.flatten();
     let mut config = TrainConfig::load(&args.config, &args.overrides)?;
-    let published = Published::find(&args.contenders, args.latency.as_deref())?;
+    let trees = args.contender_trees.map(|StaticSetting { depth, size }| Static { depth, size });
+    let published = Published::find(&args.contenders, args.latency.as_deref(), trees)?;
     let packages: Vec<PolicyPackage> =
         args.policies.iter().map(|folder| Ok(PolicyPackage::load(folder)?)).collect::<Result<_>>()?;
     if let Some((first, others)) = packages.split_first()
@@ -143,11 +136,11 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     for warning in engine.warnings() {
         note!("ltd-train: warning: {warning}");
     }
-    let compared = !args.any_models && !packages.is_empty();
-    let models = compared.then(|| config.engine.models()).transpose()?;
+    let models = config.engine.models()?;
+    let asked = (!args.any_models).then_some(&models);
     for (folder, package) in args.policies.iter().zip(&packages) {
         let (width, depth) = (engine.beam_width(), engine.max_depth());
-        package.check_steers(folder, "the configuration", models.as_ref(), width, depth)?;
+        package.check_steers(folder, "the configuration", asked, width, depth)?;
         if let Some(warning) = package.warning(&engine.conditions(config.sampling)) {
             note!("ltd-train: warning: {}: {warning}", folder.display());
         }
@@ -176,8 +169,9 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
             )));
         }
     }
-    let mut contenders = contenders(args, constants, &packages);
-    contenders.extend(published.contenders(&engine, &prompts[0].ids)?);
+    let published = published.contenders(&engine, &prompts[0].ids, begun.as_ref())?;
+    let (entrants, mut contenders): (Vec<Entrant>, Vec<Contender>) =
+        contenders(args, constants, published, &packages).into_iter().unzip();
     let (interrupt, progress) = (Interrupt::default(), Progress::detect());
     listen(&interrupt)?;
     let arena = Arena {
@@ -188,63 +182,118 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         interrupt: &interrupt,
         progress,
     };
-    let measured =
-        arena.measure("comparison", &mut contenders, &prompts, args.max_minutes.map(Minutes::duration))?;
+    let header = Header {
+        compared: what_is_compared(&config, &engine, &models, text.eos(), &prompts, entrants),
+        program: format!("ltd-train {}", env!("CARGO_PKG_VERSION")),
+        git_revision: git_revision(),
+        cpu: Machine::read().cpu,
+        command: std::env::args().collect(),
+        notes: notes(args, &packages),
+    };
+    let (mut results, header) = open_results(args, header, prompts.len(), progress)?;
+    let limit = args.max_minutes.map(Minutes::duration);
+    let measured = arena.measure_into("comparison", &mut contenders, &prompts, limit, results.as_mut())?;
     if let Some(warning) = engine.late_warning() {
         note!("ltd-train: warning: {warning}");
     }
-    let (constants, others) = measured[1..].split_at(constants.len());
-    let rules = &others[args.whole_beams.len()..][..args.copy_rules.len()];
-    let constant = fastest(constants).expect("invariant: a constant was measured");
-    let rule = fastest(rules);
-    let opposition = Opposition { plain: &measured[0], constant, rule };
-    let report = Report {
-        command: std::env::args().collect(),
-        git_revision: git_revision(),
-        machine: Machine::read(),
-        device: engine.runs_on(),
-        dtype: engine.dtype().chosen.to_string(),
-        threads: tch::get_num_threads(),
-        sampling: config.sampling,
-        prompts: measured[0].prompts.len(),
-        max_new_tokens: config.evaluation.max_new_tokens,
-        best_constant: constant.name.clone(),
-        best_copy_rule: rule.map(|rule| rule.name.clone()),
-        loop_share: measured[0].loop_share(),
-        contenders: measured.iter().map(|row| Comparison::new(row, opposition)).collect(),
-    };
+    let report = Report::of(header, &measured);
     // Whichever of both fails, the other one has what was measured.
-    let text = describe(&report, &args.policies, &packages, args.ignore_fallback);
-    let printed = print_result(format_args!("{text}"));
+    let printed = print_result(format_args!("{}", describe(&report)));
     if let Some(path) = &args.json {
         write_json(path, &report)?;
     }
     Ok(printed?)
 }
 
-fn fastest(measured: &[Measurement]) -> Option<&Measurement> {
-    let rate = |measurement: &Measurement| measurement.total().tokens_per_second();
-    measured.iter().max_by(|a, b| rate(a).total_cmp(&rate(b)))
+/// The file of results, if there is to be one, and its header.
+fn open_results(
+    args: &CompareArgs,
+    header: Header,
+    prompts: usize,
+    progress: Progress,
+) -> Result<(Option<Results>, Header)> {
+    let Some(path) = &args.results else { return Ok((None, header)) };
+    let [program, revision] = [header.program.clone(), header.git_revision.clone().unwrap_or_default()];
+    let (results, header) = Results::open(path, header)?;
+    if results.len() > 0 {
+        progress.say(&format!("{} of {prompts} prompts are in {}", results.len(), path.display()));
+        if header.program != program || header.git_revision.as_ref().is_some_and(|found| *found != revision) {
+            let found = header.git_revision.as_deref().unwrap_or("an unknown revision");
+            progress.say(&format!(
+                "warning: they are of {} ({found}), another program than this",
+                header.program
+            ));
+        }
+    }
+    Ok((Some(results), header))
 }
 
-/// Plain decoding, constants, those with the whole beam, rules and packages, in this order.
-fn contenders(args: &CompareArgs, constants: &[StaticSetting], packages: &[PolicyPackage]) -> Vec<Contender> {
-    let mut contenders = vec![Contender::autoregressive()];
-    contenders.extend(constants.iter().map(|constant| {
-        Contender::constant(format!("depth {}, size {}", constant.depth, constant.size), *constant)
-    }));
+/// What all cycles of a comparison have in common.
+fn what_is_compared(
+    config: &TrainConfig,
+    engine: &Engine,
+    models: &Models,
+    eos: &[u32],
+    prompts: &[Prompt],
+    contenders: Vec<Entrant>,
+) -> Compared {
+    let tokens: Vec<&[u32]> = prompts.iter().map(|prompt| &prompt.ids[..]).collect();
+    let tokens = serde_json::to_string(&tokens).expect("invariant: numbers are JSON");
+    Compared {
+        version: Compared::VERSION,
+        target: models.target.sha256.clone(),
+        draft: models.draft.sha256.clone(),
+        device: engine.runs_on(),
+        machine: device_model(&engine.device_names()),
+        dtype: engine.dtype().chosen.to_string(),
+        threads: tch::get_num_threads(),
+        sampling: config.sampling,
+        seed: config.seed,
+        max_new_tokens: config.evaluation.max_new_tokens,
+        eos: eos.to_vec(),
+        beam_width: engine.beam_width(),
+        max_depth: engine.max_depth(),
+        capacity: engine.capacity(),
+        prompts: sha256_hex(tokens.as_bytes()),
+        prompt_count: prompts.len(),
+        contenders,
+    }
+}
+
+/// Plain decoding, constants, those with the whole beam, rules, published ones and packages, in
+/// this order.
+fn contenders(
+    args: &CompareArgs,
+    constants: &[StaticSetting],
+    published: Vec<(String, Contender)>,
+    packages: &[PolicyPackage],
+) -> Vec<(Entrant, Contender)> {
+    let entrant = |role: Role, decides_by: String, contender: Contender| {
+        (Entrant { name: contender.name.clone(), role, decides_by }, contender)
+    };
+    let alone = |role: Role, contender: Contender| entrant(role, String::new(), contender);
+    let shape = |StaticSetting { depth, size }: &StaticSetting| format!("depth {depth}, size {size}");
+    let mut contenders = vec![alone(Role::Plain, Contender::autoregressive())];
+    let of_constant = |setting| alone(Role::Constant, Contender::constant(shape(setting), *setting));
+    contenders.extend(constants.iter().map(of_constant));
     contenders.extend(args.whole_beams.iter().map(|setting| {
-        Contender::whole_beam(format!("depth {}, size {}, whole beam", setting.depth, setting.size), *setting)
+        alone(Role::WholeBeam, Contender::whole_beam(format!("{}, whole beam", shape(setting)), *setting))
     }));
-    let rules = args.copy_rules.iter().map(|setting| Contender::fixed(setting.to_string(), *setting));
-    contenders.extend(rules);
+    let of_rule = |setting: &FixedSetting| alone(Role::Rule, Contender::fixed(setting.to_string(), *setting));
+    contenders.extend(args.copy_rules.iter().map(of_rule));
+    contenders.extend(
+        published.into_iter().map(|(decides_by, contender)| entrant(Role::Published, decides_by, contender)),
+    );
     for (folder, package) in args.policies.iter().zip(packages) {
-        let learned = if args.ignore_fallback {
-            Learned::of_policy(&package.policy)
+        let manifest = serde_json::to_vec(&package.manifest).expect("invariant: a manifest is plain data");
+        let (role, learned) = if args.ignore_fallback {
+            (Role::Policy, Learned::of_policy(&package.policy))
         } else {
-            Learned::of_package(package)
+            let falls_back = package.manifest.fallback.is_some();
+            (if falls_back { Role::Fallback } else { Role::Policy }, Learned::of_package(package))
         };
-        contenders.push(Contender::new(folder.display().to_string(), Box::new(learned)));
+        let contender = Contender::new(folder.display().to_string(), Box::new(learned));
+        contenders.push(entrant(role, sha256_hex(&manifest), contender));
     }
     contenders
 }
@@ -275,41 +324,23 @@ fn prompts(
     Ok(prompts)
 }
 
-fn describe(
-    report: &Report,
-    folders: &[PathBuf],
-    packages: &[PolicyPackage],
-    ignore_fallback: bool,
-) -> String {
-    let cpu = report.machine.cpu.as_deref().unwrap_or("unknown CPU");
-    let mut text = comparison_table(&report.contenders, report.prompts);
-    let _ = writeln!(
-        text,
-        "\n{} prompts, {}, {}, {} ({cpu}, {} threads). Over constant: over {}, the fastest of those measured.",
-        report.prompts, report.sampling, report.dtype, report.device, report.threads, report.best_constant
-    );
-    let rows = &report.contenders[report.contenders.len() - packages.len()..];
-    for ((folder, package), row) in folders.iter().zip(packages).zip(rows) {
+/// What is to be known of packages, in words.
+fn notes(args: &CompareArgs, packages: &[PolicyPackage]) -> Vec<String> {
+    let note = |(folder, package): (&PathBuf, &PolicyPackage)| {
         let folder = folder.display();
-        if let Some(fallback) = &package.manifest.fallback
-            && !ignore_fallback
-        {
-            let _ = writeln!(text, "{folder} falls back to {fallback}: {}.", fallback.reason);
-            continue;
+        match (&package.manifest.fallback, &package.policy) {
+            (Some(fallback), _) if !args.ignore_fallback => {
+                Some(format!("{folder} falls back to {fallback}: {}.", fallback.reason))
+            }
+            (_, Policy::Factored(factored)) => {
+                let measured = &factored.latency.identity;
+                Some(format!(
+                    "{folder} decides by times measured on {} ({}, {}, {} threads).",
+                    measured.machine, measured.device, measured.dtype, measured.threads
+                ))
+            }
+            _ => None,
         }
-        if let Policy::Factored(factored) = &package.policy {
-            let measured = &factored.latency.identity;
-            let _ = writeln!(
-                text,
-                "{folder} decides by times measured on {} ({}, {}, {} threads).",
-                measured.machine, measured.device, measured.dtype, measured.threads
-            );
-        }
-        if let (Some(gain), Some(rule)) = (row.gains.over_copies(), &report.best_copy_rule) {
-            let _ = writeln!(text, "{folder}: {gain} over {rule}, the fastest rule of those measured.");
-        }
-        let _ = writeln!(text, "{}", row.information());
-    }
-    text.push_str(&loops_table(&report.contenders, report.loop_share));
-    text
+    };
+    args.policies.iter().zip(packages).filter_map(note).collect()
 }

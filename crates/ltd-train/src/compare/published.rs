@@ -6,7 +6,7 @@ use ltd_contenders::{ALL, EAGLE_DEFAULT, Entry, controller, eagle_auto};
 use ltd_engine::{Engine, Static, WholeBeam};
 use ltd_policy::LatencyTable;
 
-use crate::evaluate::Contender;
+use crate::evaluate::{Contender, Header};
 use crate::{Error, Result};
 
 /// EAGLE's trees with the size that it measures for itself.
@@ -22,6 +22,8 @@ const OPTION: &str = "--contenders";
 pub(crate) struct Published {
     names: Vec<&'static str>,
     costs: Option<LatencyTable>,
+    /// What rules keep constant of a tree, if it is not what was published.
+    trees: Option<Static>,
 }
 
 impl Published {
@@ -29,7 +31,7 @@ impl Published {
     ///
     /// # Errors
     /// If a name is unknown or twice there, or a table is missing, damaged or makes no sense.
-    pub(crate) fn find(names: &[String], latency: Option<&Path>) -> Result<Self> {
+    pub(crate) fn find(names: &[String], latency: Option<&Path>, trees: Option<Static>) -> Result<Self> {
         let costs = latency.map(LatencyTable::read).transpose()?;
         let known: Vec<&Entry> = ALL.iter().collect();
         let mut found = Vec::new();
@@ -51,7 +53,7 @@ impl Published {
             let problem = "weighs measured costs: --latency names a table of them (ltd-trace latency)";
             return Err(Error::Recorded(format!("{OPTION}: {name} {problem}")));
         }
-        Ok(Self { names: found, costs })
+        Ok(Self { names: found, costs, trees })
     }
 
     /// The table of costs, if there is one.
@@ -59,19 +61,43 @@ impl Published {
         self.costs.as_ref()
     }
 
-    /// Readies them. What measures first does so behind a prompt.
-    pub(crate) fn contenders(&self, engine: &Engine, prompt: &[u32]) -> Result<Vec<Contender>> {
+    /// Readies them, each with the SHA-256 of the table that it weighs, if it does. What measures
+    /// first does so behind a prompt, if it has not in a comparison that was begun.
+    pub(crate) fn contenders(
+        &self,
+        engine: &Engine,
+        prompt: &[u32],
+        begun: Option<&Header>,
+    ) -> Result<Vec<(String, Contender)>> {
+        let table = self.costs.as_ref().map(LatencyTable::sha256).unwrap_or_default();
         let contender = |name: &&'static str| {
             if *name == EAGLE_AUTO {
-                let size = eagle_auto_size(engine, prompt)?;
+                let size = match begun.and_then(measured_before) {
+                    Some(size) => size,
+                    None => eagle_auto_size(engine, prompt)?,
+                };
                 let trees = WholeBeam(Static { size, ..EAGLE_DEFAULT.0 });
-                return Ok(Contender::new(format!("{EAGLE_AUTO} (size {size})"), Box::new(trees)));
+                return Ok((String::new(), Contender::new(eagle_auto_name(size), Box::new(trees))));
             }
-            let controller = controller(name, self.costs.as_ref()).expect("invariant: the name is known");
-            Ok(Contender::new(*name, controller))
+            let controller = controller(name, self.costs.as_ref(), self.trees);
+            let controller = controller.expect("invariant: the name is known");
+            let trees = self.trees.map(|Static { depth, size }| format!(" ({depth}, {size})"));
+            let weighs = ALL.iter().any(|entry| entry.name == *name && entry.needs_costs);
+            let decides_by = if weighs { table.clone() } else { String::new() };
+            Ok((decides_by, Contender::new(format!("{name}{}", trees.unwrap_or_default()), controller)))
         };
         self.names.iter().map(contender).collect()
     }
+}
+
+fn eagle_auto_name(size: usize) -> String {
+    format!("{EAGLE_AUTO} (size {size})")
+}
+
+/// The size that EAGLE settled on when a comparison was begun.
+fn measured_before(begun: &Header) -> Option<usize> {
+    let mut sizes = eagle_auto::TOKENS.iter().map(|tokens| tokens - 1);
+    sizes.find(|&size| begun.compared.contenders.iter().any(|entrant| entrant.name == eagle_auto_name(size)))
 }
 
 fn unknown(name: &str) -> Error {

@@ -1,0 +1,364 @@
+//! A comparison as a file: every cycle of every contender, a line for each prompt, written when the
+//! prompt is done. A report is made of it alone, and a comparison that was ended goes on.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ltd_engine::{CycleOutcome, CycleTiming, SamplingParams};
+use ltd_policy::DraftSource;
+use serde::{Deserialize, Serialize};
+
+use super::Answer;
+use crate::{Error, Result};
+
+/// What a file of results begins with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Header {
+    /// What was compared.
+    pub(crate) compared: Compared,
+    /// Program and version.
+    pub(crate) program: String,
+    /// Of the program's sources.
+    pub(crate) git_revision: Option<String>,
+    /// Name of the processor.
+    pub(crate) cpu: Option<String>,
+    /// Command line.
+    pub(crate) command: Vec<String>,
+    /// What is to be known of contenders, in words.
+    pub(crate) notes: Vec<String>,
+}
+
+/// What all cycles of a file have in common.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Compared {
+    /// Of the file's form.
+    pub(crate) version: u32,
+    /// Fingerprint of the target.
+    pub(crate) target: String,
+    /// Fingerprint of the draft.
+    pub(crate) draft: String,
+    /// Where the models are, and whether forwards are CUDA graphs.
+    pub(crate) device: String,
+    /// Name of the processor or card.
+    pub(crate) machine: String,
+    /// Number type of both models.
+    pub(crate) dtype: String,
+    /// Threads of the CPU kernels.
+    pub(crate) threads: i32,
+    /// How tokens are chosen.
+    pub(crate) sampling: SamplingParams,
+    /// Seed of that.
+    pub(crate) seed: u64,
+    /// Longest answer.
+    pub(crate) max_new_tokens: usize,
+    /// Tokens that end one.
+    pub(crate) eos: Vec<u32>,
+    /// Candidates kept per level, `W`.
+    pub(crate) beam_width: usize,
+    /// Deepest draft.
+    pub(crate) max_depth: usize,
+    /// Positions of the caches.
+    pub(crate) capacity: usize,
+    /// SHA-256 of the prompts' tokens, in their order.
+    pub(crate) prompts: String,
+    /// How many there are.
+    pub(crate) prompt_count: usize,
+    /// Who takes part, plain decoding first.
+    pub(crate) contenders: Vec<Entrant>,
+}
+
+impl Compared {
+    /// Version of the form.
+    pub(crate) const VERSION: u32 = 1;
+}
+
+/// A contender, as a report knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entrant {
+    /// Its name.
+    pub(crate) name: String,
+    /// What it is.
+    pub(crate) role: Role,
+    /// SHA-256 of what it decides by: a package's manifest, a latency table; empty without any.
+    pub(crate) decides_by: String,
+}
+
+/// What a contender is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Role {
+    /// Plain decoding.
+    Plain,
+    /// A constant.
+    Constant,
+    /// A constant that expands all of the beam.
+    WholeBeam,
+    /// A rule of copies.
+    Rule,
+    /// A published rule.
+    Published,
+    /// What a package holds.
+    Policy,
+    /// What a package falls back to.
+    Fallback,
+}
+
+/// What all contenders made of a prompt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PromptLine {
+    /// Number of the prompt.
+    prompt: usize,
+    /// Which question it is.
+    id: String,
+    /// In the order of the contenders.
+    answers: Vec<AnswerLine>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AnswerLine {
+    /// The answer's tokens.
+    output: Vec<u32>,
+    cycles: Vec<CycleLine>,
+    /// What later decisions of the contender depend on.
+    state: serde_json::Value,
+}
+
+/// A cycle ([`CycleOutcome`]); times in nanoseconds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CycleLine {
+    context: usize,
+    source: DraftSource,
+    match_length: usize,
+    depth: usize,
+    level_rows: Vec<usize>,
+    asked: usize,
+    verified: usize,
+    accepted: Vec<u32>,
+    next: u32,
+    drafted: Option<usize>,
+    copied: Option<usize>,
+    draft_ns: u64,
+    policy_ns: u64,
+    verify_ns: u64,
+}
+
+impl From<&CycleOutcome> for CycleLine {
+    fn from(outcome: &CycleOutcome) -> Self {
+        let ns = |time: Duration| time.as_nanos() as u64;
+        Self {
+            context: outcome.context_length,
+            source: outcome.source,
+            match_length: outcome.match_length,
+            depth: outcome.draft_depth,
+            level_rows: outcome.level_rows.clone(),
+            asked: outcome.requested_size,
+            verified: outcome.verification_size,
+            accepted: outcome.accepted_ids.clone(),
+            next: outcome.next_token,
+            drafted: outcome.drafted,
+            copied: outcome.copied,
+            draft_ns: ns(outcome.timing.draft),
+            policy_ns: ns(outcome.timing.policy),
+            verify_ns: ns(outcome.timing.verify),
+        }
+    }
+}
+
+impl From<CycleLine> for CycleOutcome {
+    fn from(line: CycleLine) -> Self {
+        let [draft, policy, verify] =
+            [line.draft_ns, line.policy_ns, line.verify_ns].map(Duration::from_nanos);
+        Self {
+            source: line.source,
+            match_length: line.match_length,
+            drafted: line.drafted,
+            copied: line.copied,
+            accepted_ids: line.accepted,
+            next_token: line.next,
+            draft_depth: line.depth,
+            level_rows: line.level_rows,
+            verification_size: line.verified,
+            requested_size: line.asked,
+            context_length: line.context,
+            timing: CycleTiming { draft, policy, verify, ..CycleTiming::default() },
+        }
+    }
+}
+
+/// A file of results.
+pub(crate) struct Results {
+    path: PathBuf,
+    file: File,
+    done: Vec<PromptLine>,
+}
+
+impl Results {
+    /// Begins a file, or goes on with one of the same comparison, and returns its header. What of a
+    /// line was written last without its end is dropped.
+    ///
+    /// # Errors
+    /// If the file is of another comparison or in use, or damaged before its last line.
+    pub(crate) fn open(path: &Path, header: Header) -> Result<(Self, Header)> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        let problem = |problem| Error::Results { path: path.to_owned(), problem };
+        let mut file = OpenOptions::new().append(true).create(true).open(path).map_err(io)?;
+        if file.try_lock().is_err() {
+            return Err(problem("another process writes to it".to_owned()));
+        }
+        let Some(Contents { header: found, done, whole_bytes }) = Contents::read(path)? else {
+            // Nothing is there, or a part of a header.
+            file.set_len(0).map_err(io)?;
+            write_line(&mut file, &header).map_err(io)?;
+            return Ok((Self { path: path.to_owned(), file, done: Vec::new() }, header));
+        };
+        if let Some(difference) = difference(&found.compared, &header.compared) {
+            let remedy = "name another file, or remove it";
+            return Err(problem(format!("it is of another comparison: {difference}: {remedy}")));
+        }
+        file.set_len(whole_bytes).map_err(io)?;
+        Ok((Self { path: path.to_owned(), file, done }, found))
+    }
+
+    /// Prompts that are there.
+    pub(crate) fn len(&self) -> usize {
+        self.done.len()
+    }
+
+    /// What is there of a prompt.
+    pub(super) fn answers(&self, prompt: usize) -> Option<Vec<Answer>> {
+        self.done.get(prompt).map(|line| line.answers.iter().cloned().map(AnswerLine::into_answer).collect())
+    }
+
+    /// What decisions after the last prompt that is there depend on, for each contender.
+    pub(super) fn states(&self) -> impl Iterator<Item = &serde_json::Value> {
+        self.done
+            .iter()
+            .next_back()
+            .into_iter()
+            .flat_map(|line| line.answers.iter().map(|answer| &answer.state))
+    }
+
+    /// Adds a prompt, with what later decisions of each contender depend on.
+    pub(super) fn add(&mut self, id: &str, answers: &[Answer], states: Vec<serde_json::Value>) -> Result<()> {
+        let answers = answers.iter().zip(states).map(|(answer, state)| AnswerLine {
+            output: answer.output.clone(),
+            cycles: answer.outcomes.iter().map(CycleLine::from).collect(),
+            state,
+        });
+        let line = PromptLine { prompt: self.done.len(), id: id.to_owned(), answers: answers.collect() };
+        write_line(&mut self.file, &line).map_err(|source| Error::Io { path: self.path.clone(), source })?;
+        self.done.push(line);
+        Ok(())
+    }
+}
+
+impl AnswerLine {
+    fn into_answer(self) -> Answer {
+        let outcomes = self.cycles.into_iter().map(CycleOutcome::from).collect();
+        Answer { outcomes, output: self.output, ..Answer::default() }
+    }
+}
+
+/// What is said of a file without a prompt.
+pub(crate) const NOTHING_YET: &str = "it has no prompt yet";
+
+/// What is in a file.
+struct Contents {
+    header: Header,
+    done: Vec<PromptLine>,
+    /// Bytes of the lines that are whole.
+    whole_bytes: u64,
+}
+
+/// What every file begins with.
+const BEGINNING: &[u8] = br#"{"compared":"#;
+
+impl Contents {
+    /// None if there is nothing, or no more than a part of a header.
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let problem = |problem: String| Error::Results { path: path.to_owned(), problem };
+        let damaged = |line: usize, what: String| problem(format!("line {line} is damaged: {what}"));
+        let bytes = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
+        if bytes.iter().zip(BEGINNING).any(|(found, expected)| found != expected) {
+            return Err(problem("it holds no results of a comparison".to_owned()));
+        }
+        // A line is whole if it has an end.
+        let Some(end) = bytes.iter().rposition(|&byte| byte == b'\n') else { return Ok(None) };
+        let text = str::from_utf8(&bytes[..=end]).map_err(|error| problem(error.to_string()))?;
+        let mut lines = text.lines().enumerate();
+        let first = lines.next().map_or("", |(_, first)| first);
+        let first: serde_json::Value =
+            serde_json::from_str(first).map_err(|error| damaged(1, error.to_string()))?;
+        let version = &first["compared"]["version"];
+        if *version != Compared::VERSION {
+            return Err(problem(format!("its form is of version {version}, expected {}", Compared::VERSION)));
+        }
+        let header: Header = serde_json::from_value(first).map_err(|error| damaged(1, error.to_string()))?;
+        let roles: Vec<Role> = header.compared.contenders.iter().map(|entrant| entrant.role).collect();
+        if roles.first() != Some(&Role::Plain) || !roles.contains(&Role::Constant) {
+            let expected = "plain decoding as the first contender, and a constant";
+            return Err(damaged(1, format!("expected {expected}")));
+        }
+        let (entrants, prompts) = (roles.len(), header.compared.prompt_count);
+        let mut done: Vec<PromptLine> = Vec::new();
+        for (number, text) in lines {
+            let line: PromptLine =
+                serde_json::from_str(text).map_err(|error| damaged(number + 1, error.to_string()))?;
+            let (prompt, answers) = (line.prompt, line.answers.len());
+            if prompt != done.len() || answers != entrants || prompt >= prompts {
+                let expected = format!("prompt {} of {prompts} with {entrants}", done.len());
+                let found = format!("prompt {prompt} with {answers} answers, expected {expected}");
+                return Err(damaged(number + 1, found));
+            }
+            done.push(line);
+        }
+        Ok(Some(Self { header, done, whole_bytes: end as u64 + 1 }))
+    }
+}
+
+/// The header of a file that was begun, if it was.
+///
+/// # Errors
+/// If it cannot be read, or is damaged before its last line.
+pub(crate) fn read_header(path: &Path) -> Result<Option<Header>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Contents::read(path)?.map(|contents| contents.header))
+}
+
+/// A file's header, and its prompts' answers.
+///
+/// # Errors
+/// If it cannot be read, or is damaged before its last line.
+pub(crate) fn read_results(path: &Path) -> Result<(Header, Vec<Vec<Answer>>)> {
+    let Some(Contents { header, done, .. }) = Contents::read(path)? else {
+        return Err(Error::Results { path: path.to_owned(), problem: NOTHING_YET.to_owned() });
+    };
+    let answers =
+        done.into_iter().map(|line| line.answers.into_iter().map(AnswerLine::into_answer).collect());
+    Ok((header, answers.collect()))
+}
+
+/// The first thing in which two comparisons differ, in words.
+fn difference(found: &Compared, wanted: &Compared) -> Option<String> {
+    let values = |compared: &Compared| serde_json::to_value(compared).expect("invariant: plain data");
+    let (found, wanted) = (values(found), values(wanted));
+    let keys = found.as_object().into_iter().flat_map(|object| object.keys());
+    let mut differing = keys.filter(|key| found[*key] != wanted[*key]);
+    differing.next().map(|key| format!("{key} is {}, expected {}", found[key], wanted[key]))
+}
+
+/// All of a line, and on the disk when this returns.
+fn write_line(file: &mut File, line: &impl Serialize) -> std::io::Result<()> {
+    let mut text = serde_json::to_string(line)?;
+    text.push('\n');
+    file.write_all(text.as_bytes())?;
+    file.sync_data()
+}
