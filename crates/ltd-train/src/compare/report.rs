@@ -175,6 +175,5 @@ pub(super) fn describe(report: &Report) -> String {
         let _ = writeln!(text, "{}", row.information());
     }
     text.push_str(&loops_table(&report.contenders, report.loop_share));
-    text.push_str(&waits_table(&report.contenders));
-    text
+    format!("{}\n\n{}", text.trim_end(), waits_table(&report.contenders))
 }

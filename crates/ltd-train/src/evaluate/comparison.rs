@@ -186,7 +186,7 @@ pub(crate) fn waits_table(rows: &[Comparison]) -> String {
     }
     let words = "How long one waits for the next tokens, which come with a cycle, and the share of cycles\n\
                  that accept at least so many:";
-    format!("\n{words}\n\n{}", table(&header, rows))
+    format!("{words}\n\n{}", table(&header, rows))
 }
 
 /// A ratio as what is gained in percent.
