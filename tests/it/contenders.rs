@@ -121,7 +121,11 @@ fn a_comparison_is_kept_gone_on_with_and_reported() {
     assert_eq!(stdout("ltd-train", &["report", text(&results)]), told);
 
     let two = stdout("ltd-train", &["report", text(&results), text(&results)]);
-    assert_eq!(two.matches("| gamma-tune").count(), 2 * told.matches("| gamma-tune").count());
+    assert_eq!(two.matches("| gamma-tune").count(), 2 * told.matches("| gamma-tune").count() + 1);
+    let (_, beside) = two.split_once("Side by side, 1: ").expect("a table");
+    let row = beside.lines().find(|line| line.starts_with("| gamma-tune")).expect("a row");
+    // Nothing is faster than itself.
+    assert!(row.contains("+0.0 % (+0.0 .. +0.0)"), "{row}");
 }
 
 #[test]

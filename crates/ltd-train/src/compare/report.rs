@@ -7,12 +7,12 @@ use clap::Args;
 use ltd_console::print_result;
 use ltd_engine::CycleStats;
 use ltd_policy::{check_output_file, write_json};
-use ltd_run::statistics::quartiles;
+use ltd_run::statistics::{quartiles, ratio_interval};
 use serde::Serialize;
 
 use crate::evaluate::{
     Comparison, Entrant, Header, Measurement, NOTHING_YET, Opposition, Role, Tally, comparison_table,
-    loops_table, read_results, waits_table,
+    loops_table, percent, read_results, table, waits_table,
 };
 use crate::{Error, Result};
 
@@ -21,7 +21,8 @@ const MOST_DRIFT: f64 = 0.05;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// What `compare --results` kept, whole or not; several are reported one after another
+    /// What `compare --results` kept, whole or not; several are reported one after another, and
+    /// side by side
     #[arg(value_name = "FILE", required = true)]
     pub(crate) results: Vec<PathBuf>,
     /// Write what is reported as JSON
@@ -51,7 +52,7 @@ pub(super) fn check_places<'p>(
 /// Reports what comparisons kept.
 pub(crate) fn report(args: &ReportArgs) -> Result<()> {
     check_places(args.json.as_ref(), &args.results)?;
-    let mut reports = Vec::new();
+    let (mut reports, mut measurements) = (Vec::new(), Vec::new());
     for path in &args.results {
         let (header, answers) = read_results(path)?;
         let mut tally = Tally::new(header.compared.contenders.iter().map(|entrant| entrant.name.clone()));
@@ -61,13 +62,19 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
         if tally.measured == 0 {
             return Err(Error::Results { path: path.clone(), problem: NOTHING_YET.to_owned() });
         }
-        reports.push(Report::of(header, &tally.finish()));
+        let measured = tally.finish();
+        reports.push(Report::of(header, &measured));
+        measurements.push(measured);
     }
     let texts = args.results.iter().zip(&reports).map(|(path, report)| {
         let title = if reports.len() > 1 { format!("{}:\n\n", path.display()) } else { String::new() };
         title + &describe(report)
     });
-    let printed = print_result(format_args!("{}", texts.collect::<Vec<_>>().join("\n")));
+    let mut texts: Vec<String> = texts.collect();
+    if reports.len() > 1 {
+        texts.push(side_by_side(&args.results, &reports, &measurements));
+    }
+    let printed = print_result(format_args!("{}", texts.join("\n")));
     match (&args.json, &reports[..]) {
         (Some(path), [report]) => write_json(path, report)?,
         (Some(path), reports) => write_json(path, &reports)?,
@@ -94,6 +101,33 @@ pub(super) struct Report {
     /// first, by their medians: -0.01 is 1 % less. `null` for fewer than six prompts.
     drift: Option<f64>,
     contenders: Vec<Comparison>,
+    /// What each policy gains over the fastest published rule; empty without one.
+    over_published: Vec<Gain>,
+}
+
+/// How much faster a contender is than another one.
+#[derive(Debug, Serialize)]
+struct Gain {
+    of: String,
+    over: String,
+    /// Throughput of the one over that of the other.
+    ratio: f64,
+    /// 95 % interval of it (bootstrap over prompts, both together).
+    interval: [f64; 2],
+}
+
+impl Gain {
+    fn new(of: &Measurement, over: &Measurement) -> Self {
+        let rate = |measured: &Measurement| measured.total().tokens_per_second();
+        let (low, high) = ratio_interval(&of.prompts, &over.prompts);
+        let [name, other] = [of, over].map(|measured| measured.name.clone());
+        Self { of: name, over: other, ratio: rate(of) / rate(over), interval: [low, high] }
+    }
+
+    fn percent(&self) -> String {
+        let [low, high] = self.interval.map(percent);
+        format!("{} % ({low} .. {high})", percent(self.ratio))
+    }
 }
 
 impl Report {
@@ -104,7 +138,11 @@ impl Report {
             let measured = entrants.iter().zip(measured);
             fastest(measured.filter(move |(entrant, _)| entrant.role == role).map(|(_, measured)| measured))
         };
-        let (constant, rule) = (with(Role::Constant), with(Role::Rule));
+        let (constant, rule, published) = (with(Role::Constant), with(Role::Rule), with(Role::Published));
+        let policies = entrants.iter().zip(measured).filter(|(entrant, _)| entrant.role == Role::Policy);
+        let over_published =
+            published.map(|published| policies.map(|(_, policy)| Gain::new(policy, published)).collect());
+        let over_published = over_published.unwrap_or_default();
         let constant = constant.expect("invariant: a constant was measured");
         let opposition = Opposition { plain: &measured[0], constant, rule };
         Self {
@@ -114,9 +152,43 @@ impl Report {
             loop_share: measured[0].loop_share(),
             drift: drift(&measured[0].prompts),
             contenders: measured.iter().map(|row| Comparison::new(row, opposition)).collect(),
+            over_published,
             header,
         }
     }
+}
+
+/// The contenders of the first of several comparisons, in all of them, as a Markdown table. Two
+/// that were measured on the same prompts are compared prompt by prompt.
+fn side_by_side(paths: &[PathBuf], reports: &[Report], measurements: &[Vec<Measurement>]) -> String {
+    let paired = reports.len() == 2
+        && reports[0].header.compared.prompts == reports[1].header.compared.prompts
+        && reports[0].prompts == reports[1].prompts;
+    let numbers =
+        (1..=reports.len()).flat_map(|number| [format!("{number}: tokens/s"), "speedup".to_owned()]);
+    let ratio = paired.then(|| "2 over 1".to_owned());
+    let header: Vec<String> = ["contender".to_owned()].into_iter().chain(numbers).chain(ratio).collect();
+    let row = |(number, row): (usize, &Comparison)| -> Vec<String> {
+        let find = |report: &Report| report.contenders.iter().position(|other| other.name == row.name);
+        let places: Vec<Option<usize>> = reports.iter().map(find).collect();
+        let figures = reports.iter().zip(&places).flat_map(|(report, place)| {
+            let gains = place.map(|place| &report.contenders[place].gains);
+            let rate = gains.map(|gains| format!("{:.1}", gains.tokens_per_second));
+            [rate.unwrap_or_default(), gains.map(|gains| format!("{:.2}", gains.speedup)).unwrap_or_default()]
+        });
+        let ratio = match places[..] {
+            [_, Some(other)] if paired => {
+                vec![Gain::new(&measurements[1][other], &measurements[0][number]).percent()]
+            }
+            _ if paired => vec![String::new()],
+            _ => Vec::new(),
+        };
+        [row.name.clone()].into_iter().chain(figures).chain(ratio).collect()
+    };
+    let rows = reports[0].contenders.iter().enumerate().map(row).collect();
+    let files = (1..).zip(paths).map(|(number, path)| format!("{number}: {}", path.display()));
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    format!("Side by side, {}:\n\n{}", files.collect::<Vec<_>>().join(", "), table(&header, rows))
 }
 
 /// How much longer a token took in the last third of some prompts than in the first, by their
@@ -171,6 +243,13 @@ pub(super) fn describe(report: &Report) -> String {
     for (Entrant { name, .. }, row) in policies {
         if let (Some(gain), Some(rule)) = (row.gains.over_copies(), &report.best_copy_rule) {
             let _ = writeln!(text, "{name}: {gain} over {rule}, the fastest rule of those measured.");
+        }
+        for gain in report.over_published.iter().filter(|gain| gain.of == *name) {
+            let (percent, over) = (gain.percent(), &gain.over);
+            let _ = writeln!(
+                text,
+                "{name}: {percent} over {over}, the fastest published rule of those measured."
+            );
         }
         let _ = writeln!(text, "{}", row.information());
     }

@@ -190,7 +190,7 @@ pub(crate) fn waits_table(rows: &[Comparison]) -> String {
 }
 
 /// A ratio as what is gained in percent.
-fn percent(ratio: f64) -> String {
+pub(crate) fn percent(ratio: f64) -> String {
     format!("{:+.1}", 100.0 * (ratio - 1.0))
 }
 
@@ -263,7 +263,7 @@ pub(crate) fn loops_table(rows: &[Comparison], share: f64) -> String {
 }
 
 /// A Markdown table that reads well unrendered.
-fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let header = header.iter().map(|&name| name.to_owned()).collect();
     let rows: Vec<Vec<String>> = [header].into_iter().chain(rows).collect();
     let widths: Vec<usize> = (0..rows[0].len())

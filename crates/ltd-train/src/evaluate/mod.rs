@@ -17,7 +17,9 @@ use ltd_engine::{
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, oracle};
 
-pub(crate) use comparison::{Comparison, Opposition, comparison_table, loops_table, waits_table};
+pub(crate) use comparison::{
+    Comparison, Opposition, comparison_table, loops_table, percent, table, waits_table,
+};
 pub(crate) use fixed::FixedSetting;
 pub(crate) use results::{Compared, Entrant, Header, NOTHING_YET, Results, Role, read_header, read_results};
 pub(crate) use summary::{EAGLE_CONSTANT, GridPoint, Prediction, Summary};
