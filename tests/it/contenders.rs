@@ -124,6 +124,11 @@ fn a_comparison_is_kept_gone_on_with_and_reported() {
     assert_eq!(two.matches("| gamma-tune").count(), 2 * told.matches("| gamma-tune").count() + 1);
     let (_, beside) = two.split_once("Side by side, 1: ").expect("a table");
     let row = beside.lines().find(|line| line.starts_with("| gamma-tune")).expect("a row");
+    assert!(!beside.contains("They differ in"), "{beside}");
+    let shorter = folder.path().join("shorter.jsonl");
+    kept(&config, &shorter, &["--set", "evaluation.max_new_tokens=7", "--set", "engine.threads=1"]);
+    let differing = stdout("ltd-train", &["report", text(&results), text(&shorter)]);
+    assert!(differing.contains("They differ in ") && differing.contains("max_new_tokens"), "{differing}");
     // Nothing is faster than itself.
     assert!(row.contains("+0.0 % (+0.0 .. +0.0)"), "{row}");
 }
@@ -158,6 +163,21 @@ fn results_of_another_comparison_and_damaged_ones_are_refused() {
     damaged(&[&whole[0]], "it has no prompt yet");
     damaged(&["{}"], "it holds no results of a comparison");
     damaged(&[r#"{"compared":{"version":1}}"#], "line 1 is damaged: missing field");
+    let edited = |edit: &dyn Fn(&mut Value)| {
+        let mut line: Value = serde_json::from_str(&whole[1]).expect("JSON");
+        edit(&mut line["answers"][1]);
+        line.to_string()
+    };
+    let huge = edited(&|answer| answer["cycles"][0]["context"] = json!(u64::MAX));
+    damaged(&[&whole[0], &huge], "line 2 is damaged: invalid value");
+    let longer = edited(&|answer| answer["cycles"][0]["accepted"] = json!([1, 2, 3, 4]));
+    damaged(&[&whole[0], &longer], "line 2 is damaged: an answer is not what its cycles yielded");
+    let mut line: Value = serde_json::from_str(&whole[1]).expect("JSON");
+    line["answers"][2]["state"] = json!("x");
+    std::fs::write(&results, [&whole[0], &line.to_string()].map(|line| line.clone() + "\n").concat())
+        .expect("written");
+    let message = refused(&[&other[..], &["--contenders", "gamma-tune,eagle-auto"]].concat());
+    assert!(message.contains("its last line is damaged: no state of gamma-tune"), "{message}");
     let mut header: Value = serde_json::from_str(&whole[0]).expect("JSON");
     header["compared"]["contenders"] = json!([]);
     damaged(

@@ -96,8 +96,9 @@ impl Controller for Ucb1 {
         let saved = from_value::<(Vec<u64>, Vec<f64>, f64, usize)>(state.clone());
         let Ok((counts, sums, most, arm)) = saved else { return };
         let arms = self.arms.len();
-        // Of other arms: this bandit begins anew.
-        if counts.len() == arms && sums.len() == arms && arm < arms {
+        // Of other arms, or of more cycles than there are: this bandit begins anew.
+        let possible = counts.iter().all(|&count| u32::try_from(count).is_ok());
+        if counts.len() == arms && sums.len() == arms && arm < arms && possible {
             (self.counts, self.sums, self.most, self.arm) = (counts, sums, most, arm);
         }
     }

@@ -313,7 +313,12 @@ impl Engine {
             let run = || of_session.run(&self.target, sampler, (bucket, rows), &randoms, target_cache);
             match self.forward(forwards, run) {
                 Ok(Outputs { chosen, features }) => return Ok((chosen.fetch()?, features)),
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    // What they hold may be what is missing.
+                    *graphs = None;
+                    let _ = empty_cache();
+                    failed = Some(error);
+                }
             }
         }
         let forward = || self.target.forward(rows, &randoms, target_cache, LogitRows::All);
@@ -322,7 +327,6 @@ impl Engine {
         // It goes well in the other form.
         if let Some(error) = failed {
             self.do_without_graphs(&error);
-            *graphs = None;
         }
         Ok((choices, output.features))
     }

@@ -192,7 +192,14 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     };
     let (mut results, header) = open_results(args, header, prompts.len(), progress)?;
     let limit = args.max_minutes.map(Minutes::duration);
-    let measured = arena.measure_into("comparison", &mut contenders, &prompts, limit, results.as_mut())?;
+    let measured = arena.measure_into("comparison", &mut contenders, &prompts, limit, results.as_mut());
+    if let (Err(error), Some(kept), Some(path)) = (&measured, &results, &args.results)
+        && error.is_interrupt()
+    {
+        let (kept, all) = (kept.len(), prompts.len());
+        note!("ltd-train: {kept} of {all} prompts are in {}; the same command goes on", path.display());
+    }
+    let measured = measured?;
     if let Some(warning) = engine.late_warning() {
         note!("ltd-train: warning: {warning}");
     }

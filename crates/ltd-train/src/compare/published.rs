@@ -13,6 +13,8 @@ use crate::{Error, Result};
 const EAGLE_AUTO: &str = "eagle-auto";
 /// All names at once.
 const EVERY: &str = "all";
+/// Rules that keep nothing of a tree constant.
+const OF_THEIR_OWN: [&str; 2] = ["smart", "ucb1"];
 /// How often EAGLE's published code times each forward.
 const EAGLE_AUTO_REPEATS: usize = 20;
 /// What a name that is not known is answered with.
@@ -35,13 +37,13 @@ impl Published {
         let costs = latency.map(LatencyTable::read).transpose()?;
         let known: Vec<&Entry> = ALL.iter().collect();
         let mut found = Vec::new();
-        for name in names {
+        for name in names.iter().map(|name| name.trim()) {
             if name == EVERY {
                 found.push(EAGLE_AUTO);
                 found.extend(known.iter().map(|entry| entry.name));
                 continue;
             }
-            let entry = known.iter().map(|entry| entry.name).chain([EAGLE_AUTO]).find(|known| known == name);
+            let entry = known.iter().map(|entry| entry.name).chain([EAGLE_AUTO]).find(|known| *known == name);
             found.push(entry.ok_or_else(|| unknown(name))?);
         }
         let mut seen = std::collections::BTreeSet::new();
@@ -81,7 +83,8 @@ impl Published {
             }
             let controller = controller(name, self.costs.as_ref(), self.trees);
             let controller = controller.expect("invariant: the name is known");
-            let trees = self.trees.map(|Static { depth, size }| format!(" ({depth}, {size})"));
+            let trees = self.trees.filter(|_| !OF_THEIR_OWN.contains(name));
+            let trees = trees.map(|Static { depth, size }| format!(" ({depth}, {size})"));
             let weighs = ALL.iter().any(|entry| entry.name == *name && entry.needs_costs);
             let decides_by = if weighs { table.clone() } else { String::new() };
             Ok((decides_by, Contender::new(format!("{name}{}", trees.unwrap_or_default()), controller)))

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::evaluate::{
     Comparison, Entrant, Header, Measurement, NOTHING_YET, Opposition, Role, Tally, comparison_table,
-    loops_table, percent, read_results, table, waits_table,
+    differing, loops_table, percent, read_results, table, waits_table,
 };
 use crate::{Error, Result};
 
@@ -188,7 +188,21 @@ fn side_by_side(paths: &[PathBuf], reports: &[Report], measurements: &[Vec<Measu
     let rows = reports[0].contenders.iter().enumerate().map(row).collect();
     let files = (1..).zip(paths).map(|(number, path)| format!("{number}: {}", path.display()));
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    format!("Side by side, {}:\n\n{}", files.collect::<Vec<_>>().join(", "), table(&header, rows))
+    let mut text =
+        format!("Side by side, {}:\n\n{}", files.collect::<Vec<_>>().join(", "), table(&header, rows));
+    let differing = differing(reports.iter().map(|report| &report.header.compared));
+    if !differing.is_empty() {
+        let _ = writeln!(text, "\nThey differ in {}.", differing.join(", "));
+    }
+    for (number, report) in (1..).zip(reports).skip(1) {
+        let known = |name: &str| reports[0].contenders.iter().any(|row| row.name == name);
+        let others = report.contenders.iter().map(|row| row.name.as_str()).filter(|name| !known(name));
+        let others: Vec<&str> = others.collect();
+        if !others.is_empty() {
+            let _ = writeln!(text, "Only in {number}: {}.", others.join(", "));
+        }
+    }
+    text
 }
 
 /// How much longer a token took in the last third of some prompts than in the first, by their

@@ -21,7 +21,9 @@ pub(crate) use comparison::{
     Comparison, Opposition, comparison_table, loops_table, percent, table, waits_table,
 };
 pub(crate) use fixed::FixedSetting;
-pub(crate) use results::{Compared, Entrant, Header, NOTHING_YET, Results, Role, read_header, read_results};
+pub(crate) use results::{
+    Compared, Entrant, Header, NOTHING_YET, Results, Role, differing, read_header, read_results,
+};
 pub(crate) use summary::{EAGLE_CONSTANT, GridPoint, Prediction, Summary};
 
 use crate::{Error, Result};
@@ -221,7 +223,13 @@ impl Arena<'_> {
             self.race(contenders, &prompts[0], &self.sampler, &warm_up, &mut memory)?;
         }
         // Nobody learns from the warm-up.
-        contenders.iter_mut().zip(&states).for_each(|(contender, state)| contender.restore(state));
+        for (contender, state) in contenders.iter_mut().zip(&states) {
+            contender.restore(state);
+            if let (Some(results), true) = (&results, contender.state() != *state) {
+                let problem = format!("its last line is damaged: no state of {}", contender.name);
+                return Err(Error::Results { path: results.path().to_owned(), problem });
+            }
+        }
         let (start, runs_on) = (Instant::now(), self.engine.runs_on());
         for (index, prompt) in prompts.iter().enumerate() {
             if let Some(answers) = results.as_ref().and_then(|results| results.answers(index)) {

@@ -1,6 +1,7 @@
 //! A comparison as a file: every cycle of every contender, a line for each prompt, written when the
 //! prompt is done. A report is made of it alone, and a comparison that was ended goes on.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -132,17 +133,17 @@ struct AnswerLine {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CycleLine {
-    context: usize,
+    context: u32,
     source: DraftSource,
-    match_length: usize,
-    depth: usize,
-    level_rows: Vec<usize>,
-    asked: usize,
-    verified: usize,
+    match_length: u32,
+    depth: u32,
+    level_rows: Vec<u32>,
+    asked: u32,
+    verified: u32,
     accepted: Vec<u32>,
     next: u32,
-    drafted: Option<usize>,
-    copied: Option<usize>,
+    drafted: Option<u32>,
+    copied: Option<u32>,
     draft_ns: u64,
     policy_ns: u64,
     verify_ns: u64,
@@ -151,18 +152,20 @@ struct CycleLine {
 impl From<&CycleOutcome> for CycleLine {
     fn from(outcome: &CycleOutcome) -> Self {
         let ns = |time: Duration| time.as_nanos() as u64;
+        // Of a cache's positions, which are fewer.
+        let small = |count: usize| count as u32;
         Self {
-            context: outcome.context_length,
+            context: small(outcome.context_length),
             source: outcome.source,
-            match_length: outcome.match_length,
-            depth: outcome.draft_depth,
-            level_rows: outcome.level_rows.clone(),
-            asked: outcome.requested_size,
-            verified: outcome.verification_size,
+            match_length: small(outcome.match_length),
+            depth: small(outcome.draft_depth),
+            level_rows: outcome.level_rows.iter().copied().map(small).collect(),
+            asked: small(outcome.requested_size),
+            verified: small(outcome.verification_size),
             accepted: outcome.accepted_ids.clone(),
             next: outcome.next_token,
-            drafted: outcome.drafted,
-            copied: outcome.copied,
+            drafted: outcome.drafted.map(small),
+            copied: outcome.copied.map(small),
             draft_ns: ns(outcome.timing.draft),
             policy_ns: ns(outcome.timing.policy),
             verify_ns: ns(outcome.timing.verify),
@@ -176,16 +179,16 @@ impl From<CycleLine> for CycleOutcome {
             [line.draft_ns, line.policy_ns, line.verify_ns].map(Duration::from_nanos);
         Self {
             source: line.source,
-            match_length: line.match_length,
-            drafted: line.drafted,
-            copied: line.copied,
+            match_length: line.match_length as usize,
+            drafted: line.drafted.map(|count| count as usize),
+            copied: line.copied.map(|count| count as usize),
             accepted_ids: line.accepted,
             next_token: line.next,
-            draft_depth: line.depth,
-            level_rows: line.level_rows,
-            verification_size: line.verified,
-            requested_size: line.asked,
-            context_length: line.context,
+            draft_depth: line.depth as usize,
+            level_rows: line.level_rows.into_iter().map(|rows| rows as usize).collect(),
+            verification_size: line.verified as usize,
+            requested_size: line.asked as usize,
+            context_length: line.context as usize,
             timing: CycleTiming { draft, policy, verify, ..CycleTiming::default() },
         }
     }
@@ -225,6 +228,11 @@ impl Results {
         Ok((Self { path: path.to_owned(), file, done }, found))
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Prompts that are there.
     pub(crate) fn len(&self) -> usize {
         self.done.len()
@@ -259,6 +267,15 @@ impl Results {
 }
 
 impl AnswerLine {
+    /// Whether the answer is what its cycles yielded, which a stop rule may have cut.
+    fn is_whole(&self) -> bool {
+        let Some(last) = self.cycles.last() else { return true };
+        let yielded = self.cycles.iter().flat_map(|cycle| &cycle.accepted).chain([&last.next]);
+        let mut output = self.output.iter();
+        let begins = yielded.zip(output.by_ref()).all(|(yielded, said)| yielded == said);
+        begins && output.next().is_none() && !self.output.is_empty()
+    }
+
     fn into_answer(self) -> Answer {
         let outcomes = self.cycles.into_iter().map(CycleOutcome::from).collect();
         Answer { outcomes, output: self.output, ..Answer::default() }
@@ -301,6 +318,11 @@ impl Contents {
         }
         let header: Header = serde_json::from_value(first).map_err(|error| damaged(1, error.to_string()))?;
         let roles: Vec<Role> = header.compared.contenders.iter().map(|entrant| entrant.role).collect();
+        let names: BTreeSet<&str> =
+            header.compared.contenders.iter().map(|entrant| entrant.name.as_str()).collect();
+        if names.len() < roles.len() {
+            return Err(damaged(1, "two contenders have one name".to_owned()));
+        }
         if roles.first() != Some(&Role::Plain) || !roles.contains(&Role::Constant) {
             let expected = "plain decoding as the first contender, and a constant";
             return Err(damaged(1, format!("expected {expected}")));
@@ -315,6 +337,9 @@ impl Contents {
                 let expected = format!("prompt {} of {prompts} with {entrants}", done.len());
                 let found = format!("prompt {prompt} with {answers} answers, expected {expected}");
                 return Err(damaged(number + 1, found));
+            }
+            if line.answers.iter().any(|answer| !answer.is_whole()) {
+                return Err(damaged(number + 1, "an answer is not what its cycles yielded".to_owned()));
             }
             done.push(line);
         }
@@ -353,6 +378,15 @@ fn difference(found: &Compared, wanted: &Compared) -> Option<String> {
     let keys = found.as_object().into_iter().flat_map(|object| object.keys());
     let mut differing = keys.filter(|key| found[*key] != wanted[*key]);
     differing.next().map(|key| format!("{key} is {}, expected {}", found[key], wanted[key]))
+}
+
+/// In what comparisons differ, contenders aside.
+pub(crate) fn differing<'c>(compared: impl Iterator<Item = &'c Compared>) -> Vec<String> {
+    let values: Vec<serde_json::Value> =
+        compared.map(|compared| serde_json::to_value(compared).expect("invariant: plain data")).collect();
+    let keys = values.first().and_then(|first| first.as_object()).into_iter().flat_map(|first| first.keys());
+    let differs = |key: &&String| values.iter().any(|value| value[*key] != values[0][*key]);
+    keys.filter(|key| *key != "contenders").filter(differs).cloned().collect()
 }
 
 /// All of a line, and on the disk when this returns.
