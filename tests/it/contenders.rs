@@ -57,6 +57,8 @@ fn names_are_known_once_and_costs_are_there_where_they_are_weighed() {
     assert!(message.contains("--contenders: ddd is there twice"), "{message}");
     let message = refused(&["--contenders", "ddd,smart"]);
     assert!(message.contains("--contenders: smart weighs measured costs: --latency names"), "{message}");
+    let message = refused(&["--constant", "1,4", "--constant", "1,4"]);
+    assert!(message.contains("depth 1, size 4 takes part twice"), "{message}");
     let message = refused(&["--contenders", "smart", "--latency", "missing.json"]);
     assert!(message.contains("missing.json: "), "{message}");
     let table = folder.path().join("latency.json");

@@ -3,6 +3,7 @@
 mod published;
 mod report;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::arguments::count;
@@ -172,6 +173,10 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     let published = published.contenders(&engine, &prompts[0].ids, begun.as_ref())?;
     let (entrants, mut contenders): (Vec<Entrant>, Vec<Contender>) =
         contenders(args, constants, published, &packages).into_iter().unzip();
+    let mut names = BTreeSet::new();
+    if let Some(twice) = entrants.iter().find(|entrant| !names.insert(entrant.name.as_str())) {
+        return Err(Error::Recorded(format!("{} takes part twice", twice.name)));
+    }
     let (interrupt, progress) = (Interrupt::default(), Progress::detect());
     listen(&interrupt)?;
     let arena = Arena {
