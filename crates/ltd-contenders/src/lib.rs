@@ -96,34 +96,52 @@ pub struct Entry {
     pub source: &'static str,
     /// Whether it weighs measured costs.
     pub needs_costs: bool,
+    /// Whether it keeps something of a tree constant, which may be another than was published.
+    pub keeps_trees: bool,
 }
 
-const fn free(name: &'static str, rule: &'static str, source: &'static str) -> Entry {
-    Entry { name, rule, source, needs_costs: false }
-}
+impl Entry {
+    const fn new(name: &'static str, rule: &'static str, source: &'static str) -> Self {
+        Self { name, rule, source, needs_costs: false, keeps_trees: true }
+    }
 
-const fn costly(name: &'static str, rule: &'static str, source: &'static str) -> Entry {
-    Entry { needs_costs: true, ..free(name, rule, source) }
+    const fn weighs_costs(self) -> Self {
+        Self { needs_costs: true, ..self }
+    }
+
+    const fn chooses_all(self) -> Self {
+        Self { keeps_trees: false, ..self }
+    }
+
+    /// The entry of a name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Self> {
+        ALL.iter().find(|entry| entry.name == name)
+    }
 }
 
 const fn copying(published: copy_rules::Published) -> Entry {
-    free(published.name, "copies where enough matches", published.source)
+    Entry::new(published.name, "copies where enough matches", published.source)
 }
 
 /// All contenders that need no more than a name and costs.
 pub const ALL: &[Entry] = &[
-    free("eagle-default", "a constant, whole levels", "arXiv 2503.01840"),
-    free("ddd", "stops where the beam is improbable", "arXiv 2409.00142, 2603.01639"),
-    free("hugging-face", "two levels more after full acceptance, else one less", "transformers"),
-    free("gamma-tune", "levels by a moving average", "arXiv 2504.00030"),
-    free("gamma-tune-ltd", "levels by a moving average, around a default", "arXiv 2603.01639"),
-    free("opt-tree", "stops where a level adds little probability", "arXiv 2406.17276"),
-    free("opt-tree-code", "the same, one level late", "github.com/Jikai0Wang/OPT-Tree"),
-    costly("smart", "marginal tokens over marginal time, depth and size", "arXiv 2604.09731"),
-    costly("d-cut", "marginal tokens over marginal time, size alone", "arXiv 2606.01813, vLLM #44885"),
-    free("ucb1", "a bandit over constants", "arXiv 2505.15141"),
-    free("sglang-ema", "tiers of levels by a moving average", "SGLang, adaptive_spec_params.py"),
-    costly("sglang-throughput", "levels by shares of acceptance over cost", "SGLang #28045"),
+    Entry::new("eagle-default", "a constant, whole levels", "arXiv 2503.01840"),
+    Entry::new("ddd", "stops where the beam is improbable", "arXiv 2409.00142, 2603.01639"),
+    Entry::new("hugging-face", "two levels more after full acceptance, else one less", "transformers"),
+    Entry::new("gamma-tune", "levels by a moving average", "arXiv 2504.00030"),
+    Entry::new("gamma-tune-ltd", "levels by a moving average, around a default", "arXiv 2603.01639"),
+    Entry::new("opt-tree", "stops where a level adds little probability", "arXiv 2406.17276"),
+    Entry::new("opt-tree-code", "the same, one level late", "github.com/Jikai0Wang/OPT-Tree"),
+    Entry::new("smart", "marginal tokens over marginal time, depth and size", "arXiv 2604.09731")
+        .weighs_costs()
+        .chooses_all(),
+    Entry::new("d-cut", "marginal tokens over marginal time, size alone", "arXiv 2606.01813, vLLM #44885")
+        .weighs_costs(),
+    Entry::new("ucb1", "a bandit over constants", "arXiv 2505.15141").chooses_all(),
+    Entry::new("sglang-ema", "tiers of levels by a moving average", "SGLang, adaptive_spec_params.py"),
+    Entry::new("sglang-throughput", "levels by shares of acceptance over cost", "SGLang #28045")
+        .weighs_costs(),
     copying(copy_rules::TENSORRT_LLM),
     copying(copy_rules::SAM_DECODING),
     copying(copy_rules::PROMPT_LOOKUP),
@@ -256,13 +274,21 @@ mod tests {
     #[test]
     fn what_is_constant_can_be_another() {
         let table = table(4, 1.0, |size| 10.0 + 0.1 * size);
-        let trees = Some(Static { depth: 2, size: 4 });
-        // Sizes that are chosen by cost or by a bandit are nobody's constant.
-        let chosen = ["smart", "d-cut", "ucb1"];
-        for entry in ALL.iter().filter(|entry| !chosen.contains(&entry.name)) {
-            let mut rule = controller(entry.name, Some(&table), trees).expect("a contender");
-            let cycle = MadeUp::begin(4, &[1], 64);
-            assert_eq!(rule.verification_size(&cycle.summary()), 4, "{}", entry.name);
+        // The depth and the size of a fresh rule, of a tree whose levels are all equally good.
+        let decided = |name, trees| {
+            let mut rule = controller(name, Some(&table), trees).expect("a contender");
+            let mut cycle = MadeUp::begin(4, &[0], 64);
+            let limit = rule.size_limit();
+            let Ok(()) = draft(&mut *rule, &mut cycle, 12, |cycle| {
+                cycle.expand();
+                Ok::<(), Infallible>(())
+            });
+            (cycle.tree.depth(), rule.verification_size(&cycle.summary()).min(limit))
+        };
+        for entry in ALL {
+            let other = decided(entry.name, Some(Static { depth: 1, size: 3 }));
+            let differs = other != decided(entry.name, None);
+            assert_eq!(differs, entry.keeps_trees, "{}: {other:?}", entry.name);
         }
     }
 

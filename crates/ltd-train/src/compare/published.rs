@@ -13,11 +13,9 @@ use crate::{Error, Result};
 const EAGLE_AUTO: &str = "eagle-auto";
 /// All names at once.
 const EVERY: &str = "all";
-/// Rules that keep nothing of a tree constant.
-const OF_THEIR_OWN: [&str; 2] = ["smart", "ucb1"];
 /// How often EAGLE's published code times each forward.
 const EAGLE_AUTO_REPEATS: usize = 20;
-/// What a name that is not known is answered with.
+/// Where the names come from.
 const OPTION: &str = "--contenders";
 
 /// What was asked for by names, which are known.
@@ -35,22 +33,21 @@ impl Published {
     /// If a name is unknown or twice there, or a table is missing, damaged or makes no sense.
     pub(crate) fn find(names: &[String], latency: Option<&Path>, trees: Option<Static>) -> Result<Self> {
         let costs = latency.map(LatencyTable::read).transpose()?;
-        let known: Vec<&Entry> = ALL.iter().collect();
         let mut found = Vec::new();
         for name in names.iter().map(|name| name.trim()) {
             if name == EVERY {
                 found.push(EAGLE_AUTO);
-                found.extend(known.iter().map(|entry| entry.name));
+                found.extend(ALL.iter().map(|entry| entry.name));
                 continue;
             }
-            let entry = known.iter().map(|entry| entry.name).chain([EAGLE_AUTO]).find(|known| *known == name);
-            found.push(entry.ok_or_else(|| unknown(name))?);
+            let known = ALL.iter().map(|entry| entry.name).chain([EAGLE_AUTO]).find(|known| *known == name);
+            found.push(known.ok_or_else(|| unknown(name))?);
         }
         let mut seen = std::collections::BTreeSet::new();
         if let Some(twice) = found.iter().find(|name| !seen.insert(**name)) {
             return Err(Error::Recorded(format!("{OPTION}: {twice} is there twice")));
         }
-        let costly = known.iter().find(|entry| entry.needs_costs && found.contains(&entry.name));
+        let costly = ALL.iter().find(|entry| entry.needs_costs && found.contains(&entry.name));
         if let (Some(Entry { name, .. }), None) = (costly, &costs) {
             let problem = "weighs measured costs: --latency names a table of them (ltd-trace latency)";
             return Err(Error::Recorded(format!("{OPTION}: {name} {problem}")));
@@ -81,12 +78,12 @@ impl Published {
                 let trees = WholeBeam(Static { size, ..EAGLE_DEFAULT.0 });
                 return Ok((String::new(), Contender::new(eagle_auto_name(size), Box::new(trees))));
             }
+            let entry = Entry::find(name).expect("invariant: the name is known");
             let controller = controller(name, self.costs.as_ref(), self.trees);
-            let controller = controller.expect("invariant: the name is known");
-            let trees = self.trees.filter(|_| !OF_THEIR_OWN.contains(name));
+            let controller = controller.expect("invariant: there are costs if it needs them");
+            let trees = self.trees.filter(|_| entry.keeps_trees);
             let trees = trees.map(|Static { depth, size }| format!(" ({depth}, {size})"));
-            let weighs = ALL.iter().any(|entry| entry.name == *name && entry.needs_costs);
-            let decides_by = if weighs { table.clone() } else { String::new() };
+            let decides_by = if entry.needs_costs { table.clone() } else { String::new() };
             Ok((decides_by, Contender::new(format!("{name}{}", trees.unwrap_or_default()), controller)))
         };
         self.names.iter().map(contender).collect()

@@ -7,19 +7,20 @@
 //! was taken the form is captured, and from the second one on it is a graph.
 #![expect(unsafe_code, reason = "begins what was captured")]
 
+mod outputs;
+
 use std::time::Duration;
 
 use tch::{Device, Tensor};
 
+use self::outputs::{OutputPlaces, Outputs};
 use crate::cuda::{Graph, GraphPool, empty_cache};
 use crate::kv_cache::KvCache;
 use crate::model::{AttentionMask, Bucket, LogitRows, Rows, StageInputs, TargetModel};
-use crate::sampling::{Choices, Chosen};
+use crate::sampling::Choices;
 use crate::session::Session;
 use crate::transfer::{Upload, UploadPlace, Uploaded, Waited};
 use crate::{CudaGraphs, Engine, Error, Result, Sampler, SamplingParams};
-
-const ROWS: i64 = 0;
 
 /// The graphs of a target's cache.
 pub(crate) struct Graphs {
@@ -56,79 +57,6 @@ struct Captured {
     form: Form,
     graph: Graph,
     outputs: Outputs,
-}
-
-/// What is found for all rows of a bucket.
-struct Outputs {
-    chosen: Chosen,
-    /// `[rows, 3 * hidden]`.
-    features: Tensor,
-}
-
-/// Where graphs leave what they find, until the next one is begun: places for the most rows, in the
-/// order in which [`Outputs::map`] comes to them. They are outside the pool, in whose memory
-/// another graph may write.
-#[derive(Default)]
-struct OutputPlaces(Vec<Tensor>);
-
-impl Outputs {
-    /// Runs a forward, and chooses the tokens.
-    fn of(
-        target: &TargetModel,
-        sampler: &Sampler,
-        inputs: StageInputs,
-        rows: i64,
-        cache: &KvCache,
-    ) -> Result<Self> {
-        let output = target.forward_prepared(inputs, rows, cache)?;
-        Ok(Self { chosen: sampler.choose_there(&output.logits, &output.randoms)?, features: output.features })
-    }
-
-    /// The same with other tensors in the place of its own.
-    fn map(&self, mut other: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        Ok(Self { features: other(&self.features)?, chosen: self.chosen.map(other)? })
-    }
-
-    /// Those of the first rows.
-    fn first(&self, rows: i64) -> Result<Self> {
-        self.map(|of_all| Ok(of_all.f_narrow(ROWS, 0, rows)?))
-    }
-
-    /// Copies all into tensors of the same shapes.
-    fn copy_into(&self, places: &Self) -> Result<()> {
-        let (from, to) = (self.tensors()?, places.tensors()?);
-        to.into_iter().zip(&from).try_for_each(|(mut place, output)| Ok(place.f_copy_(output)?))
-    }
-
-    /// All of them, in the order of [`Outputs::map`].
-    fn tensors(&self) -> Result<Vec<Tensor>> {
-        let mut all = Vec::new();
-        self.map(|tensor| {
-            all.push(tensor.shallow_clone());
-            Ok(tensor.shallow_clone())
-        })?;
-        Ok(all)
-    }
-}
-
-impl OutputPlaces {
-    /// Places for outputs such as these.
-    fn for_outputs(&mut self, outputs: &Outputs) -> Result<Outputs> {
-        let mut number = 0;
-        outputs.map(|output| {
-            let mut shape = output.size();
-            let rows = std::mem::replace(&mut shape[ROWS as usize], Bucket::MOST_ROWS);
-            // Another kind of sampling has other outputs at the same place in the order.
-            let is_alike = |place: &Tensor| place.size() == shape && place.kind() == output.kind();
-            let found = self.0.iter().skip(number).position(is_alike).map(|later| number + later);
-            let place = found.unwrap_or(self.0.len());
-            if place == self.0.len() {
-                self.0.push(Tensor::f_zeros(&shape[..], (output.kind(), output.device()))?);
-            }
-            number = place + 1;
-            Ok(self.0[place].f_narrow(ROWS, 0, rows)?)
-        })
-    }
 }
 
 impl Graphs {
