@@ -299,6 +299,7 @@ fn numbers_beyond_all_bounds_are_refused_with_their_flag_and_their_limit() {
         ("ltd-decode", &fixed, "--size", &[beyond, huge, "-1"][..], "4096"),
         ("ltd-decode", &fixed, "--max-new-tokens", &[beyond, huge, "0"], "4294967295"),
         ("ltd-train", &compare.to_vec(), "--limit", &[beyond, huge, "0"], "4294967295"),
+        ("ltd-train", &compare.to_vec(), "--repetitions", &[beyond, huge, "0"], "4294967295"),
         ("ltd-train", &compare.to_vec(), "--max-minutes", &[huge, "0", "nan"], "1000000"),
         (
             "ltd-train",

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::command::{config, program, refusal_of, run, stdout, text};
+use crate::command::{config, program, refusal_of, run, stdout, text, workspace};
 use crate::machine::machine;
 
 #[test]
@@ -23,14 +23,15 @@ fn all_published_rules_decode_the_text_of_the_target() {
     assert!(errors.contains("warning: --latency was measured with device the other"), "{errors}");
     let measured = std::fs::read_to_string(&measured).expect("it is written");
     let measured: Value = serde_json::from_str(&measured).expect("JSON");
-    let contenders = measured["contenders"].as_array().expect("rows");
+    let part = &measured["parts"][0];
+    let contenders = part["contenders"].as_array().expect("rows");
     // Plain decoding, the constant, EAGLE's own choice and the rules.
     assert_eq!(contenders.len(), 2 + 1 + ltd::contenders::ALL.len());
     let eagle = contenders[2]["name"].as_str().expect("a name");
     let sizes = ["39", "47", "49", "55", "59"].map(|size| format!("eagle-auto (size {size})"));
     assert!(sizes.iter().any(|name| name == eagle), "{eagle}");
     for contender in contenders {
-        assert_eq!(contender["same_output"], measured["prompts"], "{contender}");
+        assert_eq!(contender["same_output"], part["questions"], "{contender}");
     }
     let depth = |name: &str| {
         let row = contenders.iter().find(|row| row["name"] == name).expect("a row");
@@ -113,7 +114,7 @@ fn a_comparison_is_kept_gone_on_with_and_reported() {
     let cut = whole[..3].join("\n") + "\n" + &whole[3][..40];
     std::fs::write(&results, cut).expect("written");
     let part = stdout("ltd-train", &["report", text(&results)]);
-    assert!(part.contains("4 prompts (2 of them not measured)"), "{part}");
+    assert!(part.contains("4 questions (2 of them not measured)"), "{part}");
     kept(&config, &results, &[]);
     let again = lines(&results);
     assert_eq!((again.len(), &again[..3]), (5, &whole[..3]));
@@ -158,13 +159,10 @@ fn results_of_another_comparison_and_damaged_ones_are_refused() {
         assert!(message.contains(expected), "{message}");
     };
     damaged(&[&whole[0], &whole[1][..50], &whole[2]], "line 2 is damaged: ");
-    damaged(
-        &[&whole[0], &whole[2]],
-        "line 2 is damaged: prompt 1 with 4 answers, expected prompt 0 of 4 with 4",
-    );
-    damaged(&[&whole[0]], "it has no prompt yet");
+    damaged(&[&whole[0], &whole[2]], "line 2 is damaged: case 1 turn 0, expected case 0 of 4 turn 0");
+    damaged(&[&whole[0]], "nothing is measured yet");
     damaged(&["{}"], "it holds no results of a comparison");
-    damaged(&[r#"{"compared":{"version":1}}"#], "line 1 is damaged: missing field");
+    damaged(&[r#"{"compared":{"version":2}}"#], "line 1 is damaged: missing field");
     let edited = |edit: &dyn Fn(&mut Value)| {
         let mut line: Value = serde_json::from_str(&whole[1]).expect("JSON");
         edit(&mut line["answers"][1]);
@@ -186,8 +184,8 @@ fn results_of_another_comparison_and_damaged_ones_are_refused() {
         &[&header.to_string(), &whole[1]],
         "expected plain decoding as the first contender, and a constant",
     );
-    header["compared"]["version"] = json!(2);
-    damaged(&[&header.to_string()], "its form is of version 2, expected 1");
+    header["compared"]["version"] = json!(1);
+    damaged(&[&header.to_string()], "its form is of version 1, expected 2");
     assert!(refused(&["report", "missing.jsonl"]).contains("missing.jsonl: "));
     let message = refused(&["report", text(&results), "--json", text(&results)]);
     assert!(message.contains("--json would replace what is kept there"), "{message}");
@@ -200,4 +198,162 @@ fn results_of_another_comparison_and_damaged_ones_are_refused() {
     writing.lock().expect("locked");
     let message = refused(&[&other[..], &["--contenders", "gamma-tune,eagle-auto"]].concat());
     assert!(message.contains("results.jsonl: another process writes to it"), "{message}");
+}
+
+#[test]
+fn every_turn_of_every_task_is_decoded_at_every_temperature() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // The default pair has words: the tiny one has prompts in tokens alone.
+    let config = folder.path().join("config.json");
+    let default = std::fs::read_to_string(workspace().join("configs/quickstart.json")).expect("it is there");
+    let mut default: Value = serde_json::from_str(&default).expect("JSON");
+    default.as_object_mut().expect("an object").remove("$schema");
+    for key in ["target", "draft"] {
+        let place = workspace().join(default["engine"][key].as_str().expect("a folder"));
+        default["engine"][key] = json!(place);
+    }
+    for set in ["train", "validation", "evaluation"] {
+        default["prompts"][set]["file"] = json!(workspace().join("data/humaneval.jsonl"));
+    }
+    default["evaluation"]["max_new_tokens"] = json!(6);
+    default["engine"]["max_length"] = json!(160);
+    std::fs::write(&config, default.to_string()).expect("written");
+    let [chat, code] = ["chat.jsonl", "code.jsonl"].map(|name| folder.path().join(name));
+    let long = "And once more, with many more words than before: ".repeat(12);
+    let questions = [
+        json!({"question_id": 81, "category": "writing", "turns": ["Name a colour.", "Another one."]}),
+        json!({"question_id": 82, "category": "maths", "turns": ["What is 2 + 2?", long, "And 3 + 3?"]}),
+    ];
+    std::fs::write(&chat, questions.map(|question| question.to_string() + "\n").concat()).expect("written");
+    std::fs::write(&code, json!({"turns": ["Write a for loop."]}).to_string()).expect("written");
+
+    let [results, json] = ["results.jsonl", "report.json"].map(|name| folder.path().join(name));
+    let compare = ["compare", "--config", text(&config), "--constant", "1,4", "--copy-rule", "2,4,1,4"];
+    let asked = ["--questions", text(&chat), "--questions", text(&code), "--temperature", "0,1"];
+    let kept = ["--repetitions", "2", "--results", text(&results), "--json", text(&json)];
+    let told = stdout("ltd-train", &[&compare[..], &asked, &kept].concat());
+    let turns: Vec<Value> =
+        lines(&results)[1..].iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    // Three questions, two temperatures, two repetitions; one of them has a second turn that fits.
+    assert_eq!(turns.len(), 3 * 2 * 2 + 2 * 2);
+    let of = |id: &str, sampling: u64, repetition: u64| -> Vec<&Value> {
+        let same = |turn: &&Value| {
+            turn["id"] == id && turn["sampling"] == sampling && turn["repetition"] == repetition
+        };
+        turns.iter().filter(same).collect()
+    };
+    let said = |turn: &Value| turn["answers"][0]["output"].clone();
+    for turn in &turns {
+        for answer in turn["answers"].as_array().expect("answers") {
+            assert_eq!(answer["output"], said(turn), "{turn}");
+        }
+        let words: String =
+            turn["pieces"].as_array().expect("pieces").iter().filter_map(Value::as_str).collect();
+        assert!(!words.is_empty(), "{turn}");
+    }
+    let (once, again) = (of("81", 0, 0), of("81", 0, 1));
+    assert_eq!(
+        (once.len(), &once[0]["follows"], &once[1]["follows"]),
+        (2, &json!("turn"), &json!("question"))
+    );
+    assert_eq!([said(once[0]), said(once[1])], [said(again[0]), said(again[1])], "greedily, the same text");
+    // The second turn has the first one before it.
+    let tokens = |turn: &Value| turn["prompt_tokens"].as_u64().expect("a count");
+    assert!(tokens(once[1]) > tokens(once[0]) + 6, "{} {}", tokens(once[0]), tokens(once[1]));
+    assert_ne!(said(of("82", 1, 0)[0]), said(of("82", 1, 1)[0]), "drawn with other numbers");
+    assert_eq!(of("82", 0, 0)[0]["follows"], "no_room");
+
+    assert!(told.contains("| greedy") && told.contains("| temperature 1"), "{told}");
+    assert!(told.contains("12 questions, greedy and temperature 1"), "{told}");
+    let report: Value =
+        serde_json::from_str(&std::fs::read_to_string(&json).expect("it is written")).expect("JSON");
+    let parts = report["parts"].as_array().expect("parts");
+    let tasks: Vec<&Value> = parts.iter().map(|part| &part["task"]).collect();
+    assert_eq!(tasks, ["chat", "code", "chat", "code"]);
+    assert_eq!(
+        (&parts[0]["questions"], &parts[0]["answers"], &parts[0]["left_out"]),
+        (&json!(2), &json!(6), &json!(2))
+    );
+    let categories = parts[0]["categories"].as_array().expect("categories");
+    assert_eq!(categories.iter().map(|row| &row["name"]).collect::<Vec<_>>(), ["maths", "writing"]);
+    assert!(parts[1]["categories"].as_array().expect("none").is_empty());
+    // The mean is over tasks.
+    for (mean, parts) in report["means"].as_array().expect("means").iter().zip(parts.chunks(2)) {
+        let speedup = |part: &Value| part["contenders"][1]["speedup"].as_f64().expect("a number");
+        let mean = mean["contenders"][1]["speedup"]["value"].as_f64().expect("a number");
+        assert!((mean - (speedup(&parts[0]) + speedup(&parts[1])) / 2.0).abs() < 1e-9, "{report}");
+    }
+    assert_eq!(stdout("ltd-train", &["report", text(&results)]), told);
+
+    let refused =
+        |arguments: &[&str]| refusal_of(&mut program("ltd-train", &[&compare[..], arguments].concat()));
+    let message = refused(&["--temperature", "0,-1"]);
+    assert!(message.contains("--temperature: is -1.0, must be 0 (greedy) or within"), "{message}");
+    assert!(refused(&["--temperature", "1,1"]).contains("--temperature: 1 is there twice"));
+    let message = refused(&["--questions", text(&chat), "--questions", text(&chat)]);
+    assert!(message.contains("have one name, by which tasks are told apart"), "{message}");
+    let empty = folder.path().join("empty.jsonl");
+    std::fs::write(&empty, "").expect("written");
+    let message = refused(&["--questions", text(&chat), "--questions", text(&empty)]);
+    assert!(message.contains("empty.jsonl: no questions"), "{message}");
+}
+
+#[test]
+fn the_report_is_a_page_that_needs_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), |_| ());
+    let results = folder.path().join("results.jsonl");
+    let out = folder.path().join("report");
+    let told = kept(&config, &results, &["--out", text(&out)]);
+    let [page, words] = ["report.html", "report.md"].map(|file| out.join(file));
+    let [html, markdown] = [&page, &words].map(|file| std::fs::read_to_string(file).expect("it is written"));
+    let (table, _) = told.split_once("\n\n").expect("a table");
+    assert!(markdown.contains(table), "{markdown}");
+    assert!(!html.contains("://") && !html.contains("<script"), "nothing from elsewhere");
+    // Every picture is one, and says what it shows.
+    let mut pictures = 0;
+    for part in html.split("<svg ").skip(1) {
+        let (svg, _) = part.split_once("</svg>").expect("an end");
+        let svg = format!("<svg {svg}</svg>");
+        assert!(svg.starts_with("<svg role=\"img\" aria-label=\""), "{svg}");
+        assert!(!svg.contains("NaN") && !svg.contains("#000000"), "{svg}");
+        pictures += 1;
+    }
+    assert!(pictures >= 4, "{pictures} pictures");
+    // A cycle of an answer: words of the target, whose tokens are all there.
+    let (_, answer) = html.split_once("<div class=\"answer\" role=\"list\">").expect("an answer");
+    assert!(answer.contains("title=\"cycle 1: a tree of depth 1, "), "{answer}");
+    // The page of the results alone is the same.
+    std::fs::remove_dir_all(&out).expect("removed");
+    stdout("ltd-train", &["report", text(&results), "--out", text(&out)]);
+    assert_eq!(std::fs::read_to_string(&page).expect("it is written"), html);
+
+    let refused = |arguments: &[&str]| refusal_of(&mut program("ltd-train", arguments));
+    let message = refused(&["report", text(&results), text(&results), "--out", text(&out)]);
+    assert!(message.contains("--out takes one file of results"), "{message}");
+    let message = refused(&["report", text(&results), "--out", text(&results)]);
+    assert!(message.contains("--out: "), "{message}");
+    let occupied = folder.path().join("occupied");
+    std::fs::create_dir_all(occupied.join("report.html")).expect("a folder");
+    let message = refused(&["report", text(&results), "--out", text(&occupied)]);
+    assert!(message.contains("report.html: is a folder, expected a file"), "{message}");
+
+    // A browser shows it, where there is one.
+    let Some(browser) = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
+        std::process::Command::new(name).arg("--version").output().is_ok_and(|found| found.status.success())
+    }) else {
+        return;
+    };
+    let home = folder.path().join("browser");
+    let shown = std::process::Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"])
+        .args(["--disable-background-networking", "--disable-component-update", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", home.display()))
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .expect("it starts");
+    let dom = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.status.success() && dom.contains("<h1>Comparison of 4 contenders</h1>"), "{dom}");
+    assert_eq!(dom.matches("<svg ").count(), pictures);
+    assert_eq!(dom.matches("<tr").count(), html.matches("<tr").count(), "no table is broken");
 }

@@ -233,12 +233,12 @@ fn a_package_of_other_models_or_other_quirks_is_refused_unless_any_models_may_be
     assert!(compared.contains(gain), "{compared}");
     let measured: Value =
         serde_json::from_str(&std::fs::read_to_string(&measured).expect("it is written")).expect("JSON");
-    assert_eq!(measured["best_constant"], "depth 1, size 4");
-    assert_eq!(measured["best_copy_rule"], "depth 1, size 4, copying 8 tokens where 2 match");
+    assert_eq!(measured["parts"][0]["best_constant"], "depth 1, size 4");
+    assert_eq!(measured["parts"][0]["best_copy_rule"], "depth 1, size 4, copying 8 tokens where 2 match");
     // Each over itself.
-    assert_eq!(measured["contenders"][1]["speedup_vs_static"], 1.0);
-    assert_eq!(measured["contenders"][3]["speedup_vs_copies"], 1.0);
-    let loops = measured["loop_share"].as_f64().expect("a share") > 0.0;
+    assert_eq!(measured["parts"][0]["contenders"][1]["speedup_vs_static"], 1.0);
+    assert_eq!(measured["parts"][0]["contenders"][3]["speedup_vs_copies"], 1.0);
+    let loops = measured["parts"][0]["loop_share"].as_f64().expect("a share") > 0.0;
     assert_eq!(compared.contains("tokens are in loops"), loops, "{compared}");
 
     let path = out.join("manifest.json");

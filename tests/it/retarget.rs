@@ -138,9 +138,10 @@ fn compare(folder: &Path, config: &Path) {
     assert_eq!(rows.len(), 5, "{said}");
     let compared: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(&report).expect("a report")).expect("JSON");
-    let rate = |row: usize, what: &str| compared["contenders"][row][what].as_f64().expect("a number");
+    let rate =
+        |row: usize, what: &str| compared["parts"][0]["contenders"][row][what].as_f64().expect("a number");
     let fastest = if rate(1, "tokens_per_second") > rate(2, "tokens_per_second") { 1 } else { 2 };
-    assert_eq!(compared["best_constant"], compared["contenders"][fastest]["name"]);
+    assert_eq!(compared["parts"][0]["best_constant"], compared["parts"][0]["contenders"][fastest]["name"]);
     assert_eq!(rate(fastest, "speedup_vs_static"), 1.0);
     for row in 0..5 {
         let ratio = rate(row, "tokens_per_second") / rate(fastest, "tokens_per_second");

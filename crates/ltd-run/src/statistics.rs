@@ -6,19 +6,37 @@ use ltd_engine::CycleStats;
 use ltd_env::stream;
 use rand::Rng;
 
-const RESAMPLES: usize = 1000;
+/// Often enough for the 99.9 % intervals of many comparisons.
+const RESAMPLES: usize = 4000;
+
+/// How sure an interval is where nothing else is said.
+pub const CONFIDENCE: f64 = 0.95;
 
 /// The 95 % interval of `sum(tau) / sum(T)` over prompts.
 pub fn interval(prompts: &[CycleStats]) -> (f64, f64) {
     let totals = totals(prompts);
-    bootstrap(totals.len(), |drawn| rate(drawn, &totals))
+    bootstrap(&[totals.len()], CONFIDENCE, |drawn| rate(&drawn[0], &totals))
 }
 
 /// The 95 % interval of the ratio of two throughputs on the same prompts: prompts differ more than
 /// the contenders do, and that cancels when both are resampled together.
 pub fn ratio_interval(of: &[CycleStats], over: &[CycleStats]) -> (f64, f64) {
-    let (of, over) = (totals(of), totals(over));
-    bootstrap(of.len(), |drawn| rate(drawn, &of) / rate(drawn, &over))
+    ratio_interval_at(of, over, CONFIDENCE)
+}
+
+/// [`ratio_interval`] at another confidence.
+pub fn ratio_interval_at(of: &[CycleStats], over: &[CycleStats], confidence: f64) -> (f64, f64) {
+    mean_ratio_interval(&[(of, over)], confidence)
+}
+
+/// The interval of the mean over tasks of such ratios. Prompts are resampled within their task.
+pub fn mean_ratio_interval(tasks: &[(&[CycleStats], &[CycleStats])], confidence: f64) -> (f64, f64) {
+    let totals: Vec<_> = tasks.iter().map(|(of, over)| (totals(of), totals(over))).collect();
+    let sizes: Vec<usize> = totals.iter().map(|(of, _)| of.len()).collect();
+    bootstrap(&sizes, confidence, |drawn| {
+        let ratios = drawn.iter().zip(&totals).map(|(drawn, (of, over))| rate(drawn, of) / rate(drawn, over));
+        ratios.sum::<f64>() / totals.len() as f64
+    })
 }
 
 /// Tokens and seconds of each prompt.
@@ -33,19 +51,23 @@ fn rate(drawn: &[usize], totals: &[(f64, f64)]) -> f64 {
     if seconds > 0.0 { tokens / seconds } else { 0.0 }
 }
 
-/// The middle 95 % of a statistic of prompts drawn with replacement (percentile bootstrap, 1000
-/// resamples, fixed stream).
-fn bootstrap(prompts: usize, statistic: impl Fn(&[usize]) -> f64) -> (f64, f64) {
+/// The middle of a statistic of prompts drawn with replacement, each task's among its own
+/// (percentile bootstrap, 4000 resamples, fixed stream).
+fn bootstrap(sizes: &[usize], confidence: f64, statistic: impl Fn(&[Vec<usize>]) -> f64) -> (f64, f64) {
     let mut random = stream(0, "bootstrap");
-    let mut drawn = vec![0; prompts];
+    let mut drawn: Vec<Vec<usize>> = sizes.iter().map(|&prompts| vec![0; prompts]).collect();
     let mut values: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
-            drawn.fill_with(|| random.random_range(0..prompts));
+            for drawn in &mut drawn {
+                let prompts = drawn.len();
+                drawn.fill_with(|| random.random_range(0..prompts));
+            }
             statistic(&drawn)
         })
         .collect();
     values.sort_unstable_by(f64::total_cmp);
-    (values[RESAMPLES / 40], values[RESAMPLES - 1 - RESAMPLES / 40])
+    let outside = (RESAMPLES as f64 * (1.0 - confidence) / 2.0).round() as usize;
+    (values[outside], values[RESAMPLES - 1 - outside])
 }
 
 /// First quartile, median and third quartile of values (nearest rank).
@@ -92,6 +114,19 @@ mod tests {
         let uneven = [prompt(10, 50), prompt(20, 200), prompt(30, 50), prompt(40, 200)];
         let (low, high) = ratio_interval(&uneven, &slow);
         assert!(low < 0.7 && high > 1.0, "{low} {high}");
+    }
+
+    #[test]
+    fn a_mean_over_tasks_weighs_them_alike_and_more_confidence_is_wider() {
+        let slow = [prompt(10, 100), prompt(20, 100)];
+        let [twice, four_times] = [50, 25].map(|ms| [prompt(10, ms), prompt(20, ms), prompt(20, ms)]);
+        let mean = mean_ratio_interval(&[(&twice[..2], &slow), (&four_times[..2], &slow)], 0.95);
+        assert_eq!(mean, (3.0, 3.0));
+        let uneven = [prompt(10, 50), prompt(20, 200), prompt(30, 50), prompt(40, 200), prompt(50, 80)];
+        let plain: Vec<CycleStats> = (1..=5).map(|tens| prompt(10 * tens, 100)).collect();
+        let (low, high) = ratio_interval(&uneven, &plain);
+        let (lower, higher) = ratio_interval_at(&uneven, &plain, 0.999);
+        assert!(lower < low && high < higher, "{lower} {low} {high} {higher}");
     }
 
     #[test]

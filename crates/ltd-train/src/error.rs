@@ -47,6 +47,14 @@ pub enum Error {
     /// A trace or a latency table cannot be learned from.
     #[error("{0}")]
     Recorded(String),
+    /// What steers a contender panicked.
+    #[error("{who} panicked: {message}")]
+    Panicked {
+        /// The contender.
+        who: String,
+        /// What it said.
+        message: String,
+    },
     /// There was no cycle to measure.
     #[error(
         "{task}: the target ended its answer to each of {prompts} prompts before the first token: \

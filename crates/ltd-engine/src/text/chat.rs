@@ -64,9 +64,13 @@ impl ChatTemplate {
         self.writes_special_tokens
     }
 
-    /// One user message, ready for the model's answer.
-    pub(super) fn render(&self, message: &str) -> Result<String, TextError> {
-        self.render_messages(&[("user", message)], true)
+    /// User messages with the answers to all but the last, ready for the model's next answer.
+    pub(super) fn render(&self, messages: &[&str], answers: &[&str]) -> Result<String, TextError> {
+        let answers = answers.iter().map(Some).chain(std::iter::repeat(None));
+        let turns = messages.iter().zip(answers).flat_map(|(&message, answer)| {
+            [Some(("user", message)), answer.map(|&answer| ("assistant", answer))].into_iter().flatten()
+        });
+        self.render_messages(&turns.collect::<Vec<_>>(), true)
             .map_err(|source| TextError::ChatTemplate { path: self.origin.clone(), source })
     }
 
@@ -120,7 +124,7 @@ mod tests {
         let template = "{% for m in messages %}{% with x = 1 %}{% break %}{% endwith %}{% endfor %}";
         let folder = folder("{}", Some(template));
         let loaded = load(folder.path(), &ChatConfig::default()).expect("it compiles");
-        let error = loaded.render("hi").expect_err("what breaks is no loop").to_string();
+        let error = loaded.render(&["hi"], &[]).expect_err("what breaks is no loop").to_string();
         assert!(error.contains("it makes the template library panic: "), "{error}");
     }
 
@@ -166,7 +170,7 @@ mod tests {
         ] {
             let folder = folder(&config, file);
             let template = load(folder.path(), &ChatConfig::default()).expect("a template");
-            assert_eq!(template.render(" hi ").expect("it renders"), "<s>hi</s>False<i>");
+            assert_eq!(template.render(&[" hi "], &[]).expect("it renders"), "<s>hi</s>False<i>");
         }
     }
 
@@ -180,7 +184,7 @@ mod tests {
             let folder = folder(&format!(r#"{{"bos_token": "<s>"{decoder}}}"#), Some(body));
             std::fs::write(folder.path().join("special_tokens_map.json"), map).expect("it is written");
             let template = load(folder.path(), &ChatConfig::default()).expect("a template");
-            assert_eq!(template.render("").expect("it renders"), expected);
+            assert_eq!(template.render(&[""], &[]).expect("it renders"), expected);
         }
     }
 
@@ -188,8 +192,8 @@ mod tests {
     fn a_template_that_is_missing_malformed_or_refuses_is_an_error_that_names_file_and_construct() {
         let refusal = |config: &str, file: Option<&str>| {
             let folder = folder(config, file);
-            let rendered =
-                load(folder.path(), &ChatConfig::default()).and_then(|template| template.render("hi"));
+            let rendered = load(folder.path(), &ChatConfig::default())
+                .and_then(|template| template.render(&["hi"], &[]));
             rendered.expect_err(config).to_string()
         };
         let template = |text: &str| refusal("{}", Some(text));
@@ -249,7 +253,12 @@ mod tests {
             let folder = folder(&config, case.template.as_deref());
             let template = load(folder.path(), &case.settings).expect("a template");
             for (message, rendered) in &case.prompts {
-                assert_eq!(template.render(message).expect("it renders"), *rendered, "{}", case.family);
+                assert_eq!(
+                    template.render(&[message], &[]).expect("it renders"),
+                    *rendered,
+                    "{}",
+                    case.family
+                );
             }
             let answered = template.render_messages(&[("user", "Hello"), ("assistant", "Yes")], false);
             assert_eq!(answered.expect("it renders"), case.answered, "{}", case.family);
@@ -278,7 +287,7 @@ mod tests {
         let date = Day::try_from("2026-02-03".to_owned()).expect("a day");
         let told = |date| {
             let config = ChatConfig { date, ..ChatConfig::default() };
-            load(folder.path(), &config).and_then(|template| template.render("")).expect("it renders")
+            load(folder.path(), &config).and_then(|template| template.render(&[""], &[])).expect("it renders")
         };
         assert_eq!(told(Some(date)), "03 Feb 2026|Tuesday|February 3|034|00:00|%");
         let year = OffsetDateTime::now_utc().year();

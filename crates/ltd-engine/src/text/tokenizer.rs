@@ -97,6 +97,16 @@ impl TextModel {
 
     /// The tokens of one user message in the chat template; `None` without a tokenizer.
     pub fn encode_chat(&self, message: &str) -> Result<Option<Vec<u32>>, TextError> {
+        self.encode_conversation(&[message], &[])
+    }
+
+    /// The tokens of a conversation in the chat template, ready for the answer to its last message:
+    /// all but the last have theirs in `answers`. `None` without a tokenizer.
+    pub fn encode_conversation(
+        &self,
+        messages: &[&str],
+        answers: &[&str],
+    ) -> Result<Option<Vec<u32>>, TextError> {
         let Some(tokenizer) = &self.tokenizer else { return Ok(None) };
         let unusable;
         let template = if let Some(template) = &self.template {
@@ -106,7 +116,7 @@ impl TextModel {
             unusable = ChatTemplate::load(&self.folder, &self.chat, &self.config)?;
             &unusable
         };
-        let text = template.render(message)?;
+        let text = template.render(messages, answers)?;
         let encoding = guarded(|| tokenizer.encode(text, !template.writes_special_tokens()))
             .map_err(self.tokenizer_error())?;
         Ok(Some(encoding.get_ids().to_vec()))
@@ -118,6 +128,21 @@ impl TextModel {
             Some(tokenizer) => guarded(|| tokenizer.decode(ids, true)).map_err(self.tokenizer_error()),
             None => Ok(ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")),
         }
+    }
+
+    /// What each of some tokens adds to the text of those before it. A character of several tokens
+    /// comes with its last one. All pieces together are the text.
+    pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>, TextError> {
+        let mut said = String::new();
+        let piece = |end: usize| {
+            let text = self.decode(&ids[..end])?;
+            // Half a character is shown as a replacement.
+            let whole = end == ids.len() || !text.ends_with(char::REPLACEMENT_CHARACTER);
+            let piece = text.strip_prefix(&said).filter(|_| whole).unwrap_or_default().to_owned();
+            said.push_str(&piece);
+            Ok(piece)
+        };
+        (1..=ids.len()).map(piece).collect()
     }
 
     fn tokenizer_error(&self) -> impl FnOnce(tokenizers::Error) -> TextError + '_ {
@@ -212,5 +237,23 @@ mod tests {
                 assert_eq!(found, ids, "{}: {message}", case.name);
             }
         }
+    }
+
+    #[test]
+    fn a_conversation_goes_on_and_its_pieces_are_its_text() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/smollm2-135m-instruct");
+        let text = TextModel::load(Path::new(folder)).expect("the default target");
+        let encode = |messages: &[&str], answers: &[&str]| {
+            text.encode_conversation(messages, answers).expect("it is encoded").expect("a tokenizer")
+        };
+        let first = encode(&["Say hé."], &[]);
+        let second = encode(&["Say hé.", "Again: 😀"], &["hé!"]);
+        assert!(second.starts_with(&first), "the first turn is what it was");
+        let asked = text.decode(&second).expect("text");
+        let hé = asked.find("hé!").expect("the answer is there");
+        assert!(asked[hé..].contains("Again: 😀"), "{asked}");
+        let pieces = text.pieces(&second).expect("pieces");
+        assert_eq!((pieces.len(), pieces.concat()), (second.len(), asked));
+        assert!(pieces.iter().any(|piece| piece == "😀"), "a character of several tokens is one piece");
     }
 }

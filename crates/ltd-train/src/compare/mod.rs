@@ -1,7 +1,10 @@
 //! `ltd-train compare`: packages, constants and published rules side by side on live cycles.
 
+mod measure;
+mod plan;
 mod published;
 mod report;
+mod results;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,26 +12,27 @@ use std::path::PathBuf;
 use crate::arguments::count;
 use clap::Args;
 use ltd_console::{note, print_result};
-use ltd_engine::text::{Prompt, TextModel};
-use ltd_engine::{Engine, Learned, Sampler, Static, StopRule};
+use ltd_engine::text::TextModel;
+use ltd_engine::{Engine, Learned, Sampler, SamplingParams, Static, StopRule};
 use ltd_policy::{
     CopyRule, MAX_SIZE, Models, Policy, PolicyPackage, check_output_file, sha256_hex, write_json,
 };
 
-use crate::evaluate::{
-    Arena, Compared, Contender, Entrant, FixedSetting, Header, Results, Role, read_header,
-};
+use crate::evaluate::{Arena, Contender, FixedSetting};
 use crate::{Error, Result};
 use ltd_run::config::{Minutes, PromptSet, StaticSetting};
 use ltd_run::interrupt::listen;
 use ltd_run::machine::{Machine, device_model, git_revision};
-use ltd_run::prompts::{Prompts, check_fit, load_prompts, questions, shared};
+use ltd_run::prompts::{Prompts, questions, shared};
 use ltd_run::{Interrupt, Progress, TrainConfig};
 
 pub(crate) use report::{ReportArgs, report};
 
+use measure::Questions;
+use plan::{Task, check_names};
 use published::Published;
-use report::{Report, check_places, describe};
+use report::{Places, Report, check_places, describe};
+use results::{Compared, Entrant, Header, Results, Role, TaskEntry, read_header};
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
@@ -67,24 +71,30 @@ pub(crate) struct CompareArgs {
     /// Let the policies of packages decide that fall back to a fixed setting
     #[arg(long)]
     pub(crate) ignore_fallback: bool,
-    /// Prompts, in FastChat's question.jsonl form [default: the configuration's for the evaluation]
+    /// A task: questions in FastChat's question.jsonl form, of which all turns are asked; may be
+    /// repeated [default: the configuration's prompts for the evaluation]
     #[arg(long, value_name = "FILE")]
-    pub(crate) questions: Option<PathBuf>,
-    /// Prompts to pass over
+    pub(crate) questions: Vec<PathBuf>,
+    /// Questions of each file to pass over
     #[arg(long, value_name = "N", default_value_t = 0, requires = "questions")]
     pub(crate) skip: usize,
-    /// Prompts to decode [default: all]
+    /// Questions of each file to ask [default: all]
     #[arg(long, value_name = "N", requires = "questions", value_parser = count())]
     pub(crate) limit: Option<usize>,
-    /// End after this time, at a prompt's end
+    /// Temperatures to ask every question at, separated by commas [default: the configuration's]
+    #[arg(long, value_name = "T", value_delimiter = ',')]
+    pub(crate) temperature: Vec<f64>,
+    /// How often to ask every question: above temperature 0 with other random numbers each time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count())]
+    pub(crate) repetitions: usize,
+    /// End after this time, at a question's end
     #[arg(long, value_name = "M")]
     pub(crate) max_minutes: Option<Minutes>,
-    /// Keep every cycle in a file of JSON lines, prompt by prompt, and go on with what is there
+    /// Keep every cycle in a file of JSON lines, turn by turn, and go on with what is there
     #[arg(long, value_name = "FILE")]
     pub(crate) results: Option<PathBuf>,
-    /// Write what is reported as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) places: Places,
 }
 
 fn constant(text: &str) -> Result<StaticSetting, String> {
@@ -117,7 +127,7 @@ fn copy_rule(text: &str) -> Result<FixedSetting, String> {
 /// Lets plain decoding, constants and packages decode the same prompts in turns, and prints how
 /// fast each was.
 pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
-    check_places(args.json.as_ref(), &args.results)?;
+    check_places(&args.places, &args.results)?;
     args.results.iter().try_for_each(|path| check_output_file("--results", path))?;
     let begun = args.results.as_ref().map(|path| read_header(path)).transpose()?.flatten();
     let mut config = TrainConfig::load(&args.config, &args.overrides)?;
@@ -138,40 +148,21 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         note!("ltd-train: warning: {warning}");
     }
     let models = config.engine.models()?;
-    let asked = (!args.any_models).then_some(&models);
-    for (folder, package) in args.policies.iter().zip(&packages) {
-        let (width, depth) = (engine.beam_width(), engine.max_depth());
-        package.check_steers(folder, "the configuration", asked, width, depth)?;
-        if let Some(warning) = package.warning(&engine.conditions(config.sampling)) {
-            note!("ltd-train: warning: {}: {warning}", folder.display());
-        }
-    }
+    let samplings = samplings(args, &config)?;
+    check_packages(args, &packages, &engine, &models, &samplings)?;
     if let Some(table) = published.costs() {
-        let differences = table.identity.conditions().differences(&engine.conditions(config.sampling));
+        let differences = table.identity.conditions().differences(&engine.conditions(samplings[0]));
         if !differences.is_empty() {
             note!("ltd-train: warning: --latency was measured with {}", differences.join(", "));
         }
     }
-    let prompts = prompts(args, &config, &text, &engine)?;
+    let tasks = tasks(args, &config, &text, &engine)?;
 
     let constants =
         if args.constants.is_empty() { &[config.evaluation.default][..] } else { &args.constants };
-    let drafted = engine.max_depth();
-    let depths = |settings: &[StaticSetting]| settings.iter().map(|setting| setting.depth).collect();
-    let depths: [(&str, Vec<usize>); 3] = [
-        ("--constant", depths(constants)),
-        ("--whole-beam", depths(&args.whole_beams)),
-        ("--copy-rule", args.copy_rules.iter().map(|setting| setting.depth).collect()),
-    ];
-    for (option, depths) in depths {
-        if let Some(deepest) = depths.into_iter().find(|depth| *depth > drafted) {
-            return Err(Error::Recorded(format!(
-                "{option}: depth {deepest} is asked for, engine.max_depth allows {drafted}"
-            )));
-        }
-    }
-    let published = published.contenders(&engine, &prompts[0].ids, begun.as_ref())?;
-    let (entrants, mut contenders): (Vec<Entrant>, Vec<Contender>) =
+    check_depths(args, constants, engine.max_depth())?;
+    let published = published.contenders(&engine, &tasks[0].conversations[0].first, begun.as_ref())?;
+    let (entrants, contenders): (Vec<Entrant>, Vec<Contender>) =
         contenders(args, constants, published, &packages).into_iter().unzip();
     let mut names = BTreeSet::new();
     if let Some(twice) = entrants.iter().find(|entrant| !names.insert(entrant.name.as_str())) {
@@ -188,47 +179,97 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         progress,
     };
     let header = Header {
-        compared: what_is_compared(&config, &engine, &models, text.eos(), &prompts, entrants),
+        compared: Compared {
+            samplings: samplings.clone(),
+            repetitions: args.repetitions,
+            ..what_is_compared(&config, &engine, &models, text.eos(), &tasks, entrants)
+        },
         program: format!("ltd-train {}", env!("CARGO_PKG_VERSION")),
         git_revision: git_revision(),
         cpu: Machine::read().cpu,
         command: std::env::args().collect(),
         notes: notes(args, &packages),
     };
-    let (mut results, header) = open_results(args, header, prompts.len(), progress)?;
+    let cases = header.compared.cases();
+    let (mut results, header) = open_results(args, header, progress)?;
     let limit = args.max_minutes.map(Minutes::duration);
-    let measured = arena.measure_into("comparison", &mut contenders, &prompts, limit, results.as_mut());
-    if let (Err(error), Some(kept), Some(path)) = (&measured, &results, &args.results)
+    let questions = Questions {
+        tasks: &tasks,
+        samplings: &samplings,
+        repetitions: args.repetitions,
+        seed: config.seed,
+        text: &text,
+    };
+    let measured = questions.measure(&arena, contenders, limit, &mut results);
+    if let (Err(error), Some(path)) = (&measured, &args.results)
         && error.is_interrupt()
     {
-        let (kept, all) = (kept.len(), prompts.len());
-        note!("ltd-train: {kept} of {all} prompts are in {}; the same command goes on", path.display());
+        let kept = results.questions();
+        note!("ltd-train: {kept} of {cases} questions are in {}; the same command goes on", path.display());
     }
-    let measured = measured?;
+    measured?;
     if let Some(warning) = engine.late_warning() {
         note!("ltd-train: warning: {warning}");
     }
-    let report = Report::of(header, &measured);
+    let report = Report::of(header, &results.turns);
     // Whichever of both fails, the other one has what was measured.
     let printed = print_result(format_args!("{}", describe(&report)));
-    if let Some(path) = &args.json {
+    if let Some(out) = &args.places.out {
+        report.write(&results.turns, out)?;
+    }
+    if let Some(path) = &args.places.json {
         write_json(path, &report)?;
     }
     Ok(printed?)
 }
 
-/// The file of results, if there is to be one, and its header.
-fn open_results(
+/// Fails unless all packages steer this engine. What else they were made for is told.
+fn check_packages(
     args: &CompareArgs,
-    header: Header,
-    prompts: usize,
-    progress: Progress,
-) -> Result<(Option<Results>, Header)> {
-    let Some(path) = &args.results else { return Ok((None, header)) };
+    packages: &[PolicyPackage],
+    engine: &Engine,
+    models: &Models,
+    samplings: &[SamplingParams],
+) -> Result<()> {
+    let asked = (!args.any_models).then_some(models);
+    for (folder, package) in args.policies.iter().zip(packages) {
+        let (width, depth) = (engine.beam_width(), engine.max_depth());
+        package.check_steers(folder, "the configuration", asked, width, depth)?;
+        let warning = |sampling: &SamplingParams| package.warning(&engine.conditions(*sampling));
+        if let Some(warning) = samplings.iter().find_map(warning) {
+            note!("ltd-train: warning: {}: {warning}", folder.display());
+        }
+    }
+    Ok(())
+}
+
+/// Fails if a setting is deeper than the engine drafts.
+fn check_depths(args: &CompareArgs, constants: &[StaticSetting], drafted: usize) -> Result<()> {
+    let depths = |settings: &[StaticSetting]| settings.iter().map(|setting| setting.depth).collect();
+    let depths: [(&str, Vec<usize>); 3] = [
+        ("--constant", depths(constants)),
+        ("--whole-beam", depths(&args.whole_beams)),
+        ("--copy-rule", args.copy_rules.iter().map(|setting| setting.depth).collect()),
+    ];
+    for (option, depths) in depths {
+        if let Some(deepest) = depths.into_iter().find(|depth| *depth > drafted) {
+            return Err(Error::Recorded(format!(
+                "{option}: depth {deepest} is asked for, engine.max_depth allows {drafted}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The file of results, if there is to be one, and its header.
+fn open_results(args: &CompareArgs, header: Header, progress: Progress) -> Result<(Results, Header)> {
+    let Some(path) = &args.results else { return Ok((Results::passing(), header)) };
     let [program, revision] = [header.program.clone(), header.git_revision.clone().unwrap_or_default()];
+    let cases = header.compared.cases();
     let (results, header) = Results::open(path, header)?;
-    if results.len() > 0 {
-        progress.say(&format!("{} of {prompts} prompts are in {}", results.len(), path.display()));
+    if !results.turns.is_empty() {
+        let kept = results.questions();
+        progress.say(&format!("{kept} of {cases} questions are in {}", path.display()));
         if header.program != program || header.git_revision.as_ref().is_some_and(|found| *found != revision) {
             let found = header.git_revision.as_deref().unwrap_or("an unknown revision");
             progress.say(&format!(
@@ -237,7 +278,26 @@ fn open_results(
             ));
         }
     }
-    Ok((Some(results), header))
+    Ok((results, header))
+}
+
+/// The ways to choose tokens: the configuration's, at the temperatures asked for.
+fn samplings(args: &CompareArgs, config: &TrainConfig) -> Result<Vec<SamplingParams>> {
+    if args.temperature.is_empty() {
+        return Ok(vec![config.sampling]);
+    }
+    let mut samplings: Vec<SamplingParams> = Vec::new();
+    for &temperature in &args.temperature {
+        let sampling = SamplingParams { temperature, ..config.sampling };
+        if let Some((_, problem)) = sampling.problems().into_iter().find(|(key, _)| *key == "temperature") {
+            return Err(Error::Recorded(format!("--temperature: {problem}")));
+        }
+        if samplings.iter().any(|other| other.is_as(&sampling)) {
+            return Err(Error::Recorded(format!("--temperature: {temperature} is there twice")));
+        }
+        samplings.push(sampling);
+    }
+    Ok(samplings)
 }
 
 /// What all cycles of a comparison have in common.
@@ -246,11 +306,14 @@ fn what_is_compared(
     engine: &Engine,
     models: &Models,
     eos: &[u32],
-    prompts: &[Prompt],
+    tasks: &[Task],
     contenders: Vec<Entrant>,
 ) -> Compared {
-    let tokens: Vec<&[u32]> = prompts.iter().map(|prompt| &prompt.ids[..]).collect();
-    let tokens = serde_json::to_string(&tokens).expect("invariant: numbers are JSON");
+    let tasks = tasks.iter().map(|task| TaskEntry {
+        name: task.name.clone(),
+        questions: task.conversations.len(),
+        sha256: task.sha256(),
+    });
     Compared {
         version: Compared::VERSION,
         target: models.target.sha256.clone(),
@@ -259,15 +322,15 @@ fn what_is_compared(
         machine: device_model(&engine.device_names()),
         dtype: engine.dtype().chosen.to_string(),
         threads: tch::get_num_threads(),
-        sampling: config.sampling,
+        samplings: vec![config.sampling],
+        repetitions: 1,
         seed: config.seed,
         max_new_tokens: config.evaluation.max_new_tokens,
         eos: eos.to_vec(),
         beam_width: engine.beam_width(),
         max_depth: engine.max_depth(),
         capacity: engine.capacity(),
-        prompts: sha256_hex(tokens.as_bytes()),
-        prompt_count: prompts.len(),
+        tasks: tasks.collect(),
         contenders,
     }
 }
@@ -310,30 +373,29 @@ fn contenders(
     contenders
 }
 
-/// The prompts to decode. Those of the configuration are apart from what it learns from; of others,
+/// The questions to ask. Those of the configuration are apart from what it learns from; of others,
 /// it is said.
-fn prompts(
-    args: &CompareArgs,
-    config: &TrainConfig,
-    text: &TextModel,
-    engine: &Engine,
-) -> Result<Vec<Prompt>> {
+fn tasks(args: &CompareArgs, config: &TrainConfig, text: &TextModel, engine: &Engine) -> Result<Vec<Task>> {
     let known = Prompts::read(&config.prompts, text)?;
-    let Some(file) = &args.questions else {
-        check_fit(&config.prompts.evaluation, &known.evaluation, engine)?;
-        return Ok(known.evaluation);
-    };
-    let set = PromptSet { file: file.clone(), skip: args.skip, take: args.limit };
-    let prompts = load_prompts(&set, text, engine)?;
-    for (name, others) in [("train", &known.train), ("validation", &known.validation)] {
-        if let Some(shared) = shared(questions(&prompts), questions(others)) {
-            note!(
-                "ltd-train: warning: {} has {shared} of prompts.{name}: results on prompts that were learned from are too good",
-                file.display()
-            );
+    if args.questions.is_empty() {
+        return Ok(vec![Task::read(&config.prompts.evaluation, text, engine)?]);
+    }
+    let set = |file: &PathBuf| PromptSet { file: file.clone(), skip: args.skip, take: args.limit };
+    let tasks = args.questions.iter().map(|file| Task::read(&set(file), text, engine));
+    let tasks: Vec<Task> = tasks.collect::<Result<_>>()?;
+    check_names(&tasks)?;
+    for Task { file, conversations, .. } in &tasks {
+        for (name, others) in [("train", &known.train), ("validation", &known.validation)] {
+            let asked = conversations.iter().map(|asked| (&asked.first[..], asked.id.clone()));
+            if let Some(shared) = shared(asked, questions(others)) {
+                note!(
+                    "ltd-train: warning: {} has {shared} of prompts.{name}: results on prompts that were learned from are too good",
+                    file.display()
+                );
+            }
         }
     }
-    Ok(prompts)
+    Ok(tasks)
 }
 
 /// What is to be known of packages, in words.

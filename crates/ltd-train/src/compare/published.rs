@@ -6,7 +6,8 @@ use ltd_contenders::{ALL, EAGLE_DEFAULT, Entry, controller, eagle_auto};
 use ltd_engine::{Engine, Static, WholeBeam};
 use ltd_policy::LatencyTable;
 
-use crate::evaluate::{Contender, Header};
+use super::results::Header;
+use crate::evaluate::Contender;
 use crate::{Error, Result};
 
 /// EAGLE's trees with the size that it measures for itself.

@@ -1,6 +1,5 @@
 //! Contenders side by side.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use ltd_engine::CycleStats;
@@ -170,8 +169,8 @@ fn wait_ms(waits: &[Duration]) -> Option<[f64; 3]> {
     Some([ms(50)?, ms(95)?, ms(99)?])
 }
 
-/// How long one waits, and how far candidates are accepted, as a Markdown table.
-pub(crate) fn waits_table(rows: &[Comparison]) -> String {
+/// How long one waits, and how far candidates are accepted; none without live cycles.
+pub(crate) fn waits_table(rows: &[Comparison]) -> Option<Table> {
     const POSITIONS: usize = 5;
     let header = ["contender", "wait ms", "95 %", "99 %", "accepted 1", "2", "3", "4", "5"];
     let rows = rows.iter().filter_map(|row| {
@@ -181,12 +180,13 @@ pub(crate) fn waits_table(rows: &[Comparison]) -> String {
         Some([row.name.clone()].into_iter().chain(waits).chain(shares).collect())
     });
     let rows: Vec<Vec<String>> = rows.collect();
-    if rows.is_empty() {
-        return String::new();
-    }
-    let words = "How long one waits for the next tokens, which come with a cycle, and the share of cycles\n\
-                 that accept at least so many:";
-    format!("{words}\n\n{}", table(&header, rows))
+    (!rows.is_empty()).then(|| Table {
+        caption:
+            "How long one waits for the next tokens, which come with a cycle, and the share of cycles that \
+                  accept at least so many:"
+                .to_owned(),
+        ..Table::new(header, rows)
+    })
 }
 
 /// A ratio as what is gained in percent.
@@ -194,8 +194,8 @@ pub(crate) fn percent(ratio: f64) -> String {
     format!("{:+.1}", 100.0 * (ratio - 1.0))
 }
 
-/// The rows as a Markdown table.
-pub(crate) fn comparison_table(rows: &[Comparison], prompts: usize) -> String {
+/// The rows as a table; of `prompts` answers it is told how many are the same text.
+pub(crate) fn comparison_table(rows: &[Comparison], prompts: usize) -> Table {
     let header = [
         "contender",
         "tokens/s",
@@ -232,12 +232,12 @@ pub(crate) fn comparison_table(rows: &[Comparison], prompts: usize) -> String {
             format!("{}/{prompts}", row.same_output),
         ]
     });
-    table(&header, rows.collect())
+    Table::new(header, rows.collect())
 }
 
-/// How fast all are up to the first loop of each answer, as a Markdown table with lines around it;
-/// empty where there is no loop. `share` is that of plain decoding's tokens in loops.
-pub(crate) fn loops_table(rows: &[Comparison], share: f64) -> String {
+/// How fast all are up to the first loop of each answer; none where there is no loop. `share` is
+/// that of plain decoding's tokens in loops.
+pub(crate) fn loops_table(rows: &[Comparison], share: f64) -> Option<Table> {
     let cut: Option<Vec<Vec<String>>> = rows
         .iter()
         .map(|row| {
@@ -253,36 +253,54 @@ pub(crate) fn loops_table(rows: &[Comparison], share: f64) -> String {
         })
         .collect();
     let header = ["contender", "tokens/s", "speedup", "over constant", "over copy rule"];
-    cut.map_or_else(String::new, |cut| {
-        let share = 100.0 * share;
-        format!(
-            "\n{share:.1} % of plain decoding's tokens are in loops. Answers up to their first loop:\n\n{}\n",
-            table(&header, cut)
-        )
+    let share = 100.0 * share;
+    cut.map(|cut| Table {
+        caption: format!(
+            "{share:.1} % of plain decoding's tokens are in loops. Answers up to their first loop:"
+        ),
+        ..Table::new(header, cut)
     })
 }
 
-/// A Markdown table that reads well unrendered.
-pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
-    let header = header.iter().map(|&name| name.to_owned()).collect();
-    let rows: Vec<Vec<String>> = [header].into_iter().chain(rows).collect();
-    let widths: Vec<usize> = (0..rows[0].len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        let _ = writeln!(text, "| {} |", cells.collect::<Vec<_>>().join(" | "));
-        if index == 0 {
-            let rule = widths.iter().enumerate().map(|(column, &width)| {
-                if column == 0 { "-".repeat(width + 2) } else { format!("{}:", "-".repeat(width + 1)) }
-            });
-            let _ = writeln!(text, "|{}|", rule.collect::<Vec<_>>().join("|"));
-        }
+/// Figures in rows. The first column is text, the others are numbers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Table {
+    /// What it shows; empty where that needs no words.
+    pub(crate) caption: String,
+    pub(crate) header: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new<S: Into<String>>(header: impl IntoIterator<Item = S>, rows: Vec<Vec<String>>) -> Self {
+        Self { caption: String::new(), header: header.into_iter().map(Into::into).collect(), rows }
     }
-    text
+}
+
+/// As Markdown that reads well unrendered.
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        if !self.caption.is_empty() {
+            write!(f, "{}\n\n", self.caption)?;
+        }
+        let rows: Vec<&Vec<String>> = [&self.header].into_iter().chain(&self.rows).collect();
+        let widths: Vec<usize> = (0..self.header.len())
+            .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+            .collect();
+        for (index, row) in rows.iter().enumerate() {
+            let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+                if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            });
+            writeln!(f, "| {} |", cells.collect::<Vec<_>>().join(" | "))?;
+            if index == 0 {
+                let rule = widths.iter().enumerate().map(|(column, &width)| {
+                    if column == 0 { "-".repeat(width + 2) } else { format!("{}:", "-".repeat(width + 1)) }
+                });
+                writeln!(f, "|{}|", rule.collect::<Vec<_>>().join("|"))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -333,8 +351,8 @@ mod tests {
         assert_eq!(written["before_loops"]["speedup"], 2.0);
         assert_eq!(serde_json::from_value::<Comparison>(written).expect("the same row"), row);
 
-        let table = loops_table(&[row], 0.5);
-        assert!(table.starts_with("\n50.0 % of plain decoding's tokens are in loops."), "{table}");
+        let table = loops_table(&[row], 0.5).expect("there is a loop").to_string();
+        assert!(table.starts_with("50.0 % of plain decoding's tokens are in loops."), "{table}");
         assert!(table.contains("| rule      |    100.0 |    2.00 | +0.0 %"), "{table}");
     }
 
@@ -345,6 +363,6 @@ mod tests {
         let opposition = Opposition { plain: &plain, constant: &other, rule: None };
         let row = Comparison::new(&other, opposition);
         assert_eq!((row.before_loops.as_ref(), row.gains.speedup_vs_copies), (None, None));
-        assert_eq!(loops_table(&[row], 0.0), "");
+        assert!(loops_table(&[row], 0.0).is_none());
     }
 }

@@ -96,7 +96,7 @@ impl Summary {
 
     /// The table and what is worth knowing besides, as Markdown that reads well unrendered.
     pub(crate) fn to_markdown(&self) -> String {
-        let mut text = comparison_table(&self.contenders, self.prompts);
+        let mut text = comparison_table(&self.contenders, self.prompts).to_string();
         let (constant, rule) = (self.best_constant, self.copy_rule);
         let _ = writeln!(
             text,
@@ -127,7 +127,9 @@ impl Summary {
         for row in self.contenders.iter().filter(|row| ["pair", "factored"].contains(&row.name.as_str())) {
             let _ = writeln!(text, "{}", row.information());
         }
-        text.push_str(&loops_table(&self.contenders, self.loop_share));
+        if let Some(table) = loops_table(&self.contenders, self.loop_share) {
+            let _ = writeln!(text, "\n{table}");
+        }
         for prediction in &self.predictions {
             let live = prediction.gain_at_live_times;
             let live = live.map(|gain| format!(" ({:+.1} % at the times of live cycles)", 100.0 * gain));

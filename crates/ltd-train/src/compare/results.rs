@@ -1,5 +1,6 @@
-//! A comparison as a file: every cycle of every contender, a line for each prompt, written when the
-//! prompt is done. A report is made of it alone, and a comparison that was ended goes on.
+//! A comparison as a file: every cycle of every contender, a line for each turn of a question,
+//! written when the turn is done. A report is made of it alone, and a comparison that was ended
+//! goes on.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -11,7 +12,7 @@ use ltd_engine::{CycleOutcome, CycleTiming, SamplingParams};
 use ltd_policy::DraftSource;
 use serde::{Deserialize, Serialize};
 
-use super::Answer;
+use crate::evaluate::Answer;
 use crate::{Error, Result};
 
 /// What a file of results begins with.
@@ -49,9 +50,11 @@ pub(crate) struct Compared {
     pub(crate) dtype: String,
     /// Threads of the CPU kernels.
     pub(crate) threads: i32,
-    /// How tokens are chosen.
-    pub(crate) sampling: SamplingParams,
-    /// Seed of that.
+    /// How tokens are chosen: every question is asked once for each.
+    pub(crate) samplings: Vec<SamplingParams>,
+    /// How often.
+    pub(crate) repetitions: usize,
+    /// Seed of the numbers that tokens are drawn by, of the first repetition, and of the order.
     pub(crate) seed: u64,
     /// Longest answer.
     pub(crate) max_new_tokens: usize,
@@ -63,17 +66,63 @@ pub(crate) struct Compared {
     pub(crate) max_depth: usize,
     /// Positions of the caches.
     pub(crate) capacity: usize,
-    /// SHA-256 of the prompts' tokens, in their order.
-    pub(crate) prompts: String,
-    /// How many there are.
-    pub(crate) prompt_count: usize,
+    /// What is decoded.
+    pub(crate) tasks: Vec<TaskEntry>,
     /// Who takes part, plain decoding first.
     pub(crate) contenders: Vec<Entrant>,
 }
 
 impl Compared {
     /// Version of the form.
-    pub(crate) const VERSION: u32 = 1;
+    pub(crate) const VERSION: u32 = 2;
+
+    /// Questions to ask, those of all tasks as often as they are asked.
+    pub(crate) fn cases(&self) -> usize {
+        let questions: usize = self.tasks.iter().map(|task| task.questions).sum();
+        questions.saturating_mul(self.samplings.len()).saturating_mul(self.repetitions)
+    }
+}
+
+impl Compared {
+    /// What is wrong with a turn after another one.
+    fn problem(&self, before: Option<&Turn>, turn: &Turn) -> Option<String> {
+        let expected = match before {
+            None => (0, 0),
+            Some(Turn { case, number, follows: Follows::Turn, .. }) => (*case, number + 1),
+            Some(Turn { case, .. }) => (case + 1, 0),
+        };
+        let cases = self.cases();
+        if (turn.case, turn.number) != expected || turn.case >= cases {
+            let (case, number) = expected;
+            let found = format!("case {} turn {}", turn.case, turn.number);
+            return Some(format!("{found}, expected case {case} of {cases} turn {number}"));
+        }
+        let (found, expected) = (turn.answers.len(), self.contenders.len());
+        if found != expected {
+            return Some(format!("{found} answers, expected {expected}"));
+        }
+        let known = turn.task < self.tasks.len() && turn.sampling < self.samplings.len();
+        if !known || turn.repetition >= self.repetitions {
+            return Some("task, sampling or repetition is beyond those of the comparison".to_owned());
+        }
+        if turn.answers[0].failed.is_some() {
+            return Some("plain decoding failed".to_owned());
+        }
+        let whole = turn.answers.iter().all(AnswerLine::is_whole);
+        (!whole).then(|| "an answer is not what its cycles yielded".to_owned())
+    }
+}
+
+/// Questions of one kind, as a report knows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TaskEntry {
+    /// Its name.
+    pub(crate) name: String,
+    /// How many there are.
+    pub(crate) questions: usize,
+    /// SHA-256 of the questions.
+    pub(crate) sha256: String,
 }
 
 /// A contender, as a report knows it.
@@ -107,26 +156,92 @@ pub(crate) enum Role {
     Fallback,
 }
 
-/// What all contenders made of a prompt.
+/// What all contenders made of a turn of a question.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PromptLine {
-    /// Number of the prompt.
-    prompt: usize,
-    /// Which question it is.
-    id: String,
+pub(crate) struct Turn {
+    /// Number of the case, in the order in which they were decoded.
+    pub(crate) case: usize,
+    /// Which turn of the question.
+    #[serde(rename = "turn")]
+    pub(crate) number: usize,
+    /// Which of the comparison's tasks it belongs to.
+    pub(crate) task: usize,
+    /// Place of the question in its file.
+    pub(crate) question: u64,
+    /// What the file calls it.
+    pub(crate) id: String,
+    /// Category of the question.
+    pub(crate) category: Option<String>,
+    /// Which of the comparison's ways to choose tokens.
+    pub(crate) sampling: usize,
+    pub(crate) repetition: usize,
+    /// Tokens of the prompt.
+    pub(crate) prompt_tokens: usize,
+    /// Turns that follow.
+    pub(crate) follows: Follows,
+    /// The text of plain decoding's tokens, one by one.
+    pub(crate) pieces: Vec<String>,
     /// In the order of the contenders.
-    answers: Vec<AnswerLine>,
+    pub(crate) answers: Vec<AnswerLine>,
+}
+
+/// What comes after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Follows {
+    /// The next turn of the question.
+    Turn,
+    /// Another question.
+    Question,
+    /// Another question, because the next turn does not fit the caches.
+    NoRoom,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AnswerLine {
+pub(crate) struct AnswerLine {
     /// The answer's tokens.
     output: Vec<u32>,
     cycles: Vec<CycleLine>,
     /// What later decisions of the contender depend on.
     state: serde_json::Value,
+    /// Why there is no answer, here and from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    failed: Option<String>,
+}
+
+impl Turn {
+    /// What a contender made of it; nothing if it has failed.
+    pub(crate) fn answer(&self, contender: usize) -> Option<Answer> {
+        let line = &self.answers[contender];
+        line.failed.is_none().then(|| line.answer())
+    }
+
+    /// Why a contender has failed, here or before.
+    pub(crate) fn failure(&self, contender: usize) -> Option<&str> {
+        self.answers[contender].failed.as_deref()
+    }
+
+    /// Whether all that have not failed had a cycle.
+    pub(crate) fn counts(&self) -> bool {
+        self.answers.iter().all(|line| line.failed.is_some() || !line.cycles.is_empty())
+    }
+
+    /// What decisions after it depend on, for each contender.
+    pub(crate) fn states(&self) -> impl Iterator<Item = &serde_json::Value> {
+        self.answers.iter().map(|answer| &answer.state)
+    }
+
+    /// Whether the question has no further turn.
+    pub(crate) fn is_last(&self) -> bool {
+        self.follows != Follows::Turn
+    }
+
+    /// Plain decoding's tokens.
+    pub(crate) fn said(&self) -> &[u32] {
+        &self.answers[0].output
+    }
 }
 
 /// A cycle ([`CycleOutcome`]); times in nanoseconds.
@@ -173,8 +288,8 @@ impl From<&CycleOutcome> for CycleLine {
     }
 }
 
-impl From<CycleLine> for CycleOutcome {
-    fn from(line: CycleLine) -> Self {
+impl From<&CycleLine> for CycleOutcome {
+    fn from(line: &CycleLine) -> Self {
         let [draft, policy, verify] =
             [line.draft_ns, line.policy_ns, line.verify_ns].map(Duration::from_nanos);
         Self {
@@ -182,10 +297,10 @@ impl From<CycleLine> for CycleOutcome {
             match_length: line.match_length as usize,
             drafted: line.drafted.map(|count| count as usize),
             copied: line.copied.map(|count| count as usize),
-            accepted_ids: line.accepted,
+            accepted_ids: line.accepted.clone(),
             next_token: line.next,
             draft_depth: line.depth as usize,
-            level_rows: line.level_rows.into_iter().map(|rows| rows as usize).collect(),
+            level_rows: line.level_rows.iter().map(|&rows| rows as usize).collect(),
             verification_size: line.verified as usize,
             requested_size: line.asked as usize,
             context_length: line.context as usize,
@@ -194,14 +309,18 @@ impl From<CycleLine> for CycleOutcome {
     }
 }
 
-/// A file of results.
+/// What was measured, and where it is kept.
 pub(crate) struct Results {
-    path: PathBuf,
-    file: File,
-    done: Vec<PromptLine>,
+    kept: Option<(PathBuf, File)>,
+    pub(crate) turns: Vec<Turn>,
 }
 
 impl Results {
+    /// Keeps nothing.
+    pub(crate) fn passing() -> Self {
+        Self { kept: None, turns: Vec::new() }
+    }
+
     /// Begins a file, or goes on with one of the same comparison, and returns its header. What of a
     /// line was written last without its end is dropped.
     ///
@@ -214,61 +333,63 @@ impl Results {
         if file.try_lock().is_err() {
             return Err(problem("another process writes to it".to_owned()));
         }
-        let Some(Contents { header: found, done, whole_bytes }) = Contents::read(path)? else {
+        let Some(Contents { header: found, turns, whole_bytes }) = Contents::read(path)? else {
             // Nothing is there, or a part of a header.
             file.set_len(0).map_err(io)?;
             write_line(&mut file, &header).map_err(io)?;
-            return Ok((Self { path: path.to_owned(), file, done: Vec::new() }, header));
+            return Ok((Self { kept: Some((path.to_owned(), file)), turns: Vec::new() }, header));
         };
         if let Some(difference) = difference(&found.compared, &header.compared) {
             let remedy = "name another file, or remove it";
             return Err(problem(format!("it is of another comparison: {difference}: {remedy}")));
         }
         file.set_len(whole_bytes).map_err(io)?;
-        Ok((Self { path: path.to_owned(), file, done }, found))
+        Ok((Self { kept: Some((path.to_owned(), file)), turns }, found))
     }
 
-    /// Where it is.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Questions that are there with all their turns.
+    pub(crate) fn questions(&self) -> usize {
+        self.turns.iter().filter(|turn| turn.is_last()).count()
     }
 
-    /// Prompts that are there.
-    pub(crate) fn len(&self) -> usize {
-        self.done.len()
+    /// What is wrong with the last line, as an error.
+    pub(crate) fn damaged(&self, what: &str) -> Error {
+        let path = self.kept.as_ref().map(|(path, _)| path.clone()).unwrap_or_default();
+        Error::Results { path, problem: format!("its last line is damaged: {what}") }
     }
 
-    /// What is there of a prompt.
-    pub(super) fn answers(&self, prompt: usize) -> Option<Vec<Answer>> {
-        self.done.get(prompt).map(|line| line.answers.iter().cloned().map(AnswerLine::into_answer).collect())
-    }
-
-    /// What decisions after the last prompt that is there depend on, for each contender.
-    pub(super) fn states(&self) -> impl Iterator<Item = &serde_json::Value> {
-        self.done
-            .iter()
-            .next_back()
-            .into_iter()
-            .flat_map(|line| line.answers.iter().map(|answer| &answer.state))
-    }
-
-    /// Adds a prompt, with what later decisions of each contender depend on.
-    pub(super) fn add(&mut self, id: &str, answers: &[Answer], states: Vec<serde_json::Value>) -> Result<()> {
-        let answers = answers.iter().zip(states).map(|(answer, state)| AnswerLine {
-            output: answer.output.clone(),
-            cycles: answer.outcomes.iter().map(CycleLine::from).collect(),
-            state,
-        });
-        let line = PromptLine { prompt: self.done.len(), id: id.to_owned(), answers: answers.collect() };
-        write_line(&mut self.file, &line).map_err(|source| Error::Io { path: self.path.clone(), source })?;
-        self.done.push(line);
+    /// Adds a turn.
+    pub(crate) fn add(&mut self, turn: Turn) -> Result<()> {
+        if let Some((path, file)) = &mut self.kept {
+            write_line(file, &turn).map_err(|source| Error::Io { path: path.clone(), source })?;
+        }
+        self.turns.push(turn);
         Ok(())
     }
 }
 
 impl AnswerLine {
+    /// An answer, or why there is none, and what later decisions depend on.
+    pub(crate) fn new(answer: Result<Answer, String>, state: serde_json::Value) -> Self {
+        let (answer, failed) = match answer {
+            Ok(answer) => (answer, None),
+            Err(why) => (Answer::default(), Some(why)),
+        };
+        let cycles = answer.outcomes.iter().map(CycleLine::from).collect();
+        Self { output: answer.output, cycles, state, failed }
+    }
+
+    /// How many cycles it took.
+    #[cfg(test)]
+    pub(super) fn cycles(&self) -> usize {
+        self.cycles.len()
+    }
+
     /// Whether the answer is what its cycles yielded, which a stop rule may have cut.
     fn is_whole(&self) -> bool {
+        if self.failed.is_some() {
+            return self.cycles.is_empty() && self.output.is_empty();
+        }
         let Some(last) = self.cycles.last() else { return true };
         let yielded = self.cycles.iter().flat_map(|cycle| &cycle.accepted).chain([&last.next]);
         let mut output = self.output.iter();
@@ -276,19 +397,19 @@ impl AnswerLine {
         begins && output.next().is_none() && !self.output.is_empty()
     }
 
-    fn into_answer(self) -> Answer {
-        let outcomes = self.cycles.into_iter().map(CycleOutcome::from).collect();
-        Answer { outcomes, output: self.output, ..Answer::default() }
+    fn answer(&self) -> Answer {
+        let outcomes = self.cycles.iter().map(CycleOutcome::from).collect();
+        Answer::recorded(outcomes, self.output.clone())
     }
 }
 
-/// What is said of a file without a prompt.
-pub(crate) const NOTHING_YET: &str = "it has no prompt yet";
+/// What is said of a file with a header alone.
+const NOTHING_YET: &str = "nothing is measured yet";
 
 /// What is in a file.
 struct Contents {
     header: Header,
-    done: Vec<PromptLine>,
+    turns: Vec<Turn>,
     /// Bytes of the lines that are whole.
     whole_bytes: u64,
 }
@@ -323,27 +444,23 @@ impl Contents {
         if names.len() < roles.len() {
             return Err(damaged(1, "two contenders have one name".to_owned()));
         }
+        if header.compared.tasks.is_empty() || header.compared.samplings.is_empty() {
+            return Err(damaged(1, "expected tasks and samplings".to_owned()));
+        }
         if roles.first() != Some(&Role::Plain) || !roles.contains(&Role::Constant) {
             let expected = "plain decoding as the first contender, and a constant";
             return Err(damaged(1, format!("expected {expected}")));
         }
-        let (entrants, prompts) = (roles.len(), header.compared.prompt_count);
-        let mut done: Vec<PromptLine> = Vec::new();
+        let mut turns: Vec<Turn> = Vec::new();
         for (number, text) in lines {
-            let line: PromptLine =
+            let turn: Turn =
                 serde_json::from_str(text).map_err(|error| damaged(number + 1, error.to_string()))?;
-            let (prompt, answers) = (line.prompt, line.answers.len());
-            if prompt != done.len() || answers != entrants || prompt >= prompts {
-                let expected = format!("prompt {} of {prompts} with {entrants}", done.len());
-                let found = format!("prompt {prompt} with {answers} answers, expected {expected}");
-                return Err(damaged(number + 1, found));
+            if let Some(what) = header.compared.problem(turns.last(), &turn) {
+                return Err(damaged(number + 1, what));
             }
-            if line.answers.iter().any(|answer| !answer.is_whole()) {
-                return Err(damaged(number + 1, "an answer is not what its cycles yielded".to_owned()));
-            }
-            done.push(line);
+            turns.push(turn);
         }
-        Ok(Some(Self { header, done, whole_bytes: end as u64 + 1 }))
+        Ok(Some(Self { header, turns, whole_bytes: end as u64 + 1 }))
     }
 }
 
@@ -358,17 +475,14 @@ pub(crate) fn read_header(path: &Path) -> Result<Option<Header>> {
     Ok(Contents::read(path)?.map(|contents| contents.header))
 }
 
-/// A file's header, and its prompts' answers.
+/// A file's header and what was measured, at least one turn.
 ///
 /// # Errors
 /// If it cannot be read, or is damaged before its last line.
-pub(crate) fn read_results(path: &Path) -> Result<(Header, Vec<Vec<Answer>>)> {
-    let Some(Contents { header, done, .. }) = Contents::read(path)? else {
-        return Err(Error::Results { path: path.to_owned(), problem: NOTHING_YET.to_owned() });
-    };
-    let answers =
-        done.into_iter().map(|line| line.answers.into_iter().map(AnswerLine::into_answer).collect());
-    Ok((header, answers.collect()))
+pub(crate) fn read_results(path: &Path) -> Result<(Header, Vec<Turn>)> {
+    let contents = Contents::read(path)?.filter(|contents| !contents.turns.is_empty());
+    let nothing = || Error::Results { path: path.to_owned(), problem: NOTHING_YET.to_owned() };
+    contents.map(|contents| (contents.header, contents.turns)).ok_or_else(nothing)
 }
 
 /// The first thing in which two comparisons differ, in words.

@@ -1,0 +1,66 @@
+//! A report as a list of blocks, which Markdown and HTML are made of alike.
+
+use std::fmt::Write;
+
+use crate::evaluate::Table;
+
+/// A report.
+#[derive(Debug, Default)]
+pub(super) struct Document {
+    pub(super) title: String,
+    pub(super) blocks: Vec<Block>,
+}
+
+/// A piece of a report.
+#[derive(Debug)]
+pub(super) enum Block {
+    /// A section, of level 2 or 3.
+    Heading(u8, String),
+    Text(String),
+    Table(Table),
+    /// A picture as SVG, with what it shows in words. Its numbers are in a table, too.
+    Picture {
+        svg: String,
+        caption: String,
+    },
+    /// Answers to look at, as HTML that only the page has.
+    Answer {
+        html: String,
+        caption: String,
+    },
+}
+
+impl Document {
+    pub(super) fn heading(&mut self, level: u8, text: impl Into<String>) {
+        self.blocks.push(Block::Heading(level, text.into()));
+    }
+
+    pub(super) fn text(&mut self, text: impl Into<String>) {
+        self.blocks.push(Block::Text(text.into()));
+    }
+
+    pub(super) fn table(&mut self, table: impl Into<Option<Table>>) {
+        self.blocks.extend(table.into().map(Block::Table));
+    }
+
+    pub(super) fn picture(&mut self, svg: String, caption: impl Into<String>) {
+        self.blocks.push(Block::Picture { svg, caption: caption.into() });
+    }
+
+    /// As Markdown that reads well unrendered, without pictures.
+    pub(super) fn markdown(&self) -> String {
+        let mut text = if self.title.is_empty() { String::new() } else { format!("# {}\n", self.title) };
+        for block in &self.blocks {
+            let separator = if text.is_empty() { "" } else { "\n" };
+            let _ = match block {
+                Block::Heading(level, heading) => {
+                    writeln!(text, "{separator}{} {heading}", "#".repeat(usize::from(*level)))
+                }
+                Block::Text(words) => writeln!(text, "{separator}{}", words.trim_end()),
+                Block::Table(table) => write!(text, "{separator}{table}"),
+                Block::Picture { .. } | Block::Answer { .. } => Ok(()),
+            };
+        }
+        text
+    }
+}

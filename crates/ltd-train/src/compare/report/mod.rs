@@ -1,0 +1,260 @@
+//! What a comparison found, of measurements or of the file that kept them.
+
+mod document;
+mod figures;
+mod page;
+mod part;
+mod pictures;
+mod side_by_side;
+mod words;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use ltd_console::print_result;
+use ltd_engine::{CycleStats, SamplingParams};
+use ltd_policy::{check_output_file, check_output_folder, write_atomically, write_json};
+use ltd_run::statistics::quartiles;
+use serde::Serialize;
+
+use super::results::{Header, Turn, read_results};
+use crate::{Error, Result};
+use part::{Part, Ratio};
+use side_by_side::side_by_side;
+
+pub(super) use words::describe;
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// What `compare --results` kept, whole or not; several are reported one after another, and
+    /// side by side
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) results: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) places: Places,
+}
+
+/// Where reports go besides the screen.
+#[derive(Debug, Args)]
+pub(crate) struct Places {
+    /// Write the whole report with its figures into a folder: report.html, which a browser shows,
+    /// and report.md
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write what is reported as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// The files of a report.
+const PAGE: &str = "report.html";
+const WORDS: &str = "report.md";
+
+/// Fails unless a report can be written, elsewhere than where cycles are kept.
+pub(super) fn check_places<'p>(places: &Places, kept: impl IntoIterator<Item = &'p PathBuf>) -> Result<()> {
+    if let Some(out) = &places.out {
+        // A report replaces the one before, and nothing else.
+        if out.is_dir() {
+            [PAGE, WORDS].iter().try_for_each(|file| check_output_file("--out", &out.join(file)))?;
+        } else {
+            check_output_folder("--out", out)?;
+        }
+    }
+    let Some(json) = &places.json else { return Ok(()) };
+    check_output_file("--json", json)?;
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    if kept.into_iter().any(|kept| place(kept) == place(json)) {
+        let problem = "--json would replace what is kept there: name another file".to_owned();
+        return Err(Error::Results { path: json.clone(), problem });
+    }
+    Ok(())
+}
+
+/// Reports what comparisons kept.
+pub(crate) fn report(args: &ReportArgs) -> Result<()> {
+    check_places(&args.places, &args.results)?;
+    if args.places.out.is_some() && args.results.len() > 1 {
+        let problem = "--out takes one file of results; several are printed side by side".to_owned();
+        return Err(Error::Recorded(problem));
+    }
+    let mut reports = Vec::new();
+    for path in &args.results {
+        let (header, turns) = read_results(path)?;
+        let report = Report::of(header, &turns);
+        if report.parts.is_empty() {
+            let problem = "no answer in it has a cycle".to_owned();
+            return Err(Error::Results { path: path.clone(), problem });
+        }
+        if let Some(out) = &args.places.out {
+            report.write(&turns, out)?;
+        }
+        reports.push(report);
+    }
+    let texts = args.results.iter().zip(&reports).map(|(path, report)| {
+        let title = if reports.len() > 1 { format!("{}:\n\n", path.display()) } else { String::new() };
+        title + &describe(report)
+    });
+    let mut texts: Vec<String> = texts.collect();
+    if reports.len() > 1 {
+        texts.push(side_by_side(&args.results, &reports));
+    }
+    let printed = print_result(format_args!("{}", texts.join("\n")));
+    match (&args.places.json, &reports[..]) {
+        (Some(path), [report]) => write_json(path, report)?,
+        (Some(path), reports) => write_json(path, &reports)?,
+        (None, _) => (),
+    }
+    Ok(printed?)
+}
+
+/// What was compared and how, for programs.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    #[serde(flatten)]
+    header: Header,
+    /// Questions that were measured with all their turns, repetitions included.
+    questions: usize,
+    /// How much longer a token of plain decoding took in the last third of the answers than in the
+    /// first, by their medians: -0.01 is 1 % less. `null` for fewer than six answers.
+    drift: Option<f64>,
+    /// Contenders that failed, which are in no table.
+    failed: Vec<Failure>,
+    /// Each task at each temperature.
+    parts: Vec<Part>,
+    /// All tasks together at each temperature, if there are several.
+    means: Vec<Mean>,
+}
+
+/// A contender that failed.
+#[derive(Debug, Serialize)]
+struct Failure {
+    contender: String,
+    /// Task and question.
+    at: String,
+    why: String,
+}
+
+/// The mean over tasks at one temperature.
+#[derive(Debug, Serialize)]
+struct Mean {
+    sampling: SamplingParams,
+    contenders: Vec<MeanRow>,
+}
+
+/// A contender in the mean over tasks.
+#[derive(Debug, Serialize)]
+struct MeanRow {
+    name: String,
+    /// Mean of the throughputs over plain decoding's.
+    speedup: Ratio,
+    /// Mean of the throughputs over that of each task's best static setting.
+    over_static: Ratio,
+    /// Mean of the acceptance lengths.
+    acceptance_length: f64,
+}
+
+impl Report {
+    /// What turns say, in the order of the header's contenders.
+    pub(super) fn of(header: Header, turns: &[Turn]) -> Self {
+        let compared = &header.compared;
+        let failed = failures(&header, turns);
+        let stayed = |place: &usize| {
+            let name = &compared.contenders[*place].name;
+            !failed.iter().any(|failure| failure.contender == *name)
+        };
+        let places: Vec<usize> = (0..compared.contenders.len()).filter(stayed).collect();
+        let mut parts = Vec::new();
+        for sampling in 0..compared.samplings.len() {
+            for task in 0..compared.tasks.len() {
+                let those = turns.iter().filter(|turn| (turn.task, turn.sampling) == (task, sampling));
+                parts.extend(Part::of(compared, &those.collect::<Vec<_>>(), task, sampling, &places));
+            }
+        }
+        let means = compared.samplings.iter().filter_map(|sampling| {
+            let parts: Vec<&Part> = parts.iter().filter(|part| part.sampling == *sampling).collect();
+            Mean::of(&parts, compared.contenders.len() - 1)
+        });
+        Self {
+            questions: turns.iter().filter(|turn| turn.is_last()).count(),
+            drift: drift(turns),
+            means: means.collect(),
+            failed,
+            parts,
+            header,
+        }
+    }
+
+    /// Writes the whole report, as a page and in words.
+    pub(super) fn write(&self, turns: &[Turn], out: &Path) -> Result<()> {
+        let document = figures::document(self, turns);
+        std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.to_owned(), source })?;
+        write_atomically(&out.join(PAGE), page::page(&document).as_bytes())?;
+        Ok(write_atomically(&out.join(WORDS), document.markdown().as_bytes())?)
+    }
+
+    /// Whether there is more than one task or temperature.
+    fn has_parts(&self) -> bool {
+        self.header.compared.tasks.len() * self.header.compared.samplings.len() > 1
+    }
+}
+
+impl Mean {
+    /// Of the parts of one temperature; none of a single one.
+    fn of(parts: &[&Part], comparisons: usize) -> Option<Self> {
+        let (first, _) = parts.split_first().filter(|(_, others)| !others.is_empty())?;
+        let row = |place: usize| {
+            let ratio = |over: fn(&Part) -> &str| {
+                let pairs = parts.iter().map(|part| {
+                    let over = part.measured(over(part)).expect("invariant: it was measured");
+                    (&part.measured[place], over)
+                });
+                Ratio::mean(&pairs.collect::<Vec<_>>(), comparisons)
+            };
+            let lengths = parts.iter().map(|part| part.contenders[place].comparison.acceptance_length);
+            MeanRow {
+                name: first.measured[place].name.clone(),
+                speedup: ratio(|part| &part.measured[0].name),
+                over_static: ratio(|part| &part.best_static),
+                acceptance_length: lengths.sum::<f64>() / parts.len() as f64,
+            }
+        };
+        let contenders = (0..first.measured.len()).map(row).collect();
+        Some(Self { sampling: first.sampling, contenders })
+    }
+}
+
+/// Who failed, where it first did, and why.
+fn failures(header: &Header, turns: &[Turn]) -> Vec<Failure> {
+    let failure = |(place, contender): (usize, &super::results::Entrant)| {
+        let turn = turns.iter().find(|turn| turn.failure(place).is_some())?;
+        let task = &header.compared.tasks[turn.task].name;
+        Some(Failure {
+            contender: contender.name.clone(),
+            at: format!("{task}, question {}", turn.id),
+            why: turn.failure(place).unwrap_or_default().to_owned(),
+        })
+    };
+    header.compared.contenders.iter().enumerate().filter_map(failure).collect()
+}
+
+/// How much longer a token of plain decoding took in the last third of some turns than in the
+/// first, by their medians; none for so few that the prompts themselves would tell.
+fn drift(turns: &[Turn]) -> Option<f64> {
+    const FEWEST: usize = 6;
+    let plain = turns.iter().filter_map(|turn| turn.answer(0)).filter(|answer| !answer.outcomes.is_empty());
+    let seconds: Vec<f64> = plain
+        .map(|answer| {
+            let mut stats = CycleStats::default();
+            answer.outcomes.iter().for_each(|outcome| stats.add(outcome));
+            1.0 / stats.tokens_per_second()
+        })
+        .collect();
+    let third = seconds.len() / 3;
+    let median = |seconds: &[f64]| quartiles(seconds.to_vec())[1];
+    (seconds.len() >= FEWEST)
+        .then(|| median(&seconds[seconds.len() - third..]) / median(&seconds[..third]) - 1.0)
+}

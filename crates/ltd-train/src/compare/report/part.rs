@@ -1,0 +1,337 @@
+//! What contenders made of one task at one temperature.
+
+use std::collections::BTreeMap;
+
+use ltd_engine::{CycleStats, SamplingParams};
+use ltd_policy::DraftSource;
+use ltd_run::statistics::{CONFIDENCE, mean_ratio_interval, ratio_interval};
+use serde::Serialize;
+
+use super::super::results::{Compared, Follows, Role, Turn};
+use crate::evaluate::{Answer, Comparison, Measurement, Opposition, Tally, percent};
+
+/// One task at one temperature.
+#[derive(Debug, Serialize)]
+pub(super) struct Part {
+    pub(super) task: String,
+    pub(super) sampling: SamplingParams,
+    /// Questions that were measured.
+    pub(super) questions: usize,
+    /// Answers of each contender to them: turns and repetitions.
+    pub(super) answers: usize,
+    /// Turns that were left out because they do not fit the caches.
+    pub(super) left_out: usize,
+    /// The constant that the others are measured against: the fastest here.
+    pub(super) best_constant: String,
+    /// The rule of copies that the others are measured against: the fastest here; `null` without
+    /// one.
+    pub(super) best_copy_rule: Option<String>,
+    /// The fastest of constants and rules of copies.
+    pub(super) best_static: String,
+    /// Share of plain decoding's tokens that are in loops.
+    pub(super) loop_share: f64,
+    pub(super) contenders: Vec<Row>,
+    /// What each policy gains over the fastest published rule; empty without one.
+    pub(super) over_published: Vec<Gain>,
+    /// Categories of the questions, if there are several.
+    pub(super) categories: Vec<Category>,
+    /// The cycles of each contender, question by question.
+    #[serde(skip)]
+    pub(super) measured: Vec<Measurement>,
+}
+
+/// A contender in a part.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    #[serde(flatten)]
+    pub(super) comparison: Comparison,
+    /// Throughput over that of the best static setting.
+    pub(super) over_static: Ratio,
+    /// Cycles with a tree by draft depth.
+    pub(super) depths: BTreeMap<usize, usize>,
+    /// Cycles by candidates verified.
+    pub(super) sizes: BTreeMap<usize, usize>,
+    /// Cycles by what they drafted from.
+    pub(super) sources: Sources,
+}
+
+/// Cycles by what they drafted from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Sources {
+    pub(super) tree: usize,
+    pub(super) copy: usize,
+    pub(super) merged: usize,
+    /// Steps of plain decoding.
+    pub(super) none: usize,
+}
+
+/// A throughput over another one on the same questions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Ratio {
+    pub(super) value: f64,
+    /// 95 % interval of it (bootstrap over questions, both together).
+    pub(super) interval: [f64; 2],
+    /// The interval with Bonferroni's correction for all contenders of the comparison.
+    pub(super) corrected: [f64; 2],
+    /// Questions of the task that has fewest.
+    pub(super) questions: usize,
+}
+
+/// Fewest questions of which an interval that is drawn from them tells that a gain is no chance.
+pub(super) const FEWEST_QUESTIONS: usize = 10;
+
+/// How much faster a contender is than another one.
+#[derive(Debug, Serialize)]
+pub(super) struct Gain {
+    pub(super) of: String,
+    pub(super) over: String,
+    /// Throughput of the one over that of the other.
+    pub(super) ratio: f64,
+    /// 95 % interval of it (bootstrap over questions, both together).
+    pub(super) interval: [f64; 2],
+}
+
+/// What contenders made of one category of questions.
+#[derive(Debug, Serialize)]
+pub(super) struct Category {
+    pub(super) name: String,
+    pub(super) questions: usize,
+    /// In the order of the contenders.
+    pub(super) contenders: Vec<CategoryRow>,
+}
+
+/// A contender in a category.
+#[derive(Debug, Serialize)]
+pub(super) struct CategoryRow {
+    pub(super) tokens_per_second: f64,
+    /// Throughput over plain decoding's.
+    pub(super) speedup: f64,
+    pub(super) acceptance_length: f64,
+}
+
+impl Gain {
+    pub(super) fn new(of: &Measurement, over: &Measurement) -> Self {
+        let (low, high) = ratio_interval(&of.prompts, &over.prompts);
+        let [name, other] = [of, over].map(|measured| measured.name.clone());
+        Self { of: name, over: other, ratio: rate(of) / rate(over), interval: [low, high] }
+    }
+
+    pub(super) fn percent(&self) -> String {
+        let [low, high] = self.interval.map(percent);
+        format!("{} % ({low} .. {high})", percent(self.ratio))
+    }
+}
+
+impl Ratio {
+    /// Mean over tasks of what a contender is over another, one of `comparisons` such ratios.
+    pub(super) fn mean(tasks: &[(&Measurement, &Measurement)], comparisons: usize) -> Self {
+        let prompts: Vec<_> = tasks.iter().map(|(of, over)| (&of.prompts[..], &over.prompts[..])).collect();
+        let interval = |confidence| {
+            let (low, high) = mean_ratio_interval(&prompts, confidence);
+            [low, high]
+        };
+        let sum: f64 = tasks.iter().map(|(of, over)| rate(of) / rate(over)).sum();
+        Self {
+            value: sum / tasks.len() as f64,
+            interval: interval(CONFIDENCE),
+            corrected: interval(corrected_confidence(comparisons)),
+            questions: prompts.iter().map(|(of, _)| of.len()).min().unwrap_or(0),
+        }
+    }
+
+    /// In words, with a star where the corrected interval leaves out that both are equal.
+    pub(super) fn percent(&self) -> String {
+        let [low, high] = self.interval.map(percent);
+        let star = if self.is_sure() { "*" } else { "" };
+        format!("{} % ({low} .. {high}){star}", percent(self.value))
+    }
+
+    /// Whether one is faster than the other, as far as the corrected interval tells.
+    pub(super) fn is_sure(&self) -> bool {
+        let [low, high] = self.corrected;
+        self.questions >= FEWEST_QUESTIONS && (low > 1.0 || high < 1.0)
+    }
+}
+
+/// The confidence of each of some intervals with which all are right as often as one of 95 %
+/// (Bonferroni).
+fn corrected_confidence(comparisons: usize) -> f64 {
+    1.0 - (1.0 - CONFIDENCE) / comparisons.max(1) as f64
+}
+
+impl Part {
+    /// What `turns` say, those of one task at one temperature, of the contenders at `places`; none
+    /// if nothing was measured.
+    pub(super) fn of(
+        compared: &Compared,
+        turns: &[&Turn],
+        task: usize,
+        sampling: usize,
+        places: &[usize],
+    ) -> Option<Self> {
+        let roles: Vec<Role> = places.iter().map(|&place| compared.contenders[place].role).collect();
+        let tally = tally(compared, turns, places);
+        let answers = tally.measured;
+        if answers == 0 {
+            return None;
+        }
+        let measured = tally.finish();
+        let fastest = |wanted: &[Role]| {
+            let those = roles.iter().zip(&measured).filter(|(role, _)| wanted.contains(role));
+            those.map(|(_, measured)| measured).max_by(|a, b| rate(a).total_cmp(&rate(b)))
+        };
+        let (constant, rule) = (fastest(&[Role::Constant]), fastest(&[Role::Rule]));
+        let constant = constant.expect("invariant: constants do not fail");
+        let best_static = fastest(&[Role::Constant, Role::WholeBeam, Role::Rule]).unwrap_or(constant);
+        let policies = roles.iter().zip(&measured).filter(|(role, _)| **role == Role::Policy);
+        let over_published = fastest(&[Role::Published])
+            .map(|published| policies.map(|(_, policy)| Gain::new(policy, published)).collect::<Vec<_>>());
+        let opposition = Opposition { plain: &measured[0], constant, rule };
+        let mut sources = vec![Sources::default(); places.len()];
+        for turn in turns {
+            let answers = places.iter().filter_map(|&place| turn.answer(place));
+            for (sources, answer) in sources.iter_mut().zip(answers) {
+                sources.add(&answer);
+            }
+        }
+        let row = |(measurement, sources): (&Measurement, Sources)| {
+            let total = measurement.total();
+            Row {
+                comparison: Comparison::new(measurement, opposition),
+                over_static: Ratio::mean(&[(measurement, best_static)], compared.contenders.len() - 1),
+                depths: total.depths,
+                sizes: total.sizes,
+                sources,
+            }
+        };
+        Some(Self {
+            task: compared.tasks[task].name.clone(),
+            sampling: compared.samplings[sampling],
+            questions: measured[0].prompts.len(),
+            answers,
+            left_out: turns.iter().filter(|turn| turn.follows == Follows::NoRoom).count(),
+            best_constant: constant.name.clone(),
+            best_copy_rule: rule.map(|rule| rule.name.clone()),
+            best_static: best_static.name.clone(),
+            loop_share: measured[0].loop_share(),
+            contenders: measured.iter().zip(sources).map(row).collect(),
+            over_published: over_published.unwrap_or_default(),
+            categories: categories(compared, turns, places),
+            measured,
+        })
+    }
+
+    /// Task and temperature, in words.
+    pub(super) fn title(&self) -> String {
+        format!("{}, {}", self.task, self.sampling)
+    }
+
+    /// The contender of a name.
+    pub(super) fn measured(&self, name: &str) -> Option<&Measurement> {
+        self.measured.iter().find(|measured| measured.name == name)
+    }
+}
+
+impl Sources {
+    fn add(&mut self, answer: &Answer) {
+        for outcome in &answer.outcomes {
+            let kind = match outcome.source {
+                _ if outcome.verification_size == 0 => &mut self.none,
+                DraftSource::Tree => &mut self.tree,
+                DraftSource::Copy { .. } => &mut self.copy,
+                DraftSource::Merged { .. } => &mut self.merged,
+            };
+            *kind += 1;
+        }
+    }
+}
+
+/// The contenders at `places` on some turns.
+fn tally(compared: &Compared, turns: &[&Turn], places: &[usize]) -> Tally {
+    let mut tally = Tally::new(places.iter().map(|&place| compared.contenders[place].name.clone()));
+    for turn in turns {
+        let answers = places.iter().map(|&place| turn.answer(place));
+        let answers: Option<Vec<Answer>> = answers.collect();
+        tally.add(turn.question as usize, answers.expect("invariant: whoever failed is left out"));
+    }
+    tally
+}
+
+/// The categories of some turns, if there are several.
+fn categories(compared: &Compared, turns: &[&Turn], places: &[usize]) -> Vec<Category> {
+    let mut by_name: BTreeMap<&str, Vec<&Turn>> = BTreeMap::new();
+    for &turn in turns {
+        by_name.entry(turn.category.as_deref().unwrap_or("none")).or_default().push(turn);
+    }
+    if by_name.len() < 2 {
+        return Vec::new();
+    }
+    let category = |(name, turns): (&str, Vec<&Turn>)| {
+        let tally = tally(compared, &turns, places);
+        if tally.measured == 0 {
+            return None;
+        }
+        let measured = tally.finish();
+        let plain = rate(&measured[0]);
+        let row = |measured: &Measurement| {
+            let total = measured.total();
+            CategoryRow {
+                tokens_per_second: total.tokens_per_second(),
+                speedup: total.tokens_per_second() / plain,
+                acceptance_length: total.acceptance_length(),
+            }
+        };
+        Some(Category {
+            name: name.to_owned(),
+            questions: measured[0].prompts.len(),
+            contenders: measured.iter().map(row).collect(),
+        })
+    };
+    by_name.into_iter().filter_map(category).collect()
+}
+
+/// `sum(tau) / sum(T)` of a contender.
+pub(super) fn rate(measured: &Measurement) -> f64 {
+    CycleStats::merged(&measured.prompts).tokens_per_second()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ltd_engine::CycleTiming;
+
+    use super::*;
+
+    fn measured(name: &str, questions: usize, ms: impl Fn(usize) -> u64) -> Measurement {
+        let prompt = |question| CycleStats {
+            cycles: 1,
+            tokens: 10,
+            timing: CycleTiming { verify: Duration::from_millis(ms(question)), ..CycleTiming::default() },
+            ..CycleStats::default()
+        };
+        Measurement {
+            name: name.to_owned(),
+            prompts: (0..questions).map(prompt).collect(),
+            ..Measurement::default()
+        }
+    }
+
+    #[test]
+    fn what_may_be_chance_has_no_star() {
+        let ratio = |questions, ms: fn(usize) -> u64, comparisons| {
+            let [of, over] = [measured("of", questions, ms), measured("over", questions, |_| 100)];
+            Ratio::mean(&[(&of, &over)], comparisons)
+        };
+        let faster = ratio(10, |_| 80, 5);
+        assert_eq!((faster.value, faster.interval, faster.is_sure()), (1.25, [1.25, 1.25], true));
+        assert_eq!(faster.percent(), "+25.0 % (+25.0 .. +25.0)*");
+        assert!(!ratio(9, |_| 80, 5).is_sure(), "of too few questions");
+        // Now faster, now slower: sure of one comparison, and of none among many.
+        let uneven: fn(usize) -> u64 = |question| if question % 3 == 0 { 112 } else { 85 };
+        let (alone, among_many) = (ratio(12, uneven, 1), ratio(12, uneven, 1000));
+        assert_eq!(alone.interval, among_many.interval);
+        assert!(alone.is_sure() && !among_many.is_sure(), "{alone:?} {among_many:?}");
+        assert!(among_many.percent().ends_with(')'));
+    }
+}

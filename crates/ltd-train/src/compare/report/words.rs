@@ -1,0 +1,153 @@
+//! A report in words: on the screen.
+
+use std::fmt::Write;
+
+use super::document::Document;
+use super::part::{FEWEST_QUESTIONS, Part};
+use super::{Mean, Report};
+use crate::compare::results::{Entrant, Role};
+use crate::evaluate::{Table, comparison_table, loops_table, waits_table};
+
+/// Drift of plain decoding that is told.
+const MOST_DRIFT: f64 = 0.05;
+
+/// The report as one reads it on the screen: everything of a single task, else a table of all.
+pub(crate) fn describe(report: &Report) -> String {
+    let mut document = Document::default();
+    if report.has_parts() {
+        overview(report, &mut document);
+        document.text(circumstances(report));
+    } else {
+        for part in &report.parts {
+            detail(report, part, &mut document);
+        }
+    }
+    document.markdown()
+}
+
+/// Tables of all tasks: how much faster than plain decoding, and than the best static setting.
+pub(super) fn overview(report: &Report, document: &mut Document) {
+    for sampling in &report.header.compared.samplings {
+        let parts: Vec<&Part> = report.parts.iter().filter(|part| part.sampling == *sampling).collect();
+        let mean = report.means.iter().find(|mean| mean.sampling == *sampling);
+        let Some(first) = parts.first() else { continue };
+        let tasks = [sampling.to_string()].into_iter().chain(parts.iter().map(|part| part.task.clone()));
+        let tasks: Vec<String> = tasks.chain(mean.map(|_| "mean".to_owned())).collect();
+        let names = first.contenders.iter().map(|row| row.comparison.name.clone());
+        let rows = |cell: &dyn Fn(&Part, usize) -> String, of_mean: &dyn Fn(&Mean, usize) -> String| {
+            let row = |(place, name): (usize, String)| {
+                let cells = parts.iter().map(|part| cell(part, place));
+                [name].into_iter().chain(cells).chain(mean.map(|mean| of_mean(mean, place))).collect()
+            };
+            names.clone().enumerate().map(row).collect::<Vec<Vec<String>>>()
+        };
+        let speedup = |part: &Part, place: usize| {
+            let row = &part.contenders[place].comparison;
+            format!("{:.2} ({:.2})", row.gains.speedup, row.acceptance_length)
+        };
+        let mean_speedup = |mean: &Mean, place: usize| {
+            let row = &mean.contenders[place];
+            format!("{:.2} ({:.2})", row.speedup.value, row.acceptance_length)
+        };
+        document.table(Table {
+            caption:
+                "Tokens per second over plain decoding's, and acceptance length, the target's own token \
+                      counted:"
+                    .to_owned(),
+            ..Table::new(tasks.clone(), rows(&speedup, &mean_speedup))
+        });
+        let gain = |part: &Part, place: usize| part.contenders[place].over_static.percent();
+        let mean_gain = |mean: &Mean, place: usize| mean.contenders[place].over_static.percent();
+        document.table(Table {
+            caption: "Over the best static setting of each task, copies included, with 95 % intervals:"
+                .to_owned(),
+            ..Table::new(tasks, rows(&gain, &mean_gain))
+        });
+        let best: Vec<String> =
+            parts.iter().map(|part| format!("{}: {}", part.task, part.best_static)).collect();
+        document.text(format!("The best static setting of those measured: {}.", best.join("; ")));
+    }
+    let comparisons = report.header.compared.contenders.len() - 1;
+    document.text(format!(
+        "A star: faster or slower also with Bonferroni's correction for {comparisons} contenders, of \
+         {FEWEST_QUESTIONS} questions a task at least. The best static setting is chosen with hindsight on the same \
+         questions."
+    ));
+}
+
+/// Everything of one task at one temperature.
+pub(super) fn detail(report: &Report, part: &Part, document: &mut Document) {
+    let rows: Vec<_> = part.contenders.iter().map(|row| row.comparison.clone()).collect();
+    document.table(comparison_table(&rows, part.answers));
+    let mut text = format!("Over constant: over {}, the fastest of those measured.\n", part.best_constant);
+    if part.left_out > 0 {
+        let _ = writeln!(text, "{} turns do not fit the caches and were left out.", part.left_out);
+    }
+    if !report.has_parts() {
+        text.push_str(&circumstances(report));
+    }
+    text.push_str(&policies(report, part));
+    document.text(text);
+    document.table(loops_table(&rows, part.loop_share));
+    document.table(waits_table(&rows));
+}
+
+/// What was measured, where, and what is to be known of it.
+pub(super) fn circumstances(report: &Report) -> String {
+    let compared = &report.header.compared;
+    let cpu = report.header.cpu.as_deref().unwrap_or("unknown CPU");
+    let cases = compared.cases();
+    let left = cases.saturating_sub(report.questions);
+    let unfinished = if left > 0 { format!(" ({left} of them not measured)") } else { String::new() };
+    let samplings: Vec<String> = compared.samplings.iter().map(ToString::to_string).collect();
+    let mut text = format!(
+        "{cases} questions{unfinished}, {}, {}, {} ({cpu}, {} threads).\n",
+        samplings.join(" and "),
+        compared.dtype,
+        compared.device,
+        compared.threads,
+    );
+    for failure in &report.failed {
+        let _ = writeln!(
+            text,
+            "{} failed and is in no table: {}: {}",
+            failure.contender, failure.at, failure.why
+        );
+    }
+    if let Some(drift) = report.drift.filter(|drift| drift.abs() > MOST_DRIFT) {
+        let (percent, how) = (100.0 * drift.abs(), if drift > 0.0 { "longer" } else { "less" });
+        let _ = writeln!(
+            text,
+            "A token of plain decoding took {percent:.0} % {how} in the last third of the answers than in the first."
+        );
+    }
+    for note in &report.header.notes {
+        let _ = writeln!(text, "{note}");
+    }
+    text
+}
+
+/// What policies gain, and what their choices tell.
+fn policies(report: &Report, part: &Part) -> String {
+    let mut text = String::new();
+    let policies = part.contenders.iter().filter(|row| {
+        let is_policy =
+            |entrant: &Entrant| entrant.name == row.comparison.name && entrant.role == Role::Policy;
+        report.header.compared.contenders.iter().any(is_policy)
+    });
+    for row in policies {
+        let name = &row.comparison.name;
+        if let (Some(gain), Some(rule)) = (row.comparison.gains.over_copies(), &part.best_copy_rule) {
+            let _ = writeln!(text, "{name}: {gain} over {rule}, the fastest rule of those measured.");
+        }
+        for gain in part.over_published.iter().filter(|gain| gain.of == *name) {
+            let (percent, over) = (gain.percent(), &gain.over);
+            let _ = writeln!(
+                text,
+                "{name}: {percent} over {over}, the fastest published rule of those measured."
+            );
+        }
+        let _ = writeln!(text, "{}", row.comparison.information());
+    }
+    text
+}
