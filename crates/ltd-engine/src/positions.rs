@@ -228,7 +228,7 @@ mod tests {
 
     use super::Along;
     use crate::pairs::{PAIRS, folders};
-    use crate::{DtypeSetting, Engine, EngineConfig, Error, Static};
+    use crate::{DtypeSetting, Engine, EngineConfig, Error, Sampler, Static};
 
     fn engine(pair: &str) -> Engine {
         let [target, draft] = folders(pair);
@@ -337,7 +337,7 @@ mod tests {
     fn what_a_session_keeps_is_what_reading_gives() {
         for pair in PAIRS {
             let engine = engine(pair);
-            let mut session = engine.prefill_keeping(&[40, 90, 120]).expect("prefill");
+            let mut session = engine.prefill_keeping(&[40, 90, 120], Sampler::greedy()).expect("prefill");
             let mut controller = Static { depth: 2, size: 8 };
             for _ in 0..12 {
                 engine.run_cycle(&mut session, &mut controller).expect("a cycle");

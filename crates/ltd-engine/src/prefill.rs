@@ -41,13 +41,13 @@ impl Engine {
         self.start(prompt, sampler, recycle, false)
     }
 
-    /// Starts a sequence that is decoded greedily and keeps the target's features of all of it, for
-    /// [`Session::reading`].
+    /// Starts a sequence whose tokens `sampler` chooses, and which keeps the target's features of
+    /// all of it, for [`Session::reading`].
     ///
     /// # Errors
     /// See [`Engine::prefill_sampled`].
-    pub fn prefill_keeping(&self, prompt: &[u32]) -> Result<Session> {
-        self.start(prompt, Sampler::greedy(), None, true)
+    pub fn prefill_keeping(&self, prompt: &[u32], sampler: Sampler) -> Result<Session> {
+        self.start(prompt, sampler, None, true)
     }
 
     fn start(

@@ -43,6 +43,7 @@ fn main() {
         entropies: false,
         hidden: None,
         token_bytes: TraceHeader::bytes_of_token(engine.vocabulary()),
+        sampling: ltd_policy::SamplingParams::default(),
         max_new_tokens: NEW_TOKENS,
         capacity: engine.capacity(),
         eos: text.eos().to_vec(),
@@ -58,7 +59,7 @@ fn main() {
         for (batch, ms) in BATCHES.iter().zip(&mut ms) {
             let start = Instant::now();
             let sequence =
-                record_sequence(&engine, &header, number, &prompt.ids, *batch, &Interrupt::default())
+                record_sequence(&engine, &header, (number, 0), &prompt.ids, *batch, &Interrupt::default())
                     .expect("a recording");
             ms.push(start.elapsed().as_secs_f64() * 1e3 / sequence.len() as f64);
             tokens = sequence.tokens[..sequence.prompt_len + sequence.len()].to_vec();

@@ -38,6 +38,7 @@ fn header() -> TraceHeader {
         entropies: false,
         hidden: None,
         token_bytes: 0,
+        sampling: ltd_policy::SamplingParams::default(),
         max_new_tokens: POSITIONS,
         capacity: 1024,
         eos: Vec::new(),

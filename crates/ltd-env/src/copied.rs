@@ -1,6 +1,6 @@
 //! What copying comes to in a recorded sequence.
 //!
-//! At temperature 0 a chain is accepted as far as the continuation says the same, which follows
+//! A chain is accepted as far as the continuation says the same, which follows
 //! from the tokens alone, whatever the cycles before.
 
 use ltd_cycle::{CopySource, CycleOutcome, Occurrence};

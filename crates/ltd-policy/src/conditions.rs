@@ -19,9 +19,9 @@ pub struct Conditions {
 }
 
 impl Conditions {
-    /// Greedy decoding, on whatever machine: what a trace is of.
-    pub fn greedy() -> Self {
-        Self { sampling: Some(SamplingParams::default()), ..Self::default() }
+    /// Decoding in this way on whatever machine: what a trace is of.
+    pub fn of_sampling(sampling: SamplingParams) -> Self {
+        Self { sampling: Some(sampling), ..Self::default() }
     }
 
     /// What is different here, in words, as far as both are known. Which of several equal devices

@@ -21,7 +21,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Decode prompts greedily and record the draft tree at every position
+    /// Decode prompts and record the draft tree at every position
     #[cfg(feature = "live")]
     Record(record::RecordArgs),
     /// Measure what the parts of a cycle cost on this machine

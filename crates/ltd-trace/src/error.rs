@@ -11,12 +11,14 @@ pub enum Error {
     #[cfg(feature = "live")]
     #[error(transparent)]
     Run(#[from] ltd_run::Error),
-    /// Recordings hold what greedy decoding meets.
+    /// How tokens are to be chosen makes no sense.
     #[cfg(feature = "live")]
-    #[error("sampling: is {sampling}, but recordings are greedy: set sampling.temperature to 0")]
+    #[error("--{flag}: {problem}")]
     Sampling {
-        /// What the configuration says.
-        sampling: ltd_policy::SamplingParams,
+        /// The argument.
+        flag: String,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A recording had no room; what is complete of it is kept.
     #[cfg(feature = "live")]

@@ -30,9 +30,9 @@ pub(crate) fn merge(args: &MergeArgs) -> Result<()> {
             Some(writer) => writer,
             None => writer.insert(TraceWriter::open(&args.out, trace.header.clone())?),
         };
-        let added = writer.merge(&trace)?;
-        told =
-            told.and(say!("{}: {added} of {} prompts taken over", folder.display(), trace.sequences.len()));
+        let added = writer.merge(&trace, folder)?;
+        let (all, noun) = (trace.sequences.len(), trace.header.noun());
+        told = told.and(say!("{}: {added} of {all} {noun}s taken over", folder.display()));
     }
     Ok(told?)
 }

@@ -1,6 +1,6 @@
 //! Recordings to learn from and to predict on.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -71,27 +71,36 @@ impl Recorded {
         Ok(recorded)
     }
 
-    /// Holds out every n-th sequence that has positions, at least one. A prompt that comes again
-    /// counts once: it would be learned from and held out.
+    /// Holds out every n-th prompt that has positions, at least one, with all its continuations: a
+    /// prompt that comes again would else be learned from and held out. Greedily it says the same
+    /// each time, and counts once.
     pub(crate) fn split(path: &Path, trace: &Trace, share: f64) -> Result<(Trace, Trace)> {
-        let of = |sequences| Trace { sequences, header: trace.header.clone(), truncated: Vec::new() };
-        let mut prompts = HashSet::new();
-        let filled = trace.sequences.iter().filter(|sequence| {
-            !sequence.is_empty() && prompts.insert(&sequence.tokens[..sequence.prompt_len])
-        });
-        let filled: Vec<TracedSequence> = filled.cloned().collect();
-        if filled.len() < 2 {
-            let count = filled.len();
+        let of = |prompts: Vec<Vec<&TracedSequence>>| {
+            let sequences = prompts.into_iter().flatten().cloned().collect();
+            Trace { sequences, header: trace.header.clone(), truncated: Vec::new() }
+        };
+        // By the tokens of the prompt, in the order in which they come first.
+        let (mut places, mut prompts) = (HashMap::new(), Vec::<Vec<&TracedSequence>>::new());
+        for sequence in trace.sequences.iter().filter(|sequence| !sequence.is_empty()) {
+            let place = *places.entry(&sequence.tokens[..sequence.prompt_len]).or_insert(prompts.len());
+            match prompts.get_mut(place) {
+                None => prompts.push(vec![sequence]),
+                Some(known) if trace.header.is_sampled() => known.push(sequence),
+                Some(_) => {}
+            }
+        }
+        if prompts.len() < 2 {
+            let count = prompts.len();
             return Err(Error::Recorded(format!(
                 "{}: {count} different prompts of it have positions, expected at least 2: one is held out",
                 path.display()
             )));
         }
-        let share = share.max(1.0 / filled.len() as f64);
+        let share = share.max(1.0 / prompts.len() as f64);
         let (mut train, mut held_out) = (Vec::new(), Vec::new());
-        for (index, sequence) in filled.into_iter().enumerate() {
+        for (index, prompt) in prompts.into_iter().enumerate() {
             let due = (share * (index + 1) as f64 + 1e-9).floor() > (share * index as f64 + 1e-9).floor();
-            if due { held_out.push(sequence) } else { train.push(sequence) }
+            if due { held_out.push(prompt) } else { train.push(prompt) }
         }
         // A share near 1 leaves nothing to learn from.
         if train.is_empty() {
@@ -190,7 +199,7 @@ impl Recorded {
 #[cfg(test)]
 pub(crate) mod tests {
     use ltd_env::trace::{TRACE_VERSION, TraceHeader};
-    use ltd_policy::ModelIdentity;
+    use ltd_policy::{ModelIdentity, SamplingParams};
 
     use super::*;
 
@@ -208,6 +217,7 @@ pub(crate) mod tests {
             entropies: false,
             hidden: None,
             token_bytes: 0,
+            sampling: SamplingParams::default(),
             max_new_tokens: 4,
             capacity: 16,
             eos: Vec::new(),
@@ -226,16 +236,25 @@ pub(crate) mod tests {
             sequence.push(&grown);
             sequence
         };
-        let split = |firsts: &[u32]| {
-            let sequences = (0..).zip(firsts).map(|(number, &first)| sequence(number, first));
-            let trace =
-                Trace { header: header.clone(), sequences: sequences.collect(), truncated: Vec::new() };
+        let split = |firsts: &[u32], header: &TraceHeader, seeds: &[u64]| {
+            let numbered = (0..).zip(firsts);
+            let sequences =
+                numbered.flat_map(|(number, &first)| seeds.iter().map(move |&seed| (number, first, seed)));
+            let sequences =
+                sequences.map(|(number, first, seed)| sequence(number, first).with_seed(seed)).collect();
+            let trace = Trace { header: header.clone(), sequences, truncated: Vec::new() };
             Recorded::split(Path::new("trace"), &trace, 0.5)
         };
-        let numbers = |trace: &Trace| trace.sequences.iter().map(|one| one.prompt).collect::<Vec<_>>();
-        let (train, held_out) = split(&[1, 2, 1, 3, 2, 4]).expect("two parts");
-        assert_eq!((numbers(&train), numbers(&held_out)), (vec![0, 3], vec![1, 5]));
-        let error = split(&[1, 1, 1]).expect_err("one prompt").to_string();
+        let keys = |trace: &Trace| trace.sequences.iter().map(TracedSequence::key).collect::<Vec<_>>();
+        let (train, held_out) = split(&[1, 2, 1, 3, 2, 4], &header, &[0]).expect("two parts");
+        assert_eq!((keys(&train), keys(&held_out)), (vec![(0, 0), (3, 0)], vec![(1, 0), (5, 0)]));
+        // Drawn, a prompt says something else each time, and stays on one side nevertheless.
+        let sampling = SamplingParams { temperature: 1.0, ..SamplingParams::default() };
+        let sampled = TraceHeader { sampling, ..header.clone() };
+        let (train, held_out) = split(&[1, 2, 1, 3], &sampled, &[4, 5]).expect("two parts");
+        assert_eq!(keys(&train), [(0, 4), (0, 5), (2, 4), (2, 5), (3, 4), (3, 5)]);
+        assert_eq!(keys(&held_out), [(1, 4), (1, 5)]);
+        let error = split(&[1, 1, 1], &header, &[0]).expect_err("one prompt").to_string();
         assert!(error.contains("1 different prompts of it have positions"), "{error}");
     }
 }

@@ -25,7 +25,7 @@ const SHARD_BYTES: u64 = 30 << 20;
 pub struct Trace {
     /// What all sequences have in common.
     pub header: TraceHeader,
-    /// By number of the prompt.
+    /// By number of the prompt, and by seed.
     pub sequences: Vec<TracedSequence>,
     /// Shards whose last chunk was cut off, as an interruption leaves it, and was passed over.
     pub truncated: Vec<PathBuf>,
@@ -46,10 +46,12 @@ impl Trace {
                 truncated.push(path);
             }
         }
-        sequences.sort_by_key(|sequence| sequence.prompt);
-        let twice = sequences.windows(2).find(|pair| pair[0].prompt == pair[1].prompt);
+        sequences.sort_by_key(TracedSequence::key);
+        let twice = sequences.windows(2).find(|pair| pair[0].key() == pair[1].key());
         if let Some(pair) = twice {
-            let problem = format!("prompt {} was recorded twice", pair[0].prompt);
+            let (prompt, seed) = pair[0].key();
+            let drawn = if header.is_sampled() { format!(" with seed {seed}") } else { String::new() };
+            let problem = format!("prompt {prompt} was recorded twice{drawn}");
             return Err(Error::Trace { path: folder.to_owned(), problem });
         }
         Ok(Self { header, sequences, truncated })
@@ -82,6 +84,11 @@ impl Trace {
         sha256_hex(&bytes)
     }
 
+    /// Prompts that have a sequence, each counted once.
+    pub fn prompts(&self) -> usize {
+        self.sequences.iter().map(|sequence| sequence.prompt).collect::<BTreeSet<_>>().len()
+    }
+
     /// Positions of all sequences.
     pub fn positions(&self) -> usize {
         self.sequences.iter().map(TracedSequence::len).sum()
@@ -94,7 +101,7 @@ pub struct TraceWriter {
     header: TraceHeader,
     file: File,
     shard: usize,
-    recorded: BTreeSet<u32>,
+    recorded: BTreeSet<(u32, u64)>,
     bytes: u64,
     _lock: FolderLock,
 }
@@ -106,7 +113,8 @@ impl TraceWriter {
     /// # Errors
     /// If the folder holds a trace with another header, cannot be written, or is being written by
     /// another writer.
-    pub fn open(folder: &Path, mut header: TraceHeader) -> Result<Self> {
+    pub fn open(folder: &Path, header: TraceHeader) -> Result<Self> {
+        let mut header = header.canonical();
         if let Some(problem) = header.problem() {
             return Err(Error::Trace { path: folder.to_owned(), problem });
         }
@@ -134,8 +142,7 @@ impl TraceWriter {
         let mut bytes = 0;
         let existing = shards(folder);
         for path in &existing {
-            if let Some(end) =
-                read_shard(path, &header, &mut |sequence| _ = recorded.insert(sequence.prompt))?
+            if let Some(end) = read_shard(path, &header, &mut |sequence| _ = recorded.insert(sequence.key()))?
             {
                 let file = OpenOptions::new().write(true).open(path).map_err(Error::io(path))?;
                 file.set_len(end).map_err(Error::io(path))?;
@@ -152,8 +159,8 @@ impl TraceWriter {
         &self.header
     }
 
-    /// Prompts whose sequences are complete.
-    pub fn recorded(&self) -> &BTreeSet<u32> {
+    /// Prompts and seeds whose sequences are complete; see [`TracedSequence::key`].
+    pub fn recorded(&self) -> &BTreeSet<(u32, u64)> {
         &self.recorded
     }
 
@@ -178,7 +185,7 @@ impl TraceWriter {
         };
         let length = write(&mut self.file).map_err(Error::io(&path))?;
         self.bytes += chunk.len() as u64;
-        self.recorded.insert(sequence.prompt);
+        self.recorded.insert(sequence.key());
         if length > SHARD_BYTES {
             self.shard += 1;
             self.file = append_to(&self.folder, self.shard)?;
@@ -186,14 +193,19 @@ impl TraceWriter {
         Ok(())
     }
 
-    /// Appends all sequences of other traces of the same models that are not there yet.
-    pub fn merge(&mut self, other: &Trace) -> Result<usize> {
+    /// Appends all sequences of another trace, which lies in `folder`, that are not there yet, and
+    /// says how many these are.
+    ///
+    /// # Errors
+    /// If the headers differ, or the trace cannot be written.
+    pub fn merge(&mut self, other: &Trace, folder: &Path) -> Result<usize> {
         if let Some((field, theirs, ours)) = other.header.differences(&self.header).into_iter().next() {
-            let problem = format!("cannot take over a trace whose {field} is {theirs}, not {ours}");
-            return Err(Error::Trace { path: self.folder.clone(), problem });
+            let into = self.folder.display();
+            let problem = format!("is a trace whose {field} is {theirs}, that of {into} is {ours}");
+            return Err(Error::Trace { path: folder.to_owned(), problem });
         }
         let new: Vec<_> =
-            other.sequences.iter().filter(|sequence| !self.recorded.contains(&sequence.prompt)).collect();
+            other.sequences.iter().filter(|sequence| !self.recorded.contains(&sequence.key())).collect();
         for sequence in &new {
             self.append(sequence)?;
         }
@@ -219,7 +231,7 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
     let version = value["version"].as_u64();
     match version {
         Some(1) => add_new_in_version_2(&mut value),
-        Some(2) => {}
+        Some(2 | 3) => {}
         Some(version) if version == u64::from(TRACE_VERSION) => {}
         _ => {
             let found = value["version"].to_string();
@@ -228,12 +240,24 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
             )));
         }
     }
+    if version < Some(3) {
+        value["token_bytes"] = 0.into();
+    }
     if version < Some(TRACE_VERSION.into()) {
-        add_new_in_version_3(&mut value);
+        if value.get("sampling").is_some() {
+            return Err(error(format!(
+                "has the field sampling, which is not of version {}",
+                value["version"]
+            )));
+        }
+        value["version"] = TRACE_VERSION.into();
     }
     let header: TraceHeader =
         serde_json::from_value(value).map_err(|problem| error(format!("is not a header: {problem}")))?;
-    header.problem().map_or(Ok(header), |problem| Err(error(problem)))
+    match header.problem() {
+        Some(problem) => Err(error(problem)),
+        None => Ok(header.canonical()),
+    }
 }
 
 /// A header of version 1 says what one of version 2 does that leaves nothing out and adds nothing.
@@ -241,12 +265,6 @@ fn add_new_in_version_2(header: &mut serde_json::Value) {
     header["every"] = 1.into();
     header["entropies"] = false.into();
     header["hidden"] = serde_json::Value::Null;
-}
-
-/// A header of version 2 says what one of version 3 does that has no tokens of candidates.
-fn add_new_in_version_3(header: &mut serde_json::Value) {
-    header["version"] = TRACE_VERSION.into();
-    header["token_bytes"] = 0.into();
 }
 
 fn shard_path(folder: &Path, shard: usize) -> PathBuf {
@@ -306,14 +324,16 @@ fn read_shard(
 }
 
 fn encode(sequence: &TracedSequence, header: &TraceHeader) -> Vec<u8> {
+    let mut payload = sequence.prompt.to_le_bytes().to_vec();
+    if header.is_sampled() {
+        payload.extend_from_slice(&sequence.seed.to_le_bytes());
+    }
     let numbers = [
-        sequence.prompt,
         sequence.prompt_len as u32,
         sequence.tokens.len() as u32,
         sequence.len() as u32,
         sequence.ranks.len() as u32,
     ];
-    let mut payload = Vec::new();
     for number in numbers.iter().chain(&sequence.tokens) {
         payload.extend_from_slice(&number.to_le_bytes());
     }
@@ -345,6 +365,10 @@ impl<'b> Bytes<'b> {
         Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
     }
 
+    fn u64(&mut self) -> Option<u64> {
+        Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
     fn u16s(&mut self, count: usize) -> Option<impl Iterator<Item = u16> + use<'b>> {
         let pairs = self.take(count.checked_mul(2)?)?.as_chunks::<2>().0;
         Some(pairs.iter().map(|pair| u16::from_le_bytes(*pair)))
@@ -354,6 +378,7 @@ impl<'b> Bytes<'b> {
 fn decode(payload: &[u8], header: &TraceHeader) -> Option<TracedSequence> {
     let mut bytes = Bytes(payload);
     let prompt = bytes.u32()?;
+    let seed = if header.is_sampled() { bytes.u64()? } else { 0 };
     let [prompt_len, tokens, positions, rank_count] =
         [bytes.u32()?, bytes.u32()?, bytes.u32()?, bytes.u32()?].map(|number| number as usize);
     let tokens: Vec<u32> = (0..tokens).map(|_| bytes.u32()).collect::<Option<_>>()?;
@@ -392,6 +417,7 @@ fn decode(payload: &[u8], header: &TraceHeader) -> Option<TracedSequence> {
     }
     Some(TracedSequence {
         prompt,
+        seed,
         prompt_len,
         tokens,
         every,
@@ -417,4 +443,54 @@ fn parents_come_first(parents: &[u16], header: &TraceHeader) -> bool {
                 || usize::from(parent) <= group * header.beam_width && (parent > 0) == (group > 0)
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use ltd_cycle::{DraftTree, GrownTree};
+    use ltd_policy::{ModelIdentity, SamplingParams};
+
+    use super::*;
+
+    #[test]
+    fn greedy_traces_have_the_identity_that_version_3_gave_them() {
+        let model = ModelIdentity { name: "m".to_owned(), sha256: "0".to_owned() };
+        let header = TraceHeader {
+            version: TRACE_VERSION,
+            target: model.clone(),
+            draft: model,
+            dtype: "f32".into(),
+            beam_width: 2,
+            depth: 0,
+            every: 1,
+            entropies: false,
+            hidden: None,
+            token_bytes: 2,
+            sampling: SamplingParams::default(),
+            max_new_tokens: 10,
+            capacity: 100,
+            eos: vec![2],
+            questions: "prompts.jsonl".into(),
+            questions_sha256: String::new(),
+        };
+        let mut sequence = TracedSequence::new(&header, 7, 2, vec![5, 5, 6, 8, 3]);
+        for root in 2..4 {
+            let tree = DraftTree::new(&[-0.5, -1.0], vec![7, 8]);
+            sequence.push(&GrownTree { root, tree, entropies: Vec::new(), hidden: Vec::new() });
+        }
+        let identity = |header: &TraceHeader, sequence: &TracedSequence| {
+            let sequences = vec![sequence.clone()];
+            Trace { header: header.clone(), sequences, truncated: Vec::new() }.identity()
+        };
+        assert_eq!(
+            identity(&header, &sequence),
+            "c1de550ac8e0fe0c3187ae0daba6d1e790d2f946b384b2fd42173233a27ba5b4"
+        );
+        let temperature = |temperature| SamplingParams { temperature, ..SamplingParams::default() };
+        let sampled = TraceHeader { sampling: temperature(1.0), ..header.clone() };
+        let warmer = TraceHeader { sampling: temperature(1.5), ..header.clone() };
+        let drawn = |header, seed| identity(header, &sequence.clone().with_seed(seed));
+        let identities = [drawn(&sampled, 1), drawn(&sampled, 2), drawn(&warmer, 1)];
+        assert_eq!(identities.iter().collect::<BTreeSet<_>>().len(), 3, "{identities:?}");
+    }
 }

@@ -1,10 +1,10 @@
-//! Recorded trees: what a draft proposes at every position of greedy continuations, whatever the
-//! hardware.
+//! Recorded trees: what a draft proposes at every position of a target's continuations, whatever
+//! the hardware.
 //!
-//! At temperature 0 the target's continuation does not depend on what was drafted. One full-depth
-//! tree per position therefore tells the outcome of every depth and size: a node of the
-//! continuation is accepted if its level was drafted and its rank by score, among the levels
-//! drafted, is below the size.
+//! At temperature 0, and above it with a fixed seed, the target's continuation does not depend on
+//! what was drafted. One full-depth tree per position therefore tells the outcome of every depth
+//! and size: a node of the continuation is accepted if its level was drafted and its rank by score,
+//! among the levels drafted, is below the size.
 //!
 //! A trace may leave out positions and hold more of each: then it serves statistics and the
 //! training of predictors, but cycles, which need the tree at the position they land on, cannot be
@@ -18,7 +18,7 @@ mod sequence;
 use std::path::PathBuf;
 
 use ltd_cycle::MAX_DEPTH;
-use ltd_policy::{ModelIdentity, Models, tree_candidates};
+use ltd_policy::{ModelIdentity, Models, SamplingParams, tree_candidates};
 use serde::{Deserialize, Serialize};
 
 pub use file::{Trace, TraceWriter};
@@ -26,13 +26,13 @@ pub use file::{Trace, TraceWriter};
 pub use record::record_sequence;
 pub use sequence::{TracedPosition, TracedSequence};
 
-/// Version of the folder's layout that is written; see `docs/trace-format.md`. Version 1, which
-/// knew neither gaps nor optional columns, and version 2, without the candidates' tokens, are read
-/// too.
-pub const TRACE_VERSION: u32 = 3;
+/// Version of the folder's layout; see `docs/trace-format.md`. Version 1, which knew neither gaps
+/// nor optional columns, version 2, without the candidates' tokens, and version 3, of greedy
+/// continuations only, are read too.
+pub const TRACE_VERSION: u32 = 4;
 
 /// What all sequences of a trace have in common.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TraceHeader {
     /// [`TRACE_VERSION`].
@@ -55,6 +55,9 @@ pub struct TraceHeader {
     pub hidden: Option<usize>,
     /// Bytes of each candidate's token, 2 or 4; 0 if they are not recorded, nor what they follow.
     pub token_bytes: usize,
+    /// How the target's tokens were chosen; left out if greedily.
+    #[serde(default, skip_serializing_if = "SamplingParams::is_greedy")]
+    pub sampling: SamplingParams,
     /// Tokens generated per prompt at most.
     pub max_new_tokens: usize,
     /// Positions of the caches.
@@ -109,6 +112,9 @@ impl TraceHeader {
             ("depth", self.depth, 0..=MAX_DEPTH),
             ("hidden", self.hidden.unwrap_or(1), 1..=u16::MAX.into()),
         ];
+        if let Some((field, problem)) = self.sampling.problems().into_iter().next() {
+            return Some(format!("sampling.{field}: {problem}"));
+        }
         if ![0, 2, 4].contains(&self.token_bytes) {
             return Some(format!("token_bytes: is {}, must be 0, 2 or 4", self.token_bytes));
         }
@@ -125,9 +131,14 @@ impl TraceHeader {
         })
     }
 
-    /// The header as written to disk.
+    /// The header as written to disk: a greedy one says what version 3 does.
     fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("invariant: a header is plain data")
+        self.as_version(if self.is_sampled() { TRACE_VERSION } else { 3 })
+    }
+
+    fn as_version(&self, version: u32) -> String {
+        let header = Self { version, ..self.clone() };
+        serde_json::to_string_pretty(&header).expect("invariant: a header is plain data")
     }
 
     /// The header as it counts for a trace's identity: of one without the candidates' tokens, what
@@ -136,7 +147,8 @@ impl TraceHeader {
         if self.has_candidates() {
             return self.to_json();
         }
-        let json = Self { version: 2, ..self.clone() }.to_json();
+        let version = if self.is_sampled() { TRACE_VERSION } else { 2 };
+        let json = self.as_version(version);
         let lines = json.lines().filter(|line| !line.trim_start().starts_with("\"token_bytes\":"));
         lines.collect::<Vec<_>>().join("\n")
     }
@@ -153,6 +165,22 @@ impl TraceHeader {
         self.token_bytes > 0
     }
 
+    /// Whether the continuations were drawn, each from a seed.
+    pub fn is_sampled(&self) -> bool {
+        !self.sampling.is_greedy()
+    }
+
+    /// What one of the sequences is called: a prompt has one greedy continuation, and one per seed.
+    pub fn noun(&self) -> &'static str {
+        if self.is_sampled() { "continuation" } else { "prompt" }
+    }
+
+    /// The header as all do that say the same: at temperature 0 the rest of the sampling has no
+    /// effect.
+    fn canonical(self) -> Self {
+        if self.is_sampled() { self } else { Self { sampling: SamplingParams::default(), ..self } }
+    }
+
     /// Bytes of a candidate's token where the target has so many of them.
     pub fn bytes_of_token(vocabulary: usize) -> usize {
         if vocabulary <= 1 << 16 { 2 } else { 4 }
@@ -161,12 +189,18 @@ impl TraceHeader {
     /// What differs from another header, as `(field, here, there)`.
     pub fn differences(&self, other: &Self) -> Vec<(String, String, String)> {
         let fields = |header: &Self| match serde_json::to_value(header) {
-            Ok(serde_json::Value::Object(fields)) => fields,
+            Ok(serde_json::Value::Object(fields)) => {
+                let written = fields.into_iter().filter(|(name, _)| name != "sampling");
+                let written = written.map(|(name, value)| (name, value.to_string()));
+                // In words, and where it is left out, too.
+                let sampling = ("sampling".to_owned(), header.sampling.to_string());
+                written.chain([sampling]).collect::<Vec<_>>()
+            }
             _ => unreachable!("invariant: a header is an object"),
         };
-        let other = fields(other);
-        let differing = fields(self).into_iter().filter(|(name, value)| other[name] != *value);
-        differing.map(|(name, value)| (name.clone(), value.to_string(), other[&name].to_string())).collect()
+        let pairs = fields(self).into_iter().zip(fields(other));
+        let differing = pairs.filter(|((_, here), (_, there))| here != there);
+        differing.map(|((name, here), (_, there))| (name, here, there)).collect()
     }
 }
 
@@ -175,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_without_tokens_counts_as_version_2_wrote_it() {
+    fn a_greedy_header_counts_as_older_versions_wrote_it() {
         let model = ModelIdentity { name: "m".to_owned(), sha256: "0".to_owned() };
         let header = TraceHeader {
             version: TRACE_VERSION,
@@ -188,6 +222,7 @@ mod tests {
             entropies: false,
             hidden: None,
             token_bytes: 0,
+            sampling: SamplingParams::default(),
             max_new_tokens: 8,
             capacity: 64,
             eos: vec![2],
@@ -219,7 +254,15 @@ mod tests {
   "questions_sha256": "1"
 }"#;
         assert_eq!(header.identifying_json(), version_2);
+        let sampling = SamplingParams { temperature: 1.0, ..SamplingParams::default() };
+        let sampled = TraceHeader { sampling, ..header.clone() }.identifying_json();
+        assert!(sampled.contains("\"version\": 4") && !sampled.contains("token_bytes"), "{sampled}");
+
+        let version_3 = version_2
+            .replace("\"version\": 2", "\"version\": 3")
+            .replace("\"hidden\": null,", "\"hidden\": null,\n  \"token_bytes\": 2,");
         let with_tokens = TraceHeader { token_bytes: 2, ..header };
-        assert_eq!(with_tokens.identifying_json(), with_tokens.to_json());
+        assert_eq!(with_tokens.identifying_json(), version_3);
+        assert_eq!(with_tokens.to_json(), version_3);
     }
 }

@@ -1,6 +1,6 @@
 //! From a prompt to a traced sequence.
 
-use ltd_engine::{Along, Copying, Engine, Static, StopRule};
+use ltd_engine::{Along, Copying, Engine, Sampler, Static, StopRule};
 use ltd_policy::CopyRule;
 
 use super::{TraceHeader, TracedSequence};
@@ -14,19 +14,21 @@ const DECODER: Copying<Static> = Copying {
     trees: Static { depth: 1, size: 4 },
 };
 
-/// Decodes a prompt greedily and grows the trees that the header asks for, `batch` positions at a
-/// time. `prompt` is its number in its file. Soon after there is a wish to stop, it fails with
+/// Decodes a prompt as the header says and grows the trees that it asks for, `batch` positions at a
+/// time. `prompt` is its number in its file, and that of the sequence to the sampler; `seed` has no
+/// effect at temperature 0, where it must be 0. Soon after there is a wish to stop, it fails with
 /// [`Error::Interrupted`](crate::Error::Interrupted).
 pub fn record_sequence(
     engine: &Engine,
     header: &TraceHeader,
-    prompt: u32,
+    (prompt, seed): (u32, u64),
     ids: &[u32],
     batch: usize,
     interrupt: &Interrupt,
 ) -> Result<TracedSequence> {
     let stop = StopRule { max_new_tokens: header.max_new_tokens, eos: header.eos.clone() };
-    let mut session = engine.prefill_keeping(ids)?;
+    let sampler = Sampler::new(header.sampling, seed)?.for_sequence(prompt.into());
+    let mut session = engine.prefill_keeping(ids, sampler)?;
     // A path may reach beyond the end of the generation.
     let beyond = header.depth + 2;
     let tokens = loop {
@@ -40,7 +42,7 @@ pub fn record_sequence(
         engine.run_cycle(&mut session, &mut DECODER.clone())?;
     };
     let roots = stop.roots(&tokens[ids.len()..], engine.capacity() - ids.len());
-    let mut sequence = TracedSequence::new(header, prompt, ids.len(), tokens.clone());
+    let mut sequence = TracedSequence::new(header, prompt, ids.len(), tokens.clone()).with_seed(seed);
     let along = Along {
         first: ids.len(),
         every: header.every,

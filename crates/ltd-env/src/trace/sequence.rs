@@ -7,12 +7,15 @@ use ltd_policy::tree_candidates;
 
 use super::{Columns, TraceHeader};
 
-/// A prompt, its greedy continuation, and the trees at the positions of it where a cycle could
-/// begin: at all of them, or at every so-manieth.
+/// A prompt, a continuation, and the trees at the positions of it where a cycle could begin: at all
+/// of them, or at every so-manieth.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TracedSequence {
-    /// Number of the prompt in its file.
+    /// Number of the prompt in its file; also that of the sequence in the random numbers of the
+    /// seed.
     pub prompt: u32,
+    /// Seed of the continuation's random numbers; 0 if it is greedy.
+    pub seed: u64,
     /// Tokens of the prompt.
     pub prompt_len: usize,
     /// Prompt, continuation, and what the target says beyond the end: as far as a path could reach.
@@ -62,10 +65,11 @@ pub struct TracedPosition<'s> {
 const ABSENT: u16 = u16::MAX;
 
 impl TracedSequence {
-    /// A sequence without positions, of a trace with this header.
+    /// A sequence without positions, of a trace with this header, of seed 0.
     pub fn new(header: &TraceHeader, prompt: u32, prompt_len: usize, tokens: Vec<u32>) -> Self {
         Self {
             prompt,
+            seed: 0,
             prompt_len,
             tokens,
             every: header.every,
@@ -101,6 +105,17 @@ impl TracedSequence {
             self.ranks.extend(path.iter().take(depth + 1).map(|&node| rank(drafted, node)));
         }
         self.starts.push(self.ranks.len());
+    }
+
+    /// The same with another seed of the continuation.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// Which continuation of which prompt it is: a trace has each once.
+    pub fn key(&self) -> (u32, u64) {
+        (self.prompt, self.seed)
     }
 
     /// Recorded positions.
@@ -233,6 +248,7 @@ mod tests {
             entropies: true,
             hidden: Some(3),
             token_bytes: 2,
+            sampling: ltd_policy::SamplingParams::default(),
             max_new_tokens: 10,
             capacity: 100,
             eos: vec![],

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use ltd_engine::{Controller, Copying, Engine, Sampler, Static, StopRule};
-use ltd_env::trace::Trace;
+use ltd_engine::{Controller, Copying, CycleOutcome, Engine, Generation, Sampler, Static, StopRule};
+use ltd_env::trace::{Trace, TraceHeader, TracedSequence};
 use ltd_env::{Interrupt, Reward, RewardMeter, SizeEnv, SourceEnv};
 use ltd_policy::{
     Agreement, Calibration, CopyRule, CycleSummary, DraftSource, Merged, ObservationLayout, SizeActions,
@@ -177,25 +177,44 @@ impl Controller for Asked {
 
 /// Decodes the prompts of a trace as a replay of it says.
 fn decodes_as_replayed(engine: &Engine, trace: &Trace, controller: &mut dyn Controller) {
-    let mut copies = 0;
+    let cycles = decoded_and_replayed(engine, trace, controller);
+    for (live, replayed) in &cycles {
+        // All but the time.
+        let timing = replayed.timing;
+        assert_eq!(&CycleOutcome { timing, ..live.clone() }, replayed);
+    }
+    let copies = cycles.iter().filter(|(live, _)| live.copied.is_some()).count();
+    assert!(copies > 10, "{copies} copies");
+}
+
+/// The cycles of all sequences of a trace, live and replayed: as many of both.
+pub(crate) fn decoded_and_replayed(
+    engine: &Engine,
+    trace: &Trace,
+    controller: &mut dyn Controller,
+) -> Vec<(CycleOutcome, CycleOutcome)> {
+    let mut cycles = Vec::new();
     for sequence in &trace.sequences {
         let mut replayed = Vec::new();
         ltd_env::oracle::replay_sequence(&trace.header, sequence, &costs(), controller, &mut |outcome| {
             replayed.push(outcome.clone());
         })
         .expect("a replay");
-        let prompt = &sequence.tokens[..sequence.prompt_len];
-        let stop = StopRule { max_new_tokens: 48, eos: trace.header.eos.clone() };
-        let mut answer = engine.generate(prompt, Sampler::greedy(), stop, None).expect("prefill");
-        for expected in &replayed {
-            let outcome =
-                answer.advance(engine, Some(&mut *controller)).expect("a cycle").expect("more of it");
-            copies += usize::from(outcome.copied.is_some());
-            // All but the time.
-            let timing = expected.timing;
-            assert_eq!(&ltd_engine::CycleOutcome { timing, ..outcome }, expected);
+        let mut answer = answer(engine, trace, sequence);
+        for replayed in replayed {
+            let live = answer.advance(engine, Some(&mut *controller)).expect("a cycle").expect("more of it");
+            cycles.push((live, replayed));
         }
         assert!(answer.ended().is_some(), "both end together");
     }
-    assert!(copies > 10, "{copies} copies");
+    cycles
+}
+
+/// The answer that a sequence was recorded of, before its first token.
+pub(crate) fn answer(engine: &Engine, trace: &Trace, sequence: &TracedSequence) -> Generation {
+    let TraceHeader { max_new_tokens, ref eos, sampling, .. } = trace.header;
+    let stop = StopRule { max_new_tokens, eos: eos.clone() };
+    let sampler = Sampler::new(sampling, sequence.seed).expect("a sampler");
+    let sampler = sampler.for_sequence(sequence.prompt.into());
+    engine.generate(&sequence.tokens[..sequence.prompt_len], sampler, stop, None).expect("prefill")
 }

@@ -10,6 +10,8 @@ mod live;
 mod oracle;
 #[cfg(feature = "live")]
 mod replay;
+#[cfg(feature = "live")]
+mod sampled;
 mod scripted;
 #[cfg(feature = "live")]
 mod trace;

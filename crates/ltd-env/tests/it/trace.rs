@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ltd_engine::{Copying, Engine, Static, fingerprint};
 use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
 use ltd_env::{Error, Interrupt, ReplayCycles};
-use ltd_policy::{Calibration, CopyRule};
+use ltd_policy::{Calibration, CopyRule, SamplingParams, sha256_hex};
 
 use crate::live::{engine, prompts};
 use crate::replay::{DEPTH, costs};
@@ -24,6 +24,7 @@ pub(crate) fn header(engine: &Engine, max_new_tokens: usize) -> TraceHeader {
         entropies: false,
         hidden: None,
         token_bytes: TraceHeader::bytes_of_token(engine.vocabulary()),
+        sampling: SamplingParams::default(),
         max_new_tokens,
         capacity: engine.capacity(),
         eos: vec![2],
@@ -37,13 +38,20 @@ pub(crate) fn record(engine: &Engine, folder: &Path, max_new_tokens: usize) -> T
 }
 
 pub(crate) fn record_as(engine: &Engine, folder: &Path, header: &TraceHeader) -> Trace {
+    record_seeds(engine, folder, header, &[0])
+}
+
+/// Records each prompt once per seed.
+pub(crate) fn record_seeds(engine: &Engine, folder: &Path, header: &TraceHeader, seeds: &[u64]) -> Trace {
     let mut writer = TraceWriter::open(folder, header.clone()).expect("a trace");
     let header = &writer.header().clone();
     for (number, prompt) in (0..).zip(prompts()) {
-        if !writer.recorded().contains(&number) {
-            let sequence = record_sequence(engine, header, number, &prompt, 4, &Interrupt::default())
-                .expect("a recording");
-            writer.append(&sequence).expect("it is written");
+        for key in seeds.iter().map(|&seed| (number, seed)) {
+            if !writer.recorded().contains(&key) {
+                let sequence = record_sequence(engine, header, key, &prompt, 4, &Interrupt::default())
+                    .expect("a recording");
+                writer.append(&sequence).expect("it is written");
+            }
         }
     }
     Trace::read(folder).expect("it is read")
@@ -106,7 +114,14 @@ fn an_interrupted_recording_goes_on_and_damage_is_named() {
     std::fs::write(&path, text.replace("\"every\": 1", "\"every\": 0")).expect("written");
     error("every: is 0, must be within 1..=4294967295");
     std::fs::write(&path, text.replace("\"version\": 3", "\"version\": 9")).expect("written");
-    error("has version 9, this program reads versions 1 to 3");
+    error("has version 9, this program reads versions 1 to 4");
+    let sampling = "\"sampling\": { \"temperature\": 1.0 }, \"depth\"";
+    let sampled = text.replace("\"depth\"", sampling);
+    std::fs::write(&path, &sampled).expect("written");
+    error("has the field sampling, which is not of version 3");
+    let hot = sampled.replace("\"version\": 3", "\"version\": 4").replace("1.0", "1e9");
+    std::fs::write(&path, hot).expect("written");
+    error("sampling.temperature: is 1000000000.0, must be 0 (greedy) or within");
     std::fs::write(&path, "{").expect("written");
     error("is not a header");
 }
@@ -183,7 +198,18 @@ fn the_identity_of_a_trace_is_that_of_its_content() {
     let engine = engine();
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let trace = record(&engine, folders[0].path(), 8);
-    assert_eq!(trace.identity().len(), 64);
+    // Greedy, it is what version 3 has on disk: its header, and the checksums of its chunks.
+    let [mut known, shard] = ["trace.json", "shard-00000.bin"]
+        .map(|file| std::fs::read(folders[0].path().join(file)).expect("a file"));
+    let header = String::from_utf8_lossy(&known);
+    assert!(header.contains("\"version\": 3,") && !header.contains("sampling"), "{header}");
+    let mut rest = &shard[..];
+    while let Some((prefix, chunks)) = rest.split_at_checked(12) {
+        known.extend_from_slice(&prefix[8..]);
+        let length = u32::from_le_bytes(prefix[4..8].try_into().expect("four bytes"));
+        rest = &chunks[length as usize..];
+    }
+    assert_eq!(trace.identity(), sha256_hex(&known));
     assert_eq!(Trace::read(folders[0].path()).expect("it is read").identity(), trace.identity());
     // Sequences in another order on disk.
     let mut writer = TraceWriter::open(folders[1].path(), trace.header.clone()).expect("a trace");
@@ -208,9 +234,9 @@ fn traces_of_disjoint_prompts_merge() {
     let mut part = complete.clone();
     part.sequences.truncate(1);
     let mut writer = TraceWriter::open(folders[1].path(), complete.header.clone()).expect("a trace");
-    assert_eq!(writer.merge(&part).expect("merged"), 1);
-    assert_eq!(writer.merge(&complete).expect("merged"), complete.sequences.len() - 1);
+    assert_eq!(writer.merge(&part, folders[0].path()).expect("merged"), 1);
+    assert_eq!(writer.merge(&complete, folders[0].path()).expect("merged"), complete.sequences.len() - 1);
     assert_eq!(Trace::read(folders[1].path()).expect("it is read"), complete);
     let other = Trace { header: TraceHeader { depth: 3, ..complete.header.clone() }, ..complete };
-    assert!(writer.merge(&other).is_err());
+    assert!(writer.merge(&other, folders[0].path()).is_err());
 }

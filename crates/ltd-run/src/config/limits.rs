@@ -40,6 +40,8 @@ pub const DEPTHS: RangeInclusive<usize> = 0..=MAX_DEPTH;
 pub const SIZES: RangeInclusive<usize> = 1..=MAX_SIZE;
 /// Discounts and the like.
 pub const SHARES: RangeInclusive<f64> = 0.0..=1.0;
+/// Seeds that each prompt is recorded with.
+pub const SEEDS: RangeInclusive<usize> = 1..=1000;
 /// Shares of a stage in which the step size rises.
 pub const WARM_UPS: RangeInclusive<f64> = 0.0..=0.5;
 /// Snapshots of a stage.

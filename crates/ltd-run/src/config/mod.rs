@@ -48,8 +48,7 @@ pub struct TrainConfig {
     pub max_new_tokens: usize,
     /// How the target's tokens are chosen, in training and in every measurement; greedy by default.
     pub sampling: SamplingParams,
-    /// Recorded cycles to learn from in place of live ones, with greedy decoding only; null learns
-    /// live.
+    /// Recorded cycles to learn from in place of live ones; null learns live.
     pub replay: Option<ReplayConfig>,
     /// What a cycle is worth.
     pub reward: Reward,
@@ -121,7 +120,11 @@ pub struct ReplayConfig {
     /// Latency table of the machine to learn for. Null measures this machine, into the run's
     /// folder.
     pub latency: Option<PathBuf>,
-    /// Ends a recording after this time, at a prompt's end; null records all prompts.
+    /// Continuations that a recording has of each prompt above temperature 0, drawn with the seeds
+    /// `seed`, `seed + 1` and so on. At temperature 0 there is one.
+    #[schemars(transform = within(limits::SEEDS))]
+    pub seeds: usize,
+    /// Ends a recording after this time, at the end of an answer; null records all prompts.
     pub max_minutes: Option<Minutes>,
     /// Share of the recorded prompts that nothing is learned from: snapshots are compared on them,
     /// and gains predicted.
@@ -134,7 +137,7 @@ pub struct ReplayConfig {
 
 impl Default for ReplayConfig {
     fn default() -> Self {
-        Self { trace: None, latency: None, max_minutes: None, held_out: 0.125, noise: false }
+        Self { trace: None, latency: None, seeds: 1, max_minutes: None, held_out: 0.125, noise: false }
     }
 }
 

@@ -64,8 +64,13 @@ impl TrainConfig {
 
     fn note_replay_problems(&self, problems: &mut Problems) {
         if let Some(replay) = &self.replay {
-            if !self.sampling.is_greedy() {
-                problems.add("replay", "needs greedy decoding: set sampling.temperature to 0");
+            problems.check_count("replay.seeds", replay.seeds, limits::SEEDS);
+            if replay.seeds > 1 && self.sampling.is_greedy() {
+                let problem = format!(
+                    "is {}, but a prompt has one continuation at sampling.temperature 0: set it to 1",
+                    replay.seeds
+                );
+                problems.add("replay.seeds", problem);
             }
             let share = replay.held_out;
             if !(share > 0.0 && share < 1.0) {

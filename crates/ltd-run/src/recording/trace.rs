@@ -7,7 +7,7 @@ use ltd_console::count;
 use ltd_engine::Engine;
 use ltd_engine::text::Prompt;
 use ltd_env::trace::{TRACE_VERSION, TraceHeader, TraceWriter, record_sequence};
-use ltd_policy::{Models, sha256_hex};
+use ltd_policy::{Models, SamplingParams, sha256_hex};
 
 use crate::config::{PromptSet, TrainConfig};
 use crate::{Error, Interrupt, Progress, Result};
@@ -29,13 +29,28 @@ pub struct Recording<'a> {
     pub entropies: bool,
     /// Whether the draft's hidden states are recorded.
     pub hidden: bool,
-    /// Ends the recording after this time, at a prompt's end.
+    /// How the target's tokens are chosen.
+    pub sampling: SamplingParams,
+    /// Seeds of the random numbers that they are chosen by: each prompt is recorded once with each.
+    /// At temperature 0 there are none, and each prompt is recorded once.
+    pub seeds: &'a [u64],
+    /// Ends the recording after this time, at a continuation's end.
     pub max_time: Option<Duration>,
 }
 
-/// Decodes the prompts greedily, each until a token of `eos`, and records the draft trees along the
-/// way, as deep as the engine drafts. Prompts that the trace holds already are passed over: so an
-/// interrupted recording goes on.
+impl Recording<'_> {
+    /// What is to be recorded, in this order: each prompt's place and the seed. All prompts come
+    /// with the first seed before any comes with the next, as they differ more than seeds do.
+    fn continuations(&self) -> impl ExactSizeIterator<Item = (usize, u64)> {
+        let seeds = if self.sampling.is_greedy() { vec![0] } else { self.seeds.to_vec() };
+        let prompts = self.prompts.len();
+        (0..seeds.len() * prompts).map(move |number| (number % prompts, seeds[number / prompts]))
+    }
+}
+
+/// Decodes the prompts, each until a token of `eos`, and records the draft trees along the way, as
+/// deep as the engine drafts. To the sampler, the sequence of a prompt is its number in its file.
+/// Continuations that the trace holds already are passed over: so an interrupted recording goes on.
 ///
 /// # Errors
 /// If it is interrupted, if the folder holds another trace or cannot be written, or if the models
@@ -52,15 +67,17 @@ pub fn record(
     let Recording { set, prompts, out, batch, max_time, .. } = *recording;
     let mut writer = TraceWriter::open(out, header(recording, config, engine, models, eos)?)?;
     let header = writer.header().clone();
-    let mut task = progress.task("record", prompts.len());
+    let continuations = recording.continuations();
+    let (planned, noun) = (continuations.len(), header.noun());
+    let mut task = progress.task("record", planned);
     let (started, mut positions) = (Instant::now(), 0);
     let pace = |positions: usize| started.elapsed().as_secs_f64() * 1e3 / positions.max(1) as f64;
-    for (index, prompt) in prompts.iter().enumerate() {
-        let number = (set.skip + index) as u32;
-        if !writer.recorded().contains(&number) {
-            let sequence = match record_sequence(engine, &header, number, &prompt.ids, batch, interrupt) {
+    for (done, (place, seed)) in (1..).zip(continuations) {
+        let (key, ids) = (((set.skip + place) as u32, seed), &prompts[place].ids);
+        if !writer.recorded().contains(&key) {
+            let sequence = match record_sequence(engine, &header, key, ids, batch, interrupt) {
                 Err(ltd_env::Error::Interrupted) => {
-                    let kept = count(writer.recorded().len(), "prompt");
+                    let kept = count(writer.recorded().len(), noun);
                     task.finish(&format!("interrupted: {} holds {kept}", out.display()));
                     return Err(ltd_env::Error::Interrupted.into());
                 }
@@ -70,9 +87,9 @@ pub fn record(
             writer.append(&sequence)?;
         }
         let message = format!("{positions} positions, {:.1} MB", writer.bytes() as f64 / 1e6);
-        let by_count = (index + 1) as f64 / prompts.len() as f64;
+        let by_count = done as f64 / planned as f64;
         let by_time = max_time.map_or(0.0, |limit| started.elapsed().as_secs_f64() / limit.as_secs_f64());
-        task.update(index + 1, by_count.max(by_time).min(1.0), &message);
+        task.update(done, by_count.max(by_time).min(1.0), &message);
         if by_time >= 1.0 {
             break;
         }
@@ -85,7 +102,7 @@ pub fn record(
     task.finish(&format!(
         "{recorded}; {} now holds {}, {:.1} MB",
         out.display(),
-        count(writer.recorded().len(), "prompt"),
+        count(writer.recorded().len(), noun),
         writer.bytes() as f64 / 1e6
     ));
     Ok(())
@@ -111,6 +128,7 @@ fn header(
         entropies: recording.entropies,
         hidden: recording.hidden.then_some(engine.draft_config().block.hidden as usize),
         token_bytes: TraceHeader::bytes_of_token(engine.vocabulary()),
+        sampling: recording.sampling,
         max_new_tokens: config.max_new_tokens,
         capacity: engine.capacity(),
         eos: eos.to_vec(),

@@ -1,12 +1,13 @@
 //! `ltd-trace record`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
 use ltd_console::note;
 use ltd_engine::Engine;
 use ltd_engine::text::TextModel;
-use ltd_policy::check_output_folder;
+use ltd_policy::{SamplingParams, check_output_folder};
 use ltd_run::config::PromptSet;
 use ltd_run::interrupt::listen;
 use ltd_run::prompts::load_prompts;
@@ -45,17 +46,66 @@ pub(crate) struct RecordArgs {
     /// Record the draft's hidden state at each root too
     #[arg(long)]
     pub(crate) hidden: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// Folder of the trace; an interrupted recording goes on
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
 }
 
+/// How tokens are chosen; what is left out is as the configuration's `sampling` and `seed` have it.
+#[derive(Debug, Args)]
+struct SamplingArgs {
+    /// 0 always takes the most probable token; above, tokens are drawn at this temperature
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temperature: Option<f64>,
+    /// Draw among the most probable tokens that together reach this probability
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    top_p: Option<f64>,
+    /// Draw among this many of the most probable tokens
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    top_k: Option<usize>,
+    /// Seed of the draws; may be repeated, or several with commas: each prompt is recorded once
+    /// with each
+    #[arg(long = "seed", value_name = "N", value_delimiter = ',', allow_negative_numbers = true)]
+    seeds: Vec<u64>,
+}
+
+impl SamplingArgs {
+    /// The settings and the seeds, with those of a configuration where nothing is given.
+    fn over(&self, configured: SamplingParams, seed: u64) -> Result<(SamplingParams, Vec<u64>)> {
+        let sampling = SamplingParams {
+            temperature: self.temperature.unwrap_or(configured.temperature),
+            top_p: self.top_p.unwrap_or(configured.top_p),
+            top_k: self.top_k.or(configured.top_k),
+        };
+        let wrong = |flag: &str, problem: String| Error::Sampling { flag: flag.replace('_', "-"), problem };
+        if let Some((field, problem)) = sampling.problems().into_iter().next() {
+            return Err(wrong(field, problem));
+        }
+        let given = [
+            ("top-p", self.top_p.is_some()),
+            ("top-k", self.top_k.is_some()),
+            ("seed", !self.seeds.is_empty()),
+        ];
+        if let Some((flag, _)) = given.into_iter().find(|(_, given)| sampling.is_greedy() && *given) {
+            let problem = "has no effect at temperature 0, where a prompt has one continuation: set \
+                           --temperature, or leave it out";
+            return Err(wrong(flag, problem.to_owned()));
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = self.seeds.iter().find(|seed| !seen.insert(**seed)) {
+            return Err(wrong("seed", format!("has {twice} twice: a continuation is recorded once")));
+        }
+        let seeds = if self.seeds.is_empty() { vec![seed] } else { self.seeds.clone() };
+        Ok((sampling, seeds))
+    }
+}
+
 pub(crate) fn record(args: &RecordArgs) -> Result<()> {
     check_output_folder("--out", &args.out)?;
     let config = TrainConfig::load(&args.config, &args.overrides)?;
-    if !config.sampling.is_greedy() {
-        return Err(Error::Sampling { sampling: config.sampling });
-    }
+    let (sampling, seeds) = args.sampling.over(config.sampling, config.seed)?;
     let text = TextModel::of(&config.engine)?;
     let engine = Engine::open(&config.engine, &text)?;
     for warning in engine.warnings() {
@@ -71,6 +121,8 @@ pub(crate) fn record(args: &RecordArgs) -> Result<()> {
         every: usize::from(args.every),
         entropies: args.entropies,
         hidden: args.hidden,
+        sampling,
+        seeds: &seeds,
         max_time: None,
     };
     let models = config.engine.models()?;

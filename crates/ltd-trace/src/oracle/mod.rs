@@ -3,7 +3,7 @@
 mod plot;
 mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,7 +12,7 @@ use ltd_cycle::{Controller, CycleStats, Learned};
 use ltd_env::oracle::{self, Choices, Constant, Copies, Horizon, Sources};
 use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, calibrate};
-use ltd_policy::{Conditions, LatencyTable, PolicyPackage, check_output_file, json_text};
+use ltd_policy::{Conditions, LatencyTable, PolicyPackage, SamplingParams, check_output_file, json_text};
 use serde::Serialize;
 
 use crate::{Error, Result};
@@ -51,7 +51,11 @@ struct Findings {
 #[derive(Debug, Serialize)]
 struct Report {
     trace: String,
+    /// How the continuations were decoded.
+    sampling: SamplingParams,
     prompts: usize,
+    /// As many as prompts if they are greedy, else one per prompt and seed.
+    continuations: usize,
     positions: usize,
     /// The choice at every position that is best with foresight, tokens per second.
     clairvoyant: f64,
@@ -201,9 +205,11 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
     let costs = Costs { model: table.model(), decision: table.decision };
     let packages: Vec<PolicyPackage> =
         args.policies.iter().map(|path| Ok(PolicyPackage::load(path)?)).collect::<Result<_>>()?;
+    let named = args.policies.iter().zip(&packages);
     let policies: Vec<(String, Learned)> =
-        args.policies.iter().zip(&packages).map(|(path, package)| named_policy(path, package)).collect();
+        named.map(|(path, package)| (path.display().to_string(), Learned::of_package(package))).collect();
     let mut traces = Vec::new();
+    let mut warnings = BTreeSet::new();
     for folder in &args.traces {
         let trace = Trace::read_replayable(folder)?;
         for shard in &trace.truncated {
@@ -215,6 +221,14 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
             let (width, depth) = (trace.header.beam_width, trace.header.depth);
             let models = (!args.any_models).then_some(&models);
             package.check_steers(path, &folder.display().to_string(), models, width, depth)?;
+            // Costs are those of the table, whatever the policy was made for.
+            if let Some(warning) = package.warning(&Conditions::of_sampling(trace.header.sampling)) {
+                let warning = format!("ltd-trace: warning: {}: {warning}", path.display());
+                // Of several traces alike it is said once.
+                if warnings.insert(warning.clone()) {
+                    note!("{warning}");
+                }
+            }
             if package.policy.merges() && !trace.header.has_candidates() {
                 let problem = ltd_env::Error::NoCandidates.to_string();
                 return Err(ltd_env::Error::Trace { path: folder.clone(), problem }.into());
@@ -233,16 +247,6 @@ pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
         plot::write(path, &findings.traces)?;
     }
     Ok(printed?)
-}
-
-/// A package's policy with the package's path.
-fn named_policy(path: &Path, package: &PolicyPackage) -> (String, Learned) {
-    let name = path.display().to_string();
-    // Costs are those of the table, whatever the policy was made for; traces are greedy.
-    if let Some(warning) = package.warning(&Conditions::greedy()) {
-        note!("ltd-trace: warning: {name}: {warning}");
-    }
-    (name, Learned::of_package(package))
 }
 
 fn report(
@@ -315,7 +319,9 @@ fn report(
     };
     Ok(Report {
         trace: folder.display().to_string(),
-        prompts: trace.sequences.len(),
+        sampling: trace.header.sampling,
+        prompts: trace.prompts(),
+        continuations: trace.sequences.len(),
         positions: trace.positions(),
         clairvoyant,
         clairvoyant_depth: highest(at_sizes.collect())?,
@@ -374,7 +380,9 @@ mod tests {
             .collect();
         Report {
             trace: name.to_owned(),
+            sampling: SamplingParams::default(),
             prompts: 1,
+            continuations: 1,
             positions: 1,
             clairvoyant: 1.0,
             clairvoyant_depth: 1.0,

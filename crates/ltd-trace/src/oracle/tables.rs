@@ -18,6 +18,16 @@ fn of_trace(report: &Report) -> String {
     std::iter::once(figures(report)).chain(cut).collect::<Vec<_>>().join("\n\n")
 }
 
+/// What was recorded: of greedy continuations each prompt has one.
+fn recorded(report: &Report) -> String {
+    let Report { sampling, prompts, continuations, .. } = report;
+    if sampling.is_greedy() {
+        format!("{prompts} prompts")
+    } else {
+        format!("{sampling}, {continuations} continuations of {prompts} prompts")
+    }
+}
+
 fn figures(report: &Report) -> String {
     let (best, whole, rule) = (report.best_constant, report.best_whole_beam, report.best_copy_rule);
     let row = |name: &str, reached: f64| {
@@ -38,7 +48,7 @@ fn figures(report: &Report) -> String {
         ),
     };
     let mut lines = vec![
-        format!("{}: {} prompts, {} positions\n", report.trace, report.prompts, report.positions),
+        format!("{}: {}, {} positions\n", report.trace, recorded(report), report.positions),
         "| choice | tokens/s | over best constant |\n| --- | --- | --- |".to_owned(),
         row(&constant, best.tokens_per_second),
         row(

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ltd_engine::fingerprint;
-use ltd_env::trace::{Trace, TraceWriter};
+use ltd_env::trace::{Trace, TraceWriter, TracedSequence};
 use ltd_policy::{DecisionCost, LatencyIdentity, LatencyTable, Surface};
 use serde_json::json;
 
@@ -289,4 +289,72 @@ fn a_second_process_does_not_write_to_a_trace_under_way() {
     assert!(record("3", &shared).status.success());
     let trace = Trace::read(Path::new(&shared)).expect("a trace");
     assert_eq!((trace.sequences.len(), &trace.sequences[..2]), (3, &expected.sequences[..]));
+}
+
+#[test]
+fn each_prompt_is_recorded_once_per_seed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (config, questions) = config(folder.path());
+    let path = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();
+    let (all, more, latency) = (path("all"), path("more"), path("latency.json"));
+    let record = ["record", "--config", &config, "--questions", &questions];
+    let (two, third) = ([&record[..], &["--limit", "2"]].concat(), [&record[..], &["--skip", "2"]].concat());
+    let drawn = ["--temperature", "1", "--top-p", "0.9"];
+    let read = |folder: &str| Trace::read(Path::new(folder)).expect("a trace");
+    let keys = |folder: &str| read(folder).sequences.iter().map(TracedSequence::key).collect::<Vec<_>>();
+
+    let said = run(&[&two[..], &drawn, &["--seed", "1,2", "--out", &all]].concat());
+    assert!(text(&said.stderr).contains("now holds 4 continuations"), "{}", text(&said.stderr));
+    assert_eq!(keys(&all), [(0, 1), (0, 2), (1, 1), (1, 2)]);
+    // It goes on, with one more seed.
+    succeed(&[&two[..], &drawn, &["--seed", "1", "--seed", "9", "--out", &all]].concat());
+    assert_eq!(keys(&all), [(0, 1), (0, 2), (0, 9), (1, 1), (1, 2), (1, 9)]);
+    // A prompt's number is that in the file, whatever is passed over. What is not given is as the
+    // configuration has it.
+    let configured = ["--set", "sampling={\"temperature\": 1, \"top_p\": 0.9}", "--set", "seed=2"];
+    succeed(&[&third[..], &configured, &["--out", &more]].concat());
+    assert_eq!(keys(&more), [(2, 2)]);
+    let whole = path("whole");
+    succeed(&[&record[..], &drawn, &["--seed", "2", "--out", &whole]].concat());
+    assert_eq!(read(&whole).sequences[2], read(&more).sequences[0]);
+
+    let merged = succeed(&["merge", "--out", &all, &more, &whole]);
+    assert!(merged.contains("1 of 1 continuations") && merged.contains("0 of 3 continuations"), "{merged}");
+    assert_eq!(read(&all).sequences.len(), 7);
+    table().write(Path::new(&latency)).expect("written");
+    let oracle = ["oracle", "--trace", &all, "--latency", &latency];
+    let tables = succeed(&oracle);
+    assert!(tables.contains("temperature 1, top-p 0.9, 7 continuations of 3 prompts, "), "{tables}");
+    let json: serde_json::Value =
+        serde_json::from_str(&succeed(&[&oracle[..], &["--json"]].concat())).expect("JSON");
+    let report = &json["traces"][0];
+    assert_eq!((&report["prompts"], &report["continuations"]), (&json!(3), &json!(7)));
+    assert_eq!(report["sampling"]["temperature"], 1.0);
+
+    // Bad input.
+    let greedy = path("greedy");
+    succeed(&[&two[..], &["--out", &greedy]].concat());
+    refuse(
+        &["merge", "--out", &path("both"), &greedy, &all],
+        "all: is a trace whose sampling is temperature 1",
+    );
+    refuse(&[&two[..], &drawn, &["--out", &greedy]].concat(), "is a trace whose sampling is greedy, not ");
+    refuse(
+        &[&two[..], &["--temperature", "0.5", "--out", &all]].concat(),
+        "is a trace whose sampling is temperature 1, top-p 0.9, not temperature 0.5",
+    );
+    let out = path("refused");
+    for (arguments, message) in [
+        (&["--temperature", "-1"][..], "--temperature: is -1.0, must be 0 (greedy) or within 0.001..=1000"),
+        (&["--temperature", "nan"], "--temperature: is NaN, must be"),
+        (&["--temperature", "1", "--top-p", "0"], "--top-p: is 0.0, must be above 0"),
+        (&["--temperature", "1", "--top-k", "0"], "--top-k: is 0, must be within"),
+        (&["--temperature", "1", "--seed", "3,4,3"], "--seed: has 3 twice"),
+        (&["--seed", "3"], "--seed: has no effect at temperature 0"),
+        (&["--top-p", "0.9"], "--top-p: has no effect at temperature 0"),
+        (&["--temperature", "1", "--seed", "-1"], "invalid value '-1' for '--seed <N>'"),
+    ] {
+        refuse(&[&two[..], arguments, &["--out", &out]].concat(), message);
+    }
+    assert!(!Path::new(&out).exists(), "what is refused leaves nothing behind");
 }

@@ -10,7 +10,7 @@ mod tally;
 use std::time::Duration;
 
 use ltd_engine::{Controller, CycleStats, Session, Static, WholeBeam};
-use ltd_env::trace::Trace;
+use ltd_env::trace::{Trace, TracedSequence};
 use ltd_env::{Costs, oracle};
 
 pub(crate) use arena::{Answer, Arena};
@@ -82,12 +82,16 @@ impl Contender {
         let mut measurement = Measurement { name: self.name.clone(), ..Measurement::default() };
         if let Some(controller) = &mut self.controller {
             let controller = controller.as_mut();
-            for sequence in &trace.sequences {
-                let stats = oracle::replay_sequence(&trace.header, sequence, costs, controller, &mut |_| ())?;
-                measurement.prompts.push(stats);
+            // What continuations of one prompt have in common is no evidence: they are one sample.
+            for prompt in trace.sequences.chunk_by(|one, next| one.prompt == next.prompt) {
+                let mut replay = |sequence: &TracedSequence| {
+                    oracle::replay_sequence(&trace.header, sequence, costs, controller, &mut |_| ())
+                };
+                let parts = prompt.iter().map(&mut replay).collect::<Result<Vec<_>, _>>()?;
+                measurement.prompts.push(CycleStats::merged(&parts));
             }
             // Whatever decides, the text is the target's.
-            measurement.same_output = trace.sequences.len();
+            measurement.same_output = measurement.prompts.len();
         }
         Ok(measurement)
     }

@@ -1,6 +1,6 @@
 //! What recordings tell of tokens, to those that learn from the same recordings.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ltd_env::token_record;
@@ -8,8 +8,8 @@ use ltd_env::trace::{Trace, TracedSequence};
 use ltd_policy::TokenRecord;
 use rayon::prelude::*;
 
-/// A record of tokens, and for each sequence that it learned from the record of the others: a
-/// sequence's own copies are known in training, and not in use.
+/// A record of tokens, and for each prompt that it learned from the record of the others: a
+/// prompt's own copies are known in training, and not in use.
 #[derive(Debug, Clone)]
 pub(crate) struct Records {
     all: Arc<TokenRecord>,
@@ -22,23 +22,20 @@ impl Records {
     pub(crate) fn of(trace: &Trace) -> Self {
         let own = own(trace);
         let mut all = TokenRecord::default();
-        for record in &own {
+        for record in own.values() {
             all.merge(record);
         }
-        Self::new(Arc::new(all), trace, &own)
+        Self::new(Arc::new(all), &own)
     }
 
-    /// A record that was learned before. It may have learned from sequences of the trace: from
-    /// those of which it has all.
+    /// A record that was learned before. It may have learned from prompts of the trace: from those
+    /// of which it has all.
     pub(crate) fn known(all: Arc<TokenRecord>, trace: &Trace) -> Self {
-        Self::new(all, trace, &own(trace))
+        Self::new(all, &own(trace))
     }
 
-    fn new(all: Arc<TokenRecord>, trace: &Trace, own: &[TokenRecord]) -> Self {
-        let others = trace.sequences.iter().zip(own).filter_map(|(sequence, own)| {
-            let others = all.without(own)?;
-            Some((sequence.prompt, Arc::new(others)))
-        });
+    fn new(all: Arc<TokenRecord>, own: &BTreeMap<u32, TokenRecord>) -> Self {
+        let others = own.iter().filter_map(|(&prompt, own)| Some((prompt, Arc::new(all.without(own)?))));
         Self { of_others: others.collect(), all }
     }
 
@@ -47,15 +44,20 @@ impl Records {
         &self.all
     }
 
-    /// The record of all sequences but this one.
+    /// The record of all prompts but that of a sequence.
     pub(crate) fn of_others(&self, sequence: &TracedSequence) -> &Arc<TokenRecord> {
         self.of_others.get(&sequence.prompt).unwrap_or(&self.all)
     }
 }
 
-/// What each sequence of a trace tells.
-fn own(trace: &Trace) -> Vec<TokenRecord> {
-    trace.sequences.par_iter().map(token_record).collect()
+/// What each prompt of a trace tells, with all its continuations.
+fn own(trace: &Trace) -> BTreeMap<u32, TokenRecord> {
+    let records: Vec<TokenRecord> = trace.sequences.par_iter().map(token_record).collect();
+    let mut own = BTreeMap::<u32, TokenRecord>::new();
+    for (sequence, record) in trace.sequences.iter().zip(&records) {
+        own.entry(sequence.prompt).or_default().merge(record);
+    }
+    own
 }
 
 #[cfg(test)]

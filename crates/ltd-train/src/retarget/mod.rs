@@ -56,8 +56,9 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     let package = PolicyPackage::load(&args.policy)?;
     let trace = Trace::read_replayable(&args.trace)?;
     check_trace(&args.trace, &trace, &package)?;
-    // Another machine is what this is for, and traces are greedy.
-    if let Some(warning) = package.warning(&Conditions::greedy()) {
+    // Another machine is what this is for.
+    let sampling = trace.header.sampling;
+    if let Some(warning) = package.warning(&Conditions::of_sampling(sampling)) {
         note!("ltd-train: warning: {}: {warning}", args.policy.display());
     }
     let table = LatencyTable::read(&args.latency)?;
@@ -88,6 +89,8 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
             PolicyPackage { manifest, policy }
         }
     };
+    // What it learned last, and its gain is predicted of.
+    retargeted.manifest.sampling = Some(sampling);
     let strongest = recorded.strongest();
     let predictions = recorded.predict(
         &mut [
@@ -156,7 +159,7 @@ fn describe(predictions: &[Prediction], recorded: &Recorded, fallback: Option<&F
     let mut lines = vec![
         format!(
             "replay of {} held-out prompts at the costs of {}, {}\n",
-            recorded.held_out.sequences.len(),
+            recorded.held_out.prompts(),
             recorded.table.identity.machine,
             recorded.table.identity.dtype
         ),

@@ -28,6 +28,8 @@ impl Trainer {
         let models = self.provenance.models(self.engine.beam_width());
         let recorded_here = trace == self.run.trace();
         if recorded_here && !self.checkpoint.recorded {
+            let seeds = (0..replay.seeds as u64).map(|number| self.config.seed.wrapping_add(number));
+            let seeds: Vec<u64> = seeds.collect();
             let recording = Recording {
                 set: &self.config.prompts.train,
                 prompts: &self.prompts.train,
@@ -36,6 +38,8 @@ impl Trainer {
                 every: 1,
                 entropies: false,
                 hidden: false,
+                sampling: self.config.sampling,
+                seeds: &seeds,
                 max_time: replay.max_minutes.map(Minutes::duration),
             };
             let (config, progress) = (&self.config, self.progress);
@@ -64,9 +68,9 @@ impl Trainer {
         self.progress.say(&format!(
             "recorded  {} positions of {} prompts to learn from, {} of {} held out",
             recorded.train.positions(),
-            recorded.train.sequences.len(),
+            recorded.train.prompts(),
             recorded.held_out.positions(),
-            recorded.held_out.sequences.len(),
+            recorded.held_out.prompts(),
         ));
         self.recorded = Some(recorded);
         Ok(())
@@ -115,7 +119,8 @@ fn problem(path: &Path, problem: &str) -> Error {
     Error::Recorded(format!("{}: {problem}", path.display()))
 }
 
-/// Reads a trace and checks that it is of these models and reaches as far as the configuration.
+/// Reads a trace and checks that it is of these models, decoded in the same way, and reaches as far
+/// as the configuration.
 fn read_trace(path: &Path, config: &TrainConfig, models: &Models) -> Result<Trace> {
     let trace = Trace::read_replayable(path).map_err(|error| Error::Recorded(error.to_string()))?;
     let header = &trace.header;
@@ -123,6 +128,14 @@ fn read_trace(path: &Path, config: &TrainConfig, models: &Models) -> Result<Trac
     let (depth, deepest) = (header.depth, deepest(config));
     if depth < deepest {
         return Err(problem(path, &format!("its trees are {depth} deep, this run asks for {deepest}")));
+    }
+    if !header.sampling.is_as(&config.sampling) {
+        let (found, expected) = (header.sampling, config.sampling);
+        let needed = "record it again, or change `sampling`";
+        return Err(problem(
+            path,
+            &format!("its continuations are of sampling {found}, this run asks for {expected}: {needed}"),
+        ));
     }
     if trace.positions() == 0 {
         return Err(problem(path, "it has no position to learn from"));
@@ -193,8 +206,9 @@ fn sizes(config: &TrainConfig) -> Vec<usize> {
 /// Fails if a recorded prompt is one that policies are measured on.
 fn check_apart(trace: &Trace, path: &Path, prompts: &Prompts) -> Result<()> {
     let recorded = || {
-        let sequences = trace.sequences.iter();
-        sequences.map(|sequence| (&sequence.tokens[..sequence.prompt_len], sequence.prompt.to_string()))
+        // Each prompt once, however many continuations it has.
+        let prompts = trace.sequences.chunk_by(|one, next| one.prompt == next.prompt);
+        prompts.map(|prompt| (&prompt[0].tokens[..prompt[0].prompt_len], prompt[0].prompt.to_string()))
     };
     for (name, measured) in [("validation", &prompts.validation), ("evaluation", &prompts.evaluation)] {
         if let Some(shared) = shared(recorded(), questions(measured)) {

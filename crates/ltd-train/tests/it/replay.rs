@@ -6,7 +6,7 @@ use ltd_engine::text::{TextModel, load_questions};
 use ltd_engine::{Controller, Engine, Learned, fingerprint};
 use ltd_env::Costs;
 use ltd_env::oracle::{decide_at_every_position, replay_sequence};
-use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
+use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, TracedSequence, record_sequence};
 use ltd_policy::{
     Actions, ChoiceEntry, CycleSummary, DecisionCost, DraftSource, GridPoint, LatencyIdentity, LatencyTable,
     Manifest, Policy, PolicyEntry, SourceChoice, SourceSummary, Surface, sha256_hex,
@@ -46,6 +46,7 @@ fn record_with(folder: &Path, value: &Value, count: usize, tokens: bool) {
         entropies: false,
         hidden: None,
         token_bytes: if tokens { TraceHeader::bytes_of_token(engine.vocabulary()) } else { 0 },
+        sampling: ltd_policy::SamplingParams::default(),
         max_new_tokens: 24,
         capacity: engine.capacity(),
         eos: text.eos().to_vec(),
@@ -54,8 +55,9 @@ fn record_with(folder: &Path, value: &Value, count: usize, tokens: bool) {
     };
     let mut writer = TraceWriter::open(&folder.join("trace"), header.clone()).expect("a trace");
     for (number, prompt) in (0..).zip(&prompts) {
-        if !writer.recorded().contains(&number) {
-            let sequence = record_sequence(&engine, &header, number, &prompt.ids, 8, &Interrupt::default());
+        let key = (number, 0);
+        if !writer.recorded().contains(&key) {
+            let sequence = record_sequence(&engine, &header, key, &prompt.ids, 8, &Interrupt::default());
             writer.append(&sequence.expect("a recording")).expect("written");
         }
     }
@@ -464,10 +466,70 @@ fn recordings_that_do_not_fit_are_refused() {
     drop(Trainer::create(parse(&merging), &old.path().join("run"), Progress::Silent, Interrupt::default()));
     assert!(old.path().join("run/run.json").exists(), "without them it is good");
 
+    // A greedy trace is none of what is drawn.
+    let other = tempfile::tempdir().expect("a folder");
+    record(other.path(), &value, 8);
     let mut sampled = value;
     sampled["sampling"] = json!({ "temperature": 1.0 });
-    let error = TrainConfig::parse(&sampled.to_string(), Path::new("test.json"), &[]).expect_err("sampling");
-    assert!(error.to_string().contains("replay: needs greedy decoding"), "{error}");
+    sampled["replay"]["trace"] = json!(other.path().join("trace"));
+    refuse(&sampled, "trace: its continuations are of sampling greedy, this run asks for temperature 1: ");
+    let mut seeds = sampled.clone();
+    seeds["sampling"] = json!({});
+    seeds["replay"]["seeds"] = json!(2);
+    let error = TrainConfig::parse(&seeds.to_string(), Path::new("test.json"), &[]).expect_err("seeds");
+    assert!(error.to_string().contains("replay.seeds: is 2, but a prompt has one continuation"), "{error}");
+}
+
+#[test]
+fn a_run_above_temperature_0_learns_from_recordings_of_several_seeds() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut value = config(folder.path());
+    let latency = folder.path().join("latency.json");
+    table(&value, 64, 2.0).write(&latency).expect("written");
+    value["seed"] = json!(5);
+    value["sampling"] = json!({ "temperature": 1.0, "top_p": 0.9 });
+    value["reward"] = json!("gain");
+    value["replay"] = json!({ "held_out": 0.25, "latency": latency, "seeds": 2 });
+    value["stages"]["predictor"] = json!({ "epochs": 2, "net_arch": [16], "batch_size": 64 });
+    value["stages"]["size"] = json!({ "total_timesteps": 64, "random_depth": { "min": 0, "max": 4 } });
+    value["stages"]["depth"] = json!({ "total_timesteps": 64 });
+    value["stages"]["rounds"] = json!(0);
+    let run = folder.path().join("run");
+    let trainer = Trainer::create(parse(&value), &run, Progress::Silent, Interrupt::default());
+    let Ending::Finished { summary } = trainer.expect("a run").learn().expect("it finishes") else {
+        panic!("interrupted")
+    };
+    let trace = Trace::read(&run.join("trace")).expect("a trace");
+    let keys: Vec<(u32, u64)> = trace.sequences.iter().map(TracedSequence::key).collect();
+    assert_eq!(keys, (0..8).flat_map(|prompt| [(prompt, 5), (prompt, 6)]).collect::<Vec<_>>());
+    assert_eq!(trace.header.sampling, parse(&value).sampling);
+    for stage in ["01-predictor", "02-size", "03-depth"] {
+        let manifest = Manifest::load(&run.join("stages").join(stage).join("stage.json"));
+        let manifest = manifest.expect("a manifest");
+        assert_eq!(manifest.sampling, Some(trace.header.sampling), "{stage}");
+        // Two of eight prompts are held out, with both seeds.
+        assert_eq!(manifest.expected.map(|expected| expected.prompts), Some(2), "{stage}");
+    }
+    assert!(summary.contains("Replay of held-out recordings: factored"), "{summary}");
+
+    // The trace serves another run of the same sampling, and no run of another.
+    let mut again = value.clone();
+    again["replay"]["trace"] = json!(run.join("trace"));
+    let trainer = |value: &Value, run: &str| {
+        Trainer::create(parse(value), &folder.path().join(run), Progress::Silent, Interrupt::default())
+    };
+    drop(trainer(&again, "again").expect("a run"));
+    for (sampling, name) in [(json!({}), "greedy"), (json!({ "temperature": 0.5 }), "temperature 0.5")] {
+        let mut other = again.clone();
+        other["sampling"] = sampling;
+        other["replay"]["seeds"] = json!(1);
+        let error = trainer(&other, "other").err().expect(name);
+        let expected = format!(
+            "{}: its continuations are of sampling temperature 1, top-p 0.9, this run asks for {name}: ",
+            run.join("trace").display()
+        );
+        assert!(error.is_usage() && error.to_string().contains(&expected), "{error}");
+    }
 }
 
 #[test]
