@@ -281,7 +281,7 @@ fn every_turn_of_every_task_is_decoded_at_every_temperature() {
     for (mean, parts) in report["means"].as_array().expect("means").iter().zip(parts.chunks(2)) {
         let speedup = |part: &Value| part["contenders"][1]["speedup"].as_f64().expect("a number");
         let mean = mean["contenders"][1]["speedup"]["value"].as_f64().expect("a number");
-        assert!((mean - (speedup(&parts[0]) + speedup(&parts[1])) / 2.0).abs() < 1e-9, "{report}");
+        assert!((mean - f64::midpoint(speedup(&parts[0]), speedup(&parts[1]))).abs() < 1e-9, "{report}");
     }
     assert_eq!(stdout("ltd-train", &["report", text(&results)]), told);
 
@@ -356,4 +356,50 @@ fn the_report_is_a_page_that_needs_nothing_else() {
     assert!(shown.status.success() && dom.contains("<h1>Comparison of 4 contenders</h1>"), "{dom}");
     assert_eq!(dom.matches("<svg ").count(), pictures);
     assert_eq!(dom.matches("<tr").count(), html.matches("<tr").count(), "no table is broken");
+}
+
+#[test]
+fn what_was_possible_is_told_of_recorded_questions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), |_| ());
+    let at = |name: &str| folder.path().join(name);
+    let (results, table, json) = (at("results.jsonl"), at("latency.json"), at("report.json"));
+    kept(&config, &results, &["--copy-rule", "2,4,1,4", "--temperature", "0,1"]);
+    machine(1.0).write(&table).expect("written");
+    let record = |out: &Path, more: &[&str]| {
+        let record = ["record", "--config", text(&config), "--questions", text(&at("questions.jsonl"))];
+        stdout("ltd-trace", &[&record[..], &["--limit", "3", "--out", text(out)], more].concat());
+    };
+    let [greedy, drawn, other] = ["greedy", "drawn", "other"].map(at);
+    record(&greedy, &[]);
+    let seed = std::fs::read_to_string(&config).expect("it is there");
+    let seed: Value = serde_json::from_str(&seed).expect("JSON");
+    let seed = seed["seed"].as_u64().unwrap_or(0);
+    record(&drawn, &["--temperature", "1", "--seed", &seed.to_string()]);
+    let traces = ["--trace", text(&greedy), "--trace", text(&drawn), "--latency", text(&table)];
+    let told =
+        stdout("ltd-train", &[&["report", text(&results), "--json", text(&json)], &traces[..]].concat());
+    assert!(told.contains("by replay of 3, 3 recorded answers"), "{told}");
+    let report: Value =
+        serde_json::from_str(&std::fs::read_to_string(&json).expect("it is written")).expect("JSON");
+    for part in report["parts"].as_array().expect("parts") {
+        let possible = part["ceiling"]["over_static"].as_f64().expect("a ratio");
+        assert!(possible > 1.0, "nothing is faster than foresight: {part}");
+        assert_eq!(part["ceiling"]["answers"], 3);
+        for row in part["contenders"].as_array().expect("rows") {
+            let gain = row["over_static"]["value"].as_f64().expect("a ratio");
+            let [regret, closed] = ["regret", "closed"].map(|key| row[key].as_f64().expect("a share"));
+            assert!((regret - (1.0 - gain / possible)).abs() < 1e-9, "{row}");
+            assert!((closed - (gain - 1.0) / (possible - 1.0)).abs() < 1e-9, "{row}");
+        }
+    }
+
+    // Of other random numbers, or of another file: nothing of it was measured.
+    record(&other, &["--temperature", "1", "--seed", &(seed + 1).to_string()]);
+    let refused = |trace: &Path| {
+        let arguments = ["report", text(&results), "--trace", text(trace), "--latency", text(&table)];
+        refusal_of(&mut program("ltd-train", &arguments))
+    };
+    let message = refused(&other);
+    assert!(message.contains("has no answer to a question of the comparison"), "{message}");
 }

@@ -313,6 +313,7 @@ fn what_is_compared(
         name: task.name.clone(),
         questions: task.conversations.len(),
         sha256: task.sha256(),
+        file_sha256: task.file_sha256.clone(),
     });
     Compared {
         version: Compared::VERSION,
@@ -344,17 +345,24 @@ fn contenders(
     packages: &[PolicyPackage],
 ) -> Vec<(Entrant, Contender)> {
     let entrant = |role: Role, decides_by: String, contender: Contender| {
-        (Entrant { name: contender.name.clone(), role, decides_by }, contender)
+        (Entrant { name: contender.name.clone(), role, decides_by, setting: None }, contender)
     };
-    let alone = |role: Role, contender: Contender| entrant(role, String::new(), contender);
+    let fixed = |role: Role, setting: FixedSetting, contender: Contender| {
+        let (alone, contender) = entrant(role, String::new(), contender);
+        (Entrant { setting: Some(setting), ..alone }, contender)
+    };
     let shape = |StaticSetting { depth, size }: &StaticSetting| format!("depth {depth}, size {size}");
-    let mut contenders = vec![alone(Role::Plain, Contender::autoregressive())];
-    let of_constant = |setting| alone(Role::Constant, Contender::constant(shape(setting), *setting));
+    let mut contenders = vec![entrant(Role::Plain, String::new(), Contender::autoregressive())];
+    let of_constant = |setting: &StaticSetting| {
+        fixed(Role::Constant, (*setting).into(), Contender::constant(shape(setting), *setting))
+    };
     contenders.extend(constants.iter().map(of_constant));
     contenders.extend(args.whole_beams.iter().map(|setting| {
-        alone(Role::WholeBeam, Contender::whole_beam(format!("{}, whole beam", shape(setting)), *setting))
+        let contender = Contender::whole_beam(format!("{}, whole beam", shape(setting)), *setting);
+        fixed(Role::WholeBeam, (*setting).into(), contender)
     }));
-    let of_rule = |setting: &FixedSetting| alone(Role::Rule, Contender::fixed(setting.to_string(), *setting));
+    let of_rule =
+        |setting: &FixedSetting| fixed(Role::Rule, *setting, Contender::fixed(setting.to_string(), *setting));
     contenders.extend(args.copy_rules.iter().map(of_rule));
     contenders.extend(
         published.into_iter().map(|(decides_by, contender)| entrant(Role::Published, decides_by, contender)),

@@ -17,6 +17,8 @@ pub(super) struct Task {
     /// What it is called: the file without its ending.
     pub(super) name: String,
     pub(super) file: PathBuf,
+    /// SHA-256 of the file.
+    pub(super) file_sha256: String,
     pub(super) conversations: Vec<Conversation>,
 }
 
@@ -55,7 +57,14 @@ impl Task {
             Conversation { id, category, number: place as u64, first: prompt.ids, messages }
         });
         let name = set.file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        Ok(Self { name, file: set.file.clone(), conversations: conversations.collect() })
+        let bytes = std::fs::read(&set.file);
+        let bytes = bytes.map_err(|source| Error::Io { path: set.file.clone(), source })?;
+        Ok(Self {
+            name,
+            file: set.file.clone(),
+            file_sha256: sha256_hex(&bytes),
+            conversations: conversations.collect(),
+        })
     }
 
     /// SHA-256 of what is asked.

@@ -12,7 +12,7 @@ use ltd_engine::{CycleOutcome, CycleTiming, SamplingParams};
 use ltd_policy::DraftSource;
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::Answer;
+use crate::evaluate::{Answer, FixedSetting};
 use crate::{Error, Result};
 
 /// What a file of results begins with.
@@ -123,6 +123,8 @@ pub(crate) struct TaskEntry {
     pub(crate) questions: usize,
     /// SHA-256 of the questions.
     pub(crate) sha256: String,
+    /// SHA-256 of the file that they are from.
+    pub(crate) file_sha256: String,
 }
 
 /// A contender, as a report knows it.
@@ -134,6 +136,8 @@ pub(crate) struct Entrant {
     pub(crate) role: Role,
     /// SHA-256 of what it decides by: a package's manifest, a latency table; empty without any.
     pub(crate) decides_by: String,
+    /// Its numbers, if it does not decide: of constants and rules of copies.
+    pub(crate) setting: Option<FixedSetting>,
 }
 
 /// What a contender is.

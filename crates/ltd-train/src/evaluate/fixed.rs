@@ -28,6 +28,11 @@ impl FixedSetting {
         }
     }
 
+    /// Depth and size of its trees.
+    pub(crate) fn trees(self) -> StaticSetting {
+        StaticSetting { depth: self.depth, size: self.size }
+    }
+
     /// What ships in place of a policy, and why.
     pub(crate) fn fallback(self, reason: String) -> Fallback {
         let Self { depth, size, copies } = self;

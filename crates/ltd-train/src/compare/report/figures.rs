@@ -7,7 +7,7 @@ use super::document::{Block, Document};
 use super::page::escaped;
 use super::part::Part;
 use super::pictures::{self, Cell};
-use super::words::{circumstances, detail, overview};
+use super::words::{ceilings, circumstances, detail, overview};
 use super::{Mean, Report};
 use crate::compare::results::{Role, Turn};
 use crate::evaluate::{Answer, Table};
@@ -27,6 +27,7 @@ pub(super) fn document(report: &Report, turns: &[Turn]) -> Document {
             mean_figure(mean, &mut document);
         }
     }
+    document.table(ceilings(report));
     document.heading(2, "Answers");
     answers(report, turns, &mut document);
     for part in &report.parts {

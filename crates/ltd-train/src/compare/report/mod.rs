@@ -1,5 +1,6 @@
 //! What a comparison found, of measurements or of the file that kept them.
 
+mod ceiling;
 mod document;
 mod figures;
 mod page;
@@ -19,6 +20,7 @@ use serde::Serialize;
 
 use super::results::{Header, Turn, read_results};
 use crate::{Error, Result};
+use ceiling::Ceilings;
 use part::{Part, Ratio};
 use side_by_side::side_by_side;
 
@@ -30,6 +32,12 @@ pub(crate) struct ReportArgs {
     /// side by side
     #[arg(value_name = "FILE", required = true)]
     pub(crate) results: Vec<PathBuf>,
+    /// Recordings of the questions (`ltd-trace record`), to tell what was possible; may be repeated
+    #[arg(long = "trace", value_name = "DIR", requires = "latency")]
+    pub(crate) traces: Vec<PathBuf>,
+    /// Measured costs (`ltd-trace latency`) to replay them at
+    #[arg(long, value_name = "FILE", requires = "traces")]
+    pub(crate) latency: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) places: Places,
 }
@@ -81,10 +89,17 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
         let problem = "--out takes one file of results; several are printed side by side".to_owned();
         return Err(Error::Recorded(problem));
     }
+    let ceilings = args.latency.as_ref().map(|latency| Ceilings::read(&args.traces, latency)).transpose()?;
     let mut reports = Vec::new();
     for path in &args.results {
         let (header, turns) = read_results(path)?;
-        let report = Report::of(header, &turns);
+        if let Some(ceilings) = &ceilings {
+            ceilings.check(&header.compared, &turns)?;
+        }
+        let mut report = Report::of(header, &turns);
+        if let Some(ceilings) = &ceilings {
+            report.add_ceilings(ceilings, &turns)?;
+        }
         if report.parts.is_empty() {
             let problem = "no answer in it has a cycle".to_owned();
             return Err(Error::Results { path: path.clone(), problem });
@@ -186,6 +201,23 @@ impl Report {
             parts,
             header,
         }
+    }
+
+    /// Tells what was possible, where there are recordings.
+    fn add_ceilings(&mut self, ceilings: &Ceilings, turns: &[Turn]) -> Result<()> {
+        let compared = &self.header.compared;
+        for part in &mut self.parts {
+            let task = compared.tasks.iter().position(|task| task.name == part.task);
+            let sampling = compared.samplings.iter().position(|sampling| *sampling == part.sampling);
+            let (task, sampling) = task.zip(sampling).expect("invariant: a part is of the comparison");
+            let ceiling = ceilings.of(compared, turns, task, sampling, part)?;
+            for row in &mut part.contenders {
+                row.regret = ceiling.as_ref().map(|ceiling| ceiling.regret(row.over_static.value));
+                row.closed = ceiling.as_ref().and_then(|ceiling| ceiling.closed(row.over_static.value));
+            }
+            part.ceiling = ceiling;
+        }
+        Ok(())
     }
 
     /// Writes the whole report, as a page and in words.

@@ -7,7 +7,8 @@ use ltd_policy::DraftSource;
 use ltd_run::statistics::{CONFIDENCE, mean_ratio_interval, ratio_interval};
 use serde::Serialize;
 
-use super::super::results::{Compared, Follows, Role, Turn};
+use super::ceiling::Ceiling;
+use crate::compare::results::{Compared, Follows, Role, Turn};
 use crate::evaluate::{Answer, Comparison, Measurement, Opposition, Tally, percent};
 
 /// One task at one temperature.
@@ -31,6 +32,8 @@ pub(super) struct Part {
     /// Share of plain decoding's tokens that are in loops.
     pub(super) loop_share: f64,
     pub(super) contenders: Vec<Row>,
+    /// What was possible; `null` without a recording.
+    pub(super) ceiling: Option<Ceiling>,
     /// What each policy gains over the fastest published rule; empty without one.
     pub(super) over_published: Vec<Gain>,
     /// Categories of the questions, if there are several.
@@ -47,6 +50,10 @@ pub(super) struct Row {
     pub(super) comparison: Comparison,
     /// Throughput over that of the best static setting.
     pub(super) over_static: Ratio,
+    /// Share of the throughput that was possible which it leaves; `null` without a recording.
+    pub(super) regret: Option<f64>,
+    /// Share of the way from the best static setting to what was possible that it goes.
+    pub(super) closed: Option<f64>,
     /// Cycles with a tree by draft depth.
     pub(super) depths: BTreeMap<usize, usize>,
     /// Cycles by candidates verified.
@@ -199,6 +206,8 @@ impl Part {
             Row {
                 comparison: Comparison::new(measurement, opposition),
                 over_static: Ratio::mean(&[(measurement, best_static)], compared.contenders.len() - 1),
+                regret: None,
+                closed: None,
                 depths: total.depths,
                 sizes: total.sizes,
                 sources,
@@ -213,6 +222,7 @@ impl Part {
             best_constant: constant.name.clone(),
             best_copy_rule: rule.map(|rule| rule.name.clone()),
             best_static: best_static.name.clone(),
+            ceiling: None,
             loop_share: measured[0].loop_share(),
             contenders: measured.iter().zip(sources).map(row).collect(),
             over_published: over_published.unwrap_or_default(),

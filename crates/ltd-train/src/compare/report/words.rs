@@ -2,11 +2,12 @@
 
 use std::fmt::Write;
 
+use super::ceiling::Ceiling;
 use super::document::Document;
 use super::part::{FEWEST_QUESTIONS, Part};
 use super::{Mean, Report};
 use crate::compare::results::{Entrant, Role};
-use crate::evaluate::{Table, comparison_table, loops_table, waits_table};
+use crate::evaluate::{Table, comparison_table, loops_table, percent, waits_table};
 
 /// Drift of plain decoding that is told.
 const MOST_DRIFT: f64 = 0.05;
@@ -22,6 +23,7 @@ pub(crate) fn describe(report: &Report) -> String {
             detail(report, part, &mut document);
         }
     }
+    document.table(ceilings(report));
     document.markdown()
 }
 
@@ -90,6 +92,36 @@ pub(super) fn detail(report: &Report, part: &Part, document: &mut Document) {
     document.text(text);
     document.table(loops_table(&rows, part.loop_share));
     document.table(waits_table(&rows));
+}
+
+/// What was possible on each task that was recorded, and what of it contenders leave.
+pub(super) fn ceilings(report: &Report) -> Option<Table> {
+    let parts: Vec<(&Part, &Ceiling)> =
+        report.parts.iter().filter_map(|part| Some((part, part.ceiling.as_ref()?))).collect();
+    let (first, _) = parts.first()?;
+    let header = parts.iter().map(|(part, _)| part.title());
+    let foresight = parts.iter().map(|(_, ceiling)| format!("{} %", percent(ceiling.over_static)));
+    let foresight: Vec<String> = ["foresight".to_owned()].into_iter().chain(foresight).collect();
+    let row = |place: usize| -> Vec<String> {
+        let cells = parts.iter().map(|(part, _)| {
+            let row = &part.contenders[place];
+            let closed = row.closed.map(|closed| format!(" ({:.0} %)", 100.0 * closed));
+            let regret = row.regret.map(|regret| format!("{:.0} %", 100.0 * regret));
+            regret.unwrap_or_default() + &closed.unwrap_or_default()
+        });
+        [first.contenders[place].comparison.name.clone()].into_iter().chain(cells).collect()
+    };
+    let rows = [foresight].into_iter().chain((1..first.contenders.len()).map(row));
+    let answers: Vec<String> = parts.iter().map(|(_, ceiling)| ceiling.answers.to_string()).collect();
+    Some(Table {
+        caption: format!(
+            "What foresight of source, depth, size and chain gains over the best static setting, by replay of {} recorded \
+             answers; then the share of that throughput which each contender leaves, and in brackets the share of the \
+             way to it that it goes:",
+            answers.join(", ")
+        ),
+        ..Table::new(["contender".to_owned()].into_iter().chain(header), rows.collect())
+    })
 }
 
 /// What was measured, where, and what is to be known of it.

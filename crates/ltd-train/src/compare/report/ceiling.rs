@@ -1,0 +1,160 @@
+//! What was possible: foresight on recordings of the same questions.
+
+use std::path::{Path, PathBuf};
+
+use ltd_env::oracle::{self, Choices, Copies, Horizon, Sources};
+use ltd_env::trace::{Trace, TracedSequence};
+use ltd_env::{Costs, Interrupt};
+use ltd_policy::LatencyTable;
+use serde::Serialize;
+
+use super::part::{Part, rate};
+use crate::compare::results::{Compared, Entrant, Role, Turn};
+use crate::evaluate::{Contender, Measurement};
+use crate::{Error, Result};
+
+/// Recordings of questions, and what cycles cost.
+pub(super) struct Ceilings {
+    traces: Vec<(PathBuf, Trace)>,
+    table: LatencyTable,
+}
+
+/// The best that was possible on one task at one temperature.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Ceiling {
+    /// Recorded answers of the task's questions.
+    pub(super) answers: usize,
+    /// Throughput of foresight of source, depth, size and chain over that of the best static
+    /// setting, both replayed.
+    pub(super) over_static: f64,
+}
+
+impl Ceilings {
+    /// Reads traces, and the costs to replay them at.
+    pub(super) fn read(traces: &[PathBuf], latency: &Path) -> Result<Self> {
+        let table = LatencyTable::read(latency)?;
+        let read = |folder: &PathBuf| {
+            let trace = Trace::read_replayable(folder)?;
+            trace.header.models().check(folder, &latency.display().to_string(), &table.identity.models())?;
+            Ok((folder.clone(), trace))
+        };
+        Ok(Self { traces: traces.iter().map(read).collect::<Result<_>>()?, table })
+    }
+
+    /// Fails if a trace is of other models, or of no task of the comparison.
+    pub(super) fn check(&self, compared: &Compared, turns: &[Turn]) -> Result<()> {
+        for (folder, trace) in &self.traces {
+            let problem =
+                |problem: String| Err(Error::Recorded(format!("--trace: {}: {problem}", folder.display())));
+            let (target, draft) = (&trace.header.target.sha256, &trace.header.draft.sha256);
+            if (target, draft) != (&compared.target, &compared.draft) {
+                return problem("is of other models than the comparison".to_owned());
+            }
+            let places = 0..compared.tasks.len() * compared.samplings.len();
+            let samplings = compared.samplings.len();
+            let found = places
+                .map(|place| answers(trace, compared, turns, place / samplings, place % samplings).len());
+            if found.sum::<usize>() == 0 {
+                return problem(
+                    "has no answer to a question of the comparison: expected the same file of questions, temperature \
+                     and seed"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// What was possible on a task at a temperature; none without a recording of it.
+    pub(super) fn of(
+        &self,
+        compared: &Compared,
+        turns: &[Turn],
+        task: usize,
+        sampling: usize,
+        part: &Part,
+    ) -> Result<Option<Ceiling>> {
+        let recorded = self.traces.iter().map(|(_, trace)| {
+            let sequences = answers(trace, compared, turns, task, sampling);
+            Trace { sequences, header: trace.header.clone(), truncated: Vec::new() }
+        });
+        let Some(trace) = recorded.into_iter().find(|trace| !trace.sequences.is_empty()) else {
+            return Ok(None);
+        };
+        let costs = Costs { model: self.table.model(), decision: self.table.decision };
+        let best = compared.contenders.iter().find(|entrant| entrant.name == part.best_static);
+        let best = best.and_then(contender).expect("invariant: a static setting is kept with its numbers");
+        let measured: Measurement = { best }.replay(&trace, &costs)?;
+        let interrupt = &Interrupt::default();
+        let deepest = self.table.level.counts().last().copied().unwrap_or(0).min(trace.header.depth);
+        let trees = Choices { depths: (0..=deepest).collect(), sizes: self.table.verify.counts() };
+        // A chain of no tokens is plain decoding.
+        let chains = std::iter::once(0).chain(trees.sizes.iter().copied()).collect();
+        let (copies, sources) = (Copies::of(&trace), Sources { trees, chains });
+        let foresight =
+            oracle::clairvoyant_source(&trace, &costs, &sources, &copies, Horizon::Sequence, interrupt)?;
+        Ok(Some(Ceiling { answers: trace.sequences.len(), over_static: foresight / rate(&measured) }))
+    }
+}
+
+impl Ceiling {
+    /// Share of what was possible that a contender leaves, by its throughput over that of the best
+    /// static setting.
+    pub(super) fn regret(&self, over_static: f64) -> f64 {
+        1.0 - over_static / self.over_static
+    }
+
+    /// Share of the way from the best static setting to what was possible that it goes; none where
+    /// there is none to go.
+    pub(super) fn closed(&self, over_static: f64) -> Option<f64> {
+        oracle::closed(over_static, 1.0, self.over_static)
+    }
+}
+
+/// Recorded answers to the questions of a task at a temperature that were measured.
+fn answers(
+    trace: &Trace,
+    compared: &Compared,
+    turns: &[Turn],
+    task: usize,
+    sampling: usize,
+) -> Vec<TracedSequence> {
+    let (entry, sampling_params) = (&compared.tasks[task], compared.samplings[sampling]);
+    if entry.file_sha256 != trace.header.questions_sha256 || !trace.header.sampling.is_as(&sampling_params) {
+        return Vec::new();
+    }
+    let measured = |sequence: &&TracedSequence| {
+        !sequence.is_empty()
+            && turns.iter().any(|turn| {
+                (turn.task, turn.sampling, turn.number) == (task, sampling, 0)
+                    && turn.question == u64::from(sequence.prompt)
+                    && (sampling_params.is_greedy()
+                        || sequence.seed == compared.seed + turn.repetition as u64)
+            })
+    };
+    let answers = trace.sequences.iter().filter(measured);
+    answers.map(|sequence| sequence.first(compared.max_new_tokens)).collect()
+}
+
+/// A static setting that can be replayed.
+fn contender(entrant: &Entrant) -> Option<Contender> {
+    let setting = entrant.setting?;
+    Some(match entrant.role {
+        Role::WholeBeam => Contender::whole_beam(entrant.name.clone(), setting.trees()),
+        _ => Contender::fixed(entrant.name.clone(), setting),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_possible_is_a_ceiling() {
+        let ceiling = Ceiling { answers: 3, over_static: 1.5 };
+        assert_eq!((ceiling.regret(1.5), ceiling.closed(1.5)), (0.0, Some(1.0)));
+        assert_eq!((ceiling.regret(0.75), ceiling.closed(1.25)), (0.5, Some(0.5)));
+        let none = Ceiling { answers: 3, over_static: 1.0 };
+        assert_eq!(none.closed(0.9), None);
+    }
+}
