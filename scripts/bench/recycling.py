@@ -45,7 +45,10 @@ def read(folder: Path):
         data, at = shard.read_bytes(), 0
         while at < len(data):
             length = struct.unpack_from("<I", data, at + 4)[0]
-            sequences.append(sequence(data[at + 12 : at + 12 + length], header["depth"]))
+            payload = data[at + 12 : at + 12 + length]
+            if "sampling" in header:
+                payload = payload[:4] + payload[12:]  # without the seed
+            sequences.append(sequence(payload, header["depth"]))
             at += 12 + length
     return header, sequences
 

@@ -1,9 +1,10 @@
 //! `ltd-decode` on both pairs.
 
+use ltd::env::trace::Trace;
 use safetensors::SafeTensors;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::command::{TINY, questions, refusal, stdout, text, workspace};
+use crate::command::{TINY, config, questions, refusal, stdout, text, workspace};
 
 fn lines(output: &str) -> Vec<Value> {
     output.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
@@ -139,6 +140,16 @@ fn sampled_answers_depend_on_the_seed_and_not_on_the_trees() {
     let greedy = outputs(&answers(&trees, &[]));
     assert_ne!(greedy, outputs(&expected));
     assert_eq!(outputs(&answers(&trees, &["--temperature", "0", "--top-k", "3", "--seed", "9"])), greedy);
+    // A recording has the same texts.
+    let config = config(folder.path(), |config| config["max_new_tokens"] = json!(20));
+    let trace = folder.path().join("trace");
+    let recorded = ["record", "--config", text(&config), "--questions", text(&file), "--limit", "3"];
+    stdout("ltd-trace", &[&recorded[..], &warm, &["--out", text(&trace)]].concat());
+    let trace = Trace::read(&trace).expect("a trace");
+    for (sequence, answer) in trace.sequences.iter().zip(&outputs(&expected)) {
+        assert_eq!(sequence.seed, 5);
+        assert!(sequence.tokens[sequence.prompt_len..].starts_with(answer), "prompt {}", sequence.prompt);
+    }
     // A prompt's numbers do not depend on how many others there are; two equal prompts have
     // different ones.
     let first = &outputs(&expected)[0];

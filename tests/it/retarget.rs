@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::command::{self, config, refusal, stdout, text};
 use crate::machine::machine;
 
-/// Traces are greedy, and so is the configuration.
+/// The trace is greedy, and so is the configuration.
 fn warns_of_a_policy_that_was_not_trained_greedily(
     package: &Path,
     config: &Path,
@@ -33,6 +33,9 @@ fn warns_of_a_policy_that_was_not_trained_greedily(
         let found = errors.matches("the policy was made for sampling temperature 1 (here: greedy): ").count();
         assert_eq!(found, 1, "{program}: {errors}");
     }
+    // It is for the trace's sampling from then on.
+    let retargeted = PolicyPackage::load(&out).expect("a package");
+    assert_eq!(retargeted.manifest.sampling, Some(SamplingParams::default()));
 }
 
 #[test]

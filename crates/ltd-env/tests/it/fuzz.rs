@@ -19,9 +19,10 @@ const MAGIC: &[u8; 4] = b"LTDT";
 
 /// Records a short trace with all columns: the header's bytes, and those of the sequences without
 /// what frames them.
-fn recorded(folder: &Path) -> (Vec<u8>, Vec<Vec<u8>>) {
+fn recorded(folder: &Path, temperature: f64) -> (Vec<u8>, Vec<Vec<u8>>) {
     let engine = engine();
     let mut header = header(&engine, 4);
+    header.sampling.temperature = temperature;
     (header.entropies, header.hidden) = (true, Some(engine.draft_config().block.hidden as usize));
     record_as(&engine, folder, &header);
     let shard = std::fs::read(folder.join("shard-00000.bin")).expect("a shard");
@@ -69,10 +70,12 @@ fn read(folder: &Path) {
 #[test]
 fn headers_of_traces() {
     let folder = folder();
-    let (header, payloads) = recorded(folder.path());
+    let (header, payloads) = recorded(folder.path(), 0.0);
     std::fs::write(folder.path().join("shard-00000.bin"), framed(&payloads[0])).expect("written");
-    let older = String::from_utf8_lossy(&header).replacen("\"version\": 3", "\"version\": 1", 1);
-    fuzz(Form::Json, &[header, older.into_bytes()], |bytes| {
+    let changed = |to: &str| String::from_utf8_lossy(&header).replacen("\"version\": 3", to, 1).into_bytes();
+    let older = changed("\"version\": 1");
+    let sampled = changed("\"version\": 4, \"sampling\": { \"temperature\": 1.0 }");
+    fuzz(Form::Json, &[header.clone(), older, sampled], |bytes| {
         std::fs::write(folder.path().join("trace.json"), bytes).expect("written");
         read(folder.path());
     });
@@ -81,7 +84,8 @@ fn headers_of_traces() {
 #[test]
 fn chunks_of_traces() {
     let folder = folder();
-    let (_, payloads) = recorded(folder.path());
+    // With the seed, which greedy ones lack.
+    let (_, payloads) = recorded(folder.path(), 1.0);
     let shard = folder.path().join("shard-00000.bin");
     // With a checksum that is right, and one that the mutation may have spoilt.
     fuzz(Form::Bytes, &payloads[..2], |bytes| {

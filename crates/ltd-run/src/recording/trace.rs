@@ -40,7 +40,8 @@ pub struct Recording<'a> {
 
 impl Recording<'_> {
     /// What is to be recorded, in this order: each prompt's place and the seed. All prompts come
-    /// with the first seed before any comes with the next, as they differ more than seeds do.
+    /// with the first seed before any comes with the next: a limit of time leaves seeds out, not
+    /// prompts.
     fn continuations(&self) -> impl ExactSizeIterator<Item = (usize, u64)> {
         let seeds = if self.sampling.is_greedy() { vec![0] } else { self.seeds.to_vec() };
         let prompts = self.prompts.len();
