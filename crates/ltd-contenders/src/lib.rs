@@ -26,6 +26,7 @@
 //! | `gamma-tune` | levels by a moving average of accepted tokens | arXiv 2504.00030 |
 //! | `gamma-tune-ltd` | the same, around a default | arXiv 2603.01639 |
 //! | `opt-tree`, `opt-tree-code` | stops where a level adds little probability | arXiv 2406.17276 |
+//! | `svip` | stops where the draft is uncertain | arXiv 2411.18462 |
 //! | `smart` | marginal tokens over marginal time, depth and size | arXiv 2604.09731 |
 //! | `d-cut` | marginal tokens over marginal time, size alone | arXiv 2606.01813 |
 //! | `ucb1` | a bandit over constants | arXiv 2505.15141 |
@@ -44,7 +45,8 @@
 //! count levels here: a tree of depth `D` has `D + 1` levels and accepts at most as many tokens.
 //! Those that follow what was accepted learn from cycles with a tree alone, of a merged one from
 //! the tokens that the tree had. Sizes are cut by what a tree holds. Candidates that cannot be
-//! among those that are verified are not expanded, where a rule's size is known before.
+//! among those that are verified are not expanded, where a rule's size is known before. Entropies
+//! are computed for rules that look at them alone, in the time of the draft.
 
 mod costs;
 mod d_cut;
@@ -54,10 +56,12 @@ mod greedy;
 mod hugging_face;
 #[cfg(test)]
 mod made_up;
+mod newest;
 mod opt_tree;
 mod probabilities;
 mod sglang_ema;
 mod sglang_throughput;
+mod svip;
 mod ucb;
 
 pub mod copy_rules;
@@ -75,6 +79,7 @@ pub use hugging_face::HuggingFace;
 pub use opt_tree::{OptTree, Reading};
 pub use sglang_ema::SglangEma;
 pub use sglang_throughput::SglangThroughput;
+pub use svip::Svip;
 pub use ucb::Ucb1;
 
 /// The constant of EAGLE-3 (arXiv 2503.01840), as it drafts: all of the beam. `depth = 7` and
@@ -133,6 +138,7 @@ pub const ALL: &[Entry] = &[
     Entry::new("gamma-tune-ltd", "levels by a moving average, around a default", "arXiv 2603.01639"),
     Entry::new("opt-tree", "stops where a level adds little probability", "arXiv 2406.17276"),
     Entry::new("opt-tree-code", "the same, one level late", "github.com/Jikai0Wang/OPT-Tree"),
+    Entry::new("svip", "stops where the draft is uncertain", "arXiv 2411.18462"),
     Entry::new("smart", "marginal tokens over marginal time, depth and size", "arXiv 2604.09731")
         .weighs_costs()
         .chooses_all(),
@@ -183,6 +189,11 @@ pub fn controller(
         }
         "opt-tree" => Box::new(opt_tree(Reading::Paper)),
         "opt-tree-code" => Box::new(opt_tree(Reading::Code)),
+        "svip" => {
+            let mut rule = Svip::default();
+            rule.size = size(rule.size);
+            Box::new(rule)
+        }
         "smart" => Box::new(Smart::new(costs()?)),
         "d-cut" => {
             let published = DCut::new(costs()?);
@@ -211,7 +222,7 @@ mod tests {
     use std::convert::Infallible;
     use std::time::Duration;
 
-    use ltd_cycle::{Cycle, CycleOutcome, DraftTree, draft};
+    use ltd_cycle::{Cycle, CycleOutcome, DraftTree, Glimpse, draft};
     use ltd_policy::{CycleSummary, MAX_SIZE};
     use proptest::prelude::*;
 
@@ -222,17 +233,22 @@ mod tests {
     struct MadeUp {
         tree: DraftTree,
         steps: Vec<u8>,
+        entropies: Vec<f32>,
     }
 
     impl MadeUp {
         fn begin(width: usize, steps: &[u8], size_limit: usize) -> Self {
             let first = log_probs(width, steps);
             let tree = DraftTree::within(&first, (0..width as u32).collect(), size_limit);
-            Self { tree, steps: steps.to_vec() }
+            Self { tree, steps: steps.to_vec(), entropies: vec![entropy(steps)] }
         }
 
         fn expand(&mut self) {
             self.steps.rotate_left(1);
+            let groups = self.entropies.len() + self.tree.beam_width();
+            let expanded = std::iter::repeat_n(entropy(&self.steps), self.tree.frontier().len());
+            self.entropies.extend(expanded);
+            self.entropies.resize(groups, 0.0);
             let count = self.tree.frontier().len() * self.tree.beam_width();
             let tokens: Vec<u32> = (0..count as u32).collect();
             self.tree.push_level(&log_probs(count, &self.steps), &tokens);
@@ -245,6 +261,11 @@ mod tests {
         steps.iter().cycle().take(count).map(log_prob).collect()
     }
 
+    /// An entropy, another one for each first step.
+    fn entropy(steps: &[u8]) -> f32 {
+        0.2 * f32::from(steps[0])
+    }
+
     impl Cycle for MadeUp {
         fn summary(&self) -> CycleSummary<'_> {
             CycleSummary {
@@ -254,6 +275,10 @@ mod tests {
                 draft_depth: self.tree.depth(),
                 context_length: 100,
             }
+        }
+
+        fn glimpse(&self) -> Option<Glimpse<'_>> {
+            Some(Glimpse { entropies: &self.entropies })
         }
 
         fn add_policy_time(&mut self, _elapsed: Duration) {}

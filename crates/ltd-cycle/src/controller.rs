@@ -9,6 +9,25 @@ use ltd_policy::{
 
 use crate::CycleOutcome;
 
+/// What a controller that [looks](Controller::looks) sees of a draft beside its scores. Plain data:
+/// the same in decoding and in recordings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Glimpse<'a> {
+    /// Entropy, in nats, of the draft's distribution that each group of `W` candidates is the top
+    /// of: after the root, then after each candidate that was expanded, level after level, `[1 +
+    /// draft_depth * W]`. 0 where a group has no candidates.
+    pub entropies: &'a [f32],
+}
+
+impl<'a> Glimpse<'a> {
+    /// Entropies of the newest level: one after the root expansion, `W` after each further draft
+    /// forward.
+    pub fn last_level(&self, summary: &CycleSummary) -> &'a [f32] {
+        let groups = if summary.draft_depth == 0 { 1 } else { summary.beam_width };
+        &self.entropies[self.entropies.len() - groups..]
+    }
+}
+
 /// Steers a cycle. Static settings, heuristics and learned policies all implement it.
 pub trait Controller {
     /// The largest size that it may choose. Candidates that cannot be among so many are not
@@ -43,6 +62,16 @@ pub trait Controller {
     fn calibration(&self) -> Cow<'_, Calibration> {
         Cow::Owned(Calibration::default())
     }
+
+    /// Whether it looks at more of a draft than scores. What it looks at is computed for such a one
+    /// alone, and is part of the time of its drafts.
+    fn looks(&self) -> bool {
+        false
+    }
+
+    /// Shows one that looks what the newest level adds: after the root expansion and after each
+    /// level, before it is asked anything about them.
+    fn look(&mut self, _summary: &CycleSummary, _glimpse: &Glimpse) {}
 
     /// Whether to draft one more level. Asked after the root expansion and after each level while
     /// the depth is below the engine's limit.
@@ -138,6 +167,14 @@ impl<C: Controller> Controller for Copying<C> {
             Some(calibration) => Cow::Borrowed(calibration),
             None => Cow::Owned(Calibration::default()),
         }
+    }
+
+    fn looks(&self) -> bool {
+        self.trees.looks()
+    }
+
+    fn look(&mut self, summary: &CycleSummary, glimpse: &Glimpse) {
+        self.trees.look(summary, glimpse);
     }
 
     fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {

@@ -4,12 +4,18 @@ use std::time::{Duration, Instant};
 
 use ltd_policy::CycleSummary;
 
-use crate::Controller;
+use crate::{Controller, Glimpse};
 
 /// A cycle under way.
 pub trait Cycle {
     /// What a policy may see now.
     fn summary(&self) -> CycleSummary<'_>;
+
+    /// What a controller that looks may see now; none of a cycle that was begun for one that does
+    /// not.
+    fn glimpse(&self) -> Option<Glimpse<'_>> {
+        None
+    }
 
     /// Adds the time of a decision that was made elsewhere (by a trainer) to the cycle.
     fn add_policy_time(&mut self, elapsed: Duration);
@@ -28,6 +34,10 @@ pub trait Cycle {
 
 /// Drafts levels with `expand` until the controller stops, the cycle is `max_depth` deep, or no
 /// candidate is left to expand.
+///
+/// # Panics
+/// If the controller [looks](Controller::looks) and the cycle has nothing to show: it was begun for
+/// another one.
 pub fn draft<C: Cycle, E>(
     controller: &mut (impl Controller + ?Sized),
     cycle: &mut C,
@@ -38,8 +48,16 @@ pub fn draft<C: Cycle, E>(
         let CycleSummary { draft_depth, frontier, .. } = cycle.summary();
         draft_depth < max_depth && frontier > 0
     };
-    while can_go_on(cycle) && cycle.decide(|summary| controller.continue_drafting(summary)) {
+    loop {
+        if controller.looks() {
+            let start = Instant::now();
+            let glimpse = cycle.glimpse().expect("a cycle that was begun for a controller that looks");
+            controller.look(&cycle.summary(), &glimpse);
+            cycle.add_policy_time(start.elapsed());
+        }
+        if !can_go_on(cycle) || !cycle.decide(|summary| controller.continue_drafting(summary)) {
+            return Ok(());
+        }
         expand(cycle)?;
     }
-    Ok(())
 }

@@ -24,7 +24,8 @@
 //! ```
 //!
 //! How deep the tree grows and how many candidates are verified is up to a [`Controller`]:
-//! [`draft`] asks it after each level of a [`Cycle`]. What comes of a cycle is a [`CycleOutcome`],
+//! [`draft`] asks it after each level of a [`Cycle`]; one that looks at more than scores is shown a
+//! [`Glimpse`]. What comes of a cycle is a [`CycleOutcome`],
 //! and [`CycleStats`] sums them up. A [`StopRule`] says where a generation ends. A [`CopySource`]
 //! finds what was said before; a [`Recall`] holds one for the choice of what to draft from.
 
@@ -41,7 +42,7 @@ mod tree;
 
 pub use candidates::{Candidates, Chain};
 pub use contention::Contention;
-pub use controller::{Controller, CopiesAlone, Copying, Learned, Static, WholeBeam};
+pub use controller::{Controller, CopiesAlone, Copying, Glimpse, Learned, Static, WholeBeam};
 pub use copy_source::{CopySource, Occurrence};
 pub use cycle::{Cycle, draft};
 pub use growing::{GrowingTree, GrownTree};

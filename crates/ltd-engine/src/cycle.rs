@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use ltd_cycle::{Chain, GrowingTree, draft};
+use ltd_cycle::{Chain, Glimpse, GrowingTree, draft};
 use ltd_policy::{Agreement, Calibration, CycleSummary, DraftSource};
 use tch::{Device, Tensor};
 
 use crate::blame::Read;
 use crate::identity::Identity;
-use crate::model::{AttentionMask, LogitRows, Rows, best_log_probs};
+use crate::model::{AttentionMask, LogitRows, Rows, best_log_probs, entropies};
 use crate::prefill::joined;
 use crate::session::Session;
 use crate::timing::Clock;
@@ -29,6 +29,8 @@ pub struct CycleState {
     hidden: Tensor,
     /// Rows of each level's forward.
     level_rows: Vec<usize>,
+    /// As [`Glimpse::entropies`], for a controller that looks.
+    entropies: Option<Vec<f32>>,
     context_length: usize,
     timing: CycleTiming,
 }
@@ -50,6 +52,16 @@ impl CycleState {
         self.growing.narrow(rows);
     }
 
+    /// Adds the entropies of a level's groups, for a controller that looks.
+    fn push_entropies(&mut self, of_level: &[f32]) {
+        let width = self.tree().beam_width();
+        if let Some(entropies) = &mut self.entropies {
+            let groups = entropies.len() + width;
+            entropies.extend_from_slice(of_level);
+            entropies.resize(groups, 0.0);
+        }
+    }
+
     /// Where the time went so far.
     pub fn timing(&self) -> CycleTiming {
         self.timing
@@ -66,6 +78,10 @@ impl Cycle for CycleState {
             draft_depth: tree.depth(),
             context_length: self.context_length,
         }
+    }
+
+    fn glimpse(&self) -> Option<Glimpse<'_>> {
+        self.entropies.as_deref().map(|entropies| Glimpse { entropies })
     }
 
     fn add_policy_time(&mut self, elapsed: Duration) {
@@ -87,6 +103,20 @@ pub struct VerifiedTree {
 impl Engine {
     /// Starts a cycle that will verify at most `size_limit` candidates: root expansion.
     pub fn begin_cycle(&self, session: &mut Session, size_limit: usize) -> Result<CycleState> {
+        self.begin(session, size_limit, false)
+    }
+
+    /// Starts a cycle that a controller will steer: within its size limit, and with what it looks
+    /// at.
+    pub fn begin_cycle_for(
+        &self,
+        session: &mut Session,
+        controller: &(impl Controller + ?Sized),
+    ) -> Result<CycleState> {
+        self.begin(session, controller.size_limit(), controller.looks())
+    }
+
+    fn begin(&self, session: &mut Session, size_limit: usize, looks: bool) -> Result<CycleState> {
         session.check_engine(self.identity)?;
         if session.is_full() {
             return Err(Error::CacheFull { capacity: self.capacity() });
@@ -111,6 +141,7 @@ impl Engine {
         let level = self.draft.continuations(best, &waited)?;
         let read = Read { tokens: &following, features: Some((from - 1, &features)) };
         self.check_scores(&level.log_probs, 0, |_| session.context_length(), &read)?;
+        let entropies = looks.then(|| entropies(&logits)).transpose()?;
         let tree = DraftTree::within(&level.log_probs, level.tokens, size_limit);
         let draft = clock.elapsed();
         let identity = Identity::new();
@@ -120,6 +151,7 @@ impl Engine {
             growing: GrowingTree::new(tree),
             hidden,
             level_rows: Vec::new(),
+            entropies,
             context_length: session.context_length(),
             timing: CycleTiming { draft, forwards, ..CycleTiming::default() },
         })
@@ -135,6 +167,7 @@ impl Engine {
         if cycle.tree().frontier().is_empty() {
             cycle.growing.push_level(0, &[], &[]);
             cycle.level_rows.push(0);
+            cycle.push_entropies(&[]);
             return Ok(());
         }
         let clock = Clock::start(&self.devices);
@@ -170,6 +203,9 @@ impl Engine {
         let read = Read { tokens: &tokens, features: None };
         self.check_scores(&level.log_probs, depth + 1, |_| cycle.context_length, &read)?;
 
+        if cycle.entropies.is_some() {
+            cycle.push_entropies(&entropies(&logits)?);
+        }
         cycle.growing.push_level(first_row, &level.log_probs, &level.tokens);
         cycle.hidden = hidden;
         cycle.level_rows.push(count);
@@ -312,7 +348,7 @@ impl Engine {
         let (mut outcome, tree) = match source {
             DraftSource::Copy { chain } => self.copy_tree(session, chain)?,
             DraftSource::Tree | DraftSource::Merged { .. } => {
-                let mut cycle = self.begin_cycle(session, controller.size_limit())?;
+                let mut cycle = self.begin_cycle_for(session, controller)?;
                 let mut chain = source.merged_chain();
                 if match_length > 0 {
                     let start = Instant::now();

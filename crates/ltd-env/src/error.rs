@@ -55,6 +55,9 @@ pub enum Error {
              record it into another folder"
     )]
     NoCandidates,
+    /// A trace without entropies cannot show them to a controller that looks at them.
+    #[error("the trace lacks entropies, and the controller looks at them: record with --entropies")]
+    NoEntropies,
     /// The trees of a trace are not deeper.
     #[error("draft depth {depth} is that of the recorded trees")]
     DepthLimit {
@@ -114,7 +117,14 @@ pub enum Error {
 impl Error {
     /// Whether the user's input, rather than the run, is at fault.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Trace { .. } | Self::TraceInUse { .. } | Self::EmptyTrace | Self::NoCandidates)
+        matches!(
+            self,
+            Self::Trace { .. }
+                | Self::TraceInUse { .. }
+                | Self::EmptyTrace
+                | Self::NoCandidates
+                | Self::NoEntropies
+        )
     }
 
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ltd_cycle::{
-    Candidates, Chain, Contention, Controller, Cycle, CycleOutcome, Yields, draft, source_summary,
+    Candidates, Chain, Contention, Controller, Cycle, CycleOutcome, Glimpse, Yields, draft, source_summary,
 };
 use ltd_policy::{Agreement, Calibration, CycleSummary, DraftSource, SourceSummary};
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,8 @@ pub struct ReplayCycle {
     frontier: usize,
     /// Candidates that each level expanded.
     level_rows: Vec<usize>,
+    /// As [`Glimpse::entropies`], where they were recorded and a controller looks.
+    entropies: Option<Vec<f32>>,
     context_length: usize,
 }
 
@@ -98,6 +100,10 @@ impl Cycle for ReplayCycle {
             draft_depth: self.depth(),
             context_length: self.context_length,
         }
+    }
+
+    fn glimpse(&self) -> Option<Glimpse<'_>> {
+        self.entropies.as_deref().map(|entropies| Glimpse { entropies })
     }
 
     /// Nothing: decisions have the time of the table.
@@ -125,8 +131,23 @@ impl RecordedTree<'_> {
             contention,
             frontier,
             level_rows,
+            entropies: None,
             context_length: position.context_length,
         }
+    }
+
+    /// A cycle after its root expansion that a controller will steer: within its size limit, and
+    /// with what it looks at.
+    ///
+    /// # Errors
+    /// If the controller looks and entropies were not recorded.
+    pub fn begin_for(self, controller: &(impl Controller + ?Sized)) -> Result<ReplayCycle> {
+        let mut cycle = self.begin(controller.size_limit());
+        if controller.looks() {
+            let after_root = self.position.entropies.first().ok_or(Error::NoEntropies)?;
+            cycle.entropies = Some(vec![after_root.to_f32()]);
+        }
+        Ok(cycle)
     }
 
     /// Drafts one more level: of the recorded groups, those of the candidates that are expanded.
@@ -135,6 +156,12 @@ impl RecordedTree<'_> {
         cycle.scores.resize(from + width * width, 0.0);
         self.position.write_scores(from, &mut cycle.scores);
         cycle.scores[from + cycle.frontier * width..].fill(f32::NEG_INFINITY);
+        if let Some(entropies) = &mut cycle.entropies {
+            let (groups, expanded) = (entropies.len(), cycle.frontier);
+            let recorded = &self.position.entropies[groups..][..expanded];
+            entropies.extend(recorded.iter().map(|entropy| entropy.to_f32()));
+            entropies.resize(groups + width, 0.0);
+        }
         cycle.level_rows.push(cycle.frontier);
         cycle.frontier = cycle.contention.add_level(&cycle.scores[from..]);
     }

@@ -1,6 +1,6 @@
 //! Policies that learn to decide as another controller does.
 
-use ltd_engine::Controller;
+use ltd_engine::{Controller, Glimpse};
 use ltd_env::oracle::decide_at_every_position;
 use ltd_env::trace::Trace;
 use ltd_env::{Interrupt, stream};
@@ -123,6 +123,14 @@ impl Controller for Watched<'_> {
 
     fn begin_cycle(&mut self) {
         self.teacher.begin_cycle();
+    }
+
+    fn looks(&self) -> bool {
+        self.teacher.looks()
+    }
+
+    fn look(&mut self, summary: &CycleSummary, glimpse: &Glimpse) {
+        self.teacher.look(summary, glimpse);
     }
 
     fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {

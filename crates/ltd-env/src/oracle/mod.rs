@@ -279,7 +279,8 @@ fn outcome(
 /// Decodes all sequences of a trace under one controller, in order; `visit` sees each cycle.
 ///
 /// # Errors
-/// If the controller merges and the trace lacks the tokens of the candidates.
+/// If the controller merges and the trace lacks the tokens of the candidates, or it looks and the
+/// trace lacks entropies.
 pub fn replay(
     trace: &Trace,
     costs: &Costs,
@@ -320,7 +321,7 @@ pub fn decide_at_every_position(
         for at in 0..sequence.len() {
             let tree = RecordedTree { header, position: sequence.position(at) };
             controller.begin_cycle();
-            let mut cycle = tree.begin(controller.size_limit());
+            let mut cycle = tree.begin_for(controller)?;
             tree.draft(controller, &mut cycle);
             controller.verification_size(&cycle.summary());
         }
@@ -331,7 +332,8 @@ pub fn decide_at_every_position(
 /// Decodes one sequence of a trace under a controller; `visit` sees each cycle.
 ///
 /// # Errors
-/// If the controller merges and the trace lacks the tokens of the candidates.
+/// If the controller merges and the trace lacks the tokens of the candidates, or it looks and the
+/// trace lacks entropies.
 pub fn replay_sequence(
     header: &TraceHeader,
     sequence: &TracedSequence,
@@ -356,7 +358,7 @@ pub fn replay_sequence(
             outcome
         } else {
             let tree = RecordedTree { header, position: sequence.position(at) };
-            let mut cycle = tree.begin(controller.size_limit());
+            let mut cycle = tree.begin_for(controller)?;
             let mut chain = source.merged_chain();
             let agreement = here.and_then(|copied| tree.agreement(&sequence.tokens, copied));
             if let Some(agreement) = agreement {

@@ -3,21 +3,22 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ltd_engine::{DtypeSetting, Engine, Sampler, Static, StopRule};
+use ltd_engine::{Controller, DtypeSetting, Engine, Glimpse, Sampler, Static, StopRule};
 use ltd_env::Interrupt;
 use ltd_env::latency::{LatencyPlan, held_out_error, measure};
-use ltd_env::trace::Trace;
+use ltd_env::oracle::replay_sequence;
+use ltd_env::trace::{Trace, TraceHeader};
 use ltd_env::{
     Costs, Decision, DepthEnv, Env, LiveCycles, PromptStream, ReplayCycles, Reward, RewardMeter, Scatter,
     SizeEnv, SourceEnv,
 };
 use ltd_policy::{
-    Calibration, DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, Merged,
+    Calibration, CycleSummary, DecisionCost, DepthActions, GridPoint, LatencyIdentity, LatencyTable, Merged,
     ObservationLayout, PolicyKind, SizeActions, SourceActions, Surface,
 };
 
 use crate::live::{choose, cycles, engine, prompts};
-use crate::trace::record;
+use crate::trace::{header, record, record_as};
 
 pub(crate) const DEPTH: usize = 12;
 
@@ -123,6 +124,67 @@ fn the_same_actions_meet_the_same_cycles() {
         let mut replay = SizeEnv::new(replayed(&trace), fixed(), sizes.clone(), layout.clone(), meter());
         compare(&mut live, &mut replay, 5, 60);
     }
+}
+
+/// A constant that notes the entropies that it is shown, after the root expansion and each level.
+struct Looking {
+    trees: Static,
+    seen: Vec<Vec<f32>>,
+}
+
+impl Controller for Looking {
+    fn size_limit(&self) -> usize {
+        self.trees.size
+    }
+
+    fn looks(&self) -> bool {
+        true
+    }
+
+    fn look(&mut self, summary: &CycleSummary, glimpse: &Glimpse) {
+        assert_eq!(glimpse.entropies.len(), 1 + summary.draft_depth * summary.beam_width);
+        assert!(glimpse.entropies.ends_with(glimpse.last_level(summary)));
+        // A group has candidates or no entropy.
+        let groups = summary.scores.chunks_exact(summary.beam_width).zip(glimpse.entropies);
+        groups.for_each(|(scores, entropy)| assert_eq!(scores[0].is_finite(), *entropy > 0.0));
+        self.seen.push(glimpse.entropies.to_vec());
+    }
+
+    fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
+        assert_eq!(self.seen.last().map(Vec::len), Some(1 + summary.draft_depth * summary.beam_width));
+        self.trees.continue_drafting(summary)
+    }
+
+    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
+        assert_eq!(self.seen.last().map(Vec::len), Some(1 + summary.draft_depth * summary.beam_width));
+        self.trees.size
+    }
+}
+
+#[test]
+fn one_that_looks_sees_the_same_live_and_recorded() {
+    let engine = engine();
+    let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
+    let with = TraceHeader { entropies: true, ..header(&engine, 16) };
+    let trace = record_as(&engine, folders[0].path(), &with);
+    let looking = |depth| Looking { trees: Static { depth, size: 6 }, seen: Vec::new() };
+    for (sequence, depth) in trace.sequences.iter().zip([3, 0, DEPTH].into_iter().cycle()) {
+        let [mut live, mut recorded] = [looking(depth), looking(depth)];
+        let mut session = engine.prefill(&sequence.tokens[..sequence.prompt_len], None).expect("prefill");
+        while session.context_length() < sequence.prompt_len + sequence.len() {
+            let outcome = engine.run_cycle(&mut session, &mut live).expect("a cycle");
+            // What one looks at changes nothing.
+            assert!(outcome.draft_depth <= depth);
+        }
+        replay_sequence(&trace.header, sequence, &costs(), &mut recorded, &mut |_| ()).expect("replayed");
+        assert_eq!(live.seen.len(), recorded.seen.len());
+        let both = live.seen.concat().into_iter().zip(recorded.seen.concat());
+        both.for_each(|(live, recorded)| assert!((live - recorded).abs() < 0.02, "{live} {recorded}"));
+    }
+    let without = record(&engine, folders[1].path(), 8);
+    let replayed =
+        replay_sequence(&without.header, &without.sequences[0], &costs(), &mut looking(1), &mut |_| ());
+    assert!(matches!(replayed, Err(ltd_env::Error::NoEntropies)));
 }
 
 #[test]
