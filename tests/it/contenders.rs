@@ -1,7 +1,8 @@
 //! `ltd-train compare` with published rules, and what it keeps.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use ltd::contenders::Classifiers;
 use serde_json::{Value, json};
 
 use crate::command::{config, program, refusal_of, run, stdout, text, workspace};
@@ -66,6 +67,126 @@ fn names_are_known_once_and_costs_are_there_where_they_are_weighed() {
     std::fs::write(&table, "{}").expect("written");
     let message = refused(&["--contenders", "smart", "--latency", text(&table)]);
     assert!(message.contains("latency.json"), "{message}");
+}
+
+/// A recording of the tiny pair with entropies, or without, and the costs of a machine.
+fn recorded(folder: &Path, config: &Path, entropies: bool) -> [PathBuf; 2] {
+    let [trace, table] = ["trace", "latency.json"].map(|name| folder.join(name));
+    let questions = folder.join("questions.jsonl");
+    let record = ["record", "--config", text(config), "--questions", text(&questions), "--out", text(&trace)];
+    let more = if entropies { &["--entropies"][..] } else { &[] };
+    run("ltd-trace", &[&record[..], more].concat());
+    machine(1.0).write(&table).expect("written");
+    [trace, table]
+}
+
+#[test]
+fn classifiers_are_trained_and_the_text_is_the_targets() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), |_| ());
+    let [trace, table] = recorded(folder.path(), &config, true);
+    let [file, again, measured] =
+        ["classifiers.json", "again.json", "compared.json"].map(|name| folder.path().join(name));
+    let train = |out: &Path| {
+        let inputs = ["classify", "--trace", text(&trace), "--latency", text(&table), "--out", text(out)];
+        stdout("ltd-train", &[&inputs[..], &["--size", "20", "--epochs", "5"]].concat())
+    };
+    let told = train(&file);
+    assert!(told.contains("learned from 8 prompts, checked on 2 others"), "{told}");
+    assert!(told.contains("| disco | ") && told.contains("| c2t | "), "{told}");
+    train(&again);
+    let bytes = |path: &Path| std::fs::read(path).expect("a file");
+    assert_eq!(bytes(&again), bytes(&file), "a seed says all");
+    assert_eq!(Classifiers::read(&file).expect("it is read").size, 20);
+
+    let questions = folder.path().join("questions.jsonl");
+    let compare = ["compare", "--config", text(&config), "--constant", "1,4", "--json", text(&measured)];
+    let few = ["--questions", text(&questions), "--limit", "3", "--classifiers", text(&file)];
+    let rules = ["--contenders", "svip,disco,c2t"];
+    let results = folder.path().join("results.jsonl");
+    stdout("ltd-train", &[&compare[..], &few, &rules, &["--results", text(&results)]].concat());
+    let measured: Value = serde_json::from_slice(&bytes(&measured)).expect("JSON");
+    let contenders = measured["contenders"].as_array().expect("rows");
+    let names = ["ar", "depth 1, size 4", "svip", "disco", "c2t"];
+    assert!(contenders.iter().map(|row| row["name"].as_str().expect("a name")).eq(names));
+    for contender in contenders {
+        assert_eq!(contender["same_output"], measured["prompts"], "{contender}");
+    }
+    // What they decide by is told, and no more than the threshold was chosen for is verified.
+    let kept = lines(&results);
+    let header: Value = serde_json::from_str(&kept[0]).expect("JSON");
+    let decides_by = |place: usize| header["compared"]["contenders"][place]["decides_by"].clone();
+    let sum = json!(ltd::policy::sha256_hex(&bytes(&file)));
+    assert_eq!([decides_by(2), decides_by(3), decides_by(4)], [json!(""), sum.clone(), sum]);
+    let answer: Value = serde_json::from_str(&kept[1]).expect("JSON");
+    let cycles = answer["answers"][3]["cycles"].as_array().expect("cycles");
+    assert!(cycles.iter().all(|cycle| cycle["asked"] == json!(20)), "{cycles:?}");
+
+    let told = stdout(
+        "ltd-train",
+        &[&compare[..], &few, &["--contenders", "disco,c2t"], &["--contender-trees", "2,8"]].concat(),
+    );
+    assert!(told.contains("| disco (2, 8)") && told.contains("| c2t (2, 8)"), "{told}");
+}
+
+#[test]
+fn what_nothing_can_be_classified_by_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), |_| ());
+    let [trace, table] = recorded(folder.path(), &config, false);
+    let file = folder.path().join("classifiers.json");
+    let refused = |arguments: &[&str]| refusal_of(&mut program("ltd-train", arguments));
+    let classify = |trace: &Path, table: &Path, out: &Path| {
+        let inputs = ["--trace", text(trace), "--latency", text(table), "--out", text(out)];
+        refused(&[&["classify"], &inputs[..]].concat())
+    };
+    let message = classify(&trace, &table, &file);
+    assert!(message.contains("trace: it has no entropies, which classifiers look at"), "{message}");
+    let message = classify(&folder.path().join("missing"), &table, &file);
+    assert!(message.contains("missing"), "{message}");
+    assert!(classify(&trace, &table, folder.path()).contains("--out: "));
+    assert!(!file.exists());
+
+    let compare = ["compare", "--config", text(&config), "--contenders", "ddd,disco"];
+    let message = refused(&compare);
+    assert!(
+        message.contains("--contenders: disco decides by a classifier: --classifiers names"),
+        "{message}"
+    );
+    let with = [&compare[..], &["--classifiers", text(&file)]].concat();
+    assert!(refused(&with).contains("classifiers.json: "));
+    std::fs::write(&file, "{\"version\": 7}").expect("written");
+    let message = refused(&with);
+    assert!(message.contains("format version 7, this program reads version 1"), "{message}");
+}
+
+#[test]
+fn classifiers_of_other_models_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), |_| ());
+    let [trace, table] = recorded(folder.path(), &config, true);
+    let file = folder.path().join("classifiers.json");
+    let inputs = ["classify", "--trace", text(&trace), "--latency", text(&table), "--out", text(&file)];
+    stdout("ltd-train", &[&inputs[..], &["--epochs", "1"]].concat());
+    let written = std::fs::read_to_string(&file).expect("a file");
+    let mut other: Value = serde_json::from_str(&written).expect("JSON");
+    other["draft"]["sha256"] = json!("0123456789abcdef");
+    std::fs::write(&file, other.to_string()).expect("written");
+    let questions = folder.path().join("questions.jsonl");
+    let compare = ["compare", "--config", text(&config), "--contenders", "c2t", "--classifiers", text(&file)];
+    let message = refusal_of(&mut program("ltd-train", &compare));
+    assert!(message.contains("classifiers.json: its draft is "), "{message}");
+    assert!(message.contains("that of the configuration is draft ("), "{message}");
+    // As an experiment.
+    let few = ["--any-models", "--questions", text(&questions), "--limit", "1"];
+    stdout("ltd-train", &[&compare[..], &few].concat());
+
+    // A table of other models cannot tell what these cost.
+    let mut measured = machine(1.0);
+    measured.identity.target = "0123456789abcdef".to_owned();
+    measured.write(&table).expect("written");
+    let message = refusal_of(&mut program("ltd-train", &inputs));
+    assert!(message.contains("latency.json: its target is 0123456789ab, that of the trace is"), "{message}");
 }
 
 /// A comparison of few contenders that keeps its cycles: its report.

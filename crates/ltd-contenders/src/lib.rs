@@ -36,6 +36,13 @@
 //! | `copy-sam` | copies 40 tokens where 5 match | arXiv 2411.10666 |
 //! | `prompt-lookup` | copies 10 tokens where 3 match | [`copy_rules`] |
 //!
+//! Two rules decide by classifiers that were trained on recordings, [`Classifiers`]:
+//!
+//! | name | rule | source |
+//! | --- | --- | --- |
+//! | `disco` | stops where the newest token is improbable | arXiv 2405.04304, as in 2603.01639 |
+//! | `c2t` | keeps probable candidates | arXiv 2502.13652, as in 2603.01639 |
+//!
 //! [`eagle_auto`] has the size that EAGLE measures for itself.
 //!
 //! # What they share
@@ -48,9 +55,12 @@
 //! among those that are verified are not expanded, where a rule's size is known before. Entropies
 //! are computed for rules that look at them alone, in the time of the draft.
 
+mod c2t;
+mod classifiers;
 mod costs;
 mod d_cut;
 mod ddd;
+mod disco;
 mod gamma_tune;
 mod greedy;
 mod hugging_face;
@@ -70,12 +80,16 @@ pub mod eagle_auto;
 use ltd_cycle::{Controller, Static, WholeBeam};
 use ltd_policy::LatencyTable;
 
+pub use c2t::C2t;
+pub use classifiers::{Classifier, Classifiers};
 pub use costs::Costs;
 pub use d_cut::DCut;
 pub use ddd::Ddd;
+pub use disco::Disco;
 pub use gamma_tune::GammaTune;
 pub use greedy::Smart;
 pub use hugging_face::HuggingFace;
+pub use newest::Newest;
 pub use opt_tree::{OptTree, Reading};
 pub use sglang_ema::SglangEma;
 pub use sglang_throughput::SglangThroughput;
@@ -121,7 +135,7 @@ impl Entry {
     /// The entry of a name.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
-        ALL.iter().find(|entry| entry.name == name)
+        ALL.iter().chain(CLASSIFIED).find(|entry| entry.name == name)
     }
 }
 
@@ -152,6 +166,27 @@ pub const ALL: &[Entry] = &[
     copying(copy_rules::SAM_DECODING),
     copying(copy_rules::PROMPT_LOOKUP),
 ];
+
+/// All contenders that decide by a classifier.
+pub const CLASSIFIED: &[Entry] = &[
+    Entry::new("disco", "stops where the newest token is improbable", "arXiv 2405.04304, 2603.01639"),
+    Entry::new("c2t", "keeps probable candidates", "arXiv 2502.13652, 2603.01639"),
+];
+
+/// A contender that decides by a classifier; none if there is no such name. It verifies as many
+/// candidates as when its threshold was chosen, or as `trees` has it.
+pub fn classified(
+    name: &str,
+    classifiers: &Classifiers,
+    trees: Option<Static>,
+) -> Option<Box<dyn Controller>> {
+    let size = trees.map_or(classifiers.size, |trees| trees.size);
+    Some(match name {
+        "disco" => Box::new(Disco::new(&classifiers.disco, size)),
+        "c2t" => Box::new(C2t::new(&classifiers.c2t, size)),
+        _ => return None,
+    })
+}
 
 /// A contender; none if there is no such name, or it needs costs and has none. What it keeps
 /// constant of a tree is as published, or as `trees` has it: on a machine where verification is
@@ -227,7 +262,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::made_up::{outcome, table};
+    use crate::made_up::{classifiers, outcome, table};
+
+    /// A contender that has all that it needs.
+    fn made(name: &str, table: &LatencyTable, trees: Option<Static>) -> Box<dyn Controller> {
+        let by_name = controller(name, Some(table), trees);
+        by_name.or_else(|| classified(name, &classifiers(0.4), trees)).expect("a contender")
+    }
+
+    fn entries() -> impl Iterator<Item = &'static Entry> {
+        ALL.iter().chain(CLASSIFIED)
+    }
 
     /// A made-up cycle: each level has the same log-probs, one after another of `steps`.
     struct MadeUp {
@@ -293,7 +338,14 @@ mod tests {
             let of_name = ALL.iter().filter(|other| other.name == entry.name).count();
             assert_eq!(of_name, 1, "{}", entry.name);
         }
-        assert!(controller("no such rule", Some(&table), None).is_none());
+        for entry in CLASSIFIED {
+            assert!(classified(entry.name, &classifiers(0.4), None).is_some(), "{}", entry.name);
+            assert_eq!(Entry::find(entry.name), Some(entry));
+        }
+        for name in ["no such rule", "disco"] {
+            assert!(controller(name, Some(&table), None).is_none());
+        }
+        assert!(classified("ddd", &classifiers(0.4), None).is_none());
     }
 
     #[test]
@@ -301,7 +353,7 @@ mod tests {
         let table = table(4, 1.0, |size| 10.0 + 0.1 * size);
         // The depth and the size of a fresh rule, of a tree whose levels are all equally good.
         let decided = |name, trees| {
-            let mut rule = controller(name, Some(&table), trees).expect("a contender");
+            let mut rule = made(name, &table, trees);
             let mut cycle = MadeUp::begin(4, &[0], 64);
             let limit = rule.size_limit();
             let Ok(()) = draft(&mut *rule, &mut cycle, 12, |cycle| {
@@ -310,7 +362,7 @@ mod tests {
             });
             (cycle.tree.depth(), rule.verification_size(&cycle.summary()).min(limit))
         };
-        for entry in ALL {
+        for entry in entries() {
             let other = decided(entry.name, Some(Static { depth: 1, size: 3 }));
             let differs = other != decided(entry.name, None);
             assert_eq!(differs, entry.keeps_trees, "{}: {other:?}", entry.name);
@@ -326,8 +378,8 @@ mod tests {
             extra in 0u8..4,
         ) {
             let table = table(width, 1.0, |size| 10.0 + 0.1 * f64::from(extra) * size);
-            for entry in ALL {
-                let mut rule = controller(entry.name, Some(&table), None).expect("a contender");
+            for entry in entries() {
+                let mut rule = made(entry.name, &table, None);
                 for &(cap, accepted, has_tree) in &cycles {
                     rule.begin_cycle();
                     let limit = rule.size_limit();
@@ -344,7 +396,7 @@ mod tests {
                     rule.observe(&CycleOutcome { drafted, ..outcome(depth, accepted) });
                 }
                 // What is saved is all that its decisions depend on.
-                let mut restored = controller(entry.name, Some(&table), None).expect("a contender");
+                let mut restored = made(entry.name, &table, None);
                 restored.restore(&rule.state());
                 for &(cap, accepted, _) in &cycles {
                     let steer = |rule: &mut dyn Controller| {

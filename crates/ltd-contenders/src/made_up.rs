@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ltd_cycle::{CycleOutcome, CycleTiming};
-use ltd_policy::{CycleSummary, LatencyIdentity, LatencyTable, Surface};
+use ltd_policy::{CycleSummary, LatencyIdentity, LatencyTable, Linear, Mlp, ModelIdentity, Models, Surface};
+
+use crate::{C2t, Classifier, Classifiers, Disco};
 
 /// What is known of a cycle; the whole beam goes on.
 pub(crate) fn summary(beam_width: usize, draft_depth: usize, scores: &[f32]) -> CycleSummary<'_> {
@@ -34,6 +36,31 @@ pub(crate) fn outcome(draft_depth: usize, accepted: usize) -> CycleOutcome {
         timing: CycleTiming { verify: Duration::from_millis(10), ..CycleTiming::default() },
         ..CycleOutcome::default()
     }
+}
+
+/// A classifier whose log-odds are a sum of weighted features and a bias: one hidden unit is what
+/// is above 0 of it, another one what is below.
+pub(crate) fn classifier(weights: &[f32], bias: f32, hidden: usize, threshold: f64) -> Classifier {
+    let negative: Vec<f32> = weights.iter().map(|weight| -weight).collect();
+    let mut weight = [weights, &negative].concat();
+    weight.resize(hidden * weights.len(), 0.0);
+    let (mut biases, mut head) = (vec![bias, -bias], vec![1.0, -1.0]);
+    biases.resize(hidden, 0.0);
+    head.resize(hidden, 0.0);
+    let first = Linear { weight, bias: biases, inputs: weights.len() };
+    let mlp = Mlp::new(&[first, Linear { weight: head, bias: vec![0.0], inputs: hidden }]);
+    Classifier::new(&mlp, threshold)
+}
+
+/// Classifiers that find probable what has a large probability and a small entropy.
+pub(crate) fn classifiers(threshold: f64) -> Classifiers {
+    let model = ModelIdentity { name: "model".to_owned(), sha256: "0".to_owned() };
+    let models = Models { target: model.clone(), draft: model, beam_width: 4 };
+    let mut weights = [0.0; Disco::FEATURES];
+    (weights[0], weights[10]) = (3.0, -0.5);
+    let disco = classifier(&weights, -1.0, Disco::HIDDEN, threshold);
+    let c2t = classifier(&[3.0, -0.5, -0.1], -0.5, C2t::HIDDEN, threshold);
+    Classifiers::new(&models, ["trace".to_owned(), "table".to_owned()], 60, 1, [disco, c2t])
 }
 
 /// A machine on which a root expansion takes 1 ms, a level `level_ms` and verification of `size`

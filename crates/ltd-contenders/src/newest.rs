@@ -7,25 +7,29 @@ use ltd_policy::CycleSummary;
 /// The best path's newest candidate. On a chain it is the token drafted last, and the distribution
 /// the one that it was drawn from.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Newest<'a> {
-    /// Cumulative log-probs of the `W` best candidates of its distribution, best first.
-    pub(crate) group: &'a [f32],
+pub struct Newest<'a> {
+    /// Its place among all candidates.
+    pub candidate: usize,
+    /// Cumulative log-probs of the `W` best candidates of its distribution, best first: its own is
+    /// the first.
+    pub group: &'a [f32],
     /// Cumulative log-prob of what its distribution follows, 0 of the root.
-    pub(crate) parent: f32,
+    pub parent: f32,
     /// Entropy of its distribution, in nats.
-    pub(crate) entropy: f32,
+    pub entropy: f32,
 }
 
 impl<'a> Newest<'a> {
     /// Of equally good candidates the first.
-    pub(crate) fn of(summary: &CycleSummary<'a>, glimpse: &Glimpse) -> Self {
+    pub fn of(summary: &CycleSummary<'a>, glimpse: &Glimpse) -> Self {
         let (width, level) = (summary.beam_width, summary.last_level());
         // Each group has its best candidate in front.
         let groups = level.chunks_exact(width).enumerate();
         let (place, group) =
             groups.rev().max_by(|a, b| a.1[0].total_cmp(&b.1[0])).expect("invariant: a level has a group");
         let entropy = glimpse.last_level(summary)[place];
-        Self { group, parent: parent(summary, place), entropy }
+        let candidate = summary.scores.len() - level.len() + place * width;
+        Self { candidate, group, parent: parent(summary, place), entropy }
     }
 }
 
@@ -52,9 +56,9 @@ mod tests {
             let scores = &scores[..2 + 4 * depth];
             Newest::of(&summary(2, depth, scores), &Glimpse { entropies })
         };
-        let first = Newest { group: &[-1.0, -1.5], parent: 0.0, entropy: 0.5 };
+        let first = Newest { candidate: 0, group: &[-1.0, -1.5], parent: 0.0, entropy: 0.5 };
         assert_eq!(newest(0, &[0.5]), first);
-        let second = Newest { group: &[-1.75, -3.0], parent: -1.5, entropy: 0.25 };
+        let second = Newest { candidate: 4, group: &[-1.75, -3.0], parent: -1.5, entropy: 0.25 };
         assert_eq!(newest(1, &[0.5, 0.75, 0.25]), second);
         // Of equals the first.
         let scores = [-1.0, -1.5, -2.0, -4.0, -2.0, -3.0];

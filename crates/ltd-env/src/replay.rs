@@ -251,6 +251,23 @@ impl RecordedTree<'_> {
         Ok((&tokens[..scores.len()], parents))
     }
 
+    /// The candidates that the target says, level after level, as far as the tree has them.
+    /// `tokens` are those of its sequence.
+    ///
+    /// # Errors
+    /// If the tokens of the candidates were not recorded.
+    pub fn path(&self, tokens: &[u32]) -> Result<Vec<usize>> {
+        let (candidate_tokens, parents) = self.position.candidates().ok_or(Error::NoCandidates)?;
+        let candidates = Candidates {
+            beam_width: self.header.beam_width,
+            // They play no part.
+            scores: &[],
+            tokens: candidate_tokens,
+            group_parents: &parents,
+        };
+        Ok(candidates.along(self.known_continuation(tokens)))
+    }
+
     /// What `tokens`, those of its sequence, say after the root and can be accepted: the token
     /// after the last accepted one must be known, too.
     fn known_continuation<'t>(&self, tokens: &'t [u32]) -> &'t [u32] {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::classify::{ClassifyArgs, classify};
 use crate::compare::{CompareArgs, ReportArgs, compare, report};
 use crate::learn::{LearnArgs, learn};
 use crate::retarget::{RetargetArgs, retarget};
@@ -26,6 +27,8 @@ enum Command {
     /// Fit a trained package to another machine, from recorded trees and that machine's latency
     /// table
     Retarget(RetargetArgs),
+    /// Train the classifiers that the published rules disco and c2t decide by, from recorded trees
+    Classify(ClassifyArgs),
     /// Let packages and constants decode the same prompts in turns, and tell how fast each is
     Compare(Box<CompareArgs>),
     /// Report what `compare --results` kept, also of a comparison that was ended
@@ -37,6 +40,7 @@ impl Cli {
     pub fn run(&self) -> ExitCode {
         let result = match &self.command {
             Some(Command::Retarget(args)) => retarget(args).map(|()| ExitCode::SUCCESS),
+            Some(Command::Classify(args)) => classify(args).map(|()| ExitCode::SUCCESS),
             Some(Command::Compare(args)) => compare(args).map(|()| ExitCode::SUCCESS),
             Some(Command::Report(args)) => report(args).map(|()| ExitCode::SUCCESS),
             None => learn(&self.learn),

@@ -62,6 +62,9 @@ pub(crate) struct CompareArgs {
     /// 60]
     #[arg(long, value_name = "DEPTH,SIZE", value_parser = constant, requires = "contenders")]
     pub(crate) contender_trees: Option<StaticSetting>,
+    /// What `disco` and `c2t` decide by (`ltd-train classify`); without it, `all` leaves them out
+    #[arg(long, value_name = "FILE", requires = "contenders")]
+    pub(crate) classifiers: Option<PathBuf>,
     /// Measured costs (`ltd-trace latency`), for those of them that weigh costs
     #[arg(long, value_name = "FILE", requires = "contenders")]
     pub(crate) latency: Option<PathBuf>,
@@ -132,7 +135,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     let begun = args.results.as_ref().map(|path| read_header(path)).transpose()?.flatten();
     let mut config = TrainConfig::load(&args.config, &args.overrides)?;
     let trees = args.contender_trees.map(|StaticSetting { depth, size }| Static { depth, size });
-    let published = Published::find(&args.contenders, args.latency.as_deref(), trees)?;
+    let published =
+        Published::find(&args.contenders, args.latency.as_deref(), args.classifiers.as_deref(), trees)?;
     let packages: Vec<PolicyPackage> =
         args.policies.iter().map(|folder| Ok(PolicyPackage::load(folder)?)).collect::<Result<_>>()?;
     if let Some((first, others)) = packages.split_first()
@@ -150,6 +154,9 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     let models = config.engine.models()?;
     let samplings = samplings(args, &config)?;
     check_packages(args, &packages, &engine, &models, &samplings)?;
+    if !args.any_models {
+        published.check(&models)?;
+    }
     if let Some(table) = published.costs() {
         let differences = table.identity.conditions().differences(&engine.conditions(samplings[0]));
         if !differences.is_empty() {

@@ -1,10 +1,12 @@
 //! Published rules by their names, as contenders of a comparison.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use ltd_contenders::{ALL, EAGLE_DEFAULT, Entry, controller, eagle_auto};
+use ltd_contenders::{
+    ALL, CLASSIFIED, Classifiers, EAGLE_DEFAULT, Entry, classified, controller, eagle_auto,
+};
 use ltd_engine::{Engine, Static, WholeBeam};
-use ltd_policy::LatencyTable;
+use ltd_policy::{LatencyTable, Models, sha256_hex};
 
 use super::results::Header;
 use crate::evaluate::Contender;
@@ -23,25 +25,36 @@ const OPTION: &str = "--contenders";
 pub(crate) struct Published {
     names: Vec<&'static str>,
     costs: Option<LatencyTable>,
+    /// With their file.
+    classifiers: Option<(PathBuf, Classifiers)>,
     /// What rules keep constant of a tree, if it is not what was published.
     trees: Option<Static>,
 }
 
 impl Published {
-    /// Looks names up, before anything takes long. Rules that weigh costs need a table of them.
+    /// Looks names up, before anything takes long. Rules that weigh costs need a table of them, and
+    /// those that decide by a classifier need it.
     ///
     /// # Errors
-    /// If a name is unknown or twice there, or a table is missing, damaged or makes no sense.
-    pub(crate) fn find(names: &[String], latency: Option<&Path>, trees: Option<Static>) -> Result<Self> {
+    /// If a name is unknown or twice there, or a file is missing, damaged or makes no sense.
+    pub(crate) fn find(
+        names: &[String],
+        latency: Option<&Path>,
+        classifiers: Option<&Path>,
+        trees: Option<Static>,
+    ) -> Result<Self> {
         let costs = latency.map(LatencyTable::read).transpose()?;
+        let read = |path: &Path| Ok::<_, Error>((path.to_owned(), Classifiers::read(path)?));
+        let classifiers = classifiers.map(read).transpose()?;
         let mut found = Vec::new();
         for name in names.iter().map(|name| name.trim()) {
             if name == EVERY {
                 found.push(EAGLE_AUTO);
                 found.extend(ALL.iter().map(|entry| entry.name));
+                found.extend(CLASSIFIED.iter().filter(|_| classifiers.is_some()).map(|entry| entry.name));
                 continue;
             }
-            let known = ALL.iter().map(|entry| entry.name).chain([EAGLE_AUTO]).find(|known| *known == name);
+            let known = known_names().find(|known| *known == name);
             found.push(known.ok_or_else(|| unknown(name))?);
         }
         let mut seen = std::collections::BTreeSet::new();
@@ -53,7 +66,18 @@ impl Published {
             let problem = "weighs measured costs: --latency names a table of them (ltd-trace latency)";
             return Err(Error::Recorded(format!("{OPTION}: {name} {problem}")));
         }
-        Ok(Self { names: found, costs, trees })
+        let judging = CLASSIFIED.iter().find(|entry| found.contains(&entry.name));
+        if let (Some(Entry { name, .. }), None) = (judging, &classifiers) {
+            let problem = "decides by a classifier: --classifiers names a file of them (ltd-train classify)";
+            return Err(Error::Recorded(format!("{OPTION}: {name} {problem}")));
+        }
+        Ok(Self { names: found, costs, classifiers, trees })
+    }
+
+    /// Fails, naming both sides, unless classifiers are of these models.
+    pub(crate) fn check(&self, models: &Models) -> Result<()> {
+        let Some((path, classifiers)) = &self.classifiers else { return Ok(()) };
+        Ok(classifiers.models().check(path, "the configuration", models)?)
     }
 
     /// The table of costs, if there is one.
@@ -61,8 +85,9 @@ impl Published {
         self.costs.as_ref()
     }
 
-    /// Readies them, each with the SHA-256 of the table that it weighs, if it does. What measures
-    /// first does so behind a prompt, if it has not in a comparison that was begun.
+    /// Readies them, each with the SHA-256 of the table that it weighs or of the file of its
+    /// classifier, if it has one. What measures first does so behind a prompt, if it has not in a
+    /// comparison that was begun.
     pub(crate) fn contenders(
         &self,
         engine: &Engine,
@@ -80,11 +105,19 @@ impl Published {
                 return Ok((String::new(), Contender::new(eagle_auto_name(size), Box::new(trees))));
             }
             let entry = Entry::find(name).expect("invariant: the name is known");
-            let controller = controller(name, self.costs.as_ref(), self.trees);
-            let controller = controller.expect("invariant: there are costs if it needs them");
+            let of_name = controller(name, self.costs.as_ref(), self.trees);
+            let (decides_by, controller) = match (of_name, &self.classifiers) {
+                (Some(controller), _) if entry.needs_costs => (table.clone(), controller),
+                (Some(controller), _) => (String::new(), controller),
+                (None, Some((_, classifiers))) => {
+                    let judging = classified(name, classifiers, self.trees);
+                    let judging = judging.expect("invariant: there are costs if it needs them");
+                    (sha256_hex(classifiers.to_json().as_bytes()), judging)
+                }
+                (None, None) => unreachable!("invariant: there are classifiers if it needs them"),
+            };
             let trees = self.trees.filter(|_| entry.keeps_trees);
             let trees = trees.map(|Static { depth, size }| format!(" ({depth}, {size})"));
-            let decides_by = if entry.needs_costs { table.clone() } else { String::new() };
             Ok((decides_by, Contender::new(format!("{name}{}", trees.unwrap_or_default()), controller)))
         };
         self.names.iter().map(contender).collect()
@@ -101,8 +134,12 @@ fn measured_before(begun: &Header) -> Option<usize> {
     sizes.find(|&size| begun.compared.contenders.iter().any(|entrant| entrant.name == eagle_auto_name(size)))
 }
 
+fn known_names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().chain(CLASSIFIED).map(|entry| entry.name).chain([EAGLE_AUTO])
+}
+
 fn unknown(name: &str) -> Error {
-    let known: Vec<&str> = ALL.iter().map(|entry| entry.name).chain([EAGLE_AUTO, EVERY]).collect();
+    let known: Vec<&str> = known_names().chain([EVERY]).collect();
     Error::Recorded(format!("{OPTION}: unknown contender `{name}`; expected {}", known.join(", ")))
 }
 
