@@ -484,11 +484,12 @@ fn what_was_possible_is_told_of_recorded_questions() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = config(folder.path(), |_| ());
     let at = |name: &str| folder.path().join(name);
-    let (results, table, json) = (at("results.jsonl"), at("latency.json"), at("report.json"));
+    let [results, table, json, questions] =
+        ["results.jsonl", "latency.json", "report.json", "questions.jsonl"].map(at);
     kept(&config, &results, &["--copy-rule", "2,4,1,4", "--temperature", "0,1"]);
     machine(1.0).write(&table).expect("written");
     let record = |out: &Path, more: &[&str]| {
-        let record = ["record", "--config", text(&config), "--questions", text(&at("questions.jsonl"))];
+        let record = ["record", "--config", text(&config), "--questions", text(&questions)];
         stdout("ltd-trace", &[&record[..], &["--limit", "3", "--out", text(out)], more].concat());
     };
     let [greedy, drawn, other] = ["greedy", "drawn", "other"].map(at);
