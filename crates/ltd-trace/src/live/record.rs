@@ -57,16 +57,19 @@ pub(crate) struct RecordArgs {
 #[derive(Debug, Args)]
 struct SamplingArgs {
     /// 0 always takes the most probable token; above, tokens are drawn at this temperature
+    /// [default: the configuration's]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
-    /// Draw among the most probable tokens that together reach this probability
+    /// Draw among the most probable tokens that together reach this probability [default:
+    /// the configuration's]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f64>,
-    /// Draw among this many of the most probable tokens
+    /// Draw among this many of the most probable tokens [default: the
+    /// configuration's]
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     top_k: Option<usize>,
     /// Seed of the draws; may be repeated, or several with commas: each prompt is recorded once
-    /// with each
+    /// with each [default: the configuration's]
     #[arg(long = "seed", value_name = "N", value_delimiter = ',', allow_negative_numbers = true)]
     seeds: Vec<u64>,
 }
