@@ -106,11 +106,12 @@ fn classifiers_are_trained_and_the_text_is_the_targets() {
     let results = folder.path().join("results.jsonl");
     stdout("ltd-train", &[&compare[..], &few, &rules, &["--results", text(&results)]].concat());
     let measured: Value = serde_json::from_slice(&bytes(&measured)).expect("JSON");
-    let contenders = measured["contenders"].as_array().expect("rows");
+    let part = &measured["parts"][0];
+    let contenders = part["contenders"].as_array().expect("rows");
     let names = ["ar", "depth 1, size 4", "svip", "disco", "c2t"];
     assert!(contenders.iter().map(|row| row["name"].as_str().expect("a name")).eq(names));
     for contender in contenders {
-        assert_eq!(contender["same_output"], measured["prompts"], "{contender}");
+        assert_eq!(contender["same_output"], part["questions"], "{contender}");
     }
     // What they decide by is told, and no more than the threshold was chosen for is verified.
     let kept = lines(&results);
@@ -496,7 +497,7 @@ fn what_was_possible_is_told_of_recorded_questions() {
     record(&greedy, &[]);
     let seed = std::fs::read_to_string(&config).expect("it is there");
     let seed: Value = serde_json::from_str(&seed).expect("JSON");
-    let seed = seed["seed"].as_u64().unwrap_or(0);
+    let seed = seed["seed"].as_u64().unwrap_or(1);
     record(&drawn, &["--temperature", "1", "--seed", &seed.to_string()]);
     let traces = ["--trace", text(&greedy), "--trace", text(&drawn), "--latency", text(&table)];
     let told =

@@ -222,7 +222,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     // Whichever of both fails, the other one has what was measured.
     let printed = print_result(format_args!("{}", describe(&report)));
     if let Some(out) = &args.places.out {
-        report.write(&results.turns, out)?;
+        report.write(&results.turns, &[], out)?;
     }
     if let Some(path) = &args.places.json {
         write_json(path, &report)?;

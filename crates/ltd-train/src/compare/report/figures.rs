@@ -7,6 +7,7 @@ use super::document::{Block, Document};
 use super::page::escaped;
 use super::part::Part;
 use super::pictures::{self, Cell};
+use super::runs::{Run, chapter};
 use super::words::{ceilings, circumstances, detail, overview};
 use super::{Mean, Report};
 use crate::compare::results::{Role, Turn};
@@ -16,7 +17,7 @@ use crate::evaluate::{Answer, Table};
 const SIZES: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, usize::MAX];
 
 /// The whole report.
-pub(super) fn document(report: &Report, turns: &[Turn]) -> Document {
+pub(super) fn document(report: &Report, turns: &[Turn], runs: &[Run]) -> Document {
     let title = format!("Comparison of {} contenders", report.header.compared.contenders.len());
     let mut document = Document { title, ..Document::default() };
     document.text(circumstances(report));
@@ -46,6 +47,7 @@ pub(super) fn document(report: &Report, turns: &[Turn]) -> Document {
     document.heading(2, "Cycles");
     times(report, turns, &mut document);
     acceptance(report, turns, &mut document);
+    chapter(runs, &mut document);
     document
 }
 

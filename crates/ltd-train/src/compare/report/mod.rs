@@ -6,6 +6,7 @@ mod figures;
 mod page;
 mod part;
 mod pictures;
+mod runs;
 mod side_by_side;
 mod words;
 
@@ -22,6 +23,7 @@ use super::results::{Header, Turn, read_results};
 use crate::{Error, Result};
 use ceiling::Ceilings;
 use part::{Part, Ratio};
+pub(super) use runs::Run;
 use side_by_side::side_by_side;
 
 pub(super) use words::describe;
@@ -38,6 +40,10 @@ pub(crate) struct ReportArgs {
     /// Measured costs (`ltd-trace latency`) to replay them at
     #[arg(long, value_name = "FILE", requires = "traces")]
     pub(crate) latency: Option<PathBuf>,
+    /// Finished training runs, whose curves and results the written report has, too; may be
+    /// repeated
+    #[arg(long = "run", value_name = "DIR", requires = "out")]
+    pub(crate) runs: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) places: Places,
 }
@@ -90,6 +96,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
         return Err(Error::Recorded(problem));
     }
     let ceilings = args.latency.as_ref().map(|latency| Ceilings::read(&args.traces, latency)).transpose()?;
+    let runs: Vec<Run> = args.runs.iter().map(|folder| Run::read(folder)).collect::<Result<_>>()?;
     let mut reports = Vec::new();
     for path in &args.results {
         let (header, turns) = read_results(path)?;
@@ -105,7 +112,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
             return Err(Error::Results { path: path.clone(), problem });
         }
         if let Some(out) = &args.places.out {
-            report.write(&turns, out)?;
+            report.write(&turns, &runs, out)?;
         }
         reports.push(report);
     }
@@ -221,8 +228,8 @@ impl Report {
     }
 
     /// Writes the whole report, as a page and in words.
-    pub(super) fn write(&self, turns: &[Turn], out: &Path) -> Result<()> {
-        let document = figures::document(self, turns);
+    pub(super) fn write(&self, turns: &[Turn], runs: &[Run], out: &Path) -> Result<()> {
+        let document = figures::document(self, turns, runs);
         std::fs::create_dir_all(out).map_err(|source| Error::Io { path: out.to_owned(), source })?;
         write_atomically(&out.join(PAGE), page::page(&document).as_bytes())?;
         Ok(write_atomically(&out.join(WORDS), document.markdown().as_bytes())?)

@@ -96,7 +96,8 @@ fn table(Table { caption, header, rows }: &Table) -> String {
 /// the text.
 fn labelled(svg: &str, caption: &str) -> String {
     let label = format!("<svg role=\"img\" aria-label=\"{}\" ", escaped(caption));
-    svg.replacen("<svg ", &label, 1).replace("\"#000000\"", "\"currentColor\"")
+    let svg = svg.replacen("<svg ", &label, 1).replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1);
+    svg.replace("\"#000000\"", "\"currentColor\"")
 }
 
 /// Text as HTML.

@@ -75,12 +75,12 @@ pub(super) fn lines(lines: &[Line], x: &str, y: &str) -> String {
             let most = points().map(of).fold(f64::MIN, f64::max);
             (least.min(most), if most > least { most } else { least + 1.0 })
         };
-        let ((first, last), (_, highest)) = (range(|point| point.0), range(|point| point.1));
+        let ((first, last), (lowest, highest)) = (range(|point| point.0), range(|point| point.1));
         let mut chart = ChartBuilder::on(&plot)
             .margin(8)
             .x_label_area_size(46)
             .y_label_area_size(62)
-            .build_cartesian_2d(first..last, 0.0..highest.max(f64::MIN_POSITIVE) * 1.05)?;
+            .build_cartesian_2d(first..last, lowest.min(0.0) * 1.05..highest.max(1e-9) * 1.05)?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)

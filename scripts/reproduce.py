@@ -1,0 +1,234 @@
+"""The paper's experiments on the default pair; see scripts/reproduce.
+
+Each step leaves a file or a folder under --out and is passed over where that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CONFIG = "configs/quickstart.json"
+PROGRAMS = Path("target/release")
+# Of HumanEval and rewriting the first 140 are learned from and chosen by (configs/quickstart.json).
+TASKS = {
+    "humaneval": ("data/tasks/humaneval.jsonl", 140),
+    "gsm8k": ("data/tasks/gsm8k.jsonl", 0),
+    "mt_bench": ("data/tasks/mt_bench.jsonl", 0),
+    "rewriting": ("data/tasks/rewriting.jsonl", 140),
+    "context": ("data/tasks/context.jsonl", 0),
+    "mixed": ("data/tasks/mixed.jsonl", 0),
+}
+TEMPERATURES = ("0", "1")
+# Steps of the paper's recipe over those that are made here.
+SCALE = 50
+STEPS = 20_000
+SIZE = {"total_timesteps": STEPS, "random_depth": {"min": 0, "max": 4}}
+
+
+@dataclass
+class Variant:
+    """A way to train, as changes of the configuration."""
+
+    name: str
+    what: str
+    changes: dict[str, object] = field(default_factory=dict)
+
+
+def rounds(*kinds: str, steps: int = STEPS) -> list[dict[str, object]]:
+    """Stages in which one policy learns against the others."""
+    return [{"train": kind, "total_timesteps": steps} for kind in kinds]
+
+
+def variants(verification_size: int) -> list[Variant]:
+    """The rows of the ablation tables, all learned from the recordings of the first run."""
+    none = {"stages.predictor": None, "stages.imitation": None, "stages.rounds": 0}
+    depth = {"total_timesteps": STEPS, "verification_size": verification_size}
+    apart = {**none, "stages.size": SIZE, "stages.depth": depth}
+    full = {**apart, "stages.rounds": 1, "stages.round": rounds("size", "depth")}
+    scaled = {
+        **none,
+        "stages.size": {"total_timesteps": 100_000 // SCALE, "random_depth": {"min": 1, "max": 7}},
+        "stages.depth": {"total_timesteps": 1_000_000 // SCALE, "verification_size": verification_size},
+        "stages.rounds": 1,
+        "stages.round": [
+            *rounds("size", steps=100_000 // SCALE),
+            *rounds("depth", steps=1_000_000 // SCALE),
+            *rounds("size", steps=100_000 // SCALE),
+        ],
+        "reward": "throughput",
+        "depth.layout": "reference",
+        "size.layout": "reference",
+    }
+    paper = {"n_steps": 2048, "batch_size": 256, "n_epochs": 20, "learning_rate": 1e-3, "advantage": "sampled"}
+    official = {"n_steps": 128, "batch_size": 64, "n_epochs": 1, "learning_rate": 3e-4, "advantage": "sampled"}
+
+    def ppo(values: dict[str, object]) -> dict[str, object]:
+        return {
+            f"{policy}.ppo.{key}": value
+            for policy, gamma in (("size", 0.9), ("depth", 0.999))
+            for key, value in {**values, "gamma": gamma}.items()
+        }
+
+    return [
+        Variant("size-alone", "size learned, depth constant", {**none, "stages.size": SIZE, "stages.depth": None}),
+        Variant("depth-alone", "depth learned, size constant", {**none, "stages.size": None, "stages.depth": depth}),
+        Variant("apart", "both, each alone", apart),
+        Variant("alternating", "both, then each against the other", full),
+        Variant("reward-throughput", "reward tau / T", {**full, "reward": "throughput"}),
+        Variant("reward-acceptance", "reward tau", {**full, "reward": "acceptance"}),
+        Variant("reward-time", "reward -T", {**full, "reward": "time"}),
+        Variant(
+            "reference-layout",
+            "observations of the released code",
+            {**full, "depth.layout": "reference", "size.layout": "reference"},
+        ),
+        Variant("paper", f"the paper's values, steps / {SCALE}", {**scaled, **ppo(paper)}),
+        Variant("official", f"the released scripts' values, steps / {SCALE}", {**scaled, **ppo(official)}),
+    ]
+
+
+class Reproduction:
+    """The steps."""
+
+    def __init__(self, out: Path, questions: int, max_minutes: float | None) -> None:
+        self.out, self.questions, self.max_minutes = out, questions, max_minutes
+        self.latency = out / "ours" / "latency.json"
+
+    def run(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.train("ours", [])
+        best = self.summary("ours")["best_constant"]
+        trees = f"{best['depth']},{best['size']}"
+        for variant in variants(best["size"]):
+            sets = {
+                "replay.trace": str(self.out / "ours" / "trace"),
+                "replay.latency": str(self.latency),
+                "evaluation.default.depth": best["depth"],
+                "evaluation.default.size": best["size"],
+                "evaluation.max_minutes": 0.1,
+                **variant.changes,
+            }
+            self.train(variant.name, [f"--set={key}={json.dumps(value)}" for key, value in sets.items()])
+        packages = {name: self.export(name) for name in ["ours", *(variant.name for variant in variants(1))]}
+        stages = sorted(path.name for path in (self.out / "ours" / "stages").iterdir())
+        for name, stage in (("ours-factored", stages[0]), ("ours-pair", stages[-1])):
+            packages[name] = self.export("ours", name, stage)
+        classifiers = self.classify(best["size"])
+        self.compare(packages, trees, classifiers)
+        traces = [self.record(task, temperature) for task in TASKS for temperature in TEMPERATURES]
+        self.report(traces)
+
+    def program(self, name: str, *arguments: str) -> str:
+        """Runs a program of ours, whose progress is shown, and returns what it prints."""
+        command = [str(PROGRAMS / name), *arguments]
+        print("+", " ".join(command), file=sys.stderr, flush=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.returncode)
+        return done.stdout
+
+    def train(self, name: str, sets: list[str]) -> None:
+        run = self.out / name
+        if (run / "summary.json").exists():
+            return
+        if (run / "checkpoint.safetensors").exists():
+            self.program("ltd-train", "--resume", str(run))
+        else:
+            # What never began is no run.
+            shutil.rmtree(run, ignore_errors=True)
+            self.program("ltd-train", "--config", CONFIG, "--run-dir", str(run), *sets)
+
+    def summary(self, name: str) -> dict:
+        return json.loads((self.out / name / "summary.json").read_text())
+
+    def export(self, run: str, name: str | None = None, stage: str | None = None) -> Path:
+        package = self.out / "packages" / (name or run)
+        if not (package / "manifest.json").exists():
+            package.parent.mkdir(exist_ok=True)
+            chosen = ["--stage", stage] if stage else []
+            self.program("ltd-export", "--run", str(self.out / run), "--out", str(package), *chosen)
+        return package
+
+    def classify(self, size: int) -> Path:
+        classifiers, trace = self.out / "classifiers.json", self.out / "entropies"
+        if not classifiers.exists():
+            record = ["record", "--config", CONFIG, "--questions", TASKS["humaneval"][0], "--limit", "60"]
+            self.program("ltd-trace", *record, "--entropies", "--out", str(trace))
+            learn = ["classify", "--trace", str(trace), "--latency", str(self.latency), "--size", str(size)]
+            self.program("ltd-train", *learn, "--out", str(classifiers))
+        return classifiers
+
+    def asked(self) -> list[str]:
+        """The questions of each task, as files: not all of them begin with the first."""
+        folder = self.out / "questions"
+        folder.mkdir(exist_ok=True)
+        files = []
+        for task, (source, skip) in TASKS.items():
+            lines = Path(source).read_text().splitlines(keepends=True)[skip:][: self.questions]
+            file = folder / f"{task}.jsonl"
+            if not file.exists():
+                file.write_text("".join(lines))
+            files.append(str(file))
+        return files
+
+    def compare(self, packages: dict[str, Path], trees: str, classifiers: Path) -> None:
+        done, results = self.out / "compared", self.out / "results.jsonl"
+        if done.exists():
+            return
+        rule = self.summary("ours")["copy_rule"]
+        copies = f"{rule['copies']['match_length']},{rule['copies']['chain']},{rule['depth']},{rule['size']}"
+        constants = dict.fromkeys([trees, "1,4", "3,24"])
+        arguments = ["compare", "--config", CONFIG, "--ignore-fallback", "--contenders", "all"]
+        arguments += ["--contender-trees", trees, "--latency", str(self.latency), "--classifiers", str(classifiers)]
+        arguments += ["--temperature", ",".join(TEMPERATURES), "--results", str(results)]
+        arguments += [f"--constant={constant}" for constant in constants]
+        arguments += [f"--copy-rule={rule}" for rule in dict.fromkeys([copies, "2,8,1,4"])]
+        arguments += ["--whole-beam", trees]
+        arguments += [f"--policy={package}" for package in packages.values()]
+        arguments += [f"--questions={file}" for file in self.asked()]
+        if self.max_minutes:
+            arguments += ["--max-minutes", str(self.max_minutes)]
+        self.program("ltd-train", *arguments)
+        done.touch()
+
+    def record(self, task: str, temperature: str) -> Path:
+        trace = self.out / "recorded" / f"{task}-{temperature}"
+        done = trace.with_suffix(".done")
+        if not done.exists():
+            trace.parent.mkdir(exist_ok=True)
+            questions = str(self.out / "questions" / f"{task}.jsonl")
+            chosen = [] if temperature == "0" else ["--temperature", temperature, "--seed", "1"]
+            record = ["record", "--config", CONFIG, "--questions", questions, *chosen]
+            self.program("ltd-trace", *record, "--out", str(trace))
+            done.touch()
+        return trace
+
+    def report(self, traces: list[Path]) -> None:
+        out = self.out / "report"
+        recorded = [f"--trace={trace}" for trace in traces]
+        results = str(self.out / "results.jsonl")
+        runs = [f"--run={self.out / name}" for name in ["ours", *(variant.name for variant in variants(1))]]
+        report = ["report", results, *recorded, "--latency", str(self.latency), *runs, "--out", str(out)]
+        print(self.program("ltd-train", *report))
+        print(f"the whole report: {out / 'report.html'}", file=sys.stderr)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/reproduce", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of all results")
+    parser.add_argument("--questions", type=int, default=10, help="questions of each task [default: 10]")
+    parser.add_argument("--max-minutes", type=float, help="end the comparison after this time [default: never]")
+    arguments = parser.parse_args()
+    if arguments.questions < 1:
+        parser.error("--questions: expected at least 1")
+    Reproduction(arguments.out, arguments.questions, arguments.max_minutes).run()
+
+
+if __name__ == "__main__":
+    main()
