@@ -1,13 +1,12 @@
 """The paper's experiments on the default pair; see scripts/reproduce.
 
-Each step leaves a file or a folder under --out and is passed over where that is there.
+Each step leaves a file or a folder under --out; what is done there is passed over.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -38,6 +37,8 @@ class Variant:
     name: str
     what: str
     changes: dict[str, object] = field(default_factory=dict)
+    # Whether it takes part in the comparison on live cycles; replay tells of the others.
+    live: bool = True
 
 
 def rounds(*kinds: str, steps: int = STEPS) -> list[dict[str, object]]:
@@ -80,13 +81,14 @@ def variants(verification_size: int) -> list[Variant]:
         Variant("depth-alone", "depth learned, size constant", {**none, "stages.size": None, "stages.depth": depth}),
         Variant("apart", "both, each alone", apart),
         Variant("alternating", "both, then each against the other", full),
-        Variant("reward-throughput", "reward tau / T", {**full, "reward": "throughput"}),
-        Variant("reward-acceptance", "reward tau", {**full, "reward": "acceptance"}),
-        Variant("reward-time", "reward -T", {**full, "reward": "time"}),
+        Variant("reward-throughput", "reward tau / T", {**full, "reward": "throughput"}, live=False),
+        Variant("reward-acceptance", "reward tau", {**full, "reward": "acceptance"}, live=False),
+        Variant("reward-time", "reward -T", {**full, "reward": "time"}, live=False),
         Variant(
             "reference-layout",
             "observations of the released code",
             {**full, "depth.layout": "reference", "size.layout": "reference"},
+            live=False,
         ),
         Variant("paper", f"the paper's values, steps / {SCALE}", {**scaled, **ppo(paper)}),
         Variant("official", f"the released scripts' values, steps / {SCALE}", {**scaled, **ppo(official)}),
@@ -96,18 +98,20 @@ def variants(verification_size: int) -> list[Variant]:
 class Reproduction:
     """The steps."""
 
-    def __init__(self, out: Path, questions: int, max_minutes: float | None) -> None:
-        self.out, self.questions, self.max_minutes = out, questions, max_minutes
-        self.latency = out / "ours" / "latency.json"
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.out, self.questions, self.max_minutes = arguments.out, arguments.questions, arguments.max_minutes
+        self.contenders, out = arguments.contenders, arguments.out
+        self.runs = out / "runs"
+        self.latency = self.runs / "ours" / "latency.json"
 
     def run(self) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
+        self.runs.mkdir(parents=True, exist_ok=True)
         self.train("ours", [])
         best = self.summary("ours")["best_constant"]
         trees = f"{best['depth']},{best['size']}"
         for variant in variants(best["size"]):
             sets = {
-                "replay.trace": str(self.out / "ours" / "trace"),
+                "replay.trace": str(self.runs / "ours" / "trace"),
                 "replay.latency": str(self.latency),
                 "evaluation.default.depth": best["depth"],
                 "evaluation.default.size": best["size"],
@@ -115,8 +119,8 @@ class Reproduction:
                 **variant.changes,
             }
             self.train(variant.name, [f"--set={key}={json.dumps(value)}" for key, value in sets.items()])
-        packages = {name: self.export(name) for name in ["ours", *(variant.name for variant in variants(1))]}
-        stages = sorted(path.name for path in (self.out / "ours" / "stages").iterdir())
+        packages = {variant.name: self.export(variant.name) for variant in variants(1) if variant.live}
+        stages = sorted(path.name for path in (self.runs / "ours" / "stages").iterdir())
         for name, stage in (("ours-factored", stages[0]), ("ours-pair", stages[-1])):
             packages[name] = self.export("ours", name, stage)
         classifiers = self.classify(best["size"])
@@ -134,25 +138,23 @@ class Reproduction:
         return done.stdout
 
     def train(self, name: str, sets: list[str]) -> None:
-        run = self.out / name
+        run = self.runs / name
         if (run / "summary.json").exists():
             return
         if (run / "checkpoint.safetensors").exists():
             self.program("ltd-train", "--resume", str(run))
         else:
-            # What never began is no run.
-            shutil.rmtree(run, ignore_errors=True)
             self.program("ltd-train", "--config", CONFIG, "--run-dir", str(run), *sets)
 
     def summary(self, name: str) -> dict:
-        return json.loads((self.out / name / "summary.json").read_text())
+        return json.loads((self.runs / name / "summary.json").read_text())
 
     def export(self, run: str, name: str | None = None, stage: str | None = None) -> Path:
         package = self.out / "packages" / (name or run)
         if not (package / "manifest.json").exists():
             package.parent.mkdir(exist_ok=True)
             chosen = ["--stage", stage] if stage else []
-            self.program("ltd-export", "--run", str(self.out / run), "--out", str(package), *chosen)
+            self.program("ltd-export", "--run", str(self.runs / run), "--out", str(package), *chosen)
         return package
 
     def classify(self, size: int) -> Path:
@@ -172,19 +174,16 @@ class Reproduction:
         for task, (source, skip) in TASKS.items():
             lines = Path(source).read_text().splitlines(keepends=True)[skip:][: self.questions]
             file = folder / f"{task}.jsonl"
-            if not file.exists():
-                file.write_text("".join(lines))
+            file.write_text("".join(lines))
             files.append(str(file))
         return files
 
     def compare(self, packages: dict[str, Path], trees: str, classifiers: Path) -> None:
-        done, results = self.out / "compared", self.out / "results.jsonl"
-        if done.exists():
-            return
+        results = self.out / "results.jsonl"
         rule = self.summary("ours")["copy_rule"]
         copies = f"{rule['copies']['match_length']},{rule['copies']['chain']},{rule['depth']},{rule['size']}"
         constants = dict.fromkeys([trees, "1,4", "3,24"])
-        arguments = ["compare", "--config", CONFIG, "--ignore-fallback", "--contenders", "all"]
+        arguments = ["compare", "--config", CONFIG, "--ignore-fallback", "--contenders", self.contenders]
         arguments += ["--contender-trees", trees, "--latency", str(self.latency), "--classifiers", str(classifiers)]
         arguments += ["--temperature", ",".join(TEMPERATURES), "--results", str(results)]
         arguments += [f"--constant={constant}" for constant in constants]
@@ -195,25 +194,21 @@ class Reproduction:
         if self.max_minutes:
             arguments += ["--max-minutes", str(self.max_minutes)]
         self.program("ltd-train", *arguments)
-        done.touch()
 
     def record(self, task: str, temperature: str) -> Path:
         trace = self.out / "recorded" / f"{task}-{temperature}"
-        done = trace.with_suffix(".done")
-        if not done.exists():
-            trace.parent.mkdir(exist_ok=True)
-            questions = str(self.out / "questions" / f"{task}.jsonl")
-            chosen = [] if temperature == "0" else ["--temperature", temperature, "--seed", "1"]
-            record = ["record", "--config", CONFIG, "--questions", questions, *chosen]
-            self.program("ltd-trace", *record, "--out", str(trace))
-            done.touch()
+        trace.parent.mkdir(exist_ok=True)
+        questions = str(self.out / "questions" / f"{task}.jsonl")
+        chosen = [] if temperature == "0" else ["--temperature", temperature, "--seed", "1"]
+        record = ["record", "--config", CONFIG, "--questions", questions, *chosen]
+        self.program("ltd-trace", *record, "--out", str(trace))
         return trace
 
     def report(self, traces: list[Path]) -> None:
         out = self.out / "report"
         recorded = [f"--trace={trace}" for trace in traces]
         results = str(self.out / "results.jsonl")
-        runs = [f"--run={self.out / name}" for name in ["ours", *(variant.name for variant in variants(1))]]
+        runs = [f"--run={self.runs / name}" for name in ["ours", *(variant.name for variant in variants(1))]]
         report = ["report", results, *recorded, "--latency", str(self.latency), *runs, "--out", str(out)]
         print(self.program("ltd-train", *report))
         print(f"the whole report: {out / 'report.html'}", file=sys.stderr)
@@ -223,11 +218,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/reproduce", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder of all results")
     parser.add_argument("--questions", type=int, default=10, help="questions of each task [default: 10]")
+    parser.add_argument("--contenders", default="all", help="published rules that take part [default: all]")
     parser.add_argument("--max-minutes", type=float, help="end the comparison after this time [default: never]")
     arguments = parser.parse_args()
     if arguments.questions < 1:
         parser.error("--questions: expected at least 1")
-    Reproduction(arguments.out, arguments.questions, arguments.max_minutes).run()
+    Reproduction(arguments).run()
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ fn results_of_another_comparison_and_damaged_ones_are_refused() {
     let other = ["compare", "--config", text(&config), "--constant", "1,4", "--questions", text(&questions)];
     let other = [&other[..], &["--limit", "4", "--results", text(&results)]].concat();
     let message = refused(&other);
-    assert!(message.contains("results.jsonl: it is of another comparison: contenders is "), "{message}");
+    assert!(message.contains("results.jsonl: it is of another comparison: contenders[2] is "), "{message}");
     let message = refused(&[&other[..], &["--set", "evaluation.max_new_tokens=7"]].concat());
     assert!(message.contains("max_new_tokens is "), "{message}");
     assert_eq!(lines(&results), whole, "nothing is lost");
@@ -393,7 +393,7 @@ fn every_turn_of_every_task_is_decoded_at_every_temperature() {
     let tasks: Vec<&Value> = parts.iter().map(|part| &part["task"]).collect();
     assert_eq!(tasks, ["chat", "code", "chat", "code"]);
     assert_eq!(
-        (&parts[0]["questions"], &parts[0]["answers"], &parts[0]["left_out"]),
+        (&parts[0]["questions"], &parts[0]["answers"], &parts[0]["ended_early"]),
         (&json!(2), &json!(6), &json!(2))
     );
     let categories = parts[0]["categories"].as_array().expect("categories");
@@ -421,6 +421,51 @@ fn every_turn_of_every_task_is_decoded_at_every_temperature() {
 }
 
 #[test]
+fn a_report_is_made_of_what_is_left_where_contenders_failed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), |_| ());
+    let results = folder.path().join("results.jsonl");
+    kept(&config, &results, &[]);
+    // From the second question on, nobody but plain decoding can.
+    let mut edited = lines(&results);
+    for line in &mut edited[2..] {
+        let mut turn: Value = serde_json::from_str(line).expect("JSON");
+        for answer in turn["answers"].as_array_mut().expect("answers").iter_mut().skip(1) {
+            *answer = json!({"output": [], "cycles": [], "state": null, "failed": "it broke"});
+        }
+        *line = turn.to_string();
+    }
+    let write = |lines: &[String]| {
+        std::fs::write(&results, lines.join("\n") + "\n").expect("written");
+    };
+    write(&edited);
+    let out = folder.path().join("report");
+    let told = stdout("ltd-train", &["report", text(&results), "--out", text(&out)]);
+    assert!(told.contains("Over constant: over ar, the fastest of those measured."), "{told}");
+    let at = |place: usize| {
+        let turn: Value = serde_json::from_str(&edited[place]).expect("JSON");
+        turn["id"].as_str().expect("a name").to_owned()
+    };
+    let failed =
+        format!("depth 1, size 4 failed and is in no table: questions, question {}: it broke", at(2));
+    assert!(told.contains(&failed) && !told.contains("| gamma-tune"), "{told}");
+    assert_eq!(told.matches("| ar ").count(), 2, "{told}");
+
+    // What no engine makes is damage.
+    let damaged = |edit: &dyn Fn(&mut Value), expected: &str| {
+        let mut turn: Value = serde_json::from_str(&edited[1]).expect("JSON");
+        edit(&mut turn);
+        write(&[edited[0].clone(), turn.to_string()]);
+        let message = refusal_of(&mut program("ltd-train", &["report", text(&results)]));
+        assert!(message.contains(expected), "{message}");
+    };
+    damaged(&|turn| turn["answers"][1]["cycles"][0]["depth"] = json!(4_000_000_000u32), "a cycle is deeper");
+    damaged(&|turn| turn["pieces"] = json!(["a"]), "line 2 is damaged: 1 pieces of text, expected ");
+    damaged(&|turn| turn["task"] = json!(1), "task, sampling or repetition is beyond");
+    damaged(&|turn| turn["answers"][0]["failed"] = json!("x"), "line 2 is damaged: plain decoding failed");
+}
+
+#[test]
 fn the_report_is_a_page_that_needs_nothing_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = config(folder.path(), |_| ());
@@ -443,7 +488,7 @@ fn the_report_is_a_page_that_needs_nothing_else() {
     }
     assert!(pictures >= 4, "{pictures} pictures");
     // A cycle of an answer: words of the target, whose tokens are all there.
-    let (_, answer) = html.split_once("<div class=\"answer\" role=\"list\">").expect("an answer");
+    let (_, answer) = html.split_once("<div class=\"answer\">").expect("an answer");
     assert!(answer.contains("title=\"cycle 1: a tree of depth 1, "), "{answer}");
     // The page of the results alone is the same.
     std::fs::remove_dir_all(&out).expect("removed");
@@ -519,10 +564,18 @@ fn what_was_possible_is_told_of_recorded_questions() {
 
     // Of other random numbers, or of another file: nothing of it was measured.
     record(&other, &["--temperature", "1", "--seed", &(seed + 1).to_string()]);
-    let refused = |trace: &Path| {
-        let arguments = ["report", text(&results), "--trace", text(trace), "--latency", text(&table)];
-        refusal_of(&mut program("ltd-train", &arguments))
+    let refused = |traces: &[&Path]| {
+        let traces = traces.iter().flat_map(|trace| ["--trace", text(trace)]);
+        let report = ["report", text(&results), "--latency", text(&table)].into_iter();
+        refusal_of(&mut program("ltd-train", &report.chain(traces).collect::<Vec<_>>()))
     };
-    let message = refused(&other);
-    assert!(message.contains("has no answer to a question of the comparison"), "{message}");
+    let message = refused(&[&other]);
+    assert!(message.contains("has no answer to a question that was measured"), "{message}");
+    // Two of one task would be two ceilings.
+    let message = refused(&[&greedy, &greedy]);
+    assert!(message.contains("has answers to the same task as") && message.contains("merge"), "{message}");
+    let shorter = at("shorter");
+    record(&shorter, &["--set", "max_new_tokens=2"]);
+    let message = refused(&[&shorter]);
+    assert!(message.contains("its max_new_tokens is 2, expected at least "), "{message}");
 }

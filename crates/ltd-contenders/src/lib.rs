@@ -78,7 +78,7 @@ pub mod copy_rules;
 pub mod eagle_auto;
 
 use ltd_cycle::{Controller, Static, WholeBeam};
-use ltd_policy::LatencyTable;
+use ltd_policy::{CopyRule, LatencyTable};
 
 pub use c2t::C2t;
 pub use classifiers::{Classifier, Classifiers};
@@ -145,7 +145,7 @@ const fn copying(published: copy_rules::Published) -> Entry {
 
 /// All contenders that need no more than a name and costs.
 pub const ALL: &[Entry] = &[
-    Entry::new("eagle-default", "a constant, whole levels", "arXiv 2503.01840"),
+    Entry::new("eagle-default", "a constant, whole levels", "arXiv 2503.01840").chooses_all(),
     Entry::new("ddd", "stops where the beam is improbable", "arXiv 2409.00142, 2603.01639"),
     Entry::new("hugging-face", "two levels more after full acceptance, else one less", "transformers"),
     Entry::new("gamma-tune", "levels by a moving average", "arXiv 2504.00030"),
@@ -208,7 +208,7 @@ pub fn controller(
     };
     let gamma_tune = |published: GammaTune| GammaTune { size: size(published.size), ..published };
     Some(match name {
-        "eagle-default" => Box::new(WholeBeam(constant)),
+        "eagle-default" => Box::new(EAGLE_DEFAULT),
         "ddd" => {
             let published = Ddd::default();
             Box::new(Ddd { size: size(published.size), ..published })
@@ -250,6 +250,27 @@ pub fn controller(
             Box::new(rule.controller(WholeBeam(constant)))
         }
     })
+}
+
+/// A published setting that decides nothing: trees of one shape, all of the beam expanded, and
+/// perhaps copies by a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fixed {
+    /// Its trees.
+    pub trees: WholeBeam,
+    /// When it copies in place of drafting; never without.
+    pub copies: Option<CopyRule>,
+}
+
+/// The setting of a contender that decides nothing, with what [`controller`] would keep constant;
+/// none of any other.
+#[must_use]
+pub fn fixed(name: &str, trees: Option<Static>) -> Option<Fixed> {
+    if name == "eagle-default" {
+        return Some(Fixed { trees: EAGLE_DEFAULT, copies: None });
+    }
+    let published = copy_rules::ALL.into_iter().find(|rule| rule.name == name)?;
+    Some(Fixed { trees: trees.map_or(EAGLE_DEFAULT, WholeBeam), copies: Some(published.rule) })
 }
 
 #[cfg(test)]
@@ -346,6 +367,26 @@ mod tests {
             assert!(controller(name, Some(&table), None).is_none());
         }
         assert!(classified("ddd", &classifiers(0.4), None).is_none());
+    }
+
+    #[test]
+    fn what_decides_nothing_is_known_by_its_numbers() {
+        let trees = Static { depth: 1, size: 3 };
+        let found: Vec<(&str, Fixed)> =
+            ALL.iter().filter_map(|entry| Some((entry.name, fixed(entry.name, Some(trees))?))).collect();
+        let rule = |match_length, chain| Some(CopyRule { match_length, chain });
+        let of = |trees: WholeBeam, copies| Fixed { trees, copies };
+        assert_eq!(
+            found,
+            [
+                ("eagle-default", of(EAGLE_DEFAULT, None)),
+                ("copy-tensorrt-llm", of(WholeBeam(trees), rule(4, 8))),
+                ("copy-sam", of(WholeBeam(trees), rule(5, 40))),
+                ("prompt-lookup", of(WholeBeam(trees), rule(3, 10))),
+            ]
+        );
+        assert_eq!(fixed("copy-sam", None).map(|fixed| fixed.trees), Some(EAGLE_DEFAULT));
+        assert_eq!(fixed("ddd", None), None);
     }
 
     #[test]

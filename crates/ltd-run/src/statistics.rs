@@ -15,28 +15,37 @@ pub const CONFIDENCE: f64 = 0.95;
 /// The 95 % interval of `sum(tau) / sum(T)` over prompts.
 pub fn interval(prompts: &[CycleStats]) -> (f64, f64) {
     let totals = totals(prompts);
-    bootstrap(&[totals.len()], CONFIDENCE, |drawn| rate(&drawn[0], &totals))
+    bootstrap(&[totals.len()], |drawn| rate(&drawn[0], &totals)).interval(CONFIDENCE)
 }
 
 /// The 95 % interval of the ratio of two throughputs on the same prompts: prompts differ more than
 /// the contenders do, and that cancels when both are resampled together.
 pub fn ratio_interval(of: &[CycleStats], over: &[CycleStats]) -> (f64, f64) {
-    ratio_interval_at(of, over, CONFIDENCE)
+    Resampled::mean_ratio(&[(of, over)]).interval(CONFIDENCE)
 }
 
-/// [`ratio_interval`] at another confidence.
-pub fn ratio_interval_at(of: &[CycleStats], over: &[CycleStats], confidence: f64) -> (f64, f64) {
-    mean_ratio_interval(&[(of, over)], confidence)
-}
+/// A statistic of many resamples, ascending.
+#[derive(Debug, Clone)]
+pub struct Resampled(Vec<f64>);
 
-/// The interval of the mean over tasks of such ratios. Prompts are resampled within their task.
-pub fn mean_ratio_interval(tasks: &[(&[CycleStats], &[CycleStats])], confidence: f64) -> (f64, f64) {
-    let totals: Vec<_> = tasks.iter().map(|(of, over)| (totals(of), totals(over))).collect();
-    let sizes: Vec<usize> = totals.iter().map(|(of, _)| of.len()).collect();
-    bootstrap(&sizes, confidence, |drawn| {
-        let ratios = drawn.iter().zip(&totals).map(|(drawn, (of, over))| rate(drawn, of) / rate(drawn, over));
-        ratios.sum::<f64>() / totals.len() as f64
-    })
+impl Resampled {
+    /// The mean over tasks of ratios of two throughputs on the same prompts, which are resampled
+    /// within their task.
+    pub fn mean_ratio(tasks: &[(&[CycleStats], &[CycleStats])]) -> Self {
+        let totals: Vec<_> = tasks.iter().map(|(of, over)| (totals(of), totals(over))).collect();
+        let sizes: Vec<usize> = totals.iter().map(|(of, _)| of.len()).collect();
+        bootstrap(&sizes, |drawn| {
+            let tasks = drawn.iter().zip(&totals);
+            let ratios = tasks.map(|(drawn, (of, over))| rate(drawn, of) / rate(drawn, over));
+            ratios.sum::<f64>() / totals.len() as f64
+        })
+    }
+
+    /// Where the middle of the resamples lies.
+    pub fn interval(&self, confidence: f64) -> (f64, f64) {
+        let outside = (RESAMPLES as f64 * (1.0 - confidence) / 2.0).round() as usize;
+        (self.0[outside], self.0[RESAMPLES - 1 - outside])
+    }
 }
 
 /// Tokens and seconds of each prompt.
@@ -51,9 +60,9 @@ fn rate(drawn: &[usize], totals: &[(f64, f64)]) -> f64 {
     if seconds > 0.0 { tokens / seconds } else { 0.0 }
 }
 
-/// The middle of a statistic of prompts drawn with replacement, each task's among its own
-/// (percentile bootstrap, 4000 resamples, fixed stream).
-fn bootstrap(sizes: &[usize], confidence: f64, statistic: impl Fn(&[Vec<usize>]) -> f64) -> (f64, f64) {
+/// A statistic of prompts drawn with replacement, each task's among its own (bootstrap, 4000
+/// resamples, fixed stream).
+fn bootstrap(sizes: &[usize], statistic: impl Fn(&[Vec<usize>]) -> f64) -> Resampled {
     let mut random = stream(0, "bootstrap");
     let mut drawn: Vec<Vec<usize>> = sizes.iter().map(|&prompts| vec![0; prompts]).collect();
     let mut values: Vec<f64> = (0..RESAMPLES)
@@ -66,8 +75,7 @@ fn bootstrap(sizes: &[usize], confidence: f64, statistic: impl Fn(&[Vec<usize>])
         })
         .collect();
     values.sort_unstable_by(f64::total_cmp);
-    let outside = (RESAMPLES as f64 * (1.0 - confidence) / 2.0).round() as usize;
-    (values[outside], values[RESAMPLES - 1 - outside])
+    Resampled(values)
 }
 
 /// First quartile, median and third quartile of values (nearest rank).
@@ -120,12 +128,12 @@ mod tests {
     fn a_mean_over_tasks_weighs_them_alike_and_more_confidence_is_wider() {
         let slow = [prompt(10, 100), prompt(20, 100)];
         let [twice, four_times] = [50, 25].map(|ms| [prompt(10, ms), prompt(20, ms), prompt(20, ms)]);
-        let mean = mean_ratio_interval(&[(&twice[..2], &slow), (&four_times[..2], &slow)], 0.95);
+        let mean = Resampled::mean_ratio(&[(&twice[..2], &slow), (&four_times[..2], &slow)]).interval(0.95);
         assert_eq!(mean, (3.0, 3.0));
         let uneven = [prompt(10, 50), prompt(20, 200), prompt(30, 50), prompt(40, 200), prompt(50, 80)];
         let plain: Vec<CycleStats> = (1..=5).map(|tens| prompt(10 * tens, 100)).collect();
         let (low, high) = ratio_interval(&uneven, &plain);
-        let (lower, higher) = ratio_interval_at(&uneven, &plain, 0.999);
+        let (lower, higher) = Resampled::mean_ratio(&[(&uneven, &plain)]).interval(0.999);
         assert!(lower < low && high < higher, "{lower} {low} {high} {higher}");
     }
 

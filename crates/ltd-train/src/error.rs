@@ -47,6 +47,17 @@ pub enum Error {
     /// A trace or a latency table cannot be learned from.
     #[error("{0}")]
     Recorded(String),
+    /// Weights are no numbers any more.
+    #[error(
+        "{stage}: training diverged within {timesteps} timesteps: its gradient is not finite; try a lower \
+         learning_rate"
+    )]
+    Diverged {
+        /// The stage.
+        stage: String,
+        /// How far it came.
+        timesteps: usize,
+    },
     /// What steers a contender panicked.
     #[error("{who} panicked: {message}")]
     Panicked {

@@ -130,16 +130,22 @@ impl TextModel {
         }
     }
 
-    /// What each of some tokens adds to the text of those before it. A character of several tokens
-    /// comes with its last one. All pieces together are the text.
+    /// What each of some tokens adds to the text of those before it, to be shown. A character of
+    /// several tokens comes with its last one. Where a token changes the text before it, it is told
+    /// alone.
     pub fn pieces(&self, ids: &[u32]) -> Result<Vec<String>, TextError> {
         let mut said = String::new();
         let piece = |end: usize| {
             let text = self.decode(&ids[..end])?;
             // Half a character is shown as a replacement.
-            let whole = end == ids.len() || !text.ends_with(char::REPLACEMENT_CHARACTER);
-            let piece = text.strip_prefix(&said).filter(|_| whole).unwrap_or_default().to_owned();
-            said.push_str(&piece);
+            if end < ids.len() && text.ends_with(char::REPLACEMENT_CHARACTER) {
+                return Ok(String::new());
+            }
+            let piece = match text.strip_prefix(&said) {
+                Some(piece) => piece.to_owned(),
+                None => self.decode(&ids[end - 1..end])?,
+            };
+            said = text;
             Ok(piece)
         };
         (1..=ids.len()).map(piece).collect()

@@ -167,9 +167,11 @@ pub struct ObservationLayout {
     pub segments: Vec<Segment>,
 }
 
-/// Stands for the log-prob of an impossible candidate, minus infinity, which would spoil the
-/// network's sums.
-const LOWEST_SCORE: f32 = -1e4;
+/// Stands for the log-prob of an impossible candidate, and of one that was not expanded: minus
+/// infinity would spoil the network's sums. It is below those of candidates that matter, and of
+/// their size: where levels are narrow most of an observation is this, and with -1e4 training
+/// diverges.
+const LOWEST_SCORE: f32 = -64.0;
 /// Path probability below which candidates are all alike: they are accepted less than once in
 /// 20,000 cycles.
 pub const PROBABILITY_FLOOR: f32 = 5e-5;
@@ -360,7 +362,9 @@ mod tests {
         let layout = ObservationLayout::reference_depth(2, 12);
         let mut observation = vec![0.0; layout.len()];
         layout.write_into(&summary(&[-1.0, f32::NEG_INFINITY], 0), &mut observation);
-        assert!(observation.iter().all(|value| value.is_finite()));
+        assert_eq!(observation[..4], [-1.0, -64.0, 0.0, 0.0]);
+        layout.write_into(&summary(&[-63.0, -1000.0], 0), &mut observation);
+        assert_eq!(observation[..4], [-63.0, -64.0, 0.0, 0.0], "no more than an impossible one");
     }
 
     #[test]

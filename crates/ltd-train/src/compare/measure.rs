@@ -47,7 +47,7 @@ impl Questions<'_> {
             contenders.into_iter().map(|contender| Lane { contender, failed: None }).collect();
         let questions: Vec<usize> = self.tasks.iter().map(|task| task.conversations.len()).collect();
         let cases = plan(&questions, self.samplings.len(), self.repetitions, self.seed);
-        let (mut next, mut answers) = resume(&mut lanes, results)?;
+        let (mut next, mut answers) = resume(&mut lanes, results, self.text)?;
         let mut task = arena.progress.task("comparison", cases.len());
         if next < cases.len() {
             arena.warm_up(&mut racing(&mut lanes), &self.tasks[0].conversations[0].first)?;
@@ -61,7 +61,7 @@ impl Questions<'_> {
             let turn = self.turn(arena, *case, next, &answers, &mut lanes)?;
             arena.check_graphs(&runs_on)?;
             if turn.follows == Follows::Turn {
-                answers.push(turn.pieces.concat());
+                answers.push(self.text.decode(turn.said())?);
             } else {
                 answers.clear();
                 next += 1;
@@ -90,7 +90,11 @@ impl Questions<'_> {
     ) -> Result<Turn> {
         let conversation = &self.tasks[case.task].conversations[case.conversation];
         let prompt = conversation.turn(answers, self.text, arena.engine, &arena.stop)?;
-        let prompt = prompt.expect("invariant: the turn before told that it fits");
+        let Some(prompt) = prompt else {
+            let (id, turn) = (&conversation.id, answers.len() + 1);
+            let problem = format!("the results tell of turn {turn} of question {id}, which there is not");
+            return Err(Error::Recorded(problem));
+        };
         let sampler = Sampler::new(self.samplings[case.sampling], self.seed + case.repetition as u64)?;
         let sampler = sampler.for_sequence(conversation.number);
         let mut raced = arena.race(&mut racing(lanes), &prompt, &sampler, &arena.stop)?.into_iter();
@@ -142,7 +146,7 @@ impl Questions<'_> {
         answers: &[String],
         turn: &Turn,
     ) -> Result<Follows> {
-        let answers = [answers, &[turn.pieces.concat()]].concat();
+        let answers = [answers, &[self.text.decode(turn.said())?]].concat();
         if !conversation.goes_on(answers.len()) {
             return Ok(Follows::Question);
         }
@@ -153,7 +157,7 @@ impl Questions<'_> {
 
 /// Returns the contenders to where the results leave them. The next case, and the answers of its
 /// turns that are there.
-fn resume(lanes: &mut [Lane], results: &Results) -> Result<(usize, Vec<String>)> {
+fn resume(lanes: &mut [Lane], results: &Results, text: &TextModel) -> Result<(usize, Vec<String>)> {
     let Some(last) = results.turns.last() else { return Ok((0, Vec::new())) };
     for (place, (lane, state)) in lanes.iter_mut().zip(last.states()).enumerate() {
         lane.contender.restore(state);
@@ -166,7 +170,8 @@ fn resume(lanes: &mut [Lane], results: &Results) -> Result<(usize, Vec<String>)>
         return Ok((last.case + 1, Vec::new()));
     }
     let turns = results.turns.iter().filter(|turn| turn.case == last.case);
-    Ok((last.case, turns.map(|turn| turn.pieces.concat()).collect()))
+    let answers = turns.map(|turn| Ok(text.decode(turn.said())?));
+    Ok((last.case, answers.collect::<Result<_>>()?))
 }
 
 /// Those that have not failed.
@@ -247,7 +252,7 @@ mod tests {
             vec![
                 Contender::autoregressive(),
                 Contender::new("fragile", Box::new(Fragile(cycles))),
-                Contender::constant("constant", StaticSetting { depth: 1, size: 4 }),
+                Contender::fixed("constant", StaticSetting { depth: 1, size: 4 }.into()),
             ]
         };
         let mut results = Results::passing();

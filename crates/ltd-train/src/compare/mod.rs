@@ -18,7 +18,7 @@ use ltd_policy::{
     CopyRule, MAX_SIZE, Models, Policy, PolicyPackage, check_output_file, sha256_hex, write_json,
 };
 
-use crate::evaluate::{Arena, Contender, FixedSetting};
+use crate::evaluate::{Arena, Contender, FixedSetting, StaticEntrant};
 use crate::{Error, Result};
 use ltd_run::config::{Minutes, PromptSet, StaticSetting};
 use ltd_run::interrupt::listen;
@@ -348,32 +348,28 @@ fn what_is_compared(
 fn contenders(
     args: &CompareArgs,
     constants: &[StaticSetting],
-    published: Vec<(String, Contender)>,
+    published: Vec<(Entrant, Contender)>,
     packages: &[PolicyPackage],
 ) -> Vec<(Entrant, Contender)> {
     let entrant = |role: Role, decides_by: String, contender: Contender| {
         (Entrant { name: contender.name.clone(), role, decides_by, setting: None }, contender)
     };
-    let fixed = |role: Role, setting: FixedSetting, contender: Contender| {
-        let (alone, contender) = entrant(role, String::new(), contender);
+    let fixed = |role: Role, name: String, setting: FixedSetting| {
+        let setting = StaticEntrant { setting, whole_beam: role == Role::WholeBeam };
+        let (alone, contender) = entrant(role, String::new(), Contender::unchanging(name, setting));
         (Entrant { setting: Some(setting), ..alone }, contender)
     };
     let shape = |StaticSetting { depth, size }: &StaticSetting| format!("depth {depth}, size {size}");
     let mut contenders = vec![entrant(Role::Plain, String::new(), Contender::autoregressive())];
-    let of_constant = |setting: &StaticSetting| {
-        fixed(Role::Constant, (*setting).into(), Contender::constant(shape(setting), *setting))
-    };
-    contenders.extend(constants.iter().map(of_constant));
-    contenders.extend(args.whole_beams.iter().map(|setting| {
-        let contender = Contender::whole_beam(format!("{}, whole beam", shape(setting)), *setting);
-        fixed(Role::WholeBeam, (*setting).into(), contender)
-    }));
-    let of_rule =
-        |setting: &FixedSetting| fixed(Role::Rule, *setting, Contender::fixed(setting.to_string(), *setting));
-    contenders.extend(args.copy_rules.iter().map(of_rule));
+    let constant = |setting: &StaticSetting| fixed(Role::Constant, shape(setting), (*setting).into());
+    contenders.extend(constants.iter().map(constant));
     contenders.extend(
-        published.into_iter().map(|(decides_by, contender)| entrant(Role::Published, decides_by, contender)),
+        args.whole_beams.iter().map(|setting| {
+            fixed(Role::WholeBeam, format!("{}, whole beam", shape(setting)), (*setting).into())
+        }),
     );
+    contenders.extend(args.copy_rules.iter().map(|rule| fixed(Role::Rule, rule.to_string(), *rule)));
+    contenders.extend(published);
     for (folder, package) in args.policies.iter().zip(packages) {
         let manifest = serde_json::to_vec(&package.manifest).expect("invariant: a manifest is plain data");
         let (role, learned) = if args.ignore_fallback {

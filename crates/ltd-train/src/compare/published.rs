@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use ltd_contenders::{
-    ALL, CLASSIFIED, Classifiers, EAGLE_DEFAULT, Entry, classified, controller, eagle_auto,
+    ALL, CLASSIFIED, Classifiers, EAGLE_DEFAULT, Entry, Fixed, classified, controller, eagle_auto, fixed,
 };
 use ltd_engine::{Engine, Static, WholeBeam};
 use ltd_policy::{LatencyTable, Models, sha256_hex};
 
-use super::results::Header;
-use crate::evaluate::Contender;
+use super::results::{Entrant, Header, Role};
+use crate::evaluate::{Contender, StaticEntrant};
 use crate::{Error, Result};
 
 /// EAGLE's trees with the size that it measures for itself.
@@ -93,7 +93,7 @@ impl Published {
         engine: &Engine,
         prompt: &[u32],
         begun: Option<&Header>,
-    ) -> Result<Vec<(String, Contender)>> {
+    ) -> Result<Vec<(Entrant, Contender)>> {
         let table = self.costs.as_ref().map(LatencyTable::sha256).unwrap_or_default();
         let contender = |name: &&'static str| {
             if *name == EAGLE_AUTO {
@@ -102,9 +102,16 @@ impl Published {
                     None => eagle_auto_size(engine, prompt)?,
                 };
                 let trees = WholeBeam(Static { size, ..EAGLE_DEFAULT.0 });
-                return Ok((String::new(), Contender::new(eagle_auto_name(size), Box::new(trees))));
+                let setting = StaticEntrant::from(Fixed { trees, copies: None });
+                return Ok(fixed_entrant(eagle_auto_name(size), setting));
             }
             let entry = Entry::find(name).expect("invariant: the name is known");
+            let trees = self.trees.filter(|_| entry.keeps_trees);
+            let trees = trees.map(|Static { depth, size }| format!(" ({depth}, {size})"));
+            let shown = format!("{name}{}", trees.unwrap_or_default());
+            if let Some(setting) = fixed(name, self.trees) {
+                return Ok(fixed_entrant(shown, setting.into()));
+            }
             let of_name = controller(name, self.costs.as_ref(), self.trees);
             let (decides_by, controller) = match (of_name, &self.classifiers) {
                 (Some(controller), _) if entry.needs_costs => (table.clone(), controller),
@@ -116,12 +123,17 @@ impl Published {
                 }
                 (None, None) => unreachable!("invariant: there are classifiers if it needs them"),
             };
-            let trees = self.trees.filter(|_| entry.keeps_trees);
-            let trees = trees.map(|Static { depth, size }| format!(" ({depth}, {size})"));
-            Ok((decides_by, Contender::new(format!("{name}{}", trees.unwrap_or_default()), controller)))
+            let entrant = Entrant { name: shown.clone(), role: Role::Published, decides_by, setting: None };
+            Ok((entrant, Contender::new(shown, controller)))
         };
         self.names.iter().map(contender).collect()
     }
+}
+
+/// A published setting that decides nothing.
+fn fixed_entrant(name: String, setting: StaticEntrant) -> (Entrant, Contender) {
+    let contender = Contender::unchanging(name.clone(), setting);
+    (Entrant { name, role: Role::Published, decides_by: String::new(), setting: Some(setting) }, contender)
 }
 
 fn eagle_auto_name(size: usize) -> String {

@@ -12,7 +12,7 @@ use ltd_engine::{CycleOutcome, CycleTiming, SamplingParams};
 use ltd_policy::DraftSource;
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{Answer, FixedSetting};
+use crate::evaluate::{Answer, StaticEntrant};
 use crate::{Error, Result};
 
 /// What a file of results begins with.
@@ -108,6 +108,19 @@ impl Compared {
         if turn.answers[0].failed.is_some() {
             return Some("plain decoding failed".to_owned());
         }
+        if turn.pieces.len() != turn.said().len() {
+            let (found, expected) = (turn.pieces.len(), turn.said().len());
+            return Some(format!("{found} pieces of text, expected {expected}, one a token"));
+        }
+        let cycles = turn.answers.iter().flat_map(|answer| &answer.cycles);
+        let beyond = |cycle: &CycleLine| {
+            cycle.depth as usize > self.max_depth || cycle.verified as usize >= self.capacity
+        };
+        if cycles.into_iter().any(beyond) {
+            let (depth, capacity) = (self.max_depth, self.capacity);
+            let what = "a cycle is deeper or larger than the engine makes them";
+            return Some(format!("{what}, at most depth {depth} in {capacity} positions"));
+        }
         let whole = turn.answers.iter().all(AnswerLine::is_whole);
         (!whole).then(|| "an answer is not what its cycles yielded".to_owned())
     }
@@ -136,8 +149,8 @@ pub(crate) struct Entrant {
     pub(crate) role: Role,
     /// SHA-256 of what it decides by: a package's manifest, a latency table; empty without any.
     pub(crate) decides_by: String,
-    /// Its numbers, if it does not decide: of constants and rules of copies.
-    pub(crate) setting: Option<FixedSetting>,
+    /// Its numbers, if it decides nothing: of constants and fixed rules of copies.
+    pub(crate) setting: Option<StaticEntrant>,
 }
 
 /// What a contender is.
@@ -451,6 +464,12 @@ impl Contents {
         if header.compared.tasks.is_empty() || header.compared.samplings.is_empty() {
             return Err(damaged(1, "expected tasks and samplings".to_owned()));
         }
+        let unchanging = |entrant: &&Entrant| {
+            matches!(entrant.role, Role::Constant | Role::WholeBeam | Role::Rule) && entrant.setting.is_none()
+        };
+        if let Some(entrant) = header.compared.contenders.iter().find(unchanging) {
+            return Err(damaged(1, format!("{} has no setting", entrant.name)));
+        }
         if roles.first() != Some(&Role::Plain) || !roles.contains(&Role::Constant) {
             let expected = "plain decoding as the first contender, and a constant";
             return Err(damaged(1, format!("expected {expected}")));
@@ -495,7 +514,20 @@ fn difference(found: &Compared, wanted: &Compared) -> Option<String> {
     let (found, wanted) = (values(found), values(wanted));
     let keys = found.as_object().into_iter().flat_map(|object| object.keys());
     let mut differing = keys.filter(|key| found[*key] != wanted[*key]);
-    differing.next().map(|key| format!("{key} is {}, expected {}", found[key], wanted[key]))
+    differing.next().map(|key| in_words(key, &found[key], &wanted[key]))
+}
+
+/// How two values of a key differ. Of lists, the first entry that does is told.
+fn in_words(key: &str, found: &serde_json::Value, wanted: &serde_json::Value) -> String {
+    let (Some(here), Some(there)) = (found.as_array(), wanted.as_array()) else {
+        return format!("{key} is {found}, expected {wanted}");
+    };
+    let entry = |list: &[serde_json::Value], place: usize| {
+        list.get(place).map_or_else(|| "nothing".to_owned(), ToString::to_string)
+    };
+    let place = (0..here.len().max(there.len())).find(|&place| here.get(place) != there.get(place));
+    let place = place.unwrap_or(0);
+    format!("{key}[{place}] is {}, expected {}", entry(here, place), entry(there, place))
 }
 
 /// In what comparisons differ, contenders aside.

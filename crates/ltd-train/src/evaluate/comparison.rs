@@ -283,7 +283,8 @@ impl std::fmt::Display for Table {
         if !self.caption.is_empty() {
             write!(f, "{}\n\n", self.caption)?;
         }
-        let rows: Vec<&Vec<String>> = [&self.header].into_iter().chain(&self.rows).collect();
+        let escaped = |row: &Vec<String>| row.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>();
+        let rows: Vec<Vec<String>> = [&self.header].into_iter().chain(&self.rows).map(escaped).collect();
         let widths: Vec<usize> = (0..self.header.len())
             .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
             .collect();

@@ -1,6 +1,7 @@
 //! Decoding by a setting that does not change: what policies have to beat.
 
-use ltd_engine::{Controller, Copying, Static};
+use ltd_contenders::Fixed;
+use ltd_engine::{Controller, Copying, Static, WholeBeam};
 use ltd_env::oracle::{Constant, CopyConstant};
 use ltd_policy::{CopyRule, Fallback};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,33 @@ pub(crate) struct FixedSetting {
     pub(crate) copies: Option<CopyRule>,
 }
 
+/// A setting that does not change, as a comparison keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StaticEntrant {
+    #[serde(flatten)]
+    pub(crate) setting: FixedSetting,
+    /// Whether its levels expand all of the beam, as EAGLE-3 drafts.
+    pub(crate) whole_beam: bool,
+}
+
+impl StaticEntrant {
+    pub(crate) fn controller(self) -> Box<dyn Controller> {
+        let FixedSetting { depth, size, copies } = self.setting;
+        let trees = WholeBeam(Static { depth, size });
+        match copies {
+            _ if !self.whole_beam => self.setting.controller(),
+            Some(rule) => Box::new(Copying { rule, merged: None, trees }),
+            None => Box::new(trees),
+        }
+    }
+}
+
+impl From<Fixed> for StaticEntrant {
+    fn from(Fixed { trees: WholeBeam(Static { depth, size }), copies }: Fixed) -> Self {
+        Self { setting: FixedSetting { depth, size, copies }, whole_beam: true }
+    }
+}
+
 impl FixedSetting {
     pub(crate) fn controller(self) -> Box<dyn Controller> {
         let Self { depth, size, copies } = self;
@@ -26,11 +54,6 @@ impl FixedSetting {
             Some(rule) => Box::new(Copying { rule, merged: None, trees }),
             None => Box::new(trees),
         }
-    }
-
-    /// Depth and size of its trees.
-    pub(crate) fn trees(self) -> StaticSetting {
-        StaticSetting { depth: self.depth, size: self.size }
     }
 
     /// What ships in place of a policy, and why.

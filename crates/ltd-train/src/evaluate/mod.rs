@@ -18,7 +18,7 @@ pub(crate) use arena::{Answer, Arena};
 pub(crate) use comparison::{
     Comparison, Opposition, Table, comparison_table, loops_table, percent, waits_table,
 };
-pub(crate) use fixed::FixedSetting;
+pub(crate) use fixed::{FixedSetting, StaticEntrant};
 pub(crate) use summary::{EAGLE_CONSTANT, GridPoint, Prediction, Summary};
 pub(crate) use tally::Tally;
 
@@ -48,15 +48,14 @@ impl Contender {
         Self { name: name.into(), controller: Some(controller), decides: true, memory: None }
     }
 
-    /// Decoding with trees of one shape.
-    pub(crate) fn constant(name: impl Into<String>, setting: StaticSetting) -> Self {
-        let fixed = Static { depth: setting.depth, size: setting.size };
-        Self { name: name.into(), controller: Some(Box::new(fixed)), decides: false, memory: None }
-    }
-
     /// Decoding by a setting that does not change.
     pub(crate) fn fixed(name: impl Into<String>, setting: FixedSetting) -> Self {
         Self { name: name.into(), controller: Some(setting.controller()), decides: false, memory: None }
+    }
+
+    /// A setting that does not change, of a comparison.
+    pub(crate) fn unchanging(name: impl Into<String>, entrant: StaticEntrant) -> Self {
+        Self { name: name.into(), controller: Some(entrant.controller()), decides: false, memory: None }
     }
 
     /// [`Contender::constant`] whose levels expand the whole beam, as EAGLE-3 drafts.

@@ -11,8 +11,8 @@ use super::{Answer, BeforeLoops, Measurement};
 /// makes no difference.
 pub(crate) struct Tally {
     measurements: Vec<Measurement>,
-    /// Where a question's cycles are.
-    places: BTreeMap<usize, usize>,
+    /// Where a question's cycles are, and of how many answers.
+    places: BTreeMap<usize, (usize, usize)>,
     /// Cycles before the first loop, of the questions that have one, for each contender.
     cut_prompts: Vec<Vec<CycleStats>>,
     /// Where a question's are.
@@ -54,7 +54,9 @@ impl Tally {
         let (cut, in_loops) = before_loop(&reference);
         self.looping += in_loops;
         let fresh = self.places.len();
-        let place = *self.places.entry(question).or_insert(fresh);
+        let (place, answered) = self.places.entry(question).or_insert((fresh, 0));
+        *answered += 1;
+        let place = *place;
         let fresh = self.cut_places.len();
         let cut_place = (cut > 0).then(|| *self.cut_places.entry(question).or_insert(fresh));
         for ((measurement, cuts), answer) in
@@ -65,6 +67,9 @@ impl Tally {
             for outcome in &outcomes {
                 stats.add(outcome);
             }
+            // The first token comes from reading the prompt. What the last cycle yields behind the
+            // end of the answer is thrown away: who copies long chains would gain by it.
+            stats.tokens = stats.tokens.min(output.len().saturating_sub(1));
             merge_at(&mut measurement.prompts, place, stats);
             if let Some(place) = cut_place {
                 merge_at(cuts, place, until(&outcomes, cut));
@@ -75,17 +80,31 @@ impl Tally {
         }
     }
 
-    /// All of it.
+    /// Questions, ascending, with the number of their answers.
+    pub(crate) fn asked(&self) -> Vec<(usize, usize)> {
+        self.places.iter().map(|(question, (_, answers))| (*question, *answers)).collect()
+    }
+
+    /// All of it, by ascending questions.
     pub(crate) fn finish(self) -> Vec<Measurement> {
+        let order: Vec<usize> = self.places.values().map(|(place, _)| *place).collect();
+        let cut_order: Vec<usize> = self.cut_places.values().copied().collect();
         let share = self.looping as f64 / self.said.max(1) as f64;
         let cut_prompts = self.cut_prompts.into_iter();
-        let with_cut = self.measurements.into_iter().zip(cut_prompts).map(|(measurement, prompts)| {
+        let with_cut = self.measurements.into_iter().zip(cut_prompts).map(|(mut measurement, prompts)| {
+            measurement.prompts = ordered(&order, &measurement.prompts);
+            let prompts = ordered(&cut_order, &prompts);
             let before_loops =
                 (self.looping > 0 && !prompts.is_empty()).then_some(BeforeLoops { share, prompts });
             Measurement { before_loops, ..measurement }
         });
         with_cut.collect()
     }
+}
+
+/// What is at each of some places, which are all there are.
+fn ordered(places: &[usize], stats: &[CycleStats]) -> Vec<CycleStats> {
+    places.iter().map(|&place| stats[place].clone()).collect()
 }
 
 /// Adds to the statistics at a place, which is there or the next.
@@ -136,7 +155,8 @@ mod tests {
                 timing: CycleTiming { verify: Duration::from_millis(ms), ..CycleTiming::default() },
                 ..CycleOutcome::default()
             }],
-            output: vec![tokens as u32],
+            // One token of the cycle is behind the end.
+            output: vec![tokens as u32; tokens],
             ..Answer::default()
         };
         let mut tally = Tally::new(["ar", "other"].map(str::to_owned));
@@ -144,14 +164,14 @@ mod tests {
             tally.add(question, vec![answer(tokens, ms), answer(tokens, ms / 2)]);
         }
         tally.add(9, vec![Answer::default(), answer(1, 1)]);
-        assert_eq!(tally.measured, 3);
+        assert_eq!((tally.measured, tally.asked()), (3, vec![(2, 1), (7, 2)]));
         let measured = tally.finish();
         let found: Vec<(usize, usize, u128)> = measured[1]
             .prompts
             .iter()
             .map(|stats| (stats.cycles, stats.tokens, stats.timing.total().as_millis()))
             .collect();
-        assert_eq!(found, [(2, 8, 40), (1, 4, 5)]);
+        assert_eq!(found, [(1, 3, 5), (2, 2 + 4, 40)]);
         assert_eq!((measured[1].same_output, measured[1].waits.len()), (3, 3));
     }
 

@@ -190,6 +190,10 @@ impl<'t> Training<'t> {
         let interrupt = &self.trainer.interrupt;
         let update = self.learner.update(&buffer, progress.min(1.0), &|| interrupt.requested());
         let update = update.ok_or(ltd_env::Error::Interrupted)?;
+        if !update.grad_norm.is_finite() {
+            let (stage, timesteps) = (self.stage.name.clone(), self.learner.timesteps());
+            return Err(Error::Diverged { stage, timesteps });
+        }
         let cycles = std::mem::take(&mut self.cycles);
         let lambda = self.env.lambda();
         self.lambdas.extend(lambda);

@@ -9,7 +9,7 @@ use ltd_policy::LatencyTable;
 use serde::Serialize;
 
 use super::part::{Part, rate};
-use crate::compare::results::{Compared, Entrant, Role, Turn};
+use crate::compare::results::{Compared, Turn};
 use crate::evaluate::{Contender, Measurement};
 use crate::{Error, Result};
 
@@ -41,26 +41,49 @@ impl Ceilings {
         Ok(Self { traces: traces.iter().map(read).collect::<Result<_>>()?, table })
     }
 
-    /// Fails if a trace is of other models, or of no task of the comparison.
+    /// Fails unless each trace is of what was compared, and of a task and temperature of its own.
     pub(super) fn check(&self, compared: &Compared, turns: &[Turn]) -> Result<()> {
+        let mut taken: Vec<(usize, usize, &Path)> = Vec::new();
         for (folder, trace) in &self.traces {
             let problem =
                 |problem: String| Err(Error::Recorded(format!("--trace: {}: {problem}", folder.display())));
-            let (target, draft) = (&trace.header.target.sha256, &trace.header.draft.sha256);
-            if (target, draft) != (&compared.target, &compared.draft) {
+            let header = &trace.header;
+            if (&header.target.sha256, &header.draft.sha256) != (&compared.target, &compared.draft) {
                 return problem("is of other models than the comparison".to_owned());
             }
-            let places = 0..compared.tasks.len() * compared.samplings.len();
-            let samplings = compared.samplings.len();
-            let found = places
-                .map(|place| answers(trace, compared, turns, place / samplings, place % samplings).len());
-            if found.sum::<usize>() == 0 {
+            for (what, found, least) in [
+                ("depth", header.depth, compared.max_depth),
+                ("max_new_tokens", header.max_new_tokens, compared.max_new_tokens),
+            ] {
+                if found < least {
+                    return problem(format!(
+                        "its {what} is {found}, expected at least {least}, the comparison's"
+                    ));
+                }
+            }
+            if header.beam_width != compared.beam_width {
+                let (found, expected) = (header.beam_width, compared.beam_width);
+                return problem(format!("its beam_width is {found}, expected {expected}, the comparison's"));
+            }
+            let places = (0..compared.tasks.len())
+                .flat_map(|task| (0..compared.samplings.len()).map(move |sampling| (task, sampling)));
+            let place = places
+                .into_iter()
+                .find(|&(task, sampling)| !answers(trace, compared, turns, task, sampling).is_empty());
+            let Some((task, sampling)) = place else {
                 return problem(
-                    "has no answer to a question of the comparison: expected the same file of questions, temperature \
+                    "has no answer to a question that was measured: expected the same file of questions, temperature \
                      and seed"
                         .to_owned(),
                 );
+            };
+            if let Some((.., other)) = taken.iter().find(|(other, at, _)| (*other, *at) == (task, sampling)) {
+                let other = other.display();
+                return problem(format!(
+                    "has answers to the same task as {other}: merge them (ltd-trace merge)"
+                ));
             }
+            taken.push((task, sampling, folder));
         }
         Ok(())
     }
@@ -83,8 +106,14 @@ impl Ceilings {
         };
         let costs = Costs { model: self.table.model(), decision: self.table.decision };
         let best = compared.contenders.iter().find(|entrant| entrant.name == part.best_static);
-        let best = best.and_then(contender).expect("invariant: a static setting is kept with its numbers");
-        let measured: Measurement = { best }.replay(&trace, &costs)?;
+        // Where all of them failed, there is nothing to measure foresight against.
+        let Some((best, setting)) = best.and_then(|best| Some((best, best.setting?))) else {
+            return Ok(None);
+        };
+        // As foresight, it decides in no time.
+        let replayed =
+            Contender::unchanging(best.name.clone(), setting).replay(&trace, &costs.without_decisions());
+        let measured: Measurement = replayed?;
         let interrupt = &Interrupt::default();
         let deepest = self.table.level.counts().last().copied().unwrap_or(0).min(trace.header.depth);
         let trees = Choices { depths: (0..=deepest).collect(), sizes: self.table.verify.counts() };
@@ -134,15 +163,6 @@ fn answers(
     };
     let answers = trace.sequences.iter().filter(measured);
     answers.map(|sequence| sequence.first(compared.max_new_tokens)).collect()
-}
-
-/// A static setting that can be replayed.
-fn contender(entrant: &Entrant) -> Option<Contender> {
-    let setting = entrant.setting?;
-    Some(match entrant.role {
-        Role::WholeBeam => Contender::whole_beam(entrant.name.clone(), setting.trees()),
-        _ => Contender::fixed(entrant.name.clone(), setting),
-    })
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ pub(super) struct Document {
 /// A piece of a report.
 #[derive(Debug)]
 pub(super) enum Block {
-    /// A section, of level 2 or 3.
-    Heading(u8, String),
+    /// A section.
+    Heading(String),
     Text(String),
     Table(Table),
     /// A picture as SVG, with what it shows in words. Its numbers are in a table, too.
@@ -31,8 +31,8 @@ pub(super) enum Block {
 }
 
 impl Document {
-    pub(super) fn heading(&mut self, level: u8, text: impl Into<String>) {
-        self.blocks.push(Block::Heading(level, text.into()));
+    pub(super) fn heading(&mut self, text: impl Into<String>) {
+        self.blocks.push(Block::Heading(text.into()));
     }
 
     pub(super) fn text(&mut self, text: impl Into<String>) {
@@ -53,12 +53,11 @@ impl Document {
         for block in &self.blocks {
             let separator = if text.is_empty() { "" } else { "\n" };
             let _ = match block {
-                Block::Heading(level, heading) => {
-                    writeln!(text, "{separator}{} {heading}", "#".repeat(usize::from(*level)))
-                }
+                Block::Heading(heading) => writeln!(text, "{separator}## {heading}"),
                 Block::Text(words) => writeln!(text, "{separator}{}", words.trim_end()),
                 Block::Table(table) => write!(text, "{separator}{table}"),
-                Block::Picture { .. } | Block::Answer { .. } => Ok(()),
+                Block::Answer { caption, .. } => writeln!(text, "{separator}{caption}"),
+                Block::Picture { .. } => Ok(()),
             };
         }
         text

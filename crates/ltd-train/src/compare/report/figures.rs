@@ -22,17 +22,17 @@ pub(super) fn document(report: &Report, turns: &[Turn], runs: &[Run]) -> Documen
     let mut document = Document { title, ..Document::default() };
     document.text(circumstances(report));
     if report.has_parts() {
-        document.heading(2, "All tasks");
+        document.heading("All tasks");
         overview(report, &mut document);
         for mean in &report.means {
             mean_figure(mean, &mut document);
         }
     }
     document.table(ceilings(report));
-    document.heading(2, "Answers");
+    document.heading("Answers");
     answers(report, turns, &mut document);
     for part in &report.parts {
-        document.heading(2, part.title());
+        document.heading(part.title());
         detail(report, part, &mut document);
         if !report.has_parts() {
             let rows = part.contenders.iter().skip(1);
@@ -44,7 +44,7 @@ pub(super) fn document(report: &Report, turns: &[Turn], runs: &[Run]) -> Documen
         time_split(part, &mut document);
         choices(part, &mut document);
     }
-    document.heading(2, "Cycles");
+    document.heading("Cycles");
     times(report, turns, &mut document);
     acceptance(report, turns, &mut document);
     chapter(runs, &mut document);
@@ -233,14 +233,14 @@ fn acceptance(report: &Report, turns: &[Turn], document: &mut Document) {
     document.table(Table { caption, ..Table::new(header, rows.into_iter().map(words).collect()) });
 }
 
-/// One answer of each task as plain decoding, the best static setting and policies said it.
+/// One answer of each task as the best static setting and policies said it.
 fn answers(report: &Report, turns: &[Turn], document: &mut Document) {
     document.blocks.push(Block::Answer {
         html: "<p class=\"answer\"><span class=\"own\">the target's own token</span> <span class=\"drafted\">drafted</span> \
                <span class=\"copied\">copied</span> <span class=\"both\">drafted and copied</span></p>"
             .to_owned(),
-        caption: "One answer of each task, cycle by cycle: a line begins a cycle; its figures are told where one points \
-                  or moves to it. Colours say what a token was accepted from:"
+        caption: "One answer of each task, cycle by cycle: a line begins a cycle, whose figures are told where one points \
+                  to it and in the list below. Colours say what a token was accepted from:"
             .to_owned(),
     });
     let contenders = &report.header.compared.contenders;
@@ -280,7 +280,7 @@ fn coloured(answer: &Answer, turn: &Turn) -> String {
         Some(piece) if answer.output[..=token] == turn.said()[..=token] => escaped(piece),
         _ => format!("[{}]", answer.output[token]),
     };
-    let mut html = String::from("<div class=\"answer\" role=\"list\">");
+    let (mut html, mut list) = (String::new(), String::new());
     // The first token comes from reading the prompt: it is the root of the first cycle.
     let mut at = 0;
     for (number, cycle) in (1..).zip(&answer.outcomes) {
@@ -295,11 +295,10 @@ fn coloured(answer: &Answer, turn: &Turn) -> String {
             format!("a tree of depth {}{merged}, {} verified", cycle.draft_depth, cycle.verification_size)
         };
         let label = format!(
-            "cycle {number}: {of}, {} tokens, {:.1} ms",
-            cycle.acceptance_length(),
+            "cycle {number}: {of}; accepted {drafted} drafted and {copied} copied; {:.1} ms",
             cycle.timing.total().as_secs_f64() * 1e3
         );
-        let mut tokens = String::new();
+        let (mut tokens, mut said) = (String::new(), String::new());
         for place in 0..cycle.acceptance_length() {
             if at >= answer.output.len() {
                 break;
@@ -310,16 +309,18 @@ fn coloured(answer: &Answer, turn: &Turn) -> String {
                 (_, false, true) => "copied",
                 _ => "drafted",
             };
-            let _ = write!(tokens, "<span class=\"{class}\">{}</span>", words(at));
+            let word = words(at);
+            let _ = write!(tokens, "<span class=\"{class}\">{word}</span>");
+            said += &word;
             at += 1;
         }
-        let _ = write!(
-            html,
-            "<span class=\"cycle\" role=\"listitem\" tabindex=\"0\" title=\"{label}\" aria-label=\"{label}\">{tokens}</span>"
-        );
+        let _ = write!(html, "<span class=\"cycle\" title=\"{label}\">{tokens}</span>");
+        let _ = writeln!(list, "<li>{label}: <code>{said}</code></li>");
     }
     for token in at..answer.output.len() {
         let _ = write!(html, "<span class=\"own\">{}</span>", words(token));
     }
-    html + "</div>"
+    format!(
+        "<div class=\"answer\">{html}</div><details><summary>Its cycles as a list</summary><ul>\n{list}</ul></details>"
+    )
 }

@@ -12,7 +12,6 @@ const STYLE: &str = "
   --both: #cc79a7; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; padding: 1rem 1.5rem 4rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
-h3 { font-size: 1.05rem; margin-top: 2rem; }
 p { white-space: pre-line; }
 a { color: inherit; }
 .scroll { overflow-x: auto; }
@@ -28,7 +27,7 @@ svg { max-width: 100%; height: auto; }
 .answer { font: 0.95rem/1.9 ui-monospace, monospace; white-space: pre-wrap; border: 1px solid var(--line);
   border-radius: 6px; padding: 0.8rem 1rem; }
 .cycle { border-left: 2px solid var(--line); padding-left: 1px; }
-.cycle:focus, .cycle:hover { outline: 2px solid Highlight; }
+.cycle:hover { outline: 2px solid Highlight; }
 .own { background: var(--own); }
 .drafted { border-bottom: 3px solid var(--drafted); }
 .copied { border-bottom: 3px double var(--copied); }
@@ -40,18 +39,17 @@ details > summary { cursor: pointer; padding: 0.3rem 0; }
 pub(super) fn page(document: &Document) -> String {
     let mut body = String::new();
     let mut contents = String::new();
-    let mut sections = 0;
+    let (mut sections, mut section) = (0, String::new());
     for block in &document.blocks {
         let _ = match block {
-            Block::Heading(2, text) => {
+            Block::Heading(text) => {
                 sections += 1;
-                let text = escaped(text);
-                let _ = writeln!(contents, "<li><a href=\"#s{sections}\">{text}</a></li>");
-                writeln!(body, "<h2 id=\"s{sections}\">{text}</h2>")
+                section = escaped(text);
+                let _ = writeln!(contents, "<li><a href=\"#s{sections}\">{section}</a></li>");
+                writeln!(body, "<h2 id=\"s{sections}\">{section}</h2>")
             }
-            Block::Heading(_, text) => writeln!(body, "<h3>{}</h3>", escaped(text)),
             Block::Text(text) => writeln!(body, "<p>{}</p>", escaped(text)),
-            Block::Table(shown) => writeln!(body, "{}", table(shown)),
+            Block::Table(shown) => writeln!(body, "{}", table(shown, &section)),
             Block::Picture { svg, caption } => {
                 let (svg, caption) = (labelled(svg, caption), escaped(caption));
                 writeln!(body, "<figure>{svg}<figcaption>{caption}</figcaption></figure>")
@@ -70,8 +68,9 @@ pub(super) fn page(document: &Document) -> String {
     )
 }
 
-/// A table that scrolls by itself where it is wide, also by keys.
-fn table(Table { caption, header, rows }: &Table) -> String {
+/// A table that scrolls by itself where it is wide, also by keys. Without a caption it is called as
+/// its section.
+fn table(Table { caption, header, rows }: &Table, section: &str) -> String {
     let cells = |cells: &[String], scope: &str, all: bool| {
         let cell = |(column, cell): (usize, &String)| {
             let (tag, scope) = if all || column == 0 {
@@ -83,10 +82,13 @@ fn table(Table { caption, header, rows }: &Table) -> String {
         };
         cells.iter().enumerate().map(cell).collect::<String>()
     };
-    let caption = escaped(caption);
+    let (label, caption) = match escaped(caption) {
+        caption if caption.is_empty() => (section.to_owned(), caption),
+        caption => (caption.clone(), format!("<caption>{caption}</caption>")),
+    };
     let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells(row, "row", false))).collect();
     format!(
-        "<div class=\"scroll\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\"><table><caption>{caption}</caption>\n\
+        "<div class=\"scroll\" role=\"region\" aria-label=\"{label}\" tabindex=\"0\"><table>{caption}\n\
          <thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n",
         cells(header, "col", true)
     )
@@ -125,7 +127,7 @@ mod tests {
     #[test]
     fn whatever_is_said_is_text() {
         let mut document = Document { title: "<a> & \"b\"".to_owned(), ..Document::default() };
-        document.heading(2, "it's");
+        document.heading("it's");
         document.table(Table::new(["<x>", "y"], vec![vec!["1".to_owned(), "\u{1}".to_owned()]]));
         document.picture("<svg width=\"1\"><text fill=\"#000000\">x</text></svg>".to_owned(), "shows \"x\"");
         let page = page(&document);

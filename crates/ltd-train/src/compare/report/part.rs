@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ltd_engine::{CycleStats, SamplingParams};
 use ltd_policy::DraftSource;
-use ltd_run::statistics::{CONFIDENCE, mean_ratio_interval, ratio_interval};
+use ltd_run::statistics::{CONFIDENCE, Resampled, ratio_interval};
 use serde::Serialize;
 
 use super::ceiling::Ceiling;
@@ -20,14 +20,16 @@ pub(super) struct Part {
     pub(super) questions: usize,
     /// Answers of each contender to them: turns and repetitions.
     pub(super) answers: usize,
-    /// Turns that were left out because they do not fit the caches.
-    pub(super) left_out: usize,
-    /// The constant that the others are measured against: the fastest here.
+    /// Questions that ended early: their next turn does not fit the caches.
+    pub(super) ended_early: usize,
+    /// The constant that the others are measured against: the fastest here, `ar` where none was
+    /// measured to the end.
     pub(super) best_constant: String,
     /// The rule of copies that the others are measured against: the fastest here; `null` without
     /// one.
     pub(super) best_copy_rule: Option<String>,
-    /// The fastest of constants and rules of copies.
+    /// The fastest of all that decide nothing: constants and fixed rules of copies, published ones
+    /// included.
     pub(super) best_static: String,
     /// Share of plain decoding's tokens that are in loops.
     pub(super) loop_share: f64,
@@ -41,6 +43,9 @@ pub(super) struct Part {
     /// The cycles of each contender, question by question.
     #[serde(skip)]
     pub(super) measured: Vec<Measurement>,
+    /// Places of the questions in their file, ascending, and how many answers each has.
+    #[serde(skip)]
+    pub(super) asked: Vec<(usize, usize)>,
 }
 
 /// A contender in a part.
@@ -133,15 +138,12 @@ impl Ratio {
     /// Mean over tasks of what a contender is over another, one of `comparisons` such ratios.
     pub(super) fn mean(tasks: &[(&Measurement, &Measurement)], comparisons: usize) -> Self {
         let prompts: Vec<_> = tasks.iter().map(|(of, over)| (&of.prompts[..], &over.prompts[..])).collect();
-        let interval = |confidence| {
-            let (low, high) = mean_ratio_interval(&prompts, confidence);
-            [low, high]
-        };
+        let resampled = Resampled::mean_ratio(&prompts);
         let sum: f64 = tasks.iter().map(|(of, over)| rate(of) / rate(over)).sum();
         Self {
             value: sum / tasks.len() as f64,
-            interval: interval(CONFIDENCE),
-            corrected: interval(corrected_confidence(comparisons)),
+            interval: resampled.interval(CONFIDENCE).into(),
+            corrected: resampled.interval(corrected_confidence(comparisons)).into(),
             questions: prompts.iter().map(|(of, _)| of.len()).min().unwrap_or(0),
         }
     }
@@ -178,7 +180,7 @@ impl Part {
     ) -> Option<Self> {
         let roles: Vec<Role> = places.iter().map(|&place| compared.contenders[place].role).collect();
         let tally = tally(compared, turns, places);
-        let answers = tally.measured;
+        let (answers, asked) = (tally.measured, tally.asked());
         if answers == 0 {
             return None;
         }
@@ -187,9 +189,12 @@ impl Part {
             let those = roles.iter().zip(&measured).filter(|(role, _)| wanted.contains(role));
             those.map(|(_, measured)| measured).max_by(|a, b| rate(a).total_cmp(&rate(b)))
         };
-        let (constant, rule) = (fastest(&[Role::Constant]), fastest(&[Role::Rule]));
-        let constant = constant.expect("invariant: constants do not fail");
-        let best_static = fastest(&[Role::Constant, Role::WholeBeam, Role::Rule]).unwrap_or(constant);
+        // Where all of a kind failed, plain decoding is what is left to be measured against.
+        let (constant, rule) = (fastest(&[Role::Constant]).unwrap_or(&measured[0]), fastest(&[Role::Rule]));
+        let unchanging = places.iter().zip(&measured);
+        let unchanging = unchanging.filter(|(place, _)| compared.contenders[**place].setting.is_some());
+        let best_static = unchanging.map(|(_, measured)| measured).max_by(|a, b| rate(a).total_cmp(&rate(b)));
+        let best_static = best_static.unwrap_or(&measured[0]);
         let policies = roles.iter().zip(&measured).filter(|(role, _)| **role == Role::Policy);
         let over_published = fastest(&[Role::Published])
             .map(|published| policies.map(|(_, policy)| Gain::new(policy, published)).collect::<Vec<_>>());
@@ -218,7 +223,7 @@ impl Part {
             sampling: compared.samplings[sampling],
             questions: measured[0].prompts.len(),
             answers,
-            left_out: turns.iter().filter(|turn| turn.follows == Follows::NoRoom).count(),
+            ended_early: turns.iter().filter(|turn| turn.follows == Follows::NoRoom).count(),
             best_constant: constant.name.clone(),
             best_copy_rule: rule.map(|rule| rule.name.clone()),
             best_static: best_static.name.clone(),
@@ -228,6 +233,7 @@ impl Part {
             over_published: over_published.unwrap_or_default(),
             categories: categories(compared, turns, places),
             measured,
+            asked,
         })
     }
 

@@ -93,7 +93,13 @@ pub(super) fn lines(lines: &[Line], x: &str, y: &str) -> String {
         for (number, (_, points)) in lines.iter().enumerate() {
             let colour = COLOURS[number % COLOURS.len()];
             chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
-            chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
+            // Colours come again; what is drawn at the points does not.
+            if number < COLOURS.len() {
+                chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
+            } else {
+                let marks = points.iter().map(|&point| Cross::new(point, 4, colour.stroke_width(1)));
+                chart.draw_series(marks)?;
+            }
         }
         names(&legend, lines.iter().map(|(name, _)| name.as_str()))
     })
@@ -158,7 +164,11 @@ fn names<'n>(area: &Area, names: impl Iterator<Item = &'n str>) -> Drawn {
     for (number, name) in names.enumerate() {
         let y = 24 + 20 * number as i32;
         let colour = COLOURS[number % COLOURS.len()];
-        area.draw(&Rectangle::new([(8, y - 5), (22, y + 5)], colour.filled()))?;
+        if number < COLOURS.len() {
+            area.draw(&Rectangle::new([(8, y - 5), (22, y + 5)], colour.filled()))?;
+        } else {
+            area.draw(&Cross::new((15, y), 5, colour.stroke_width(2)))?;
+        }
         area.draw(&Text::new(name.to_owned(), (30, y - 7), (FONT, 14)))?;
     }
     Ok(())

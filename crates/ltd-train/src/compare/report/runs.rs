@@ -1,10 +1,11 @@
 //! How policies were trained: curves and results of runs, for tables of ablations.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Deserialize;
 
 use super::document::Document;
+use super::part::FEWEST_QUESTIONS;
 use super::pictures::{self, Line};
 use crate::evaluate::{Prediction, Table, percent};
 use crate::metrics::Record;
@@ -25,6 +26,8 @@ pub(crate) struct Run {
 struct RunSummary {
     stage: String,
     ships: String,
+    /// Prompts of the final comparison.
+    prompts: usize,
     speedup_vs_static: f64,
     speedup_vs_copies: Option<f64>,
     predictions: Vec<Prediction>,
@@ -39,14 +42,15 @@ impl Run {
             let text = text.map_err(|source| Error::Io { path: path.clone(), source })?;
             Ok::<_, Error>((path, text))
         };
-        let problem = |path: PathBuf| {
-            move |error: serde_json::Error| Error::Results { path, problem: error.to_string() }
-        };
+        let problem = |path: &Path, problem: String| Error::Results { path: path.to_owned(), problem };
         let (path, summary) = read("summary.json")?;
-        let summary = serde_json::from_str(&summary).map_err(problem(path))?;
+        let summary = serde_json::from_str(&summary).map_err(|error| problem(&path, error.to_string()))?;
         let (path, lines) = read("metrics.jsonl")?;
-        let records =
-            lines.lines().map(serde_json::from_str).collect::<Result<_, _>>().map_err(problem(path))?;
+        let record = |(number, line): (usize, &str)| {
+            serde_json::from_str(line)
+                .map_err(|error| problem(&path, format!("line {number} is damaged: {error}")))
+        };
+        let records = (1..).zip(lines.lines()).map(record).collect::<Result<_>>()?;
         let name = folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         Ok(Self { name, summary, records })
     }
@@ -89,28 +93,35 @@ pub(super) fn chapter(runs: &[Run], document: &mut Document) {
     if runs.is_empty() {
         return;
     }
-    document.heading(2, "Training");
+    document.heading("Training");
     let row = |run: &Run| {
         let best = run.summary.predictions.iter().max_by(|a, b| a.gain.total_cmp(&b.gain));
         let predicted = best.map_or_else(String::new, |best| format!("{} %", percent(1.0 + best.gain)));
         let closed = best.and_then(|best| best.closed).map(|closed| format!("{:.0} %", 100.0 * closed));
-        let copies = run.summary.speedup_vs_copies.map(|over| format!("{} %", percent(over)));
+        // Of few prompts it would be chance.
+        let enough = run.summary.prompts >= FEWEST_QUESTIONS;
+        let live = |over: Option<f64>| {
+            over.filter(|_| enough).map_or_else(String::new, |over| format!("{} %", percent(over)))
+        };
         vec![
             run.name.clone(),
-            format!("{} of {}", run.summary.ships, run.summary.stage),
+            best.map_or_else(String::new, |best| best.name.clone()),
             predicted,
             closed.unwrap_or_default(),
-            format!("{} %", percent(run.summary.speedup_vs_static)),
-            copies.unwrap_or_default(),
+            format!("{} of {}", run.summary.ships, run.summary.stage),
+            live(Some(run.summary.speedup_vs_static)),
+            live(run.summary.speedup_vs_copies),
         ]
     };
     document.table(Table {
-        caption: "What each run ships. By replay of its held-out recordings: the gain of its best policy over the \
-                  strongest fixed setting, copies included, and the share of the way to foresight. On live cycles of its \
-                  own final comparison: what ships over the best constant and over the best rule of copies."
-            .to_owned(),
+        caption: format!(
+            "What runs learned. By replay of its held-out recordings, the gain of a run's best policy over the strongest \
+             fixed setting, copies included, and the share of the way to foresight that it goes. On live cycles of its \
+             own final comparison, if that had {FEWEST_QUESTIONS} prompts, what it ships over the best constant and over \
+             the best rule of copies."
+        ),
         ..Table::new(
-            ["run", "ships", "replay", "of foresight", "over constant", "over copies"],
+            ["run", "best", "replay", "of foresight", "ships", "over constant", "over copies"],
             runs.iter().map(row).collect(),
         )
     });
@@ -123,6 +134,7 @@ pub(super) fn chapter(runs: &[Run], document: &mut Document) {
         let caption = "Tokens per second of the snapshot that each stage keeps, on the validation prompts or the held-out \
                        recordings.";
         document.picture(pictures::lines(&validation, "timesteps of the run", "tokens/s"), caption);
+        document.table(ends(&validation, "run"));
     }
     for run in runs {
         let stages = run.stages().into_iter();
@@ -132,7 +144,19 @@ pub(super) fn chapter(runs: &[Run], document: &mut Document) {
         }
         let caption = format!("{}: mean reward of a cycle while each stage learns.", run.name);
         document.picture(pictures::lines(&lines, "timesteps of the stage", "reward"), caption);
+        document.table(ends(&lines, &run.name));
     }
+}
+
+/// Where curves begin and end, and their highest value.
+fn ends(lines: &[Line], of: &str) -> Table {
+    let row = |(name, points): &Line| {
+        let value =
+            |point: Option<&(f64, f64)>| point.map_or_else(String::new, |point| format!("{:.2}", point.1));
+        let highest = points.iter().max_by(|a, b| a.1.total_cmp(&b.1));
+        vec![name.clone(), value(points.first()), value(highest), value(points.last())]
+    };
+    Table::new([of, "first", "highest", "last"], lines.iter().map(row).collect())
 }
 
 #[cfg(test)]

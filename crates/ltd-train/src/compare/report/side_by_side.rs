@@ -50,7 +50,7 @@ fn is_paired(reports: &[Report], parts: &[Option<&Part>]) -> bool {
         let task = report.header.compared.tasks.iter().find(|task| task.name == here.task);
         task.map(|task| task.sha256.clone())
     };
-    questions(one) == questions(two) && here.questions == there.questions && here.answers == there.answers
+    questions(one) == questions(two) && here.asked == there.asked
 }
 
 /// The table of one task at one temperature.

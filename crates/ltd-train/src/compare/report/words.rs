@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use ltd_console::count;
+
 use super::ceiling::Ceiling;
 use super::document::Document;
 use super::part::{FEWEST_QUESTIONS, Part};
@@ -82,8 +84,9 @@ pub(super) fn detail(report: &Report, part: &Part, document: &mut Document) {
     let rows: Vec<_> = part.contenders.iter().map(|row| row.comparison.clone()).collect();
     document.table(comparison_table(&rows, part.answers));
     let mut text = format!("Over constant: over {}, the fastest of those measured.\n", part.best_constant);
-    if part.left_out > 0 {
-        let _ = writeln!(text, "{} turns do not fit the caches and were left out.", part.left_out);
+    if part.ended_early > 0 {
+        let ended = count(part.ended_early, "question");
+        let _ = writeln!(text, "{ended} ended early, as the next turn does not fit the caches.");
     }
     if !report.has_parts() {
         text.push_str(&circumstances(report));
