@@ -176,8 +176,8 @@ fn describe(
         format!(
             "learned from {}, checked on {}; loss, accuracy and F1 are on as many accepted tokens as others, \
              where a guess has a loss of {:.3}, and the AUC on all\n",
-            counted(train.sequences.len(), "prompt"),
-            counted(held_out.sequences.len(), "other"),
+            counted(train.prompts(), "prompt"),
+            counted(held_out.prompts(), "other"),
             std::f64::consts::LN_2
         ),
         "| classifier | accepted | others | loss | accuracy | F1 | AUC | threshold | tokens/s |".to_owned(),

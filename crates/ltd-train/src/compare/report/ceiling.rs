@@ -158,7 +158,7 @@ fn answers(
                 (turn.task, turn.sampling, turn.number) == (task, sampling, 0)
                     && turn.question == u64::from(sequence.prompt)
                     && (sampling_params.is_greedy()
-                        || sequence.seed == compared.seed + turn.repetition as u64)
+                        || sequence.seed == compared.seed.wrapping_add(turn.repetition as u64))
             })
     };
     let answers = trace.sequences.iter().filter(measured);
