@@ -95,7 +95,8 @@ impl Questions<'_> {
             let problem = format!("the results tell of turn {turn} of question {id}, which there is not");
             return Err(Error::Recorded(problem));
         };
-        let sampler = Sampler::new(self.samplings[case.sampling], self.seed.wrapping_add(case.repetition as u64))?;
+        let sampler =
+            Sampler::new(self.samplings[case.sampling], self.seed.wrapping_add(case.repetition as u64))?;
         let sampler = sampler.for_sequence(conversation.number);
         let mut raced = arena.race(&mut racing(lanes), &prompt, &sampler, &arena.stop)?.into_iter();
         let mut told = Vec::with_capacity(lanes.len());
