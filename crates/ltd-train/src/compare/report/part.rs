@@ -85,12 +85,16 @@ pub(super) struct Ratio {
     pub(super) interval: [f64; 2],
     /// The interval with Bonferroni's correction for all contenders of the comparison.
     pub(super) corrected: [f64; 2],
-    /// Questions of the task that has fewest.
+    /// Questions that it is of.
     pub(super) questions: usize,
+    /// Those of the task that has fewest.
+    pub(super) fewest: usize,
 }
 
 /// Fewest questions of which an interval that is drawn from them tells that a gain is no chance.
 pub(super) const FEWEST_QUESTIONS: usize = 10;
+/// And of each task, where it is a mean over tasks.
+pub(super) const FEWEST_OF_A_TASK: usize = 5;
 
 /// How much faster a contender is than another one.
 #[derive(Debug, Serialize)]
@@ -144,7 +148,8 @@ impl Ratio {
             value: sum / tasks.len() as f64,
             interval: resampled.interval(CONFIDENCE).into(),
             corrected: resampled.interval(corrected_confidence(comparisons)).into(),
-            questions: prompts.iter().map(|(of, _)| of.len()).min().unwrap_or(0),
+            questions: prompts.iter().map(|(of, _)| of.len()).sum(),
+            fewest: prompts.iter().map(|(of, _)| of.len()).min().unwrap_or(0),
         }
     }
 
@@ -158,7 +163,8 @@ impl Ratio {
     /// Whether one is faster than the other, as far as the corrected interval tells.
     pub(super) fn is_sure(&self) -> bool {
         let [low, high] = self.corrected;
-        self.questions >= FEWEST_QUESTIONS && (low > 1.0 || high < 1.0)
+        let enough = self.questions >= FEWEST_QUESTIONS && self.fewest >= FEWEST_OF_A_TASK;
+        enough && (low > 1.0 || high < 1.0)
     }
 }
 
@@ -343,6 +349,11 @@ mod tests {
         assert_eq!((faster.value, faster.interval, faster.is_sure()), (1.25, [1.25, 1.25], true));
         assert_eq!(faster.percent(), "+25.0 % (+25.0 .. +25.0)*");
         assert!(!ratio(9, |_| 80, 5).is_sure(), "of too few questions");
+        let mean = |questions| {
+            let [of, over] = [measured("of", questions, |_| 80), measured("over", questions, |_| 100)];
+            Ratio::mean(&[(&of, &over), (&of, &over)], 5)
+        };
+        assert!(mean(5).is_sure() && !mean(4).is_sure());
         // Now faster, now slower: sure of one comparison, and of none among many.
         let uneven: fn(usize) -> u64 = |question| if question % 3 == 0 { 105 } else { 85 };
         let (alone, among_many) = (ratio(12, uneven, 1), ratio(12, uneven, 1000));

@@ -6,7 +6,7 @@ use ltd_console::count;
 
 use super::ceiling::Ceiling;
 use super::document::Document;
-use super::part::{FEWEST_QUESTIONS, Part};
+use super::part::{FEWEST_OF_A_TASK, FEWEST_QUESTIONS, Part};
 use super::{Mean, Report};
 use crate::compare::results::{Entrant, Role};
 use crate::evaluate::{Table, comparison_table, loops_table, percent, waits_table};
@@ -74,7 +74,7 @@ pub(super) fn overview(report: &Report, document: &mut Document) {
     let comparisons = report.header.compared.contenders.len() - 1;
     document.text(format!(
         "A star: faster or slower also with Bonferroni's correction for {comparisons} contenders, of \
-         {FEWEST_QUESTIONS} questions a task at least. The best static setting is chosen with hindsight on the same \
+         {FEWEST_QUESTIONS} questions at least, and {FEWEST_OF_A_TASK} of each task. The best static setting is chosen with hindsight on the same \
          questions."
     ));
 }
