@@ -74,8 +74,8 @@ pub(super) fn overview(report: &Report, document: &mut Document) {
     let comparisons = report.header.compared.contenders.len() - 1;
     document.text(format!(
         "A star: faster or slower also with Bonferroni's correction for {comparisons} contenders, of \
-         {FEWEST_QUESTIONS} questions at least, and {FEWEST_OF_A_TASK} of each task. The best static setting is chosen with hindsight on the same \
-         questions."
+         {FEWEST_QUESTIONS} questions at least, and {FEWEST_OF_A_TASK} of each task. The best static setting is chosen \
+         with hindsight on the same questions."
     ));
 }
 
