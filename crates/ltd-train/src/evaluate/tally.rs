@@ -67,9 +67,9 @@ impl Tally {
             for outcome in &outcomes {
                 stats.add(outcome);
             }
-            // The first token comes from reading the prompt. What the last cycle yields behind the
-            // end of the answer is thrown away: who copies long chains would gain by it.
-            stats.tokens = stats.tokens.min(output.len().saturating_sub(1));
+            // What the last cycle yields behind the end of the answer is thrown away: who copies
+            // long chains would gain by it.
+            stats.tokens = stats.tokens.min(output.len());
             merge_at(&mut measurement.prompts, place, stats);
             if let Some(place) = cut_place {
                 merge_at(cuts, place, until(&outcomes, cut));
@@ -156,7 +156,7 @@ mod tests {
                 ..CycleOutcome::default()
             }],
             // One token of the cycle is behind the end.
-            output: vec![tokens as u32; tokens],
+            output: vec![tokens as u32; tokens - 1],
             ..Answer::default()
         };
         let mut tally = Tally::new(["ar", "other"].map(str::to_owned));
