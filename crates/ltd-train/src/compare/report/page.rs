@@ -16,9 +16,9 @@ p { white-space: pre-line; }
 a { color: inherit; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
-caption { text-align: left; padding: 0.5rem 0; }
+caption { text-align: left; padding: 0.5rem 0; min-width: min(40rem, 90vw); }
 th, td { padding: 0.2rem 0.7rem; border-bottom: 1px solid var(--soft); text-align: right; white-space: nowrap; }
-th { border-bottom-color: var(--line); font-weight: 600; }
+thead th { border-bottom-color: var(--line); font-weight: 600; }
 tbody th { font-weight: 400; }
 tr > :first-child { text-align: left; position: sticky; left: 0; background: Canvas; }
 tbody tr:hover > * { background: var(--soft); }
