@@ -29,7 +29,8 @@ enum Command {
     Retarget(RetargetArgs),
     /// Train the classifiers that the published rules disco and c2t decide by, from recorded trees
     Classify(ClassifyArgs),
-    /// Let packages and constants decode the same prompts in turns, and tell how fast each is
+    /// Let policies, constants and published rules answer the same questions in turns, and tell how
+    /// fast each is
     Compare(Box<CompareArgs>),
     /// Report what `compare --results` kept, also of a comparison that was ended
     Report(ReportArgs),
