@@ -260,6 +260,9 @@ mod tests {
         assert!(asked[hé..].contains("Again: 😀"), "{asked}");
         let pieces = text.pieces(&second).expect("pieces");
         assert_eq!((pieces.len(), pieces.concat()), (second.len(), asked));
-        assert!(pieces.iter().any(|piece| piece.trim() == "😀"), "a character of several tokens is one piece");
+        assert!(
+            pieces.iter().any(|piece| piece.trim() == "😀"),
+            "a character of several tokens is one piece"
+        );
     }
 }
