@@ -58,7 +58,7 @@ impl Contender {
         Self { name: name.into(), controller: Some(entrant.controller()), decides: false, memory: None }
     }
 
-    /// [`Contender::constant`] whose levels expand the whole beam, as EAGLE-3 drafts.
+    /// Trees of one shape, whose levels expand the whole beam, as EAGLE-3 drafts.
     pub(crate) fn whole_beam(name: impl Into<String>, setting: StaticSetting) -> Self {
         let fixed = WholeBeam(Static { depth: setting.depth, size: setting.size });
         Self { name: name.into(), controller: Some(Box::new(fixed)), decides: false, memory: None }
