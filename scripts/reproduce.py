@@ -220,9 +220,17 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=10, help="questions of each task [default: 10]")
     parser.add_argument("--contenders", default="all", help="published rules that take part [default: all]")
     parser.add_argument("--max-minutes", type=float, help="end the comparison after this time [default: never]")
+    # Looks at the arguments alone, before anything is built.
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.questions < 1:
         parser.error("--questions: expected at least 1")
+    if arguments.max_minutes is not None and not arguments.max_minutes > 0:
+        parser.error("--max-minutes: expected more than 0")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        parser.error(f"--out: {arguments.out} is a file, expected a folder")
+    if arguments.check:
+        return
     Reproduction(arguments).run()
 
 

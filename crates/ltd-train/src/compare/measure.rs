@@ -54,8 +54,8 @@ impl Questions<'_> {
         }
         let (start, runs_on, begun) = (Instant::now(), arena.engine.runs_on(), next);
         while let Some(case) = cases.get(next) {
-            let enough = next.saturating_sub(begun) >= LEAST_CASES || begun >= LEAST_CASES;
-            if answers.is_empty() && enough && limit.is_some_and(|limit| start.elapsed() > limit) {
+            if answers.is_empty() && next >= LEAST_CASES && limit.is_some_and(|limit| start.elapsed() > limit)
+            {
                 break;
             }
             let turn = self.turn(arena, *case, next, &answers, &mut lanes)?;

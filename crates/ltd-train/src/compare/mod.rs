@@ -185,12 +185,15 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         interrupt: &interrupt,
         progress,
     };
+    let questions = Questions {
+        tasks: &tasks,
+        samplings: &samplings,
+        repetitions: args.repetitions,
+        seed: config.seed,
+        text: &text,
+    };
     let header = Header {
-        compared: Compared {
-            samplings: samplings.clone(),
-            repetitions: args.repetitions,
-            ..what_is_compared(&config, &engine, &models, text.eos(), &tasks, entrants)
-        },
+        compared: what_is_compared(&config, &engine, &models, &questions, entrants),
         program: format!("ltd-train {}", env!("CARGO_PKG_VERSION")),
         git_revision: git_revision(),
         cpu: Machine::read().cpu,
@@ -200,13 +203,6 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     let cases = header.compared.cases();
     let (mut results, header) = open_results(args, header, progress)?;
     let limit = args.max_minutes.map(Minutes::duration);
-    let questions = Questions {
-        tasks: &tasks,
-        samplings: &samplings,
-        repetitions: args.repetitions,
-        seed: config.seed,
-        text: &text,
-    };
     let measured = questions.measure(&arena, contenders, limit, &mut results);
     if let (Err(error), Some(path)) = (&measured, &args.results)
         && error.is_interrupt()
@@ -312,11 +308,10 @@ fn what_is_compared(
     config: &TrainConfig,
     engine: &Engine,
     models: &Models,
-    eos: &[u32],
-    tasks: &[Task],
+    questions: &Questions,
     contenders: Vec<Entrant>,
 ) -> Compared {
-    let tasks = tasks.iter().map(|task| TaskEntry {
+    let tasks = questions.tasks.iter().map(|task| TaskEntry {
         name: task.name.clone(),
         questions: task.conversations.len(),
         sha256: task.sha256(),
@@ -330,11 +325,11 @@ fn what_is_compared(
         machine: device_model(&engine.device_names()),
         dtype: engine.dtype().chosen.to_string(),
         threads: tch::get_num_threads(),
-        samplings: vec![config.sampling],
-        repetitions: 1,
-        seed: config.seed,
+        samplings: questions.samplings.to_vec(),
+        repetitions: questions.repetitions,
+        seed: questions.seed,
         max_new_tokens: config.evaluation.max_new_tokens,
-        eos: eos.to_vec(),
+        eos: questions.text.eos().to_vec(),
         beam_width: engine.beam_width(),
         max_depth: engine.max_depth(),
         capacity: engine.capacity(),

@@ -9,7 +9,7 @@ mod tally;
 
 use std::time::Duration;
 
-use ltd_engine::{Controller, CycleStats, Session, Static, WholeBeam};
+use ltd_engine::{Controller, CycleStats, Session};
 use ltd_env::trace::{Trace, TracedSequence};
 use ltd_env::{Costs, oracle};
 
@@ -50,18 +50,17 @@ impl Contender {
 
     /// Decoding by a setting that does not change.
     pub(crate) fn fixed(name: impl Into<String>, setting: FixedSetting) -> Self {
-        Self { name: name.into(), controller: Some(setting.controller()), decides: false, memory: None }
-    }
-
-    /// A setting that does not change, of a comparison.
-    pub(crate) fn unchanging(name: impl Into<String>, entrant: StaticEntrant) -> Self {
-        Self { name: name.into(), controller: Some(entrant.controller()), decides: false, memory: None }
+        Self::unchanging(name, StaticEntrant { setting, whole_beam: false })
     }
 
     /// Trees of one shape, whose levels expand the whole beam, as EAGLE-3 drafts.
     pub(crate) fn whole_beam(name: impl Into<String>, setting: StaticSetting) -> Self {
-        let fixed = WholeBeam(Static { depth: setting.depth, size: setting.size });
-        Self { name: name.into(), controller: Some(Box::new(fixed)), decides: false, memory: None }
+        Self::unchanging(name, StaticEntrant { setting: setting.into(), whole_beam: true })
+    }
+
+    /// Decoding by a setting that does not change, of either kind of levels.
+    pub(crate) fn unchanging(name: impl Into<String>, entrant: StaticEntrant) -> Self {
+        Self { name: name.into(), controller: Some(entrant.controller()), decides: false, memory: None }
     }
 
     /// What later decisions depend on; null if nothing.

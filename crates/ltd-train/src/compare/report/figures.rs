@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use ltd_policy::MAX_SIZE;
+
 use super::document::{Block, Document};
 use super::page::escaped;
 use super::part::Part;
@@ -14,7 +16,7 @@ use crate::compare::results::{Role, Turn};
 use crate::evaluate::{Answer, Table};
 
 /// Sizes of trees that a figure tells apart: up to each of these.
-const SIZES: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, usize::MAX];
+const SIZES: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, MAX_SIZE];
 
 /// The whole report.
 pub(super) fn document(report: &Report, turns: &[Turn], runs: &[Run]) -> Document {
@@ -138,10 +140,9 @@ fn grouped(sizes: &BTreeMap<usize, usize>) -> BTreeMap<usize, usize> {
     grouped
 }
 
-/// The least of the sizes that figures tell apart which a size does not exceed; 4096 is the most
-/// there is.
+/// The least of the sizes that figures tell apart which a size does not exceed.
 fn bound(size: usize) -> usize {
-    SIZES.into_iter().find(|most| size <= *most).unwrap_or(usize::MAX).min(ltd_policy::MAX_SIZE)
+    SIZES.into_iter().find(|most| size <= *most).unwrap_or(MAX_SIZE)
 }
 
 /// All cycles of contenders of some roles.
@@ -206,7 +207,7 @@ fn acceptance(report: &Report, turns: &[Turn], document: &mut Document) {
     }
     let Some(&(deepest, _)) = cells.keys().next_back() else { return };
     let sizes: Vec<usize> =
-        SIZES.into_iter().map(bound).filter(|size| cells.keys().any(|(_, found)| found == size)).collect();
+        SIZES.into_iter().filter(|size| cells.keys().any(|(_, found)| found == size)).collect();
     let row = |depth: usize| -> (String, Vec<Cell>) {
         let cell =
             |size: &usize| cells.get(&(depth, *size)).map(|(count, sum)| (*count, sum / *count as f64));
