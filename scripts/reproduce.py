@@ -105,6 +105,7 @@ class Reproduction:
         self.latency = self.runs / "ours" / "latency.json"
 
     def run(self) -> None:
+        self.check_contenders()
         self.runs.mkdir(parents=True, exist_ok=True)
         self.train("ours", [])
         best = self.summary("ours")["best_constant"]
@@ -137,6 +138,18 @@ class Reproduction:
             sys.exit(done.returncode)
         return done.stdout
 
+    def check_contenders(self) -> None:
+        """Fails now rather than when the comparison begins."""
+        rows = [line.split("|") for line in self.program("ltd-train", "contenders").splitlines()]
+        known = [row[1].strip() for row in rows[2:]] + ["all"]
+        expected = ", ".join(known)
+        for name in self.contenders.split(","):
+            if name.strip() not in known:
+                print(
+                    f"scripts/reproduce: --contenders: unknown contender `{name}`, expected {expected}", file=sys.stderr
+                )
+                sys.exit(2)
+
     def train(self, name: str, sets: list[str]) -> None:
         run = self.runs / name
         if (run / "summary.json").exists():
@@ -158,10 +171,10 @@ class Reproduction:
         return package
 
     def classify(self, size: int) -> Path:
-        classifiers, trace = self.out / "classifiers.json", self.out / "entropies"
+        classifiers, trace = self.out / "classifiers.safetensors", self.out / "states"
         if not classifiers.exists():
-            record = ["record", "--config", CONFIG, "--questions", TASKS["humaneval"][0], "--limit", "60"]
-            self.program("ltd-trace", *record, "--entropies", "--out", str(trace))
+            record = ["record", "--config", CONFIG, "--questions", TASKS["humaneval"][0], "--limit", "140"]
+            self.program("ltd-trace", *record, "--entropies", "--states", "--out", str(trace))
             learn = ["classify", "--trace", str(trace), "--latency", str(self.latency), "--size", str(size)]
             self.program("ltd-train", *learn, "--out", str(classifiers))
         return classifiers

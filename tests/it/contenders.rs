@@ -74,7 +74,7 @@ fn recorded(folder: &Path, config: &Path, entropies: bool) -> [PathBuf; 2] {
     let [trace, table] = ["trace", "latency.json"].map(|name| folder.join(name));
     let questions = folder.join("questions.jsonl");
     let record = ["record", "--config", text(config), "--questions", text(&questions), "--out", text(&trace)];
-    let more = if entropies { &["--entropies"][..] } else { &[] };
+    let more = if entropies { &["--entropies", "--states"][..] } else { &[] };
     run("ltd-trace", &[&record[..], more].concat());
     machine(1.0).write(&table).expect("written");
     [trace, table]
@@ -85,30 +85,33 @@ fn classifiers_are_trained_and_the_text_is_the_targets() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = config(folder.path(), |_| ());
     let [trace, table] = recorded(folder.path(), &config, true);
-    let [file, again, measured] =
-        ["classifiers.json", "again.json", "compared.json"].map(|name| folder.path().join(name));
+    let [file, again, measured] = ["classifiers.safetensors", "again.safetensors", "compared.json"]
+        .map(|name| folder.path().join(name));
     let train = |out: &Path| {
         let inputs = ["classify", "--trace", text(&trace), "--latency", text(&table), "--out", text(out)];
         stdout("ltd-train", &[&inputs[..], &["--size", "20", "--epochs", "5"]].concat())
     };
     let told = train(&file);
     assert!(told.contains("learned from 8 prompts, checked on 2 others"), "{told}");
-    assert!(told.contains("| disco | ") && told.contains("| c2t | "), "{told}");
+    assert!(
+        ["| disco | ", "| c2t | ", "| specdec-pp | ", "| hvd | "].iter().all(|row| told.contains(row)),
+        "{told}"
+    );
     train(&again);
     let bytes = |path: &Path| std::fs::read(path).expect("a file");
     assert_eq!(bytes(&again), bytes(&file), "a seed says all");
-    assert_eq!(Classifiers::read(&file).expect("it is read").size, 20);
+    assert_eq!(Classifiers::read(&file).expect("it is read").origin().size, 20);
 
     let questions = folder.path().join("questions.jsonl");
     let compare = ["compare", "--config", text(&config), "--constant", "1,4", "--json", text(&measured)];
     let few = ["--questions", text(&questions), "--limit", "3", "--classifiers", text(&file)];
-    let rules = ["--contenders", "svip,disco,c2t"];
+    let rules = ["--contenders", "svip,disco,c2t,specdec-pp,hvd"];
     let results = folder.path().join("results.jsonl");
     stdout("ltd-train", &[&compare[..], &few, &rules, &["--results", text(&results)]].concat());
     let measured: Value = serde_json::from_slice(&bytes(&measured)).expect("JSON");
     let part = &measured["parts"][0];
     let contenders = part["contenders"].as_array().expect("rows");
-    let names = ["ar", "depth 1, size 4", "svip", "disco", "c2t"];
+    let names = ["ar", "depth 1, size 4", "svip", "disco", "c2t", "specdec-pp", "hvd"];
     assert!(contenders.iter().map(|row| row["name"].as_str().expect("a name")).eq(names));
     for contender in contenders {
         assert_eq!(contender["same_output"], part["questions"], "{contender}");
@@ -118,16 +121,18 @@ fn classifiers_are_trained_and_the_text_is_the_targets() {
     let header: Value = serde_json::from_str(&kept[0]).expect("JSON");
     let decides_by = |place: usize| header["compared"]["contenders"][place]["decides_by"].clone();
     let sum = json!(ltd::policy::sha256_hex(&bytes(&file)));
-    assert_eq!([decides_by(2), decides_by(3), decides_by(4)], [json!(""), sum.clone(), sum]);
+    assert_eq!([2, 3, 4, 5, 6].map(decides_by), [json!(""), sum.clone(), sum.clone(), sum.clone(), sum]);
     let answer: Value = serde_json::from_str(&kept[1]).expect("JSON");
     let cycles = answer["answers"][3]["cycles"].as_array().expect("cycles");
     assert!(cycles.iter().all(|cycle| cycle["asked"] == json!(20)), "{cycles:?}");
 
     let told = stdout(
         "ltd-train",
-        &[&compare[..], &few, &["--contenders", "disco,c2t"], &["--contender-trees", "2,8"]].concat(),
+        &[&compare[..], &few, &["--contenders", "disco,c2t,specdec-pp,hvd"], &["--contender-trees", "2,8"]]
+            .concat(),
     );
-    assert!(told.contains("| disco (2, 8)") && told.contains("| c2t (2, 8)"), "{told}");
+    let rows = ["| disco (2, 8)", "| c2t (2, 8)", "| specdec-pp (2, 8)", "| hvd (2, 8)"];
+    assert!(rows.iter().all(|row| told.contains(row)), "{told}");
 }
 
 #[test]
@@ -135,7 +140,7 @@ fn what_nothing_can_be_classified_by_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = config(folder.path(), |_| ());
     let [trace, table] = recorded(folder.path(), &config, false);
-    let file = folder.path().join("classifiers.json");
+    let file = folder.path().join("classifiers.safetensors");
     let refused = |arguments: &[&str]| refusal_of(&mut program("ltd-train", arguments));
     let classify = |trace: &Path, table: &Path, out: &Path| {
         let inputs = ["--trace", text(trace), "--latency", text(table), "--out", text(out)];
@@ -155,10 +160,10 @@ fn what_nothing_can_be_classified_by_is_refused() {
         "{message}"
     );
     let with = [&compare[..], &["--classifiers", text(&file)]].concat();
-    assert!(refused(&with).contains("classifiers.json: "));
-    std::fs::write(&file, "{\"version\": 7}").expect("written");
+    assert!(refused(&with).contains("classifiers.safetensors: "));
+    std::fs::write(&file, "{\"version\": 1}").expect("written");
     let message = refused(&with);
-    assert!(message.contains("format version 7, this program reads version 1"), "{message}");
+    assert!(message.contains("classifiers.safetensors: not a complete safetensors file"), "{message}");
 }
 
 #[test]
@@ -166,17 +171,19 @@ fn classifiers_of_other_models_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = config(folder.path(), |_| ());
     let [trace, table] = recorded(folder.path(), &config, true);
-    let file = folder.path().join("classifiers.json");
+    let file = folder.path().join("classifiers.safetensors");
     let inputs = ["classify", "--trace", text(&trace), "--latency", text(&table), "--out", text(&file)];
     stdout("ltd-train", &[&inputs[..], &["--epochs", "1"]].concat());
-    let written = std::fs::read_to_string(&file).expect("a file");
-    let mut other: Value = serde_json::from_str(&written).expect("JSON");
-    other["draft"]["sha256"] = json!("0123456789abcdef");
-    std::fs::write(&file, other.to_string()).expect("written");
+    // The same file of another draft.
+    let mut bytes = std::fs::read(&file).expect("a file");
+    let sum = Classifiers::read(&file).expect("it is read").models().draft.sha256.clone();
+    let at = bytes.windows(sum.len()).rposition(|window| window == sum.as_bytes()).expect("it is there");
+    bytes[at..at + sum.len()].fill(b'0');
+    std::fs::write(&file, bytes).expect("written");
     let questions = folder.path().join("questions.jsonl");
     let compare = ["compare", "--config", text(&config), "--contenders", "c2t", "--classifiers", text(&file)];
     let message = refusal_of(&mut program("ltd-train", &compare));
-    assert!(message.contains("classifiers.json: its draft is "), "{message}");
+    assert!(message.contains("classifiers.safetensors: its draft is "), "{message}");
     assert!(message.contains("that of the configuration is draft ("), "{message}");
     // As an experiment.
     let few = ["--any-models", "--questions", text(&questions), "--limit", "1"];

@@ -1,6 +1,6 @@
 //! C2T.
 
-use ltd_cycle::{Controller, Glimpse, MAX_DEPTH};
+use ltd_cycle::{Controller, Glimpse, Looks, MAX_DEPTH};
 use ltd_policy::CycleSummary;
 
 use crate::classifiers::{Classifier, Judge};
@@ -62,8 +62,8 @@ impl Controller for C2t {
         self.kept = 0;
     }
 
-    fn looks(&self) -> bool {
-        true
+    fn looks(&self) -> Looks {
+        Looks::ENTROPIES
     }
 
     fn look(&mut self, summary: &CycleSummary, glimpse: &Glimpse) {
@@ -97,9 +97,9 @@ mod tests {
     #[test]
     fn it_sees_each_candidate_of_the_newest_level() {
         let scores = [0.5f32, 0.25, 0.375, 0.125, 0.0625, 0.0].map(f32::ln);
-        let glimpse = Glimpse { entropies: &[2.0, 0.5, 0.75] };
+        let glimpse = Glimpse::of_entropies(&[2.0, 0.5, 0.75]);
         let first: Vec<_> =
-            C2t::features(&summary(2, 0, &scores[..2]), &Glimpse { entropies: &[2.0] }).collect();
+            C2t::features(&summary(2, 0, &scores[..2]), &Glimpse::of_entropies(&[2.0])).collect();
         assert_eq!(first, [[0.5, 2.0, 1.0], [0.25, 2.0, 1.0]]);
         let second: Vec<_> = C2t::features(&summary(2, 1, &scores), &glimpse).collect();
         let expected = [[0.375, 0.5, 2.0], [0.125, 0.5, 2.0], [0.0625, 0.75, 2.0], [0.0, 0.75, 2.0]];
@@ -113,9 +113,9 @@ mod tests {
             let mut rule = rule(size);
             rule.begin_cycle();
             let (first, second) = (summary(2, 0, &scores[..2]), summary(2, 1, &scores));
-            rule.look(&first, &Glimpse { entropies: &entropies[..1] });
+            rule.look(&first, &Glimpse::of_entropies(&entropies[..1]));
             let goes_on = rule.continue_drafting(&first);
-            rule.look(&second, &Glimpse { entropies: &entropies });
+            rule.look(&second, &Glimpse::of_entropies(&entropies));
             (goes_on, rule.continue_drafting(&second), rule.verification_size(&second))
         };
         // All but the last: 0.05 is below 0.1.
@@ -132,7 +132,7 @@ mod tests {
         let mut rule = rule(60);
         for _ in 0..2 {
             rule.begin_cycle();
-            rule.look(&summary(1, 0, &scores[..1]), &Glimpse { entropies: &[0.0] });
+            rule.look(&summary(1, 0, &scores[..1]), &Glimpse::of_entropies(&[0.0]));
             assert_eq!(rule.verification_size(&summary(1, 0, &scores[..1])), 1);
         }
         assert!(!rule.continue_drafting(&summary(1, 11, &scores)));

@@ -2,26 +2,38 @@
 
 use std::path::Path;
 
-use ltd_policy::{Error, Linear, Mlp, ModelIdentity, Models, Result, Scratch, read_text, write_atomically};
+use ltd_policy::{
+    Error, Linear, Mlp, ModelIdentity, Models, Result, Scratch, TensorsIn, TensorsOut, write_atomically,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{C2t, Disco};
+use crate::{AcceptanceHead, C2t, Disco, Hvd};
 
 /// Version of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Key of the JSON header among the file's metadata.
+const HEADER: &str = "classifiers";
 
 /// Classifiers for the drafts of one pair of models, and what they were made of. `ltd-train
-/// classify` makes them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// classify` makes them. Their file is a safetensors file.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Classifiers {
-    version: u32,
-    /// The target whose continuations they learned.
-    pub target: ModelIdentity,
-    /// The draft whose tokens they classify.
-    pub draft: ModelIdentity,
-    /// Candidates kept per level, `W`.
-    pub beam_width: usize,
+    models: Models,
+    origin: Origin,
+    /// That of [`Disco`].
+    pub disco: Classifier,
+    /// That of [`C2t`].
+    pub c2t: Classifier,
+    /// That of [`SpecDec`](crate::SpecDec).
+    pub spec_dec: AcceptanceHead,
+    /// That of [`Hvd`].
+    pub hvd: Classifier,
+}
+
+/// What classifiers were made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
     /// What tells the trace that they learned from.
     pub trace: String,
     /// SHA-256 of the latency table whose costs chose the thresholds.
@@ -30,81 +42,80 @@ pub struct Classifiers {
     pub size: usize,
     /// Seed of the training.
     pub seed: u64,
-    /// That of [`Disco`].
-    pub disco: Classifier,
-    /// That of [`C2t`].
-    pub c2t: Classifier,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    version: u32,
+    target: ModelIdentity,
+    draft: ModelIdentity,
+    beam_width: usize,
+    origin: Origin,
+    thresholds: Thresholds,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Thresholds {
+    disco: f64,
+    c2t: f64,
 }
 
 /// A network with one hidden layer whose output is the log-odds of acceptance, and the probability
 /// from which on its rule says yes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Classifier {
     /// Least probability of a yes, 0 to 1.
     pub threshold: f64,
-    layers: Vec<Layer>,
-}
-
-/// A linear layer in the file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Layer {
-    inputs: usize,
-    /// Row-major, `[outputs, inputs]`.
-    weight: Vec<f32>,
-    bias: Vec<f32>,
+    mlp: Mlp,
 }
 
 impl Classifier {
     /// A network that was trained, with a threshold.
-    pub fn new(mlp: &Mlp, threshold: f64) -> Self {
-        let layer = |Linear { weight, bias, inputs }| Layer { inputs, weight, bias };
-        Self { threshold, layers: mlp.to_layers().into_iter().map(layer).collect() }
+    pub fn new(mlp: Mlp, threshold: f64) -> Self {
+        Self { threshold, mlp }
     }
 
-    /// The network.
-    pub(crate) fn mlp(&self) -> Mlp {
-        let linear = |Layer { inputs, weight, bias }| Linear { weight, bias, inputs };
-        Mlp::new(&self.layers.iter().cloned().map(linear).collect::<Vec<_>>())
-    }
-
-    /// Fails, naming both sides, unless the network has this form.
-    fn check(&self, path: &Path, name: &str, [inputs, hidden]: [usize; 2]) -> Result<()> {
-        let differs = |what: &str, expected: String, found: String| {
-            Err(Error::Mismatch { path: path.to_owned(), what: format!("{name}.{what}"), expected, found })
-        };
-        let shape =
-            |layer: &Layer| (layer.inputs, layer.bias.len(), layer.weight.len() / layer.inputs.max(1));
-        let found: Vec<(usize, usize, usize)> = self.layers.iter().map(shape).collect();
-        let whole = self.layers.iter().all(|layer| layer.weight.len() == layer.inputs * layer.bias.len());
-        if found != [(inputs, hidden, hidden), (hidden, 1, 1)] || !whole {
-            let expected = format!("layers of {inputs} to {hidden} to 1 numbers");
-            let found = self.layers.iter().map(|layer| {
-                let Layer { inputs, weight, bias } = layer;
-                format!("{inputs} to {} ({} weights)", bias.len(), weight.len())
-            });
-            return differs("layers", expected, found.collect::<Vec<_>>().join(", "));
+    /// The network of a file, which must have this form.
+    fn read(
+        file: &TensorsIn,
+        path: &Path,
+        name: &str,
+        threshold: f64,
+        [inputs, hidden]: [usize; 2],
+    ) -> Result<Self> {
+        let layers = file.layers(&format!("{name}."))?;
+        let found: Vec<[usize; 2]> = layers.iter().map(|layer| [layer.inputs, layer.outputs()]).collect();
+        if found != [[inputs, hidden], [hidden, 1]] {
+            let found = found.iter().map(|[inputs, outputs]| format!("{inputs} to {outputs}"));
+            let found = found.collect::<Vec<_>>().join(", ");
+            let expected = format!("{inputs} to {hidden}, {hidden} to 1 numbers");
+            return Err(differs(path, &format!("layers of {name}"), expected, found));
         }
-        if !(0.0..=1.0).contains(&self.threshold) {
-            return differs("threshold", "0 to 1".to_owned(), self.threshold.to_string());
+        if !(0.0..=1.0).contains(&threshold) {
+            let what = format!("threshold of {name}");
+            return Err(differs(path, &what, "0 to 1".to_owned(), threshold.to_string()));
         }
-        Ok(())
+        Ok(Self { threshold, mlp: Mlp::new(&layers) })
     }
 }
 
+fn differs(path: &Path, what: &str, expected: String, found: String) -> Error {
+    Error::Mismatch { path: path.to_owned(), what: what.to_owned(), expected, found }
+}
+
 impl Classifiers {
-    /// Classifiers of a pair of models, of a trace and a latency table, which verify `size`
-    /// candidates.
+    /// Classifiers of a pair of models.
     pub fn new(
         models: &Models,
-        [trace, latency]: [String; 2],
-        size: usize,
-        seed: u64,
-        [disco, c2t]: [Classifier; 2],
+        origin: Origin,
+        disco: Classifier,
+        c2t: Classifier,
+        spec_dec: AcceptanceHead,
+        hvd: Classifier,
     ) -> Self {
-        let Models { target, draft, beam_width } = models.clone();
-        Self { version: VERSION, target, draft, beam_width, trace, latency, size, seed, disco, c2t }
+        Self { models: models.clone(), origin, disco, c2t, spec_dec, hvd }
     }
 
     /// Reads a file and checks that it can be decided by.
@@ -116,32 +127,73 @@ impl Classifiers {
         struct Version {
             version: u32,
         }
-        let text = read_text(path).map_err(Error::io(path))?;
-        let json = |source| Error::Json { path: path.to_owned(), what: "file of classifiers", source };
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let file = TensorsIn::parse(&bytes, path, HEADER)?;
+        let json = |source| Error::Json { path: path.to_owned(), what: "header of classifiers", source };
         // The version first: the rest may have another form in another version.
-        let Version { version: found } = serde_json::from_str(&text).map_err(json)?;
+        let Version { version: found } = serde_json::from_str(file.text()).map_err(json)?;
         if found != VERSION {
             return Err(Error::Version { path: path.to_owned(), expected: VERSION.to_string(), found });
         }
-        let read: Self = serde_json::from_str(&text).map_err(json)?;
-        read.disco.check(path, "disco", [Disco::FEATURES, Disco::HIDDEN])?;
-        read.c2t.check(path, "c2t", [C2t::FEATURES, C2t::HIDDEN])?;
-        if !(1..=ltd_policy::MAX_SIZE).contains(&read.size) {
-            let (expected, found) = (format!("1 to {}", ltd_policy::MAX_SIZE), read.size.to_string());
-            return Err(Error::Mismatch { path: path.to_owned(), what: "size".to_owned(), expected, found });
+        let header: Header = serde_json::from_str(file.text()).map_err(json)?;
+        let Header { target, draft, beam_width, origin, thresholds, .. } = header;
+        let [disco, c2t, hvd] = [
+            ("disco", thresholds.disco, [Disco::FEATURES, Disco::HIDDEN]),
+            ("c2t", thresholds.c2t, [C2t::FEATURES, C2t::HIDDEN]),
+            ("hvd", Hvd::THRESHOLD, [Hvd::FEATURES, Hvd::HIDDEN]),
+        ]
+        .map(|(name, threshold, form)| Classifier::read(&file, path, name, threshold, form));
+        let spec_dec = file.layers("specdec-pp.")?;
+        let spec_dec = match &spec_dec[..] {
+            [layer, output] => AcceptanceHead::new(layer, output),
+            _ => None,
+        };
+        let spec_dec = spec_dec.ok_or_else(|| {
+            let expected = "n to n, n to 1 numbers".to_owned();
+            differs(path, "layers of specdec-pp", expected, "others".to_owned())
+        })?;
+        if !(1..=ltd_policy::MAX_SIZE).contains(&origin.size) {
+            let (expected, found) = (format!("1 to {}", ltd_policy::MAX_SIZE), origin.size.to_string());
+            return Err(differs(path, "size", expected, found));
         }
-        Ok(read)
+        Ok(Self {
+            models: Models { target, draft, beam_width },
+            origin,
+            disco: disco?,
+            c2t: c2t?,
+            spec_dec,
+            hvd: hvd?,
+        })
     }
 
-    /// The models that they are for.
-    pub fn models(&self) -> Models {
-        let Self { target, draft, beam_width, .. } = self.clone();
-        Models { target, draft, beam_width }
+    /// The models that they are for: the target whose continuations they learned, and the draft
+    /// whose tokens they classify.
+    pub fn models(&self) -> &Models {
+        &self.models
+    }
+
+    /// What they were made of.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// The file's content.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("invariant: plain data") + "\n"
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let Models { target, draft, beam_width } = self.models.clone();
+        let thresholds = Thresholds { disco: self.disco.threshold, c2t: self.c2t.threshold };
+        let origin = self.origin.clone();
+        let header = Header { version: VERSION, target, draft, beam_width, origin, thresholds };
+        let mut tensors = TensorsOut::default();
+        let networks: [(&str, &[Linear]); 4] = [
+            ("disco.", &self.disco.mlp.to_layers()),
+            ("c2t.", &self.c2t.mlp.to_layers()),
+            ("specdec-pp.", &self.spec_dec.to_layers()),
+            ("hvd.", &self.hvd.mlp.to_layers()),
+        ];
+        for (prefix, layers) in networks {
+            tensors.push_layers(prefix, layers);
+        }
+        tensors.to_bytes(HEADER, serde_json::to_string(&header).expect("invariant: plain data"))
     }
 
     /// Writes the file: complete, or not at all.
@@ -149,7 +201,7 @@ impl Classifiers {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_atomically(path, self.to_json().as_bytes())
+        write_atomically(path, &self.to_bytes())
     }
 }
 
@@ -164,7 +216,7 @@ pub(crate) struct Judge {
 
 impl Judge {
     pub(crate) fn new(classifier: &Classifier) -> Self {
-        let mlp = classifier.mlp();
+        let mlp = classifier.mlp.clone();
         let least = (classifier.threshold / (1.0 - classifier.threshold)).ln();
         Self { scratch: mlp.scratch(), mlp, least }
     }
@@ -191,34 +243,49 @@ mod tests {
     #[test]
     fn what_cannot_be_decided_by_is_refused() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        let refused = |edit: &dyn Fn(&mut serde_json::Value)| {
-            let mut json = serde_json::to_value(classifiers(0.25)).expect("plain data");
-            edit(&mut json);
-            std::fs::write(file.path(), json.to_string()).expect("written");
+        let good = classifiers(0.25);
+        let refused = |bytes: &[u8]| {
+            std::fs::write(file.path(), bytes).expect("written");
             let error = Classifiers::read(file.path()).expect_err("refused");
             assert!(error.is_usage(), "{error}");
             error.to_string()
         };
         let assert = |message: String, expected: &str| assert!(message.contains(expected), "{message}");
-        assert(refused(&|json| json["version"] = 2.into()), "version 2, this program reads version 1");
-        let other = &|json: &mut serde_json::Value| json["c2t"]["layers"][0]["inputs"] = 12.into();
-        assert(refused(other), "c2t.layers is 12 to 64 (192 weights), 64 to 1 (64 weights), expected layers");
-        let missing = &|json: &mut serde_json::Value| _ = json["disco"]["layers"][1]["weight"][0].take();
-        assert(refused(missing), "file of classifiers is not of the expected form");
-        let swapped = &|json: &mut serde_json::Value| json["disco"] = json["c2t"].take();
-        assert(refused(swapped), "file of classifiers is not of the expected form");
-        let copied = &|json: &mut serde_json::Value| json["disco"] = json["c2t"].clone();
-        assert(refused(copied), "expected layers of 12 to 128 to 1 numbers");
-        let huge = &|json: &mut serde_json::Value| json["c2t"]["layers"][1]["bias"][0] = 1e60.into();
-        assert(refused(huge), "number out of range");
+        // A change of the header that keeps its length.
+        let edited = |from: &str, to: &str| {
+            let (bytes, from) = (good.to_bytes(), from.as_bytes());
+            let at = bytes.windows(from.len()).position(|window| window == from).expect("it is there");
+            [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+        };
+        let version = edited(r#"version\":2"#, r#"version\":1"#);
+        assert(refused(&version), "version 1, this program reads version 2");
         assert(
-            refused(&|json| json["c2t"]["threshold"] = 1.5.into()),
-            "c2t.threshold is 1.5, expected 0 to 1",
+            refused(&edited(r#"disco\":0.25"#, r#"disco\":1.25"#)),
+            "threshold of disco is 1.25, expected 0 to 1",
         );
-        assert(refused(&|json| json["size"] = 0.into()), "size is 0, expected 1 to ");
-        std::fs::write(file.path(), "{").expect("written");
-        let error = Classifiers::read(file.path()).expect_err("refused").to_string();
-        assert!(error.contains("file of classifiers is not of the expected form"), "{error}");
+        assert(
+            refused(&edited(r#"size\":60"#, r#"size\":00"#)),
+            "header of classifiers is not of the expected form",
+        );
+        assert(refused(&edited("seed", "sead")), "header of classifiers is not of the expected form");
+        let size = Origin { size: 0, ..good.origin.clone() };
+        assert(
+            refused(&Classifiers { origin: size, ..good.clone() }.to_bytes()),
+            "size is 0, expected 1 to ",
+        );
+        let swapped = Classifiers { disco: good.c2t.clone(), ..good.clone() };
+        assert(
+            refused(&swapped.to_bytes()),
+            "layers of disco is 3 to 64, 64 to 1, expected 12 to 128, 128 to 1",
+        );
+        let missing = edited("specdec-pp.layers.1.weight", "specdec-pp.layers.9.weight");
+        assert(refused(&missing), "layers of specdec-pp is others");
+        let infinite = Linear { weight: vec![f32::NAN], bias: vec![0.0], inputs: 1 };
+        let head = AcceptanceHead::new(&infinite, &infinite).expect("a head");
+        assert(refused(&Classifiers { spec_dec: head, ..good.clone() }.to_bytes()), "infinities or NaN");
+        assert(refused(b"{"), "not a complete safetensors file");
+        let bytes = good.to_bytes();
+        assert(refused(&bytes[..bytes.len() - 1]), "not a complete safetensors file");
         assert!(Classifiers::read("no-such-file".as_ref()).expect_err("missing").is_usage());
     }
 }

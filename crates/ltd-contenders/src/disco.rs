@@ -1,6 +1,6 @@
 //! Disco.
 
-use ltd_cycle::{Controller, Glimpse, MAX_DEPTH};
+use ltd_cycle::{Controller, Glimpse, Looks, MAX_DEPTH};
 use ltd_policy::CycleSummary;
 
 use crate::classifiers::{Classifier, Judge};
@@ -62,8 +62,8 @@ impl Controller for Disco {
         self.size
     }
 
-    fn looks(&self) -> bool {
-        true
+    fn looks(&self) -> Looks {
+        Looks::ENTROPIES
     }
 
     fn look(&mut self, summary: &CycleSummary, glimpse: &Glimpse) {
@@ -88,12 +88,12 @@ mod tests {
     fn it_sees_the_distribution_of_the_best_newest_candidate() {
         // The second group follows 0.4 and has candidates of 0.9 and 0.05 in it.
         let scores = [0.5f32, 0.4, 0.2, 0.1, 0.36, 0.02].map(f32::ln);
-        let features = Disco::features(&summary(2, 1, &scores), &Glimpse { entropies: &[1.0, 0.5, 0.25] });
+        let features = Disco::features(&summary(2, 1, &scores), &Glimpse::of_entropies(&[1.0, 0.5, 0.25]));
         let mut expected = [0.0; 12];
         (expected[0], expected[1], expected[10], expected[11]) = (0.9, 0.05, 0.25, 2.0);
         assert!(features.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{features:?}");
         let impossible = [f32::NEG_INFINITY; 6];
-        let features = Disco::features(&summary(2, 1, &impossible), &Glimpse { entropies: &[1.0; 3] });
+        let features = Disco::features(&summary(2, 1, &impossible), &Glimpse::of_entropies(&[1.0; 3]));
         assert_eq!(features[..10], [0.0; 10]);
     }
 
@@ -107,7 +107,7 @@ mod tests {
             let mut rule = Disco::new(&classifier, 60);
             let scores = [probability.ln()];
             let summary = summary(1, 0, &scores);
-            rule.look(&summary, &Glimpse { entropies: &[0.5] });
+            rule.look(&summary, &Glimpse::of_entropies(&[0.5]));
             rule.continue_drafting(&summary)
         };
         assert!(goes_on(0.51, 0.5) && !goes_on(0.49, 0.5));
@@ -116,7 +116,7 @@ mod tests {
         assert!(goes_on(0.01, 0.0) && !goes_on(0.99, 1.0));
         let scores = [-0.01; 12];
         let mut rule = Disco::new(&classifier(&weights, -2.0, Disco::HIDDEN, 0.5), 60);
-        rule.look(&summary(1, 11, &scores), &Glimpse { entropies: &[0.1; 12] });
+        rule.look(&summary(1, 11, &scores), &Glimpse::of_entropies(&[0.1; 12]));
         assert!(!rule.continue_drafting(&summary(1, 11, &scores)), "at most 12 levels");
     }
 }

@@ -36,12 +36,14 @@
 //! | `copy-sam` | copies 40 tokens where 5 match | arXiv 2411.10666 |
 //! | `prompt-lookup` | copies 10 tokens where 3 match | [`copy_rules`] |
 //!
-//! Two rules decide by classifiers that were trained on recordings, [`Classifiers`]:
+//! Four rules decide by classifiers that were trained on recordings, [`Classifiers`]:
 //!
 //! | name | rule | source |
 //! | --- | --- | --- |
 //! | `disco` | stops where the newest token is improbable | arXiv 2405.04304, as in 2603.01639 |
 //! | `c2t` | keeps probable candidates | arXiv 2502.13652, as in 2603.01639 |
+//! | `specdec-pp` | stops where a rejection is probable | arXiv 2405.19715 |
+//! | `hvd` | copies where enough is expected to be accepted | arXiv 2606.01019 |
 //!
 //! [`eagle_auto`] has the size that EAGLE measures for itself.
 //!
@@ -53,7 +55,7 @@
 //! Those that follow what was accepted learn from cycles with a tree alone, of a merged one from
 //! the tokens that the tree had. Sizes are cut by what a tree holds. Candidates that cannot be
 //! among those that are verified are not expanded, where a rule's size is known before. Entropies
-//! are computed for rules that look at them alone, in the time of the draft.
+//! and states are computed for rules that look at them alone, in the time of the draft.
 
 mod c2t;
 mod classifiers;
@@ -64,6 +66,7 @@ mod disco;
 mod gamma_tune;
 mod greedy;
 mod hugging_face;
+mod hvd;
 #[cfg(test)]
 mod made_up;
 mod newest;
@@ -71,6 +74,7 @@ mod opt_tree;
 mod probabilities;
 mod sglang_ema;
 mod sglang_throughput;
+mod spec_dec;
 mod svip;
 mod ucb;
 
@@ -81,7 +85,7 @@ use ltd_cycle::{Controller, Static, WholeBeam};
 use ltd_policy::{CopyRule, LatencyTable};
 
 pub use c2t::C2t;
-pub use classifiers::{Classifier, Classifiers};
+pub use classifiers::{Classifier, Classifiers, Origin};
 pub use costs::Costs;
 pub use d_cut::DCut;
 pub use ddd::Ddd;
@@ -89,10 +93,12 @@ pub use disco::Disco;
 pub use gamma_tune::GammaTune;
 pub use greedy::Smart;
 pub use hugging_face::HuggingFace;
+pub use hvd::Hvd;
 pub use newest::Newest;
 pub use opt_tree::{OptTree, Reading};
 pub use sglang_ema::SglangEma;
 pub use sglang_throughput::SglangThroughput;
+pub use spec_dec::{AcceptanceHead, SpecDec};
 pub use svip::Svip;
 pub use ucb::Ucb1;
 
@@ -171,6 +177,8 @@ pub const ALL: &[Entry] = &[
 pub const CLASSIFIED: &[Entry] = &[
     Entry::new("disco", "stops where the newest token is improbable", "arXiv 2405.04304, 2603.01639"),
     Entry::new("c2t", "keeps probable candidates", "arXiv 2502.13652, 2603.01639"),
+    Entry::new("specdec-pp", "stops where a rejection is probable", "arXiv 2405.19715"),
+    Entry::new("hvd", "copies where enough is expected to be accepted", "arXiv 2606.01019"),
 ];
 
 /// A contender that decides by a classifier; none if there is no such name. It verifies as many
@@ -180,10 +188,12 @@ pub fn classified(
     classifiers: &Classifiers,
     trees: Option<Static>,
 ) -> Option<Box<dyn Controller>> {
-    let size = trees.map_or(classifiers.size, |trees| trees.size);
+    let size = trees.map_or(classifiers.origin().size, |trees| trees.size);
     Some(match name {
         "disco" => Box::new(Disco::new(&classifiers.disco, size)),
         "c2t" => Box::new(C2t::new(&classifiers.c2t, size)),
+        "specdec-pp" => Box::new(SpecDec::new(&classifiers.spec_dec, size)),
+        "hvd" => Box::new(Hvd::new(&classifiers.hvd, WholeBeam(trees.unwrap_or(EAGLE_DEFAULT.0)))),
         _ => return None,
     })
 }
@@ -283,7 +293,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::made_up::{classifiers, outcome, table};
+    use crate::made_up::{HIDDEN, classifiers, outcome, table};
 
     /// A contender that has all that it needs.
     fn made(name: &str, table: &LatencyTable, trees: Option<Static>) -> Box<dyn Controller> {
@@ -300,13 +310,15 @@ mod tests {
         tree: DraftTree,
         steps: Vec<u8>,
         entropies: Vec<f32>,
+        states: Vec<f32>,
     }
 
     impl MadeUp {
         fn begin(width: usize, steps: &[u8], size_limit: usize) -> Self {
             let first = log_probs(width, steps);
             let tree = DraftTree::within(&first, (0..width as u32).collect(), size_limit);
-            Self { tree, steps: steps.to_vec(), entropies: vec![entropy(steps)] }
+            let (entropies, states) = (vec![entropy(steps)], Vec::new());
+            Self { tree, steps: steps.to_vec(), entropies, states }
         }
 
         fn expand(&mut self) {
@@ -315,6 +327,7 @@ mod tests {
             let expanded = std::iter::repeat_n(entropy(&self.steps), self.tree.frontier().len());
             self.entropies.extend(expanded);
             self.entropies.resize(groups, 0.0);
+            self.states.extend([entropy(&self.steps); HIDDEN]);
             let count = self.tree.frontier().len() * self.tree.beam_width();
             let tokens: Vec<u32> = (0..count as u32).collect();
             self.tree.push_level(&log_probs(count, &self.steps), &tokens);
@@ -344,7 +357,7 @@ mod tests {
         }
 
         fn glimpse(&self) -> Option<Glimpse<'_>> {
-            Some(Glimpse { entropies: &self.entropies })
+            Some(Glimpse { entropies: &self.entropies, states: &self.states })
         }
 
         fn add_policy_time(&mut self, _elapsed: Duration) {}

@@ -5,7 +5,8 @@ use std::time::Duration;
 use ltd_cycle::{CycleOutcome, CycleTiming};
 use ltd_policy::{CycleSummary, LatencyIdentity, LatencyTable, Linear, Mlp, ModelIdentity, Models, Surface};
 
-use crate::{C2t, Classifier, Classifiers, Disco};
+use crate::classifiers::Origin;
+use crate::{AcceptanceHead, C2t, Classifier, Classifiers, Disco, Hvd};
 
 /// What is known of a cycle; the whole beam goes on.
 pub(crate) fn summary(beam_width: usize, draft_depth: usize, scores: &[f32]) -> CycleSummary<'_> {
@@ -49,8 +50,20 @@ pub(crate) fn classifier(weights: &[f32], bias: f32, hidden: usize, threshold: f
     head.resize(hidden, 0.0);
     let first = Linear { weight, bias: biases, inputs: weights.len() };
     let mlp = Mlp::new(&[first, Linear { weight: head, bias: vec![0.0], inputs: hidden }]);
-    Classifier::new(&mlp, threshold)
+    Classifier::new(mlp, threshold)
 }
+
+/// A head whose residual layers add nothing, and whose log-odds are a sum of weighted numbers and a
+/// bias.
+pub(crate) fn acceptance_head(hidden: usize, weights: &[f32], bias: f32) -> AcceptanceHead {
+    // silu(-100) is 0.
+    let layer = Linear { weight: vec![0.0; hidden * hidden], bias: vec![-100.0; hidden], inputs: hidden };
+    let output = Linear { weight: weights.to_vec(), bias: vec![bias], inputs: hidden };
+    AcceptanceHead::new(&layer, &output).expect("invariant: it has these shapes")
+}
+
+/// Width of the states of made-up cycles.
+pub(crate) const HIDDEN: usize = 3;
 
 /// Classifiers that find probable what has a large probability and a small entropy.
 pub(crate) fn classifiers(threshold: f64) -> Classifiers {
@@ -60,7 +73,10 @@ pub(crate) fn classifiers(threshold: f64) -> Classifiers {
     (weights[0], weights[10]) = (3.0, -0.5);
     let disco = classifier(&weights, -1.0, Disco::HIDDEN, threshold);
     let c2t = classifier(&[3.0, -0.5, -0.1], -0.5, C2t::HIDDEN, threshold);
-    Classifiers::new(&models, ["trace".to_owned(), "table".to_owned()], 60, 1, [disco, c2t])
+    let spec_dec = acceptance_head(HIDDEN, &[1.0, 0.0, -1.0], 1.0);
+    let origin = Origin { trace: "trace".to_owned(), latency: "table".to_owned(), size: 60, seed: 1 };
+    let hvd = classifier(&[4.0, 0.0, 0.0, 0.0, 1.0], -2.0, Hvd::HIDDEN, Hvd::THRESHOLD);
+    Classifiers::new(&models, origin, disco, c2t, spec_dec, hvd)
 }
 
 /// A machine on which a root expansion takes 1 ms, a level `level_ms` and verification of `size`

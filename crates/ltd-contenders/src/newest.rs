@@ -54,7 +54,7 @@ mod tests {
         let scores = [-1.0, -1.5, -2.5, -4.0, -1.75, -3.0];
         let newest = |depth: usize, entropies: &[f32]| {
             let scores = &scores[..2 + 4 * depth];
-            Newest::of(&summary(2, depth, scores), &Glimpse { entropies })
+            Newest::of(&summary(2, depth, scores), &Glimpse::of_entropies(entropies))
         };
         let first = Newest { candidate: 0, group: &[-1.0, -1.5], parent: 0.0, entropy: 0.5 };
         assert_eq!(newest(0, &[0.5]), first);
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(newest(1, &[0.5, 0.75, 0.25]), second);
         // Of equals the first.
         let scores = [-1.0, -1.5, -2.0, -4.0, -2.0, -3.0];
-        let found = Newest::of(&summary(2, 1, &scores), &Glimpse { entropies: &[0.5, 0.75, 0.25] });
+        let found = Newest::of(&summary(2, 1, &scores), &Glimpse::of_entropies(&[0.5, 0.75, 0.25]));
         assert_eq!((found.entropy, found.parent), (0.75, -1.0));
     }
 }

@@ -1,6 +1,6 @@
 //! SVIP.
 
-use ltd_cycle::{Controller, Glimpse, MAX_DEPTH};
+use ltd_cycle::{Controller, Glimpse, Looks, MAX_DEPTH};
 use ltd_policy::CycleSummary;
 
 use crate::newest::Newest;
@@ -39,8 +39,8 @@ impl Controller for Svip {
         self.size
     }
 
-    fn looks(&self) -> bool {
-        true
+    fn looks(&self) -> Looks {
+        Looks::ENTROPIES
     }
 
     fn look(&mut self, summary: &CycleSummary, glimpse: &Glimpse) {
@@ -69,7 +69,7 @@ mod tests {
         entropies.push(entropy);
         let mut rule = Svip::default();
         let summary = summary(1, depth, &scores);
-        rule.look(&summary, &Glimpse { entropies: &entropies });
+        rule.look(&summary, &Glimpse::of_entropies(&entropies));
         rule.continue_drafting(&summary)
     }
 

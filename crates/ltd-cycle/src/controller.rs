@@ -9,17 +9,58 @@ use ltd_policy::{
 
 use crate::CycleOutcome;
 
+/// What a controller looks at of a draft beside its scores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Looks {
+    /// At [`Glimpse::entropies`].
+    pub entropies: bool,
+    /// At [`Glimpse::states`].
+    pub states: bool,
+}
+
+impl Looks {
+    /// At nothing else.
+    pub const NOTHING: Self = Self { entropies: false, states: false };
+    /// At entropies.
+    pub const ENTROPIES: Self = Self { entropies: true, states: false };
+    /// At states.
+    pub const STATES: Self = Self { entropies: false, states: true };
+
+    /// Whether it looks at anything.
+    #[must_use]
+    pub fn any(self) -> bool {
+        self != Self::NOTHING
+    }
+}
+
 /// What a controller that [looks](Controller::looks) sees of a draft beside its scores. Plain data:
-/// the same in decoding and in recordings.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// the same in decoding and in recordings. Empty is what it does not look at.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Glimpse<'a> {
     /// Entropy, in nats, of the draft's distribution that each group of `W` candidates is the top
     /// of: after the root, then after each candidate that was expanded, level after level, `[1 +
     /// draft_depth * W]`. 0 where a group has no candidates.
     pub entropies: &'a [f32],
+    /// The draft's output, before its last norm, after the best candidate of each level that was
+    /// expanded, `[draft_depth, hidden]`. 0 where none was.
+    pub states: &'a [f32],
 }
 
 impl<'a> Glimpse<'a> {
+    /// Of entropies alone.
+    #[must_use]
+    pub fn of_entropies(entropies: &'a [f32]) -> Self {
+        Self { entropies, ..Self::default() }
+    }
+
+    /// The state after the best candidate of the level before the newest, `[hidden]`; empty after
+    /// the root expansion.
+    #[must_use]
+    pub fn last_state(&self, summary: &CycleSummary) -> &'a [f32] {
+        let hidden = self.states.len().checked_div(summary.draft_depth).unwrap_or(0);
+        &self.states[self.states.len() - hidden..]
+    }
+
     /// Entropies of the newest level: one after the root expansion, `W` after each further draft
     /// forward.
     pub fn last_level(&self, summary: &CycleSummary) -> &'a [f32] {
@@ -63,10 +104,10 @@ pub trait Controller {
         Cow::Owned(Calibration::default())
     }
 
-    /// Whether it looks at more of a draft than scores. What it looks at is computed for such a one
-    /// alone, and is part of the time of its drafts.
-    fn looks(&self) -> bool {
-        false
+    /// What it looks at of a draft beside scores. That is computed for such a one alone, and is
+    /// part of the time of its drafts.
+    fn looks(&self) -> Looks {
+        Looks::NOTHING
     }
 
     /// Shows one that looks what the newest level adds: after the root expansion and after each
@@ -169,7 +210,7 @@ impl<C: Controller> Controller for Copying<C> {
         }
     }
 
-    fn looks(&self) -> bool {
+    fn looks(&self) -> Looks {
         self.trees.looks()
     }
 

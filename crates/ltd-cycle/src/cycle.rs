@@ -49,7 +49,7 @@ pub fn draft<C: Cycle, E>(
         draft_depth < max_depth && frontier > 0
     };
     loop {
-        if controller.looks() {
+        if controller.looks().any() {
             let start = Instant::now();
             let glimpse = cycle.glimpse().expect("a cycle that was begun for a controller that looks");
             controller.look(&cycle.summary(), &glimpse);

@@ -79,6 +79,17 @@ pub struct GrownTree {
     pub entropies: Vec<f32>,
     /// The draft's output after the root, before its last norm, `[hidden]`. Empty unless wanted.
     pub hidden: Vec<f32>,
+    /// The same after the best candidate of each level that was expanded, `[depth, hidden]`. Empty
+    /// unless wanted.
+    pub states: Vec<f32>,
+}
+
+impl GrownTree {
+    /// A tree alone.
+    #[must_use]
+    pub fn new(root: usize, tree: DraftTree) -> Self {
+        Self { root, tree, entropies: Vec::new(), hidden: Vec::new(), states: Vec::new() }
+    }
 }
 
 #[cfg(test)]

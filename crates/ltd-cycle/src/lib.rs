@@ -42,7 +42,7 @@ mod tree;
 
 pub use candidates::{Candidates, Chain};
 pub use contention::Contention;
-pub use controller::{Controller, CopiesAlone, Copying, Glimpse, Learned, Static, WholeBeam};
+pub use controller::{Controller, CopiesAlone, Copying, Glimpse, Learned, Looks, Static, WholeBeam};
 pub use copy_source::{CopySource, Occurrence};
 pub use cycle::{Cycle, draft};
 pub use growing::{GrowingTree, GrownTree};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ltd_cycle::{Chain, Glimpse, GrowingTree, draft};
+use ltd_cycle::{Chain, Glimpse, GrowingTree, Looks, draft};
 use ltd_policy::{Agreement, Calibration, CycleSummary, DraftSource};
 use tch::{Device, Tensor};
 
@@ -29,8 +29,12 @@ pub struct CycleState {
     hidden: Tensor,
     /// Rows of each level's forward.
     level_rows: Vec<usize>,
-    /// As [`Glimpse::entropies`], for a controller that looks.
-    entropies: Option<Vec<f32>>,
+    /// What its controller looks at.
+    looks: Looks,
+    /// As [`Glimpse::entropies`], if it looks at them.
+    entropies: Vec<f32>,
+    /// As [`Glimpse::states`], if it looks at them.
+    states: Vec<f32>,
     context_length: usize,
     timing: CycleTiming,
 }
@@ -52,14 +56,34 @@ impl CycleState {
         self.growing.narrow(rows);
     }
 
-    /// Adds the entropies of a level's groups, for a controller that looks.
+    /// Adds the entropies of the groups of a level, those of groups without candidates included.
     fn push_entropies(&mut self, of_level: &[f32]) {
-        let width = self.tree().beam_width();
-        if let Some(entropies) = &mut self.entropies {
-            let groups = entropies.len() + width;
-            entropies.extend_from_slice(of_level);
-            entropies.resize(groups, 0.0);
+        let groups = self.entropies.len() + self.tree().beam_width();
+        self.entropies.extend_from_slice(of_level);
+        self.entropies.resize(groups, 0.0);
+    }
+
+    /// Adds what a controller looks at of a level that has no candidates.
+    fn show_nothing(&mut self) {
+        if self.looks.entropies {
+            self.push_entropies(&[]);
         }
+        if self.looks.states {
+            let hidden = self.hidden.size()[1] as usize;
+            self.states.resize(self.states.len() + hidden, 0.0);
+        }
+    }
+
+    /// Adds what a controller looks at of a level.
+    fn show(&mut self, hidden: &Tensor, logits: &Tensor) -> Result<()> {
+        if self.looks.entropies {
+            self.push_entropies(&entropies(logits)?);
+        }
+        if self.looks.states {
+            // The best candidate's row is the first.
+            self.states.extend(Vec::<f32>::try_from(hidden.get(0))?);
+        }
+        Ok(())
     }
 
     /// Where the time went so far.
@@ -81,7 +105,7 @@ impl Cycle for CycleState {
     }
 
     fn glimpse(&self) -> Option<Glimpse<'_>> {
-        self.entropies.as_deref().map(|entropies| Glimpse { entropies })
+        self.looks.any().then_some(Glimpse { entropies: &self.entropies, states: &self.states })
     }
 
     fn add_policy_time(&mut self, elapsed: Duration) {
@@ -103,7 +127,7 @@ pub struct VerifiedTree {
 impl Engine {
     /// Starts a cycle that will verify at most `size_limit` candidates: root expansion.
     pub fn begin_cycle(&self, session: &mut Session, size_limit: usize) -> Result<CycleState> {
-        self.begin(session, size_limit, false)
+        self.begin(session, size_limit, Looks::NOTHING)
     }
 
     /// Starts a cycle that a controller will steer: within its size limit, and with what it looks
@@ -116,7 +140,7 @@ impl Engine {
         self.begin(session, controller.size_limit(), controller.looks())
     }
 
-    fn begin(&self, session: &mut Session, size_limit: usize, looks: bool) -> Result<CycleState> {
+    fn begin(&self, session: &mut Session, size_limit: usize, looks: Looks) -> Result<CycleState> {
         session.check_engine(self.identity)?;
         if session.is_full() {
             return Err(Error::CacheFull { capacity: self.capacity() });
@@ -141,7 +165,7 @@ impl Engine {
         let level = self.draft.continuations(best, &waited)?;
         let read = Read { tokens: &following, features: Some((from - 1, &features)) };
         self.check_scores(&level.log_probs, 0, |_| session.context_length(), &read)?;
-        let entropies = looks.then(|| entropies(&logits)).transpose()?;
+        let entropies = if looks.entropies { entropies(&logits)? } else { Vec::new() };
         let tree = DraftTree::within(&level.log_probs, level.tokens, size_limit);
         let draft = clock.elapsed();
         let identity = Identity::new();
@@ -151,7 +175,9 @@ impl Engine {
             growing: GrowingTree::new(tree),
             hidden,
             level_rows: Vec::new(),
+            looks,
             entropies,
+            states: Vec::new(),
             context_length: session.context_length(),
             timing: CycleTiming { draft, forwards, ..CycleTiming::default() },
         })
@@ -167,7 +193,7 @@ impl Engine {
         if cycle.tree().frontier().is_empty() {
             cycle.growing.push_level(0, &[], &[]);
             cycle.level_rows.push(0);
-            cycle.push_entropies(&[]);
+            cycle.show_nothing();
             return Ok(());
         }
         let clock = Clock::start(&self.devices);
@@ -203,9 +229,7 @@ impl Engine {
         let read = Read { tokens: &tokens, features: None };
         self.check_scores(&level.log_probs, depth + 1, |_| cycle.context_length, &read)?;
 
-        if cycle.entropies.is_some() {
-            cycle.push_entropies(&entropies(&logits)?);
-        }
+        cycle.show(&hidden, &logits)?;
         cycle.growing.push_level(first_row, &level.log_probs, &level.tokens);
         cycle.hidden = hidden;
         cycle.level_rows.push(count);

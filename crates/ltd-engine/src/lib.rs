@@ -74,7 +74,7 @@ pub use libtorch::libtorch_version;
 /// The plain data of `ltd-cycle` that the engine takes and gives.
 pub use ltd_cycle::{
     Continuation, Controller, CopiesAlone, Copying, Cycle, CycleOutcome, CycleStats, CycleTiming, DraftTree,
-    Glimpse, GrownTree, Learned, MAX_DEPTH, Static, StopReason, StopRule, VerificationTree, WholeBeam,
+    Glimpse, GrownTree, Learned, Looks, MAX_DEPTH, Static, StopReason, StopRule, VerificationTree, WholeBeam,
 };
 pub use model::{
     BlockConfig, DraftConfig, FeatureNorm, RopeConfig, RopeScaling, TargetConfig, why_not_packed,

@@ -28,6 +28,8 @@ pub struct Along {
     pub entropies: bool,
     /// Whether [`GrownTree::hidden`] is wanted.
     pub hidden: bool,
+    /// Whether [`GrownTree::states`] are wanted.
+    pub states: bool,
 }
 
 /// A tree that grows beside others.
@@ -38,12 +40,13 @@ struct Growing {
     tree: GrowingTree,
     entropies: Vec<f32>,
     hidden: Vec<f32>,
+    states: Vec<f32>,
 }
 
 impl From<Growing> for GrownTree {
     fn from(growing: Growing) -> Self {
-        let Growing { root, tree, entropies, hidden } = growing;
-        Self { root, tree: tree.into_tree(), entropies, hidden }
+        let Growing { root, tree, entropies, hidden, states } = growing;
+        Self { root, tree: tree.into_tree(), entropies, hidden, states }
     }
 }
 
@@ -137,7 +140,7 @@ impl Engine {
         let level = self.continuations(&logits)?;
         self.check_scores(&level.log_probs, 0, |index| roots[index / width], read)?;
         let entropies = if along.entropies { entropies(&logits)? } else { Vec::new() };
-        let states: Vec<f32> = if along.hidden { Vec::try_from(hidden.view(-1))? } else { Vec::new() };
+        let outputs: Vec<f32> = if along.hidden { Vec::try_from(hidden.view(-1))? } else { Vec::new() };
         let part = |values: &[f32], number: usize| {
             let length = values.len() / roots.len();
             values[number * length..][..length].to_vec()
@@ -147,7 +150,8 @@ impl Engine {
             root,
             tree: GrowingTree::new(DraftTree::new(log_probs, tokens.to_vec())),
             entropies: part(&entropies, number),
-            hidden: part(&states, number),
+            hidden: part(&outputs, number),
+            states: Vec::new(),
         });
         Ok(trees.collect())
     }
@@ -185,6 +189,14 @@ impl Engine {
             let entropies = entropies(&logits)?;
             for (growing, entropies) in trees.iter_mut().zip(entropies.chunks_exact(width)) {
                 growing.entropies.extend_from_slice(entropies);
+            }
+        }
+        if along.states {
+            // Rows of each tree's best candidate.
+            let best = hidden.f_slice(ROWS, None, None, width as i64)?.contiguous();
+            let (states, hidden) = (Vec::<f32>::try_from(best.view(-1))?, hidden.size()[1] as usize);
+            for (growing, state) in trees.iter_mut().zip(states.chunks_exact(hidden)) {
+                growing.states.extend_from_slice(state);
             }
         }
         let of_trees = level.log_probs.chunks_exact(width * width);
@@ -250,7 +262,7 @@ mod tests {
         ) {
             let engine = engine(pair);
             let mut visited = Vec::new();
-            let along = Along { first, every, depth, batch, entropies: false, hidden: false };
+            let along = Along { first, every, depth, batch, entropies: false, hidden: false, states: false };
             engine
                 .trees_along(&engine.read(&tokens).expect("read"), &along, |grown| {
                     visited.push((grown.root, grown.tree));
@@ -305,7 +317,8 @@ mod tests {
         let engine = engine(pair);
         let tokens: Vec<u32> = (0..30).map(|index| 4 + index * 37 % 250).collect();
         let grown = |batch: usize| {
-            let along = Along { first: 5, every: 3, depth: 2, batch, entropies: true, hidden: true };
+            let along =
+                Along { first: 5, every: 3, depth: 2, batch, entropies: true, hidden: true, states: true };
             let mut grown = Vec::new();
             let visit = |tree| {
                 grown.push(tree);
@@ -320,8 +333,8 @@ mod tests {
         let most = (engine.draft_config().draft_vocabulary as f32).ln();
         for (alone, together) in alone.iter().zip(&together) {
             assert_eq!(alone.hidden.len() as i64, engine.draft_config().block.hidden);
-            assert_eq!(alone.entropies.len(), 1 + 2 * width);
-            let all = |tree: &super::GrownTree| [&tree.hidden[..], &tree.entropies[..]].concat();
+            assert_eq!((alone.entropies.len(), alone.states.len()), (1 + 2 * width, 2 * alone.hidden.len()));
+            let all = |tree: &super::GrownTree| [&tree.hidden[..], &tree.entropies, &tree.states].concat();
             assert!(all(alone).iter().zip(all(together)).all(|(a, b)| (a - b).abs() < 1e-3), "{pair}");
             // The best candidates hold a part of the distribution.
             let top: f32 = alone.tree.scores()[..width].iter().map(|score| -score * score.exp()).sum();
@@ -357,7 +370,15 @@ mod tests {
             assert!(session.reading(0).expect("none").is_none());
             assert!(session.reading(tokens.len() + 1).expect("none").is_none());
             let other = self::engine(pair);
-            let along = Along { first: 1, every: 1, depth: 1, batch: 1, entropies: false, hidden: false };
+            let along = Along {
+                first: 1,
+                every: 1,
+                depth: 1,
+                batch: 1,
+                entropies: false,
+                hidden: false,
+                states: false,
+            };
             let reading = session.reading(3).expect("memory").expect("kept");
             let error = other.trees_along(&reading, &along, |_| Ok::<_, Error>(())).expect_err("foreign");
             assert!(matches!(error, Error::ForeignSession));

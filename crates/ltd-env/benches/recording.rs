@@ -42,6 +42,7 @@ fn main() {
         every: 1,
         entropies: false,
         hidden: None,
+        states: None,
         token_bytes: TraceHeader::bytes_of_token(engine.vocabulary()),
         sampling: ltd_policy::SamplingParams::default(),
         max_new_tokens: NEW_TOKENS,

@@ -37,6 +37,7 @@ fn header() -> TraceHeader {
         every: 1,
         entropies: false,
         hidden: None,
+        states: None,
         token_bytes: 0,
         sampling: ltd_policy::SamplingParams::default(),
         max_new_tokens: POSITIONS,
@@ -68,7 +69,7 @@ fn trace() -> Trace {
                 tree.push_level(&log_probs.concat(), &tokens.concat());
             }
             let root = 100 + position;
-            sequence.push(&GrownTree { root, tree, entropies: Vec::new(), hidden: Vec::new() });
+            sequence.push(&GrownTree::new(root, tree));
         }
         sequence
     });

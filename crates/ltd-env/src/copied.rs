@@ -3,8 +3,8 @@
 //! A chain is accepted as far as the continuation says the same, which follows
 //! from the tokens alone, whatever the cycles before.
 
-use ltd_cycle::{CopySource, CycleOutcome, Occurrence};
-use ltd_policy::{DraftSource, LONGEST_MATCH};
+use ltd_cycle::{CopySource, CycleOutcome, Occurrence, Yields, source_summary};
+use ltd_policy::{DraftSource, LONGEST_MATCH, SourceSummary};
 
 use crate::Costs;
 use crate::trace::{TraceHeader, TracedSequence};
@@ -31,6 +31,12 @@ impl Copied {
             Self { found, accepted }
         });
         positions.collect()
+    }
+
+    /// What is known before a cycle at the recorded position `at`, as if it were the first one.
+    pub fn summary(&self, sequence: &TracedSequence, at: usize) -> SourceSummary {
+        let said = &sequence.tokens[..=sequence.root(at)];
+        source_summary(said, self.found, sequence.prompt_len, 1, Yields::default())
     }
 
     /// Latest tokens that were said before.

@@ -55,9 +55,14 @@ pub enum Error {
              record it into another folder"
     )]
     NoCandidates,
-    /// A trace without entropies cannot show them to a controller that looks at them.
-    #[error("the trace lacks entropies, and the controller looks at them: record with --entropies")]
-    NoEntropies,
+    /// A trace cannot show a controller what was not recorded.
+    #[error("the trace lacks {what}, and the controller looks at them: record with {flag}")]
+    NothingToShow {
+        /// What the controller looks at.
+        what: &'static str,
+        /// What has it recorded.
+        flag: &'static str,
+    },
     /// The trees of a trace are not deeper.
     #[error("draft depth {depth} is that of the recorded trees")]
     DepthLimit {
@@ -123,7 +128,7 @@ impl Error {
                 | Self::TraceInUse { .. }
                 | Self::EmptyTrace
                 | Self::NoCandidates
-                | Self::NoEntropies
+                | Self::NothingToShow { .. }
         )
     }
 

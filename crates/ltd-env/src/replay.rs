@@ -6,8 +6,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use half::slice::HalfFloatSliceExt;
 use ltd_cycle::{
-    Candidates, Chain, Contention, Controller, Cycle, CycleOutcome, Glimpse, Yields, draft, source_summary,
+    Candidates, Chain, Contention, Controller, Cycle, CycleOutcome, Glimpse, Looks, Yields, draft,
+    source_summary,
 };
 use ltd_policy::{Agreement, Calibration, CycleSummary, DraftSource, SourceSummary};
 use serde::{Deserialize, Serialize};
@@ -75,8 +77,12 @@ pub struct ReplayCycle {
     frontier: usize,
     /// Candidates that each level expanded.
     level_rows: Vec<usize>,
-    /// As [`Glimpse::entropies`], where they were recorded and a controller looks.
-    entropies: Option<Vec<f32>>,
+    /// What its controller looks at.
+    looks: Looks,
+    /// As [`Glimpse::entropies`], if it looks at them.
+    entropies: Vec<f32>,
+    /// As [`Glimpse::states`], if it looks at them.
+    states: Vec<f32>,
     context_length: usize,
 }
 
@@ -103,7 +109,7 @@ impl Cycle for ReplayCycle {
     }
 
     fn glimpse(&self) -> Option<Glimpse<'_>> {
-        self.entropies.as_deref().map(|entropies| Glimpse { entropies })
+        self.looks.any().then_some(Glimpse { entropies: &self.entropies, states: &self.states })
     }
 
     /// Nothing: decisions have the time of the table.
@@ -131,7 +137,9 @@ impl RecordedTree<'_> {
             contention,
             frontier,
             level_rows,
-            entropies: None,
+            looks: Looks::NOTHING,
+            entropies: Vec::new(),
+            states: Vec::new(),
             context_length: position.context_length,
         }
     }
@@ -140,12 +148,16 @@ impl RecordedTree<'_> {
     /// with what it looks at.
     ///
     /// # Errors
-    /// If the controller looks and entropies were not recorded.
+    /// If what the controller looks at was not recorded.
     pub fn begin_for(self, controller: &(impl Controller + ?Sized)) -> Result<ReplayCycle> {
         let mut cycle = self.begin(controller.size_limit());
-        if controller.looks() {
-            let after_root = self.position.entropies.first().ok_or(Error::NoEntropies)?;
-            cycle.entropies = Some(vec![after_root.to_f32()]);
+        cycle.looks = controller.looks();
+        if cycle.looks.entropies {
+            let lacks = Error::NothingToShow { what: "entropies", flag: "--entropies" };
+            cycle.entropies.push(self.position.entropies.first().ok_or(lacks)?.to_f32());
+        }
+        if cycle.looks.states && self.header.states.is_none() {
+            return Err(Error::NothingToShow { what: "states", flag: "--states" });
         }
         Ok(cycle)
     }
@@ -156,11 +168,19 @@ impl RecordedTree<'_> {
         cycle.scores.resize(from + width * width, 0.0);
         self.position.write_scores(from, &mut cycle.scores);
         cycle.scores[from + cycle.frontier * width..].fill(f32::NEG_INFINITY);
-        if let Some(entropies) = &mut cycle.entropies {
-            let (groups, expanded) = (entropies.len(), cycle.frontier);
+        if cycle.looks.entropies {
+            let (groups, expanded) = (cycle.entropies.len(), cycle.frontier);
             let recorded = &self.position.entropies[groups..][..expanded];
-            entropies.extend(recorded.iter().map(|entropy| entropy.to_f32()));
-            entropies.resize(groups + width, 0.0);
+            cycle.entropies.extend(recorded.iter().map(|entropy| entropy.to_f32()));
+            cycle.entropies.resize(groups + width, 0.0);
+        }
+        if let (true, Some(hidden)) = (cycle.looks.states, self.header.states) {
+            let from = cycle.states.len();
+            cycle.states.resize(from + hidden, 0.0);
+            if cycle.frontier > 0 {
+                let recorded = &self.position.states[from..][..hidden];
+                recorded.convert_to_f32_slice(&mut cycle.states[from..]);
+            }
         }
         cycle.level_rows.push(cycle.frontier);
         cycle.frontier = cycle.contention.add_level(&cycle.scores[from..]);

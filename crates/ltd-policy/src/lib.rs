@@ -48,7 +48,10 @@ pub use latency::{
     DecisionCost, GridPoint, HeldOutError, LatencyIdentity, LatencyModel, LatencyTable, Surface,
 };
 #[doc(no_inline)]
-pub use network::{Actions, Frozen, FrozenPolicy, Linear, MAX_LAYERS, Mlp, Outputs, Probes, Scratch, argmax};
+pub use network::{
+    Actions, Frozen, FrozenPolicy, Linear, MAX_LAYERS, Mlp, Outputs, Probes, Scratch, TensorsIn, TensorsOut,
+    argmax,
+};
 #[doc(no_inline)]
 pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Sight, Source};
 #[doc(no_inline)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::classify::{ClassifyArgs, classify};
-use crate::compare::{CompareArgs, ReportArgs, compare, report};
+use crate::compare::{CompareArgs, ReportArgs, compare, list_contenders, report};
 use crate::learn::{LearnArgs, learn};
 use crate::retarget::{RetargetArgs, retarget};
 
@@ -27,7 +27,9 @@ enum Command {
     /// Fit a trained package to another machine, from recorded trees and that machine's latency
     /// table
     Retarget(RetargetArgs),
-    /// Train the classifiers that the published rules disco and c2t decide by, from recorded trees
+    /// List the published rules that `compare` knows
+    Contenders,
+    /// Train the classifiers that some published rules decide by, from recorded trees
     Classify(ClassifyArgs),
     /// Let policies, constants and published rules answer the same questions in turns, and tell how
     /// fast each is
@@ -42,6 +44,7 @@ impl Cli {
         let result = match &self.command {
             Some(Command::Retarget(args)) => retarget(args).map(|()| ExitCode::SUCCESS),
             Some(Command::Classify(args)) => classify(args).map(|()| ExitCode::SUCCESS),
+            Some(Command::Contenders) => list_contenders().map(|()| ExitCode::SUCCESS),
             Some(Command::Compare(args)) => compare(args).map(|()| ExitCode::SUCCESS),
             Some(Command::Report(args)) => report(args).map(|()| ExitCode::SUCCESS),
             None => learn(&self.learn),

@@ -1,6 +1,6 @@
 //! Policies that learn to decide as another controller does.
 
-use ltd_engine::{Controller, Glimpse};
+use ltd_engine::{Controller, Glimpse, Looks};
 use ltd_env::oracle::decide_at_every_position;
 use ltd_env::trace::Trace;
 use ltd_env::{Interrupt, stream};
@@ -125,7 +125,7 @@ impl Controller for Watched<'_> {
         self.teacher.begin_cycle();
     }
 
-    fn looks(&self) -> bool {
+    fn looks(&self) -> Looks {
         self.teacher.looks()
     }
 

@@ -216,6 +216,7 @@ pub(crate) mod tests {
             every: 1,
             entropies: false,
             hidden: None,
+            states: None,
             token_bytes: 0,
             sampling: SamplingParams::default(),
             max_new_tokens: 4,
@@ -232,7 +233,7 @@ pub(crate) mod tests {
         let sequence = |number: u32, first: u32| {
             let mut sequence = TracedSequence::new(&header, number, 2, vec![first, 5, 6, 7]);
             let tree = ltd_engine::DraftTree::new(&[-0.5, -1.0], vec![6, 8]);
-            let grown = ltd_engine::GrownTree { root: 2, tree, entropies: Vec::new(), hidden: Vec::new() };
+            let grown = ltd_engine::GrownTree::new(2, tree);
             sequence.push(&grown);
             sequence
         };

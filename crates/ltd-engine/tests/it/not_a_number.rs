@@ -32,7 +32,8 @@ fn samplers() -> [Sampler; 3] {
 
 /// The error of growing trees along a text, as recording does.
 fn along(engine: &Engine, tokens: &[u32]) -> Result<(), Error> {
-    let along = Along { first: 1, every: 1, depth: 2, batch: 4, entropies: false, hidden: false };
+    let along =
+        Along { first: 1, every: 1, depth: 2, batch: 4, entropies: false, hidden: false, states: false };
     engine.trees_along(&engine.read(tokens)?, &along, |_: GrownTree| Ok::<_, Error>(()))
 }
 

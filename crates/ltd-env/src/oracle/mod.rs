@@ -279,8 +279,8 @@ fn outcome(
 /// Decodes all sequences of a trace under one controller, in order; `visit` sees each cycle.
 ///
 /// # Errors
-/// If the controller merges and the trace lacks the tokens of the candidates, or it looks and the
-/// trace lacks entropies.
+/// If the controller merges and the trace lacks the tokens of the candidates, or what
+/// it looks at.
 pub fn replay(
     trace: &Trace,
     costs: &Costs,
@@ -332,8 +332,8 @@ pub fn decide_at_every_position(
 /// Decodes one sequence of a trace under a controller; `visit` sees each cycle.
 ///
 /// # Errors
-/// If the controller merges and the trace lacks the tokens of the candidates, or it looks and the
-/// trace lacks entropies.
+/// If the controller merges and the trace lacks the tokens of the candidates, or what
+/// it looks at.
 pub fn replay_sequence(
     header: &TraceHeader,
     sequence: &TracedSequence,

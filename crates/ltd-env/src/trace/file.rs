@@ -231,8 +231,7 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
     let version = value["version"].as_u64();
     match version {
         Some(1) => add_new_in_version_2(&mut value),
-        Some(2 | 3) => {}
-        Some(version) if version == u64::from(TRACE_VERSION) => {}
+        Some(version) if (2..=u64::from(TRACE_VERSION)).contains(&version) => {}
         _ => {
             let found = value["version"].to_string();
             return Err(error(format!(
@@ -243,15 +242,13 @@ fn read_header(folder: &Path) -> Result<TraceHeader> {
     if version < Some(3) {
         value["token_bytes"] = 0.into();
     }
-    if version < Some(TRACE_VERSION.into()) {
-        if value.get("sampling").is_some() {
-            return Err(error(format!(
-                "has the field sampling, which is not of version {}",
-                value["version"]
-            )));
+    for (field, first) in [("sampling", 4), ("states", 5)] {
+        if version < Some(first) && value.get(field).is_some() {
+            let version = &value["version"];
+            return Err(error(format!("has the field {field}, which is not of version {version}")));
         }
-        value["version"] = TRACE_VERSION.into();
     }
+    value["version"] = TRACE_VERSION.into();
     let header: TraceHeader =
         serde_json::from_value(value).map_err(|problem| error(format!("is not a header: {problem}")))?;
     match header.problem() {
@@ -341,7 +338,7 @@ fn encode(sequence: &TracedSequence, header: &TraceHeader) -> Vec<u8> {
     for rank in &sequence.ranks {
         payload.extend_from_slice(&rank.to_le_bytes());
     }
-    for column in [&sequence.scores, &sequence.entropies, &sequence.hidden] {
+    for column in [&sequence.scores, &sequence.entropies, &sequence.hidden, &sequence.states] {
         payload.extend(column.iter().flat_map(|number| number.to_bits().to_le_bytes()));
     }
     payload.extend(sequence.parents.iter().flat_map(|parent| parent.to_le_bytes()));
@@ -404,8 +401,8 @@ fn decode(payload: &[u8], header: &TraceHeader) -> Option<TracedSequence> {
     let mut column = |width: usize| -> Option<Vec<f16>> {
         Some(bytes.u16s(positions.checked_mul(width)?)?.map(f16::from_bits).collect())
     };
-    let (scores, entropies, hidden) =
-        (column(columns.scores)?, column(columns.entropies)?, column(columns.hidden)?);
+    let (scores, entropies) = (column(columns.scores)?, column(columns.entropies)?);
+    let (hidden, states) = (column(columns.hidden)?, column(columns.states)?);
     let parents: Vec<u16> = bytes.u16s(positions.checked_mul(columns.parents)?)?.collect();
     let count = positions.checked_mul(columns.tokens)?;
     let candidate_tokens = match header.token_bytes {
@@ -425,6 +422,7 @@ fn decode(payload: &[u8], header: &TraceHeader) -> Option<TracedSequence> {
         scores,
         entropies,
         hidden,
+        states,
         candidate_tokens,
         parents,
         starts,
@@ -465,6 +463,7 @@ mod tests {
             every: 1,
             entropies: false,
             hidden: None,
+            states: None,
             token_bytes: 2,
             sampling: SamplingParams::default(),
             max_new_tokens: 10,
@@ -476,7 +475,7 @@ mod tests {
         let mut sequence = TracedSequence::new(&header, 7, 2, vec![5, 5, 6, 8, 3]);
         for root in 2..4 {
             let tree = DraftTree::new(&[-0.5, -1.0], vec![7, 8]);
-            sequence.push(&GrownTree { root, tree, entropies: Vec::new(), hidden: Vec::new() });
+            sequence.push(&GrownTree::new(root, tree));
         }
         let identity = |header: &TraceHeader, sequence: &TracedSequence| {
             let sequences = vec![sequence.clone()];

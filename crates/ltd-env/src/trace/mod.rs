@@ -27,9 +27,9 @@ pub use record::record_sequence;
 pub use sequence::{TracedPosition, TracedSequence};
 
 /// Version of the folder's layout; see `docs/trace-format.md`. Version 1, which knew neither gaps
-/// nor optional columns, version 2, without the candidates' tokens, and version 3, of greedy
-/// continuations only, are read too.
-pub const TRACE_VERSION: u32 = 4;
+/// nor optional columns, version 2, without the candidates' tokens, version 3, of greedy
+/// continuations only, and version 4, without states, are read too.
+pub const TRACE_VERSION: u32 = 5;
 
 /// What all sequences of a trace have in common.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,8 +51,11 @@ pub struct TraceHeader {
     pub every: usize,
     /// Whether the entropies of the draft's distributions are recorded.
     pub entropies: bool,
-    /// Width of the draft's hidden states, if they are recorded.
+    /// Width of the draft's hidden states after the roots, if they are recorded.
     pub hidden: Option<usize>,
+    /// The same of those after the best candidate of each level; left out if they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub states: Option<usize>,
     /// Bytes of each candidate's token, 2 or 4; 0 if they are not recorded, nor what they follow.
     pub token_bytes: usize,
     /// How the target's tokens were chosen; left out if greedily.
@@ -76,6 +79,7 @@ struct Columns {
     scores: usize,
     entropies: usize,
     hidden: usize,
+    states: usize,
     tokens: usize,
     parents: usize,
 }
@@ -111,6 +115,7 @@ impl TraceHeader {
             ("beam_width", self.beam_width, 1..=u8::MAX.into()),
             ("depth", self.depth, 0..=MAX_DEPTH),
             ("hidden", self.hidden.unwrap_or(1), 1..=u16::MAX.into()),
+            ("states", self.states.unwrap_or(1), 1..=u16::MAX.into()),
         ];
         if let Some((field, problem)) = self.sampling.problems().into_iter().next() {
             return Some(format!("sampling.{field}: {problem}"));
@@ -131,9 +136,17 @@ impl TraceHeader {
         })
     }
 
-    /// The header as written to disk: a greedy one says what version 3 does.
+    /// The header as written to disk: of the oldest version from 3 on that can say it.
     fn to_json(&self) -> String {
-        self.as_version(if self.is_sampled() { TRACE_VERSION } else { 3 })
+        self.as_version(self.least_version(3))
+    }
+
+    fn least_version(&self, least: u32) -> u32 {
+        match (self.states, self.is_sampled()) {
+            (Some(_), _) => 5,
+            (None, true) => 4,
+            (None, false) => least,
+        }
     }
 
     fn as_version(&self, version: u32) -> String {
@@ -147,17 +160,17 @@ impl TraceHeader {
         if self.has_candidates() {
             return self.to_json();
         }
-        let version = if self.is_sampled() { TRACE_VERSION } else { 2 };
-        let json = self.as_version(version);
+        let json = self.as_version(self.least_version(2));
         let lines = json.lines().filter(|line| !line.trim_start().starts_with("\"token_bytes\":"));
         lines.collect::<Vec<_>>().join("\n")
     }
 
     fn columns(&self) -> Columns {
-        let entropies = if self.entropies { 1 + self.depth * self.beam_width } else { 0 };
         let (groups, scores) = (1 + self.depth * self.beam_width, self.scores_per_position());
+        let entropies = if self.entropies { groups } else { 0 };
+        let [hidden, states] = [self.hidden, self.states].map(Option::unwrap_or_default);
         let [tokens, parents] = if self.has_candidates() { [scores, groups] } else { [0, 0] };
-        Columns { scores, entropies, hidden: self.hidden.unwrap_or(0), tokens, parents }
+        Columns { scores, entropies, hidden, states: self.depth * states, tokens, parents }
     }
 
     /// Whether the tokens of the candidates are recorded, which merged trees need.
@@ -190,11 +203,12 @@ impl TraceHeader {
     pub fn differences(&self, other: &Self) -> Vec<(String, String, String)> {
         let fields = |header: &Self| match serde_json::to_value(header) {
             Ok(serde_json::Value::Object(fields)) => {
-                let written = fields.into_iter().filter(|(name, _)| name != "sampling");
-                let written = written.map(|(name, value)| (name, value.to_string()));
-                // In words, and where it is left out, too.
+                // What may be left out is told in either case.
                 let sampling = ("sampling".to_owned(), header.sampling.to_string());
-                written.chain([sampling]).collect::<Vec<_>>()
+                let states = ("states".to_owned(), serde_json::json!(header.states).to_string());
+                let written = fields.into_iter().map(|(name, value)| (name, value.to_string()));
+                let written = written.filter(|(name, _)| !["sampling", "states"].contains(&name.as_str()));
+                written.chain([states, sampling]).collect::<Vec<_>>()
             }
             _ => unreachable!("invariant: a header is an object"),
         };
@@ -221,6 +235,7 @@ mod tests {
             every: 1,
             entropies: false,
             hidden: None,
+            states: None,
             token_bytes: 0,
             sampling: SamplingParams::default(),
             max_new_tokens: 8,
@@ -264,5 +279,13 @@ mod tests {
         let with_tokens = TraceHeader { token_bytes: 2, ..header };
         assert_eq!(with_tokens.identifying_json(), version_3);
         assert_eq!(with_tokens.to_json(), version_3);
+
+        let with_states = TraceHeader { states: Some(576), ..with_tokens.clone() };
+        let version_5 = version_3
+            .replace("\"version\": 3", "\"version\": 5")
+            .replace("\"hidden\": null,", "\"hidden\": null,\n  \"states\": 576,");
+        assert_eq!(with_states.to_json(), version_5);
+        let difference = ("states".to_owned(), "576".to_owned(), "null".to_owned());
+        assert_eq!(with_states.differences(&with_tokens), [difference]);
     }
 }

@@ -50,6 +50,7 @@ pub fn record_sequence(
         batch,
         entropies: header.entropies,
         hidden: header.hidden.is_some(),
+        states: header.states.is_some(),
     };
     let read = session.reading(ids.len() + roots)?;
     let read = read.expect("invariant: features are kept, of more tokens than have trees");

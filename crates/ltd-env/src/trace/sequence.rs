@@ -29,6 +29,8 @@ pub struct TracedSequence {
     pub(super) entropies: Vec<f16>,
     /// `[positions, columns.hidden]`.
     pub(super) hidden: Vec<f16>,
+    /// `[positions, columns.states]`.
+    pub(super) states: Vec<f16>,
     /// `[positions, columns.tokens]`.
     pub(super) candidate_tokens: Vec<u32>,
     /// Per position, what each group of candidates follows: 0 for the root, else 1 + the flat index
@@ -54,6 +56,9 @@ pub struct TracedPosition<'s> {
     /// The draft's output after the root, before its last norm, `[hidden]`. Empty if it was not
     /// recorded.
     pub hidden: &'s [f16],
+    /// The same after the best candidate of each level that was expanded, `[D, hidden]`. Empty if
+    /// they were not recorded.
+    pub states: &'s [f16],
     scores: &'s [f16],
     candidate_tokens: &'s [u32],
     parents: &'s [u16],
@@ -77,6 +82,7 @@ impl TracedSequence {
             scores: Vec::new(),
             entropies: Vec::new(),
             hidden: Vec::new(),
+            states: Vec::new(),
             candidate_tokens: Vec::new(),
             parents: Vec::new(),
             starts: vec![0],
@@ -87,7 +93,7 @@ impl TracedSequence {
 
     /// Adds the tree of the next position.
     pub fn push(&mut self, grown: &GrownTree) {
-        let GrownTree { tree, entropies, hidden, .. } = grown;
+        let GrownTree { tree, entropies, hidden, states, .. } = grown;
         let root = self.root(self.len());
         let continuation = &self.tokens[root + 1..];
         // The token after the last node of a path must be known too.
@@ -95,6 +101,7 @@ impl TracedSequence {
         append(&mut self.scores, tree.scores(), self.columns.scores);
         append(&mut self.entropies, entropies, self.columns.entropies);
         append(&mut self.hidden, hidden, self.columns.hidden);
+        append(&mut self.states, states, self.columns.states);
         self.candidate_tokens.extend(padded(tree.tokens().iter().copied(), 0, self.columns.tokens));
         let parents = tree.group_parents().iter().map(|&parent| u16::try_from(parent).unwrap_or(ABSENT));
         self.parents.extend(padded(parents, ABSENT, self.columns.parents));
@@ -132,12 +139,13 @@ impl TracedSequence {
     #[must_use]
     pub fn first(&self, count: usize) -> Self {
         let (count, columns) = (count.min(self.len()), self.columns);
-        let Columns { scores, entropies, hidden, tokens, parents } = columns;
+        let Columns { scores, entropies, hidden, states, tokens, parents } = columns;
         Self {
             tokens: self.tokens.clone(),
             scores: self.scores[..count * scores].to_vec(),
             entropies: self.entropies[..count * entropies].to_vec(),
             hidden: self.hidden[..count * hidden].to_vec(),
+            states: self.states[..count * states].to_vec(),
             candidate_tokens: self.candidate_tokens[..count * tokens].to_vec(),
             parents: self.parents[..count * parents].to_vec(),
             starts: self.starts[..=count].to_vec(),
@@ -161,12 +169,13 @@ impl TracedSequence {
 
     /// The tree of a recorded position.
     pub fn position(&self, position: usize) -> TracedPosition<'_> {
-        let Columns { scores, entropies, hidden, tokens, parents } = self.columns;
+        let Columns { scores, entropies, hidden, states, tokens, parents } = self.columns;
         TracedPosition {
             context_length: self.root(position),
             scores: &self.scores[position * scores..][..scores],
             entropies: &self.entropies[position * entropies..][..entropies],
             hidden: &self.hidden[position * hidden..][..hidden],
+            states: &self.states[position * states..][..states],
             candidate_tokens: &self.candidate_tokens[position * tokens..][..tokens],
             parents: &self.parents[position * parents..][..parents],
             ranks: &self.ranks[self.starts[position]..self.starts[position + 1]],
@@ -247,6 +256,7 @@ mod tests {
             every,
             entropies: true,
             hidden: Some(3),
+            states: Some(2),
             token_bytes: 2,
             sampling: ltd_policy::SamplingParams::default(),
             max_new_tokens: 10,
@@ -260,7 +270,8 @@ mod tests {
             let mut tree = DraftTree::new(&[-0.5, -1.0], vec![7, 8]);
             tree.push_level(&[-0.1, -2.0, -0.2, -3.0], &[1, 2, 3, 4]);
             let (entropies, hidden) = (vec![0.5, 1.0, position as f32], vec![-1.0, 2.0, position as f32]);
-            sequence.push(&GrownTree { root: 2 + position * every, tree, entropies, hidden });
+            let states = vec![0.25, position as f32];
+            sequence.push(&GrownTree { root: 2 + position * every, tree, entropies, hidden, states });
         }
         sequence
     }
@@ -310,5 +321,6 @@ mod tests {
         let numbers = |column: &[f16]| column.iter().map(|value| value.to_f32()).collect::<Vec<_>>();
         assert_eq!(numbers(second.entropies), [0.5, 1.0, 1.0]);
         assert_eq!(numbers(second.hidden), [-1.0, 2.0, 1.0]);
+        assert_eq!(numbers(second.states), [0.25, 1.0]);
     }
 }

@@ -23,7 +23,8 @@ fn recorded(folder: &Path, temperature: f64) -> (Vec<u8>, Vec<Vec<u8>>) {
     let engine = engine();
     let mut header = header(&engine, 4);
     header.sampling.temperature = temperature;
-    (header.entropies, header.hidden) = (true, Some(engine.draft_config().block.hidden as usize));
+    let hidden = Some(engine.draft_config().block.hidden as usize);
+    (header.entropies, header.hidden, header.states) = (true, hidden, hidden);
     record_as(&engine, folder, &header);
     let shard = std::fs::read(folder.join("shard-00000.bin")).expect("a shard");
     let (mut rest, mut payloads) = (&shard[..], Vec::new());

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use ltd_engine::{Controller, DtypeSetting, Engine, Glimpse, Sampler, Static, StopRule};
+use ltd_engine::{Controller, DtypeSetting, Engine, Glimpse, Looks, Sampler, Static, StopRule};
 use ltd_env::Interrupt;
 use ltd_env::latency::{LatencyPlan, held_out_error, measure};
 use ltd_env::oracle::replay_sequence;
@@ -126,10 +126,12 @@ fn the_same_actions_meet_the_same_cycles() {
     }
 }
 
-/// A constant that notes the entropies that it is shown, after the root expansion and each level.
+/// A constant that notes what it is shown, after the root expansion and each level.
 struct Looking {
     trees: Static,
-    seen: Vec<Vec<f32>>,
+    looks: Looks,
+    entropies: Vec<Vec<f32>>,
+    states: Vec<Vec<f32>>,
 }
 
 impl Controller for Looking {
@@ -137,26 +139,29 @@ impl Controller for Looking {
         self.trees.size
     }
 
-    fn looks(&self) -> bool {
-        true
+    fn looks(&self) -> Looks {
+        self.looks
     }
 
     fn look(&mut self, summary: &CycleSummary, glimpse: &Glimpse) {
-        assert_eq!(glimpse.entropies.len(), 1 + summary.draft_depth * summary.beam_width);
-        assert!(glimpse.entropies.ends_with(glimpse.last_level(summary)));
-        // A group has candidates or no entropy.
-        let groups = summary.scores.chunks_exact(summary.beam_width).zip(glimpse.entropies);
-        groups.for_each(|(scores, entropy)| assert_eq!(scores[0].is_finite(), *entropy > 0.0));
-        self.seen.push(glimpse.entropies.to_vec());
+        if self.looks.entropies {
+            assert!(glimpse.entropies.ends_with(glimpse.last_level(summary)));
+            // A group has candidates or no entropy.
+            let groups = summary.scores.chunks_exact(summary.beam_width).zip(glimpse.entropies);
+            groups.for_each(|(scores, entropy)| assert_eq!(scores[0].is_finite(), *entropy > 0.0));
+        }
+        self.entropies.push(glimpse.entropies.to_vec());
+        self.states.push(glimpse.last_state(summary).to_vec());
     }
 
     fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
-        assert_eq!(self.seen.last().map(Vec::len), Some(1 + summary.draft_depth * summary.beam_width));
+        let groups = 1 + summary.draft_depth * summary.beam_width;
+        let expected = if self.looks.entropies { groups } else { 0 };
+        assert_eq!(self.entropies.last().map(Vec::len), Some(expected));
         self.trees.continue_drafting(summary)
     }
 
-    fn verification_size(&mut self, summary: &CycleSummary) -> usize {
-        assert_eq!(self.seen.last().map(Vec::len), Some(1 + summary.draft_depth * summary.beam_width));
+    fn verification_size(&mut self, _summary: &CycleSummary) -> usize {
         self.trees.size
     }
 }
@@ -165,11 +170,17 @@ impl Controller for Looking {
 fn one_that_looks_sees_the_same_live_and_recorded() {
     let engine = engine();
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
-    let with = TraceHeader { entropies: true, ..header(&engine, 16) };
+    let hidden = engine.draft_config().block.hidden as usize;
+    let with = TraceHeader { entropies: true, states: Some(hidden), ..header(&engine, 16) };
     let trace = record_as(&engine, folders[0].path(), &with);
-    let looking = |depth| Looking { trees: Static { depth, size: 6 }, seen: Vec::new() };
-    for (sequence, depth) in trace.sequences.iter().zip([3, 0, DEPTH].into_iter().cycle()) {
-        let [mut live, mut recorded] = [looking(depth), looking(depth)];
+    let looking = |depth, looks| {
+        let (entropies, states) = (Vec::new(), Vec::new());
+        Looking { trees: Static { depth, size: 6 }, looks, entropies, states }
+    };
+    let all = Looks { entropies: true, states: true };
+    let kinds = [(3, all), (0, all), (DEPTH, Looks::STATES), (2, Looks::ENTROPIES), (DEPTH, all)];
+    for (sequence, (depth, looks)) in trace.sequences.iter().cycle().zip(kinds) {
+        let [mut live, mut recorded] = [looking(depth, looks), looking(depth, looks)];
         let mut session = engine.prefill(&sequence.tokens[..sequence.prompt_len], None).expect("prefill");
         while session.context_length() < sequence.prompt_len + sequence.len() {
             let outcome = engine.run_cycle(&mut session, &mut live).expect("a cycle");
@@ -177,14 +188,26 @@ fn one_that_looks_sees_the_same_live_and_recorded() {
             assert!(outcome.draft_depth <= depth);
         }
         replay_sequence(&trace.header, sequence, &costs(), &mut recorded, &mut |_| ()).expect("replayed");
-        assert_eq!(live.seen.len(), recorded.seen.len());
-        let both = live.seen.concat().into_iter().zip(recorded.seen.concat());
-        both.for_each(|(live, recorded)| assert!((live - recorded).abs() < 0.02, "{live} {recorded}"));
+        for (live, recorded) in [(&live.entropies, &recorded.entropies), (&live.states, &recorded.states)] {
+            assert_eq!(live.len(), recorded.len());
+            for (live, recorded) in live.iter().zip(recorded) {
+                assert_eq!(live.len(), recorded.len());
+                for (live, recorded) in live.iter().zip(recorded) {
+                    assert!((live - recorded).abs() < 0.02, "{live} {recorded}");
+                }
+            }
+        }
+        // The first look of a cycle is at the root expansion, where no candidate has a state yet.
+        let widths = |state: &Vec<f32>| [0, hidden].contains(&state.len());
+        assert!(live.states.iter().all(widths));
+        assert_eq!(live.states.iter().any(|state| !state.is_empty()), looks.states && depth > 0);
     }
     let without = record(&engine, folders[1].path(), 8);
-    let replayed =
-        replay_sequence(&without.header, &without.sequences[0], &costs(), &mut looking(1), &mut |_| ());
-    assert!(matches!(replayed, Err(ltd_env::Error::NoEntropies)));
+    for (looks, flag) in [(Looks::ENTROPIES, "--entropies"), (Looks::STATES, "--states")] {
+        let (header, sequence) = (&without.header, &without.sequences[0]);
+        let replayed = replay_sequence(header, sequence, &costs(), &mut looking(1, looks), &mut |_| ());
+        assert!(replayed.expect_err("nothing to show").to_string().ends_with(flag));
+    }
 }
 
 #[test]

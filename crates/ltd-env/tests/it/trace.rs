@@ -23,6 +23,7 @@ pub(crate) fn header(engine: &Engine, max_new_tokens: usize) -> TraceHeader {
         every: 1,
         entropies: false,
         hidden: None,
+        states: None,
         token_bytes: TraceHeader::bytes_of_token(engine.vocabulary()),
         sampling: SamplingParams::default(),
         max_new_tokens,
@@ -114,7 +115,7 @@ fn an_interrupted_recording_goes_on_and_damage_is_named() {
     std::fs::write(&path, text.replace("\"every\": 1", "\"every\": 0")).expect("written");
     error("every: is 0, must be within 1..=4294967295");
     std::fs::write(&path, text.replace("\"version\": 3", "\"version\": 9")).expect("written");
-    error("has version 9, this program reads versions 1 to 4");
+    error("has version 9, this program reads versions 1 to 5");
     let sampling = "\"sampling\": { \"temperature\": 1.0 }, \"depth\"";
     let sampled = text.replace("\"depth\"", sampling);
     std::fs::write(&path, &sampled).expect("written");
@@ -166,7 +167,8 @@ fn gaps_and_columns_are_read_back_as_they_were_recorded() {
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let full = record(&engine, folders[0].path(), 12);
     let hidden = engine.draft_config().block.hidden as usize;
-    let header = TraceHeader { every: 3, entropies: true, hidden: Some(hidden), ..header(&engine, 12) };
+    let columns = TraceHeader { entropies: true, hidden: Some(hidden), ..header(&engine, 12) };
+    let header = TraceHeader { every: 3, states: Some(hidden), ..columns };
     let sparse = record_as(&engine, folders[1].path(), &header);
     assert_eq!(sparse.header, header);
     for (sparse, full) in sparse.sequences.iter().zip(&full.sequences) {
@@ -175,9 +177,12 @@ fn gaps_and_columns_are_read_back_as_they_were_recorded() {
             let (found, expected) = (sparse.position(number), full.position(number * 3));
             assert_eq!(found.context_length, expected.context_length);
             assert_eq!((found.entropies.len(), found.hidden.len()), (1 + DEPTH * 10, hidden));
+            assert_eq!(found.states.len(), DEPTH * hidden);
             assert!(found.entropies.iter().all(|entropy| entropy.to_f32() > 0.0));
             assert!(found.hidden.iter().any(|number| number.to_f32() != 0.0));
-            assert!(expected.entropies.is_empty() && expected.hidden.is_empty());
+            let states = found.states.chunks_exact(hidden);
+            states.for_each(|state| assert!(state.iter().any(|number| number.to_f32() != 0.0)));
+            assert!([expected.entropies, expected.hidden, expected.states].concat().is_empty());
             // Batches differ, and so does rounding.
             let scores = [found, expected].map(|position| {
                 let mut scores = [0.0; 10];

@@ -1,15 +1,13 @@
 //! A trained network as one file: what it sees, what its outputs stand for, its weights, and
 //! probes.
 
-use std::collections::HashMap;
 use std::path::Path;
 
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::mlp::{Linear, Mlp};
+use super::tensors::{TensorsIn, TensorsOut};
 use crate::action::{DepthActions, PolicyKind, SizeActions};
 use crate::files::write_atomically;
 use crate::observation::{ObservationLayout, Sight};
@@ -20,8 +18,6 @@ use crate::{Error, Result};
 const FORMAT_VERSION: u32 = 1;
 /// Key of the JSON header among the file's metadata.
 const HEADER: &str = "policy";
-/// Most layers of a network, the last one included: a bound on what a file can ask for.
-pub const MAX_LAYERS: usize = 16;
 
 /// What a policy chooses among.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -171,21 +167,12 @@ impl<O: Outputs> Frozen<O> {
 
     /// The file's content.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-        let mut push = |name: String, shape: Vec<usize>, values: &[f32]| {
-            tensors.push((name, shape, values.iter().flat_map(|value| value.to_le_bytes()).collect()));
-        };
-        for (index, layer) in self.mlp.to_layers().iter().enumerate() {
-            push(format!("layers.{index}.weight"), vec![layer.outputs(), layer.inputs], &layer.weight);
-            push(format!("layers.{index}.bias"), vec![layer.outputs()], &layer.bias);
-        }
+        let mut tensors = TensorsOut::default();
+        tensors.push_layers("", &self.mlp.to_layers());
         let Probes { observations, logits } = &self.probes;
-        push(
-            "probe.observations".into(),
-            vec![observations.len(), self.layout.len()],
-            &observations.concat(),
-        );
-        push("probe.logits".into(), vec![logits.len(), self.actions.output_count()], &logits.concat());
+        let rows = [observations.len(), self.layout.len()];
+        tensors.push("probe.observations", &rows, &observations.concat());
+        tensors.push("probe.logits", &[logits.len(), self.actions.output_count()], &logits.concat());
         let header = Header {
             format_version: FORMAT_VERSION,
             kind: self.actions.kind_name(),
@@ -193,12 +180,7 @@ impl<O: Outputs> Frozen<O> {
             actions: self.actions.clone(),
         };
         let header = serde_json::to_string(&header).expect("invariant: the header is plain data");
-        let views = tensors.iter().map(|(name, shape, bytes)| {
-            let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
-            (name, view.expect("invariant: shapes come from the layers"))
-        });
-        safetensors::serialize(views, Some(HashMap::from([(HEADER.to_owned(), header)])))
-            .expect("invariant: names are unique")
+        tensors.to_bytes(HEADER, header)
     }
 
     /// Writes the file: complete, or not at all.
@@ -214,14 +196,9 @@ impl<O: Outputs> Frozen<O> {
 
     /// [`FrozenPolicy::load`] of bytes already read; `path` is for messages.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
-        let broken = |source| Error::Safetensors { path: path.to_owned(), source };
-        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(broken)?;
-        let file = SafeTensors::deserialize(bytes).map_err(broken)?;
-        let header = metadata.metadata().as_ref().and_then(|entries| entries.get(HEADER));
-        let header =
-            header.ok_or_else(|| Error::mismatch(path, "metadata", format!("a `{HEADER}` entry"), "none"))?;
-        let header: Header<O> = read_header(header, path)?;
-        let layers = read_layers(&file, path)?;
+        let file = TensorsIn::parse(bytes, path, HEADER)?;
+        let header: Header<O> = read_header(file.text(), path)?;
+        let layers = file.layers("")?;
         check(&header, &layers, path)?;
         let observations = read_rows(&file, "probe.observations", header.layout.len(), path)?;
         let logits = read_rows(&file, "probe.logits", header.actions.output_count(), path)?;
@@ -245,52 +222,6 @@ fn read_header<O: Outputs>(text: &str, path: &Path) -> Result<Header<O>> {
         return Err(Error::Version { path: path.to_owned(), expected: FORMAT_VERSION.to_string(), found });
     }
     serde_json::from_str(text).map_err(json)
-}
-
-fn read_layers(file: &SafeTensors, path: &Path) -> Result<Vec<Linear>> {
-    let count =
-        (0..=MAX_LAYERS).take_while(|index| file.tensor(&format!("layers.{index}.weight")).is_ok()).count();
-    if count == 0 || count > MAX_LAYERS {
-        return Err(Error::mismatch(path, "number of layers", format!("1..={MAX_LAYERS}"), count));
-    }
-    let mut layers: Vec<Linear> = Vec::with_capacity(count);
-    for index in 0..count {
-        let name = format!("layers.{index}.weight");
-        let (shape, weight) = read_tensor(file, &name, path)?;
-        let [outputs, inputs] = shape[..] else {
-            return Err(Error::mismatch(
-                path,
-                format!("shape of {name}"),
-                "[outputs, inputs]",
-                format!("{shape:?}"),
-            ));
-        };
-        if outputs == 0 || inputs == 0 {
-            return Err(Error::mismatch(
-                path,
-                format!("shape of {name}"),
-                "no empty axis",
-                format!("{shape:?}"),
-            ));
-        }
-        if let Some(above) = layers.last()
-            && above.outputs() != inputs
-        {
-            return Err(Error::mismatch(path, format!("columns of {name}"), above.outputs(), inputs));
-        }
-        let name = format!("layers.{index}.bias");
-        let (shape, bias) = read_tensor(file, &name, path)?;
-        if shape != [outputs] {
-            return Err(Error::mismatch(
-                path,
-                format!("shape of {name}"),
-                format!("[{outputs}]"),
-                format!("{shape:?}"),
-            ));
-        }
-        layers.push(Linear { weight, bias, inputs });
-    }
-    Ok(layers)
 }
 
 fn check<O: Outputs>(header: &Header<O>, layers: &[Linear], path: &Path) -> Result<()> {
@@ -322,8 +253,8 @@ fn check<O: Outputs>(header: &Header<O>, layers: &[Linear], path: &Path) -> Resu
     Ok(())
 }
 
-fn read_rows(file: &SafeTensors, name: &str, width: usize, path: &Path) -> Result<Vec<Vec<f32>>> {
-    let (shape, values) = read_tensor(file, name, path)?;
+fn read_rows(file: &TensorsIn, name: &str, width: usize, path: &Path) -> Result<Vec<Vec<f32>>> {
+    let (shape, values) = file.tensor(name)?;
     if shape.len() != 2 || shape[1] != width {
         return Err(Error::mismatch(
             path,
@@ -333,22 +264,4 @@ fn read_rows(file: &SafeTensors, name: &str, width: usize, path: &Path) -> Resul
         ));
     }
     Ok(values.chunks_exact(width).map(<[f32]>::to_vec).collect())
-}
-
-fn read_tensor(file: &SafeTensors, name: &str, path: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
-    let view = file.tensor(name).map_err(|source| Error::Safetensors { path: path.to_owned(), source })?;
-    if view.dtype() != Dtype::F32 {
-        return Err(Error::mismatch(path, format!("type of {name}"), "F32", format!("{:?}", view.dtype())));
-    }
-    let (words, _) = view.data().as_chunks::<4>();
-    let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-    if values.iter().any(|value| !value.is_finite()) {
-        return Err(Error::mismatch(
-            path,
-            format!("values of {name}"),
-            "finite numbers",
-            "infinities or NaN",
-        ));
-    }
-    Ok((view.shape().to_vec(), values))
 }

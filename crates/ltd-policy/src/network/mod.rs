@@ -2,6 +2,8 @@
 
 mod frozen;
 mod mlp;
+mod tensors;
 
-pub use frozen::{Actions, Frozen, FrozenPolicy, MAX_LAYERS, Outputs, Probes};
+pub use frozen::{Actions, Frozen, FrozenPolicy, Outputs, Probes};
 pub use mlp::{Linear, Mlp, Scratch, argmax};
+pub use tensors::{MAX_LAYERS, TensorsIn, TensorsOut};

@@ -27,8 +27,10 @@ pub struct Recording<'a> {
     pub every: usize,
     /// Whether the entropies of the draft's distributions are recorded.
     pub entropies: bool,
-    /// Whether the draft's hidden states are recorded.
+    /// Whether the draft's hidden states after the roots are recorded.
     pub hidden: bool,
+    /// Whether those after the best candidates are.
+    pub states: bool,
     /// How the target's tokens are chosen.
     pub sampling: SamplingParams,
     /// Seeds of the random numbers that they are chosen by: each prompt is recorded once with each.
@@ -116,6 +118,7 @@ fn header(
     models: &Models,
     eos: &[u32],
 ) -> Result<TraceHeader> {
+    let width = engine.draft_config().block.hidden as usize;
     let file = &recording.set.file;
     let bytes = std::fs::read(file).map_err(|source| Error::Io { path: file.clone(), source })?;
     Ok(TraceHeader {
@@ -127,7 +130,8 @@ fn header(
         depth: engine.max_depth(),
         every: recording.every,
         entropies: recording.entropies,
-        hidden: recording.hidden.then_some(engine.draft_config().block.hidden as usize),
+        hidden: recording.hidden.then_some(width),
+        states: recording.states.then_some(width),
         token_bytes: TraceHeader::bytes_of_token(engine.vocabulary()),
         sampling: recording.sampling,
         max_new_tokens: config.max_new_tokens,

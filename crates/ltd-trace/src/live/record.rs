@@ -46,6 +46,9 @@ pub(crate) struct RecordArgs {
     /// Record the draft's hidden state at each root too
     #[arg(long)]
     pub(crate) hidden: bool,
+    /// Record its hidden state after the best candidate of each level too
+    #[arg(long)]
+    pub(crate) states: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Folder of the trace; an interrupted recording goes on
@@ -124,6 +127,7 @@ pub(crate) fn record(args: &RecordArgs) -> Result<()> {
         every: usize::from(args.every),
         entropies: args.entropies,
         hidden: args.hidden,
+        states: args.states,
         sampling,
         seeds: &seeds,
         max_time: None,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use crate::arguments::count;
 use clap::Args;
-use ltd_console::{note, print_result};
+use ltd_console::{note, print_result, say};
 use ltd_engine::text::TextModel;
 use ltd_engine::{Engine, Learned, Sampler, SamplingParams, Static, StopRule};
 use ltd_policy::{
@@ -55,14 +55,15 @@ pub(crate) struct CompareArgs {
     /// ones were said before; may be repeated
     #[arg(long = "copy-rule", value_name = "MATCH,TOKENS,DEPTH,SIZE", value_parser = copy_rule)]
     pub(crate) copy_rules: Vec<FixedSetting>,
-    /// Published rules by name, separated by commas, or `all` (docs/contenders.md)
+    /// Published rules by name, separated by commas, or `all` (`ltd-train contenders` lists them)
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) contenders: Vec<String>,
     /// What published rules keep constant of a tree [default: as published, depth 7 and size 59 or
     /// 60]
     #[arg(long, value_name = "DEPTH,SIZE", value_parser = constant, requires = "contenders")]
     pub(crate) contender_trees: Option<StaticSetting>,
-    /// What `disco` and `c2t` decide by (`ltd-train classify`); without it, `all` leaves them out
+    /// What rules with a classifier decide by (`ltd-train classify`); without it, `all` leaves them
+    /// out
     #[arg(long, value_name = "FILE", requires = "contenders")]
     pub(crate) classifiers: Option<PathBuf>,
     /// Measured costs (`ltd-trace latency`), for those of them that weigh costs
@@ -125,6 +126,11 @@ fn copy_rule(text: &str) -> Result<FixedSetting, String> {
         return Err(format!("SIZE is {size}, expected 1..={MAX_SIZE}"));
     }
     Ok(FixedSetting { depth, size, copies: Some(rule) })
+}
+
+/// Prints the published rules.
+pub(crate) fn list_contenders() -> Result<()> {
+    Ok(say!("{}", published::table())?)
 }
 
 /// Lets plain decoding, constants and packages decode the same prompts in turns, and prints how

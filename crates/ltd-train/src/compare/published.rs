@@ -119,7 +119,7 @@ impl Published {
                 (None, Some((_, classifiers))) => {
                     let judging = classified(name, classifiers, self.trees);
                     let judging = judging.expect("invariant: there are costs if it needs them");
-                    (sha256_hex(classifiers.to_json().as_bytes()), judging)
+                    (sha256_hex(&classifiers.to_bytes()), judging)
                 }
                 (None, None) => unreachable!("invariant: there are classifiers if it needs them"),
             };
@@ -148,6 +148,20 @@ fn measured_before(begun: &Header) -> Option<usize> {
 
 fn known_names() -> impl Iterator<Item = &'static str> {
     ALL.iter().chain(CLASSIFIED).map(|entry| entry.name).chain([EAGLE_AUTO])
+}
+
+/// All names, with what each does and needs, as a table.
+pub(crate) fn table() -> String {
+    let row = |name: &str, rule: &str, needs: &str, source: &str| {
+        format!("| {name} | {rule} | {needs} | {source} |")
+    };
+    let rows = |entries: &'static [Entry], needs: fn(&Entry) -> &'static str| {
+        entries.iter().map(move |entry| row(entry.name, entry.rule, needs(entry), entry.source))
+    };
+    let head = ["| contender | rule | needs | source |".to_owned(), "| --- | --- | --- | --- |".to_owned()];
+    let automatic = row(EAGLE_AUTO, "a constant, the size measured", "", "EAGLE's code");
+    let lines = head.into_iter().chain(rows(ALL, |entry| if entry.needs_costs { "--latency" } else { "" }));
+    lines.chain([automatic]).chain(rows(CLASSIFIED, |_| "--classifiers")).collect::<Vec<_>>().join("\n")
 }
 
 fn unknown(name: &str) -> Error {

@@ -74,7 +74,7 @@ mod tests {
         let mut sequence = TracedSequence::new(header, prompt, 3, tokens);
         for root in [3, 4] {
             let tree = DraftTree::new(&[-0.5, -1.0], vec![6, 8]);
-            sequence.push(&GrownTree { root, tree, entropies: Vec::new(), hidden: Vec::new() });
+            sequence.push(&GrownTree::new(root, tree));
         }
         sequence
     }

@@ -38,6 +38,7 @@ impl Trainer {
                 every: 1,
                 entropies: false,
                 hidden: false,
+                states: false,
                 sampling: self.config.sampling,
                 seeds: &seeds,
                 max_time: replay.max_minutes.map(Minutes::duration),

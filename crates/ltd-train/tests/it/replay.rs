@@ -45,6 +45,7 @@ fn record_with(folder: &Path, value: &Value, count: usize, tokens: bool) {
         every: 1,
         entropies: false,
         hidden: None,
+        states: None,
         token_bytes: if tokens { TraceHeader::bytes_of_token(engine.vocabulary()) } else { 0 },
         sampling: ltd_policy::SamplingParams::default(),
         max_new_tokens: 24,
