@@ -18,14 +18,22 @@ struct Threshold {
     log_prob: f32,
 }
 
+/// Candidates that it verifies at most.
+const MOST: usize = 16;
+
 impl Controller for Threshold {
+    // Candidates that cannot be among so many are not expanded, which saves their time.
+    fn size_limit(&self) -> usize {
+        MOST
+    }
+
     fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
         // Scores are log-probs of whole paths: a level's best is at most its parent's.
         summary.last_level().iter().any(|score| *score > self.log_prob)
     }
 
     fn verification_size(&mut self, summary: &CycleSummary) -> usize {
-        summary.scores.iter().filter(|score| **score > self.log_prob).count().max(1)
+        summary.scores.iter().filter(|score| **score > self.log_prob).count().clamp(1, MOST)
     }
 }
 

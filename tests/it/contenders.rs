@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ltd::contenders::Classifiers;
+use ltd::contenders::{Classifiers, Needs};
 use serde_json::{Value, json};
 
 use crate::command::{config, program, refusal_of, run, stdout, text, workspace};
@@ -27,7 +27,8 @@ fn all_published_rules_decode_the_text_of_the_target() {
     let part = &measured["parts"][0];
     let contenders = part["contenders"].as_array().expect("rows");
     // Plain decoding, the constant, EAGLE's own choice and the rules.
-    assert_eq!(contenders.len(), 2 + 1 + ltd::contenders::ALL.len());
+    let alone = ltd::contenders::ALL.iter().filter(|entry| entry.needs() != Needs::Classifiers);
+    assert_eq!(contenders.len(), 2 + 1 + alone.count());
     let eagle = contenders[2]["name"].as_str().expect("a name");
     let sizes = ["39", "47", "49", "55", "59"].map(|size| format!("eagle-auto (size {size})"));
     assert!(sizes.iter().any(|name| name == eagle), "{eagle}");
@@ -252,6 +253,22 @@ fn a_comparison_is_kept_gone_on_with_and_reported() {
     assert_eq!(lines(&results), again);
     assert_eq!(stdout("ltd-train", &["report", text(&results)]), told);
 
+    // Another program that goes on is told, then and in every report.
+    let mut header: Value = serde_json::from_str(&again[0]).expect("JSON");
+    assert_eq!(header["binary"].as_str().map(str::len), Some(64));
+    header["binary"] = json!("0123456789abcdef");
+    let other = [&header.to_string(), &again[1], &again[2]].map(|line| line.clone() + "\n").concat();
+    let mixed = folder.path().join("mixed.jsonl");
+    std::fs::write(&mixed, other).expect("written");
+    let note = "From question 3 on, ltd-train ";
+    assert!(kept(&config, &mixed, &[]).contains(note));
+    assert_eq!(lines(&mixed).len(), 1 + 4 + 1);
+    let told = stdout("ltd-train", &["report", text(&mixed)]);
+    assert!(told.contains(note) && told.contains("binary 0123456789ab)"), "{told}");
+    // The one that went on may do so once more.
+    kept(&config, &mixed, &[]);
+    assert_eq!(lines(&mixed).len(), 1 + 4 + 1);
+
     let two = stdout("ltd-train", &["report", text(&results), text(&results)]);
     assert_eq!(two.matches("| gamma-tune").count(), 2 * told.matches("| gamma-tune").count() + 1);
     let (_, beside) = two.split_once("Side by side, 1: ").expect("a table");
@@ -266,6 +283,30 @@ fn a_comparison_is_kept_gone_on_with_and_reported() {
 }
 
 #[test]
+fn questions_that_do_not_fit_with_an_answer_are_left_out_and_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), |_| ());
+    let [questions, results] = ["long.jsonl", "results.jsonl"].map(|name| folder.path().join(name));
+    let line = |tokens: usize| json!({ "token_ids": vec![7; tokens] }).to_string() + "\n";
+    std::fs::write(&questions, [5, 100_000, 6].map(line).concat()).expect("written");
+    let compare = ["compare", "--config", text(&config), "--constant", "1,4", "--results", text(&results)];
+    let output = run("ltd-train", &[&compare[..], &["--questions", text(&questions)]].concat());
+    let note = "long.jsonl: 1 question of 3 questions do not fit engine.max_length with an answer of";
+    assert!(String::from_utf8_lossy(&output.stderr).contains(note));
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains("2 questions, answers of at most ") && told.contains(note), "{told}");
+    let places: Vec<Value> = lines(&results)[1..]
+        .iter()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["question"].clone())
+        .collect();
+    assert!(places.contains(&json!(0)) && places.contains(&json!(2)), "{places:?}");
+    std::fs::write(&questions, line(100_000)).expect("written");
+    let refused = ["compare", "--config", text(&config), "--questions", text(&questions)];
+    let message = refusal_of(&mut program("ltd-train", &refused));
+    assert!(message.contains("long.jsonl: of 1 question all do not fit engine.max_length"), "{message}");
+}
+
+#[test]
 fn results_of_another_comparison_and_damaged_ones_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = config(folder.path(), |_| ());
@@ -277,8 +318,10 @@ fn results_of_another_comparison_and_damaged_ones_are_refused() {
     let other = ["compare", "--config", text(&config), "--constant", "1,4", "--questions", text(&questions)];
     let other = [&other[..], &["--limit", "4", "--results", text(&results)]].concat();
     let message = refused(&other);
-    assert!(message.contains("results.jsonl: it is of another comparison: contenders[2] is "), "{message}");
-    let message = refused(&[&other[..], &["--set", "evaluation.max_new_tokens=7"]].concat());
+    let expected = "results.jsonl: it is of another comparison: its contenders have gamma-tune, eagle-auto";
+    assert!(message.contains(expected), "{message}");
+    let shorter = ["--contenders", "gamma-tune,eagle-auto", "--set", "evaluation.max_new_tokens=7"];
+    let message = refused(&[&other[..], &shorter].concat());
     assert!(message.contains("max_new_tokens is "), "{message}");
     assert_eq!(lines(&results), whole, "nothing is lost");
 
@@ -290,6 +333,19 @@ fn results_of_another_comparison_and_damaged_ones_are_refused() {
     damaged(&[&whole[0], &whole[1][..50], &whole[2]], "line 2 is damaged: ");
     damaged(&[&whole[0], &whole[2]], "line 2 is damaged: case 1 turn 0, expected case 0 of 4 turn 0");
     damaged(&[&whole[0]], "nothing is measured yet");
+    damaged(&[&whole[0], &whole[1], "", &whole[2]], "line 3 is damaged: it is empty; the lines before it");
+    damaged(&[&whole[0], &whole[1], &whole[0]], "line 3 is the beginning of another comparison");
+    let of_another = |key: &str, value: u64| {
+        let mut line: Value = serde_json::from_str(&whole[2]).expect("JSON");
+        line[key] = json!(value);
+        line.to_string()
+    };
+    for key in ["task", "sampling", "repetition"] {
+        damaged(&[&whole[0], &whole[1], &of_another(key, 7)], "line 3 is damaged: task ");
+    }
+    let second: Value = serde_json::from_str(&whole[1]).expect("JSON");
+    let same = second["question"].as_u64().expect("a number");
+    damaged(&[&whole[0], &whole[1], &of_another("question", same)], "line 3 is damaged: question ");
     damaged(&["{}"], "it holds no results of a comparison");
     damaged(&[r#"{"compared":{"version":2}}"#], "line 1 is damaged: missing field");
     let edited = |edit: &dyn Fn(&mut Value)| {
@@ -306,7 +362,7 @@ fn results_of_another_comparison_and_damaged_ones_are_refused() {
     std::fs::write(&results, [&whole[0], &line.to_string()].map(|line| line.clone() + "\n").concat())
         .expect("written");
     let message = refused(&[&other[..], &["--contenders", "gamma-tune,eagle-auto"]].concat());
-    assert!(message.contains("its last line is damaged: no state of gamma-tune"), "{message}");
+    assert!(message.contains("it is damaged: no state of gamma-tune"), "{message}");
     let mut header: Value = serde_json::from_str(&whole[0]).expect("JSON");
     header["compared"]["contenders"] = json!([]);
     damaged(
@@ -317,7 +373,12 @@ fn results_of_another_comparison_and_damaged_ones_are_refused() {
     damaged(&[&header.to_string()], "its form is of version 1, expected 2");
     assert!(refused(&["report", "missing.jsonl"]).contains("missing.jsonl: "));
     let message = refused(&["report", text(&results), "--json", text(&results)]);
-    assert!(message.contains("--json would replace what is kept there"), "{message}");
+    assert!(message.contains("--json: ") && message.contains("would replace a file"), "{message}");
+    std::fs::rename(&results, folder.path().join("report.html")).expect("renamed");
+    let page = folder.path().join("report.html");
+    let message = refused(&["report", text(&page), "--out", text(folder.path())]);
+    assert!(message.contains("--out: ") && message.contains("would replace a file"), "{message}");
+    std::fs::rename(&page, &results).expect("renamed");
 
     // A part of a header is no comparison: it begins again. Nobody else may write meanwhile.
     std::fs::write(&results, &whole[0][..60]).expect("written");
@@ -393,7 +454,12 @@ fn every_turn_of_every_task_is_decoded_at_every_temperature() {
     assert_eq!(of("82", 0, 0)[0]["follows"], "no_room");
 
     assert!(told.contains("| greedy") && told.contains("| temperature 1"), "{told}");
-    assert!(told.contains("12 questions, greedy and temperature 1"), "{told}");
+    assert!(
+        told.contains(
+            "3 questions, asked 12 times in all, answers of at most 6 tokens, greedy and temperature 1"
+        ),
+        "{told}"
+    );
     let report: Value =
         serde_json::from_str(&std::fs::read_to_string(&json).expect("it is written")).expect("JSON");
     let parts = report["parts"].as_array().expect("parts");
@@ -468,7 +534,10 @@ fn a_report_is_made_of_what_is_left_where_contenders_failed() {
     };
     damaged(&|turn| turn["answers"][1]["cycles"][0]["depth"] = json!(4_000_000_000u32), "a cycle is deeper");
     damaged(&|turn| turn["pieces"] = json!(["a"]), "line 2 is damaged: 1 pieces of text, expected ");
-    damaged(&|turn| turn["task"] = json!(1), "task, sampling or repetition is beyond");
+    damaged(
+        &|turn| turn["task"] = json!(1),
+        "line 2 is damaged: task 1, sampling 0, repetition 0, expected task 0",
+    );
     damaged(&|turn| turn["answers"][0]["failed"] = json!("x"), "line 2 is damaged: plain decoding failed");
 }
 

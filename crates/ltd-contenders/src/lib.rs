@@ -3,7 +3,8 @@
 //!
 //! ```
 //! // By its name, with published values.
-//! let mut rule = ltd_contenders::controller("gamma-tune", None, None).expect("it needs no costs");
+//! let given = ltd_contenders::Given::default();
+//! let mut rule = ltd_contenders::controller("gamma-tune", &given).expect("it needs nothing");
 //! let summary = ltd_policy::CycleSummary {
 //!     scores: &[-0.1, -2.5],
 //!     beam_width: 2,
@@ -111,7 +112,7 @@ pub const EAGLE_DEFAULT: WholeBeam = WholeBeam(Static { depth: 7, size: 59 });
 const DEFAULT_LEVELS: usize = 8;
 
 /// A contender that a name makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Entry {
     /// What [`controller`] knows it by.
     pub name: &'static str,
@@ -119,19 +120,45 @@ pub struct Entry {
     pub rule: &'static str,
     /// Where it was published.
     pub source: &'static str,
-    /// Whether it weighs measured costs.
-    pub needs_costs: bool,
     /// Whether it keeps something of a tree constant, which may be another than was published.
     pub keeps_trees: bool,
+    make: Make,
+}
+
+/// What makes a controller, of what it needs and of other trees than the published ones.
+#[derive(Debug, Clone, Copy)]
+enum Make {
+    Alone(fn(Option<Static>) -> Box<dyn Controller>),
+    OfCosts(fn(Costs, Option<Static>) -> Box<dyn Controller>),
+    OfClassifiers(fn(&Classifiers, Option<Static>) -> Box<dyn Controller>),
+}
+
+/// What a contender is made of besides its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing.
+    Nothing,
+    /// Measured costs.
+    Costs,
+    /// A file of classifiers.
+    Classifiers,
+}
+
+/// What there is to make contenders of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given<'a> {
+    /// Measured costs.
+    pub costs: Option<&'a LatencyTable>,
+    /// Trained classifiers.
+    pub classifiers: Option<&'a Classifiers>,
+    /// What contenders keep constant of a tree, in place of what was published: on a machine where
+    /// verification is dear, a published size of 60 says little of a rule.
+    pub trees: Option<Static>,
 }
 
 impl Entry {
-    const fn new(name: &'static str, rule: &'static str, source: &'static str) -> Self {
-        Self { name, rule, source, needs_costs: false, keeps_trees: true }
-    }
-
-    const fn weighs_costs(self) -> Self {
-        Self { needs_costs: true, ..self }
+    const fn new(name: &'static str, rule: &'static str, source: &'static str, make: Make) -> Self {
+        Self { name, rule, source, keeps_trees: true, make }
     }
 
     const fn chooses_all(self) -> Self {
@@ -141,125 +168,215 @@ impl Entry {
     /// The entry of a name.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
-        ALL.iter().chain(CLASSIFIED).find(|entry| entry.name == name)
+        ALL.iter().find(|entry| entry.name == name)
+    }
+
+    /// What it cannot be made without.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        match self.make {
+            Make::Alone(_) => Needs::Nothing,
+            Make::OfCosts(_) => Needs::Costs,
+            Make::OfClassifiers(_) => Needs::Classifiers,
+        }
+    }
+
+    /// Makes it; none if what it needs is not given.
+    ///
+    /// # Panics
+    /// If it needs costs, and those given have [`problems`](LatencyTable::problems).
+    #[must_use]
+    pub fn controller(&self, given: &Given) -> Option<Box<dyn Controller>> {
+        match self.make {
+            Make::Alone(make) => Some(make(given.trees)),
+            Make::OfCosts(make) => Some(make(Costs::of(given.costs?), given.trees)),
+            Make::OfClassifiers(make) => Some(make(given.classifiers?, given.trees)),
+        }
     }
 }
 
-const fn copying(published: copy_rules::Published) -> Entry {
-    Entry::new(published.name, "copies where enough matches", published.source)
+/// Candidates to verify: as published, or as other trees have it.
+fn size(published: usize, trees: Option<Static>) -> usize {
+    trees.map_or(published, |trees| trees.size)
 }
 
-/// All contenders that need no more than a name and costs.
+/// Constant trees between copies.
+fn between(trees: Option<Static>) -> WholeBeam {
+    WholeBeam(trees.unwrap_or(EAGLE_DEFAULT.0))
+}
+
+fn gamma_tune(published: GammaTune, trees: Option<Static>) -> Box<dyn Controller> {
+    Box::new(GammaTune { size: size(published.size, trees), ..published })
+}
+
+fn opt_tree(reading: Reading, trees: Option<Static>) -> Box<dyn Controller> {
+    let published = OptTree::new(reading);
+    Box::new(OptTree { nodes: size(published.nodes, trees), ..published })
+}
+
+/// All contenders.
 pub const ALL: &[Entry] = &[
-    Entry::new("eagle-default", "a constant, whole levels", "arXiv 2503.01840").chooses_all(),
-    Entry::new("ddd", "stops where the beam is improbable", "arXiv 2409.00142, 2603.01639"),
-    Entry::new("hugging-face", "two levels more after full acceptance, else one less", "transformers"),
-    Entry::new("gamma-tune", "levels by a moving average", "arXiv 2504.00030"),
-    Entry::new("gamma-tune-ltd", "levels by a moving average, around a default", "arXiv 2603.01639"),
-    Entry::new("opt-tree", "stops where a level adds little probability", "arXiv 2406.17276"),
-    Entry::new("opt-tree-code", "the same, one level late", "github.com/Jikai0Wang/OPT-Tree"),
-    Entry::new("svip", "stops where the draft is uncertain", "arXiv 2411.18462"),
-    Entry::new("smart", "marginal tokens over marginal time, depth and size", "arXiv 2604.09731")
-        .weighs_costs()
-        .chooses_all(),
-    Entry::new("d-cut", "marginal tokens over marginal time, size alone", "arXiv 2606.01813, vLLM #44885")
-        .weighs_costs(),
-    Entry::new("ucb1", "a bandit over constants", "arXiv 2505.15141").chooses_all(),
-    Entry::new("sglang-ema", "tiers of levels by a moving average", "SGLang, adaptive_spec_params.py"),
-    Entry::new("sglang-throughput", "levels by shares of acceptance over cost", "SGLang #28045")
-        .weighs_costs(),
-    copying(copy_rules::TENSORRT_LLM),
-    copying(copy_rules::SAM_DECODING),
-    copying(copy_rules::PROMPT_LOOKUP),
+    Entry::new(
+        "eagle-default",
+        "a constant, whole levels",
+        "arXiv 2503.01840",
+        Make::Alone(|_| Box::new(EAGLE_DEFAULT)),
+    )
+    .chooses_all(),
+    Entry::new(
+        "ddd",
+        "stops where the beam is improbable",
+        "arXiv 2409.00142, 2603.01639",
+        Make::Alone(|trees| {
+            let published = Ddd::default();
+            Box::new(Ddd { size: size(published.size, trees), ..published })
+        }),
+    ),
+    Entry::new(
+        "hugging-face",
+        "two levels more after full acceptance, else one less",
+        "transformers",
+        Make::Alone(|trees| {
+            let published = HuggingFace::default();
+            Box::new(HuggingFace { size: size(published.size, trees), ..published })
+        }),
+    ),
+    Entry::new(
+        "gamma-tune",
+        "levels by a moving average",
+        "arXiv 2504.00030",
+        Make::Alone(|trees| gamma_tune(GammaTune::default(), trees)),
+    ),
+    Entry::new(
+        "gamma-tune-ltd",
+        "levels by a moving average, around a default",
+        "arXiv 2603.01639",
+        Make::Alone(|trees| {
+            let levels = trees.map_or(DEFAULT_LEVELS, |trees| trees.depth + 1);
+            gamma_tune(GammaTune::ltd(levels), trees)
+        }),
+    ),
+    Entry::new(
+        "opt-tree",
+        "stops where a level adds little probability",
+        "arXiv 2406.17276",
+        Make::Alone(|trees| opt_tree(Reading::Paper, trees)),
+    ),
+    Entry::new(
+        "opt-tree-code",
+        "the same, one level late",
+        "github.com/Jikai0Wang/OPT-Tree",
+        Make::Alone(|trees| opt_tree(Reading::Code, trees)),
+    ),
+    Entry::new(
+        "svip",
+        "stops where the draft is uncertain",
+        "arXiv 2411.18462",
+        Make::Alone(|trees| {
+            let mut rule = Svip::default();
+            rule.size = size(rule.size, trees);
+            Box::new(rule)
+        }),
+    ),
+    Entry::new(
+        "smart",
+        "marginal tokens over marginal time, depth and size",
+        "arXiv 2604.09731",
+        Make::OfCosts(|costs, _| Box::new(Smart::new(costs))),
+    )
+    .chooses_all(),
+    Entry::new(
+        "d-cut",
+        "marginal tokens over marginal time, size alone",
+        "arXiv 2606.01813, vLLM #44885",
+        Make::OfCosts(|costs, trees| {
+            let published = DCut::new(costs);
+            Box::new(DCut { depth: trees.map_or(published.depth, |trees| trees.depth), ..published })
+        }),
+    ),
+    Entry::new(
+        "ucb1",
+        "a bandit over constants",
+        "arXiv 2505.15141",
+        Make::Alone(|_| Box::new(Ucb1::default())),
+    )
+    .chooses_all(),
+    Entry::new(
+        "sglang-ema",
+        "tiers of levels by a moving average",
+        "SGLang, adaptive_spec_params.py",
+        Make::Alone(|trees| {
+            let mut rule = SglangEma::default();
+            rule.size = size(rule.size, trees);
+            Box::new(rule)
+        }),
+    ),
+    Entry::new(
+        "sglang-throughput",
+        "levels by shares of acceptance over cost",
+        "SGLang #28045",
+        Make::OfCosts(|costs, trees| {
+            let mut rule = SglangThroughput::new(costs);
+            rule.size = size(rule.size, trees);
+            Box::new(rule)
+        }),
+    ),
+    Entry::new(
+        copy_rules::TENSORRT_LLM.name,
+        "copies 8 tokens where 4 match",
+        copy_rules::TENSORRT_LLM.source,
+        Make::Alone(|trees| Box::new(copy_rules::TENSORRT_LLM.controller(between(trees)))),
+    ),
+    Entry::new(
+        copy_rules::SAM_DECODING.name,
+        "copies 40 tokens where 5 match",
+        copy_rules::SAM_DECODING.source,
+        Make::Alone(|trees| Box::new(copy_rules::SAM_DECODING.controller(between(trees)))),
+    ),
+    Entry::new(
+        copy_rules::PROMPT_LOOKUP.name,
+        "copies 10 tokens where 3 match",
+        copy_rules::PROMPT_LOOKUP.source,
+        Make::Alone(|trees| Box::new(copy_rules::PROMPT_LOOKUP.controller(between(trees)))),
+    ),
+    Entry::new(
+        "disco",
+        "stops where the newest token is improbable",
+        "arXiv 2405.04304, 2603.01639",
+        Make::OfClassifiers(|classifiers, trees| {
+            Box::new(Disco::new(&classifiers.disco, size(classifiers.origin().size, trees)))
+        }),
+    ),
+    Entry::new(
+        "c2t",
+        "keeps probable candidates",
+        "arXiv 2502.13652, 2603.01639",
+        Make::OfClassifiers(|classifiers, trees| {
+            Box::new(C2t::new(&classifiers.c2t, size(classifiers.origin().size, trees)))
+        }),
+    ),
+    Entry::new(
+        "specdec-pp",
+        "stops where a rejection is probable",
+        "arXiv 2405.19715",
+        Make::OfClassifiers(|classifiers, trees| {
+            Box::new(SpecDec::new(&classifiers.spec_dec, size(classifiers.origin().size, trees)))
+        }),
+    ),
+    Entry::new(
+        "hvd",
+        "copies where enough is expected to be accepted",
+        "arXiv 2606.01019",
+        Make::OfClassifiers(|classifiers, trees| Box::new(Hvd::new(&classifiers.hvd, between(trees)))),
+    ),
 ];
 
-/// All contenders that decide by a classifier.
-pub const CLASSIFIED: &[Entry] = &[
-    Entry::new("disco", "stops where the newest token is improbable", "arXiv 2405.04304, 2603.01639"),
-    Entry::new("c2t", "keeps probable candidates", "arXiv 2502.13652, 2603.01639"),
-    Entry::new("specdec-pp", "stops where a rejection is probable", "arXiv 2405.19715"),
-    Entry::new("hvd", "copies where enough is expected to be accepted", "arXiv 2606.01019"),
-];
-
-/// A contender that decides by a classifier; none if there is no such name. It verifies as many
-/// candidates as when its threshold was chosen, or as `trees` has it.
-pub fn classified(
-    name: &str,
-    classifiers: &Classifiers,
-    trees: Option<Static>,
-) -> Option<Box<dyn Controller>> {
-    let size = trees.map_or(classifiers.origin().size, |trees| trees.size);
-    Some(match name {
-        "disco" => Box::new(Disco::new(&classifiers.disco, size)),
-        "c2t" => Box::new(C2t::new(&classifiers.c2t, size)),
-        "specdec-pp" => Box::new(SpecDec::new(&classifiers.spec_dec, size)),
-        "hvd" => Box::new(Hvd::new(&classifiers.hvd, WholeBeam(trees.unwrap_or(EAGLE_DEFAULT.0)))),
-        _ => return None,
-    })
-}
-
-/// A contender; none if there is no such name, or it needs costs and has none. What it keeps
-/// constant of a tree is as published, or as `trees` has it: on a machine where verification is
-/// dear, a published size of 60 says little of the rule.
+/// A contender by its name; none if there is no such name, or what it needs is not given.
 ///
 /// # Panics
-/// If the table has [`problems`](LatencyTable::problems).
-pub fn controller(
-    name: &str,
-    costs: Option<&LatencyTable>,
-    trees: Option<Static>,
-) -> Option<Box<dyn Controller>> {
-    let costs = || costs.map(Costs::of);
-    let size = |published: usize| trees.map_or(published, |trees| trees.size);
-    let constant = trees.unwrap_or(EAGLE_DEFAULT.0);
-    let opt_tree = |reading| {
-        let published = OptTree::new(reading);
-        OptTree { nodes: size(published.nodes), ..published }
-    };
-    let gamma_tune = |published: GammaTune| GammaTune { size: size(published.size), ..published };
-    Some(match name {
-        "eagle-default" => Box::new(EAGLE_DEFAULT),
-        "ddd" => {
-            let published = Ddd::default();
-            Box::new(Ddd { size: size(published.size), ..published })
-        }
-        "hugging-face" => {
-            let published = HuggingFace::default();
-            Box::new(HuggingFace { size: size(published.size), ..published })
-        }
-        "gamma-tune" => Box::new(gamma_tune(GammaTune::default())),
-        "gamma-tune-ltd" => {
-            let levels = trees.map_or(DEFAULT_LEVELS, |trees| trees.depth + 1);
-            Box::new(gamma_tune(GammaTune::ltd(levels)))
-        }
-        "opt-tree" => Box::new(opt_tree(Reading::Paper)),
-        "opt-tree-code" => Box::new(opt_tree(Reading::Code)),
-        "svip" => {
-            let mut rule = Svip::default();
-            rule.size = size(rule.size);
-            Box::new(rule)
-        }
-        "smart" => Box::new(Smart::new(costs()?)),
-        "d-cut" => {
-            let published = DCut::new(costs()?);
-            Box::new(DCut { depth: trees.map_or(published.depth, |trees| trees.depth), ..published })
-        }
-        "ucb1" => Box::new(Ucb1::default()),
-        "sglang-ema" => {
-            let mut rule = SglangEma::default();
-            rule.size = size(rule.size);
-            Box::new(rule)
-        }
-        "sglang-throughput" => {
-            let mut rule = SglangThroughput::new(costs()?);
-            rule.size = size(rule.size);
-            Box::new(rule)
-        }
-        _ => {
-            let rule = copy_rules::ALL.into_iter().find(|rule| rule.name == name)?;
-            Box::new(rule.controller(WholeBeam(constant)))
-        }
-    })
+/// As [`Entry::controller`].
+pub fn controller(name: &str, given: &Given) -> Option<Box<dyn Controller>> {
+    Entry::find(name)?.controller(given)
 }
 
 /// A published setting that decides nothing: trees of one shape, all of the beam expanded, and
@@ -296,13 +413,9 @@ mod tests {
     use crate::made_up::{HIDDEN, classifiers, outcome, table};
 
     /// A contender that has all that it needs.
-    fn made(name: &str, table: &LatencyTable, trees: Option<Static>) -> Box<dyn Controller> {
-        let by_name = controller(name, Some(table), trees);
-        by_name.or_else(|| classified(name, &classifiers(0.4), trees)).expect("a contender")
-    }
-
-    fn entries() -> impl Iterator<Item = &'static Entry> {
-        ALL.iter().chain(CLASSIFIED)
+    fn made(entry: &Entry, table: &LatencyTable, trees: Option<Static>) -> Box<dyn Controller> {
+        let given = Given { costs: Some(table), classifiers: Some(&classifiers(0.4)), trees };
+        entry.controller(&given).expect("a contender")
     }
 
     /// A made-up cycle: each level has the same log-probs, one after another of `steps`.
@@ -364,22 +477,23 @@ mod tests {
     }
 
     #[test]
-    fn every_name_makes_a_contender() {
-        let table = table(4, 1.0, |size| 10.0 + 0.1 * size);
+    fn every_name_makes_a_contender_of_what_it_needs() {
+        let (table, classifiers) = (table(4, 1.0, |size| 10.0 + 0.1 * size), classifiers(0.4));
         for entry in ALL {
-            assert!(controller(entry.name, Some(&table), None).is_some(), "{}", entry.name);
-            assert_eq!(controller(entry.name, None, None).is_none(), entry.needs_costs, "{}", entry.name);
+            let costs = Given { costs: Some(&table), ..Given::default() };
+            let judging = Given { classifiers: Some(&classifiers), ..Given::default() };
+            let made = [Given::default(), costs, judging].map(|given| entry.controller(&given).is_some());
+            let expected = match entry.needs() {
+                Needs::Nothing => [true, true, true],
+                Needs::Costs => [false, true, false],
+                Needs::Classifiers => [false, false, true],
+            };
+            assert_eq!(made, expected, "{}", entry.name);
             let of_name = ALL.iter().filter(|other| other.name == entry.name).count();
             assert_eq!(of_name, 1, "{}", entry.name);
         }
-        for entry in CLASSIFIED {
-            assert!(classified(entry.name, &classifiers(0.4), None).is_some(), "{}", entry.name);
-            assert_eq!(Entry::find(entry.name), Some(entry));
-        }
-        for name in ["no such rule", "disco"] {
-            assert!(controller(name, Some(&table), None).is_none());
-        }
-        assert!(classified("ddd", &classifiers(0.4), None).is_none());
+        assert!(controller("ddd", &Given::default()).is_some());
+        assert!(controller("no such rule", &Given::default()).is_none());
     }
 
     #[test]
@@ -406,8 +520,8 @@ mod tests {
     fn what_is_constant_can_be_another() {
         let table = table(4, 1.0, |size| 10.0 + 0.1 * size);
         // The depth and the size of a fresh rule, of a tree whose levels are all equally good.
-        let decided = |name, trees| {
-            let mut rule = made(name, &table, trees);
+        let decided = |entry: &Entry, trees| {
+            let mut rule = made(entry, &table, trees);
             let mut cycle = MadeUp::begin(4, &[0], 64);
             let limit = rule.size_limit();
             let Ok(()) = draft(&mut *rule, &mut cycle, 12, |cycle| {
@@ -416,10 +530,12 @@ mod tests {
             });
             (cycle.tree.depth(), rule.verification_size(&cycle.summary()).min(limit))
         };
-        for entry in entries() {
-            let other = decided(entry.name, Some(Static { depth: 1, size: 3 }));
-            let differs = other != decided(entry.name, None);
-            assert_eq!(differs, entry.keeps_trees, "{}: {other:?}", entry.name);
+        for entry in ALL {
+            let other = decided(entry, Some(Static { depth: 1, size: 3 }));
+            let differs = other != decided(entry, None);
+            let hint = "a rule that keeps no part of a tree constant is one that `.chooses_all()`; another \
+                        one uses `trees`";
+            assert_eq!(differs, entry.keeps_trees, "{}: {other:?}: {hint}", entry.name);
         }
     }
 
@@ -432,8 +548,8 @@ mod tests {
             extra in 0u8..4,
         ) {
             let table = table(width, 1.0, |size| 10.0 + 0.1 * f64::from(extra) * size);
-            for entry in entries() {
-                let mut rule = made(entry.name, &table, None);
+            for entry in ALL {
+                let mut rule = made(entry, &table, None);
                 for &(cap, accepted, has_tree) in &cycles {
                     rule.begin_cycle();
                     let limit = rule.size_limit();
@@ -450,7 +566,7 @@ mod tests {
                     rule.observe(&CycleOutcome { drafted, ..outcome(depth, accepted) });
                 }
                 // What is saved is all that its decisions depend on.
-                let mut restored = made(entry.name, &table, None);
+                let mut restored = made(entry, &table, None);
                 restored.restore(&rule.state());
                 for &(cap, accepted, _) in &cycles {
                     let steer = |rule: &mut dyn Controller| {

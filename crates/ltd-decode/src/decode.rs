@@ -108,7 +108,7 @@ fn prepare(cli: &Cli) -> Result<Job> {
         bail!("--questions: file {} does not exist", file.display());
     }
     if let Some(path) = &cli.dump_trees {
-        check_output_file("--dump-trees", path)?;
+        check_output_file("--dump-trees", path, cli.prompt.questions.as_deref())?;
     }
     let package = cli.policy.as_deref().filter(|_| cli.mode == Mode::Policy).map(load_package).transpose()?;
     let manifest = package.as_ref().map(|package| &package.manifest);

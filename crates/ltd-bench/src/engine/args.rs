@@ -88,7 +88,7 @@ impl EngineArgs {
             let problem = format!("is {}, too few for {} trees", self.memory_cycles, self.trees.len());
             return Err(Error::Argument { argument: "--memory-cycles", problem });
         }
-        check_output_file("--json", &self.json).map_err(Error::Place)
+        check_output_file("--json", &self.json, self.config.as_deref()).map_err(Error::Place)
     }
 
     /// Fails if an engine has no room for what is asked for.

@@ -88,12 +88,18 @@ fn parse(text: &str, number: usize) -> Result<Question, String> {
         return Err(format!("is {found}, expected an object such as {{\"turns\": [\"a question\"]}}"));
     };
     let keys = entries.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    let has_turns = entries.contains_key("turns");
     let line: Line = serde_json::from_value(line).map_err(told)?;
     if line.token_ids.as_ref().is_some_and(Vec::is_empty) {
         return Err("`token_ids` is empty".to_owned());
     }
     if line.token_ids.is_none() && line.turns.first().is_none_or(|turn| turn.trim().is_empty()) {
-        return Err(format!("expected `turns` with at least one message, or `token_ids`, found {keys}"));
+        let found = match (has_turns, line.turns.first()) {
+            (true, None) => "an empty list",
+            (true, Some(_)) => "an empty message",
+            (false, _) => keys.as_str(),
+        };
+        return Err(format!("expected `turns` with at least one message, or `token_ids`, found {found}"));
     }
     let id = match line.question_id {
         Some(Value::String(id)) => id,
@@ -131,8 +137,8 @@ mod tests {
         let good = "{\"turns\": [\"a\"]}\n";
         for (bad, problem) in [
             ("{\"turns\": [\"a\"", "q.jsonl:2: EOF"),
-            ("{\"turns\": []}", "q.jsonl:2: expected `turns`"),
-            ("{\"turns\": [\"  \"]}", "q.jsonl:2: expected `turns`"),
+            ("{\"turns\": []}", "found an empty list"),
+            ("{\"turns\": [\"  \"]}", "found an empty message"),
             ("{\"turns\": \"a\"}", "q.jsonl:2: invalid type"),
             ("{\"token_ids\": []}", "q.jsonl:2: `token_ids` is empty"),
             ("{\"token_ids\": [-1]}", "q.jsonl:2: invalid value"),

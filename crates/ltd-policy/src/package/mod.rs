@@ -345,6 +345,11 @@ impl PolicyPackage {
     /// Loads a package: version, hashes, shapes and tables are checked.
     pub fn load(folder: &Path) -> Result<Self> {
         let manifest_path = folder.join(MANIFEST_FILE);
+        if !manifest_path.is_file() && folder.exists() {
+            let expected = format!("a package with its {MANIFEST_FILE} (ltd-export)");
+            let found = if folder.is_dir() { "a folder without one" } else { "a file" };
+            return Err(Error::mismatch(folder, "what is there", expected, found));
+        }
         let manifest = Manifest::load(&manifest_path)?;
         manifest.check_fallback(&manifest_path)?;
         if let Some(file) = manifest.policy_files().iter().find(|file| !manifest.files.contains_key(**file)) {

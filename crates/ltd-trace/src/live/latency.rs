@@ -31,7 +31,7 @@ pub(crate) struct LatencyArgs {
 }
 
 pub(crate) fn latency(args: &LatencyArgs) -> Result<()> {
-    check_output_file("--out", &args.out)?;
+    check_output_file("--out", &args.out, [args.config.as_path()])?;
     let config = TrainConfig::load(&args.config, &args.overrides)?;
     let engine = Engine::open(&config.engine, &TextModel::of(&config.engine)?)?;
     for warning in engine.warnings() {

@@ -199,7 +199,7 @@ impl Distribution {
 
 pub(crate) fn oracle(args: &OracleArgs) -> Result<()> {
     if let Some(path) = &args.plot {
-        check_output_file("--plot", path)?;
+        check_output_file("--plot", path, [args.latency.as_path()])?;
     }
     let table = LatencyTable::read(&args.latency)?;
     let costs = Costs { model: table.model(), decision: table.decision };

@@ -67,7 +67,7 @@ struct Told {
 
 /// Trains the classifiers, writes them, and prints how well they tell tokens apart.
 pub(crate) fn classify(args: &ClassifyArgs) -> Result<()> {
-    check_output_file("--out", &args.out)?;
+    check_output_file("--out", &args.out, [args.latency.as_path()])?;
     let trace = Trace::read_replayable(&args.trace)?;
     check_trace(&args.trace, &trace.header)?;
     let table = LatencyTable::read(&args.latency)?;

@@ -47,6 +47,7 @@ impl Questions<'_> {
             contenders.into_iter().map(|contender| Lane { contender, failed: None }).collect();
         let questions: Vec<usize> = self.tasks.iter().map(|task| task.conversations.len()).collect();
         let cases = plan(&questions, self.samplings.len(), self.repetitions, self.seed);
+        self.check(&cases, results)?;
         let (mut next, mut answers) = resume(&mut lanes, results, self.text)?;
         let mut task = arena.progress.task("comparison", cases.len());
         if next < cases.len() {
@@ -76,6 +77,25 @@ impl Questions<'_> {
             return Err(Error::NothingMeasured { task: "comparison".to_owned(), prompts: next });
         }
         task.finish(&format!("{} on {}", count(lanes.len(), "contender"), count(next, "question")));
+        if next < cases.len() {
+            let (all, goes_on) =
+                (cases.len(), if results.are_kept() { ": the same command goes on" } else { "" });
+            arena.progress.say(&format!("ended by --max-minutes after {next} of {all} questions{goes_on}"));
+        }
+        Ok(())
+    }
+
+    /// Fails unless what was measured is of the questions that are asked.
+    fn check(&self, cases: &[Case], results: &Results) -> Result<()> {
+        for turn in &results.turns {
+            let Case { task, conversation, .. } = cases[turn.case];
+            let asked = &self.tasks[task].conversations[conversation];
+            if (turn.question, &turn.id) != (asked.number, &asked.id) {
+                let (found, expected) = (&turn.id, &asked.id);
+                let what = format!("case {} is question {found}, expected {expected}", turn.case);
+                return Err(results.damaged(&what));
+            }
+        }
         Ok(())
     }
 
@@ -108,7 +128,8 @@ impl Questions<'_> {
                     Err(error) if index == 0 => return Err(error),
                     Err(error) => {
                         arena.progress.say(&format!(
-                            "warning: {} failed and takes no further part: {error}",
+                            "warning: {} failed and takes no further part: {error}; a file of its own can have \
+                             it once more",
                             lane.contender.name
                         ));
                         let why = error.to_string();
@@ -232,7 +253,8 @@ mod tests {
         let lines = [[5, 6, 7], [8, 9, 10], [40, 90, 120]].map(|ids| format!("{{\"token_ids\": {ids:?}}}\n"));
         std::fs::write(&file, lines.concat()).expect("written");
         let set = PromptSet { file, skip: 0, take: None };
-        let task = Task::read(&set, &text, &engine).expect("a task");
+        let (task, left_out) = Task::read(&set, &text, &engine, 24).expect("a task");
+        assert_eq!(left_out, None);
         let interrupt = Interrupt::default();
         let arena = Arena {
             engine: &engine,

@@ -1,5 +1,6 @@
 //! `ltd-train compare`: packages, constants and published rules side by side on live cycles.
 
+mod header;
 mod measure;
 mod plan;
 mod published;
@@ -7,7 +8,7 @@ mod report;
 mod results;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::arguments::count;
 use clap::Args;
@@ -22,17 +23,20 @@ use crate::evaluate::{Arena, Contender, FixedSetting, StaticEntrant};
 use crate::{Error, Result};
 use ltd_run::config::{Minutes, PromptSet, StaticSetting};
 use ltd_run::interrupt::listen;
-use ltd_run::machine::{Machine, device_model, git_revision};
+use ltd_run::machine::{Machine, device_model};
 use ltd_run::prompts::{Prompts, questions, shared};
 use ltd_run::{Interrupt, Progress, TrainConfig};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 pub(crate) use report::{ReportArgs, report};
 
+use header::{Compared, Entrant, Header, Program, Role, TaskEntry};
 use measure::Questions;
 use plan::{Task, check_names};
 use published::Published;
-use report::{Places, Report, check_places, describe};
-use results::{Compared, Entrant, Header, Results, Role, TaskEntry, read_header};
+use report::{Places, Report, describe};
+use results::{Results, WENT_ON, read_header};
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
@@ -69,7 +73,7 @@ pub(crate) struct CompareArgs {
     /// Measured costs (`ltd-trace latency`), for those of them that weigh costs
     #[arg(long, value_name = "FILE", requires = "contenders")]
     pub(crate) latency: Option<PathBuf>,
-    /// Compare packages of other models too, as an experiment
+    /// Compare packages, classifiers and costs of other models too, as an experiment
     #[arg(long)]
     pub(crate) any_models: bool,
     /// Let the policies of packages decide that fall back to a fixed setting
@@ -79,20 +83,26 @@ pub(crate) struct CompareArgs {
     /// repeated [default: the configuration's prompts for the evaluation]
     #[arg(long, value_name = "FILE")]
     pub(crate) questions: Vec<PathBuf>,
-    /// Questions of each file to pass over
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "questions")]
+    /// Questions of each file of `--questions` to pass over
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        requires = "questions",
+        allow_negative_numbers = true
+    )]
     pub(crate) skip: usize,
-    /// Questions of each file to ask [default: all]
-    #[arg(long, value_name = "N", requires = "questions", value_parser = count())]
+    /// Questions of each file of `--questions` to ask [default: all]
+    #[arg(long, value_name = "N", requires = "questions", value_parser = count(), allow_negative_numbers = true)]
     pub(crate) limit: Option<usize>,
     /// Temperatures to ask every question at, separated by commas [default: the configuration's]
-    #[arg(long, value_name = "T", value_delimiter = ',')]
+    #[arg(long, value_name = "T", value_delimiter = ',', value_parser = temperature, allow_negative_numbers = true)]
     pub(crate) temperature: Vec<f64>,
     /// How often to ask every question: above temperature 0 with other random numbers each time
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count())]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(), allow_negative_numbers = true)]
     pub(crate) repetitions: usize,
     /// End after this time, at a question's end
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
     pub(crate) max_minutes: Option<Minutes>,
     /// Keep every cycle in a file of JSON lines, turn by turn, and go on with what is there
     #[arg(long, value_name = "FILE")]
@@ -107,8 +117,13 @@ fn constant(text: &str) -> Result<StaticSetting, String> {
     });
     match parts {
         Some(setting) if (1..=MAX_SIZE).contains(&setting.size) => Ok(setting),
-        _ => Err(format!("expected a depth and a size within 1..={MAX_SIZE}, such as 3,24")),
+        Some(StaticSetting { size, .. }) => Err(format!("SIZE is {size}, expected 1..={MAX_SIZE}")),
+        None => Err("expected a depth and a size, such as 3,24".to_owned()),
     }
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    text.trim().parse().map_err(|_| "expected numbers separated by commas, such as 0,1".to_owned())
 }
 
 fn copy_rule(text: &str) -> Result<FixedSetting, String> {
@@ -136,15 +151,13 @@ pub(crate) fn list_contenders() -> Result<()> {
 /// Lets plain decoding, constants and packages decode the same prompts in turns, and prints how
 /// fast each was.
 pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
-    check_places(&args.places, &args.results)?;
-    args.results.iter().try_for_each(|path| check_output_file("--results", path))?;
-    let begun = args.results.as_ref().map(|path| read_header(path)).transpose()?.flatten();
     let mut config = TrainConfig::load(&args.config, &args.overrides)?;
+    check_files(args, &config)?;
+    let begun = args.results.as_ref().map(|path| read_header(path)).transpose()?.flatten();
     let trees = args.contender_trees.map(|StaticSetting { depth, size }| Static { depth, size });
     let published =
         Published::find(&args.contenders, args.latency.as_deref(), args.classifiers.as_deref(), trees)?;
-    let packages: Vec<PolicyPackage> =
-        args.policies.iter().map(|folder| Ok(PolicyPackage::load(folder)?)).collect::<Result<_>>()?;
+    let packages = read_packages(&args.policies)?;
     if let Some((first, others)) = packages.split_first()
         && others.iter().all(|other| other.manifest.dtype == first.manifest.dtype)
     {
@@ -163,13 +176,16 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     if !args.any_models {
         published.check(&models)?;
     }
-    if let Some(table) = published.costs() {
+    if let (Some(table), Some(path)) = (published.costs(), &args.latency) {
+        if !args.any_models {
+            table.identity.models().check(path, "the configuration", &models)?;
+        }
         let differences = table.identity.conditions().differences(&engine.conditions(samplings[0]));
         if !differences.is_empty() {
             note!("ltd-train: warning: --latency was measured with {}", differences.join(", "));
         }
     }
-    let tasks = tasks(args, &config, &text, &engine)?;
+    let (tasks, left_out) = tasks(args, &config, &text, &engine)?;
 
     let constants =
         if args.constants.is_empty() { &[config.evaluation.default][..] } else { &args.constants };
@@ -200,11 +216,12 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     };
     let header = Header {
         compared: what_is_compared(&config, &engine, &models, &questions, entrants),
-        program: format!("ltd-train {}", env!("CARGO_PKG_VERSION")),
-        git_revision: git_revision(),
+        program: Program::this(),
+        begun: OffsetDateTime::now_utc().format(&Rfc3339).ok(),
+        models: vec![models.target.name.clone(), models.draft.name.clone()],
         cpu: Machine::read().cpu,
         command: std::env::args().collect(),
-        notes: notes(args, &packages),
+        notes: left_out.into_iter().chain(notes(args, &packages)).collect(),
     };
     let cases = header.compared.cases();
     let (mut results, header) = open_results(args, header, progress)?;
@@ -225,11 +242,38 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     let printed = print_result(format_args!("{}", describe(&report)));
     if let Some(out) = &args.places.out {
         report.write(&results.turns, &[], out)?;
+        note!("ltd-train: the whole report: {}", out.join("report.html").display());
     }
     if let Some(path) = &args.places.json {
         write_json(path, &report)?;
     }
     Ok(printed?)
+}
+
+/// The packages in some folders, each once.
+fn read_packages(folders: &[PathBuf]) -> Result<Vec<PolicyPackage>> {
+    let mut places = BTreeSet::new();
+    let packages = folders.iter().map(|folder| {
+        let package = PolicyPackage::load(folder)?;
+        if folder.canonicalize().is_ok_and(|place| !places.insert(place)) {
+            return Err(Error::Recorded(format!("--policy: {} takes part twice", folder.display())));
+        }
+        Ok(package)
+    });
+    packages.collect()
+}
+
+/// Fails unless results and reports can be written where nothing else is read or written.
+fn check_files(args: &CompareArgs, config: &TrainConfig) -> Result<()> {
+    let prompts = [&config.prompts.train, &config.prompts.validation, &config.prompts.evaluation];
+    let read = prompts.into_iter().map(|set| &set.file).chain([&args.config]).chain(&args.questions);
+    let read = read.chain(&args.latency).chain(&args.classifiers).map(PathBuf::as_path);
+    let mut others: Vec<&Path> = read.collect();
+    if let Some(results) = &args.results {
+        check_output_file("--results", results, others.iter().copied())?;
+        others.push(results);
+    }
+    args.places.check(&others)
 }
 
 /// Fails unless all packages steer this engine. What else they were made for is told.
@@ -255,10 +299,11 @@ fn check_packages(
 /// Fails if a setting is deeper than the engine drafts.
 fn check_depths(args: &CompareArgs, constants: &[StaticSetting], drafted: usize) -> Result<()> {
     let depths = |settings: &[StaticSetting]| settings.iter().map(|setting| setting.depth).collect();
-    let depths: [(&str, Vec<usize>); 3] = [
+    let depths: [(&str, Vec<usize>); 4] = [
         ("--constant", depths(constants)),
         ("--whole-beam", depths(&args.whole_beams)),
         ("--copy-rule", args.copy_rules.iter().map(|setting| setting.depth).collect()),
+        ("--contender-trees", args.contender_trees.iter().map(|setting| setting.depth).collect()),
     ];
     for (option, depths) in depths {
         if let Some(deepest) = depths.into_iter().find(|depth| *depth > drafted) {
@@ -273,18 +318,13 @@ fn check_depths(args: &CompareArgs, constants: &[StaticSetting], drafted: usize)
 /// The file of results, if there is to be one, and its header.
 fn open_results(args: &CompareArgs, header: Header, progress: Progress) -> Result<(Results, Header)> {
     let Some(path) = &args.results else { return Ok((Results::passing(), header)) };
-    let [program, revision] = [header.program.clone(), header.git_revision.clone().unwrap_or_default()];
     let cases = header.compared.cases();
     let (results, header) = Results::open(path, header)?;
     if !results.turns.is_empty() {
         let kept = results.questions();
         progress.say(&format!("{kept} of {cases} questions are in {}", path.display()));
-        if header.program != program || header.git_revision.as_ref().is_some_and(|found| *found != revision) {
-            let found = header.git_revision.as_deref().unwrap_or("an unknown revision");
-            progress.say(&format!(
-                "warning: they are of {} ({found}), another program than this",
-                header.program
-            ));
+        for note in header.notes.iter().filter(|note| note.starts_with(WENT_ON)) {
+            progress.say(&format!("warning: {note}"));
         }
     }
     Ok((results, header))
@@ -385,18 +425,33 @@ fn contenders(
     contenders
 }
 
-/// The questions to ask. Those of the configuration are apart from what it learns from; of others,
-/// it is said.
-fn tasks(args: &CompareArgs, config: &TrainConfig, text: &TextModel, engine: &Engine) -> Result<Vec<Task>> {
+/// The questions to ask, and what is left out of them, in words. Those of the configuration are
+/// apart from what it learns from; of others, it is said.
+fn tasks(
+    args: &CompareArgs,
+    config: &TrainConfig,
+    text: &TextModel,
+    engine: &Engine,
+) -> Result<(Vec<Task>, Vec<String>)> {
     let known = Prompts::read(&config.prompts, text)?;
-    if args.questions.is_empty() {
-        return Ok(vec![Task::read(&config.prompts.evaluation, text, engine)?]);
+    let of_options =
+        args.questions.iter().map(|file| PromptSet { file: file.clone(), skip: args.skip, take: args.limit });
+    let mut sets: Vec<PromptSet> = of_options.collect();
+    if sets.is_empty() {
+        sets.push(config.prompts.evaluation.clone());
     }
-    let set = |file: &PathBuf| PromptSet { file: file.clone(), skip: args.skip, take: args.limit };
-    let tasks = args.questions.iter().map(|file| Task::read(&set(file), text, engine));
-    let tasks: Vec<Task> = tasks.collect::<Result<_>>()?;
+    let (mut tasks, mut left_out) = (Vec::new(), Vec::new());
+    for set in &sets {
+        let (task, note) = Task::read(set, text, engine, config.evaluation.max_new_tokens)?;
+        tasks.push(task);
+        left_out.extend(note);
+    }
     check_names(&tasks)?;
-    for Task { file, conversations, .. } in &tasks {
+    for note in &left_out {
+        note!("ltd-train: warning: {note}");
+    }
+    let asked = if args.questions.is_empty() { &[][..] } else { &tasks };
+    for Task { file, conversations, .. } in asked {
         for (name, others) in [("train", &known.train), ("validation", &known.validation)] {
             let asked = conversations.iter().map(|asked| (&asked.first[..], asked.id.clone()));
             if let Some(shared) = shared(asked, questions(others)) {
@@ -407,7 +462,7 @@ fn tasks(args: &CompareArgs, config: &TrainConfig, text: &TextModel, engine: &En
             }
         }
     }
-    Ok(tasks)
+    Ok((tasks, left_out))
 }
 
 /// What is to be known of packages, in words.

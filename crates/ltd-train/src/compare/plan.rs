@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use ltd_engine::text::{Question, TextModel, load_questions};
+use ltd_console::count;
+use ltd_engine::text::{Prompt, Question, TextModel, load_questions};
 use ltd_engine::{Engine, StopRule};
 use ltd_env::stream;
 use ltd_policy::sha256_hex;
@@ -46,25 +47,44 @@ pub(super) struct Case {
 }
 
 impl Task {
-    /// Reads a file of questions, whose first turns must fit the engine's cache.
-    pub(super) fn read(set: &PromptSet, text: &TextModel, engine: &Engine) -> Result<Self> {
+    /// Reads a file of questions. Those whose first turns do not fit the engine's cache with an
+    /// answer of `longest` tokens are left out, which a note tells.
+    ///
+    /// # Errors
+    /// If none is left, or the file or one of its prompts makes no sense.
+    pub(super) fn read(
+        set: &PromptSet,
+        text: &TextModel,
+        engine: &Engine,
+        longest: usize,
+    ) -> Result<(Self, Option<String>)> {
         let questions = load_questions(&set.file, set.skip, set.take)?;
         let prompts = text.prompts(&questions, &set.file)?;
-        ltd_run::prompts::check_fit(set, &prompts, engine)?;
-        let conversations = (set.skip..).zip(questions).zip(prompts).map(|((place, question), prompt)| {
+        let all = prompts.len();
+        let fits = |prompt: &Prompt| fits(&prompt.ids, longest, engine);
+        let fitting: Vec<Prompt> = prompts.iter().filter(|prompt| fits(prompt)).cloned().collect();
+        ltd_run::prompts::check_fit(set, &fitting, engine)?;
+        let read = (set.skip..).zip(questions).zip(prompts).filter(|(_, prompt)| fits(prompt));
+        let conversations = read.map(|((place, question), prompt)| {
             let Question { id, category, turns, token_ids } = question;
             let messages = if token_ids.is_some() { Vec::new() } else { turns };
             Conversation { id, category, number: place as u64, first: prompt.ids, messages }
         });
+        let file = set.file.display();
+        let too_long = format!("do not fit engine.max_length with an answer of {longest} tokens");
+        if fitting.is_empty() {
+            return Err(Error::Recorded(format!("{file}: of {} all {too_long}", count(all, "question"))));
+        }
+        let left = all - fitting.len();
+        let note = (left > 0).then(|| {
+            let (left, all) = (count(left, "question"), count(all, "question"));
+            format!("{file}: {left} of {all} {too_long}, and are left out.")
+        });
         let name = set.file.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         let bytes = std::fs::read(&set.file);
         let bytes = bytes.map_err(|source| Error::Io { path: set.file.clone(), source })?;
-        Ok(Self {
-            name,
-            file: set.file.clone(),
-            file_sha256: sha256_hex(&bytes),
-            conversations: conversations.collect(),
-        })
+        let (file, file_sha256) = (set.file.clone(), sha256_hex(&bytes));
+        Ok((Self { name, file, file_sha256, conversations: conversations.collect() }, note))
     }
 
     /// SHA-256 of what is asked.
@@ -98,8 +118,13 @@ impl Conversation {
         let messages: Vec<&str> = self.messages[..=answers.len()].iter().map(String::as_str).collect();
         let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
         let ids = text.encode_conversation(&messages, &answers)?.unwrap_or_default();
-        Ok((ids.len() + stop.max_new_tokens < engine.capacity()).then_some(ids))
+        Ok(fits(&ids, stop.max_new_tokens, engine).then_some(ids))
     }
+}
+
+/// Whether the engine has room for a prompt and an answer.
+fn fits(prompt: &[u32], longest: usize, engine: &Engine) -> bool {
+    prompt.len() + longest < engine.capacity()
 }
 
 /// All cases in random order, in which every task and every way to choose tokens comes once before

@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use ltd_contenders::{
-    ALL, CLASSIFIED, Classifiers, EAGLE_DEFAULT, Entry, Fixed, classified, controller, eagle_auto, fixed,
-};
+use ltd_contenders::{ALL, Classifiers, EAGLE_DEFAULT, Entry, Fixed, Given, Needs, eagle_auto, fixed};
 use ltd_engine::{Engine, Static, WholeBeam};
 use ltd_policy::{LatencyTable, Models, sha256_hex};
 
-use super::results::{Entrant, Header, Role};
+use super::header::{Entrant, Header, Role};
 use crate::evaluate::{Contender, StaticEntrant};
 use crate::{Error, Result};
 
@@ -50,8 +48,9 @@ impl Published {
         for name in names.iter().map(|name| name.trim()) {
             if name == EVERY {
                 found.push(EAGLE_AUTO);
-                found.extend(ALL.iter().map(|entry| entry.name));
-                found.extend(CLASSIFIED.iter().filter(|_| classifiers.is_some()).map(|entry| entry.name));
+                let judged = classifiers.is_some();
+                let possible = ALL.iter().filter(|entry| judged || entry.needs() != Needs::Classifiers);
+                found.extend(possible.map(|entry| entry.name));
                 continue;
             }
             let known = known_names().find(|known| *known == name);
@@ -61,15 +60,17 @@ impl Published {
         if let Some(twice) = found.iter().find(|name| !seen.insert(**name)) {
             return Err(Error::Recorded(format!("{OPTION}: {twice} is there twice")));
         }
-        let costly = ALL.iter().find(|entry| entry.needs_costs && found.contains(&entry.name));
-        if let (Some(Entry { name, .. }), None) = (costly, &costs) {
-            let problem = "weighs measured costs: --latency names a table of them (ltd-trace latency)";
-            return Err(Error::Recorded(format!("{OPTION}: {name} {problem}")));
-        }
-        let judging = CLASSIFIED.iter().find(|entry| found.contains(&entry.name));
-        if let (Some(Entry { name, .. }), None) = (judging, &classifiers) {
-            let problem = "decides by a classifier: --classifiers names a file of them (ltd-train classify)";
-            return Err(Error::Recorded(format!("{OPTION}: {name} {problem}")));
+        for entry in found.iter().filter_map(|name| Entry::find(name)) {
+            let problem = match entry.needs() {
+                Needs::Costs if costs.is_none() => {
+                    "weighs measured costs: --latency names a table of them (ltd-trace latency)"
+                }
+                Needs::Classifiers if classifiers.is_none() => {
+                    "decides by a classifier: --classifiers names a file of them (ltd-train classify)"
+                }
+                _ => continue,
+            };
+            return Err(Error::Recorded(format!("{OPTION}: {} {problem}", entry.name)));
         }
         Ok(Self { names: found, costs, classifiers, trees })
     }
@@ -95,6 +96,8 @@ impl Published {
         begun: Option<&Header>,
     ) -> Result<Vec<(Entrant, Contender)>> {
         let table = self.costs.as_ref().map(LatencyTable::sha256).unwrap_or_default();
+        let judging = self.classifiers.as_ref().map(|(_, classifiers)| sha256_hex(&classifiers.to_bytes()));
+        let judging = judging.unwrap_or_default();
         let contender = |name: &&'static str| {
             if *name == EAGLE_AUTO {
                 let size = match begun.and_then(measured_before) {
@@ -112,16 +115,13 @@ impl Published {
             if let Some(setting) = fixed(name, self.trees) {
                 return Ok(fixed_entrant(shown, setting.into()));
             }
-            let of_name = controller(name, self.costs.as_ref(), self.trees);
-            let (decides_by, controller) = match (of_name, &self.classifiers) {
-                (Some(controller), _) if entry.needs_costs => (table.clone(), controller),
-                (Some(controller), _) => (String::new(), controller),
-                (None, Some((_, classifiers))) => {
-                    let judging = classified(name, classifiers, self.trees);
-                    let judging = judging.expect("invariant: there are costs if it needs them");
-                    (sha256_hex(&classifiers.to_bytes()), judging)
-                }
-                (None, None) => unreachable!("invariant: there are classifiers if it needs them"),
+            let classifiers = self.classifiers.as_ref().map(|(_, classifiers)| classifiers);
+            let given = Given { costs: self.costs.as_ref(), classifiers, trees: self.trees };
+            let controller = entry.controller(&given).expect("invariant: what it needs is there");
+            let decides_by = match entry.needs() {
+                Needs::Nothing => String::new(),
+                Needs::Costs => table.clone(),
+                Needs::Classifiers => judging.clone(),
             };
             let entrant = Entrant { name: shown.clone(), role: Role::Published, decides_by, setting: None };
             Ok((entrant, Contender::new(shown, controller)))
@@ -147,7 +147,7 @@ fn measured_before(begun: &Header) -> Option<usize> {
 }
 
 fn known_names() -> impl Iterator<Item = &'static str> {
-    ALL.iter().chain(CLASSIFIED).map(|entry| entry.name).chain([EAGLE_AUTO])
+    ALL.iter().map(|entry| entry.name).chain([EAGLE_AUTO])
 }
 
 /// All names, with what each does and needs, as a table.
@@ -155,13 +155,17 @@ pub(crate) fn table() -> String {
     let row = |name: &str, rule: &str, needs: &str, source: &str| {
         format!("| {name} | {rule} | {needs} | {source} |")
     };
-    let rows = |entries: &'static [Entry], needs: fn(&Entry) -> &'static str| {
-        entries.iter().map(move |entry| row(entry.name, entry.rule, needs(entry), entry.source))
-    };
+    let entries = ALL.iter().map(|entry| {
+        let needs = match entry.needs() {
+            Needs::Nothing => "",
+            Needs::Costs => "--latency",
+            Needs::Classifiers => "--classifiers",
+        };
+        row(entry.name, entry.rule, needs, entry.source)
+    });
     let head = ["| contender | rule | needs | source |".to_owned(), "| --- | --- | --- | --- |".to_owned()];
     let automatic = row(EAGLE_AUTO, "a constant, the size measured", "", "EAGLE's code");
-    let lines = head.into_iter().chain(rows(ALL, |entry| if entry.needs_costs { "--latency" } else { "" }));
-    lines.chain([automatic]).chain(rows(CLASSIFIED, |_| "--classifiers")).collect::<Vec<_>>().join("\n")
+    head.into_iter().chain([automatic]).chain(entries).collect::<Vec<_>>().join("\n")
 }
 
 fn unknown(name: &str) -> Error {

@@ -2,176 +2,20 @@
 //! written when the turn is done. A report is made of it alone, and a comparison that was ended
 //! goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ltd_engine::{CycleOutcome, CycleTiming, SamplingParams};
+use ltd_engine::{CycleOutcome, CycleTiming};
 use ltd_policy::DraftSource;
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{Answer, StaticEntrant};
+use super::header::{Compared, Entrant, Header, Program, Role, difference};
+use super::plan::Case;
+use crate::evaluate::Answer;
 use crate::{Error, Result};
-
-/// What a file of results begins with.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Header {
-    /// What was compared.
-    pub(crate) compared: Compared,
-    /// Program and version.
-    pub(crate) program: String,
-    /// Of the program's sources.
-    pub(crate) git_revision: Option<String>,
-    /// Name of the processor.
-    pub(crate) cpu: Option<String>,
-    /// Command line.
-    pub(crate) command: Vec<String>,
-    /// What is to be known of contenders, in words.
-    pub(crate) notes: Vec<String>,
-}
-
-/// What all cycles of a file have in common.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Compared {
-    /// Of the file's form.
-    pub(crate) version: u32,
-    /// Fingerprint of the target.
-    pub(crate) target: String,
-    /// Fingerprint of the draft.
-    pub(crate) draft: String,
-    /// Where the models are, and whether forwards are CUDA graphs.
-    pub(crate) device: String,
-    /// Name of the processor or card.
-    pub(crate) machine: String,
-    /// Number type of both models.
-    pub(crate) dtype: String,
-    /// Threads of the CPU kernels.
-    pub(crate) threads: i32,
-    /// How tokens are chosen: every question is asked once for each.
-    pub(crate) samplings: Vec<SamplingParams>,
-    /// How often.
-    pub(crate) repetitions: usize,
-    /// Seed of the numbers that tokens are drawn by, of the first repetition, and of the order.
-    pub(crate) seed: u64,
-    /// Longest answer.
-    pub(crate) max_new_tokens: usize,
-    /// Tokens that end one.
-    pub(crate) eos: Vec<u32>,
-    /// Candidates kept per level, `W`.
-    pub(crate) beam_width: usize,
-    /// Deepest draft.
-    pub(crate) max_depth: usize,
-    /// Positions of the caches.
-    pub(crate) capacity: usize,
-    /// What is decoded.
-    pub(crate) tasks: Vec<TaskEntry>,
-    /// Who takes part, plain decoding first.
-    pub(crate) contenders: Vec<Entrant>,
-}
-
-impl Compared {
-    /// Version of the form.
-    pub(crate) const VERSION: u32 = 2;
-
-    /// Questions to ask, those of all tasks as often as they are asked.
-    pub(crate) fn cases(&self) -> usize {
-        let questions: usize = self.tasks.iter().map(|task| task.questions).sum();
-        questions.saturating_mul(self.samplings.len()).saturating_mul(self.repetitions)
-    }
-}
-
-impl Compared {
-    /// What is wrong with a turn after another one.
-    fn problem(&self, before: Option<&Turn>, turn: &Turn) -> Option<String> {
-        let expected = match before {
-            None => (0, 0),
-            Some(Turn { case, number, follows: Follows::Turn, .. }) => (*case, number + 1),
-            Some(Turn { case, .. }) => (case + 1, 0),
-        };
-        let cases = self.cases();
-        if (turn.case, turn.number) != expected || turn.case >= cases {
-            let (case, number) = expected;
-            let found = format!("case {} turn {}", turn.case, turn.number);
-            return Some(format!("{found}, expected case {case} of {cases} turn {number}"));
-        }
-        let (found, expected) = (turn.answers.len(), self.contenders.len());
-        if found != expected {
-            return Some(format!("{found} answers, expected {expected}"));
-        }
-        let known = turn.task < self.tasks.len() && turn.sampling < self.samplings.len();
-        if !known || turn.repetition >= self.repetitions {
-            return Some("task, sampling or repetition is beyond those of the comparison".to_owned());
-        }
-        if turn.answers[0].failed.is_some() {
-            return Some("plain decoding failed".to_owned());
-        }
-        if turn.pieces.len() != turn.said().len() {
-            let (found, expected) = (turn.pieces.len(), turn.said().len());
-            return Some(format!("{found} pieces of text, expected {expected}, one a token"));
-        }
-        let cycles = turn.answers.iter().flat_map(|answer| &answer.cycles);
-        let beyond = |cycle: &CycleLine| {
-            cycle.depth as usize > self.max_depth || cycle.verified as usize >= self.capacity
-        };
-        if cycles.into_iter().any(beyond) {
-            let (depth, capacity) = (self.max_depth, self.capacity);
-            let what = "a cycle is deeper or larger than the engine makes them";
-            return Some(format!("{what}, at most depth {depth} in {capacity} positions"));
-        }
-        let whole = turn.answers.iter().all(AnswerLine::is_whole);
-        (!whole).then(|| "an answer is not what its cycles yielded".to_owned())
-    }
-}
-
-/// Questions of one kind, as a report knows them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TaskEntry {
-    /// Its name.
-    pub(crate) name: String,
-    /// How many there are.
-    pub(crate) questions: usize,
-    /// SHA-256 of the questions.
-    pub(crate) sha256: String,
-    /// SHA-256 of the file that they are from.
-    pub(crate) file_sha256: String,
-}
-
-/// A contender, as a report knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entrant {
-    /// Its name.
-    pub(crate) name: String,
-    /// What it is.
-    pub(crate) role: Role,
-    /// SHA-256 of what it decides by: a package's manifest, a latency table; empty without any.
-    pub(crate) decides_by: String,
-    /// Its numbers, if it decides nothing: of constants and fixed rules of copies.
-    pub(crate) setting: Option<StaticEntrant>,
-}
-
-/// What a contender is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Role {
-    /// Plain decoding.
-    Plain,
-    /// A constant.
-    Constant,
-    /// A constant that expands all of the beam.
-    WholeBeam,
-    /// A rule of copies.
-    Rule,
-    /// A published rule.
-    Published,
-    /// What a package holds.
-    Policy,
-    /// What a package falls back to.
-    Fallback,
-}
 
 /// What all contenders made of a turn of a question.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -350,18 +194,28 @@ impl Results {
         if file.try_lock().is_err() {
             return Err(problem("another process writes to it".to_owned()));
         }
-        let Some(Contents { header: found, turns, whole_bytes }) = Contents::read(path)? else {
+        let Some(Contents { header: mut found, turns, last, whole_bytes }) = Contents::read(path)? else {
             // Nothing is there, or a part of a header.
             file.set_len(0).map_err(io)?;
             write_line(&mut file, &header).map_err(io)?;
             return Ok((Self { kept: Some((path.to_owned(), file)), turns: Vec::new() }, header));
         };
         if let Some(difference) = difference(&found.compared, &header.compared) {
-            let remedy = "name another file, or remove it";
+            let remedy = "name another file";
             return Err(problem(format!("it is of another comparison: {difference}: {remedy}")));
         }
         file.set_len(whole_bytes).map_err(io)?;
+        if last != header.program {
+            let resumed = header.program;
+            found.notes.push(went_on(&turns, &resumed, &last));
+            write_line(&mut file, &Resumed { resumed }).map_err(io)?;
+        }
         Ok((Self { kept: Some((path.to_owned(), file)), turns }, found))
+    }
+
+    /// Whether there is a file of them.
+    pub(crate) fn are_kept(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// Questions that are there with all their turns.
@@ -369,10 +223,10 @@ impl Results {
         self.turns.iter().filter(|turn| turn.is_last()).count()
     }
 
-    /// What is wrong with the last line, as an error.
+    /// What is wrong with it, as an error.
     pub(crate) fn damaged(&self, what: &str) -> Error {
         let path = self.kept.as_ref().map(|(path, _)| path.clone()).unwrap_or_default();
-        Error::Results { path, problem: format!("its last line is damaged: {what}") }
+        Error::Results { path, problem: format!("it is damaged: {what}") }
     }
 
     /// Adds a turn.
@@ -420,6 +274,8 @@ impl AnswerLine {
     }
 }
 
+/// What a note of another program begins with.
+pub(super) const WENT_ON: &str = "From question";
 /// What is said of a file with a header alone.
 const NOTHING_YET: &str = "nothing is measured yet";
 
@@ -427,18 +283,39 @@ const NOTHING_YET: &str = "nothing is measured yet";
 struct Contents {
     header: Header,
     turns: Vec<Turn>,
+    /// The program that measured last.
+    last: Program,
     /// Bytes of the lines that are whole.
     whole_bytes: u64,
 }
 
+/// A line that tells of another program which went on.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resumed {
+    resumed: Program,
+}
+
+/// In words, that another program measures after some turns.
+fn went_on(turns: &[Turn], program: &Program, before: &Program) -> String {
+    let from = turns.iter().filter(|turn| turn.is_last()).count() + 1;
+    format!("{WENT_ON} {from} on, {program} measured, before it {before}.")
+}
+
 /// What every file begins with.
 const BEGINNING: &[u8] = br#"{"compared":"#;
+/// What a line of [`Resumed`] begins with.
+const RESUMED: &str = r#"{"resumed":"#;
+/// Most questions of a comparison: what a damaged header asks for must fit in memory.
+const MOST_CASES: usize = 10_000_000;
 
 impl Contents {
     /// None if there is nothing, or no more than a part of a header.
     fn read(path: &Path) -> Result<Option<Self>> {
         let problem = |problem: String| Error::Results { path: path.to_owned(), problem };
-        let damaged = |line: usize, what: String| problem(format!("line {line} is damaged: {what}"));
+        if path.is_dir() {
+            return Err(problem("is a folder, expected a file".to_owned()));
+        }
         let bytes = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
         if bytes.iter().zip(BEGINNING).any(|(found, expected)| found != expected) {
             return Err(problem("it holds no results of a comparison".to_owned()));
@@ -446,44 +323,152 @@ impl Contents {
         // A line is whole if it has an end.
         let Some(end) = bytes.iter().rposition(|&byte| byte == b'\n') else { return Ok(None) };
         let text = str::from_utf8(&bytes[..=end]).map_err(|error| problem(error.to_string()))?;
-        let mut lines = text.lines().enumerate();
-        let first = lines.next().map_or("", |(_, first)| first);
-        let first: serde_json::Value =
-            serde_json::from_str(first).map_err(|error| damaged(1, error.to_string()))?;
-        let version = &first["compared"]["version"];
-        if *version != Compared::VERSION {
-            return Err(problem(format!("its form is of version {version}, expected {}", Compared::VERSION)));
-        }
-        let header: Header = serde_json::from_value(first).map_err(|error| damaged(1, error.to_string()))?;
-        let roles: Vec<Role> = header.compared.contenders.iter().map(|entrant| entrant.role).collect();
-        let names: BTreeSet<&str> =
-            header.compared.contenders.iter().map(|entrant| entrant.name.as_str()).collect();
-        if names.len() < roles.len() {
-            return Err(damaged(1, "two contenders have one name".to_owned()));
-        }
-        if header.compared.tasks.is_empty() || header.compared.samplings.is_empty() {
-            return Err(damaged(1, "expected tasks and samplings".to_owned()));
-        }
-        let unchanging = |entrant: &&Entrant| {
-            matches!(entrant.role, Role::Constant | Role::WholeBeam | Role::Rule) && entrant.setting.is_none()
-        };
-        if let Some(entrant) = header.compared.contenders.iter().find(unchanging) {
-            return Err(damaged(1, format!("{} has no setting", entrant.name)));
-        }
-        if roles.first() != Some(&Role::Plain) || !roles.contains(&Role::Constant) {
-            let expected = "plain decoding as the first contender, and a constant";
-            return Err(damaged(1, format!("expected {expected}")));
-        }
-        let mut turns: Vec<Turn> = Vec::new();
-        for (number, text) in lines {
-            let turn: Turn =
-                serde_json::from_str(text).map_err(|error| damaged(number + 1, error.to_string()))?;
-            if let Some(what) = header.compared.problem(turns.last(), &turn) {
-                return Err(damaged(number + 1, what));
+        let mut lines = text.lines();
+        let mut header = read_first(lines.next().unwrap_or_default()).map_err(problem)?;
+        let (mut last, mut notes) = (header.program.clone(), Vec::new());
+        let mut reading = Reading::of(&header.compared);
+        for (line, text) in (2..).zip(lines) {
+            let damaged = |what: String| {
+                problem(format!(
+                    "line {line} is damaged: {what}; the lines before it, in a file of their own, can be gone on with"
+                ))
+            };
+            if text.starts_with(RESUMED) {
+                let Resumed { resumed } = serde_json::from_str(text).map_err(|error| damaged(why(&error)))?;
+                notes.push(went_on(&reading.turns, &resumed, &last));
+                last = resumed;
+                continue;
             }
-            turns.push(turn);
+            if text.as_bytes().starts_with(BEGINNING) {
+                let problem = problem(format!(
+                    "line {line} is the beginning of another comparison: give each a file of its own"
+                ));
+                return Err(problem);
+            }
+            let turn: Turn = match text.trim() {
+                "" => return Err(damaged("it is empty".to_owned())),
+                text => serde_json::from_str(text).map_err(|error| damaged(why(&error)))?,
+            };
+            reading.add(turn).map_err(damaged)?;
         }
-        Ok(Some(Self { header, turns, whole_bytes: end as u64 + 1 }))
+        let turns = reading.turns;
+        header.notes.append(&mut notes);
+        Ok(Some(Self { header, turns, last, whole_bytes: end as u64 + 1 }))
+    }
+}
+
+/// What JSON is wrong, and where in its line.
+fn why(error: &serde_json::Error) -> String {
+    let (text, place) = (error.to_string(), format!(" at line 1 column {}", error.column()));
+    text.strip_suffix(&place)
+        .map_or_else(|| text.clone(), |what| format!("{what} (column {})", error.column()))
+}
+
+/// The header, or what is wrong with it.
+fn read_first(line: &str) -> Result<Header, String> {
+    let damaged = |what: String| format!("line 1 is damaged: {what}");
+    let first: serde_json::Value = serde_json::from_str(line).map_err(|error| damaged(why(&error)))?;
+    let version = &first["compared"]["version"];
+    if *version != Compared::VERSION {
+        return Err(format!("its form is of version {version}, expected {}", Compared::VERSION));
+    }
+    let header: Header = serde_json::from_value(first).map_err(|error| damaged(error.to_string()))?;
+    let Compared { contenders, tasks, samplings, .. } = &header.compared;
+    let roles: Vec<Role> = contenders.iter().map(|entrant| entrant.role).collect();
+    let names: BTreeSet<&str> = contenders.iter().map(|entrant| entrant.name.as_str()).collect();
+    if names.len() < roles.len() {
+        return Err(damaged("two contenders have one name".to_owned()));
+    }
+    if tasks.is_empty() || samplings.is_empty() {
+        return Err(damaged("expected tasks and samplings".to_owned()));
+    }
+    if header.compared.cases() > MOST_CASES {
+        let cases = header.compared.cases();
+        return Err(damaged(format!("{cases} questions, expected at most {MOST_CASES}")));
+    }
+    let unchanging = |entrant: &&Entrant| {
+        matches!(entrant.role, Role::Constant | Role::WholeBeam | Role::Rule) && entrant.setting.is_none()
+    };
+    if let Some(entrant) = contenders.iter().find(unchanging) {
+        return Err(damaged(format!("{} has no setting", entrant.name)));
+    }
+    if roles.first() != Some(&Role::Plain) || !roles.contains(&Role::Constant) {
+        let expected = "plain decoding as the first contender, and a constant";
+        return Err(damaged(format!("expected {expected}")));
+    }
+    Ok(header)
+}
+
+/// Turns of a comparison that are read one after another.
+struct Reading<'h> {
+    compared: &'h Compared,
+    plan: Vec<Case>,
+    /// Per task, the places in the file of those of its questions that were read.
+    places: Vec<BTreeMap<usize, u64>>,
+    turns: Vec<Turn>,
+}
+
+impl<'h> Reading<'h> {
+    fn of(compared: &'h Compared) -> Self {
+        let places = vec![BTreeMap::new(); compared.tasks.len()];
+        Self { compared, plan: compared.plan(), places, turns: Vec::new() }
+    }
+
+    /// Adds a turn, or says what is wrong with it after those before.
+    fn add(&mut self, turn: Turn) -> Result<(), String> {
+        let Compared { contenders, max_depth, capacity, .. } = self.compared;
+        let expected = match self.turns.last() {
+            None => (0, 0),
+            Some(Turn { case, number, follows: Follows::Turn, .. }) => (*case, number + 1),
+            Some(Turn { case, .. }) => (case + 1, 0),
+        };
+        let planned = self.plan.get(turn.case).filter(|_| (turn.case, turn.number) == expected);
+        let Some(planned) = planned else {
+            let ((case, number), cases) = (expected, self.plan.len());
+            let found = format!("case {} turn {}", turn.case, turn.number);
+            return Err(format!("{found}, expected case {case} of {cases} turn {number}"));
+        };
+        let Case { task, conversation, sampling, repetition } = *planned;
+        let [found, expected] = [[turn.task, turn.sampling, turn.repetition], [task, sampling, repetition]]
+            .map(|places| {
+                let [task, sampling, repetition] = places;
+                format!("task {task}, sampling {sampling}, repetition {repetition}")
+            });
+        if found != expected {
+            return Err(format!("{found}, expected {expected}"));
+        }
+        // Questions stand in the task in the order of their file.
+        let places = &mut self.places[task];
+        let fits = places.range(..conversation).next_back().is_none_or(|(_, before)| *before < turn.question)
+            && places.range(conversation + 1..).next().is_none_or(|(_, after)| turn.question < *after)
+            && places.get(&conversation).is_none_or(|before| *before == turn.question);
+        if !fits {
+            let (question, before) = (turn.question, places.get(&conversation));
+            let expected = before.map_or_else(|| "another".to_owned(), ToString::to_string);
+            return Err(format!("question {question} of its task, expected {expected}"));
+        }
+        places.insert(conversation, turn.question);
+        let (found, expected) = (turn.answers.len(), contenders.len());
+        if found != expected {
+            return Err(format!("{found} answers, expected {expected}"));
+        }
+        if turn.answers[0].failed.is_some() {
+            return Err("plain decoding failed".to_owned());
+        }
+        if turn.pieces.len() != turn.said().len() {
+            let (found, expected) = (turn.pieces.len(), turn.said().len());
+            return Err(format!("{found} pieces of text, expected {expected}, one a token"));
+        }
+        let mut cycles = turn.answers.iter().flat_map(|answer| &answer.cycles);
+        if cycles.any(|cycle| cycle.depth as usize > *max_depth || cycle.verified as usize >= *capacity) {
+            let what = "a cycle is deeper or larger than the engine makes them";
+            return Err(format!("{what}, at most depth {max_depth} in {capacity} positions"));
+        }
+        if !turn.answers.iter().all(AnswerLine::is_whole) {
+            return Err("an answer is not what its cycles yielded".to_owned());
+        }
+        self.turns.push(turn);
+        Ok(())
     }
 }
 
@@ -506,37 +491,6 @@ pub(crate) fn read_results(path: &Path) -> Result<(Header, Vec<Turn>)> {
     let contents = Contents::read(path)?.filter(|contents| !contents.turns.is_empty());
     let nothing = || Error::Results { path: path.to_owned(), problem: NOTHING_YET.to_owned() };
     contents.map(|contents| (contents.header, contents.turns)).ok_or_else(nothing)
-}
-
-/// The first thing in which two comparisons differ, in words.
-fn difference(found: &Compared, wanted: &Compared) -> Option<String> {
-    let values = |compared: &Compared| serde_json::to_value(compared).expect("invariant: plain data");
-    let (found, wanted) = (values(found), values(wanted));
-    let keys = found.as_object().into_iter().flat_map(|object| object.keys());
-    let mut differing = keys.filter(|key| found[*key] != wanted[*key]);
-    differing.next().map(|key| in_words(key, &found[key], &wanted[key]))
-}
-
-/// How two values of a key differ. Of lists, the first entry that does is told.
-fn in_words(key: &str, found: &serde_json::Value, wanted: &serde_json::Value) -> String {
-    let (Some(here), Some(there)) = (found.as_array(), wanted.as_array()) else {
-        return format!("{key} is {found}, expected {wanted}");
-    };
-    let entry = |list: &[serde_json::Value], place: usize| {
-        list.get(place).map_or_else(|| "nothing".to_owned(), ToString::to_string)
-    };
-    let place = (0..here.len().max(there.len())).find(|&place| here.get(place) != there.get(place));
-    let place = place.unwrap_or(0);
-    format!("{key}[{place}] is {}, expected {}", entry(here, place), entry(there, place))
-}
-
-/// In what comparisons differ, contenders aside.
-pub(crate) fn differing<'c>(compared: impl Iterator<Item = &'c Compared>) -> Vec<String> {
-    let values: Vec<serde_json::Value> =
-        compared.map(|compared| serde_json::to_value(compared).expect("invariant: plain data")).collect();
-    let keys = values.first().and_then(|first| first.as_object()).into_iter().flat_map(|first| first.keys());
-    let differs = |key: &&String| values.iter().any(|value| value[*key] != values[0][*key]);
-    keys.filter(|key| *key != "contenders").filter(differs).cloned().collect()
 }
 
 /// All of a line, and on the disk when this returns.

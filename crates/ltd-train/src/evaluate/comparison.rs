@@ -172,7 +172,7 @@ fn wait_ms(waits: &[Duration]) -> Option<[f64; 3]> {
 /// How long one waits, and how far candidates are accepted; none without live cycles.
 pub(crate) fn waits_table(rows: &[Comparison]) -> Option<Table> {
     const POSITIONS: usize = 5;
-    let header = ["contender", "wait ms", "95 %", "99 %", "accepted 1", "2", "3", "4", "5"];
+    let header = ["contender", "wait ms", "95 %", "99 %", "1 or more", "2", "3", "4", "5"];
     let rows = rows.iter().filter_map(|row| {
         let waits = row.wait_ms?.map(|ms| format!("{ms:.1}"));
         let share = |position: usize| row.acceptance_per_position.get(position).copied().unwrap_or(0.0);
@@ -182,8 +182,8 @@ pub(crate) fn waits_table(rows: &[Comparison]) -> Option<Table> {
     let rows: Vec<Vec<String>> = rows.collect();
     (!rows.is_empty()).then(|| Table {
         caption:
-            "How long one waits for the next tokens, which come with a cycle, and the share of cycles that \
-                  accept at least so many:"
+            "How long one waits for the next tokens, which come with a cycle, and the share of cycles in which so \
+             many proposed tokens are accepted, the target's own token not counted:"
                 .to_owned(),
         ..Table::new(header, rows)
     })
@@ -192,6 +192,11 @@ pub(crate) fn waits_table(rows: &[Comparison]) -> Option<Table> {
 /// A ratio as what is gained in percent.
 pub(crate) fn percent(ratio: f64) -> String {
     format!("{:+.1}", 100.0 * (ratio - 1.0))
+}
+
+/// An interval in a table; one without width, as of a single question, is left out.
+fn interval_of([low, high]: &[String; 2], between: &str) -> String {
+    if low == high { String::new() } else { format!("{low}{between}{high}") }
 }
 
 /// The rows as a table; of `prompts` answers it is told how many are the same text.
@@ -218,10 +223,10 @@ pub(crate) fn comparison_table(rows: &[Comparison], prompts: usize) -> Table {
         vec![
             row.name.clone(),
             format!("{:.1}", row.gains.tokens_per_second),
-            format!("{:.1} - {:.1}", row.gains.interval[0], row.gains.interval[1]),
+            interval_of(&row.gains.interval.map(|rate| format!("{rate:.1}")), " - "),
             format!("{:.2}", row.gains.speedup),
             format!("{} %", percent(row.gains.speedup_vs_static)),
-            format!("{low} .. {high}"),
+            interval_of(&[low, high], " .. "),
             format!("{:.2}", row.acceptance_length),
             format!("{:.0} %", 100.0 * row.copied_share),
             format!("{:.1}", row.mean_depth),

@@ -9,7 +9,8 @@ use ltd_policy::LatencyTable;
 use serde::Serialize;
 
 use super::part::{Part, rate};
-use crate::compare::results::{Compared, Turn};
+use crate::compare::header::Compared;
+use crate::compare::results::Turn;
 use crate::evaluate::{Contender, Measurement};
 use crate::{Error, Result};
 

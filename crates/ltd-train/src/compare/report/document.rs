@@ -47,17 +47,21 @@ impl Document {
         self.blocks.push(Block::Picture { svg, caption: caption.into() });
     }
 
-    /// As Markdown that reads well unrendered, without pictures.
+    /// As Markdown that reads well unrendered, without pictures and answers.
     pub(super) fn markdown(&self) -> String {
         let mut text = if self.title.is_empty() { String::new() } else { format!("# {}\n", self.title) };
-        for block in &self.blocks {
+        let mut blocks = self.blocks.iter().peekable();
+        while let Some(block) = blocks.next() {
+            // A section of answers is the page's.
+            if let (Block::Heading(_), Some(Block::Answer { .. })) = (block, blocks.peek()) {
+                continue;
+            }
             let separator = if text.is_empty() { "" } else { "\n" };
             let _ = match block {
                 Block::Heading(heading) => writeln!(text, "{separator}## {heading}"),
                 Block::Text(words) => writeln!(text, "{separator}{}", words.trim_end()),
                 Block::Table(table) => write!(text, "{separator}{table}"),
-                Block::Answer { caption, .. } => writeln!(text, "{separator}{caption}"),
-                Block::Picture { .. } => Ok(()),
+                Block::Answer { .. } | Block::Picture { .. } => Ok(()),
             };
         }
         text

@@ -10,9 +10,10 @@ use super::page::escaped;
 use super::part::Part;
 use super::pictures::{self, Cell};
 use super::runs::{Run, chapter};
-use super::words::{ceilings, circumstances, detail, overview};
+use super::words::{ceilings, circumstances, detail, origin, overview};
 use super::{Mean, Report};
-use crate::compare::results::{Role, Turn};
+use crate::compare::header::Role;
+use crate::compare::results::Turn;
 use crate::evaluate::{Answer, Table};
 
 /// Sizes of trees that a figure tells apart: up to each of these.
@@ -23,6 +24,7 @@ pub(super) fn document(report: &Report, turns: &[Turn], runs: &[Run]) -> Documen
     let title = format!("Comparison of {} contenders", report.header.compared.contenders.len());
     let mut document = Document { title, ..Document::default() };
     document.text(circumstances(report));
+    document.text(origin(report));
     if report.has_parts() {
         document.heading("All tasks");
         overview(report, &mut document);

@@ -13,13 +13,14 @@ mod words;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ltd_console::print_result;
+use ltd_console::{note, print_result};
 use ltd_engine::{CycleStats, SamplingParams};
 use ltd_policy::{check_output_file, check_output_folder, write_atomically, write_json};
 use ltd_run::statistics::quartiles;
 use serde::Serialize;
 
-use super::results::{Header, Turn, read_results};
+use super::header::Header;
+use super::results::{Turn, read_results};
 use crate::{Error, Result};
 use ceiling::Ceilings;
 use part::{Part, Ratio};
@@ -51,8 +52,8 @@ pub(crate) struct ReportArgs {
 /// Where reports go besides the screen.
 #[derive(Debug, Args)]
 pub(crate) struct Places {
-    /// Write the whole report with its figures into a folder: report.html, which a browser shows,
-    /// and report.md
+    /// Write the whole report of one comparison with its figures into a folder: report.html, which
+    /// a browser shows, and report.md
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Write what is reported as JSON
@@ -64,33 +65,30 @@ pub(crate) struct Places {
 const PAGE: &str = "report.html";
 const WORDS: &str = "report.md";
 
-/// Fails unless a report can be written, elsewhere than where cycles are kept.
-pub(super) fn check_places<'p>(places: &Places, kept: impl IntoIterator<Item = &'p PathBuf>) -> Result<()> {
-    if let Some(out) = &places.out {
-        // A report replaces the one before, and nothing else.
-        if out.is_dir() {
-            [PAGE, WORDS].iter().try_for_each(|file| check_output_file("--out", &out.join(file)))?;
-        } else {
-            check_output_folder("--out", out)?;
+impl Places {
+    /// Fails unless a report can be written, elsewhere than where `others` are: what is read, and
+    /// where cycles are kept.
+    pub(super) fn check(&self, others: &[&Path]) -> Result<()> {
+        if let Some(json) = &self.json {
+            check_output_file("--json", json, others.iter().copied())?;
         }
+        let Some(out) = &self.out else { return Ok(()) };
+        if !out.is_dir() {
+            return Ok(check_output_folder("--out", out)?);
+        }
+        // A report replaces the one before, and nothing else.
+        let json = self.json.as_deref();
+        [PAGE, WORDS].iter().try_for_each(|file| {
+            let others = others.iter().copied().chain(json);
+            Ok(check_output_file("--out", &out.join(file), others)?)
+        })
     }
-    let Some(json) = &places.json else { return Ok(()) };
-    check_output_file("--json", json)?;
-    let place = |path: &Path| {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
-        Some(folder.join(path.file_name()?))
-    };
-    if kept.into_iter().any(|kept| place(kept) == place(json)) {
-        let problem = "--json would replace what is kept there: name another file".to_owned();
-        return Err(Error::Results { path: json.clone(), problem });
-    }
-    Ok(())
 }
 
 /// Reports what comparisons kept.
 pub(crate) fn report(args: &ReportArgs) -> Result<()> {
-    check_places(&args.places, &args.results)?;
+    let read = args.results.iter().chain(&args.latency).map(PathBuf::as_path);
+    args.places.check(&read.collect::<Vec<_>>())?;
     if args.places.out.is_some() && args.results.len() > 1 {
         let problem = "--out takes one file of results; several are printed side by side".to_owned();
         return Err(Error::Recorded(problem));
@@ -113,6 +111,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
         }
         if let Some(out) = &args.places.out {
             report.write(&turns, &runs, out)?;
+            note!("ltd-train: the whole report: {}", out.join(PAGE).display());
         }
         reports.push(report);
     }
@@ -268,7 +267,7 @@ impl Mean {
 
 /// Who failed, where it first did, and why.
 fn failures(header: &Header, turns: &[Turn]) -> Vec<Failure> {
-    let failure = |(place, contender): (usize, &super::results::Entrant)| {
+    let failure = |(place, contender): (usize, &super::header::Entrant)| {
         let turn = turns.iter().find(|turn| turn.failure(place).is_some())?;
         let task = &header.compared.tasks[turn.task].name;
         Some(Failure {

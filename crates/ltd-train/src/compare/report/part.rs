@@ -8,7 +8,8 @@ use ltd_run::statistics::{CONFIDENCE, Resampled, ratio_interval};
 use serde::Serialize;
 
 use super::ceiling::Ceiling;
-use crate::compare::results::{Compared, Follows, Role, Turn};
+use crate::compare::header::{Compared, Role};
+use crate::compare::results::{Follows, Turn};
 use crate::evaluate::{Answer, Comparison, Measurement, Opposition, Tally, percent};
 
 /// One task at one temperature.

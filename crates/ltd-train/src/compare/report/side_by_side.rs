@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::Report;
 use super::part::{Gain, Part};
-use crate::compare::results::differing;
+use crate::compare::header::differing;
 use crate::evaluate::Table;
 
 /// The contenders of the first of several comparisons, in all of them, as Markdown tables, one for

@@ -8,7 +8,7 @@ use super::ceiling::Ceiling;
 use super::document::Document;
 use super::part::{FEWEST_OF_A_TASK, FEWEST_QUESTIONS, Part};
 use super::{Mean, Report};
-use crate::compare::results::{Entrant, Role};
+use crate::compare::header::{Entrant, Role};
 use crate::evaluate::{Table, comparison_table, loops_table, percent, waits_table};
 
 /// Drift of plain decoding that is told.
@@ -135,8 +135,12 @@ pub(super) fn circumstances(report: &Report) -> String {
     let left = cases.saturating_sub(report.questions);
     let unfinished = if left > 0 { format!(" ({left} of them not measured)") } else { String::new() };
     let samplings: Vec<String> = compared.samplings.iter().map(ToString::to_string).collect();
+    let questions = compared.tasks.iter().map(|task| task.questions).sum();
+    let often = if cases > questions { format!(", asked {cases} times in all") } else { String::new() };
     let mut text = format!(
-        "{cases} questions{unfinished}, {}, {}, {} ({cpu}, {} threads).\n",
+        "{}{often}{unfinished}, answers of at most {} tokens, {}, {}, {} ({cpu}, {} threads).\n",
+        count(questions, "question"),
+        compared.max_new_tokens,
         samplings.join(" and "),
         compared.dtype,
         compared.device,
@@ -160,6 +164,17 @@ pub(super) fn circumstances(report: &Report) -> String {
         let _ = writeln!(text, "{note}");
     }
     text
+}
+
+/// What measured, which models, when and by which command.
+pub(super) fn origin(report: &Report) -> String {
+    let header = &report.header;
+    let models = match &header.models[..] {
+        [target, draft] => format!("Target {target}, draft {draft}. "),
+        _ => String::new(),
+    };
+    let begun = header.begun.as_ref().map_or_else(String::new, |begun| format!(", begun {begun}"));
+    format!("{models}Measured by {}{begun}: `{}`", header.program, header.command.join(" "))
 }
 
 /// What policies gain, and what their choices tell.
