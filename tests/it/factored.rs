@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ltd::export::Forms;
 use ltd::policy::{
     DecisionCost, DepthActions, Factored, FactoredActions, FactoredRule, Fallback, FrozenPredictor,
     GridPoint, LatencyIdentity, LatencyTable, Linear, Manifest, Mlp, ModelIdentity, ObservationLayout,
@@ -122,7 +123,7 @@ fn decode(mode: &[&str]) -> (Vec<(u64, u64)>, Value, String) {
 
 fn decode_with(package: &PolicyPackage, folder: &Path, name: &str) -> (Vec<(u64, u64)>, Value, String) {
     let out = folder.join(name);
-    ltd::export::write(package, &out).expect("it is written");
+    ltd::export::write(package, &Forms::Suitable, &out).expect("it is written");
     decode(&["--mode", "policy", "--policy", text(&out)])
 }
 
@@ -166,7 +167,7 @@ fn a_factored_package_decodes_by_the_table_it_holds() {
 fn other_conditions_than_the_policy_was_made_for_are_warned_of_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let out = folder.path().join("package");
-    ltd::export::write(&package(), &out).expect("it is written");
+    ltd::export::write(&package(), &Forms::Suitable, &out).expect("it is written");
     let warnings = |settings: &[&str]| {
         let mode = ["--mode", "policy", "--policy", text(&out), "--threads", "2"];
         let (_, _, errors) = decode(&[&mode[..], settings].concat());
@@ -184,7 +185,7 @@ fn other_conditions_than_the_policy_was_made_for_are_warned_of_once() {
     };
     let elsewhere = elsewhere(there);
     std::fs::remove_dir_all(&out).expect("removed");
-    ltd::export::write(&elsewhere, &out).expect("it is written");
+    ltd::export::write(&elsewhere, &Forms::Suitable, &out).expect("it is written");
     assert_eq!(
         warnings(&[]),
         ["ltd-decode: warning: the policy was made for dtype bf16 (here: f32), threads 1 (here: 2): \
@@ -205,7 +206,7 @@ fn a_package_of_other_models_or_other_quirks_is_refused_unless_any_models_may_be
     factored.latency.identity.draft.clone_from(&other.sha256);
     package.manifest.latency_table_sha256 = Some(sha256_hex(factored.latency.to_json().as_bytes()));
     package.manifest.draft = other;
-    ltd::export::write(&package, &out).expect("it is written");
+    ltd::export::write(&package, &Forms::Suitable, &out).expect("it is written");
     let mode = ["--mode", "policy", "--policy", text(&out)];
     let prompt = ["--max-new-tokens", "4", "--token-ids", "1 70 105"];
     let message = refusal("ltd-decode", &[&TINY[..], &mode, &prompt].concat());

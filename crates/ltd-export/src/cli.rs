@@ -8,12 +8,12 @@ use ltd_console::say;
 use ltd_policy::factored::NEVER;
 use ltd_policy::{ChoiceEntry, Expected, FactoredSourceEntry, PolicyEntry, SourceActions, SourceEntry};
 
-use crate::{Export, Result, export};
+use crate::{Export, Form, Forms, Result, export};
 
 /// Freeze the policies of a training run into a package that servers load.
 ///
-/// The package is a folder with `manifest.json`, and per learned policy a safetensors file and a
-/// `TorchScript` module, each checked against what the policy answered in training.
+/// The package is a folder with `manifest.json`, and per learned policy a safetensors file and
+/// files in forms that others load, each checked against what the policy answered in training.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
@@ -23,6 +23,9 @@ pub struct Cli {
     /// Stage to export, e.g. 02-depth [default: the one that the run selected]
     #[arg(long, value_name = "STAGE")]
     stage: Option<String>,
+    /// Forms of the networks besides safetensors, separated by commas [default: all that suit each]
+    #[arg(long, value_name = "FORMS", value_enum, value_delimiter = ',')]
+    format: Vec<Form>,
     /// Folder to make
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -38,7 +41,8 @@ impl Cli {
     }
 
     fn execute(&self) -> Result<()> {
-        let export = export(&self.run, self.stage.as_deref(), &self.out)?;
+        let forms = if self.format.is_empty() { Forms::Suitable } else { Forms::These(self.format.clone()) };
+        let export = export(&self.run, self.stage.as_deref(), &forms, &self.out)?;
         Ok(say!("{}", describe(&self.out, &export))?)
     }
 }

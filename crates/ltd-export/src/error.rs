@@ -30,7 +30,7 @@ pub enum Error {
         "{form} of the {policy} policy gives {found} where training gave {expected} (probe {probe}, action {action}): nothing was written"
     )]
     Mismatch {
-        /// The form: safetensors or `TorchScript`.
+        /// The form: safetensors, `TorchScript` and others.
         form: &'static str,
         /// Which policy.
         policy: String,
@@ -42,6 +42,14 @@ pub enum Error {
         expected: f32,
         /// Logit computed now.
         found: f32,
+    },
+    /// A form was asked for that a network cannot have.
+    #[error("--format {form}: {problem}")]
+    Form {
+        /// The form.
+        form: String,
+        /// Why not.
+        problem: String,
     },
     /// A policy without probe observations.
     #[error(
@@ -74,7 +82,7 @@ impl Error {
     /// Whether the user's input, rather than the export, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Run { .. } | Self::Out { .. } => true,
+            Self::Run { .. } | Self::Out { .. } | Self::Form { .. } => true,
             Self::Policy(error) => error.is_usage(),
             Self::Mismatch { .. }
             | Self::NoProbes { .. }

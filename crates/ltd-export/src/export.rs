@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use ltd_policy::{
     Choice, Frozen, MANIFEST_FILE, Manifest, Outputs, Policy, PolicyEntry, PolicyPackage, Probes,
     SourceChoice, check_new_folder, is_full, sha256_hex, write_atomically, write_json,
@@ -11,7 +12,7 @@ use ltd_policy::{
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::torchscript;
+use crate::forms::Form;
 use crate::{Error, Result};
 
 /// What a stage's folder holds.
@@ -19,6 +20,30 @@ const STAGE_MANIFEST: &str = "stage.json";
 /// Logits may differ by this much, relative to the largest of their probe: sums in another order,
 /// in f32.
 const TOLERANCE: f32 = 1e-4;
+
+/// Forms of networks besides safetensors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forms {
+    /// All that each network can have.
+    Suitable,
+    /// These, which every network must be able to have.
+    These(Vec<Form>),
+}
+
+impl Forms {
+    /// Those of a network.
+    fn of<O: Outputs>(&self, network: &Frozen<O>) -> Result<Vec<Form>> {
+        let Self::These(forms) = self else {
+            return Ok(Form::ALL.into_iter().filter(|form| form.problem(network).is_none()).collect());
+        };
+        let refused = |form: &Form| {
+            let form_name =
+                form.to_possible_value().map_or_else(String::new, |form| form.get_name().to_owned());
+            form.problem(network).map(|problem| Error::Form { form: form_name, problem })
+        };
+        forms.iter().find_map(refused).map_or_else(|| Ok(forms.clone()), Err)
+    }
+}
 
 /// What was exported.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,16 +56,19 @@ pub struct Export {
 
 /// Freezes the policies of `stage` (the one that the run selected, if none is named) into the new
 /// folder `out`.
-pub fn export(run: &Path, stage: Option<&str>, out: &Path) -> Result<Export> {
+pub fn export(run: &Path, stage: Option<&str>, forms: &Forms, out: &Path) -> Result<Export> {
     check_new_folder("--out", out)?;
     let source = find_stage(run, stage)?;
     let manifest = Manifest::load(&source.join(STAGE_MANIFEST))?;
     let policy = manifest.load_policy(&source)?;
-    write(&PolicyPackage { manifest, policy }, out)
+    write(&PolicyPackage { manifest, policy }, forms, out)
 }
 
-/// Writes a package, such as a retargeted one, in every form into the new folder `out`.
-pub fn write(package: &PolicyPackage, out: &Path) -> Result<Export> {
+/// Writes a package, such as a retargeted one, in some forms into the new folder `out`.
+///
+/// # Errors
+/// If a network cannot have one of the forms, or answers otherwise in it than in training.
+pub fn write(package: &PolicyPackage, forms: &Forms, out: &Path) -> Result<Export> {
     check_new_folder("--out", out)?;
     let unusable = |error: std::io::Error| {
         let path = out.to_owned();
@@ -51,7 +79,7 @@ pub fn write(package: &PolicyPackage, out: &Path) -> Result<Export> {
         }
     };
     let unfinished = Unfinished::begin(out).map_err(unusable)?;
-    let export = write_package(package, unfinished.folder.path())?;
+    let export = write_package(package, forms, unfinished.folder.path())?;
     unfinished.publish(out).map_err(unusable)?;
     Ok(export)
 }
@@ -139,8 +167,8 @@ fn find_stage(run: &Path, stage: Option<&str>) -> Result<PathBuf> {
     }
 }
 
-/// Writes every form of every network, checks it, and writes the manifest last.
-fn write_package(package: &PolicyPackage, folder: &Path) -> Result<Export> {
+/// Writes the forms of every network, checks them, and writes the manifest last.
+fn write_package(package: &PolicyPackage, forms: &Forms, folder: &Path) -> Result<Export> {
     let mut manifest = package.manifest.clone();
     let mut probes = 0;
     manifest.files.clear();
@@ -155,13 +183,13 @@ fn write_package(package: &PolicyPackage, folder: &Path) -> Result<Export> {
                 SourceChoice::Trees | SourceChoice::Rule(_) => None,
             };
             for policy in learned.chain(source) {
-                probes = write_network(policy, folder, &mut manifest)?;
+                probes = write_network(policy, forms, folder, &mut manifest)?;
             }
         }
         Policy::Factored(factored) => {
-            probes = write_network(&factored.predictor, folder, &mut manifest)?;
+            probes = write_network(&factored.predictor, forms, folder, &mut manifest)?;
             if let Some(source) = &factored.source {
-                write_network(&source.predictor, folder, &mut manifest)?;
+                write_network(&source.predictor, forms, folder, &mut manifest)?;
                 let entry = match &manifest.policy {
                     PolicyEntry::Factored { source, .. } => source.as_ref(),
                     PolicyEntry::Pair { .. } => None,
@@ -185,8 +213,14 @@ fn write_package(package: &PolicyPackage, folder: &Path) -> Result<Export> {
     Ok(Export { manifest, probes })
 }
 
-/// Writes a network in both forms and checks both on its probes, whose number is returned.
-fn write_network<O: Outputs>(network: &Frozen<O>, folder: &Path, manifest: &mut Manifest) -> Result<usize> {
+/// Writes a network as safetensors and in some forms, and checks all of them on its probes, whose
+/// number is returned.
+fn write_network<O: Outputs>(
+    network: &Frozen<O>,
+    forms: &Forms,
+    folder: &Path,
+    manifest: &mut Manifest,
+) -> Result<usize> {
     let kind = network.actions().kind_name();
     let Probes { observations, logits } = network.probes();
     if observations.is_empty() {
@@ -202,10 +236,13 @@ fn write_network<O: Outputs>(network: &Frozen<O>, folder: &Path, manifest: &mut 
     compare("safetensors form", &kind, logits, &found)?;
     note(manifest, folder, file)?;
 
-    let file = format!("{kind}.torchscript.pt");
-    torchscript::write(network.mlp(), &folder.join(&file))?;
-    compare("TorchScript form", &kind, logits, &torchscript::logits(&folder.join(&file), observations)?)?;
-    note(manifest, folder, file)?;
+    for form in forms.of(network)? {
+        let file = format!("{kind}.{}", form.ending());
+        let path = folder.join(&file);
+        form.write(network, &path)?;
+        compare(form.name(), &kind, logits, &form.logits(&path, observations)?)?;
+        note(manifest, folder, file)?;
+    }
     Ok(observations.len())
 }
 

@@ -1,7 +1,8 @@
 //! Freezes the policies of a run into a verified policy package.
 //!
 //! ```no_run
-//! let exported = ltd_export::export("runs/mine".as_ref(), None, "policies".as_ref())?;
+//! let forms = ltd_export::Forms::Suitable;
+//! let exported = ltd_export::export("runs/mine".as_ref(), None, &forms, "policies".as_ref())?;
 //! println!("{} files, checked on {} probes", exported.manifest.files.len(), exported.probes);
 //! # Ok::<(), ltd_export::Error>(())
 //! ```
@@ -9,8 +10,9 @@
 mod cli;
 mod error;
 mod export;
-mod torchscript;
+mod forms;
 
 pub use cli::Cli;
 pub use error::{Error, Result};
-pub use export::{Export, export, write};
+pub use export::{Export, Forms, export, write};
+pub use forms::Form;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ltd_export::{Error, export, write};
+use ltd_export::{Error, Form, Forms};
 use ltd_policy::{
     Actions, Choice, ChoiceEntry, DecisionCost, DepthActions, Factored, FactoredActions, FactoredRule,
     FactoredSource, FactoredSourceEntry, Fallback, FrozenPolicy, FrozenPredictor, FrozenSourcePredictor,
@@ -12,6 +12,14 @@ use ltd_policy::{
     SourceEntry, SourceOutcomes, Surface, TokenRecord, sha256_hex,
 };
 use tch::{CModule, Tensor};
+
+fn export(run: &Path, stage: Option<&str>, out: &Path) -> ltd_export::Result<ltd_export::Export> {
+    ltd_export::export(run, stage, &Forms::Suitable, out)
+}
+
+fn write(package: &PolicyPackage, out: &Path) -> ltd_export::Result<ltd_export::Export> {
+    ltd_export::write(package, &Forms::Suitable, out)
+}
 
 fn mlp(widths: &[usize]) -> Mlp {
     let value = |index: usize| (index as f32 * 0.618).sin() * 0.3;
@@ -113,17 +121,21 @@ fn the_selected_stage_becomes_a_package_that_loads() {
     assert_eq!(
         entries(&out),
         [
+            "depth.onnx",
             "depth.safetensors",
+            "depth.sb3.zip",
             "depth.torchscript.pt",
             "manifest.json",
+            "size.onnx",
             "size.safetensors",
+            "size.sb3.zip",
             "size.torchscript.pt"
         ]
     );
     let package = PolicyPackage::load(&out).expect("a package");
     let (depth, size) = (Choice::Learned(depth_policy()), Choice::Learned(size_policy()));
     assert_eq!(package.policy, Policy::Pair { depth, size, source: SourceChoice::Trees });
-    assert_eq!(package.manifest.files.len(), 4);
+    assert_eq!(package.manifest.files.len(), 8);
     assert_eq!(entries(folder.path()), ["new", "run"], "nothing temporary is left");
 
     // A batch of any size goes through the module.
@@ -146,7 +158,8 @@ fn another_stage_can_be_named_and_constants_need_no_files() {
     let run = run(folder.path());
     let out = folder.path().join("policies");
     std::fs::create_dir(&out).expect("an empty folder");
-    export(&run, Some("01-size"), &out).expect("an export");
+    let forms = Forms::These(vec![Form::Torchscript]);
+    ltd_export::export(&run, Some("01-size"), &forms, &out).expect("an export");
     assert_eq!(entries(&out), ["manifest.json", "size.safetensors", "size.torchscript.pt"]);
     let policy = PolicyPackage::load(&out).expect("a package").policy;
     assert!(matches!(policy, Policy::Pair { depth: Choice::Constant(3), .. }));
@@ -206,10 +219,18 @@ fn a_factored_policy_is_exported_with_its_table_and_retargeted() {
     let predictor = make_factored(&run);
     let out = folder.path().join("policies");
     let exported = export(&run, None, &out).expect("an export");
-    let files = ["factored.safetensors", "factored.torchscript.pt", "latency.json", "manifest.json"];
+    let files =
+        ["factored.onnx", "factored.safetensors", "factored.torchscript.pt", "latency.json", "manifest.json"];
     assert_eq!((entries(&out), exported.probes), (files.map(String::from).to_vec(), 5));
     let package = PolicyPackage::load(&out).expect("a package");
     assert!(package.manifest.fallback.is_some());
+
+    // A predictor is no policy.
+    let elsewhere = folder.path().join("sb3");
+    let refused = ltd_export::export(&run, None, &Forms::These(vec![Form::Sb3]), &elsewhere);
+    let message = refused.expect_err("no policy").to_string();
+    assert!(message.starts_with("--format sb3: factored predicts"), "{message}");
+    assert!(!elsewhere.exists());
 
     let other = folder.path().join("retargeted");
     let rule = FactoredRule { tokens_per_second: 30.0, margin: 0.02 };

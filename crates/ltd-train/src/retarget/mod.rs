@@ -107,7 +107,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
             format!("replay of held-out recordings predicts that it is {:.1} % slower", -100.0 * gain);
         retargeted.manifest.fallback = Some(strongest.fallback(reason));
     }
-    ltd_export::write(&retargeted, &args.out)?;
+    ltd_export::write(&retargeted, &ltd_export::Forms::Suitable, &args.out)?;
     say!("{}", describe(&predictions, &recorded, retargeted.manifest.fallback.as_ref()))?;
     Ok(say!("written to {}", args.out.display())?)
 }

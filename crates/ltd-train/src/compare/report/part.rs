@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ltd_engine::{CycleStats, SamplingParams};
 use ltd_policy::DraftSource;
-use ltd_run::statistics::{CONFIDENCE, Resampled, ratio_interval};
+use ltd_run::statistics::{CONFIDENCE, Resampled};
 use serde::Serialize;
 
 use super::ceiling::Ceiling;
@@ -102,10 +102,7 @@ pub(super) const FEWEST_OF_A_TASK: usize = 5;
 pub(super) struct Gain {
     pub(super) of: String,
     pub(super) over: String,
-    /// Throughput of the one over that of the other.
-    pub(super) ratio: f64,
-    /// 95 % interval of it (bootstrap over questions, both together).
-    pub(super) interval: [f64; 2],
+    pub(super) ratio: Ratio,
 }
 
 /// What contenders made of one category of questions.
@@ -126,20 +123,12 @@ pub(super) struct CategoryRow {
     pub(super) acceptance_length: f64,
 }
 
-impl Gain {
-    pub(super) fn new(of: &Measurement, over: &Measurement) -> Self {
-        let (low, high) = ratio_interval(&of.prompts, &over.prompts);
-        let [name, other] = [of, over].map(|measured| measured.name.clone());
-        Self { of: name, over: other, ratio: rate(of) / rate(over), interval: [low, high] }
-    }
-
-    pub(super) fn percent(&self) -> String {
-        let [low, high] = self.interval.map(percent);
-        format!("{} % ({low} .. {high})", percent(self.ratio))
-    }
-}
-
 impl Ratio {
+    /// What a contender is over another, one of `comparisons` such ratios.
+    pub(super) fn of(of: &Measurement, over: &Measurement, comparisons: usize) -> Self {
+        Self::mean(&[(of, over)], comparisons)
+    }
+
     /// Mean over tasks of what a contender is over another, one of `comparisons` such ratios.
     pub(super) fn mean(tasks: &[(&Measurement, &Measurement)], comparisons: usize) -> Self {
         let prompts: Vec<_> = tasks.iter().map(|(of, over)| (&of.prompts[..], &over.prompts[..])).collect();
@@ -203,8 +192,13 @@ impl Part {
         let best_static = unchanging.map(|(_, measured)| measured).max_by(|a, b| rate(a).total_cmp(&rate(b)));
         let best_static = best_static.unwrap_or(&measured[0]);
         let policies = roles.iter().zip(&measured).filter(|(role, _)| **role == Role::Policy);
+        let comparisons = compared.contenders.len() - 1;
+        let gain = |of: &Measurement, over: &Measurement| {
+            let ratio = Ratio::of(of, over, comparisons);
+            Gain { of: of.name.clone(), over: over.name.clone(), ratio }
+        };
         let over_published = fastest(&[Role::Published])
-            .map(|published| policies.map(|(_, policy)| Gain::new(policy, published)).collect::<Vec<_>>());
+            .map(|published| policies.map(|(_, policy)| gain(policy, published)).collect::<Vec<_>>());
         let opposition = Opposition { plain: &measured[0], constant, rule };
         let mut sources = vec![Sources::default(); places.len()];
         for turn in turns {
@@ -217,7 +211,7 @@ impl Part {
             let total = measurement.total();
             Row {
                 comparison: Comparison::new(measurement, opposition),
-                over_static: Ratio::mean(&[(measurement, best_static)], compared.contenders.len() - 1),
+                over_static: Ratio::of(measurement, best_static, comparisons),
                 regret: None,
                 closed: None,
                 depths: total.depths,
@@ -344,7 +338,7 @@ mod tests {
     fn what_may_be_chance_has_no_star() {
         let ratio = |questions, ms: fn(usize) -> u64, comparisons| {
             let [of, over] = [measured("of", questions, ms), measured("over", questions, |_| 100)];
-            Ratio::mean(&[(&of, &over)], comparisons)
+            Ratio::of(&of, &over, comparisons)
         };
         let faster = ratio(10, |_| 80, 5);
         assert_eq!((faster.value, faster.interval, faster.is_sure()), (1.25, [1.25, 1.25], true));

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use super::Report;
-use super::part::{Gain, Part};
+use super::part::{Part, Ratio};
 use crate::compare::header::differing;
 use crate::evaluate::Table;
 
@@ -67,7 +67,7 @@ fn beside(first: &Part, parts: &[Option<&Part>], paired: bool) -> Table {
         });
         let measured = |part: usize| parts[part].and_then(|part| part.measured(name));
         let ratio = paired.then(|| match (measured(1), measured(0)) {
-            (Some(of), Some(over)) => Gain::new(of, over).percent(),
+            (Some(of), Some(over)) => Ratio::of(of, over, first.contenders.len()).percent(),
             _ => String::new(),
         });
         [name.to_owned()].into_iter().chain(figures).chain(ratio).collect()

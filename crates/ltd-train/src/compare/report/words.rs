@@ -191,7 +191,7 @@ fn policies(report: &Report, part: &Part) -> String {
             let _ = writeln!(text, "{name}: {gain} over {rule}, the fastest rule of those measured.");
         }
         for gain in part.over_published.iter().filter(|gain| gain.of == *name) {
-            let (percent, over) = (gain.percent(), &gain.over);
+            let (percent, over) = (gain.ratio.percent(), &gain.over);
             let _ = writeln!(
                 text,
                 "{name}: {percent} over {over}, the fastest published rule of those measured."

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 const ROWS: i64 = 0;
 
 /// Writes a module whose `forward` maps observations `[n, observation]` to logits `[n, actions]`.
-pub(crate) fn write(mlp: &Mlp, path: &Path) -> Result<()> {
+pub(super) fn write(mlp: &Mlp, path: &Path) -> Result<()> {
     let layers: Vec<(Tensor, Tensor)> = mlp
         .to_layers()
         .into_iter()
@@ -59,7 +59,7 @@ fn serialize(module: &CModule, path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The logits that a written module gives to observations.
-pub(crate) fn logits(path: &Path, observations: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
+pub(super) fn logits(path: &Path, observations: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
     let module = CModule::load(path)?;
     let rows: Vec<Tensor> = observations.iter().map(|row| Tensor::from_slice(row)).collect();
     let logits = module.forward_ts(&[Tensor::stack(&rows, ROWS)])?;
