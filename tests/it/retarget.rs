@@ -152,7 +152,8 @@ fn compare(folder: &Path, config: &Path) {
     }
     let shallow = "--set engine.max_depth=3 --set depth.actions.max_depth=3 --set evaluation.default.depth=3 --constant 1,4";
     for (arguments, expected) in [
-        ("--constant 3", "expected a depth and a size within 1..=4096, such as 3,24"),
+        ("--constant 3", "expected a depth and a size, such as 3,24"),
+        ("--constant 1,100000", "SIZE is 100000, expected 1..=4096"),
         ("--constant 8,24", "--constant: depth 8 is asked for, engine.max_depth allows 7"),
         ("--set engine.beam_width=4", "its beam width is 10, that of the configuration is 4"),
         (

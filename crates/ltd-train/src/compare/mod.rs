@@ -151,8 +151,10 @@ pub(crate) fn list_contenders() -> Result<()> {
 /// Lets plain decoding, constants and packages decode the same prompts in turns, and prints how
 /// fast each was.
 pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
+    check_files(args, &[])?;
     let mut config = TrainConfig::load(&args.config, &args.overrides)?;
-    check_files(args, &config)?;
+    let prompts = [&config.prompts.train, &config.prompts.validation, &config.prompts.evaluation];
+    check_files(args, &prompts)?;
     let begun = args.results.as_ref().map(|path| read_header(path)).transpose()?.flatten();
     let trees = args.contender_trees.map(|StaticSetting { depth, size }| Static { depth, size });
     let published =
@@ -263,10 +265,10 @@ fn read_packages(folders: &[PathBuf]) -> Result<Vec<PolicyPackage>> {
     packages.collect()
 }
 
-/// Fails unless results and reports can be written where nothing else is read or written.
-fn check_files(args: &CompareArgs, config: &TrainConfig) -> Result<()> {
-    let prompts = [&config.prompts.train, &config.prompts.validation, &config.prompts.evaluation];
-    let read = prompts.into_iter().map(|set| &set.file).chain([&args.config]).chain(&args.questions);
+/// Fails unless results and reports can be written where nothing else is read, `prompts` included,
+/// or written.
+fn check_files(args: &CompareArgs, prompts: &[&PromptSet]) -> Result<()> {
+    let read = prompts.iter().map(|set| &set.file).chain([&args.config]).chain(&args.questions);
     let read = read.chain(&args.latency).chain(&args.classifiers).map(PathBuf::as_path);
     let mut others: Vec<&Path> = read.collect();
     if let Some(results) = &args.results {
