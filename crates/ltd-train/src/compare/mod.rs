@@ -216,10 +216,11 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         seed: config.seed,
         text: &text,
     };
+    let begun_at = OffsetDateTime::now_utc().replace_nanosecond(0).ok();
     let header = Header {
         compared: what_is_compared(&config, &engine, &models, &questions, entrants),
         program: Program::this(),
-        begun: OffsetDateTime::now_utc().format(&Rfc3339).ok(),
+        begun: begun_at.and_then(|now| now.format(&Rfc3339).ok()),
         models: vec![models.target.name.clone(), models.draft.name.clone()],
         cpu: Machine::read().cpu,
         command: std::env::args().collect(),

@@ -24,7 +24,6 @@ pub(super) fn document(report: &Report, turns: &[Turn], runs: &[Run]) -> Documen
     let title = format!("Comparison of {} contenders", report.header.compared.contenders.len());
     let mut document = Document { title, ..Document::default() };
     document.text(circumstances(report));
-    document.text(origin(report));
     if report.has_parts() {
         document.heading("All tasks");
         overview(report, &mut document);
@@ -52,6 +51,8 @@ pub(super) fn document(report: &Report, turns: &[Turn], runs: &[Run]) -> Documen
     times(report, turns, &mut document);
     acceptance(report, turns, &mut document);
     chapter(runs, &mut document);
+    document.heading("Origin");
+    document.text(origin(report));
     document
 }
 

@@ -174,7 +174,7 @@ pub(super) fn origin(report: &Report) -> String {
         _ => String::new(),
     };
     let begun = header.begun.as_ref().map_or_else(String::new, |begun| format!(", begun {begun}"));
-    format!("{models}Measured by {}{begun}: `{}`", header.program, header.command.join(" "))
+    format!("{models}Measured by {}{begun}:\n{}", header.program, header.command.join(" "))
 }
 
 /// What policies gain, and what their choices tell.
