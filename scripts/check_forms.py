@@ -20,9 +20,8 @@ import numpy as np
 import onnxruntime
 from safetensors import safe_open
 from stable_baselines3 import PPO
+from tiny_pair import ROOT, write_config, write_questions
 
-ROOT = Path(__file__).resolve().parent.parent
-PAIR = ROOT / "tests/fixtures/tiny-pair"
 # As in crates/ltd-export: relative to the largest logit, sums in another order.
 TOLERANCE = 1e-4
 
@@ -34,42 +33,15 @@ def expect(holds: bool, problem: str) -> None:
 
 def configuration(folder: Path) -> Path:
     """A run of few steps that leaves a factored policy and a pair."""
-    words = ["The cat", "Once upon", "In the", "def add", "To be", "It was", "Call me", "A long", "for i", "Two"]
-    questions = folder / "questions.jsonl"
-    lines = (json.dumps({"token_ids": [byte + 4 for byte in word.encode()]}) + "\n" for word in words)
-    questions.write_text("".join(lines))
-    prompts = {"train": {"take": 6}, "validation": {"skip": 6, "take": 2}, "evaluation": {"skip": 8, "take": 2}}
-    ppo = {"n_steps": 64, "n_epochs": 1, "net_arch": {"pi": [32, 16], "vf": [32]}}
-    config = {
-        "engine": {
-            "target": str(PAIR / "target"),
-            "draft": str(PAIR / "draft"),
-            "dtype": "f32",
-            "max_depth": 5,
-            "max_length": 128,
-            "threads": 1,
-        },
-        "prompts": {part: {"file": str(questions), **lines} for part, lines in prompts.items()},
-        "max_new_tokens": 24,
-        "replay": {"held_out": 0.3},
-        "depth": {"actions": {"max_depth": 5}, "ppo": ppo},
-        "size": {"ppo": ppo},
-        "stages": {
-            "predictor": {"epochs": 2, "net_arch": [16]},
-            "size": {"total_timesteps": 128},
-            "depth": {"total_timesteps": 128},
-            "rounds": 0,
-            "candidates": 1,
-        },
-        "evaluation": {
-            "max_new_tokens": 8,
-            "default": {"depth": 3, "size": 8},
-            "grid": {"depths": [1], "sizes": [4]},
-        },
+    stages = {
+        "predictor": {"epochs": 2, "net_arch": [16]},
+        "size": {"total_timesteps": 128},
+        "depth": {"total_timesteps": 128},
+        "rounds": 0,
+        "candidates": 1,
     }
-    path = folder / "config.json"
-    path.write_text(json.dumps(config))
-    return path
+    changes = {"replay": {"held_out": 0.3}, "stages": stages}
+    return write_config(folder, "forms", write_questions(folder), changes)
 
 
 class Network:

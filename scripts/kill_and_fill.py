@@ -30,9 +30,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_pair import PAIR, ROOT, write_config, write_questions
 
-ROOT = Path(__file__).resolve().parent.parent
-PAIR = ROOT / "tests/fixtures/tiny-pair"
 EVENTS = "events.out.tfevents."
 UNFINISHED = (".writing-", ".exporting-")
 # Seconds after which a program hangs.
@@ -111,10 +110,7 @@ class Torture:
         self.folder = folder
         self.random = random.Random(seed)
         self.places = 0
-        self.questions = folder / "questions.jsonl"
-        words = ["The cat", "Once upon", "In the", "def add", "To be", "It was", "Call me", "A long", "for i", "Two"]
-        lines = (json.dumps({"token_ids": [byte + 4 for byte in word.encode()]}) + "\n" for word in words * 4)
-        self.questions.write_text("".join(lines))
+        self.questions = write_questions(folder, 4)
         latency = folder / "latency.json"
         latency.write_text(json.dumps(latency_table()))
         recorded = self.config(
@@ -166,26 +162,7 @@ class Torture:
         ]
 
     def config(self, name: str, changes: dict) -> Path:
-        prompts = {"train": {"take": 6}, "validation": {"skip": 6, "take": 2}, "evaluation": {"skip": 8, "take": 2}}
-        ppo = {"n_steps": 64, "n_epochs": 4, "net_arch": {"pi": [32], "vf": [32]}}
-        config = {
-            "engine": {
-                "target": str(PAIR / "target"),
-                "draft": str(PAIR / "draft"),
-                "dtype": "f32",
-                "max_depth": 7,
-                "max_length": 128,
-                "threads": 1,
-            },
-            "prompts": {part: {"file": str(self.questions), **lines} for part, lines in prompts.items()},
-            "max_new_tokens": 32,
-            "depth": {"actions": {"max_depth": 5}, "ppo": ppo},
-            "size": {"ppo": ppo},
-            "evaluation": {"max_new_tokens": 8, "grid": {"depths": [1], "sizes": [4]}},
-        }
-        path = self.folder / f"{name}.json"
-        path.write_text(json.dumps(config | changes))
-        return path
+        return write_config(self.folder, name, self.questions, changes)
 
     def training(self, name: str, config: Path, timed: frozenset[str] | set[str]) -> Subject:
         def go_on(place: Path) -> list[str]:

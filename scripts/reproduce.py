@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -222,9 +223,62 @@ class Reproduction:
         recorded = [f"--trace={trace}" for trace in traces]
         results = str(self.out / "results.jsonl")
         runs = [f"--run={self.runs / name}" for name in ["ours", *(variant.name for variant in variants(1))]]
+        figures = self.out / "report.json"
         report = ["report", results, *recorded, "--latency", str(self.latency), *runs, "--out", str(out)]
-        print(self.program("ltd-train", *report))
-        print(f"the whole report: {out / 'report.html'}", file=sys.stderr)
+        print(self.program("ltd-train", *report, "--json", str(figures)))
+        write_tables(json.loads(figures.read_text()))
+
+
+RESULTS = Path("docs/results.md")
+BEGIN, END = "<!-- tables of scripts/reproduce -->", "<!-- end of the tables -->"
+
+
+def shown(name: str) -> str:
+    """A contender's name in a table: packages without their folder, settings as (depth, size)."""
+    name = name.rsplit("/", maxsplit=1)[-1]
+    name = re.sub(r"depth (\d+), size (\d+)", r"(\1, \2)", name)
+    return re.sub(r"^(.*), copying (\d+) tokens where (\d+) match$", r"copy \2 where \3 match, else \1", name)
+
+
+def percent(ratio: dict) -> str:
+    """A gain with its interval, with a star where it is sure, as ltd-train report tells it."""
+    value, least, most = (100 * (number - 1) for number in (ratio["value"], *ratio["interval"]))
+    return f"{value:+.1f} % ({least:+.1f} .. {most:+.1f}){'*' if ratio['sure'] else ''}"
+
+
+def tables(report: dict) -> str:
+    """The tables of docs/results.md: each task, and the mean of all contenders."""
+    lines = []
+    for mean in report["means"]:
+        temperature = mean["sampling"]["temperature"]
+        title = f"temperature {temperature:g}" if temperature else "greedy"
+        head = (title, "plain, tokens/s", "best static setting, over plain", "pair", "factored", "ceiling")
+        lines += [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+        for part in report["parts"]:
+            if part["sampling"] != mean["sampling"]:
+                continue
+            rows = {shown(row["name"]): row for row in part["contenders"]}
+            best = shown(part["best_static"])
+            ceiling = f"{100 * (part['ceiling']['over_static'] - 1):+.0f} %" if part["ceiling"] else ""
+            cells = [part["task"], f"{rows['ar']['tokens_per_second']:.1f}", f"{best}: {rows[best]['speedup']:.2f}"]
+            cells += [percent(rows[name]["over_static"]) for name in ("ours-pair", "ours-factored")]
+            lines.append(f"| {' | '.join([*cells, ceiling])} |")
+        lines.append("")
+    titles = [line.split(" | ")[0].removeprefix("| ") for line in lines if "plain, tokens/s" in line]
+    head = ["contender", *(cell for title in titles for cell in (f"{title}: over plain", "over best static"))]
+    lines += [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for rows in zip(*(mean["contenders"] for mean in report["means"])):
+        cells = [cell for row in rows for cell in (f"{row['speedup']['value']:.2f}", percent(row["over_static"]))]
+        lines.append(f"| {' | '.join([shown(rows[0]['name']), *cells])} |")
+    return "\n".join(lines)
+
+
+def write_tables(report: dict) -> None:
+    """Puts the tables into docs/results.md, whose words are written by hand."""
+    before, rest = RESULTS.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    RESULTS.write_text(f"{before}{BEGIN}\n\n{tables(report)}\n\n{END}{after}")
+    print(f"the tables of {RESULTS} are those of this run", file=sys.stderr)
 
 
 def main() -> None:

@@ -88,10 +88,8 @@ impl Classifier {
         let layers = file.layers(&format!("{name}."))?;
         let found: Vec<[usize; 2]> = layers.iter().map(|layer| [layer.inputs, layer.outputs()]).collect();
         if found != [[inputs, hidden], [hidden, 1]] {
-            let found = found.iter().map(|[inputs, outputs]| format!("{inputs} to {outputs}"));
-            let found = found.collect::<Vec<_>>().join(", ");
             let expected = format!("{inputs} to {hidden}, {hidden} to 1 numbers");
-            return Err(differs(path, &format!("layers of {name}"), expected, found));
+            return Err(differs(path, &format!("layers of {name}"), expected, shapes(&layers)));
         }
         if !(0.0..=1.0).contains(&threshold) {
             let what = format!("threshold of {name}");
@@ -99,6 +97,12 @@ impl Classifier {
         }
         Ok(Self { threshold, mlp: Mlp::new(&layers) })
     }
+}
+
+/// What each layer reads and gives.
+fn shapes(layers: &[Linear]) -> String {
+    let shapes = layers.iter().map(|layer| format!("{} to {}", layer.inputs, layer.outputs()));
+    shapes.collect::<Vec<_>>().join(", ")
 }
 
 fn differs(path: &Path, what: &str, expected: String, found: String) -> Error {
@@ -143,14 +147,14 @@ impl Classifiers {
             ("hvd", Hvd::THRESHOLD, [Hvd::FEATURES, Hvd::HIDDEN]),
         ]
         .map(|(name, threshold, form)| Classifier::read(&file, path, name, threshold, form));
-        let spec_dec = file.layers("specdec-pp.")?;
-        let spec_dec = match &spec_dec[..] {
+        let layers = file.layers("specdec-pp.")?;
+        let spec_dec = match &layers[..] {
             [layer, output] => AcceptanceHead::new(layer, output),
             _ => None,
         };
         let spec_dec = spec_dec.ok_or_else(|| {
             let expected = "n to n, n to 1 numbers".to_owned();
-            differs(path, "layers of specdec-pp", expected, "others".to_owned())
+            differs(path, "layers of specdec-pp", expected, shapes(&layers))
         })?;
         if !(1..=ltd_policy::MAX_SIZE).contains(&origin.size) {
             let (expected, found) = (format!("1 to {}", ltd_policy::MAX_SIZE), origin.size.to_string());
@@ -279,7 +283,7 @@ mod tests {
             "layers of disco is 3 to 64, 64 to 1, expected 12 to 128, 128 to 1",
         );
         let missing = edited("specdec-pp.layers.1.weight", "specdec-pp.layers.9.weight");
-        assert(refused(&missing), "layers of specdec-pp is others");
+        assert(refused(&missing), "layers of specdec-pp is 3 to 3, expected n to n, n to 1 numbers");
         let infinite = Linear { weight: vec![f32::NAN], bias: vec![0.0], inputs: 1 };
         let head = AcceptanceHead::new(&infinite, &infinite).expect("a head");
         assert(refused(&Classifiers { spec_dec: head, ..good.clone() }.to_bytes()), "infinities or NaN");

@@ -346,9 +346,12 @@ impl PolicyPackage {
     pub fn load(folder: &Path) -> Result<Self> {
         let manifest_path = folder.join(MANIFEST_FILE);
         if !manifest_path.is_file() && folder.exists() {
-            let expected = format!("a package with its {MANIFEST_FILE} (ltd-export)");
-            let found = if folder.is_dir() { "a folder without one" } else { "a file" };
-            return Err(Error::mismatch(folder, "what is there", expected, found));
+            let found = if folder.is_dir() {
+                format!("a folder without {MANIFEST_FILE}")
+            } else {
+                "a file".to_owned()
+            };
+            return Err(Error::mismatch(folder, "it", "a policy package (ltd-export makes them)", found));
         }
         let manifest = Manifest::load(&manifest_path)?;
         manifest.check_fallback(&manifest_path)?;

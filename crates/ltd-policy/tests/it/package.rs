@@ -158,7 +158,7 @@ fn broken_packages_are_refused_with_what_is_wrong() {
         load_after(|folder| std::fs::remove_file(folder.join("depth.safetensors")).expect("removed"));
     assert!(missing.expect_err("a missing file").contains("depth.safetensors: No such file"));
     let missing = load_after(|folder| std::fs::remove_file(folder.join(MANIFEST_FILE)).expect("removed"));
-    let expected = "what is there is a folder without one, expected a package with its manifest.json";
+    let expected = "it is a folder without manifest.json, expected a policy package";
     let error = missing.expect_err("no manifest");
     assert!(error.contains(expected), "{error}");
 }

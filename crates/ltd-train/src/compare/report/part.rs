@@ -90,6 +90,8 @@ pub(super) struct Ratio {
     pub(super) questions: usize,
     /// Those of the task that has fewest.
     pub(super) fewest: usize,
+    /// Whether one is faster than the other, as far as the corrected interval tells.
+    pub(super) sure: bool,
 }
 
 /// Fewest questions of which an interval that is drawn from them tells that a gain is no chance.
@@ -134,27 +136,25 @@ impl Ratio {
         let prompts: Vec<_> = tasks.iter().map(|(of, over)| (&of.prompts[..], &over.prompts[..])).collect();
         let resampled = Resampled::mean_ratio(&prompts);
         let sum: f64 = tasks.iter().map(|(of, over)| rate(of) / rate(over)).sum();
+        let corrected @ (low, high) = resampled.interval(corrected_confidence(comparisons));
+        let questions = prompts.iter().map(|(of, _)| of.len()).sum();
+        let fewest = prompts.iter().map(|(of, _)| of.len()).min().unwrap_or(0);
+        let enough = questions >= FEWEST_QUESTIONS && fewest >= FEWEST_OF_A_TASK;
         Self {
             value: sum / tasks.len() as f64,
             interval: resampled.interval(CONFIDENCE).into(),
-            corrected: resampled.interval(corrected_confidence(comparisons)).into(),
-            questions: prompts.iter().map(|(of, _)| of.len()).sum(),
-            fewest: prompts.iter().map(|(of, _)| of.len()).min().unwrap_or(0),
+            corrected: corrected.into(),
+            questions,
+            fewest,
+            sure: enough && (low > 1.0 || high < 1.0),
         }
     }
 
     /// In words, with a star where the corrected interval leaves out that both are equal.
     pub(super) fn percent(&self) -> String {
         let [low, high] = self.interval.map(percent);
-        let star = if self.is_sure() { "*" } else { "" };
+        let star = if self.sure { "*" } else { "" };
         format!("{} % ({low} .. {high}){star}", percent(self.value))
-    }
-
-    /// Whether one is faster than the other, as far as the corrected interval tells.
-    pub(super) fn is_sure(&self) -> bool {
-        let [low, high] = self.corrected;
-        let enough = self.questions >= FEWEST_QUESTIONS && self.fewest >= FEWEST_OF_A_TASK;
-        enough && (low > 1.0 || high < 1.0)
     }
 }
 
@@ -341,19 +341,19 @@ mod tests {
             Ratio::of(&of, &over, comparisons)
         };
         let faster = ratio(10, |_| 80, 5);
-        assert_eq!((faster.value, faster.interval, faster.is_sure()), (1.25, [1.25, 1.25], true));
+        assert_eq!((faster.value, faster.interval, faster.sure), (1.25, [1.25, 1.25], true));
         assert_eq!(faster.percent(), "+25.0 % (+25.0 .. +25.0)*");
-        assert!(!ratio(9, |_| 80, 5).is_sure(), "of too few questions");
+        assert!(!ratio(9, |_| 80, 5).sure, "of too few questions");
         let mean = |questions| {
             let [of, over] = [measured("of", questions, |_| 80), measured("over", questions, |_| 100)];
             Ratio::mean(&[(&of, &over), (&of, &over)], 5)
         };
-        assert!(mean(5).is_sure() && !mean(4).is_sure());
+        assert!(mean(5).sure && !mean(4).sure);
         // Now faster, now slower: sure of one comparison, and of none among many.
         let uneven: fn(usize) -> u64 = |question| if question % 3 == 0 { 105 } else { 85 };
         let (alone, among_many) = (ratio(12, uneven, 1), ratio(12, uneven, 1000));
         assert_eq!(alone.interval, among_many.interval);
-        assert!(alone.is_sure() && !among_many.is_sure(), "{alone:?} {among_many:?}");
+        assert!(alone.sure && !among_many.sure, "{alone:?} {among_many:?}");
         assert!(among_many.percent().ends_with(')'));
     }
 }

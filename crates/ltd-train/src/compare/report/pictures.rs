@@ -54,7 +54,7 @@ pub(super) fn ratios(rows: &[(String, Ratio)], axis: &str) -> String {
         chart.draw_series(DashedLineSeries::new(ends, 4, 3, BLACK.stroke_width(1)))?;
         for (place, (name, row)) in rows.iter().enumerate() {
             let y = rows.len() as f64 - 0.5 - place as f64;
-            let colour = if row.is_sure() { COLOURS[0] } else { COLOURS[6] };
+            let colour = if row.sure { COLOURS[0] } else { COLOURS[6] };
             let [low, high] = row.interval;
             chart.draw_series([PathElement::new([(low, y), (high, y)], colour.stroke_width(2))])?;
             chart.draw_series([Circle::new((row.value, y), 4, colour.filled())])?;
