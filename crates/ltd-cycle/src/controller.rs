@@ -335,6 +335,14 @@ impl Learned {
         };
         Some(Self(Decider::Pair { depth, size, source }))
     }
+
+    /// [`FactoredPolicy::expected_of_chains`]; nothing of a pair, which learned no numbers.
+    pub fn expected_of_chains(&mut self, summary: &SourceSummary) -> Vec<(usize, f32)> {
+        match &mut self.0 {
+            Decider::Factored(policy) => policy.expected_of_chains(summary),
+            Decider::Pair { .. } => Vec::new(),
+        }
+    }
 }
 
 impl From<FactoredPolicy> for Learned {

@@ -44,10 +44,6 @@ pub fn draft<C: Cycle, E>(
     max_depth: usize,
     mut expand: impl FnMut(&mut C) -> Result<(), E>,
 ) -> Result<(), E> {
-    let can_go_on = |cycle: &C| {
-        let CycleSummary { draft_depth, frontier, .. } = cycle.summary();
-        draft_depth < max_depth && frontier > 0
-    };
     loop {
         if controller.looks().any() {
             let start = Instant::now();
@@ -55,9 +51,18 @@ pub fn draft<C: Cycle, E>(
             controller.look(&cycle.summary(), &glimpse);
             cycle.add_policy_time(start.elapsed());
         }
-        if !can_go_on(cycle) || !cycle.decide(|summary| controller.continue_drafting(summary)) {
+        if !cycle.decide(|summary| goes_on(controller, summary, max_depth)) {
             return Ok(());
         }
         expand(cycle)?;
     }
+}
+
+/// Whether another level is drafted: one that can be verified, and that the controller wants.
+pub(crate) fn goes_on(
+    controller: &mut (impl Controller + ?Sized),
+    summary: &CycleSummary,
+    max_depth: usize,
+) -> bool {
+    summary.draft_depth < max_depth && summary.frontier > 0 && controller.continue_drafting(summary)
 }

@@ -27,7 +27,8 @@
 //! [`draft`] asks it after each level of a [`Cycle`]; one that looks at more than scores is shown a
 //! [`Glimpse`]. What comes of a cycle is a [`CycleOutcome`],
 //! and [`CycleStats`] sums them up. A [`StopRule`] says where a generation ends. A [`CopySource`]
-//! finds what was said before; a [`Recall`] holds one for the choice of what to draft from.
+//! finds what was said before; a [`Recall`] holds one for the choice of what to draft from. A
+//! [`Sequence`] is all of it for a program that runs its own models.
 
 mod candidates;
 mod contention;
@@ -37,6 +38,7 @@ mod cycle;
 mod growing;
 mod outcome;
 mod recall;
+mod sequence;
 mod stop_rule;
 mod tree;
 
@@ -48,5 +50,6 @@ pub use cycle::{Cycle, draft};
 pub use growing::{GrowingTree, GrownTree};
 pub use outcome::{CycleOutcome, CycleStats, CycleTiming};
 pub use recall::{Recall, Yields, source_summary};
+pub use sequence::{Sequence, SequenceError};
 pub use stop_rule::{Continuation, StopReason, StopRule};
 pub use tree::{DraftTree, MAX_DEPTH, VerificationTree};

@@ -90,6 +90,11 @@ impl Recall {
         }
     }
 
+    /// Adds the tokens that follow those that it has read, the last of which is the next root.
+    pub(crate) fn append(&mut self, tokens: &[u32]) {
+        self.text.extend(tokens);
+    }
+
     /// What is known now, if the draft has not read the last `unread` tokens.
     pub fn summary(&self, unread: usize) -> SourceSummary {
         source_summary(self.text.tokens(), self.text.find(), self.prompt_len, unread, self.yields)

@@ -212,9 +212,7 @@ impl VerificationTree {
         let mut row = 0;
         loop {
             let choice = target_choice(row)?;
-            let child = (row + 1..self.rows())
-                .find(|&child| self.parent_rows[child - 1] == row && self.tokens[child] == choice);
-            match child {
+            match self.child(row, choice) {
                 Some(child) => {
                     path.push(child);
                     row = child;
@@ -222,5 +220,21 @@ impl VerificationTree {
                 None => return Ok((path, choice)),
             }
         }
+    }
+
+    /// Rows, root first, along a text that goes on from the root, as far as the tree has it.
+    pub fn along(&self, text: &[u32]) -> Vec<usize> {
+        let mut path = vec![0];
+        for &token in text {
+            let Some(child) = self.child(path[path.len() - 1], token) else { break };
+            path.push(child);
+        }
+        path
+    }
+
+    /// Row of the child with this token.
+    fn child(&self, row: usize, token: u32) -> Option<usize> {
+        (row + 1..self.rows())
+            .find(|&child| self.parent_rows[child - 1] == row && self.tokens[child] == token)
     }
 }

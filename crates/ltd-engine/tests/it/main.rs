@@ -10,6 +10,7 @@ mod not_a_number;
 mod pairs;
 mod parity;
 mod sampling;
+mod sequence;
 mod sessions;
 mod stop_tokens;
 mod vocabulary_map;

@@ -339,6 +339,19 @@ impl FactoredPolicy {
         worth
     }
 
+    /// The chains that may be copied, and how many of their tokens are expected to be accepted: for
+    /// a program that weighs them against times of its own. Nothing if it does not choose sources.
+    pub fn expected_of_chains(&mut self, summary: &SourceSummary) -> Vec<(usize, f32)> {
+        let Some(values) = &mut self.source else { return Vec::new() };
+        let summary = values.tokens.as_ref().map_or(*summary, |tokens| tokens.tell(summary));
+        let expected = values.evaluator.forward_sequence(&summary);
+        let of_copies = &expected[..values.outcomes.copy_outputs()];
+        let chains = values.outcomes.of_chains(of_copies, values.caution);
+        // Where nothing matches there is nothing to copy.
+        let copies = summary.match_length > 0;
+        chains.map(|(chain, expected)| (chain, if copies { expected.max(0.0) } else { 0.0 })).collect()
+    }
+
     fn merged_chain(&self) -> Option<usize> {
         self.merged().map(|merged| merged.chain)
     }

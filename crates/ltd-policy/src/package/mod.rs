@@ -22,7 +22,7 @@ use crate::conditions::Conditions;
 use crate::factored::{Factored, FactoredRule, FactoredSource};
 use crate::files::sha256_hex;
 use crate::latency::LatencyTable;
-use crate::models::Models;
+use crate::models::{ModelIdentity, Models};
 use crate::network::{Actions, Frozen, FrozenPolicy, Outputs};
 use crate::observation::{ObservationLayout, Source};
 use crate::source::CopyRule;
@@ -387,6 +387,24 @@ impl PolicyPackage {
             return Err(Error::mismatch(folder, "deepest draft of its policies", expected, deepest));
         }
         Ok(())
+    }
+
+    /// The deepest draft that it may ask for: that of its fallback if it names one, else of its
+    /// policy.
+    pub fn deepest(&self) -> usize {
+        self.manifest.fallback.as_ref().map_or_else(|| self.policy.deepest(), |fallback| fallback.depth)
+    }
+
+    /// Fails unless the package, from `folder`, is of models with these sums; none is any.
+    pub fn check_models(&self, folder: &Path, target: Option<&str>, draft: Option<&str>) -> Result<()> {
+        let own = self.manifest.models();
+        let mut theirs = own.clone();
+        for (identity, sum) in [(&mut theirs.target, target), (&mut theirs.draft, draft)] {
+            if let Some(sum) = sum.filter(|sum| *sum != identity.sha256) {
+                *identity = ModelIdentity { name: String::new(), sha256: sum.to_owned() };
+            }
+        }
+        own.check(folder, "this program", &theirs)
     }
 
     /// What the decisions were made for: how tokens were chosen in training, and the machine of
