@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 import onnxruntime
 from safetensors import safe_open
 from stable_baselines3 import PPO
-from tiny_pair import ROOT, write_config, write_questions
+from tiny_pair import ROOT, train_and_export
 
 # As in crates/ltd-export: relative to the largest logit, sums in another order.
 TOLERANCE = 1e-4
@@ -29,19 +28,6 @@ TOLERANCE = 1e-4
 def expect(holds: bool, problem: str) -> None:
     if not holds:
         sys.exit(f"check_forms: {problem}")
-
-
-def configuration(folder: Path) -> Path:
-    """A run of few steps that leaves a factored policy and a pair."""
-    stages = {
-        "predictor": {"epochs": 2, "net_arch": [16]},
-        "size": {"total_timesteps": 128},
-        "depth": {"total_timesteps": 128},
-        "rounds": 0,
-        "candidates": 1,
-    }
-    changes = {"replay": {"held_out": 0.3}, "stages": stages}
-    return write_config(folder, "forms", write_questions(folder), changes)
 
 
 class Network:
@@ -100,12 +86,6 @@ def check_sb3(path: Path, network: Network, observations: np.ndarray) -> None:
     expect(len(set(actions.tolist())) > 1, f"{path}: one action at all {len(actions)} observations tells nothing")
 
 
-def program(path: Path, *arguments: object) -> None:
-    command = [str(path), *(str(argument) for argument in arguments)]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
-    expect(done.returncode == 0, f"{path.name} ended with {done.returncode}: {done.stderr}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help="folder of the programs")
@@ -114,13 +94,11 @@ def main() -> None:
     random = np.random.default_rng(1)
     checked = set()
     with tempfile.TemporaryDirectory(prefix="ltd-forms-") as name:
-        folder = Path(name)
-        run, config = folder / "run", configuration(folder)
-        program(options.programs / "ltd-train", "--config", config, "--run-dir", run)
-        stages = sorted(path.name for path in (run / "stages").iterdir())
-        for stage in (stages[0], stages[-1]):
-            package = folder / stage
-            program(options.programs / "ltd-export", "--run", run, "--stage", stage, "--out", package)
+        try:
+            packages = train_and_export(Path(name), options.programs)
+        except RuntimeError as error:
+            sys.exit(f"check_forms: {error}")
+        for package in packages:
             for file in sorted(package.glob("*.safetensors")):
                 network = Network(file)
                 shape = (options.observations, network.probes.shape[1])
@@ -133,7 +111,8 @@ def main() -> None:
                 if archive.exists():
                     check_sb3(archive, network, observations)
                     checked.add(archive.name)
-    wanted = {"depth.onnx", "depth.sb3.zip", "size.onnx", "size.sb3.zip", "factored.onnx"}
+    pair = {f"{kind}.{form}" for kind in ("depth", "size", "source") for form in ("onnx", "sb3.zip")}
+    wanted = {*pair, "factored.onnx", "factored-source.onnx"}
     expect(wanted <= checked, f"{sorted(wanted - checked)} were not exported")
     print(f"ONNX Runtime and stable-baselines3 decide alike: {', '.join(sorted(checked))}")
 

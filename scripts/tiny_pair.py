@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,3 +41,32 @@ def write_config(folder: Path, name: str, questions: Path, changes: dict) -> Pat
     path = folder / f"{name}.json"
     path.write_text(json.dumps(config | changes))
     return path
+
+
+def train_and_export(folder: Path, programs: Path) -> tuple[Path, Path]:
+    """Packages of a run of few steps: a factored policy, and a pair that chooses what to draft from."""
+    stages = {
+        "predictor": {"epochs": 2, "net_arch": [16]},
+        "size": {"total_timesteps": 128},
+        "depth": {"total_timesteps": 128},
+        "rounds": 1,
+        "round": [{"train": "source", "total_timesteps": 128}],
+        "candidates": 1,
+    }
+    changes = {"replay": {"held_out": 0.3}, "stages": stages, "source": {"ppo": {"n_steps": 64, "n_epochs": 4}}}
+    run, config = folder / "run", write_config(folder, "policies", write_questions(folder), changes)
+    run_program(programs / "ltd-train", "--config", config, "--run-dir", run)
+    stages = sorted(path.name for path in (run / "stages").iterdir())
+    packages = folder / "factored", folder / "pair"
+    for stage, package in zip((stages[0], stages[-1]), packages):
+        run_program(programs / "ltd-export", "--run", run, "--stage", stage, "--out", package)
+    return packages
+
+
+def run_program(path: Path, *arguments: object, given: str | None = None) -> str:
+    """What a program prints; RuntimeError if it fails."""
+    command = [str(path), *(str(argument) for argument in arguments)]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{path.name} ended with {done.returncode}: {done.stderr}")
+    return done.stdout
