@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Loads what ltd-export writes with the programs that it is for: ONNX Runtime and stable-baselines3.
+"""Loads what ltd-export writes with the programs that it is for: ONNX Runtime, stable-baselines3 and OpenVINO GenAI.
 
     scripts/head/python-without-cuda scripts/check_forms.py [--programs FOLDER] [--observations N]
 
 Trains policies of the tiny pair for a few steps, exports the factored policy and the pair, and compares: the logits of
-the probes, and the actions at random observations, with those of the safetensors files.
+the probes, and the actions at random observations, with those of the safetensors files. OpenVINO GenAI reads settings
+of packages that hold constants.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import openvino_genai
 from safetensors import safe_open
 from stable_baselines3 import PPO
 from tiny_pair import ROOT, train_and_export
@@ -86,6 +88,53 @@ def check_sb3(path: Path, network: Network, observations: np.ndarray) -> None:
     expect(len(set(actions.tolist())) > 1, f"{path}: one action at all {len(actions)} observations tells nothing")
 
 
+def check_openvino(programs: Path, package: Path, folder: Path) -> None:
+    """Settings of constants, and one that neither side accepts."""
+    manifest = json.loads((package / "manifest.json").read_text())
+
+    def settings(name: str, width: int, depth: int, size: int, source: object = "trees") -> tuple[int, Path]:
+        constants = {"depth": {"constant": {"value": depth}}, "size": {"constant": {"value": size}}, "source": source}
+        made = folder / name
+        made.mkdir()
+        changes = {"beam_width": width, "policy": {"pair": constants}, "fallback": None, "files": {}}
+        (made / "manifest.json").write_text(json.dumps(manifest | changes))
+        command = [programs / "ltd-export", "--package", made, "--for", "openvino", "--out", made / "settings"]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        return done.returncode, made / "settings/openvino.json"
+
+    def load(path: Path) -> openvino_genai.GenerationConfig:
+        config = openvino_genai.GenerationConfig(str(path))
+        # What ends a text is the model's to say.
+        config.set_eos_token_id(2)
+        config.validate()
+        return config
+
+    copies = {"rule": {"match_length": 1, "chain": 5}}
+    for name, arguments, expected in (
+        ("tree", (10, 3, 24), {"branching_factor": 10, "tree_depth": 4, "num_assistant_tokens": 24}),
+        ("chain", (1, 3, 24), {"branching_factor": 1, "tree_depth": 4, "num_assistant_tokens": 4}),
+        ("copies", (10, 3, 2, copies), {"max_ngram_size": 16, "num_assistant_tokens": 5}),
+    ):
+        code, path = settings(name, *arguments)
+        expect(code == 0, f"{name}: ltd-export ended with {code}")
+        config = load(path)
+        found = {key: getattr(config, key) for key in json.loads(path.read_text())}
+        expect(found == expected, f"{name}: OpenVINO GenAI reads {found}, expected {expected}")
+        expect(config.is_prompt_lookup() == (name == "copies"), f"{name}: prompt lookup is {config.is_prompt_lookup()}")
+    code, _ = settings("refused", 10, 3, 3)
+    expect(code == 2, f"a tree with fewer candidates than levels: ltd-export ended with {code}, expected 2")
+    refused = folder / "refused.json"
+    refused.write_text(json.dumps({"branching_factor": 10, "tree_depth": 4, "num_assistant_tokens": 3}))
+    try:
+        load(refused)
+    except RuntimeError as error:
+        expect(
+            "num_assistant_tokens >= tree_depth" in str(error), f"OpenVINO GenAI refuses for another reason: {error}"
+        )
+    else:
+        expect(False, "OpenVINO GenAI accepts a tree with fewer candidates than levels")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help="folder of the programs")
@@ -111,10 +160,13 @@ def main() -> None:
                 if archive.exists():
                     check_sb3(archive, network, observations)
                     checked.add(archive.name)
+        check_openvino(options.programs, packages[-1], Path(name))
     pair = {f"{kind}.{form}" for kind in ("depth", "size", "source") for form in ("onnx", "sb3.zip")}
-    wanted = {*pair, "factored.onnx", "factored-source.onnx"}
+    wanted = {*pair, "factored.onnx"}
     expect(wanted <= checked, f"{sorted(wanted - checked)} were not exported")
-    print(f"ONNX Runtime and stable-baselines3 decide alike: {', '.join(sorted(checked))}")
+    print(
+        f"ONNX Runtime and stable-baselines3 decide alike: {', '.join(sorted(checked))}; OpenVINO GenAI reads settings"
+    )
 
 
 if __name__ == "__main__":

@@ -4,31 +4,61 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use ltd_console::say;
+use ltd_console::{print_result, say};
 use ltd_policy::factored::NEVER;
-use ltd_policy::{ChoiceEntry, Expected, FactoredSourceEntry, PolicyEntry, SourceActions, SourceEntry};
+use ltd_policy::{
+    ChoiceEntry, Expected, FactoredSourceEntry, Manifest, PolicyEntry, PolicyPackage, SourceActions,
+    SourceEntry, check_new_folder,
+};
 
-use crate::{Export, Form, Forms, Result, export};
+use crate::export::load_stage;
+use crate::servers::{self, Known, Place, Recordings, Server};
+use crate::{Error, Export, Form, Forms, Result, export};
 
 /// Freeze the policies of a training run into a package that servers load.
 ///
 /// The package is a folder with `manifest.json`, and per learned policy a safetensors file and
 /// files in forms that others load, each checked against what the policy answered in training.
+///
+/// With `--for` it writes settings for servers in place of a package: of the settings that do not
+/// change, the fastest that each server accepts, and what it loses against the policy. They are
+/// those that the run compared, those of a package, or with `--trace` all that replay can price.
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Cli {
     /// Folder of the run
-    #[arg(long, value_name = "RUN")]
-    run: PathBuf,
+    #[arg(long, value_name = "RUN", required_unless_present = "package")]
+    run: Option<PathBuf>,
+    /// Folder of a package, in place of a run (with --for)
+    #[arg(long, value_name = "DIR", conflicts_with = "run", requires = "servers")]
+    package: Option<PathBuf>,
     /// Stage to export, e.g. 02-depth [default: the one that the run selected]
-    #[arg(long, value_name = "STAGE")]
+    #[arg(long, value_name = "STAGE", conflicts_with = "servers")]
     stage: Option<String>,
     /// Forms of the networks besides safetensors, separated by commas [default: all that suit each]
-    #[arg(long, value_name = "FORMS", value_enum, value_delimiter = ',')]
+    #[arg(long, value_name = "FORMS", value_enum, value_delimiter = ',', conflicts_with = "servers")]
     format: Vec<Form>,
+    /// Print settings for these servers, separated by commas; with --out, write them too
+    #[arg(long = "for", id = "servers", value_name = "SERVERS", value_enum, value_delimiter = ',')]
+    servers: Vec<Server>,
+    /// Where the servers find the draft model [default: its name in the package]
+    #[arg(long, value_name = "PATH", requires = "servers")]
+    draft: Option<String>,
+    /// Recorded trees to compare settings on, with all that was not measured
+    #[arg(long, value_name = "DIR", requires_all = ["servers", "latency"])]
+    trace: Option<PathBuf>,
+    /// What its cycles cost
+    #[arg(long, value_name = "FILE", requires = "trace")]
+    latency: Option<PathBuf>,
+    /// The same prompts recorded with a beam width of 1, for servers that draft chains
+    #[arg(long, value_name = "DIR", requires_all = ["trace", "chains_latency"])]
+    chains: Option<PathBuf>,
+    /// What these cycles cost
+    #[arg(long, value_name = "FILE", requires = "chains")]
+    chains_latency: Option<PathBuf>,
     /// Folder to make
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "servers")]
+    out: Option<PathBuf>,
 }
 
 impl Cli {
@@ -41,10 +71,65 @@ impl Cli {
     }
 
     fn execute(&self) -> Result<()> {
-        let forms = if self.format.is_empty() { Forms::Suitable } else { Forms::These(self.format.clone()) };
-        let export = export(&self.run, self.stage.as_deref(), &forms, &self.out)?;
-        Ok(say!("{}", describe(&self.out, &export))?)
+        match (&self.run, &self.out) {
+            (Some(run), Some(out)) if self.servers.is_empty() => {
+                let forms =
+                    if self.format.is_empty() { Forms::Suitable } else { Forms::These(self.format.clone()) };
+                let export = export(run, self.stage.as_deref(), &forms, out)?;
+                Ok(say!("{}", describe(out, &export))?)
+            }
+            _ => self.settings(),
+        }
     }
+
+    /// Settings for servers.
+    fn settings(&self) -> Result<()> {
+        if let Some(out) = &self.out {
+            check_new_folder("--out", out)?;
+        }
+        let (folder, package) = match (&self.run, &self.package) {
+            (Some(run), _) => (run, load_stage(run, None)?),
+            (None, Some(folder)) => (folder, PolicyPackage::load(folder)?),
+            (None, None) => unreachable!("invariant: one of them is required"),
+        };
+        let manifest = &package.manifest;
+        let known = match (&self.trace, &self.latency) {
+            (Some(trace), Some(latency)) => {
+                let chains = self.chains.as_deref().zip(self.chains_latency.as_deref());
+                Recordings::read((trace, latency), chains)?.known(folder, &package)?
+            }
+            _ if self.run.is_some() => Known::of_run(folder, manifest)?,
+            _ => Known::of_package(folder, manifest)?,
+        };
+        let advice = servers::advise(&self.servers, &known, &self.place(folder, manifest)?)?;
+        if let Some(out) = &self.out {
+            servers::write(out, &known, &advice)?;
+        }
+        let text: String = advice.iter().map(|advice| advice.describe(&known)).collect();
+        Ok(print_result(format_args!("{}{text}", conditions(folder, manifest)))?)
+    }
+
+    fn place(&self, folder: &Path, manifest: &Manifest) -> Result<Place> {
+        let draft = self.draft.clone().unwrap_or_else(|| manifest.draft.name.clone());
+        if draft.is_empty() {
+            let problem = "the draft model has no name: say where servers find it with --draft".to_owned();
+            return Err(Error::Package { path: folder.to_owned(), problem });
+        }
+        let greedy = manifest.sampling.is_none_or(|sampling| sampling.is_greedy());
+        Ok(Place { draft, greedy })
+    }
+}
+
+/// What settings were found for: elsewhere others may be best.
+fn conditions(folder: &Path, manifest: &Manifest) -> String {
+    let Manifest { target, draft, dtype, device, .. } = manifest;
+    let sampling = manifest.sampling.map_or_else(String::new, |sampling| format!("{sampling}, "));
+    format!(
+        "# of {}: {} with {}, {sampling}{dtype}, {device}, one sequence at a time\n",
+        folder.display(),
+        target.name,
+        draft.name
+    )
 }
 
 fn describe(out: &Path, Export { manifest, probes }: &Export) -> String {

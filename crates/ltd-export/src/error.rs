@@ -59,6 +59,28 @@ pub enum Error {
         /// Which policy.
         policy: String,
     },
+    /// A package does not say what was asked for.
+    #[error("{}: {problem}", path.display())]
+    Package {
+        /// The package.
+        path: PathBuf,
+        /// What it lacks.
+        problem: String,
+    },
+    /// Chains cannot be compared with the policy.
+    #[error("--chains {}: {problem}", path.display())]
+    Chains {
+        /// The recording.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+    /// Servers that accept no setting that is known, or none that is worth it.
+    #[error("--for: no setting that is known serves {}", problems.join("\n  and none serves "))]
+    Servers {
+        /// Each server with its reasons.
+        problems: Vec<String>,
+    },
     /// A file could not be written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -73,6 +95,9 @@ pub enum Error {
     /// A policy file or manifest.
     #[error(transparent)]
     Policy(#[from] ltd_policy::Error),
+    /// Recorded trees.
+    #[error(transparent)]
+    Recorded(#[from] ltd_env::Error),
     /// LibTorch refused an operation.
     #[error("LibTorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -82,8 +107,14 @@ impl Error {
     /// Whether the user's input, rather than the export, is at fault: exit code 2 instead of 1.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Run { .. } | Self::Out { .. } | Self::Form { .. } => true,
+            Self::Run { .. }
+            | Self::Out { .. }
+            | Self::Form { .. }
+            | Self::Package { .. }
+            | Self::Chains { .. }
+            | Self::Servers { .. } => true,
             Self::Policy(error) => error.is_usage(),
+            Self::Recorded(error) => error.is_usage(),
             Self::Mismatch { .. }
             | Self::NoProbes { .. }
             | Self::Io { .. }

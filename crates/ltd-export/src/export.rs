@@ -58,10 +58,15 @@ pub struct Export {
 /// folder `out`.
 pub fn export(run: &Path, stage: Option<&str>, forms: &Forms, out: &Path) -> Result<Export> {
     check_new_folder("--out", out)?;
+    write(&load_stage(run, stage)?, forms, out)
+}
+
+/// The policies of `stage`, or of the one that the run selected.
+pub(crate) fn load_stage(run: &Path, stage: Option<&str>) -> Result<PolicyPackage> {
     let source = find_stage(run, stage)?;
     let manifest = Manifest::load(&source.join(STAGE_MANIFEST))?;
     let policy = manifest.load_policy(&source)?;
-    write(&PolicyPackage { manifest, policy }, forms, out)
+    Ok(PolicyPackage { manifest, policy })
 }
 
 /// Writes a package, such as a retargeted one, in some forms into the new folder `out`.
@@ -69,6 +74,11 @@ pub fn export(run: &Path, stage: Option<&str>, forms: &Forms, out: &Path) -> Res
 /// # Errors
 /// If a network cannot have one of the forms, or answers otherwise in it than in training.
 pub fn write(package: &PolicyPackage, forms: &Forms, out: &Path) -> Result<Export> {
+    write_folder(out, |folder| write_package(package, forms, folder))
+}
+
+/// Makes the new folder `out` of what `fill` writes: whole, or not at all.
+pub(crate) fn write_folder<T>(out: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     check_new_folder("--out", out)?;
     let unusable = |error: std::io::Error| {
         let path = out.to_owned();
@@ -79,9 +89,9 @@ pub fn write(package: &PolicyPackage, forms: &Forms, out: &Path) -> Result<Expor
         }
     };
     let unfinished = Unfinished::begin(out).map_err(unusable)?;
-    let export = write_package(package, forms, unfinished.folder.path())?;
+    let filled = fill(unfinished.folder.path())?;
     unfinished.publish(out).map_err(unusable)?;
-    Ok(export)
+    Ok(filled)
 }
 
 /// A folder beside its place, which goes with this unless it is published.

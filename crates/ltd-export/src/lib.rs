@@ -1,4 +1,5 @@
-//! Freezes the policies of a run into a verified policy package.
+//! Freezes the policies of a run into a verified policy package, and writes what servers accept in
+//! place of one.
 //!
 //! ```no_run
 //! let forms = ltd_export::Forms::Suitable;
@@ -11,6 +12,7 @@ mod cli;
 mod error;
 mod export;
 mod forms;
+pub mod servers;
 
 pub use cli::Cli;
 pub use error::{Error, Result};

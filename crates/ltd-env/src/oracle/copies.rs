@@ -12,7 +12,7 @@ use crate::trace::{Trace, TracedSequence};
 use crate::{Copied, Costs, Interrupt, Result};
 
 /// Matches from which on a rule copies.
-const MATCHES: [usize; 9] = [1, 2, 3, 4, 5, 6, 8, 12, 16];
+pub const MATCHES: [usize; 9] = [1, 2, 3, 4, 5, 6, 8, 12, 16];
 /// Tokens of an answer's own that it must say again, to be in a loop.
 pub const LOOP: usize = 16;
 

@@ -25,8 +25,8 @@ use crate::trace::{Trace, TraceHeader, TracedSequence};
 use crate::{Copied, Costs, Interrupt, Result};
 
 pub use copies::{
-    Copies, CopyConstant, Horizon, LOOP, Sources, clairvoyant_source, copy_rules, loop_share, looping,
-    without_loops,
+    Copies, CopyConstant, Horizon, LOOP, MATCHES, Sources, clairvoyant_source, copy_rules, loop_share,
+    looping, without_loops,
 };
 pub use merged::{MergedConstant, merged_rule};
 

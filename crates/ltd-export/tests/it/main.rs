@@ -1,5 +1,7 @@
 //! Exports of synthetic runs.
 
+mod servers;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
