@@ -77,7 +77,8 @@ pub use ltd_cycle::{
     Glimpse, GrownTree, Learned, Looks, MAX_DEPTH, Static, StopReason, StopRule, VerificationTree, WholeBeam,
 };
 pub use model::{
-    BlockConfig, DraftConfig, FeatureNorm, RopeConfig, RopeScaling, TargetConfig, why_not_packed,
+    BlockConfig, DraftConfig, FeatureNorm, RopeConfig, RopeScaling, TargetConfig, TorchArchive,
+    why_not_packed,
 };
 pub use out_of_memory::OutOfMemory;
 pub use placement::Shortage;

@@ -21,4 +21,5 @@ pub(crate) use layers::{
 };
 pub(crate) use split::{layer_weights, split_layers};
 pub(crate) use target::{LogitRows, StageInputs, TargetModel, TargetOutput};
+pub use weights::TorchArchive;
 pub(crate) use weights::{Weights, passed_over_index, stored_kind, weight_files};

@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 use safetensors_file::SafetensorsFile;
-use torch_archive::TorchArchive;
+pub use torch_archive::TorchArchive;
 
 pub(crate) use file_tensor::FileTensor;
 pub(crate) use files::{passed_over_index, weight_files};

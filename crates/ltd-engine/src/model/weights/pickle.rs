@@ -4,10 +4,12 @@
 //! program names. This one knows the functions that rebuild tensors and dictionaries, and calls
 //! nothing: any other name is an error, and so is any instruction that such dictionaries do not
 //! need. Containers are kept in tables and refer to each other by index, so that no program can
-//! make deep structures. The instructions are those of Python's `pickletools`, the calls those of
+//! make deep structures, and what is recalled is shared, so that a short program cannot make a
+//! large one. The instructions are those of Python's `pickletools`, the calls those of
 //! `torch.save`.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::stored_tensor::StoredTensor;
 
@@ -20,18 +22,18 @@ const REBUILD_PARAMETER: &str = "torch._utils._rebuild_parameter";
 enum Value {
     None,
     Int(i64),
-    Text(String),
+    Text(Rc<str>),
     /// A function or a storage type.
-    Name(String),
+    Name(Rc<str>),
     /// Index of a tuple.
     Tuple(usize),
     /// Index of a dictionary.
     Dict(usize),
     Storage {
-        kind: String,
-        key: String,
+        kind: Rc<str>,
+        key: Rc<str>,
     },
-    Tensor(StoredTensor),
+    Tensor(Rc<StoredTensor>),
 }
 
 #[derive(Default)]
@@ -48,10 +50,21 @@ struct Machine<'p> {
 /// The tensors of a pickled dictionary, in its order.
 pub(super) fn tensors(program: &[u8]) -> Result<Vec<(String, StoredTensor)>, String> {
     let mut machine = Machine { program, ..Machine::default() };
-    while machine.step()? {}
+    loop {
+        let rest = machine.program;
+        let step = machine.step().map_err(|problem| match rest.first() {
+            Some(&code) => {
+                format!("{problem} ({} at byte {})", instruction(code), program.len() - rest.len())
+            }
+            None => problem,
+        });
+        if !step? {
+            break;
+        }
+    }
     let Value::Dict(index) = machine.pop()? else { return Err("is not a dictionary".to_owned()) };
     let entries = std::mem::take(&mut machine.dicts[index]).into_iter().map(|entry| match entry {
-        (Value::Text(name), Value::Tensor(tensor)) => Ok((name, tensor)),
+        (Value::Text(name), Value::Tensor(tensor)) => Ok((name.to_string(), StoredTensor::clone(&tensor))),
         (Value::Text(name), _) => Err(format!("`{name}` is not a tensor")),
         (name, _) => Err(format!("{name:?} is not the name of a tensor")),
     });
@@ -113,7 +126,7 @@ impl Machine<'_> {
             b'j' => self.recall(4)?,
             b'Q' => {
                 let id = self.pop_tuple()?;
-                self.stack.push(storage(&id)?);
+                self.stack.push(storage(&self.tuples[id])?);
             }
             b'R' => self.call()?,
             // Attributes of a dictionary: versions of modules, which are of no interest.
@@ -165,7 +178,7 @@ impl Machine<'_> {
 
     fn push_text(&mut self, length_bytes: usize) -> Result<(), String> {
         let length = self.length(length_bytes)?;
-        let text = String::from_utf8_lossy(self.bytes(length)?).into_owned();
+        let text = String::from_utf8_lossy(self.bytes(length)?).into();
         self.stack.push(Value::Text(text));
         Ok(())
     }
@@ -173,7 +186,7 @@ impl Machine<'_> {
     fn push_name(&mut self, name: String) -> Result<(), String> {
         let storage = name.starts_with("torch.") && name.ends_with("Storage");
         if storage || [ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER].contains(&name.as_str()) {
-            self.stack.push(Value::Name(name));
+            self.stack.push(Value::Name(name.into()));
             Ok(())
         } else {
             Err(format!("names {name}, which is not part of a tensor: nothing of it was run"))
@@ -231,22 +244,24 @@ impl Machine<'_> {
         self.stack.pop().ok_or_else(|| "takes from an empty stack".to_owned())
     }
 
-    fn pop_tuple(&mut self) -> Result<Vec<Value>, String> {
+    /// Index of the tuple on top.
+    fn pop_tuple(&mut self) -> Result<usize, String> {
         match self.pop()? {
-            Value::Tuple(index) => Ok(self.tuples[index].clone()),
+            Value::Tuple(index) => Ok(index),
             _ => Err("has something other than a tuple as arguments".to_owned()),
         }
     }
 
     fn call(&mut self) -> Result<(), String> {
         let arguments = self.pop_tuple()?;
-        match (self.pop()?, arguments.as_slice()) {
-            (Value::Name(name), []) if name == ORDERED_DICT => self.push_dict(),
-            (Value::Name(name), [tensor @ Value::Tensor(_), ..]) if name == REBUILD_PARAMETER => {
-                self.stack.push(tensor.clone());
-            }
+        let Value::Name(name) = self.pop()? else {
+            return Err("calls something that is not a function".to_owned());
+        };
+        match (&*name, self.tuples[arguments].as_slice()) {
+            (ORDERED_DICT, []) => self.push_dict(),
+            (REBUILD_PARAMETER, [tensor @ Value::Tensor(_), ..]) => self.stack.push(tensor.clone()),
             (
-                Value::Name(name),
+                REBUILD_TENSOR,
                 [
                     Value::Storage { kind, key },
                     Value::Int(offset),
@@ -254,20 +269,17 @@ impl Machine<'_> {
                     Value::Tuple(strides),
                     ..,
                 ],
-            ) if name == REBUILD_TENSOR => {
+            ) => {
                 let tensor = StoredTensor {
-                    kind: kind.clone(),
-                    record: key.clone(),
+                    kind: kind.to_string(),
+                    record: key.to_string(),
                     offset: *offset,
                     shape: self.sizes(*shape)?,
                     strides: self.sizes(*strides)?,
                 };
-                self.stack.push(Value::Tensor(tensor));
+                self.stack.push(Value::Tensor(tensor.into()));
             }
-            (Value::Name(name), _) => {
-                return Err(format!("calls {name} with other arguments than torch.save does"));
-            }
-            _ => return Err("calls something that is not a function".to_owned()),
+            _ => return Err(format!("calls {name} with other arguments than torch.save does")),
         }
         Ok(())
     }
@@ -284,10 +296,85 @@ impl Machine<'_> {
 /// `("storage", type, record, device, elements)`.
 fn storage(id: &[Value]) -> Result<Value, String> {
     match id {
-        [Value::Text(tag), Value::Name(kind), Value::Text(key), ..] if tag == "storage" => {
+        [Value::Text(tag), Value::Name(kind), Value::Text(key), ..] if **tag == *"storage" => {
             Ok(Value::Storage { kind: kind.clone(), key: key.clone() })
         }
         _ => Err("refers to something other than a storage".to_owned()),
+    }
+}
+
+/// What Python's `pickletools` calls an instruction.
+fn instruction(code: u8) -> &'static str {
+    match code {
+        b'(' => "MARK",
+        b'.' => "STOP",
+        b'0' => "POP",
+        b'1' => "POP_MARK",
+        b'2' => "DUP",
+        b'F' => "FLOAT",
+        b'I' => "INT",
+        b'J' => "BININT",
+        b'K' => "BININT1",
+        b'L' => "LONG",
+        b'M' => "BININT2",
+        b'N' => "NONE",
+        b'P' => "PERSID",
+        b'Q' => "BINPERSID",
+        b'R' => "REDUCE",
+        b'S' => "STRING",
+        b'T' => "BINSTRING",
+        b'U' => "SHORT_BINSTRING",
+        b'V' => "UNICODE",
+        b'X' => "BINUNICODE",
+        b'a' => "APPEND",
+        b'b' => "BUILD",
+        b'c' => "GLOBAL",
+        b'd' => "DICT",
+        b'}' => "EMPTY_DICT",
+        b'e' => "APPENDS",
+        b'g' => "GET",
+        b'h' => "BINGET",
+        b'i' => "INST",
+        b'j' => "LONG_BINGET",
+        b'l' => "LIST",
+        b']' => "EMPTY_LIST",
+        b'o' => "OBJ",
+        b'p' => "PUT",
+        b'q' => "BINPUT",
+        b'r' => "LONG_BINPUT",
+        b's' => "SETITEM",
+        b't' => "TUPLE",
+        b')' => "EMPTY_TUPLE",
+        b'u' => "SETITEMS",
+        b'G' => "BINFLOAT",
+        b'B' => "BINBYTES",
+        b'C' => "SHORT_BINBYTES",
+        0x80 => "PROTO",
+        0x81 => "NEWOBJ",
+        0x82 => "EXT1",
+        0x83 => "EXT2",
+        0x84 => "EXT4",
+        0x85 => "TUPLE1",
+        0x86 => "TUPLE2",
+        0x87 => "TUPLE3",
+        0x88 => "NEWTRUE",
+        0x89 => "NEWFALSE",
+        0x8a => "LONG1",
+        0x8b => "LONG4",
+        0x8c => "SHORT_BINUNICODE",
+        0x8d => "BINUNICODE8",
+        0x8e => "BINBYTES8",
+        0x8f => "EMPTY_SET",
+        0x90 => "ADDITEMS",
+        0x91 => "FROZENSET",
+        0x92 => "NEWOBJ_EX",
+        0x93 => "STACK_GLOBAL",
+        0x94 => "MEMOIZE",
+        0x95 => "FRAME",
+        0x96 => "BYTEARRAY8",
+        0x97 => "NEXT_BUFFER",
+        0x98 => "READONLY_BUFFER",
+        _ => "no instruction",
     }
 }
 
@@ -303,6 +390,27 @@ mod tests {
         for program in [&b"cposix\nsystem\n."[..], b"\x80\x04\x8c\x05posix\x8c\x06system\x93."] {
             assert!(tensors(program).expect_err("refused").starts_with("names posix.system"));
         }
+    }
+
+    #[test]
+    fn errors_say_which_instruction_it_was_and_where() {
+        let refused = |program: &[u8]| tensors(program).expect_err("refused");
+        let call = refused(b"\x80\x02cposix\nsystem\nX\x02\0\0\0ls\x85R.");
+        assert!(call.ends_with("nothing of it was run (GLOBAL at byte 2)"), "{call}");
+        assert!(refused(b"\x80\x02iposix\nsystem\n.").ends_with("do not need (INST at byte 2)"));
+        assert!(refused(b"\x80\x02}\x81.").ends_with("(NEWOBJ at byte 3)"));
+        assert!(refused(b"\x80\x02}\xfe.").ends_with("(no instruction at byte 3)"));
+        assert_eq!(refused(b"\x80\x02}"), "ends early");
+        assert_eq!(refused(b"\x80\x02}X\xff\0\0\0ab"), "ends early (BINUNICODE at byte 3)");
+    }
+
+    #[test]
+    fn a_short_program_makes_no_large_structure() {
+        // A text of a megabyte, recalled a million times, would be a terabyte.
+        let length = 1u32 << 20;
+        let text = [b"X".as_slice(), &length.to_le_bytes(), &vec![b'a'; length as usize], b"q\0"].concat();
+        let program = [b"\x80\x02}(".as_slice(), &text, &b"h\0".repeat(1 << 20), b"u."].concat();
+        assert!(tensors(&program).expect_err("refused").ends_with("is not a tensor"));
     }
 
     proptest! {
