@@ -3,15 +3,16 @@
 
     scripts/head/python-without-cuda scripts/check_forms.py [--programs FOLDER] [--observations N]
 
-Trains policies of the tiny pair for a few steps, exports the factored policy and the pair, and compares: the logits of
-the probes, and the actions at random observations, with those of the safetensors files. OpenVINO GenAI reads settings
-of packages that hold constants.
+Trains policies of the tiny pair for a few steps, exports the factored policy and the pair, imports policies of the
+published code, and compares: the logits of the probes, and the actions at random observations, with those of the
+safetensors files. OpenVINO GenAI reads settings of packages that hold constants.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +22,10 @@ import onnxruntime
 import openvino_genai
 from safetensors import safe_open
 from stable_baselines3 import PPO
-from tiny_pair import ROOT, train_and_export
+from tiny_pair import ROOT, run_program, train_and_export
+
+# As the published code's policies are saved: scripts/fixtures/official_policies.py.
+PUBLISHED = ROOT / "tests/fixtures/official-policies"
 
 # As in crates/ltd-export: relative to the largest logit, sums in another order.
 TOLERANCE = 1e-4
@@ -37,6 +41,7 @@ class Network:
 
     def __init__(self, path: Path) -> None:
         with safe_open(path, framework="numpy") as file:
+            self.activation = json.loads(file.metadata()["policy"]).get("activation", "relu")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         count = sum(name.endswith(".weight") for name in tensors)
         parts = [(tensors[f"layers.{index}.weight"], tensors[f"layers.{index}.bias"]) for index in range(count)]
@@ -48,7 +53,7 @@ class Network:
         for index, (weight, bias) in enumerate(self.layers):
             x = x @ weight.T + bias
             if index + 1 < len(self.layers):
-                x = np.maximum(x, 0.0)
+                x = np.tanh(x) if self.activation == "tanh" else np.maximum(x, 0.0)
         return x
 
     def compare(self, name: str, expected: np.ndarray, found: np.ndarray) -> None:
@@ -86,6 +91,24 @@ def check_sb3(path: Path, network: Network, observations: np.ndarray) -> None:
     worst = (logits.max(axis=1) - chosen).max()
     expect(worst <= TOLERANCE * max(1.0, np.abs(logits).max()), f"{path}: an action is worse by {worst:.2e}")
     expect(len(set(actions.tolist())) > 1, f"{path}: one action at all {len(actions)} observations tells nothing")
+
+
+def check_package(package: Path, random: np.random.Generator, count: int) -> set[str]:
+    """Checks every form of every network; says which files were checked."""
+    checked = set()
+    for file in sorted(package.glob("*.safetensors")):
+        network = Network(file)
+        # Of the size of scores, which most numbers of an observation are.
+        observations = random.normal(-1.0, 1.5, (count, network.probes.shape[1])).astype(np.float32)
+        check_onnx(file.with_suffix(".onnx"), network, observations)
+        checked.add(f"{file.stem}.onnx")
+        archive = file.with_suffix(".sb3.zip")
+        expect(archive.exists() == (file.stem in ("depth", "size", "source")), f"{archive}: {archive.exists()}")
+        for form in (archive, file.with_suffix(".official.zip")):
+            if form.exists():
+                check_sb3(form, network, observations)
+                checked.add(form.name)
+    return checked
 
 
 def check_openvino(programs: Path, package: Path, folder: Path) -> None:
@@ -143,26 +166,25 @@ def main() -> None:
     random = np.random.default_rng(1)
     checked = set()
     with tempfile.TemporaryDirectory(prefix="ltd-forms-") as name:
+        folder, programs = Path(name), options.programs
+        imported = folder / "imported"
+        archives = ("--depth", PUBLISHED / "depth.zip", "--size", PUBLISHED / "size.zip")
         try:
-            packages = train_and_export(Path(name), options.programs)
+            packages = train_and_export(folder, programs)
+            config = folder / "policies.json"
+            run_program(programs / "ltd-export", "import", *archives, "--config", config, "--out", imported)
         except RuntimeError as error:
             sys.exit(f"check_forms: {error}")
-        for package in packages:
-            for file in sorted(package.glob("*.safetensors")):
-                network = Network(file)
-                shape = (options.observations, network.probes.shape[1])
-                # Of the size of scores, which most numbers of an observation are.
-                observations = random.normal(-1.0, 1.5, shape).astype(np.float32)
-                check_onnx(file.with_suffix(".onnx"), network, observations)
-                checked.add(f"{file.stem}.onnx")
-                archive = file.with_suffix(".sb3.zip")
-                expect(archive.exists() == (file.stem in ("depth", "size", "source")), f"{archive}: {archive.exists()}")
-                if archive.exists():
-                    check_sb3(archive, network, observations)
-                    checked.add(archive.name)
-        check_openvino(options.programs, packages[-1], Path(name))
+        for package in (*packages, imported):
+            checked |= check_package(package, random, options.observations)
+        for kind in ("depth", "size"):
+            # What was saved is what was read.
+            network = Network(imported / f"{kind}.safetensors")
+            observations = random.normal(-1.0, 1.5, (options.observations, network.probes.shape[1]))
+            check_sb3(PUBLISHED / f"{kind}.zip", network, observations.astype(np.float32))
+        check_openvino(programs, packages[-1], folder)
     pair = {f"{kind}.{form}" for kind in ("depth", "size", "source") for form in ("onnx", "sb3.zip")}
-    wanted = {*pair, "factored.onnx"}
+    wanted = {*pair, "factored.onnx", "depth.official.zip", "size.official.zip"}
     expect(wanted <= checked, f"{sorted(wanted - checked)} were not exported")
     print(
         f"ONNX Runtime and stable-baselines3 decide alike: {', '.join(sorted(checked))}; OpenVINO GenAI reads settings"

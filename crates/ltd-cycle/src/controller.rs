@@ -355,6 +355,13 @@ impl Controller for Learned {
     fn size_limit(&self) -> usize {
         match &self.0 {
             Decider::Factored(policy) => policy.size_limit(),
+            // What such a policy sees must not depend on what can be verified.
+            Decider::Pair { depth: DepthDecider::Policy(policy), .. } if policy.needs_whole_levels() => {
+                usize::MAX
+            }
+            Decider::Pair { size: SizeDecider::Policy(policy), .. } if policy.needs_whole_levels() => {
+                usize::MAX
+            }
             Decider::Pair { size: SizeDecider::Policy(policy), .. } => policy.size_limit(),
             Decider::Pair { size: SizeDecider::Constant(size), .. } => *size,
         }

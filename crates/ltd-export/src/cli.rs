@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use ltd_console::{print_result, say};
 use ltd_policy::factored::NEVER;
 use ltd_policy::{
-    ChoiceEntry, Expected, FactoredSourceEntry, Manifest, PolicyEntry, PolicyPackage, SourceActions,
-    SourceEntry, check_new_folder,
+    ChoiceEntry, Expected, FactoredSourceEntry, Manifest, ModelIdentity, Models, PolicyEntry, PolicyPackage,
+    SourceActions, SourceEntry, check_new_folder,
 };
+use ltd_run::TrainConfig;
 
 use crate::export::load_stage;
 use crate::servers::{self, Known, Place, Recordings, Server};
-use crate::{Error, Export, Form, Forms, Result, export};
+use crate::{Error, Export, Form, Forms, Imported, Result, export, import, write};
 
 /// Freeze the policies of a training run into a package that servers load.
 ///
@@ -24,8 +25,10 @@ use crate::{Error, Export, Form, Forms, Result, export};
 /// change, the fastest that each server accepts, and what it loses against the policy. They are
 /// those that the run compared, those of a package, or with `--trace` all that replay can price.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Folder of the run
     #[arg(long, value_name = "RUN", required_unless_present = "package")]
     run: Option<PathBuf>,
@@ -61,6 +64,48 @@ pub struct Cli {
     out: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a package of policies that the code published with the paper has trained
+    ///
+    /// The package decides as that code does when it decodes, with its observations, its cadence
+    /// and its action tables. Archives are read, never executed.
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+struct ImportArgs {
+    /// Archive of the depth policy, as stable-baselines3 saves it, or a constant draft depth
+    #[arg(long, value_name = "ZIP|N")]
+    depth: Imported,
+    /// Archive of the size policy, or a constant verification size
+    #[arg(long, value_name = "ZIP|N")]
+    size: Imported,
+    /// Configuration that names the models that the policies were trained with
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Forms of the networks besides safetensors, separated by commas [default: all that suit each]
+    #[arg(long, value_name = "FORMS", value_enum, value_delimiter = ',')]
+    format: Vec<Form>,
+    /// Folder to make
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl ImportArgs {
+    fn execute(&self) -> Result<()> {
+        check_new_folder("--out", &self.out)?;
+        let engine = TrainConfig::load(&self.config, &[])?.engine;
+        // Reading the models takes longest: what is wrong with the archives is said before.
+        let unread = ModelIdentity { name: String::new(), sha256: String::new() };
+        let beam_width = engine.beam_width;
+        import(&self.depth, &self.size, Models { target: unread.clone(), draft: unread, beam_width })?;
+        let package = import(&self.depth, &self.size, engine.models()?)?;
+        let export = write(&package, &Forms::asked(&self.format), &self.out)?;
+        Ok(say!("{}", describe(&self.out, &export))?)
+    }
+}
+
 impl Cli {
     /// Runs the command and says how the program should end.
     pub fn run(&self) -> ExitCode {
@@ -71,11 +116,12 @@ impl Cli {
     }
 
     fn execute(&self) -> Result<()> {
+        if let Some(Command::Import(args)) = &self.command {
+            return args.execute();
+        }
         match (&self.run, &self.out) {
             (Some(run), Some(out)) if self.servers.is_empty() => {
-                let forms =
-                    if self.format.is_empty() { Forms::Suitable } else { Forms::These(self.format.clone()) };
-                let export = export(run, self.stage.as_deref(), &forms, out)?;
+                let export = export(run, self.stage.as_deref(), &Forms::asked(&self.format), out)?;
                 Ok(say!("{}", describe(out, &export))?)
             }
             _ => self.settings(),

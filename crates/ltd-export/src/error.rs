@@ -43,6 +43,17 @@ pub enum Error {
         /// Logit computed now.
         found: f32,
     },
+    /// An archive of stable-baselines3 is damaged, or holds something other than expected.
+    #[error("{}: not a policy that stable-baselines3 saved: {problem}", path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// What was asked for cannot be imported.
+    #[error("{0}")]
+    Import(String),
     /// A form was asked for that a network cannot have.
     #[error("--format {form}: {problem}")]
     Form {
@@ -98,6 +109,12 @@ pub enum Error {
     /// Recorded trees.
     #[error(transparent)]
     Recorded(#[from] ltd_env::Error),
+    /// A configuration.
+    #[error(transparent)]
+    Config(#[from] ltd_run::Error),
+    /// A file of models or weights.
+    #[error(transparent)]
+    Engine(#[from] ltd_engine::Error),
     /// LibTorch refused an operation.
     #[error("LibTorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -112,7 +129,11 @@ impl Error {
             | Self::Form { .. }
             | Self::Package { .. }
             | Self::Chains { .. }
-            | Self::Servers { .. } => true,
+            | Self::Servers { .. }
+            | Self::Archive { .. }
+            | Self::Import(_) => true,
+            Self::Config(error) => error.is_usage(),
+            Self::Engine(error) => error.is_usage(),
             Self::Policy(error) => error.is_usage(),
             Self::Recorded(error) => error.is_usage(),
             Self::Mismatch { .. }

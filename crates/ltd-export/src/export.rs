@@ -31,6 +31,11 @@ pub enum Forms {
 }
 
 impl Forms {
+    /// Those that were asked for; all that suit, if none was.
+    pub(crate) fn asked(forms: &[Form]) -> Self {
+        if forms.is_empty() { Self::Suitable } else { Self::These(forms.to_vec()) }
+    }
+
     /// Those of a network.
     fn of<O: Outputs>(&self, network: &Frozen<O>) -> Result<Vec<Form>> {
         let Self::These(forms) = self else {

@@ -1,5 +1,5 @@
-//! Freezes the policies of a run into a verified policy package, and writes what servers accept in
-//! place of one.
+//! Freezes the policies of a run into a verified policy package, imports those of the published
+//! code, and writes what servers accept in place of one.
 //!
 //! ```no_run
 //! let forms = ltd_export::Forms::Suitable;
@@ -12,9 +12,11 @@ mod cli;
 mod error;
 mod export;
 mod forms;
+mod import;
 pub mod servers;
 
 pub use cli::Cli;
 pub use error::{Error, Result};
 pub use export::{Export, Forms, export, write};
 pub use forms::Form;
+pub use import::{Imported, import};

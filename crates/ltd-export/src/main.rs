@@ -1,4 +1,4 @@
-//! `ltd-export`: freezes the policies of a run.
+//! `ltd-export`: freezes the policies of a run, and imports others.
 
 use std::process::ExitCode;
 

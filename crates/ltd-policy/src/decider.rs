@@ -94,6 +94,12 @@ impl DepthPolicy {
         }
     }
 
+    /// Whether it sees every candidate that a level can have: then all have to be expanded, also
+    /// those that cannot be verified.
+    pub fn needs_whole_levels(&self) -> bool {
+        self.evaluator.layout.needs_whole_levels()
+    }
+
     /// Whether to draft one more level.
     pub fn continue_drafting(&mut self, summary: &CycleSummary) -> bool {
         match self.actions.rule_at(summary.draft_depth) {
@@ -113,6 +119,12 @@ impl SizePolicy {
             }
             Actions::Depth(_) | Actions::Source(_) => None,
         }
+    }
+
+    /// Whether it sees every candidate that a level can have: then all have to be expanded, also
+    /// those that cannot be verified.
+    pub fn needs_whole_levels(&self) -> bool {
+        self.evaluator.layout.needs_whole_levels()
     }
 
     /// The largest size that it may choose.

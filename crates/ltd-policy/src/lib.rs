@@ -3,8 +3,8 @@
 //! The chapters: [`observation`] is what a policy sees, [`action`] what it may choose, [`network`]
 //! what decides, [`decider`] and [`factored`] how it decides in the decode loop, [`source`] what a
 //! cycle drafts from, [`calibration`] how probable candidates of either source are, [`tokens`]
-//! which tokens are safe to copy, [`latency`] what cycles cost, [`package`] what is deployed, and
-//! [`files`] how all of it comes to disk.
+//! which tokens are safe to copy, [`latency`] what cycles cost, [`package`] what is deployed,
+//! [`official`] what the published code does otherwise, and [`files`] how all of it comes to disk.
 
 pub mod action;
 pub mod calibration;
@@ -17,6 +17,7 @@ pub mod latency;
 mod models;
 pub mod network;
 pub mod observation;
+pub mod official;
 pub mod package;
 mod sampling;
 pub mod source;
@@ -49,14 +50,14 @@ pub use latency::{
 };
 #[doc(no_inline)]
 pub use network::{
-    Actions, Frozen, FrozenPolicy, Linear, MAX_LAYERS, Mlp, Outputs, Probes, Scratch, TensorsIn, TensorsOut,
-    argmax,
+    Actions, Activation, Frozen, FrozenPolicy, Linear, MAX_LAYERS, Mlp, Outputs, Probes, Scratch, TensorsIn,
+    TensorsOut, argmax,
 };
 #[doc(no_inline)]
 pub use observation::{CycleSummary, ObservationLayout, PROBABILITY_FLOOR, Segment, Sight, Source};
 #[doc(no_inline)]
 pub use package::{
-    Choice, ChoiceEntry, Expected, FactoredSourceEntry, Fallback, MANIFEST_FILE, Manifest, Policy,
+    Choice, ChoiceEntry, Compat, Expected, FactoredSourceEntry, Fallback, MANIFEST_FILE, Manifest, Policy,
     PolicyEntry, PolicyPackage, SourceChoice, SourceEntry, TOKENS_FILE,
 };
 #[doc(no_inline)]

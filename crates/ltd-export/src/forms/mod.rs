@@ -2,13 +2,13 @@
 
 mod onnx;
 mod pickle;
-mod sb3;
+pub(crate) mod sb3;
 mod torchscript;
 
 use std::path::Path;
 
 use clap::ValueEnum;
-use ltd_policy::{Frozen, Outputs};
+use ltd_policy::{Frozen, Outputs, official};
 
 use crate::{Error, Result};
 
@@ -21,11 +21,13 @@ pub enum Form {
     Onnx,
     /// An archive that stable-baselines3 loads as PPO, of each policy
     Sb3,
+    /// The same, of each policy that the published LTD code can run as it was trained
+    Sb3Official,
 }
 
 impl Form {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Torchscript, Self::Onnx, Self::Sb3];
+    pub const ALL: [Self; 4] = [Self::Torchscript, Self::Onnx, Self::Sb3, Self::Sb3Official];
 
     /// What it is called in messages.
     pub(crate) fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Form {
             Self::Torchscript => "TorchScript form",
             Self::Onnx => "ONNX form",
             Self::Sb3 => "SB3 form",
+            Self::Sb3Official => "SB3 form for the published code",
         }
     }
 
@@ -42,16 +45,25 @@ impl Form {
             Self::Torchscript => "torchscript.pt",
             Self::Onnx => "onnx",
             Self::Sb3 => "sb3.zip",
+            Self::Sb3Official => "official.zip",
         }
     }
 
     /// Why a network cannot have it, if it cannot.
     pub(crate) fn problem<O: Outputs>(self, network: &Frozen<O>) -> Option<String> {
-        let kind = network.actions().kind_name();
-        let policy = ["depth", "size", "source"].contains(&kind.as_str());
-        (self == Self::Sb3 && !policy).then(|| {
-            format!("{kind} predicts what will be accepted, and stable-baselines3 has policies alone")
-        })
+        if !matches!(self, Self::Sb3 | Self::Sb3Official) {
+            return None;
+        }
+        match network.actions().as_policy() {
+            None => {
+                let kind = network.actions().kind_name();
+                Some(format!(
+                    "{kind} predicts what will be accepted, and stable-baselines3 has policies alone"
+                ))
+            }
+            Some(actions) if self == Self::Sb3Official => official::why_not(network.layout(), actions),
+            Some(_) => None,
+        }
     }
 
     /// Writes a network.
@@ -59,7 +71,7 @@ impl Form {
         match self {
             Self::Torchscript => torchscript::write(network.mlp(), path),
             Self::Onnx => onnx::write(network.mlp(), &properties(network), path),
-            Self::Sb3 => sb3::write(network.mlp(), path),
+            Self::Sb3 | Self::Sb3Official => sb3::write(network.mlp(), path),
         }
     }
 
@@ -68,7 +80,7 @@ impl Form {
         match self {
             Self::Torchscript => torchscript::logits(path, observations),
             Self::Onnx => onnx::logits(path, observations),
-            Self::Sb3 => sb3::logits(path, observations),
+            Self::Sb3 | Self::Sb3Official => sb3::logits(path, observations),
         }
     }
 }

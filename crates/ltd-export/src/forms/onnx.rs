@@ -4,13 +4,13 @@
 
 use std::path::Path;
 
-use ltd_policy::{Linear, Mlp, write_atomically};
+use ltd_policy::{Activation, Linear, Mlp, write_atomically};
 use prost::{Message, Oneof};
 
 use super::unreadable;
 use crate::{Error, Result};
 
-/// Version of the operators: `Gemm` and `Relu` have not changed since 14.
+/// Version of the operators: `Gemm`, `Relu` and `Tanh` have not changed since 14.
 const OPSET: i64 = 21;
 /// Version of the file format that came with it.
 const IR_VERSION: i64 = 10;
@@ -20,6 +20,9 @@ const INPUT: &str = "observation";
 const OUTPUT: &str = "logits";
 /// Name of the axis that may have any length.
 const BATCH: &str = "batch";
+/// Operators between the layers.
+const RELU: &str = "Relu";
+const TANH: &str = "Tanh";
 /// f32, as a type of tensors.
 const FLOAT: i32 = 1;
 /// A whole number, as a type of attributes.
@@ -178,6 +181,10 @@ impl Initializer {
 /// `properties` are told in its metadata.
 pub(super) fn write(mlp: &Mlp, properties: &[(&str, String)], path: &Path) -> Result<()> {
     let layers = mlp.to_layers();
+    let (activation, name) = match mlp.activation() {
+        Activation::Relu => (RELU, "relu"),
+        Activation::Tanh => (TANH, "tanh"),
+    };
     let mut graph = Graph {
         name: "policy".to_owned(),
         input: vec![Value::rows(INPUT, mlp.inputs())],
@@ -202,15 +209,15 @@ pub(super) fn write(mlp: &Mlp, properties: &[(&str, String)], path: &Path) -> Re
         });
         above = sum;
         if !last {
-            let rectified = format!("{above}.relu");
+            let activated = format!("{above}.{name}");
             graph.node.push(Node {
                 input: vec![above],
-                output: vec![rectified.clone()],
-                name: format!("relu.{index}"),
-                op_type: "Relu".to_owned(),
+                output: vec![activated.clone()],
+                name: format!("{name}.{index}"),
+                op_type: activation.to_owned(),
                 attribute: Vec::new(),
             });
-            above = rectified;
+            above = activated;
         }
     }
     let property = |(key, value): &(&str, String)| Property { key: (*key).to_owned(), value: value.clone() };
@@ -240,7 +247,10 @@ pub(super) fn logits(path: &Path, observations: &[Vec<f32>]) -> Result<Vec<Vec<f
     let layers: Option<Vec<Linear>> =
         graph.node.iter().filter(|node| node.op_type == "Gemm").map(linear).collect();
     let layers = layers.filter(|layers| !layers.is_empty());
-    let mlp = Mlp::new(&layers.ok_or_else(|| unreadable(path, "its graph lacks layers"))?);
+    let activation =
+        if graph.node.iter().any(|node| node.op_type == TANH) { Activation::Tanh } else { Activation::Relu };
+    let layers = layers.ok_or_else(|| unreadable(path, "its graph lacks layers"))?;
+    let mlp = Mlp::with_activation(&layers, activation);
     let mut scratch = mlp.scratch();
     Ok(observations.iter().map(|row| mlp.forward(row, &mut scratch).to_vec()).collect())
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use ltd_policy::{Linear, Mlp, write_atomically};
+use ltd_policy::{Activation, Linear, Mlp, write_atomically};
 use tch::{CModule, Kind, Tensor};
 
 use crate::{Error, Result};
@@ -28,7 +28,10 @@ pub(super) fn write(mlp: &Mlp, path: &Path) -> Result<()> {
         for (index, (weight, bias)) in layers.iter().enumerate() {
             x = x.linear(weight, Some(bias));
             if index + 1 < layers.len() {
-                x = x.relu();
+                x = match mlp.activation() {
+                    Activation::Relu => x.relu(),
+                    Activation::Tanh => x.tanh(),
+                };
             }
         }
         vec![x]

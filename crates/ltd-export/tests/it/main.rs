@@ -1,5 +1,6 @@
 //! Exports of synthetic runs.
 
+mod official;
 mod servers;
 
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::mlp::{Linear, Mlp};
+use super::mlp::{Activation, Linear, Mlp};
 use super::tensors::{TensorsIn, TensorsOut};
 use crate::action::{DepthActions, PolicyKind, SizeActions};
 use crate::files::write_atomically;
@@ -62,6 +62,11 @@ pub trait Outputs: Clone + PartialEq + Serialize + DeserializeOwned {
     /// What is impossible about the table, if anything.
     fn problem(&self, depth_cap: usize) -> Option<String>;
 
+    /// The table, if the outputs are a policy's: one logit per action.
+    fn as_policy(&self) -> Option<&Actions> {
+        None
+    }
+
     /// What is decided from.
     fn sees(&self) -> Sight {
         Sight::Tree
@@ -85,6 +90,10 @@ impl Outputs for Actions {
             Self::Size(actions) => actions.problem(),
             Self::Source(actions) => actions.problem(),
         }
+    }
+
+    fn as_policy(&self) -> Option<&Actions> {
+        Some(self)
     }
 
     fn sees(&self) -> Sight {
@@ -122,6 +131,14 @@ struct Header<O> {
     kind: String,
     layout: ObservationLayout,
     actions: O,
+    /// Left out where it is `ReLU`, which older programs take for granted.
+    #[serde(default, skip_serializing_if = "is_relu")]
+    activation: Activation,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_relu(activation: &Activation) -> bool {
+    *activation == Activation::Relu
 }
 
 impl FrozenPolicy {
@@ -178,6 +195,7 @@ impl<O: Outputs> Frozen<O> {
             kind: self.actions.kind_name(),
             layout: self.layout.clone(),
             actions: self.actions.clone(),
+            activation: self.mlp.activation(),
         };
         let header = serde_json::to_string(&header).expect("invariant: the header is plain data");
         tensors.to_bytes(HEADER, header)
@@ -206,7 +224,8 @@ impl<O: Outputs> Frozen<O> {
             return Err(Error::mismatch(path, "rows of probe.logits", observations.len(), logits.len()));
         }
         let probes = Probes { observations, logits };
-        Ok(Self { layout: header.layout, actions: header.actions, mlp: Mlp::new(&layers), probes })
+        let mlp = Mlp::with_activation(&layers, header.activation);
+        Ok(Self { layout: header.layout, actions: header.actions, mlp, probes })
     }
 }
 

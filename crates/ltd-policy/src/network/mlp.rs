@@ -1,5 +1,7 @@
 //! A small network evaluated inside the decode loop: a few microseconds, no allocation.
 
+use serde::{Deserialize, Serialize};
+
 use crate::observation::ObservationLayout;
 
 /// One layer as trained: `y = weight * x + bias`.
@@ -20,10 +22,31 @@ impl Linear {
     }
 }
 
-/// Linear layers with `ReLU` between them; the last one gives the logits.
+/// What stands between the layers of a network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `max(x, 0)`: what training makes.
+    #[default]
+    Relu,
+    /// The hyperbolic tangent: the default of stable-baselines3, which the published policies have.
+    Tanh,
+}
+
+impl Activation {
+    fn apply(self, values: &mut [f32]) {
+        match self {
+            Self::Relu => values.iter_mut().for_each(|value| *value = value.max(0.0)),
+            Self::Tanh => values.iter_mut().for_each(|value| *value = value.tanh()),
+        }
+    }
+}
+
+/// Linear layers with an activation between them; the last one gives the logits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mlp {
     layers: Vec<Layer>,
+    activation: Activation,
 }
 
 /// Working memory of a forward; made once, reused.
@@ -50,17 +73,30 @@ const LONG_ROW: usize = 512;
 const ROWS_AT_ONCE: usize = 8;
 
 impl Mlp {
+    /// Takes layers as trained, with `ReLU` between them.
+    ///
+    /// # Panics
+    /// As [`Mlp::with_activation`] does.
+    pub fn new(layers: &[Linear]) -> Self {
+        Self::with_activation(layers, Activation::Relu)
+    }
+
     /// Takes layers as trained.
     ///
     /// # Panics
     /// If there is none, or if one does not fit the next: files are checked before this is called.
-    pub fn new(layers: &[Linear]) -> Self {
+    pub fn with_activation(layers: &[Linear], activation: Activation) -> Self {
         assert!(!layers.is_empty(), "a network needs a layer");
         assert!(
             layers.windows(2).all(|pair| pair[0].outputs() == pair[1].inputs),
             "layers must fit one another"
         );
-        Self { layers: layers.iter().map(Layer::new).collect() }
+        Self { layers: layers.iter().map(Layer::new).collect(), activation }
+    }
+
+    /// What stands between its layers.
+    pub fn activation(&self) -> Activation {
+        self.activation
     }
 
     /// Numbers it reads.
@@ -105,9 +141,7 @@ impl Mlp {
         for (index, layer) in self.layers.iter().enumerate() {
             layer.forward(current, next, nonzero);
             if index + 1 < self.layers.len() {
-                for value in next.iter_mut() {
-                    *value = value.max(0.0);
-                }
+                self.activation.apply(next);
             }
             std::mem::swap(current, next);
         }
@@ -132,7 +166,7 @@ impl Mlp {
         }
         let mut layers = vec![Layer { weight, bias: first.bias.clone() }];
         layers.extend_from_slice(&self.layers[1..]);
-        Self { layers }
+        Self { layers, activation: self.activation }
     }
 }
 
@@ -205,7 +239,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn dense(layers: &[Linear], observation: &[f32]) -> Vec<f32> {
+    fn dense(layers: &[Linear], activation: Activation, observation: &[f32]) -> Vec<f32> {
         let mut x: Vec<f64> = observation.iter().map(|&value| f64::from(value)).collect();
         for (index, layer) in layers.iter().enumerate() {
             x = (0..layer.outputs())
@@ -213,7 +247,11 @@ mod tests {
                     let row = &layer.weight[output * layer.inputs..][..layer.inputs];
                     let sum: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * x).sum();
                     let y = sum + f64::from(layer.bias[output]);
-                    if index + 1 < layers.len() { y.max(0.0) } else { y }
+                    match activation {
+                        _ if index + 1 == layers.len() => y,
+                        Activation::Relu => y.max(0.0),
+                        Activation::Tanh => y.tanh(),
+                    }
                 })
                 .collect();
         }
@@ -235,14 +273,16 @@ mod tests {
             layers in (1usize..20, prop_oneof![1usize..20, LONG_ROW..LONG_ROW + 9], 1usize..8)
                 .prop_flat_map(|(a, b, c)| (layer(a, b), layer(b, c))),
             values in prop::collection::vec(prop_oneof![Just(0.0f32), -2.0f32..2.0], 20),
+            activation in prop::sample::select(vec![Activation::Relu, Activation::Tanh]),
         ) {
             let layers = [layers.0, layers.1];
-            let mlp = Mlp::new(&layers);
+            let mlp = Mlp::with_activation(&layers, activation);
             let observation = &values[..mlp.inputs()];
             let mut scratch = mlp.scratch();
             // Twice: the scratch of one forward must not be seen in the next.
             mlp.forward(&vec![1.0; mlp.inputs()], &mut scratch);
-            for (found, expected) in mlp.forward(observation, &mut scratch).iter().zip(dense(&layers, observation)) {
+            let expected = dense(&layers, activation, observation);
+            for (found, expected) in mlp.forward(observation, &mut scratch).iter().zip(expected) {
                 prop_assert!((found - expected).abs() < 1e-4, "{} {}", found, expected);
             }
             prop_assert_eq!(mlp.to_layers(), layers);

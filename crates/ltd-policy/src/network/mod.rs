@@ -5,5 +5,5 @@ mod mlp;
 mod tensors;
 
 pub use frozen::{Actions, Frozen, FrozenPolicy, Outputs, Probes};
-pub use mlp::{Linear, Mlp, Scratch, argmax};
+pub use mlp::{Activation, Linear, Mlp, Scratch, argmax};
 pub use tensors::{MAX_LAYERS, TensorsIn, TensorsOut};

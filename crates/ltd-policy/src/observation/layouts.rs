@@ -3,6 +3,7 @@
 use super::{ObservationLayout, Source, compact, in_sequence, sequence};
 use crate::action::PolicyKind;
 use crate::action::tree_candidates;
+use crate::official;
 
 /// Repeats of context length and depth in the reference's depth observation (100 + 14 + 14 = 128
 /// for `W = 10`).
@@ -27,6 +28,10 @@ impl ObservationLayout {
     pub const REFERENCE_DEPTH: &'static str = "reference-depth";
     /// Name of [`ObservationLayout::reference_size`].
     pub const REFERENCE_SIZE: &'static str = "reference-size";
+    /// Name of [`ObservationLayout::official_depth`].
+    pub const OFFICIAL_DEPTH: &'static str = "official-depth";
+    /// Name of [`ObservationLayout::official_size`].
+    pub const OFFICIAL_SIZE: &'static str = "official-size";
 
     /// What the official code's depth policy sees: scores of the newest level, `L / 1000` and `D /
     /// 10` repeated (arXiv 2603.01639).
@@ -39,6 +44,45 @@ impl ObservationLayout {
     pub fn reference_size(beam_width: usize, depth_cap: usize) -> Self {
         let scores = (Source::AllScores, tree_candidates(beam_width, depth_cap));
         Self::reference(Self::REFERENCE_SIZE, beam_width, depth_cap, scores, REFERENCE_SIZE_REPEATS)
+    }
+
+    /// What the published code shows its depth policy when it decodes: the scores of the newest
+    /// level as they are, a length that is always that of the beam, and `D / 10`.
+    pub fn official_depth() -> Self {
+        let level = official::BEAM_WIDTH * official::BEAM_WIDTH;
+        Self::official(
+            Self::OFFICIAL_DEPTH,
+            [
+                (Source::RawLastLevelScores, level, 1.0),
+                // What is counted there are the tokens of a level, not those of the context.
+                (Source::Constant, REFERENCE_DEPTH_REPEATS, official::BEAM_WIDTH as f32 / 1000.0),
+                (Source::DepthTenths, REFERENCE_DEPTH_REPEATS, 1.0),
+            ],
+        )
+    }
+
+    /// What the published code shows its size policy: all scores as they are, `L / 1000` and `D /
+    /// 10`.
+    pub fn official_size() -> Self {
+        let candidates = tree_candidates(official::BEAM_WIDTH, official::DEPTH_CAP);
+        Self::official(
+            Self::OFFICIAL_SIZE,
+            [
+                (Source::RawScores, candidates, 1.0),
+                (Source::ContextThousands, REFERENCE_SIZE_REPEATS, 1.0),
+                (Source::DepthTenths, REFERENCE_SIZE_REPEATS, 1.0),
+            ],
+        )
+    }
+
+    fn official(name: &str, parts: [(Source, usize, f32); 3]) -> Self {
+        Self {
+            name: name.to_owned(),
+            version: 1,
+            beam_width: official::BEAM_WIDTH,
+            depth_cap: official::DEPTH_CAP,
+            segments: in_sequence(parts),
+        }
     }
 
     /// What [`Source::LevelProbabilities`] tells of all levels drafted so far, with its logarithms,
@@ -124,6 +168,11 @@ mod tests {
         let size = ObservationLayout::reference_size(10, 12);
         let offsets: Vec<_> = size.segments.iter().map(|segment| segment.offset).collect();
         assert_eq!((size.len(), offsets), (1268, vec![0, 1210, 1239]));
+        for layout in [ObservationLayout::official_depth(), ObservationLayout::official_size()] {
+            assert_eq!(layout.problem(), None, "{}", layout.name);
+        }
+        let lengths = [ObservationLayout::official_depth(), ObservationLayout::official_size()];
+        assert_eq!(lengths.map(|layout| layout.len()), [128, 1268]);
     }
 
     #[test]

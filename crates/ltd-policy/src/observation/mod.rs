@@ -62,6 +62,10 @@ pub enum Source {
     LastLevelScores,
     /// Scores of all levels, zero-padded.
     AllScores,
+    /// [`Source::LastLevelScores`] without a floor, as the published code shows them.
+    RawLastLevelScores,
+    /// [`Source::AllScores`] without a floor, as the published code shows them.
+    RawScores,
     /// Path probabilities, seven numbers per level, zero for levels not drafted: the level's 3
     /// best, the mass of its best 10, and the mass of the best 4, 12 and 32 candidates of this
     /// level and those above.
@@ -73,6 +77,13 @@ pub enum Source {
     ContextLength,
     /// `D`, repeated over the segment.
     DraftDepth,
+    /// `L / 1000`, repeated: a quotient, as in the published code. The product with 1/1000 that
+    /// [`Source::ContextLength`] shows differs from it in the last bit.
+    ContextThousands,
+    /// `D / 10`, repeated: a quotient.
+    DepthTenths,
+    /// 1, repeated: the segment shows its factor, whatever the tree.
+    Constant,
     /// What is known of a sequence before a cycle ([`SourceSummary`]), ten numbers: length of the
     /// match and whether there is one, occurrences, the share of them that agree, distance, whether
     /// it is in the prompt, unread tokens, what copies and trees yielded lately, `L`.
@@ -98,19 +109,30 @@ impl Source {
 
     /// Whether a segment of this source holds one number, repeated.
     fn repeats(self) -> bool {
-        matches!(self, Self::ContextLength | Self::DraftDepth)
+        matches!(
+            self,
+            Self::ContextLength
+                | Self::DraftDepth
+                | Self::ContextThousands
+                | Self::DepthTenths
+                | Self::Constant
+        )
     }
 
     /// Numbers that trees of this width and depth need, `None` if it is more than any tree has.
     fn needs(self, beam_width: usize, depth_cap: usize) -> Option<usize> {
         let level = beam_width.checked_mul(beam_width)?;
         match self {
-            Self::LastLevelScores => Some(level),
-            Self::AllScores => level.checked_mul(depth_cap)?.checked_add(beam_width),
+            Self::LastLevelScores | Self::RawLastLevelScores => Some(level),
+            Self::AllScores | Self::RawScores => level.checked_mul(depth_cap)?.checked_add(beam_width),
             Self::LevelProbabilities | Self::LevelLogProbabilities => {
                 depth_cap.checked_add(1)?.checked_mul(compact::NUMBERS)
             }
-            Self::ContextLength | Self::DraftDepth => Some(1),
+            Self::ContextLength
+            | Self::DraftDepth
+            | Self::ContextThousands
+            | Self::DepthTenths
+            | Self::Constant => Some(1),
             Self::Sequence => Some(sequence::NUMBERS),
             Self::MatchLevels => Some(sequence::LEVELS),
             Self::Trust => Some(sequence::TRUST),
@@ -248,8 +270,15 @@ impl ObservationLayout {
                 }
                 Source::LastLevelScores => write_padded(summary.last_level(), segment.scale, target),
                 Source::AllScores => write_padded(summary.scores, segment.scale, target),
+                Source::RawLastLevelScores => write_raw(summary.last_level(), segment.scale, target),
+                Source::RawScores => write_raw(summary.scores, segment.scale, target),
                 Source::ContextLength => target.fill(summary.context_length as f32 * segment.scale),
                 Source::DraftDepth => target.fill(summary.draft_depth as f32 * segment.scale),
+                Source::ContextThousands => {
+                    target.fill(summary.context_length as f32 / 1000.0 * segment.scale);
+                }
+                Source::DepthTenths => target.fill(summary.draft_depth as f32 / 10.0 * segment.scale),
+                Source::Constant => target.fill(segment.scale),
                 Source::Sequence | Source::MatchLevels | Source::Trust | Source::Agreement => {
                     unreachable!("a layout of trees has none")
                 }
@@ -276,6 +305,12 @@ impl ObservationLayout {
                 _ => write_padded(&sequence::numbers(summary), segment.scale, target),
             }
         }
+    }
+
+    /// Whether it shows the scores of all candidates that a level can have, so that every one of a
+    /// level's `W` candidates has to be expanded.
+    pub(crate) fn needs_whole_levels(&self) -> bool {
+        self.shows(Source::RawLastLevelScores) || self.shows(Source::RawScores)
     }
 
     /// Whether some of its numbers come from there.
@@ -326,6 +361,15 @@ fn write_padded(values: &[f32], scale: f32, target: &mut [f32]) {
     padding.fill(0.0);
 }
 
+/// Scores with no floor but for those of candidates that are impossible or were not expanded.
+fn write_raw(scores: &[f32], scale: f32, target: &mut [f32]) {
+    let (written, padding) = target.split_at_mut(scores.len());
+    for (target, score) in written.iter_mut().zip(scores) {
+        *target = if score.is_finite() { score * scale } else { LOWEST_SCORE };
+    }
+    padding.fill(0.0);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,6 +409,37 @@ mod tests {
         assert_eq!(observation[..4], [-1.0, -64.0, 0.0, 0.0]);
         layout.write_into(&summary(&[-63.0, -1000.0], 0), &mut observation);
         assert_eq!(observation[..4], [-63.0, -64.0, 0.0, 0.0], "no more than an impossible one");
+    }
+
+    #[test]
+    fn the_published_codes_observations_have_its_quirks() {
+        // The scores of ten candidates, and of a hundred.
+        let scores: Vec<f32> = (0..110).map(|index| -0.75 * index as f32 - 0.1).collect();
+        let summary = CycleSummary {
+            scores: &scores,
+            beam_width: 10,
+            frontier: 10,
+            draft_depth: 1,
+            context_length: 1009,
+        };
+        let mut depth = vec![f32::NAN; 128];
+        ObservationLayout::official_depth().write_into(&summary, &mut depth);
+        assert_eq!(depth[..100], scores[10..], "no floor");
+        // Whatever the context length: 10 / 1000, which 10 * (1 / 1000) is not.
+        assert_eq!(depth[100..114], [0.01; 14]);
+        assert_ne!(10.0 * 0.001f32, 0.01);
+        assert_eq!(depth[114..], [0.1; 14]);
+        let mut size = vec![f32::NAN; 1268];
+        ObservationLayout::official_size().write_into(&summary, &mut size);
+        assert_eq!(size[..110], scores);
+        assert_eq!(size[110..1210], [0.0; 1100]);
+        assert_eq!(size[1210..1239], [1.009; 29]);
+        assert_eq!(size[1239..], [0.1; 29]);
+
+        let impossible = [&[-1.0, f32::NEG_INFINITY][..], &[-2.0; 8]].concat();
+        let summary = CycleSummary { scores: &impossible, draft_depth: 0, ..summary };
+        ObservationLayout::official_size().write_into(&summary, &mut size);
+        assert_eq!(size[..3], [-1.0, -64.0, -2.0], "a network cannot read infinity");
     }
 
     #[test]
@@ -466,10 +541,15 @@ mod tests {
 
     #[test]
     fn folded_inputs_stand_for_all_inputs_once() {
-        let layout = ObservationLayout::reference_size(3, 2);
-        let groups = layout.folded_groups();
-        assert_eq!(groups.len(), layout.folded().len());
-        let covered: Vec<usize> = groups.into_iter().flatten().collect();
-        assert_eq!(covered, (0..layout.len()).collect::<Vec<_>>());
+        for (layout, folded) in [
+            (ObservationLayout::reference_size(3, 2), 23),
+            (ObservationLayout::official_depth(), 102),
+            (ObservationLayout::official_size(), 1212),
+        ] {
+            let groups = layout.folded_groups();
+            assert_eq!([groups.len(), layout.folded().len()], [folded; 2]);
+            let covered: Vec<usize> = groups.into_iter().flatten().collect();
+            assert_eq!(covered, (0..layout.len()).collect::<Vec<_>>());
+        }
     }
 }

@@ -34,9 +34,8 @@ pub struct Manifest {
     pub stage: String,
     /// Seed of the run.
     pub seed: u64,
-    /// `null`: the layouts and cadence below hold. A name would ask for another code's quirks; none
-    /// is known.
-    pub compat: Option<String>,
+    /// The code whose quirks the policies need; `null` if they need none.
+    pub compat: Option<Compat>,
     /// Candidates kept per level, `W`, in training.
     pub beam_width: usize,
     /// Deepest draft in training.
@@ -72,6 +71,15 @@ pub struct Manifest {
     /// SHA-256 of every other file of the package.
     #[serde(default)]
     pub files: BTreeMap<String, String>,
+}
+
+/// Another code, whose policies a package may hold. Layouts and action tables say what it shows
+/// them and when it asks; the name promises that they are that code's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compat {
+    /// The code published with the paper ([`crate::official`]).
+    Official,
 }
 
 /// A measured throughput with its uncertainty.
@@ -240,14 +248,13 @@ impl Manifest {
                 return Err(Error::Version { path: path.to_owned(), expected, found });
             }
         }
-        let manifest: Self = serde_json::from_value(Value::Object(object)).map_err(json)?;
-        match &manifest.compat {
-            None => Ok(manifest),
-            Some(found) => {
-                let expected = "null: this program has no quirks of another code";
-                Err(Error::mismatch(path, "compat", expected, format_args!("`{found}`")))
-            }
+        if let Some(Value::String(found)) = object.get("compat")
+            && found != "official"
+        {
+            let expected = "null or `official`: this program has no other code's quirks";
+            return Err(Error::mismatch(path, "compat", expected, format_args!("`{found}`")));
         }
+        serde_json::from_value(Value::Object(object)).map_err(json)
     }
 
     /// The models that the policies are of.
@@ -288,6 +295,14 @@ impl Manifest {
 }
 
 impl ChoiceEntry {
+    /// What its policy sees and chooses among, if there is one.
+    pub(super) fn network(&self) -> Option<(&ObservationLayout, Option<&Actions>)> {
+        match self {
+            Self::Learned { layout, actions, .. } => Some((layout, Some(actions))),
+            Self::Constant { .. } => None,
+        }
+    }
+
     fn file(&self) -> Option<&str> {
         match self {
             Self::Learned { file, .. } => Some(file),

@@ -25,13 +25,14 @@ use crate::latency::LatencyTable;
 use crate::models::{ModelIdentity, Models};
 use crate::network::{Actions, Frozen, FrozenPolicy, Outputs};
 use crate::observation::{ObservationLayout, Source};
+use crate::official;
 use crate::source::CopyRule;
 use crate::tokens::TokenRecord;
 use crate::{Error, Result};
 
 pub use manifest::{
-    ChoiceEntry, Expected, FactoredSourceEntry, Fallback, MANIFEST_FILE, Manifest, PolicyEntry, SourceEntry,
-    TOKENS_FILE,
+    ChoiceEntry, Compat, Expected, FactoredSourceEntry, Fallback, MANIFEST_FILE, Manifest, PolicyEntry,
+    SourceEntry, TOKENS_FILE,
 };
 
 /// How one of the two decisions is made, ready to use.
@@ -144,6 +145,7 @@ pub struct PolicyPackage {
 impl Manifest {
     /// The policy that the manifest describes, read from `folder` and checked against it.
     pub fn load_policy(&self, folder: &Path) -> Result<Policy> {
+        self.check_compat(folder)?;
         match &self.policy {
             PolicyEntry::Pair { depth, size, source } => self.load_pair(depth, size, source, folder),
             PolicyEntry::Factored {
@@ -198,6 +200,39 @@ impl Manifest {
                 }
             }
         }
+    }
+
+    /// The layouts and tables of a package are all another code's, or none is.
+    fn check_compat(&self, folder: &Path) -> Result<()> {
+        let (networks, trees) = match &self.policy {
+            PolicyEntry::Pair { depth, size, source } => {
+                let networks = [("depth", depth.network()), ("size", size.network())];
+                (networks.to_vec(), *source == SourceEntry::Trees)
+            }
+            PolicyEntry::Factored { layout, .. } => (vec![("factored", Some((layout, None)))], true),
+        };
+        for (name, network) in networks {
+            let Some((layout, actions)) = network else { continue };
+            let own = actions.and_then(|actions| official::of_kind(actions.kind()));
+            let published = own.is_some_and(|(own, table)| own == *layout && Some(&table) == actions);
+            let what = format!("layout and actions of {name}");
+            match self.compat {
+                Some(Compat::Official) if !published => {
+                    let expected = "those of the published code (compat is `official`)";
+                    let found = format!("others (`{}`)", layout.name);
+                    return Err(Error::mismatch(folder, what, expected, found));
+                }
+                None if published => {
+                    let expected = "others than the published code's (compat is null)";
+                    return Err(Error::mismatch(folder, what, expected, format!("`{}`", layout.name)));
+                }
+                Some(Compat::Official) | None => {}
+            }
+        }
+        if self.compat.is_some() && !trees {
+            return Err(Error::mismatch(folder, "source", "`trees` (compat is `official`)", "another"));
+        }
+        Ok(())
     }
 
     fn load_pair(

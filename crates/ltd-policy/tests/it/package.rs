@@ -2,9 +2,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ltd_policy::{
-    Choice, ChoiceEntry, Conditions, CopyRule, Expected, Factored, FactoredRule, FactoredSourceEntry,
-    Fallback, FrozenPolicy, LatencyIdentity, LatencyTable, MANIFEST_FILE, Manifest, ModelIdentity, Models,
-    Policy, PolicyEntry, PolicyPackage, SamplingParams, SourceChoice, SourceEntry, TOKENS_FILE, sha256_hex,
+    Actions, Choice, ChoiceEntry, Compat, Conditions, CopyRule, Expected, Factored, FactoredRule,
+    FactoredSourceEntry, Fallback, FrozenPolicy, LatencyIdentity, LatencyTable, MANIFEST_FILE, Manifest,
+    ModelIdentity, Models, Policy, PolicyEntry, PolicyKind, PolicyPackage, SamplingParams, SourceChoice,
+    SourceEntry, TOKENS_FILE, official, sha256_hex,
 };
 
 use crate::synthetic::{
@@ -141,8 +142,17 @@ fn broken_packages_are_refused_with_what_is_wrong() {
             "fallback.depth is 5, expected at most depth_cap = 4",
         ),
         (r#""compat": null,"#, r#""compat": null, "extra": 1,"#, "unknown field `extra`"),
-        (r#""compat": null,"#, r#""compat": "eagle-official","#, "compat is `eagle-official`, expected null"),
+        (
+            r#""compat": null,"#,
+            r#""compat": "eagle-official","#,
+            "compat is `eagle-official`, expected null or `official`",
+        ),
         (r#""compat": null,"#, r#""compat": "","#, "compat is ``, expected null"),
+        (
+            r#""compat": null,"#,
+            r#""compat": "official","#,
+            "layout and actions of depth is others (`reference-depth`), expected those of the published code",
+        ),
         (r#""beam_width": 3"#, r#""beam_width": 4"#, "beam width of the layout is 3, expected 4"),
         (r#""max_depth": 4"#, r#""max_depth": 3"#, "layout and actions is others"),
         (
@@ -161,6 +171,59 @@ fn broken_packages_are_refused_with_what_is_wrong() {
     let expected = "it is a folder without manifest.json, expected a policy package";
     let error = missing.expect_err("no manifest");
     assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn another_codes_layouts_and_its_name_go_together() {
+    let official = |kind| {
+        let (layout, actions) = official::of_kind(kind).expect("a published kind");
+        ChoiceEntry::Learned { file: format!("{kind}.safetensors"), layout, actions, is_constant: false }
+    };
+    let [depth, size] = [PolicyKind::Depth, PolicyKind::Size].map(official);
+    let problem = |compat, depth: &ChoiceEntry, size: &ChoiceEntry, source| {
+        let policy = PolicyEntry::Pair { depth: depth.clone(), size: size.clone(), source };
+        let manifest = Manifest { compat, policy, beam_width: 10, ..manifest() };
+        manifest.load_policy(Path::new("nowhere")).expect_err("no files are there").to_string()
+    };
+    let named = Some(Compat::Official);
+    let own = "others than the published code's (compat is null)";
+    let published = "those of the published code (compat is `official`)";
+    let rule = SourceEntry::Rule(CopyRule { match_length: 2, chain: 8 });
+    let constant = ChoiceEntry::Constant { value: 8 };
+    let mut other_table = depth.clone();
+    if let ChoiceEntry::Learned { actions: Actions::Depth(actions), .. } = &mut other_table {
+        actions.decide_every = 1;
+    }
+    for (found, expected) in [
+        (
+            problem(None, &depth, &constant, SourceEntry::Trees),
+            format!("of depth is `official-depth`, expected {own}"),
+        ),
+        (
+            problem(None, &constant, &size, SourceEntry::Trees),
+            format!("of size is `official-size`, expected {own}"),
+        ),
+        (
+            problem(named, &depth, &entry(&size_policy(), "size.safetensors"), SourceEntry::Trees),
+            format!("of size is others (`reference-size`), expected {published}"),
+        ),
+        (
+            problem(named, &other_table, &size, SourceEntry::Trees),
+            format!("of depth is others (`official-depth`), expected {published}"),
+        ),
+        (problem(named, &depth, &size, rule), "source is another, expected `trees`".to_owned()),
+        // What fits is looked for.
+        (
+            problem(named, &depth, &size, SourceEntry::Trees),
+            "nowhere/depth.safetensors: No such file".to_owned(),
+        ),
+    ] {
+        assert!(found.contains(&expected), "{found}\n  expected: {expected}");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let factored = write_factored(folder.path(), &latency_table(2.0, 0.2));
+    let error = Manifest { compat: named, ..factored }.load_policy(folder.path()).expect_err("refused");
+    assert!(error.to_string().contains("layout and actions of factored is others"), "{error}");
 }
 
 #[test]

@@ -54,6 +54,12 @@ const HELD_OUT: f64 = 0.125;
 pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     check_new_folder("--out", &args.out)?;
     let package = PolicyPackage::load(&args.policy)?;
+    if package.manifest.compat.is_some() {
+        let path = args.policy.display();
+        return Err(Error::Recorded(format!(
+            "{path}: compat is `official`, expected null: policies of the published code do not go on learning here"
+        )));
+    }
     let trace = Trace::read_replayable(&args.trace)?;
     check_trace(&args.trace, &trace, &package)?;
     // Another machine is what this is for.
@@ -173,4 +179,31 @@ fn describe(predictions: &[Prediction], recorded: &Recorded, fallback: Option<&F
         fallback.map(|fallback| format!("\nthe package falls back to that setting: {}", fallback.reason)),
     );
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use ltd_export::{Forms, Imported, import, write};
+    use ltd_policy::{ModelIdentity, Models};
+
+    use super::*;
+
+    #[test]
+    fn policies_of_the_published_code_are_not_fitted() {
+        let model = ModelIdentity { name: "model".to_owned(), sha256: "00".to_owned() };
+        let models = Models { target: model.clone(), draft: model, beam_width: 10 };
+        let archive =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/official-policies/depth.zip");
+        let package = import(&Imported::Archive(archive.into()), &Imported::Constant(59), models);
+        let folder = tempfile::tempdir().expect("a folder");
+        let [policy, out] = ["package", "out"].map(|name| folder.path().join(name));
+        write(&package.expect("an import"), &Forms::These(Vec::new()), &policy).expect("written");
+        let nowhere = folder.path().join("nowhere");
+        let args = RetargetArgs { policy, trace: nowhere.clone(), latency: nowhere, out, steps: 1, seed: 1 };
+        let error = retarget(&args).expect_err("refused");
+        assert!(
+            error.is_usage() && error.to_string().contains("compat is `official`, expected null"),
+            "{error}"
+        );
+    }
 }

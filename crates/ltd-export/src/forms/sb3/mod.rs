@@ -5,22 +5,31 @@
 //! keeps no critic: that of the archive has no hidden layer and is zero, so that the policy can
 //! decide and be trained on, but its first updates teach it values.
 
-use std::io::{Cursor, Read, Write};
+mod read;
+
+use std::io::{Cursor, Write};
 use std::path::Path;
 
 use base64ct::{Base64, Encoding};
-use ltd_policy::{Linear, Mlp, write_atomically};
+use ltd_policy::{Activation, Linear, Mlp, write_atomically};
 use serde_json::json;
 use zip::write::FileOptions;
-use zip::{CompressionMethod, ZipArchive, ZipWriter};
+use zip::{CompressionMethod, ZipWriter};
 
 use super::pickle::Value;
-use super::unreadable;
 use crate::Result;
+
+pub(crate) use read::{Saved, read};
 
 /// The version of stable-baselines3 whose form it is.
 const VERSION: &str = "2.9.2";
+/// What an archive's parts are called.
+const DATA: &str = "data";
 const POLICY: &str = "policy.pth";
+const VERSION_FILE: &str = "_stable_baselines3_version";
+/// What Python calls the activations.
+const CLASS_OF_RELU: &str = "<class 'torch.nn.modules.activation.ReLU'>";
+const CLASS_OF_TANH: &str = "<class 'torch.nn.modules.activation.Tanh'>";
 
 /// A tensor of an archive of PyTorch.
 struct Tensor<'t> {
@@ -36,12 +45,7 @@ pub(super) fn write(mlp: &Mlp, path: &Path) -> Result<()> {
     let mut tensors = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
         let Linear { weight, bias, inputs } = layer;
-        let name = if index + 1 == layers.len() {
-            "action_net".to_owned()
-        } else {
-            // Every other module is a ReLU.
-            format!("mlp_extractor.policy_net.{}", 2 * index)
-        };
+        let name = if index + 1 == layers.len() { "action_net".to_owned() } else { hidden_layer(index) };
         tensors.push(Tensor {
             name: format!("{name}.weight"),
             shape: vec![bias.len(), *inputs],
@@ -56,39 +60,25 @@ pub(super) fn write(mlp: &Mlp, path: &Path) -> Result<()> {
     });
     tensors.push(Tensor { name: "value_net.bias".to_owned(), shape: vec![1], values: &zeros[..1] });
     let files = [
-        ("data", data(mlp).into_bytes()),
+        (DATA, data(mlp).into_bytes()),
         (POLICY, state(&tensors)),
         ("policy.optimizer.pth", torch_archive(&optimizer(tensors.len()), &[])),
-        ("_stable_baselines3_version", VERSION.as_bytes().to_vec()),
+        (VERSION_FILE, VERSION.as_bytes().to_vec()),
         ("system_info.txt", format!("- ltd-export: {}\n", env!("CARGO_PKG_VERSION")).into_bytes()),
     ];
     Ok(write_atomically(path, &archive(files.iter().map(|(name, bytes)| (*name, &bytes[..]))))?)
 }
 
-/// The logits that a written policy gives to observations.
+/// The logits that a written policy gives to observations: it is read as others' are.
 pub(super) fn logits(path: &Path, observations: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
-    let bytes = std::fs::read(path).map_err(|error| unreadable(path, error))?;
-    let policy = entry(&bytes, POLICY).map_err(|error| unreadable(path, error))?;
-    let mut layers = Vec::new();
-    // Weights and biases in turns, the critic's last.
-    let mut tensor = 0;
-    loop {
-        let values = |number: usize| {
-            let bytes = entry(&policy, &format!("policy/data/{number}")).ok()?;
-            Some(bytes.as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect::<Vec<f32>>())
-        };
-        let (Some(weight), Some(bias)) = (values(tensor), values(tensor + 1)) else { break };
-        let inputs = weight.len() / bias.len();
-        layers.push(Linear { weight, bias, inputs });
-        tensor += 2;
-    }
-    layers.pop();
-    if layers.is_empty() {
-        return Err(unreadable(path, "it has no layers"));
-    }
-    let mlp = Mlp::new(&layers);
+    let mlp = read::read(path)?.mlp;
     let mut scratch = mlp.scratch();
     Ok(observations.iter().map(|row| mlp.forward(row, &mut scratch).to_vec()).collect())
+}
+
+/// The module that is a hidden layer: every other one is an activation.
+fn hidden_layer(index: usize) -> String {
+    format!("mlp_extractor.policy_net.{}", 2 * index)
 }
 
 /// What stable-baselines3 restores of a model besides its weights.
@@ -100,16 +90,25 @@ fn data(mlp: &Mlp) -> String {
     let shape = Value::Tuple(vec![Value::count(mlp.inputs())]);
     let observations = Value::call("gymnasium.spaces.box", "Box", vec![low, high, shape, float]);
     let actions = Value::call("gymnasium.spaces.discrete", "Discrete", vec![Value::count(mlp.outputs())]);
-    let hidden = mlp.hidden_widths().into_iter().map(Value::count).collect();
+    let (activation, class_of_activation) = match mlp.activation() {
+        Activation::Relu => ("ReLU", CLASS_OF_RELU),
+        Activation::Tanh => ("Tanh", CLASS_OF_TANH),
+    };
+    let widths = mlp.hidden_widths();
+    let hidden = widths.iter().copied().map(Value::count).collect();
     let architecture = Value::dict([("pi", Value::List(hidden)), ("vf", Value::List(Vec::new()))]);
     let arguments = Value::dict([
         ("net_arch", architecture),
-        ("activation_fn", Value::Name("torch.nn.modules.activation", "ReLU")),
+        ("activation_fn", Value::Name("torch.nn.modules.activation", activation)),
     ]);
+    // As stable-baselines3 does, the same in words, for those who read no pickles.
+    let mut arguments = pickled("dict", &arguments);
+    arguments["net_arch"] = json!({ "pi": widths, "vf": [] });
+    arguments["activation_fn"] = json!(class_of_activation);
     let class = Value::Name("stable_baselines3.common.policies", "ActorCriticPolicy");
     let data = json!({
         "policy_class": pickled("abc.ABCMeta", &class),
-        "policy_kwargs": pickled("dict", &arguments),
+        "policy_kwargs": arguments,
         "observation_space": pickled("gymnasium.spaces.box.Box", &observations),
         "action_space": pickled("gymnasium.spaces.discrete.Discrete", &actions),
         "n_envs": 1,
@@ -205,12 +204,4 @@ fn archive<'f>(files: impl Iterator<Item = (&'f str, &'f [u8])>) -> Vec<u8> {
         archive.write_all(bytes).expect("invariant: it is in memory");
     }
     archive.finish().expect("invariant: it is in memory").into_inner()
-}
-
-/// A file of an archive.
-fn entry(bytes: &[u8], name: &str) -> std::io::Result<Vec<u8>> {
-    let mut archive = ZipArchive::new(Cursor::new(bytes))?;
-    let mut content = Vec::new();
-    archive.by_name(name)?.read_to_end(&mut content)?;
-    Ok(content)
 }
