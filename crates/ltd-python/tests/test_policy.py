@@ -65,11 +65,14 @@ def test_damaged_packages_are_refused(package: Path, tmp_path: Path) -> None:
     def quirks(data: bytes) -> bytes:
         return json.dumps({**json.loads(data), "compat": "unheard-of"}).encode()
 
+    def unheard_of(data: bytes) -> bytes:
+        return data.replace(b'"source": "context_length"', b'"source": "telepathy"')
+
     with pytest.raises(ltd_policy.PackageError, match="nowhere does not exist"):
         ltd_policy.Policy.load(tmp_path / "nowhere")
     with pytest.raises(ltd_policy.PackageError, match="expected a policy package"):
         ltd_policy.Policy.load(tmp_path)
-    for change, problem in [(cut, "manifest.json"), (newer, "99"), (quirks, "compat is `unheard-of`")]:
+    for change, problem in [(cut, "manifest.json"), (newer, "99"), (quirks, "unheard-of"), (unheard_of, "telepathy")]:
         with pytest.raises(ltd_policy.PackageError, match=problem):
             ltd_policy.Policy.load(changed("manifest.json", change))
     network = "factored.safetensors" if package.name == "factored" else "size.safetensors"

@@ -81,6 +81,39 @@ fn a_package_is_told_and_checked() {
 }
 
 #[test]
+fn damaged_packages_are_refused() {
+    let package = crate::package("pair");
+    let damaged = tempfile::tempdir().expect("a folder");
+    let copy = |name: &str, change: &dyn Fn(Vec<u8>) -> Vec<u8>| {
+        for file in std::fs::read_dir(&package).expect("a package") {
+            let file = file.expect("a file");
+            let bytes = std::fs::read(file.path()).expect("its bytes");
+            let bytes = if file.file_name() == name { change(bytes) } else { bytes };
+            std::fs::write(damaged.path().join(file.file_name()), bytes).expect("written");
+        }
+        let (folder, mut policy) = (c_text(damaged.path().to_str().expect("UTF-8")), 7);
+        // SAFETY: both pointers are of living values.
+        let status = unsafe { ltd_policy_open(folder.as_ptr(), &raw mut policy) };
+        assert_eq!(policy, 7, "nothing was opened");
+        status
+    };
+    let replaced = |from: &'static str, to: &'static str| {
+        move |bytes: Vec<u8>| String::from_utf8(bytes).expect("JSON").replace(from, to).into_bytes()
+    };
+    let half = |bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec();
+    let hash = "SHA-256 is";
+    for (name, change, problem) in [
+        ("size.safetensors", &half as &dyn Fn(Vec<u8>) -> Vec<u8>, hash),
+        ("manifest.json", &half, "manifest.json"),
+        ("manifest.json", &replaced("\"format_version\": 7", "\"format_version\": 70"), "70"),
+        ("manifest.json", &replaced("\"context_length\"", "\"telepathy\""), "telepathy"),
+        ("manifest.json", &replaced("\"compat\": null", "\"compat\": \"unheard-of\""), "unheard-of"),
+    ] {
+        expect(copy(name, change), Status::Package, problem);
+    }
+}
+
+#[test]
 fn wrong_calls_are_told() {
     let mut handle = 0;
     let nowhere = c_text("/nowhere");
