@@ -5,7 +5,8 @@ from __future__ import annotations
 import ltd_policy
 import pytest
 import torch
-from ltd_policy.transformers import CopyCandidateGenerator, best_chain, chain_lengths, drafting, measure_forward_ms
+from ltd_policy.chains import chain_lengths
+from ltd_policy.transformers import CopyCandidateGenerator, drafting, measure_forward_ms
 from programs import POLICIES, ROOT, TARGET
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -52,17 +53,7 @@ def test_text_is_that_of_greedy_decoding(model, tokenizer, factored: ltd_policy.
     assert "_get_candidate_generator" not in vars(model)
 
 
-def test_a_chain_is_worth_its_tokens_less_its_time() -> None:
-    times = {0: 10.0, 2: 11.0, 8: 30.0}
-    assert best_chain([2, 8], [1.5, 3.0], times, tokens_per_ms=0.1) == 2
-    assert best_chain([2, 8], [1.5, 7.5], times, tokens_per_ms=0.1) == 8
-    assert best_chain([2, 8], [0.0, 0.0], times, tokens_per_ms=0.1) == 0
-
-
 def test_what_does_not_fit_is_refused(factored: ltd_policy.Policy) -> None:
-    pair = ltd_policy.Policy.load(POLICIES / "pair")
-    with pytest.raises(ValueError, match="expected a factored policy that chooses what to draft from"):
-        chain_lengths(pair)
     with pytest.raises(ValueError, match="times: expected a time of each length of chain, found none of .2, "):
         CopyCandidateGenerator(factored, {0: 1.0})
     times = dict.fromkeys([0, *chain_lengths(factored)], 1.0)

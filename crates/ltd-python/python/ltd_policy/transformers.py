@@ -21,17 +21,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.generation.candidate_generator import CandidateGenerator
 
 import ltd_policy
-
-# Milliseconds of a forward over the root and a chain, by the chain's length.
-ForwardTimes = dict[int, float]
-
-
-def chain_lengths(policy: ltd_policy.Policy) -> list[int]:
-    """The lengths of chains among which a policy chooses; none of them is a step of plain decoding."""
-    lengths, _ = policy.sequence([0], 0).expected_of_chains()
-    if len(lengths) == 0:
-        raise ValueError("expected a factored policy that chooses what to draft from, found one that does not")
-    return lengths.tolist()
+from ltd_policy.chains import Copies, ForwardTimes, chain_lengths
 
 
 @torch.inference_mode()
@@ -63,14 +53,6 @@ def _wait(model: PreTrainedModel) -> None:
         torch.cuda.synchronize(model.device)
 
 
-def best_chain(lengths: Sequence[int], expected: Sequence[float], times: ForwardTimes, tokens_per_ms: float) -> int:
-    """The chain that is worth most: accepted tokens less what its time is worth."""
-    worth = {0: 1.0 - tokens_per_ms * times[0]}
-    for length, accepted in zip(lengths, expected):
-        worth[int(length)] = 1.0 + float(accepted) - tokens_per_ms * times[int(length)]
-    return max(worth, key=lambda length: worth[length])
-
-
 class CopyCandidateGenerator(CandidateGenerator):
     """Candidates of one generation."""
 
@@ -84,11 +66,10 @@ class CopyCandidateGenerator(CandidateGenerator):
         missing = sorted({0, *chain_lengths(policy)} - set(times))
         if missing:
             raise ValueError(f"times: expected a time of each length of chain, found none of {missing}")
-        self.policy, self.times, self.max_length = policy, times, max_length
+        self.copies, self.times, self.max_length = Copies(policy), times, max_length
         self.end_tokens = frozenset(end_tokens)
-        self.sequence: ltd_policy.Sequence | None = None
-        # Tokens that the sequence knows, and what the forwards so far yielded and took.
-        self.known, self.tokens, self.spent_ms = 0, 1.0, times[0]
+        # What the forwards so far yielded and took.
+        self.tokens, self.spent_ms = 1.0, times[0]
 
     def get_candidates(
         self, input_ids: torch.LongTensor, **_: object
@@ -96,13 +77,10 @@ class CopyCandidateGenerator(CandidateGenerator):
         """The text with a chain after it, or the text alone."""
         if input_ids.shape[0] != 1:
             raise ValueError(f"input_ids: expected one sequence, found {input_ids.shape[0]}")
-        self._read(input_ids[0].tolist())
-        lengths, expected = self.sequence.expected_of_chains()
-        chosen = best_chain(lengths, expected, self.times, self.tokens / self.spent_ms)
-        self.sequence.begin_copy(chosen)
+        self.tokens += self.copies.read(input_ids[0].tolist())
         # The target adds a token of its own.
         room = self.max_length - input_ids.shape[1] - 1 if self.max_length else None
-        chain = self.sequence.verification(at_most=room).tokens[1:].tolist()
+        chain = self.copies.draft(self.times, self.tokens / self.spent_ms, at_most=room)
         ends = [place for place, token in enumerate(chain) if token in self.end_tokens]
         chain = chain[: ends[0]] if ends else chain
         self.spent_ms += self.times[min(length for length in self.times if length >= len(chain))]
@@ -112,15 +90,6 @@ class CopyCandidateGenerator(CandidateGenerator):
 
     def update_candidate_strategy(self, input_ids: torch.LongTensor, scores: torch.Tensor, num_matches: int) -> None:
         """Nothing: the next text says what was accepted."""
-
-    def _read(self, text: list[int]) -> None:
-        new = text[self.known :]
-        if self.sequence is None:
-            self.sequence = self.policy.sequence(text[:-1], text[-1])
-        elif new:
-            self.sequence.commit(new[:-1], new[-1])
-            self.tokens += len(new)
-        self.known = len(text)
 
 
 @contextmanager
