@@ -1,5 +1,6 @@
 //! `ltd-train compare` with published rules, and what it keeps.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ltd::contenders::{Classifiers, Needs};
@@ -638,7 +639,24 @@ fn what_was_possible_is_told_of_recorded_questions() {
         }
     }
 
-    // Of other random numbers, or of another file: nothing of it was measured.
+    // What was recorded and not reached yet has no ceiling, and the rest has.
+    let text_of = std::fs::read_to_string(&results).expect("it is there");
+    let mut lines = text_of.lines();
+    let header = lines.next().expect("a header");
+    let sampling = |line: &str| serde_json::from_str::<Value>(line).expect("JSON")["sampling"].clone();
+    let first = sampling(text_of.lines().nth(1).expect("a turn"));
+    let reached: Vec<&str> = lines.take_while(|line| sampling(line) == first).collect();
+    assert!(!reached.is_empty() && reached.len() + 1 < text_of.lines().count(), "{text_of}");
+    let unfinished = at("unfinished.jsonl");
+    std::fs::write(&unfinished, format!("{header}\n{}\n", reached.join("\n"))).expect("written");
+    let told = stdout("ltd-train", &[&["report", text(&unfinished)], &traces[..]].concat());
+    let questions: BTreeSet<String> = reached
+        .iter()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON")["question"].to_string())
+        .collect();
+    assert!(told.contains(&format!("by replay of {} recorded answers", questions.len())), "{told}");
+
+    // Of other random numbers, or of another file: nothing of it is measured.
     record(&other, &["--temperature", "1", "--seed", &(seed + 1).to_string()]);
     let refused = |traces: &[&Path]| {
         let traces = traces.iter().flat_map(|trace| ["--trace", text(trace)]);
@@ -646,7 +664,7 @@ fn what_was_possible_is_told_of_recorded_questions() {
         refusal_of(&mut program("ltd-train", &report.chain(traces).collect::<Vec<_>>()))
     };
     let message = refused(&[&other]);
-    assert!(message.contains("has no answer to a question that was measured"), "{message}");
+    assert!(message.contains("has no answer to a question of the comparison"), "{message}");
     // Two of one task would be two ceilings.
     let message = refused(&[&greedy, &greedy]);
     assert!(message.contains("has answers to the same task as") && message.contains("merge"), "{message}");

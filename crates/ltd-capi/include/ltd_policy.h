@@ -23,7 +23,7 @@
 typedef enum {
   // It did.
   LTD_STATUS_OK = 0,
-  // An argument is wrong: a null pointer, text that is not UTF-8, numbers that are none, too
+  // An argument is wrong: a null pointer, text that is not UTF-8, not-a-number, too
   // little room.
   LTD_STATUS_ARGUMENT = 1,
   // The package is damaged, of another version, or of other models.
@@ -32,7 +32,8 @@ typedef enum {
   LTD_STATUS_HANDLE = 3,
   // Something else has to be called first.
   LTD_STATUS_ORDER = 4,
-  // A fault of this library: please report it. The sequence can only be closed.
+  // A fault of this library: please report it. The sequence can only be closed. (Where memory
+  // runs out, the process ends.)
   LTD_STATUS_FAULT = 5,
 } LtdStatus;
 
@@ -194,7 +195,7 @@ LtdStatus ltd_sequence_size(uint64_t sequence, size_t *size);
 
 // The tree of tokens that the target verifies: tokens of its rows, root first, the row of each
 // one's parent, -1 for the root, and its depth, root 0. It has at most `at_most` rows beside the
-// root. An array that is null is left out; `rows` says how many there are, also where there is too
+// root; asked again in a cycle, it is made anew. An array that is null is left out; `rows` says how many there are, also where there is too
 // little room.
 //
 // # Safety

@@ -2,11 +2,16 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A table of values and the handles that they are known by. A handle is the number of a place and
-/// how often the place was used: one that was closed, or made up, names nothing.
+/// A table of values and the handles that they are known by. A handle is the kind of the value, the
+/// number of a place and how often the place was used: one that was closed, or made up, or is of
+/// another table, names nothing.
 pub(crate) struct Handles<T> {
+    kind: u8,
     places: RwLock<Vec<Place<T>>>,
 }
+
+/// Bits of the number of a place; those above it are the kind's.
+const PLACES: u32 = 24;
 
 struct Place<T> {
     uses: u32,
@@ -14,8 +19,9 @@ struct Place<T> {
 }
 
 impl<T> Handles<T> {
-    pub(crate) const fn new() -> Self {
-        Self { places: RwLock::new(Vec::new()) }
+    /// An empty table of values of a kind, which no other table has.
+    pub(crate) const fn new(kind: u8) -> Self {
+        Self { kind, places: RwLock::new(Vec::new()) }
     }
 
     /// A handle for a value.
@@ -25,35 +31,39 @@ impl<T> Handles<T> {
         // A place whose uses are all counted is left alone.
         let free = places.iter().position(|place| place.value.is_none() && place.uses < u32::MAX);
         let at = free.unwrap_or_else(|| {
+            assert!(places.len() < 1 << PLACES, "fewer than {} open handles", 1 << PLACES);
             places.push(Place { uses: 0, value: None });
             places.len() - 1
         });
         let place = &mut places[at];
         place.value = value;
         place.uses += 1;
-        u64::from(place.uses) << 32 | at as u64
+        u64::from(place.uses) << 32 | u64::from(self.kind) << PLACES | at as u64
     }
 
     /// The value of a handle.
     pub(crate) fn get(&self, handle: u64) -> Option<Arc<T>> {
         let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
-        let place = places.get(at(handle)).filter(|place| place.uses == uses(handle))?;
+        let place = places.get(self.at(handle)?).filter(|place| place.uses == uses(handle))?;
         place.value.clone()
     }
 
     /// Takes the value of a handle away; whether there was one.
     pub(crate) fn close(&self, handle: u64) -> bool {
         let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
-        let place = places.get_mut(at(handle)).filter(|place| place.uses == uses(handle));
+        let place = self.at(handle).and_then(|at| places.get_mut(at));
+        let place = place.filter(|place| place.uses == uses(handle));
         let closed = place.and_then(|place| place.value.take());
         drop(places);
         // A large value is freed when nobody waits for the table.
         closed.is_some()
     }
-}
 
-fn at(handle: u64) -> usize {
-    (handle & u64::from(u32::MAX)) as usize
+    /// The place that a handle of this table names.
+    fn at(&self, handle: u64) -> Option<usize> {
+        let number = handle & u64::from(u32::MAX);
+        (number >> PLACES == u64::from(self.kind)).then_some((number & ((1 << PLACES) - 1)) as usize)
+    }
 }
 
 fn uses(handle: u64) -> u32 {
@@ -66,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_handle_is_never_used_twice() {
-        let handles = Handles::new();
+        let handles = Handles::new(1);
         let (a, b) = (handles.open('a'), handles.open('b'));
         assert_eq!((handles.get(a).as_deref(), handles.get(b).as_deref()), (Some(&'a'), Some(&'b')));
         assert!(handles.close(a) && !handles.close(a));
@@ -74,6 +84,9 @@ mod tests {
         let c = handles.open('c');
         assert!(c != a && c as u32 == a as u32, "the place is used again, with another handle");
         assert_eq!(handles.get(a), None);
+        let other = Handles::new(2);
+        other.open('d');
+        assert_eq!(other.get(a), None, "a handle of another table");
         for made_up in [0, 1, 7, u64::MAX, c + (1 << 32)] {
             assert!(handles.get(made_up).is_none() && !handles.close(made_up));
         }

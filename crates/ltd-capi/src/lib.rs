@@ -25,7 +25,7 @@ pub const LTD_POLICY_ABI: u32 = 1;
 pub enum Status {
     /// It did.
     Ok = 0,
-    /// An argument is wrong: a null pointer, text that is not UTF-8, numbers that are none, too
+    /// An argument is wrong: a null pointer, text that is not UTF-8, not-a-number, too
     /// little room.
     Argument = 1,
     /// The package is damaged, of another version, or of other models.
@@ -34,7 +34,8 @@ pub enum Status {
     Handle = 3,
     /// Something else has to be called first.
     Order = 4,
-    /// A fault of this library: please report it. The sequence can only be closed.
+    /// A fault of this library: please report it. The sequence can only be closed. (Where memory
+    /// runs out, the process ends.)
     Fault = 5,
 }
 
@@ -109,7 +110,7 @@ enum Failure {
     Argument(String),
     #[error(transparent)]
     Package(#[from] ltd_policy::Error),
-    #[error("{what}: expected an open one, found {handle:#x}")]
+    #[error("{what}: expected an open {what}, found {handle:#x}")]
     Handle { what: &'static str, handle: u64 },
     #[error(transparent)]
     Sequence(#[from] SequenceError),
@@ -137,10 +138,12 @@ type Result<T, E = Failure> = std::result::Result<T, E>;
 struct Opened {
     folder: PathBuf,
     package: PolicyPackage,
+    /// What its sequences decide by: they share its networks.
+    learned: Learned,
 }
 
-static POLICIES: Handles<Opened> = Handles::new();
-static SEQUENCES: Handles<Mutex<Sequence>> = Handles::new();
+static POLICIES: Handles<Opened> = Handles::new(1);
+static SEQUENCES: Handles<Mutex<Sequence>> = Handles::new(2);
 
 thread_local! {
     /// What was wrong with the latest call of this thread that failed.
@@ -197,7 +200,7 @@ unsafe fn numbers<'c, T>(name: &str, pointer: *const T, count: usize) -> Result<
     check_pointer(name, pointer)?;
     // SAFETY: the caller says that the numbers are there, and keeps them until the call is over; a
     // count that memory cannot hold was refused.
-    check_count::<T>(name, count).map(|()| unsafe { std::slice::from_raw_parts(pointer, count) })
+    check_count(name, count).map(|()| unsafe { std::slice::from_raw_parts(pointer, count) })
 }
 
 /// Writes a result to where an argument points.
@@ -227,17 +230,25 @@ unsafe fn write_all<T>(name: &str, pointer: *mut T, values: impl Iterator<Item =
     Ok(())
 }
 
+/// The most numbers of an argument: no text is longer.
+const MOST_NUMBERS: usize = 1 << 31;
+
 fn check_pointer<T>(name: &str, pointer: *const T) -> Result<()> {
-    if pointer.is_null() || !pointer.is_aligned() {
-        return Err(Failure::Argument(format!("{name}: expected a pointer, found {pointer:?}")));
+    if pointer.is_null() {
+        return Err(Failure::Argument(format!("{name}: expected a pointer, found null")));
+    }
+    if !pointer.is_aligned() {
+        let alignment = align_of::<T>();
+        let problem = format!("{name}: expected a pointer aligned to {alignment} bytes, found {pointer:?}");
+        return Err(Failure::Argument(problem));
     }
     Ok(())
 }
 
-fn check_count<T>(name: &str, count: usize) -> Result<()> {
-    let most = isize::MAX as usize / size_of::<T>().max(1);
-    if count > most {
-        return Err(Failure::Argument(format!("{name}: expected at most {most} numbers, found {count}")));
+fn check_count(name: &str, count: usize) -> Result<()> {
+    if count > MOST_NUMBERS {
+        let problem = format!("{name}: expected at most {MOST_NUMBERS} numbers, found {count}");
+        return Err(Failure::Argument(problem));
     }
     Ok(())
 }
@@ -275,7 +286,7 @@ pub unsafe extern "C" fn ltd_policy_open(folder: *const c_char, policy: *mut u64
         check_pointer("policy", policy)?;
         let folder = PathBuf::from(folder);
         let package = PolicyPackage::load(&folder)?;
-        let handle = POLICIES.open(Opened { folder, package });
+        let handle = POLICIES.open(Opened { folder, learned: Learned::of_package(&package), package });
         // SAFETY: as this function asks for.
         unsafe { write("policy", policy, handle) }
     })
@@ -297,13 +308,13 @@ pub extern "C" fn ltd_policy_close(policy: u64) -> Status {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ltd_policy_info(policy: u64, info: *mut Info) -> Status {
     call(|| {
-        let package = &self::policy(policy)?.package;
+        let opened = self::policy(policy)?;
+        let Opened { package, learned, .. } = &*opened;
         let kind = match (&package.manifest.fallback, &package.policy) {
             (Some(_), _) => Kind::Fallback,
             (None, Policy::Pair { .. }) => Kind::Pair,
             (None, Policy::Factored(_)) => Kind::Factored,
         };
-        let learned = Learned::of_package(package);
         let found = Info {
             kind,
             beam_width: package.manifest.beam_width,
@@ -355,14 +366,18 @@ pub unsafe extern "C" fn ltd_policy_warning(
         let Conditions { device, dtype, threads, temperature } = unsafe { conditions.read() };
         // SAFETY: as this function asks for.
         let (device, dtype) = unsafe { (text("device", device)?, text("dtype", dtype)?) };
-        let sampling =
-            (temperature >= 0.0).then(|| SamplingParams { temperature, ..SamplingParams::default() });
+        // A negative one is not known.
+        let known = temperature.is_nan() || temperature >= 0.0;
+        let sampling = known.then(|| SamplingParams { temperature, ..SamplingParams::default() });
         let here = ltd_policy::Conditions {
             sampling,
             device: device.map(str::to_owned),
             dtype: dtype.map(str::to_owned),
             threads: (threads > 0).then_some(threads),
         };
+        if let Some((key, problem)) = here.problem() {
+            return Err(Failure::Argument(format!("conditions: {key} {problem}")));
+        }
         let text = self::policy(policy)?.package.warning(&here).unwrap_or_default().replace('\0', " ");
         check_pointer("warning", warning)?;
         check_room("warning", capacity, text.len() + 1)?;
@@ -389,7 +404,9 @@ pub unsafe extern "C" fn ltd_sequence_open(
         // SAFETY: as this function asks for.
         let prompt = unsafe { numbers("prompt", prompt, prompt_length) }?;
         check_pointer("sequence", sequence)?;
-        let handle = SEQUENCES.open(Mutex::new(Sequence::new(&opened.package, prompt, root)));
+        let shape = [opened.package.manifest.beam_width, opened.package.deepest()];
+        let opening = Sequence::steered_by(opened.learned.clone(), shape, prompt, root);
+        let handle = SEQUENCES.open(Mutex::new(opening));
         // SAFETY: as this function asks for.
         unsafe { write("sequence", sequence, handle) }
     })
@@ -426,12 +443,7 @@ pub unsafe extern "C" fn ltd_sequence_begin(sequence: u64, source: *mut Source) 
 /// Begins a cycle that copies so many tokens, whatever the policy thinks of it.
 #[unsafe(no_mangle)]
 pub extern "C" fn ltd_sequence_begin_copy(sequence: u64, chain: usize) -> Status {
-    call(|| {
-        with(sequence, |sequence| {
-            sequence.begin_copy(chain);
-            Ok(())
-        })
-    })
+    call(|| with(sequence, |sequence| Ok(sequence.begin_copy(chain)?)))
 }
 
 /// Adds a level: log-probs and tokens of the W best continuations of each node of the frontier,
@@ -529,7 +541,7 @@ pub unsafe extern "C" fn ltd_sequence_size(sequence: u64, size: *mut usize) -> S
 
 /// The tree of tokens that the target verifies: tokens of its rows, root first, the row of each
 /// one's parent, -1 for the root, and its depth, root 0. It has at most `at_most` rows beside the
-/// root. An array that is null is left out; `rows` says how many there are, also where there is too
+/// root; asked again in a cycle, it is made anew. An array that is null is left out; `rows` says how many there are, also where there is too
 /// little room.
 ///
 /// # Safety

@@ -1,6 +1,6 @@
 //! The decisions of one sequence whose models another program runs.
 
-use ltd_policy::{Agreement, CycleSummary, DraftSource, PolicyPackage, SourceSummary};
+use ltd_policy::{Agreement, CycleSummary, DraftSource, MAX_SIZE, PolicyPackage, SourceSummary};
 
 use crate::cycle::goes_on;
 use crate::{Chain, Controller, CycleOutcome, DraftTree, GrowingTree, Learned, Recall, VerificationTree};
@@ -49,10 +49,13 @@ pub struct Sequence {
     /// Tokens that the draft model has not read.
     unread: usize,
     stage: Stage,
+    /// What the target was asked to verify.
+    verification: Option<VerificationTree>,
 }
 
 /// How far a cycle is.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a sequence has one")]
 enum Stage {
     /// None is under way.
     Between,
@@ -62,8 +65,6 @@ enum Stage {
     Drafting { growing: GrowingTree, rows: usize, source: DraftSource, size: Option<usize> },
     /// A chain is copied.
     Copying { chain: usize },
-    /// The target verifies.
-    Verifying { verification: VerificationTree, source: DraftSource, depth: usize },
 }
 
 /// A call that a sequence cannot follow.
@@ -71,14 +72,20 @@ enum Stage {
 #[non_exhaustive]
 pub enum SequenceError {
     /// Something comes first.
-    #[error("{call}: no {missing} is under way: call {first} first")]
+    #[error("{call}: {found}: expected {first} first")]
     Order {
         /// What was called.
         call: &'static str,
-        /// What it needs.
-        missing: &'static str,
-        /// What begins that.
+        /// How far the sequence is.
+        found: &'static str,
+        /// What should have been called.
         first: &'static str,
+    },
+    /// A longer copy than is possible.
+    #[error("begin_copy: expected a chain of at most {MAX_SIZE} tokens, found {chain}")]
+    Chain {
+        /// Its tokens.
+        chain: usize,
     },
     /// A level of another shape than the tree's.
     #[error("{what}: expected {rows} rows of {columns}, found {found} numbers")]
@@ -144,6 +151,7 @@ impl Sequence {
             context_length: prompt.len(),
             unread: 1,
             stage: Stage::Between,
+            verification: None,
         }
     }
 
@@ -191,6 +199,7 @@ impl Sequence {
 
     /// Begins a cycle: what it drafts from. A cycle that was not committed is forgotten.
     pub fn begin(&mut self) -> DraftSource {
+        self.verification = None;
         self.controller.begin_cycle();
         let source = match self.source_summary() {
             Some(summary) => self.controller.source(&summary),
@@ -203,11 +212,16 @@ impl Sequence {
         source
     }
 
-    /// Begins a cycle that copies `chain` tokens, whatever the policy thinks of it; with 0, or
-    /// where nothing was said before, it is a step of plain decoding.
-    pub fn begin_copy(&mut self, chain: usize) {
+    /// Begins a cycle that copies `chain` tokens, whatever the policy thinks of it; with 0, or where
+    /// nothing was said before, it is a step of plain decoding.
+    pub fn begin_copy(&mut self, chain: usize) -> Result<(), SequenceError> {
+        if chain > MAX_SIZE {
+            return Err(SequenceError::Chain { chain });
+        }
+        self.verification = None;
         self.controller.begin_cycle();
         self.stage = Stage::Copying { chain };
+        Ok(())
     }
 
     /// Adds a level: log-probs and tokens of the `W` best continuations of each node of the
@@ -218,7 +232,7 @@ impl Sequence {
         let (rows, depth) = match &self.stage {
             Stage::Begun { .. } => (1, None),
             Stage::Drafting { growing, .. } => (growing.parents().len(), Some(growing.tree().depth())),
-            _ => return Err(no_tree("push_level")),
+            Stage::Between | Stage::Copying { .. } => return Err(self.out_of_turn("push_level")),
         };
         if let Some(depth) = depth.filter(|depth| *depth >= self.max_depth) {
             return Err(SequenceError::Depth { depth });
@@ -251,7 +265,9 @@ impl Sequence {
 
     /// Whether to add one more level. Asked after each.
     pub fn continue_drafting(&mut self) -> Result<bool, SequenceError> {
-        let Stage::Drafting { growing, .. } = &self.stage else { return Err(no_tree("continue_drafting")) };
+        let Stage::Drafting { growing, .. } = &self.stage else {
+            return Err(self.out_of_turn("continue_drafting"));
+        };
         let summary = summary_of(growing, self.context_length);
         Ok(goes_on(&mut self.controller, &summary, self.max_depth))
     }
@@ -264,79 +280,52 @@ impl Sequence {
                 Ok(*size.get_or_insert_with(|| self.controller.verification_size(&summary)))
             }
             Stage::Copying { chain } => Ok(*chain),
-            Stage::Verifying { verification, .. } => Ok(verification.rows() - 1),
-            Stage::Between | Stage::Begun { .. } => Err(no_tree("verification_size")),
+            Stage::Between | Stage::Begun { .. } => Err(self.out_of_turn("verification_size")),
         }
     }
 
     /// The tree of tokens that the target verifies, root first, with no more than `at_most`
-    /// candidates: what the caches have room for.
+    /// candidates: what the caches have room for. Asked again, it is made anew; what is committed is
+    /// compared with the latest.
     pub fn verification(&mut self, at_most: usize) -> Result<&VerificationTree, SequenceError> {
-        if let Some(stage) = self.verifying(at_most) {
-            self.stage = stage;
-        }
-        match &self.stage {
-            Stage::Verifying { verification, .. } => Ok(verification),
-            _ => Err(no_tree("verification")),
-        }
-    }
-
-    /// The stage after the one that is drafted in.
-    fn verifying(&mut self, at_most: usize) -> Option<Stage> {
-        let size = self.verification_size().ok()?.min(at_most);
+        let Ok(size) = self.verification_size() else { return Err(self.out_of_turn("verification")) };
+        let size = size.min(at_most);
         let (root, recall) = (self.root, self.recall.as_ref());
         let chain_of = |chain: usize| recall.map(|recall| recall.chain(chain)).unwrap_or_default();
-        match &self.stage {
+        let tree = match &self.stage {
             Stage::Drafting { growing, source, .. } => {
-                let tree = growing.tree();
                 let tokens = source.merged_chain().map(|chain| chain_of(chain.min(at_most)));
-                let verification = match tokens.filter(|tokens| !tokens.is_empty()) {
+                match tokens.filter(|tokens| !tokens.is_empty()) {
                     Some(tokens) => {
                         let match_length = recall.map_or(0, Recall::match_length);
                         let calibration = &*self.controller.calibration();
-                        tree.merge(root, size, &Chain { tokens: &tokens, match_length, calibration })
+                        growing.tree().merge(
+                            root,
+                            size,
+                            &Chain { tokens: &tokens, match_length, calibration },
+                        )
                     }
-                    None => tree.select(root, size),
-                };
-                Some(Stage::Verifying { verification, source: *source, depth: tree.depth() })
+                    None => growing.tree().select(root, size),
+                }
             }
-            Stage::Copying { chain } => {
-                let verification = VerificationTree::chain(root, &chain_of(size));
-                let source = DraftSource::Copy { chain: *chain };
-                Some(Stage::Verifying { verification, source, depth: 0 })
-            }
-            Stage::Between | Stage::Begun { .. } | Stage::Verifying { .. } => None,
-        }
+            _ => VerificationTree::chain(root, &chain_of(size)),
+        };
+        Ok(self.verification.insert(tree))
     }
 
     /// Ends the cycle: the draft tokens that the target accepted, and its own token after them. It
     /// may be one of plain decoding, or one whose tree was another than that of
     /// [`Sequence::verification`].
     pub fn commit(&mut self, accepted: &[u32], next: u32) {
-        // A tree that was never asked for is that of the policy's choice.
-        let _ = self.verification(usize::MAX);
-        let mut outcome = CycleOutcome {
-            accepted_ids: [&[self.root], accepted].concat(),
-            next_token: next,
-            context_length: self.context_length,
-            ..CycleOutcome::default()
-        };
-        let mut read = 0;
-        if let Stage::Verifying { verification, source, depth } = &self.stage {
-            let [drafted, copied] = verification.sources(&verification.along(accepted));
-            let is_tree = !matches!(source, DraftSource::Copy { .. });
-            read = if is_tree { self.unread } else { 0 };
-            outcome = CycleOutcome {
-                source: *source,
-                match_length: self.recall.as_ref().map_or(0, Recall::match_length),
-                drafted: is_tree.then_some(drafted),
-                copied: (!verification.chain_rows.is_empty()).then_some(copied),
-                draft_depth: *depth,
-                verification_size: verification.rows() - 1,
-                ..outcome
-            };
+        if self.verification.is_none() {
+            // A tree that was never asked for is that of the policy's choice.
+            let _ = self.verification(usize::MAX);
         }
-        self.unread = self.unread - read + outcome.acceptance_length();
+        let accepted_ids = [&[self.root], accepted].concat();
+        let outcome = CycleOutcome { accepted_ids, next_token: next, ..self.outcome(accepted) };
+        // A tree grows from all that was said: the draft model has read it.
+        let before = if outcome.drafted.is_some() { 0 } else { self.unread };
+        self.unread = before + outcome.acceptance_length();
         self.context_length += outcome.acceptance_length();
         self.controller.observe(&outcome);
         if let Some(recall) = &mut self.recall {
@@ -345,14 +334,42 @@ impl Sequence {
             recall.append(&[next]);
         }
         self.root = next;
-        self.stage = Stage::Between;
+        (self.stage, self.verification) = (Stage::Between, None);
     }
-}
 
-fn no_tree(call: &'static str) -> SequenceError {
-    let (missing, first) =
-        if call == "push_level" { ("cycle with a tree", "begin") } else { ("tree", "push_level") };
-    SequenceError::Order { call, missing, first }
+    /// What the cycle drafted from, and what came of it; of a step of plain decoding nothing.
+    fn outcome(&self, accepted: &[u32]) -> CycleOutcome {
+        let context_length = self.context_length;
+        let Some(verification) = &self.verification else {
+            return CycleOutcome { context_length, ..CycleOutcome::default() };
+        };
+        let [drafted, copied] = verification.sources(&verification.along(accepted));
+        let (source, depth) = match &self.stage {
+            Stage::Drafting { growing, source, .. } => (*source, Some(growing.tree().depth())),
+            Stage::Copying { chain } => (DraftSource::Copy { chain: *chain }, None),
+            Stage::Between | Stage::Begun { .. } => (DraftSource::Tree, None),
+        };
+        CycleOutcome {
+            source,
+            match_length: self.recall.as_ref().map_or(0, Recall::match_length),
+            drafted: depth.map(|_| drafted),
+            copied: (!verification.chain_rows.is_empty()).then_some(copied),
+            draft_depth: depth.unwrap_or(0),
+            verification_size: verification.rows() - 1,
+            context_length,
+            ..CycleOutcome::default()
+        }
+    }
+
+    fn out_of_turn(&self, call: &'static str) -> SequenceError {
+        let (found, first) = match &self.stage {
+            Stage::Between => ("no cycle is under way", "begin"),
+            Stage::Begun { .. } => ("the cycle has no tree yet", "push_level"),
+            Stage::Drafting { .. } => ("a tree is under way", "verification"),
+            Stage::Copying { .. } => ("the cycle copies and has no tree", "verification and commit"),
+        };
+        SequenceError::Order { call, found, first }
+    }
 }
 
 fn summary_of(growing: &GrowingTree, context_length: usize) -> CycleSummary<'_> {

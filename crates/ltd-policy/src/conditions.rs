@@ -19,6 +19,24 @@ pub struct Conditions {
 }
 
 impl Conditions {
+    /// What is no name of a device or of a number type, or impossible, as `(key, problem)`: for
+    /// programs that say where they run in words.
+    pub fn problem(&self) -> Option<(&'static str, String)> {
+        let sampling = self.sampling.and_then(|sampling| sampling.problems().into_iter().next());
+        if sampling.is_some() {
+            return sampling;
+        }
+        let is_device =
+            |device: &str| kinds(device).iter().all(|kind| ["cpu", "cuda", "cuda+graphs"].contains(&&**kind));
+        let device = self.device.as_deref().filter(|device| !is_device(device));
+        let dtype = self.dtype.as_deref().filter(|dtype| !["f32", "bf16", "f16"].contains(dtype));
+        match (device, dtype) {
+            (Some(device), _) => Some(("device", format!("is `{device}`, must be cpu or cuda"))),
+            (None, Some(dtype)) => Some(("dtype", format!("is `{dtype}`, must be f32, bf16 or f16"))),
+            (None, None) => None,
+        }
+    }
+
     /// Decoding in this way on whatever machine: what a trace is of.
     pub fn of_sampling(sampling: SamplingParams) -> Self {
         Self { sampling: Some(sampling), ..Self::default() }
@@ -87,6 +105,22 @@ mod tests {
         let mut here = conditions();
         change(&mut here);
         conditions().differences(&here)
+    }
+
+    #[test]
+    fn what_is_no_condition_is_named() {
+        assert_eq!(conditions().problem(), None);
+        assert_eq!(Conditions::default().problem(), None);
+        let problem = |change: &dyn Fn(&mut Conditions)| {
+            let mut found = conditions();
+            change(&mut found);
+            found.problem().expect("a problem")
+        };
+        let (key, text) = problem(&|found| found.dtype = Some("bfloat16".to_owned()));
+        assert_eq!((key, text.as_str()), ("dtype", "is `bfloat16`, must be f32, bf16 or f16"));
+        assert_eq!(problem(&|found| found.device = Some(String::new())).0, "device");
+        let hot = SamplingParams { temperature: f64::NAN, ..SamplingParams::default() };
+        assert_eq!(problem(&|found| found.sampling = Some(hot)).0, "temperature");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Frozen policies that decide inside the decode loop.
 
+use std::sync::Arc;
+
 use crate::action::{DepthActions, DepthRule, SizeActions};
 use crate::network::{Actions, Frozen, FrozenPolicy, Outputs};
 use crate::network::{Mlp, Scratch, argmax};
@@ -7,19 +9,33 @@ use crate::observation::{CycleSummary, ObservationLayout};
 use crate::source::{DraftSource, SourceActions, SourceSummary};
 
 /// A folded network with its buffers: deciding allocates nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Evaluator {
     layout: ObservationLayout,
-    mlp: Mlp,
+    /// Shared by all that decide alike: each sequence of a server has buffers of its own.
+    mlp: Arc<Mlp>,
     observation: Vec<f32>,
     scratch: Scratch,
+}
+
+impl Clone for Evaluator {
+    /// With the same network, and buffers that are as large from the beginning.
+    fn clone(&self) -> Self {
+        Self {
+            layout: self.layout.clone(),
+            mlp: Arc::clone(&self.mlp),
+            observation: self.observation.clone(),
+            scratch: self.mlp.scratch(),
+        }
+    }
 }
 
 impl Evaluator {
     pub(crate) fn new<O: Outputs>(policy: &Frozen<O>) -> Self {
         let layout = policy.layout().folded();
         let mlp = policy.mlp().folded(policy.layout());
-        Self { observation: vec![0.0; layout.len()], scratch: mlp.scratch(), layout, mlp }
+        let (observation, scratch) = (vec![0.0; layout.len()], mlp.scratch());
+        Self { layout, mlp: Arc::new(mlp), observation, scratch }
     }
 
     /// The network's outputs.

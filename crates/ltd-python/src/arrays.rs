@@ -50,7 +50,7 @@ impl<'py, T: Element> Numbers<'py, T> {
 }
 
 /// A shape as `NumPy` writes it.
-fn shape(lengths: &[usize]) -> String {
+pub(crate) fn shape(lengths: &[usize]) -> String {
     let text: Vec<String> = lengths.iter().map(usize::to_string).collect();
     format!("({}{})", text.join(", "), if lengths.len() == 1 { "," } else { "" })
 }

@@ -5,12 +5,13 @@ use ltd_policy::{CycleSummary, PolicyPackage};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::Shared;
 use crate::arrays::Numbers;
 
 /// The decisions of a package about trees.
-#[pyclass(module = "ltd_policy")]
+#[pyclass(frozen, module = "ltd_policy")]
 pub(crate) struct Controller {
-    learned: Learned,
+    learned: Shared<Learned>,
     beam_width: usize,
     max_depth: usize,
 }
@@ -70,9 +71,9 @@ impl<'py> Tree<'py> {
 }
 
 impl Controller {
-    pub(crate) fn new(package: &PolicyPackage) -> Self {
+    pub(crate) fn new(package: &PolicyPackage, learned: Learned) -> Self {
         Self {
-            learned: Learned::of_package(package),
+            learned: Shared::new(learned),
             beam_width: package.manifest.beam_width,
             max_depth: package.deepest(),
         }
@@ -84,18 +85,18 @@ impl Controller {
     /// The most candidates that it lets the target verify.
     #[getter]
     fn size_limit(&self) -> usize {
-        self.learned.size_limit()
+        self.learned.lock().size_limit()
     }
 
     /// Forgets the cycle before.
-    fn begin_cycle(&mut self) {
-        self.learned.begin_cycle();
+    fn begin_cycle(&self) {
+        self.learned.lock().begin_cycle();
     }
 
     /// Whether to draft one more level.
     #[pyo3(signature = (scores, draft_depth, context_length, frontier=None))]
     fn continue_drafting(
-        &mut self,
+        &self,
         scores: &Bound<PyAny>,
         draft_depth: usize,
         context_length: usize,
@@ -104,19 +105,19 @@ impl Controller {
         let tree = Tree::of(scores, draft_depth, self.beam_width, self.max_depth)?;
         let summary = tree.summary(context_length, frontier)?;
         let can_go_on = draft_depth < self.max_depth && summary.frontier > 0;
-        Ok(can_go_on && self.learned.continue_drafting(&summary))
+        Ok(can_go_on && self.learned.lock().continue_drafting(&summary))
     }
 
     /// Candidates to verify.
     #[pyo3(signature = (scores, draft_depth, context_length, frontier=None))]
     fn verification_size(
-        &mut self,
+        &self,
         scores: &Bound<PyAny>,
         draft_depth: usize,
         context_length: usize,
         frontier: Option<usize>,
     ) -> PyResult<usize> {
         let tree = Tree::of(scores, draft_depth, self.beam_width, self.max_depth)?;
-        Ok(self.learned.verification_size(&tree.summary(context_length, frontier)?))
+        Ok(self.learned.lock().verification_size(&tree.summary(context_length, frontier)?))
     }
 }

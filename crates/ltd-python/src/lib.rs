@@ -7,7 +7,24 @@ mod copy_source;
 mod policy;
 mod sequence;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use pyo3::prelude::*;
+
+/// What Python's threads share. It is locked for as long as our own code runs, and never while
+/// Python's does: another thread may go on there.
+struct Shared<T>(Mutex<T>);
+
+impl<T> Shared<T> {
+    fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, T> {
+        // What a panic leaves is whole: Python's exception tells of it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 pyo3::create_exception!(
     ltd_policy,

@@ -1,11 +1,10 @@
 //! A loaded package.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use ltd_cycle::Learned;
 use ltd_policy::{
-    Choice, Conditions, LatencyModel, ObservationLayout, PolicyPackage, SamplingParams, SourceChoice,
+    Choice, Conditions, LatencyModel, ObservationLayout, PolicyPackage, SamplingParams, Sight, SourceChoice,
 };
 use numpy::{IntoPyArray, PyArray1};
 use pyo3::exceptions::{PyUserWarning, PyValueError};
@@ -20,7 +19,9 @@ use crate::sequence::Sequence;
 /// A package, checked when it was loaded.
 #[pyclass(frozen, module = "ltd_policy")]
 pub(crate) struct Policy {
-    package: Arc<PolicyPackage>,
+    package: PolicyPackage,
+    /// What its sequences decide by: they share its networks.
+    learned: Learned,
     folder: PathBuf,
 }
 
@@ -49,16 +50,21 @@ impl Policy {
     ) -> PyResult<Self> {
         let package =
             PolicyPackage::load(&folder).map_err(|error| PackageError::new_err(error.to_string()))?;
+        if temperature.is_none() && (top_p != 1.0 || top_k.is_some()) {
+            return Err(PyValueError::new_err("temperature: expected one with top_p or top_k, found None"));
+        }
         let sampling = temperature.map(|temperature| SamplingParams { temperature, top_p, top_k });
-        if let Some((key, problem)) = sampling.and_then(|sampling| sampling.problems().into_iter().next()) {
+        let here = Conditions { sampling, device, dtype, threads };
+        if let Some((key, problem)) = here.problem() {
             return Err(PyValueError::new_err(format!("{key} {problem}")));
         }
-        if let Some(warning) = package.warning(&Conditions { sampling, device, dtype, threads }) {
+        if let Some(warning) = package.warning(&here) {
             let text = format!("{}: {warning}", folder.display()).replace('\0', " ");
             let text = std::ffi::CString::new(text).unwrap_or_default();
             PyErr::warn(py, &py.get_type::<PyUserWarning>(), &text, 1)?;
         }
-        Ok(Self { package: Arc::new(package), folder })
+        let learned = Learned::of_package(&package);
+        Ok(Self { package, learned, folder })
     }
 
     /// The manifest, as JSON.
@@ -92,7 +98,7 @@ impl Policy {
     /// Whether it chooses what to draft from.
     #[getter]
     fn chooses_source(&self) -> bool {
-        ltd_cycle::Controller::chooses_source(&Learned::of_package(&self.package))
+        ltd_cycle::Controller::chooses_source(&self.learned)
     }
 
     /// The table of a factored policy.
@@ -114,12 +120,13 @@ impl Policy {
     /// The decisions of one sequence.
     fn sequence(&self, prompt: &Bound<PyAny>, root: u32) -> PyResult<Sequence> {
         let prompt = tokens("prompt", prompt)?;
-        Ok(Sequence::new(ltd_cycle::Sequence::new(&self.package, &prompt, root)))
+        let shape = [self.beam_width(), self.max_depth()];
+        Ok(Sequence::new(ltd_cycle::Sequence::steered_by(self.learned.clone(), shape, &prompt, root)))
     }
 
     /// The decisions alone, for a program that keeps trees of its own.
     fn controller(&self) -> Controller {
-        Controller::new(&self.package)
+        Controller::new(&self.package, self.learned.clone())
     }
 
     /// What a policy sees of a tree.
@@ -133,7 +140,7 @@ impl Policy {
         context_length: usize,
         frontier: Option<usize>,
     ) -> PyResult<Bound<'py, PyArray1<f32>>> {
-        let layout = self.layout(decision)?;
+        let layout = self.layout(decision, Sight::Tree)?;
         let tree = Tree::of(scores, draft_depth, layout.beam_width, layout.depth_cap)?;
         let mut observation = vec![0.0; layout.len()];
         layout.write_into(&tree.summary(context_length, frontier)?, &mut observation);
@@ -146,8 +153,8 @@ impl Policy {
         py: Python<'py>,
         sequence: &Sequence,
     ) -> PyResult<Bound<'py, PyArray1<f32>>> {
-        let layout = self.layout("source")?;
-        let summary = sequence.inner.source_summary();
+        let layout = self.layout("source", Sight::Sequence)?;
+        let summary = sequence.source_summary();
         let summary = summary.ok_or_else(|| PyValueError::new_err("the sequence does not choose sources"))?;
         let mut observation = vec![0.0; layout.len()];
         layout.write_sequence_into(&summary, &mut observation);
@@ -162,13 +169,15 @@ impl Policy {
 }
 
 impl Policy {
-    fn layout(&self, decision: &str) -> PyResult<&ObservationLayout> {
-        let known = self.layouts();
+    /// The layout of a decision that is made from a tree, or from a sequence.
+    fn layout(&self, decision: &str, sight: Sight) -> PyResult<&ObservationLayout> {
+        let mut known = self.layouts();
+        known.retain(|(_, layout)| layout.sight() == Some(sight));
         let found = known.iter().find(|(name, _)| *name == decision);
         found.map(|(_, layout)| *layout).ok_or_else(|| {
             let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
             let expected =
-                if names.is_empty() { "nothing: no decision is learned" } else { &names.join(", ") };
+                if names.is_empty() { "none: no such decision is learned" } else { &names.join(", ") };
             PyValueError::new_err(format!("decision: expected {expected}, found {decision:?}"))
         })
     }

@@ -1,18 +1,18 @@
 //! The decisions of one sequence.
 
 use ltd_cycle::VerificationTree;
-use ltd_policy::DraftSource;
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
+use ltd_policy::{DraftSource, SourceSummary};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::SequenceError;
-use crate::arrays::{Numbers, tokens};
+use crate::arrays::{Numbers, shape, tokens};
+use crate::{SequenceError, Shared};
 
 /// Steers the cycles of one sequence.
-#[pyclass(module = "ltd_policy")]
+#[pyclass(frozen, module = "ltd_policy")]
 pub(crate) struct Sequence {
-    pub(crate) inner: ltd_cycle::Sequence,
+    inner: Shared<ltd_cycle::Sequence>,
 }
 
 /// What a cycle drafts from.
@@ -30,7 +30,11 @@ pub(crate) struct Verification {
 
 impl Sequence {
     pub(crate) fn new(inner: ltd_cycle::Sequence) -> Self {
-        Self { inner }
+        Self { inner: Shared::new(inner) }
+    }
+
+    pub(crate) fn source_summary(&self) -> Option<SourceSummary> {
+        self.inner.lock().source_summary()
     }
 }
 
@@ -48,98 +52,123 @@ impl Sequence {
     /// The token that the next cycle begins with.
     #[getter]
     fn root(&self) -> u32 {
-        self.inner.root()
+        self.inner.lock().root()
     }
 
     /// Tokens before the root.
     #[getter]
     fn context_length(&self) -> usize {
-        self.inner.context_length()
+        self.inner.lock().context_length()
     }
 
     /// The most candidates that are verified of a tree.
     #[getter]
     fn size_limit(&self) -> usize {
-        self.inner.size_limit()
+        self.inner.lock().size_limit()
     }
 
     /// Tokens that the next level expands, the root's before there is one.
     #[getter]
     fn frontier_tokens<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u32>> {
-        let tokens: Vec<u32> = match self.inner.growing() {
-            Some(growing) => growing.frontier_tokens().collect(),
-            None => vec![self.inner.root()],
-        };
-        tokens.into_pyarray(py)
+        self.frontier().0.into_pyarray(py)
     }
 
     /// For each of them, the row of the level before that proposed it.
     #[getter]
     fn frontier_parents<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<i64>> {
-        let parents = self.inner.growing().map(|growing| growing.parents().to_vec()).unwrap_or_default();
-        parents.into_iter().map(|parent| parent as i64).collect::<Vec<_>>().into_pyarray(py)
+        self.frontier().1.into_pyarray(py)
     }
 
     /// Begins a cycle: what it drafts from.
-    fn begin(&mut self) -> Source {
-        Source { source: self.inner.begin() }
+    fn begin(&self) -> Source {
+        Source { source: self.inner.lock().begin() }
     }
 
     /// Begins a cycle that copies so many tokens, whatever the policy thinks of it.
-    fn begin_copy(&mut self, chain: usize) {
-        self.inner.begin_copy(chain);
+    fn begin_copy(&self, chain: usize) -> PyResult<()> {
+        self.inner.lock().begin_copy(chain).map_err(|problem| error(&problem))
     }
 
     /// Lengths of the chains that may be copied now, and how many of their tokens a factored policy
     /// expects to be accepted.
     fn expected_of_chains<'py>(
-        &mut self,
+        &self,
         py: Python<'py>,
     ) -> (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>) {
-        let (lengths, expected): (Vec<i64>, Vec<f32>) = self
-            .inner
-            .expected_of_chains()
-            .into_iter()
-            .map(|(chain, expected)| (chain as i64, expected))
-            .unzip();
+        let chains = self.inner.lock().expected_of_chains();
+        let (lengths, expected): (Vec<i64>, Vec<f32>) =
+            chains.into_iter().map(|(chain, expected)| (chain as i64, expected)).unzip();
         (lengths.into_pyarray(py), expected.into_pyarray(py))
     }
 
     /// Adds a level, `[frontier, W]` numbers.
-    fn push_level(&mut self, log_probs: &Bound<PyAny>, tokens: &Bound<PyAny>) -> PyResult<()> {
+    fn push_level(&self, log_probs: &Bound<PyAny>, tokens: &Bound<PyAny>) -> PyResult<()> {
         let log_probs = Numbers::<f32>::of("log_probs", log_probs)?;
-        let tokens = self::tokens("tokens", &flat(tokens)?)?;
-        let rows = self.inner.growing().map_or(1, |growing| growing.parents().len());
-        if log_probs.shape() != [rows * self.inner.beam_width()] {
-            log_probs.expect_shape("log_probs", &[rows, self.inner.beam_width()])?;
+        let expected = self.level_shape();
+        if log_probs.shape() != [expected[0] * expected[1]] {
+            log_probs.expect_shape("log_probs", &expected)?;
         }
-        self.inner.push_level(log_probs.as_slice()?, &tokens).map_err(|problem| error(&problem))
+        expect_shape_of_tokens(tokens, log_probs.shape())?;
+        let tokens = self::tokens("tokens", &flat(tokens)?)?;
+        let numbers = log_probs.as_slice()?;
+        self.inner.lock().push_level(numbers, &tokens).map_err(|problem| error(&problem))
     }
 
     /// Whether to add one more level.
-    fn continue_drafting(&mut self) -> PyResult<bool> {
-        self.inner.continue_drafting().map_err(|problem| error(&problem))
+    fn continue_drafting(&self) -> PyResult<bool> {
+        self.inner.lock().continue_drafting().map_err(|problem| error(&problem))
     }
 
     /// Candidates to verify.
-    fn verification_size(&mut self) -> PyResult<usize> {
-        self.inner.verification_size().map_err(|problem| error(&problem))
+    fn verification_size(&self) -> PyResult<usize> {
+        self.inner.lock().verification_size().map_err(|problem| error(&problem))
     }
 
     /// The tree of tokens that the target verifies.
     #[pyo3(signature = (at_most=None))]
-    fn verification(&mut self, at_most: Option<usize>) -> PyResult<Verification> {
-        let tree =
-            self.inner.verification(at_most.unwrap_or(usize::MAX)).map_err(|problem| error(&problem))?;
+    fn verification(&self, at_most: Option<usize>) -> PyResult<Verification> {
+        let mut sequence = self.inner.lock();
+        let tree = sequence.verification(at_most.unwrap_or(usize::MAX)).map_err(|problem| error(&problem))?;
         Ok(Verification { tree: tree.clone() })
     }
 
     /// Ends the cycle.
-    fn commit(&mut self, accepted: &Bound<PyAny>, next: u32) -> PyResult<()> {
+    fn commit(&self, accepted: &Bound<PyAny>, next: u32) -> PyResult<()> {
         let accepted = tokens("accepted", accepted)?;
-        self.inner.commit(&accepted, next);
+        self.inner.lock().commit(&accepted, next);
         Ok(())
     }
+}
+
+impl Sequence {
+    /// Rows of the next level, and continuations of each.
+    fn level_shape(&self) -> [usize; 2] {
+        let sequence = self.inner.lock();
+        [sequence.growing().map_or(1, |growing| growing.parents().len()), sequence.beam_width()]
+    }
+
+    /// Tokens that the next level expands, and the rows that proposed them.
+    fn frontier(&self) -> (Vec<u32>, Vec<i64>) {
+        let sequence = self.inner.lock();
+        match sequence.growing() {
+            Some(growing) => {
+                let parents = growing.parents().iter().map(|&parent| parent as i64);
+                (growing.frontier_tokens().collect(), parents.collect())
+            }
+            None => (vec![sequence.root()], Vec::new()),
+        }
+    }
+}
+
+/// Fails if tokens are an array of another shape than their log-probs.
+fn expect_shape_of_tokens(tokens: &Bound<PyAny>, expected: &[usize]) -> PyResult<()> {
+    let Ok(array) = tokens.cast::<PyUntypedArray>() else { return Ok(()) };
+    if array.shape() == expected || array.ndim() == 1 {
+        return Ok(());
+    }
+    let (expected, found) = (shape(expected), shape(array.shape()));
+    let problem = format!("tokens: expected the shape of log_probs, {expected}, found {found}");
+    Err(PyValueError::new_err(problem))
 }
 
 /// An array in one dimension; what is none is left to others to refuse.

@@ -40,7 +40,10 @@ def test_nothing_to_find_and_nothing_to_compare() -> None:
     assert source.find() is None and source.chain(3).tolist() == []
     source.extend([1, 2, 3])
     assert source.find() is None
-    with pytest.raises(ValueError, match="limit: expected at least 1"):
-        ltd_policy.CopySource(limit=0)
+    for limit in (0, 4097, 2**64 - 1):
+        with pytest.raises(ValueError, match=f"limit: expected 1 to 4096, found {limit}"):
+            ltd_policy.CopySource(limit=limit)
+    with pytest.raises(ValueError, match="length: expected at most 4096, found 4097"):
+        source.chain(4097)
     with pytest.raises(OverflowError):
         ltd_policy.CopySource(limit=-1)

@@ -30,6 +30,9 @@ def test_models_are_told_apart(policy: ltd_policy.Policy) -> None:
     target, draft = (ltd_policy.model_sha256(ROOT / folder) for folder in (TARGET, DRAFT))
     policy.check_models(target=target, draft=draft)
     policy.check_models()
+    policy.check_models(target=target.upper())
+    with pytest.raises(ltd_policy.PackageError, match="sum of the draft to compare with is `dec38f`, expected 64"):
+        policy.check_models(draft="dec38f")
     with pytest.raises(
         ltd_policy.PackageError, match="its target is smollm2-135m-instruct .*, that of this program is " + draft[:12]
     ):
@@ -44,8 +47,14 @@ def test_other_conditions_are_a_warning(package: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ltd_policy.Policy.load(package, device="cpu", dtype="bf16", threads=2, temperature=0.0, top_k=5)
-    with pytest.raises(ValueError, match="temperature is -1.0, must be"):
-        ltd_policy.Policy.load(package, temperature=-1.0)
+    for wrong, problem in [
+        ({"temperature": -1.0}, "temperature is -1.0, must be"),
+        ({"dtype": "bfloat16"}, "dtype is `bfloat16`, must be f32, bf16 or f16"),
+        ({"device": "tpu"}, "device is `tpu`, must be cpu or cuda"),
+        ({"top_p": 0.9}, "temperature: expected one with top_p or top_k"),
+    ]:
+        with pytest.raises(ValueError, match=problem):
+            ltd_policy.Policy.load(package, **wrong)
 
 
 def test_damaged_packages_are_refused(package: Path, tmp_path: Path) -> None:
@@ -84,7 +93,9 @@ def test_damaged_packages_are_refused(package: Path, tmp_path: Path) -> None:
 
 def test_unknown_decisions_are_named(policy: ltd_policy.Policy) -> None:
     scores = np.full(policy.beam_width, -1.0, dtype=np.float32)
-    with pytest.raises(ValueError, match='decision: expected (depth, size|factored), source, found "speed"'):
+    with pytest.raises(ValueError, match='decision: expected (depth, size|factored), found "speed"'):
         policy.observe("speed", scores, 0, 5)
+    with pytest.raises(ValueError, match='found "source"'):
+        policy.observe("source", scores, 0, 5)
     sequence = policy.sequence([1, 2, 1], 2)
     assert policy.observe_source(sequence).shape == (24 if policy.kind == "factored" else 19,)

@@ -23,11 +23,21 @@ def sequence(policy: ltd_policy.Policy) -> ltd_policy.Sequence:
 
 
 def test_calls_out_of_turn(policy: ltd_policy.Policy, sequence: ltd_policy.Sequence) -> None:
-    with pytest.raises(ltd_policy.SequenceError, match="push_level: no cycle with a tree is under way: call begin"):
+    calls = (sequence.continue_drafting, sequence.verification_size, sequence.verification)
+
+    def refused(problem: str) -> None:
+        for call in calls:
+            with pytest.raises(ltd_policy.SequenceError, match=f"{call.__name__}: {problem}"):
+                call()
+
+    refused("no cycle is under way: expected begin first")
+    with pytest.raises(ltd_policy.SequenceError, match="push_level: no cycle is under way: expected begin first"):
         sequence.push_level(*level(policy))
-    for call in (sequence.continue_drafting, sequence.verification_size, sequence.verification):
-        with pytest.raises(ltd_policy.SequenceError, match=f"{call.__name__}: no tree is under way: call push_level"):
-            call()
+    sequence.begin_copy(3)
+    with pytest.raises(ltd_policy.SequenceError, match="push_level: the cycle copies and has no tree"):
+        sequence.push_level(*level(policy))
+    sequence.begin()
+    refused("the cycle has no tree yet: expected push_level first")
     assert sequence.begin().drafts
     sequence.push_level(*level(policy))
     depth = 0
@@ -40,7 +50,7 @@ def test_calls_out_of_turn(policy: ltd_policy.Policy, sequence: ltd_policy.Seque
     # A cycle that fails is begun again.
     sequence.begin()
     sequence.push_level(*level(policy))
-    assert len(sequence.verification(at_most=1)) == 2
+    assert [len(sequence.verification(at_most=most)) for most in (1, 3, 0, 1)] == [2, 4, 1, 2]
     sequence.commit([0], 9)
     assert (sequence.context_length, sequence.root) == (5, 9)
     # A step of plain decoding.
@@ -81,7 +91,9 @@ def test_arrays_that_do_not_fit(policy: ltd_policy.Policy, sequence: ltd_policy.
         (log_probs.astype(np.float64), tokens, TypeError, "found one of float64"),
         (wide[:, ::2], tokens, ValueError, "log_probs: expected .* found one that is not contiguous"),
         (log_probs[:, 1:].copy(), tokens, ValueError, rf"expected shape \(1, {width}\), found \(1, {width - 1}\)"),
-        (log_probs, tokens[:, 1:], ValueError, f"tokens: expected 1 rows of {width}, found {width - 1} numbers"),
+        (log_probs, tokens[:, 1:], ValueError, rf"tokens: expected the shape of log_probs, .* found .1, {width - 1}."),
+        (log_probs, tokens.T.copy(), ValueError, rf"tokens: expected the shape of log_probs, .* found .{width}, 1."),
+        (log_probs, tokens.ravel()[1:], ValueError, f"tokens: expected 1 rows of {width}, found {width - 1} numbers"),
         (log_probs, tokens.astype(np.float32), TypeError, "tokens: expected an array of uint32, int32 or int64"),
         (log_probs, tokens.astype(np.int64) - 1, ValueError, "tokens: expected tokens, from 0 to .* found -1"),
         (log_probs, "words", TypeError, "tokens: expected whole numbers, found str"),
@@ -108,6 +120,11 @@ def test_arrays_that_do_not_fit(policy: ltd_policy.Policy, sequence: ltd_policy.
         policy.sequence([1], -1)
     with pytest.raises(ValueError, match="prompt: expected tokens"):
         policy.sequence([1, 1 << 40], 1)
+
+
+def test_copies_that_are_too_long(policy: ltd_policy.Policy) -> None:
+    with pytest.raises(ValueError, match="begin_copy: expected a chain of at most 4096 tokens, found 4097"):
+        policy.sequence([1, 2], 3).begin_copy(4097)
 
 
 def test_copies(policy: ltd_policy.Policy) -> None:
@@ -141,11 +158,32 @@ def test_threads_share_a_policy_and_wait_for_a_sequence(policy: ltd_policy.Polic
         thread.join()
     assert [found[number] for number in range(4)] == [expected] * 4
 
-    # One sequence in two threads: calls are mixed, but none is lost and nothing breaks.
-    sequence = policy.sequence([1, 2, 3], 4)
-    threads = [threading.Thread(target=lambda: [sequence.commit([1], 2) for _ in range(1000)]) for _ in range(2)]
+
+def test_threads_wait_for_a_sequence(policy: ltd_policy.Policy) -> None:
+    """Calls are mixed, but none is lost, whatever the other thread does."""
+    sequence, controller, stop = policy.sequence([1, 2, 3], 4), policy.controller(), threading.Event()
+    problems: list[Exception] = []
+
+    def work() -> None:
+        scores = np.full(policy.beam_width, -1.0, dtype=np.float32)
+        while not stop.is_set():
+            try:
+                sequence.begin()
+                sequence.push_level(*level(policy, len(sequence.frontier_tokens)))
+                sequence.continue_drafting()
+                sequence.verification().mask()
+                controller.verification_size(scores, 0, 5)
+            except (ltd_policy.SequenceError, ValueError):
+                pass  # The other thread ended the cycle in between.
+            except Exception as problem:
+                problems.append(problem)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
     for thread in threads:
         thread.start()
+    for _ in range(5000):
+        sequence.commit([1], 2)
+    stop.set()
     for thread in threads:
         thread.join()
-    assert sequence.context_length == 3 + 4000
+    assert sequence.context_length == 3 + 10_000 and problems == []

@@ -15,6 +15,8 @@ TEXTS = ["def add(a, b):\n    return a + b\n\n\n" * 3, "The quick brown fox jump
 
 @pytest.fixture(scope="module")
 def model():
+    # More threads would wait for each other where tests share the cores.
+    torch.set_num_threads(1)
     return AutoModelForCausalLM.from_pretrained(ROOT / TARGET, dtype=torch.float32).eval()
 
 
@@ -54,6 +56,9 @@ def test_text_is_that_of_greedy_decoding(model, tokenizer, factored: ltd_policy.
 
 
 def test_what_does_not_fit_is_refused(factored: ltd_policy.Policy) -> None:
+    for wrong in ({"context": 0}, {"repeats": 0}):
+        with pytest.raises(ValueError, match=f"{[*wrong][0]}: expected at least 1, found 0"):
+            measure_forward_ms(None, factored, **wrong)
     with pytest.raises(ValueError, match="times: expected a time of each length of chain, found none of .2, "):
         CopyCandidateGenerator(factored, {0: 1.0})
     times = dict.fromkeys([0, *chain_lengths(factored)], 1.0)

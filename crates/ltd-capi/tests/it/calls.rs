@@ -7,8 +7,8 @@ use std::ptr::{null, null_mut};
 
 use ltdpolicy::{
     Conditions, Info, Kind, Status, ltd_last_error, ltd_policy_check_models, ltd_policy_close,
-    ltd_policy_info, ltd_policy_open, ltd_policy_warning, ltd_sequence_begin, ltd_sequence_close,
-    ltd_sequence_commit, ltd_sequence_continue, ltd_sequence_frontier, ltd_sequence_open,
+    ltd_policy_info, ltd_policy_open, ltd_policy_warning, ltd_sequence_begin, ltd_sequence_begin_copy,
+    ltd_sequence_close, ltd_sequence_commit, ltd_sequence_continue, ltd_sequence_frontier, ltd_sequence_open,
     ltd_sequence_push_level, ltd_sequence_size, ltd_sequence_verification,
 };
 
@@ -73,6 +73,9 @@ fn a_package_is_told_and_checked() {
             Status::Argument,
             "warning: expected room for",
         );
+        let impossible = Conditions { temperature: f64::NAN, ..here };
+        let status = ltd_policy_warning(policy, &raw const impossible, warning.as_mut_ptr(), 200);
+        expect(status, Status::Argument, "conditions: temperature is NaN");
         let unknown = Conditions { device: null(), dtype: null(), threads: 0, temperature: -1.0 };
         assert_eq!(ltd_policy_warning(policy, &raw const unknown, warning.as_mut_ptr(), 1), Status::Ok);
         assert_eq!(warning[0], 0);
@@ -128,14 +131,14 @@ fn wrong_calls_are_told() {
         expect(ltd_policy_open(nowhere.as_ptr(), &raw mut handle), Status::Package, "/nowhere");
         let folder = c_text(crate::package("pair").to_str().expect("UTF-8"));
         expect(ltd_policy_open(folder.as_ptr(), null_mut()), Status::Argument, "policy: expected a pointer");
-        expect(ltd_policy_info(12, null_mut()), Status::Handle, "policy: expected an open one, found 0xc");
+        expect(ltd_policy_info(12, null_mut()), Status::Handle, "policy: expected an open policy, found 0xc");
         expect(ltd_sequence_open(0, null(), 0, 1, &raw mut handle), Status::Handle, "policy");
     }
     let policy = opened("pair");
-    let sequence = sequence_of(policy, &[1, 2, 3], 4);
+    let (sequence, other) = (sequence_of(policy, &[1, 2, 3], 4), opened("pair"));
     // A sequence outlives its package.
     assert_eq!(ltd_policy_close(policy), Status::Ok);
-    expect(ltd_policy_close(policy), Status::Handle, "policy: expected an open one");
+    expect(ltd_policy_close(policy), Status::Handle, "policy: expected an open policy");
     let (mut more, mut size, mut count) = (true, 0, 0);
     let mut source = ltdpolicy::Source { kind: ltdpolicy::SourceKind::Copy, chain: 9 };
     let mut log_probs: Vec<f32> = (1..=10).map(|number| -(number as f32)).collect();
@@ -145,9 +148,13 @@ fn wrong_calls_are_told() {
     unsafe {
         let too_many = ltd_sequence_open(policy, tokens.as_ptr(), usize::MAX, 1, &raw mut handle);
         assert_eq!(too_many, Status::Handle, "the policy is closed");
-        expect(ltd_sequence_continue(sequence, &raw mut more), Status::Order, "call push_level first");
+        expect(
+            ltd_sequence_continue(sequence, &raw mut more),
+            Status::Order,
+            "no cycle is under way: expected begin first",
+        );
         let status = ltd_sequence_push_level(sequence, log_probs.as_ptr(), tokens.as_ptr(), 1);
-        expect(status, Status::Order, "call begin first");
+        expect(status, Status::Order, "no cycle is under way: expected begin first");
         assert_eq!(ltd_sequence_begin(sequence, &raw mut source), Status::Ok);
         let push = |log_probs: &[f32], rows| {
             ltd_sequence_push_level(sequence, log_probs.as_ptr(), tokens.as_ptr(), rows)
@@ -170,10 +177,26 @@ fn wrong_calls_are_told() {
         let status = ltd_sequence_verification(sequence, 1, at, null_mut(), null_mut(), 1, &raw mut count);
         expect(status, Status::Argument, "capacity: expected room for 2, found 1");
         let status = ltd_sequence_verification(sequence, 9, at, null_mut(), null_mut(), 2, &raw mut count);
-        assert_eq!((status, count, &rows[..2]), (Status::Ok, 2, &[4, 0][..]), "as it was asked for first");
+        expect(status, Status::Argument, "capacity: expected room for 5, found 2");
+        let status = ltd_sequence_verification(sequence, 1, at, null_mut(), null_mut(), 2, &raw mut count);
+        assert_eq!((status, count, &rows[..2]), (Status::Ok, 2, &[4, 0][..]), "each time as it is asked for");
+        let status = ltd_sequence_commit(sequence, tokens.as_ptr(), usize::MAX / 8, 9);
+        expect(status, Status::Argument, "accepted: expected at most");
+        expect(ltd_sequence_begin_copy(sequence, 5000), Status::Argument, "at most 4096 tokens, found 5000");
+        // A handle of the one kind is none of the other.
+        expect(ltd_sequence_close(other), Status::Handle, "sequence: expected an open sequence");
+        expect(ltd_policy_close(sequence), Status::Handle, "policy: expected an open policy");
+        let misaligned = at.wrapping_byte_add(1);
+        let status =
+            ltd_sequence_verification(sequence, 1, misaligned, null_mut(), null_mut(), 2, &raw mut count);
+        expect(status, Status::Argument, "tokens: expected a pointer aligned to 4 bytes");
         assert_eq!(ltd_sequence_commit(sequence, tokens.as_ptr(), 1, 9), Status::Ok);
         assert_eq!(ltd_sequence_close(sequence), Status::Ok);
-        expect(ltd_sequence_commit(sequence, null(), 0, 9), Status::Handle, "sequence: expected an open one");
+        expect(
+            ltd_sequence_commit(sequence, null(), 0, 9),
+            Status::Handle,
+            "sequence: expected an open sequence",
+        );
         expect(ltd_sequence_close(sequence), Status::Handle, "sequence");
     }
 }
@@ -200,7 +223,7 @@ fn threads_wait_for_a_sequence() {
         }
     });
     let mut rows = 0;
-    assert_eq!(ltdpolicy::ltd_sequence_begin_copy(sequence, 3), Status::Ok);
+    assert_eq!(ltd_sequence_begin_copy(sequence, 3), Status::Ok);
     // SAFETY: the pointer is of a living value.
     let status = unsafe {
         ltd_sequence_verification(sequence, 60, null_mut(), null_mut(), null_mut(), 0, &raw mut rows)

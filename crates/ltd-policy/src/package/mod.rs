@@ -430,13 +430,21 @@ impl PolicyPackage {
         self.manifest.fallback.as_ref().map_or_else(|| self.policy.deepest(), |fallback| fallback.depth)
     }
 
-    /// Fails unless the package, from `folder`, is of models with these sums; none is any.
+    /// Fails unless the package, from `folder`, is of models with these SHA-256 sums; none is any.
     pub fn check_models(&self, folder: &Path, target: Option<&str>, draft: Option<&str>) -> Result<()> {
         let own = self.manifest.models();
         let mut theirs = own.clone();
-        for (identity, sum) in [(&mut theirs.target, target), (&mut theirs.draft, draft)] {
-            if let Some(sum) = sum.filter(|sum| *sum != identity.sha256) {
-                *identity = ModelIdentity { name: String::new(), sha256: sum.to_owned() };
+        for (what, identity, sum) in
+            [("target", &mut theirs.target, target), ("draft", &mut theirs.draft, draft)]
+        {
+            let Some(sum) = sum else { continue };
+            if sum.len() != 64 || !sum.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                let what = format!("sum of the {what} to compare with");
+                return Err(Error::mismatch(folder, what, "64 hexadecimal digits", format!("`{sum}`")));
+            }
+            let sum = sum.to_ascii_lowercase();
+            if sum != identity.sha256 {
+                *identity = ModelIdentity { name: String::new(), sha256: sum };
             }
         }
         own.check(folder, "this program", &theirs)

@@ -2,10 +2,24 @@
 
 from collections.abc import Sequence as Tokens
 from os import PathLike
-from typing import Literal
+from typing import Literal, SupportsIndex, final
 
 import numpy as np
 from numpy.typing import NDArray
+
+__all__ = [
+    "Controller",
+    "CopySource",
+    "Latency",
+    "Occurrence",
+    "PackageError",
+    "Policy",
+    "Sequence",
+    "SequenceError",
+    "Source",
+    "Verification",
+    "__version__",
+]
 
 __version__: str
 
@@ -18,6 +32,7 @@ class PackageError(ValueError):
 class SequenceError(RuntimeError):
     """A call that a sequence cannot follow: something comes first."""
 
+@final
 class Policy:
     """A package of ltd-export, checked when it was loaded. Several threads may use it at once."""
 
@@ -34,7 +49,8 @@ class Policy:
     ) -> Policy:
         """Loads a package. What is known here is compared with what it was made for.
 
-        Other conditions are a UserWarning: decisions stay lossless, but a constant may be faster. Raises PackageError.
+        device: "cpu" or "cuda"; dtype: "f32", "bf16" or "f16". Other conditions are a UserWarning: decisions stay
+        lossless, but a constant may be faster. Raises PackageError.
         """
 
     @property
@@ -55,7 +71,7 @@ class Policy:
         """The table of a factored policy."""
     def check_models(self, *, target: str | None = None, draft: str | None = None) -> None:
         """Raises PackageError unless it is of models with these sums (model_sha256)."""
-    def sequence(self, prompt: _Integers, root: int) -> Sequence:
+    def sequence(self, prompt: _Integers, root: SupportsIndex) -> Sequence:
         """The decisions of one sequence: its prompt, and the target's first token after it."""
     def controller(self) -> Controller:
         """The decisions alone, for a program that keeps trees of its own."""
@@ -63,24 +79,26 @@ class Policy:
         self,
         decision: Literal["depth", "size", "factored"],
         scores: _Floats,
-        draft_depth: int,
-        context_length: int,
-        frontier: int | None = None,
+        draft_depth: SupportsIndex,
+        context_length: SupportsIndex,
+        frontier: SupportsIndex | None = None,
     ) -> _Floats:
         """What the network of a decision sees of a tree: see Controller.continue_drafting."""
     def observe_source(self, sequence: Sequence) -> _Floats:
         """What the network of the source sees of a sequence."""
 
+@final
 class Latency:
     """What the parts of a cycle cost, in milliseconds, by the package's table."""
 
-    def root_ms(self, rows: int, context: int) -> float:
+    def root_ms(self, rows: SupportsIndex, context: SupportsIndex) -> float:
         """A root expansion that reads so many tokens."""
-    def level_ms(self, depth: int, rows: int, context: int) -> float:
+    def level_ms(self, depth: SupportsIndex, rows: SupportsIndex, context: SupportsIndex) -> float:
         """The draft forward of a level over so many nodes."""
-    def verify_ms(self, size: int, context: int) -> float:
+    def verify_ms(self, size: SupportsIndex, context: SupportsIndex) -> float:
         """The verification of so many candidates."""
 
+@final
 class Controller:
     """Decides about trees that the program keeps itself, cycle after cycle."""
 
@@ -90,7 +108,11 @@ class Controller:
     def begin_cycle(self) -> None:
         """Forgets the cycle before."""
     def continue_drafting(
-        self, scores: _Floats, draft_depth: int, context_length: int, frontier: int | None = None
+        self,
+        scores: _Floats,
+        draft_depth: SupportsIndex,
+        context_length: SupportsIndex,
+        frontier: SupportsIndex | None = None,
     ) -> bool:
         """Whether to draft one more level.
 
@@ -99,12 +121,17 @@ class Controller:
         tokens before the root.
         """
     def verification_size(
-        self, scores: _Floats, draft_depth: int, context_length: int, frontier: int | None = None
+        self,
+        scores: _Floats,
+        draft_depth: SupportsIndex,
+        context_length: SupportsIndex,
+        frontier: SupportsIndex | None = None,
     ) -> int:
         """How many candidates the target verifies."""
 
+@final
 class Sequence:
-    """Steers the cycles of one sequence. For one thread at a time; sequences of one Policy do not depend on another."""
+    """Steers the cycles of one sequence. Calls from several threads wait for one another."""
 
     @property
     def root(self) -> int:
@@ -123,8 +150,8 @@ class Sequence:
         """For each of them, the row of the level before that proposed it; empty before there is a tree."""
     def begin(self) -> Source:
         """Begins a cycle: what it drafts from. One that was not committed is forgotten."""
-    def begin_copy(self, chain: int) -> None:
-        """Begins a cycle that copies so many tokens, whatever the policy thinks of it."""
+    def begin_copy(self, chain: SupportsIndex) -> None:
+        """Begins a cycle that copies so many tokens, at most 4096, whatever the policy thinks of it."""
     def expected_of_chains(self) -> tuple[NDArray[np.int64], _Floats]:
         """Lengths of the chains that may be copied, and how many of their tokens are expected to be accepted.
 
@@ -140,14 +167,18 @@ class Sequence:
         """Whether to add one more level. To be asked after each."""
     def verification_size(self) -> int:
         """Candidates to verify."""
-    def verification(self, at_most: int | None = None) -> Verification:
-        """The tree of tokens that the target verifies, with at most so many candidates."""
-    def commit(self, accepted: _Integers, next: int) -> None:
+    def verification(self, at_most: SupportsIndex | None = None) -> Verification:
+        """The tree of tokens that the target verifies, with at most so many candidates.
+
+        Asked again in a cycle, it is made anew.
+        """
+    def commit(self, accepted: _Integers, next: SupportsIndex) -> None:
         """Ends the cycle: the draft tokens that the target accepted, and its own token after them.
 
         Without a cycle it was a step of plain decoding.
         """
 
+@final
 class Source:
     """What a cycle drafts from."""
 
@@ -160,6 +191,7 @@ class Source:
     def drafts(self) -> bool:
         """Whether the draft model drafts a tree."""
 
+@final
 class Verification:
     """The tree of tokens that the target verifies. Its length is the number of rows, the root's included."""
 
@@ -179,19 +211,21 @@ class Verification:
         """Which rows each row sees among themselves, [rows, rows]."""
     def __len__(self) -> int: ...
 
+@final
 class CopySource:
     """Finds the longest earlier occurrence of the latest tokens of a growing text, in constant time per token."""
 
-    def __init__(self, limit: int = 16) -> None:
-        """limit: latest tokens that are compared at most."""
+    def __new__(cls, limit: SupportsIndex = 16) -> CopySource:
+        """limit: latest tokens that are compared at most, up to 4096."""
     def extend(self, tokens: _Integers) -> None:
         """Adds the next tokens."""
     def find(self) -> Occurrence | None:
         """The longest earlier occurrence, of which the latest; None if the last token is new."""
-    def chain(self, length: int) -> NDArray[np.uint32]:
+    def chain(self, length: SupportsIndex) -> NDArray[np.uint32]:
         """The tokens that followed it, periodic where it runs into the present; none where nothing matches."""
     def __len__(self) -> int: ...
 
+@final
 class Occurrence:
     """An earlier occurrence of the latest tokens."""
 

@@ -29,6 +29,9 @@ def measure_forward_ms(
     model: PreTrainedModel, policy: ltd_policy.Policy, context: int = 256, repeats: int = 9
 ) -> ForwardTimes:
     """The median time of a forward over each length of chain, after so many tokens."""
+    for name, value in (("context", context), ("repeats", repeats)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, found {value}")
     lengths = [0, *chain_lengths(policy)]
     vocabulary = model.config.get_text_config().vocab_size
     ids = torch.arange(context + 1 + lengths[-1], device=model.device).remainder(vocabulary)[None]

@@ -68,13 +68,11 @@ impl Ceilings {
             }
             let places = (0..compared.tasks.len())
                 .flat_map(|task| (0..compared.samplings.len()).map(move |sampling| (task, sampling)));
-            let place = places
-                .into_iter()
-                .find(|&(task, sampling)| !answers(trace, compared, turns, task, sampling).is_empty());
+            let place = places.into_iter().find(|&(task, sampling)| is_of(trace, compared, task, sampling));
             let Some((task, sampling)) = place else {
                 return problem(
-                    "has no answer to a question that was measured: expected the same file of questions, temperature \
-                     and seed"
+                    "has no answer to a question of the comparison: expected the same file of questions, \
+                     temperature and seed"
                         .to_owned(),
                 );
             };
@@ -89,7 +87,7 @@ impl Ceilings {
         Ok(())
     }
 
-    /// What was possible on a task at a temperature; none without a recording of it.
+    /// What was possible on a task at a temperature; none without a recording of what was measured.
     pub(super) fn of(
         &self,
         compared: &Compared,
@@ -141,6 +139,18 @@ impl Ceiling {
     }
 }
 
+/// Whether a trace is of a task at a temperature, whether or not the comparison came that far.
+fn is_of(trace: &Trace, compared: &Compared, task: usize, sampling: usize) -> bool {
+    let sampling = &compared.samplings[sampling];
+    let repetitions = 0..compared.repetitions as u64;
+    let mut seeds = repetitions.map(|repetition| compared.seed.wrapping_add(repetition));
+    let mut answers = trace.sequences.iter().filter(|sequence| !sequence.is_empty());
+    compared.tasks[task].file_sha256 == trace.header.questions_sha256
+        && trace.header.sampling.is_as(sampling)
+        && (sampling.is_greedy() || seeds.any(|seed| answers.clone().any(|answer| answer.seed == seed)))
+        && answers.next().is_some()
+}
+
 /// Recorded answers to the questions of a task at a temperature that were measured.
 fn answers(
     trace: &Trace,
@@ -149,17 +159,16 @@ fn answers(
     task: usize,
     sampling: usize,
 ) -> Vec<TracedSequence> {
-    let (entry, sampling_params) = (&compared.tasks[task], compared.samplings[sampling]);
-    if entry.file_sha256 != trace.header.questions_sha256 || !trace.header.sampling.is_as(&sampling_params) {
+    if !is_of(trace, compared, task, sampling) {
         return Vec::new();
     }
+    let greedy = compared.samplings[sampling].is_greedy();
     let measured = |sequence: &&TracedSequence| {
         !sequence.is_empty()
             && turns.iter().any(|turn| {
                 (turn.task, turn.sampling, turn.number) == (task, sampling, 0)
                     && turn.question == u64::from(sequence.prompt)
-                    && (sampling_params.is_greedy()
-                        || sequence.seed == compared.seed.wrapping_add(turn.repetition as u64))
+                    && (greedy || sequence.seed == compared.seed.wrapping_add(turn.repetition as u64))
             })
     };
     let answers = trace.sequences.iter().filter(measured);
