@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use ltd_console::{print_result, say};
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use ltd_console::print_result;
 use ltd_policy::factored::NEVER;
 use ltd_policy::{
-    ChoiceEntry, Expected, FactoredSourceEntry, Manifest, ModelIdentity, Models, PolicyEntry, PolicyPackage,
-    SourceActions, SourceEntry, check_new_folder,
+    ChoiceEntry, Compat, Expected, FactoredSourceEntry, Manifest, ModelIdentity, Models, PolicyEntry,
+    PolicyPackage, SourceActions, SourceEntry,
 };
 use ltd_run::TrainConfig;
 
-use crate::export::load_stage;
-use crate::servers::{self, Known, Place, Recordings, Server};
+use crate::export::{check_out, load_stage};
+use crate::servers::{self, Known, Place, Recordings, Server, printable};
 use crate::{Error, Export, Form, Forms, Imported, Result, export, import, write};
 
 /// Freeze the policies of a training run into a package that servers load.
@@ -26,17 +26,19 @@ use crate::{Error, Export, Form, Forms, Imported, Result, export, import, write}
 /// those that the run compared, those of a package, or with `--trace` all that replay can price.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(group(ArgGroup::new("from").required(true).args(["run", "package"])))]
+#[command(group(ArgGroup::new("to").required(true).multiple(true).args(["out", "servers"])))]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     /// Folder of the run
-    #[arg(long, value_name = "RUN", required_unless_present = "package")]
+    #[arg(long, value_name = "RUN")]
     run: Option<PathBuf>,
     /// Folder of a package, in place of a run (with --for)
-    #[arg(long, value_name = "DIR", conflicts_with = "run", requires = "servers")]
+    #[arg(long, value_name = "DIR", requires = "servers")]
     package: Option<PathBuf>,
     /// Stage to export, e.g. 02-depth [default: the one that the run selected]
-    #[arg(long, value_name = "STAGE", conflicts_with = "servers")]
+    #[arg(long, value_name = "STAGE", conflicts_with = "package")]
     stage: Option<String>,
     /// Forms of the networks besides safetensors, separated by commas [default: all that suit each]
     #[arg(long, value_name = "FORMS", value_enum, value_delimiter = ',', conflicts_with = "servers")]
@@ -60,7 +62,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", requires = "chains")]
     chains_latency: Option<PathBuf>,
     /// Folder to make
-    #[arg(long, value_name = "DIR", required_unless_present = "servers")]
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
@@ -76,10 +78,10 @@ enum Command {
 #[derive(Debug, Args)]
 struct ImportArgs {
     /// Archive of the depth policy, as stable-baselines3 saves it, or a constant draft depth
-    #[arg(long, value_name = "ZIP|N")]
+    #[arg(long, value_name = "ZIP|N", allow_negative_numbers = true)]
     depth: Imported,
     /// Archive of the size policy, or a constant verification size
-    #[arg(long, value_name = "ZIP|N")]
+    #[arg(long, value_name = "ZIP|N", allow_negative_numbers = true)]
     size: Imported,
     /// Configuration that names the models that the policies were trained with
     #[arg(long, value_name = "FILE")]
@@ -94,7 +96,7 @@ struct ImportArgs {
 
 impl ImportArgs {
     fn execute(&self) -> Result<()> {
-        check_new_folder("--out", &self.out)?;
+        check_out(&self.out)?;
         let engine = TrainConfig::load(&self.config, &[])?.engine;
         // Reading the models takes longest: what is wrong with the archives is said before.
         let unread = ModelIdentity { name: String::new(), sha256: String::new() };
@@ -102,7 +104,7 @@ impl ImportArgs {
         import(&self.depth, &self.size, Models { target: unread.clone(), draft: unread, beam_width })?;
         let package = import(&self.depth, &self.size, engine.models()?)?;
         let export = write(&package, &Forms::asked(&self.format), &self.out)?;
-        Ok(say!("{}", describe(&self.out, &export))?)
+        tell(Some(&self.out), &describe(&self.out, &export))
     }
 }
 
@@ -122,7 +124,7 @@ impl Cli {
         match (&self.run, &self.out) {
             (Some(run), Some(out)) if self.servers.is_empty() => {
                 let export = export(run, self.stage.as_deref(), &Forms::asked(&self.format), out)?;
-                Ok(say!("{}", describe(out, &export))?)
+                tell(Some(out), &describe(out, &export))
             }
             _ => self.settings(),
         }
@@ -131,10 +133,10 @@ impl Cli {
     /// Settings for servers.
     fn settings(&self) -> Result<()> {
         if let Some(out) = &self.out {
-            check_new_folder("--out", out)?;
+            check_out(out)?;
         }
         let (folder, package) = match (&self.run, &self.package) {
-            (Some(run), _) => (run, load_stage(run, None)?),
+            (Some(run), _) => (run, load_stage(run, self.stage.as_deref())?),
             (None, Some(folder)) => (folder, PolicyPackage::load(folder)?),
             (None, None) => unreachable!("invariant: one of them is required"),
         };
@@ -152,13 +154,21 @@ impl Cli {
             servers::write(out, &known, &advice)?;
         }
         let text: String = advice.iter().map(|advice| advice.describe(&known)).collect();
-        Ok(print_result(format_args!("{}{text}", conditions(folder, manifest)))?)
+        tell(self.out.as_deref(), &format!("{}{text}", conditions(folder, manifest)))
     }
 
     fn place(&self, folder: &Path, manifest: &Manifest) -> Result<Place> {
         let draft = self.draft.clone().unwrap_or_else(|| manifest.draft.name.clone());
         if draft.is_empty() {
             let problem = "the draft model has no name: say where servers find it with --draft".to_owned();
+            return Err(Error::Package { path: folder.to_owned(), problem });
+        }
+        // Files hold it as it is, and a terminal would be told it so.
+        if self.draft.is_none() && draft.contains(char::is_control) {
+            let problem = format!(
+                "the draft model is {draft:?}, whose name has control characters: say where servers find it \
+                 with --draft"
+            );
             return Err(Error::Package { path: folder.to_owned(), problem });
         }
         let greedy = manifest.sampling.is_none_or(|sampling| sampling.is_greedy());
@@ -170,20 +180,35 @@ impl Cli {
 fn conditions(folder: &Path, manifest: &Manifest) -> String {
     let Manifest { target, draft, dtype, device, .. } = manifest;
     let sampling = manifest.sampling.map_or_else(String::new, |sampling| format!("{sampling}, "));
-    format!(
-        "# of {}: {} with {}, {sampling}{dtype}, {device}, one sequence at a time\n",
+    let told = format!(
+        "of {}: {} with {}, {sampling}{dtype}, {device}, one sequence at a time",
         folder.display(),
         target.name,
         draft.name
-    )
+    );
+    format!("# {}\n", printable(&told))
+}
+
+/// Prints what was made. What `out` holds by then is whole, so that it stays where this fails.
+fn tell(out: Option<&Path>, text: &str) -> Result<()> {
+    print_result(format_args!("{text}")).map_err(|source| match out {
+        Some(out) => Error::Untold { path: out.to_owned(), source },
+        None => source.into(),
+    })
 }
 
 fn describe(out: &Path, Export { manifest, probes }: &Export) -> String {
     let mut lines = vec![
         format!("{}: policies of {}, stage {}", out.display(), manifest.run, manifest.stage),
         format!(
-            "trained with {} and {}, {}, {}, reward {}",
-            manifest.target.name, manifest.draft.name, manifest.dtype, manifest.device, manifest.objective
+            "trained {}with {} and {}, {}, {}, reward {}",
+            // The published code has no other number type, device and reward.
+            if manifest.compat == Some(Compat::Official) { "as published: " } else { "" },
+            manifest.target.name,
+            manifest.draft.name,
+            manifest.dtype,
+            manifest.device,
+            manifest.objective
         ),
     ];
     if let Some(Expected { tokens_per_second, low, high, prompts }) = manifest.expected {
@@ -231,7 +256,8 @@ fn describe(out: &Path, Export { manifest, probes }: &Export) -> String {
         lines.push(format!("{fallback} decide instead of the policy: {}", fallback.reason));
     }
     lines.push(format!("{} files, each checked on {probes} probe observations", manifest.files.len()));
-    lines.join("\n  ")
+    let lines: Vec<_> = lines.iter().map(|line| printable(line)).collect();
+    lines.join("\n  ") + "\n"
 }
 
 fn describe_choice(what: &str, entry: &ChoiceEntry) -> String {

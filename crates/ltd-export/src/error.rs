@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The folder is no run, or has no policies yet.
-    #[error("run {}: {problem}", path.display())]
+    #[error("--run {}: {problem}", path.display())]
     Run {
         /// The folder.
         path: PathBuf,
@@ -18,7 +18,7 @@ pub enum Error {
         problem: String,
     },
     /// The package cannot go where it was asked for.
-    #[error("{}: {problem}", path.display())]
+    #[error("--out {}: {problem}", path.display())]
     Out {
         /// The folder.
         path: PathBuf,
@@ -78,24 +78,26 @@ pub enum Error {
         /// What it lacks.
         problem: String,
     },
-    /// Chains cannot be compared with the policy.
-    #[error("--chains {}: {problem}", path.display())]
-    Chains {
+    /// Recorded trees or chains that settings cannot be compared on.
+    #[error("{option} {}: {problem}", path.display())]
+    Recording {
+        /// What named it.
+        option: &'static str,
         /// The recording.
         path: PathBuf,
         /// Why not.
         problem: String,
     },
     /// Servers that accept no setting that is known, or none that is worth it.
-    #[error("--for: no setting that is known serves {}", problems.join("\n  and none serves "))]
+    #[error("--for: no known setting suits {}", problems.join("\n  and none suits "))]
     Servers {
         /// Each server with its reasons.
         problems: Vec<String>,
     },
-    /// A file could not be written.
-    #[error("{}: {source}", path.display())]
+    /// `--out` or a file in it could not be written.
+    #[error("--out {}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The folder or file.
         path: PathBuf,
         /// What the operating system says.
         source: std::io::Error,
@@ -103,6 +105,14 @@ pub enum Error {
     /// A result could not be printed.
     #[error(transparent)]
     Output(#[from] ltd_console::OutputError),
+    /// A result was written, and could not be printed.
+    #[error("{source}: what was to be printed is lost, but --out {} was written and is whole", path.display())]
+    Untold {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system says.
+        source: ltd_console::OutputError,
+    },
     /// A policy file or manifest.
     #[error(transparent)]
     Policy(#[from] ltd_policy::Error),
@@ -128,7 +138,7 @@ impl Error {
             | Self::Out { .. }
             | Self::Form { .. }
             | Self::Package { .. }
-            | Self::Chains { .. }
+            | Self::Recording { .. }
             | Self::Servers { .. }
             | Self::Archive { .. }
             | Self::Import(_) => true,
@@ -140,6 +150,7 @@ impl Error {
             | Self::NoProbes { .. }
             | Self::Io { .. }
             | Self::Output(_)
+            | Self::Untold { .. }
             | Self::Torch(_) => false,
         }
     }

@@ -62,7 +62,7 @@ pub struct Export {
 /// Freezes the policies of `stage` (the one that the run selected, if none is named) into the new
 /// folder `out`.
 pub fn export(run: &Path, stage: Option<&str>, forms: &Forms, out: &Path) -> Result<Export> {
-    check_new_folder("--out", out)?;
+    check_out(out)?;
     write(&load_stage(run, stage)?, forms, out)
 }
 
@@ -84,7 +84,7 @@ pub fn write(package: &PolicyPackage, forms: &Forms, out: &Path) -> Result<Expor
 
 /// Makes the new folder `out` of what `fill` writes: whole, or not at all.
 pub(crate) fn write_folder<T>(out: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-    check_new_folder("--out", out)?;
+    check_out(out)?;
     let unusable = |error: std::io::Error| {
         let path = out.to_owned();
         if is_full(&error) {
@@ -94,9 +94,35 @@ pub(crate) fn write_folder<T>(out: &Path, fill: impl FnOnce(&Path) -> Result<T>)
         }
     };
     let unfinished = Unfinished::begin(out).map_err(unusable)?;
-    let filled = fill(unfinished.folder.path())?;
+    let folder = unfinished.folder.path();
+    let filled = fill(folder).map_err(|error| at_place(error, folder, out))?;
     unfinished.publish(out).map_err(unusable)?;
     Ok(filled)
+}
+
+/// Fails unless the folder `out` can be made.
+pub(crate) fn check_out(out: &Path) -> Result<()> {
+    let refuse = |problem: &str| Err(Error::Out { path: out.to_owned(), problem: problem.to_owned() });
+    if out.file_name().is_none() {
+        return refuse("does not end in a name, expected that of a new folder");
+    }
+    // Without a slash at its end, which would follow the link.
+    if out.components().as_path().is_symlink() {
+        return refuse("is a link, expected a new folder");
+    }
+    check_new_folder("--out", out).map_err(|error| at_place(error.into(), out, out))
+}
+
+/// A failure of the disk in `folder`, told of the place that was asked for: nobody knows the other,
+/// and it is gone by then.
+fn at_place(error: Error, folder: &Path, out: &Path) -> Error {
+    match error {
+        Error::Io { path, source } | Error::Policy(ltd_policy::Error::Io { path, source }) => {
+            let file = path.strip_prefix(folder).ok().filter(|file| !file.as_os_str().is_empty());
+            Error::Io { path: file.map_or_else(|| out.to_owned(), |file| out.join(file)), source }
+        }
+        other => other,
+    }
 }
 
 /// A folder beside its place, which goes with this unless it is published.
@@ -151,12 +177,13 @@ fn find_stage(run: &Path, stage: Option<&str>) -> Result<PathBuf> {
     }
     let fail = |problem: String| Error::Run { path: run.to_owned(), problem };
     if !run.is_dir() {
-        return Err(fail("does not exist".to_owned()));
+        let found = if run.exists() { "is a file" } else { "does not exist" };
+        return Err(fail(format!("{found}, expected the folder of a run")));
     }
     let stages = run.join("stages");
     let mut finished: Vec<String> = stages
         .read_dir()
-        .map_err(|error| fail(format!("is not a run: stages: {error}")))?
+        .map_err(|error| fail(format!("is not a run, whose folder has a folder `stages`: {error}")))?
         .flatten()
         .filter(|entry| entry.path().join(STAGE_MANIFEST).is_file())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())

@@ -22,10 +22,20 @@ pub enum Imported {
 }
 
 impl std::str::FromStr for Imported {
-    type Err = std::convert::Infallible;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(text.parse().map_or_else(|_| Self::Archive(text.into()), Self::Constant))
+        // Other numbers are slips, and no archive has such a name.
+        let is_number = text.parse::<f64>().is_ok();
+        match text.parse() {
+            Ok(value) => Ok(Self::Constant(value)),
+            Err(_) if is_number || text.trim().is_empty() => Err(format!(
+                "expected an archive, or a whole number: a depth from 1 to {}, a size from 1 to {}",
+                official::DEPTH_CAP,
+                ltd_policy::MAX_SIZE
+            )),
+            Err(_) => Ok(Self::Archive(text.into())),
+        }
     }
 }
 
@@ -116,12 +126,19 @@ pub fn import(depth: &Imported, size: &Imported, models: Models) -> Result<Polic
 /// The policy of a kind, of a network of the size that such policies have.
 fn policy(kind: PolicyKind, saved: Saved, path: &Path) -> Result<FrozenPolicy> {
     let (layout, actions) = official::of_kind(kind).expect("invariant: a kind that is published");
-    let sizes = |inputs: usize, outputs: usize| format!("{inputs} numbers and {outputs} actions");
-    let (expected, found) =
-        (sizes(layout.len(), actions.count()), sizes(saved.mlp.inputs(), saved.mlp.outputs()));
+    let expected = (layout.len(), actions.count());
+    let found = (saved.mlp.inputs(), saved.mlp.outputs());
     if expected != found {
-        let problem = format!("its network has {found}, expected {expected} of a {kind} policy");
-        return Err(Error::Archive { path: path.to_owned(), problem });
+        let sizes = |(inputs, outputs)| format!("{inputs} numbers and {outputs} actions");
+        let (sizes_expected, sizes_found) = (sizes(expected), sizes(found));
+        let other = [PolicyKind::Depth, PolicyKind::Size].into_iter().find(|&other| {
+            official::of_kind(other).is_some_and(|(layout, actions)| found == (layout.len(), actions.count()))
+        });
+        let of_other = other.map_or_else(String::new, |other| format!(" of a {other} policy"));
+        return Err(Error::Import(format!(
+            "--{kind} {}: its network has {sizes_found}{of_other}, expected {sizes_expected} of a {kind} policy",
+            path.display()
+        )));
     }
     let probes = probes(&layout, &actions);
     Ok(FrozenPolicy::new(layout, actions, saved.mlp, probes))

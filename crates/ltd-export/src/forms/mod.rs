@@ -58,7 +58,7 @@ impl Form {
             None => {
                 let kind = network.actions().kind_name();
                 Some(format!(
-                    "{kind} predicts what will be accepted, and stable-baselines3 has policies alone"
+                    "{kind} predicts what will be accepted, and stable-baselines3 saves nothing but policies"
                 ))
             }
             Some(actions) if self == Self::Sb3Official => official::why_not(network.layout(), actions),

@@ -6,14 +6,19 @@ use std::path::Path;
 use ltd_policy::{write_atomically, write_json};
 use serde::Serialize;
 
-use super::form::{Place, ServerForm};
+use super::form::{Place, ServerForm, printable};
 use super::known::{Known, Rated};
 use super::server::Server;
+use super::setting::Setting;
 use crate::export::write_folder;
 use crate::{Error, Result};
 
 /// What a folder of settings holds beside the servers' own files.
 const SETTINGS_FILE: &str = "settings.json";
+/// Share by which speeds of a run's trees may differ and still count as one. So little says nothing
+/// of a server, which expands the whole beam of every level: trees of depths 6 and 1 that were
+/// 0.4 % apart in a run were about 10 % apart with whole beams.
+const TOLERANCE: f64 = 0.02;
 
 /// A setting for a server.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,7 +46,7 @@ pub(crate) struct Entry<'a> {
     plain_tokens_per_second: Option<f64>,
     lost_to_policy: Option<f64>,
     lost_to_oracle: Option<f64>,
-    basis: &'a str,
+    basis: String,
     notes: &'a [String],
 }
 
@@ -51,7 +56,10 @@ pub(crate) struct Entry<'a> {
 /// If one accepts none. All such servers are named, each with why it refused what.
 pub fn advise(servers: &[Server], known: &Known, place: &Place) -> Result<Vec<Advice>> {
     let (mut advice, mut problems) = (Vec::new(), Vec::new());
-    for &server in servers {
+    for (index, &server) in servers.iter().enumerate() {
+        if servers[..index].contains(&server) {
+            continue;
+        }
         match best(server, known, place) {
             Ok(found) => advice.push(found),
             Err(reasons) => problems.push(format!("{}: {}", server.name(), reasons.join("; "))),
@@ -71,9 +79,9 @@ pub fn write(out: &Path, known: &Known, advice: &[Advice]) -> Result<()> {
     })
 }
 
-/// The first setting that a server accepts, or why it accepts none.
+/// The best setting that a server accepts, or why it accepts none.
 fn best(server: Server, known: &Known, place: &Place) -> std::result::Result<Advice, Vec<String>> {
-    let mut reasons = Vec::new();
+    let (mut accepted, mut reasons) = (Vec::new(), Vec::new());
     for rated in &known.settings {
         match server.form(&rated.setting, place) {
             Ok(_)
@@ -81,20 +89,37 @@ fn best(server: Server, known: &Known, place: &Place) -> std::result::Result<Adv
             {
                 push_once(&mut reasons, "plain decoding is as fast as what it accepts".to_owned());
             }
-            Ok(form) => {
-                let lost = |to: Option<f64>| Some(1.0 - rated.tokens_per_second? / to?);
-                return Ok(Advice {
-                    server,
-                    form,
-                    lost_to_policy: lost(known.policy),
-                    lost_to_oracle: lost(known.oracle),
-                    rated: rated.clone(),
-                });
-            }
+            Ok(form) => accepted.push((rated, form)),
             Err(reason) => push_once(&mut reasons, reason),
         }
     }
-    Err(reasons)
+    let chosen = choose(&accepted, known).ok_or(reasons)?;
+    let (rated, form) = accepted.swap_remove(chosen);
+    let lost = |to: Option<f64>| Some(1.0 - rated.tokens_per_second? / to?);
+    Ok(Advice {
+        server,
+        form,
+        lost_to_policy: lost(known.policy),
+        lost_to_oracle: lost(known.oracle),
+        rated: rated.clone(),
+    })
+}
+
+/// The place of the first; where levels were narrow, of the trees that are as fast the place of
+/// those with the fewest levels, then candidates.
+fn choose(accepted: &[(&Rated, ServerForm)], known: &Known) -> Option<usize> {
+    let (first, _) = accepted.first()?;
+    let trees = |rated: &Rated| match rated.setting {
+        Setting::Trees(trees) if trees.beam_width > 1 => Some((trees, rated.tokens_per_second?)),
+        _ => None,
+    };
+    let Some((_, fastest)) = trees(first).filter(|_| known.narrow_levels) else { return Some(0) };
+    let as_fast = accepted.iter().enumerate().filter_map(|(place, (rated, _))| {
+        // One that is faster, but stands behind, was measured on fewer prompts.
+        let (trees, _) = trees(rated).filter(|(_, speed)| (speed / fastest - 1.0).abs() <= TOLERANCE)?;
+        Some((trees.levels(), trees.verified(), place))
+    });
+    as_fast.min().map(|(.., place)| place)
 }
 
 fn push_once(reasons: &mut Vec<String>, reason: String) {
@@ -104,6 +129,17 @@ fn push_once(reasons: &mut Vec<String>, reason: String) {
 }
 
 impl Advice {
+    /// Where its figures are from, or without figures it.
+    fn basis(&self, known: &Known) -> String {
+        if self.rated.tokens_per_second.is_none() {
+            return known.origin.clone();
+        }
+        let has_trees = matches!(self.rated.setting, Setting::Trees(_) | Setting::CopiesAndTrees(..));
+        let narrow = known.narrow_levels && has_trees;
+        let levels = if narrow { ", with levels that expand what can be verified and no more" } else { "" };
+        format!("{}{levels}", known.basis)
+    }
+
     /// What to tell of it beside the files.
     pub(crate) fn entry<'a>(&'a self, known: &'a Known) -> Entry<'a> {
         Entry {
@@ -115,7 +151,7 @@ impl Advice {
             plain_tokens_per_second: known.plain,
             lost_to_policy: self.lost_to_policy,
             lost_to_oracle: self.lost_to_oracle,
-            basis: &known.basis,
+            basis: self.basis(known),
             notes: &self.form.notes,
         }
     }
@@ -123,9 +159,9 @@ impl Advice {
     /// The files, with what is known of the setting in lines that begin with `#`.
     pub(crate) fn describe(&self, known: &Known) -> String {
         let (name, version) = (self.server.name(), self.server.version());
-        let mut text = format!("# {name} {version}: {}\n", self.rated.setting);
-        let _ = match self.rated.tokens_per_second {
-            None => writeln!(text, "# its speed was not measured; it is from {}", known.basis),
+        let basis = self.basis(known);
+        let figures = match self.rated.tokens_per_second {
+            None => format!("the speed of this setting was not measured; the setting is from {basis}"),
             Some(speed) => {
                 let compared = |to: Option<f64>, lost: Option<f64>, what: &str| {
                     let (to, lost) = to.zip(lost)?;
@@ -138,11 +174,12 @@ impl Advice {
                 let oracle = oracle.unwrap_or(", foresight is not known".to_owned());
                 let plain =
                     known.plain.map(|plain| format!(", plain decoding {plain:.1}")).unwrap_or_default();
-                writeln!(text, "# {speed:.1} tokens/s{plain}{policy}{oracle}: {}", known.basis)
+                format!("{speed:.1} tokens/s{plain}{policy}{oracle}: {basis}")
             }
         };
+        let mut text = format!("# {name} {version}: {}\n# {}\n", self.rated.setting, printable(&figures));
         for note in &self.form.notes {
-            let _ = writeln!(text, "# note: {note}");
+            let _ = writeln!(text, "# note: {}", printable(note));
         }
         for (place, file) in self.form.files.iter().enumerate() {
             // What stands alone needs no name.
@@ -166,7 +203,15 @@ mod tests {
         let rated = |(setting, tokens_per_second)| Rated { setting, tokens_per_second };
         let settings = settings.into_iter().map(rated).collect();
         let (plain, policy, oracle) = (Some(50.0), Some(125.0), Some(160.0));
-        Known { settings, plain, policy, oracle, basis: "replay".to_owned() }
+        Known {
+            settings,
+            plain,
+            policy,
+            oracle,
+            origin: "a run".to_owned(),
+            basis: "replay".to_owned(),
+            narrow_levels: false,
+        }
     }
 
     fn place() -> Place {
@@ -208,7 +253,48 @@ mod tests {
         );
         assert!(text.ends_with("--speculative-num-draft-tokens 5\n"), "{text}");
         let unmeasured = found[2].describe(&known);
-        assert!(unmeasured.contains("\n# its speed was not measured; it is from replay\n"), "{unmeasured}");
+        assert!(
+            unmeasured
+                .contains("\n# the speed of this setting was not measured; the setting is from a run\n"),
+            "{unmeasured}"
+        );
+    }
+
+    #[test]
+    fn of_trees_that_are_as_fast_with_narrow_levels_the_shallowest_is_taken() {
+        let measured = vec![
+            (trees(6, 4), Some(137.6)),
+            (trees(2, 8), Some(137.1)),
+            (trees(1, 9), Some(137.0)),
+            (trees(1, 4), Some(136.9)),
+            (trees(1, 2), Some(134.0)),
+            (trees(0, 2), Some(150.0)),
+            (Setting::Copies(RULE), None),
+        ];
+        let taken = |known: &Known| {
+            let found = advise(&[Server::SgLang, Server::SgLang], known, &place()).expect("it takes trees");
+            assert_eq!(found.len(), 1, "asked for twice, told once");
+            (found[0].rated.setting.clone(), found[0].describe(known))
+        };
+        let whole_beams = known(measured);
+        assert_eq!(taken(&whole_beams).0, trees(6, 4));
+        let narrow = Known { narrow_levels: true, ..whole_beams };
+        let (setting, text) = taken(&narrow);
+        assert_eq!(setting, trees(1, 4));
+        assert!(text.contains("# 136.9 tokens/s") && text.contains("with levels that expand"), "{text}");
+        // Copies have no levels.
+        let found = advise(&[Server::Vllm], &narrow, &place()).expect("it copies");
+        assert!(!found[0].describe(&narrow).contains("levels"), "{}", found[0].describe(&narrow));
+    }
+
+    #[test]
+    fn what_a_package_says_stays_a_comment() {
+        let origin = "the fallback (slow\nrm -r x\u{1b}[2J)".to_owned();
+        let known = Known { origin, ..known(vec![(trees(3, 24), None)]) };
+        let text = advise(&[Server::SgLang], &known, &place()).expect("trees")[0].describe(&known);
+        assert!(text.contains("(slow\\nrm -r x\\u{1b}[2J)\n"), "{text}");
+        let bare: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(matches!(bare[..], [line] if line.starts_with("--speculative-algorithm ")), "{text}");
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub struct Place {
 
 /// Why servers that draft chains alone take no trees.
 pub(super) const NO_TREES: &str = "it drafts chains alone, and their length does not follow from trees: record chains \
-                                   with engine.beam_width 1 (--chains, --chains-latency)";
+                                   with engine.beam_width 1, and name them with --chains and --chains-latency beside \
+                                   --trace and --latency";
 /// Why servers that either copy or draft take no rule that does both.
 pub(super) const NO_MIXTURE: &str = "it either copies or drafts, and the setting does both";
 /// Why servers without adaptive chains take none.
@@ -43,7 +44,20 @@ pub(super) fn no_shortest_match(match_length: usize) -> String {
 /// What is said of servers that look for so many tokens and for no longer match.
 pub(super) fn fixed_match(match_length: usize) -> String {
     let tokens = if match_length == 1 { "token".to_owned() } else { format!("{match_length} tokens") };
-    format!("it looks for the latest {tokens} alone; figures are of the longest match")
+    format!("it looks for the latest {tokens} and for no longer match, where the rule takes the longest")
+}
+
+/// A text as part of one line: names and reasons in a package may hold anything, such as the end of
+/// a comment or what steers a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().fold(String::new(), |mut line, letter| {
+        if letter.is_control() {
+            line.extend(letter.escape_default());
+        } else {
+            line.push(letter);
+        }
+        line
+    })
 }
 
 /// Arguments as a line of a shell.
@@ -72,6 +86,11 @@ pub(super) fn json_line(value: &serde_json::Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_ends_a_line_or_steers_a_terminal_is_spelt_out() {
+        assert_eq!(printable("a\nrm\r\u{1b}[2J\u{85}é"), "a\\nrm\\r\\u{1b}[2J\\u{85}é");
+    }
 
     #[test]
     fn words_of_a_shell_are_quoted_where_they_must_be() {

@@ -29,17 +29,27 @@ pub struct Known {
     pub policy: Option<f64>,
     /// Those of the best choice at every position, made with foresight.
     pub oracle: Option<f64>,
-    /// Where this is from.
+    /// Where the settings are from.
+    pub origin: String,
+    /// Where the figures are from.
     pub basis: String,
+    /// Whether levels of trees expanded only what can be verified. Servers expand the whole beam,
+    /// so that deep trees look faster here than they are there.
+    pub narrow_levels: bool,
 }
 
 impl Known {
-    /// What a finished run measured, whose selected stage has this manifest.
+    /// What a finished run measured. This is the manifest of one of its stages.
     pub fn of_run(run: &Path, manifest: &Manifest) -> Result<Self> {
         let path = run.join("summary.json");
         let fail = |problem: String| Error::Run { path: run.to_owned(), problem };
         let text = read_text(&path)
-            .map_err(|error| fail(format!("is not finished, summary.json cannot be read: {error}")))?;
+            .map_err(|error| {
+            fail(format!(
+                "is not finished, summary.json cannot be read: {error}: wait for its end, or name a recording and \
+                 what its cycles cost with --trace and --latency"
+            ))
+        })?;
         let summary: Summary =
             serde_json::from_str(&text).map_err(|error| fail(format!("summary.json: {error}")))?;
         summary.known(manifest).map_err(|problem| fail(format!("summary.json: {problem}")))
@@ -74,14 +84,22 @@ impl Known {
         // Parts of a rule, for servers that do either.
         settings.extend(copies.map(|_| unrated(Setting::Trees(trees))));
         settings.extend(copies.map(|rule| unrated(Setting::Copies(rule))));
-        Ok(Self { settings, plain: None, policy: None, oracle: None, basis })
+        Ok(Self {
+            settings,
+            plain: None,
+            policy: None,
+            oracle: None,
+            origin: basis.clone(),
+            basis,
+            narrow_levels: false,
+        })
     }
 }
 
 fn nothing_static(folder: &Path) -> Error {
     let problem =
-        "its policy decides, and no setting that does not change is known: name the run with --run, or a \
-                   recording and what its cycles cost with --trace and --latency"
+        "its policy decides, and it names no fixed setting: name its run with --run, or beside it a recording \
+         and what its cycles cost with --trace and --latency"
             .to_owned();
     Error::Package { path: folder.to_owned(), problem }
 }
@@ -90,6 +108,7 @@ fn nothing_static(folder: &Path) -> Error {
 #[derive(Debug, Deserialize)]
 struct Summary {
     prompts: usize,
+    stage: String,
     best_constant: Fixed,
     contenders: Vec<Contender>,
     predictions: Vec<Prediction>,
@@ -163,6 +182,9 @@ impl Summary {
             PolicyEntry::Pair { .. } => "pair",
             PolicyEntry::Factored { .. } => "factored",
         };
+        // It compared the policy of the stage that was selected, and no other. Behind its name may
+        // stand the rule by which it copies.
+        let is_selected = self.stage.split(',').next() == Some(manifest.stage.as_str());
         // What the comparison measured, at the speed that the grid has for its best constant.
         let constant = self.grid.iter().find(|point| point.setting == self.best_constant);
         let compared = |name: &str| {
@@ -186,8 +208,9 @@ impl Summary {
                 format!("the run's measurement on {}", ltd_console::count(self.prompts, "prompt")),
             )
         };
-        let basis = format!("{basis}, with levels that expand what can be verified and no more");
-        Ok(Known { settings, plain: compared("ar"), policy, oracle, basis })
+        let policy = policy.filter(|_| is_selected);
+        let origin = "the run's comparison".to_owned();
+        Ok(Known { settings, plain: compared("ar"), policy, oracle, origin, basis, narrow_levels: true })
     }
 }
 
@@ -201,7 +224,7 @@ mod tests {
             format_version: Manifest::VERSION,
             created_by: String::new(),
             run: String::new(),
-            stage: String::new(),
+            stage: "02-depth".to_owned(),
             seed: 1,
             compat: None,
             beam_width: 10,
@@ -231,7 +254,7 @@ mod tests {
 
     fn summary(predictions: &str) -> Summary {
         let text = format!(
-            r#"{{"prompts": 5, "other": 1, "best_constant": {{"depth": 1, "size": 4, "copies": null}},
+            r#"{{"prompts": 5, "stage": "02-depth, copying 8 tokens where 2 match", "other": 1, "best_constant": {{"depth": 1, "size": 4, "copies": null}},
             "contenders": [{{"name": "ar", "speedup_vs_static": 0.5}}, {{"name": "pair", "speedup_vs_static": 1.5}}],
             "predictions": {predictions},
             "grid": [
@@ -263,7 +286,9 @@ mod tests {
     fn a_run_without_recordings_has_measured_the_policy_and_knows_no_oracle() {
         let known = summary("[]").known(&manifest(constants(SourceEntry::Trees))).expect("settings");
         assert_eq!((known.policy, known.oracle), (Some(120.0), None));
-        assert!(known.basis.starts_with("the run's measurement on 5 prompts"), "{}", known.basis);
+        assert_eq!(known.basis, "the run's measurement on 5 prompts");
+        let other = Manifest { stage: "01-size".to_owned(), ..manifest(constants(SourceEntry::Trees)) };
+        assert_eq!(summary("[]").known(&other).expect("settings").policy, None, "another stage's");
         let empty = Summary { grid: Vec::new(), ..summary("[]") };
         empty.known(&manifest(constants(SourceEntry::Trees))).expect_err("no setting");
         let mut still = summary("[]");

@@ -17,6 +17,7 @@ mod tensorrt_llm;
 mod vllm;
 
 pub use choice::{Advice, advise, write};
+pub(crate) use form::printable;
 pub use form::{Place, ServerFile, ServerForm};
 pub use known::{Known, Rated};
 pub use replayed::Recordings;

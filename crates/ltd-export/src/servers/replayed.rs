@@ -36,13 +36,15 @@ pub struct Recordings {
 }
 
 impl Priced {
-    fn read(folder: &Path, latency: &Path) -> Result<Self> {
+    /// Reads a recording that `option` named, and its costs.
+    fn read(option: &'static str, folder: &Path, latency: &Path) -> Result<Self> {
         let trace = Trace::read_replayable(folder)?;
         for shard in &trace.truncated {
             ltd_console::note!("{}: the last chunk is cut off and was passed over", shard.display());
         }
         if trace.positions() == 0 {
-            return Err(ltd_env::Error::EmptyTrace.into());
+            let problem = "has no position to replay, expected recorded answers in its shards".to_owned();
+            return Err(Error::Recording { option, path: folder.to_owned(), problem });
         }
         let table = LatencyTable::read(latency)?;
         trace.header.models().check(folder, &latency.display().to_string(), &table.identity.models())?;
@@ -78,10 +80,14 @@ impl Recordings {
     /// # Errors
     /// If a table is not of its trace's models, or chains are no chains or of another text.
     pub fn read(trees: (&Path, &Path), chains: Option<(&Path, &Path)>) -> Result<Self> {
-        let trees = Priced::read(trees.0, trees.1)?;
-        let chains = chains.map(|(folder, latency)| Priced::read(folder, latency)).transpose()?;
+        let trees = Priced::read("--trace", trees.0, trees.1)?;
+        let chains = chains.map(|(folder, latency)| Priced::read("--chains", folder, latency)).transpose()?;
         if let Some(chains) = &chains {
-            let fail = |problem: String| Error::Chains { path: chains.folder.clone(), problem };
+            let fail = |problem: String| Error::Recording {
+                option: "--chains",
+                path: chains.folder.clone(),
+                problem,
+            };
             let (ours, theirs) = (&chains.trace.header, &trees.trace.header);
             if ours.beam_width != 1 {
                 let problem = format!("has trees of beam width {}, expected chains: 1", ours.beam_width);
@@ -158,7 +164,15 @@ impl Recordings {
             chains.unwrap_or_default(),
             self.trees.table.identity.machine
         );
-        Ok(Known { settings, plain: Some(plain), policy: Some(policy), oracle: Some(oracle), basis })
+        Ok(Known {
+            origin: basis.clone(),
+            settings,
+            plain: Some(plain),
+            policy: Some(policy),
+            oracle: Some(oracle),
+            basis,
+            narrow_levels: false,
+        })
     }
 }
 

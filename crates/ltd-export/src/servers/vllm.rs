@@ -1,4 +1,4 @@
-//! vLLM: the JSON of `--speculative-config`.
+//! vLLM: `--speculative-config` of its server, which is JSON.
 //!
 //! Of the wheel `vllm` 0.33.0: `config/speculative.py` (`SpeculativeConfig`) and
 //! `v1/spec_decode/ngram_proposer.py` (the longest match between the two lengths, of several the
@@ -7,7 +7,7 @@
 use ltd_policy::LONGEST_MATCH;
 use serde_json::json;
 
-use super::form::{NO_ADAPTIVE, NO_MIXTURE, NO_TREES, Place, ServerFile, ServerForm, json_line};
+use super::form::{NO_ADAPTIVE, NO_MIXTURE, NO_TREES, Place, ServerFile, ServerForm, line};
 use super::setting::Setting;
 
 pub(super) const VERSION: &str = "0.33.0";
@@ -31,7 +31,8 @@ pub(super) fn form(setting: &Setting, place: &Place) -> Result<ServerForm, Strin
         Setting::CopiesAndTrees(..) => return Err(NO_MIXTURE.to_owned()),
         Setting::AdaptiveChains(_) => return Err(NO_ADAPTIVE.to_owned()),
     };
-    Ok(ServerForm { files: vec![ServerFile { name: "vllm.json", text: json_line(&value) }], notes })
+    let text = line(&[("--speculative-config", &value.to_string())]);
+    Ok(ServerForm { files: vec![ServerFile { name: "vllm.args", text }], notes })
 }
 
 #[cfg(test)]
@@ -48,12 +49,12 @@ mod tests {
         let chain = Trees { beam_width: 1, depth: 3, size: 9 };
         assert_eq!(
             text(&Setting::Trees(chain)).expect("a chain"),
-            "{\"method\":\"eagle3\",\"model\":\"org/head\",\"num_speculative_tokens\":4}\n"
+            "--speculative-config '{\"method\":\"eagle3\",\"model\":\"org/head\",\"num_speculative_tokens\":4}'\n"
         );
         let rule = CopyRule { match_length: 2, chain: 8 };
         assert_eq!(
             text(&Setting::Copies(rule)).expect("copies"),
-            "{\"method\":\"ngram\",\"num_speculative_tokens\":8,\"prompt_lookup_min\":2,\"prompt_lookup_max\":16}\n"
+            "--speculative-config '{\"method\":\"ngram\",\"num_speculative_tokens\":8,\"prompt_lookup_min\":2,\"prompt_lookup_max\":16}'\n"
         );
         let refused = text(&Setting::Trees(Trees { beam_width: 10, ..chain })).expect_err("a tree");
         assert!(refused.contains("length does not follow from trees"), "{refused}");

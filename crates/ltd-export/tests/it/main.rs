@@ -367,7 +367,29 @@ fn what_is_no_run_or_no_place_is_refused() {
         refused(&run, Some("07-depth"), &out)
             .contains("no finished stage 07-depth: expected one of 01-size, 02-depth")
     );
-    assert!(refused(folder.path(), None, &out).contains("is not a run"));
+    let no_run = refused(folder.path(), None, &out);
+    assert!(no_run.contains("is not a run, whose folder has a folder `stages`: "), "{no_run}");
+    let file = run.join("selected.json");
+    let expected = format!("--run {}: is a file, expected the folder of a run", file.display());
+    assert_eq!(refused(&file, None, &out), expected);
+    let absent = refused(&run.join("absent"), None, &out);
+    assert!(absent.ends_with("absent: does not exist, expected the folder of a run"), "{absent}");
+    // Places are refused before anything is written near them.
+    let up = folder.path().join("new/dot/..");
+    let expected = format!("--out {}: does not end in a name, expected that of a new folder", up.display());
+    assert_eq!(refused(&run, None, &up), expected);
+    #[cfg(unix)]
+    for target in ["nowhere", "empty"] {
+        let link = folder.path().join("link");
+        std::fs::create_dir_all(folder.path().join("empty")).expect("a folder");
+        std::os::unix::fs::symlink(target, &link).expect("a link");
+        for link in [link.clone(), link.join("")] {
+            let expected = format!("--out {}: is a link, expected a new folder", link.display());
+            assert_eq!(refused(&run, None, &link), expected);
+        }
+        std::fs::remove_file(link).expect("removed");
+        std::fs::remove_dir(folder.path().join("empty")).expect("removed");
+    }
     assert!(refused(&run, None, &run).contains("exists and is not empty"));
     assert!(refused(&run, None, &run.join("selected.json/x")).contains("selected.json/x: "));
     std::fs::remove_file(run.join("selected.json")).expect("removed");
@@ -418,7 +440,8 @@ fn a_full_disk_is_an_error_with_every_file_of_a_package() {
         let ended = command.output().expect("a shell");
         let errors = String::from_utf8_lossy(&ended.stderr);
         assert_eq!(ended.status.code(), Some(1), "{limit} KiB: {errors}");
-        assert!(errors.starts_with("ltd-export: ") && errors.contains("File too large"), "{errors}");
+        let place = format!("ltd-export: --out {}", out.join("depth.").display());
+        assert!(errors.starts_with(&place) && errors.contains(": File too large"), "{limit} KiB: {errors}");
         assert_eq!(entries(folder.path()), ["run", "whole"], "nothing is left behind");
     }
 }

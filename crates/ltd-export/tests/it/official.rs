@@ -13,6 +13,7 @@ use ltd_policy::{
 };
 use safetensors::SafeTensors;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use zip::write::FileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
@@ -202,8 +203,8 @@ fn either_decision_may_be_a_constant() {
         (refused(&depth, &size, 8), "--config: engine.beam_width is 8, expected 10"),
         (
             refused(&size, &depth, 10),
-            "size.zip: not a policy that stable-baselines3 saved: its network has \
-            1268 numbers and 24 actions, expected 128 numbers and 2 actions of a depth policy",
+            "size.zip: its network has 1268 numbers and 24 actions of a size policy, \
+            expected 128 numbers and 2 actions of a depth policy",
         ),
     ] {
         assert!(message.contains(expected), "{message}");
@@ -353,6 +354,47 @@ fn what_is_no_archive_of_such_a_policy_is_refused_and_nothing_in_it_runs() {
 }
 
 #[test]
+fn spaces_that_an_archive_tells_are_those_of_its_network() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("depth.zip");
+    let whole = std::fs::read(fixture("depth.zip")).expect("the fixture");
+    let told = |change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+        let bytes = with(&whole, "data", |bytes| {
+            let mut data: Value = serde_json::from_slice(bytes).expect("JSON");
+            change(data.as_object_mut().expect("an object"));
+            Some(data.to_string().into_bytes())
+        });
+        std::fs::write(&path, bytes).expect("written");
+        import(&Imported::Archive(path.clone()), &Imported::Constant(60), models())
+    };
+    let refused = |change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
+        let error = told(change).expect_err("refused");
+        assert!(error.is_usage(), "{error}");
+        error.to_string()
+    };
+    let set = |name: &'static str, key: &'static str, value: Value| {
+        refused(&move |data| match key {
+            "" => data[name] = value.clone(),
+            key => data[name][key] = value.clone(),
+        })
+    };
+    for (message, expected) in [
+        (refused(&|data| drop(data.remove("observation_space"))), "data: has no observation_space"),
+        (refused(&|data| drop(data.remove("action_space"))), "data: has no action_space"),
+        (set("observation_space", "", Value::Null), "observation_space is null, expected an object"),
+        (set("action_space", "", json!("x")), "action_space is \"x\", expected an object"),
+        (set("observation_space", "_shape", json!([127])), "has _shape [127], expected 128 as its network"),
+        (set("observation_space", "_shape", json!([])), "has _shape [], expected 128"),
+        (set("action_space", "n", json!("3")), "action_space has n \"3\", expected 2 as its network"),
+    ] {
+        assert!(message.contains(expected), "{message}\n  expected: {expected}");
+    }
+    // Other versions write a number there, or no words at all.
+    told(&|data| data["action_space"]["n"] = json!(2)).expect("the same");
+    told(&|data| data["observation_space"] = json!({":serialized:": ""})).expect("nothing to compare");
+}
+
+#[test]
 fn mutated_archives_are_refused_or_read() {
     let folder = ltd_fuzz::folder();
     let path = folder.path().join("depth.zip");
@@ -471,7 +513,10 @@ fn the_program_imports_for_the_models_of_a_configuration() {
     let (code, said) = run(&["import", "--depth", &depth, "--size", &size, "--config", config, "--out", out]);
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("policies of depth.zip, size.zip, stage imported"), "{said}");
-    assert!(said.contains("trained with target and draft, f16, cuda, reward throughput"), "{said}");
+    assert!(
+        said.contains("trained as published: with target and draft, f16, cuda, reward throughput"),
+        "{said}"
+    );
     let package = PolicyPackage::load(Path::new(out)).expect("a package");
     assert_eq!(package.manifest.target.name, "target");
     assert_eq!(package.manifest.target.sha256.len(), 64);
@@ -489,7 +534,42 @@ fn the_program_imports_for_the_models_of_a_configuration() {
         run(&["import", "--depth", "missing.zip", "--size", "60", "--config", config, "--out", "x"]);
     assert_eq!(code, Some(2));
     assert!(said.starts_with("ltd-export: missing.zip: No such file"), "{said}");
-    // Exports ask for what they asked for before.
-    let (code, said) = run(&["--out", "x"]);
-    assert!(code == Some(2) && said.contains("--run <RUN>"), "{said}");
+    for (option, value) in [
+        ("--depth", "-1"),
+        ("--depth", "1.5"),
+        ("--depth", "nan"),
+        ("--depth", "100000000000000000000"),
+        ("--depth", ""),
+        ("--size", "-5"),
+    ] {
+        let other = if option == "--depth" { ["--size", &size] } else { ["--depth", &depth] };
+        for given in [vec![format!("{option}={value}")], vec![option.to_owned(), value.to_owned()]] {
+            let mut arguments = vec!["import"];
+            arguments.extend(given.iter().map(String::as_str));
+            arguments.extend(other);
+            arguments.extend(["--config", config, "--out", "x"]);
+            let (code, said) = run(&arguments);
+            assert_eq!(code, Some(2), "{said}");
+            let expected =
+                "expected an archive, or a whole number: a depth from 1 to 12, a size from 1 to 4096";
+            assert!(said.contains(&format!("'{value}' for '{option} <ZIP|N>': {expected}")), "{said}");
+        }
+    }
+    let (code, said) = run(&["import", "--depth", &size, "--size", &depth, "--config", config, "--out", "x"]);
+    assert_eq!(code, Some(2));
+    assert!(said.starts_with(&format!("ltd-export: --depth {size}: its network has")), "{said}");
+    // Exports ask for all that they could be given.
+    let (from, to) = ("<--run <RUN>|--package <DIR>>", "<--out <DIR>|--for <SERVERS>>");
+    for (arguments, expected) in [
+        (vec![], vec![from, to]),
+        (vec!["--out", "x"], vec![from]),
+        (vec!["--for", "sglang"], vec![from]),
+        (vec!["--run", "x"], vec![to]),
+        (vec!["--package", "x"], vec!["--for <SERVERS>"]),
+    ] {
+        let (code, said) = run(&arguments);
+        let (missing, _) = said.split_once("Usage:").expect("how it is used");
+        assert_eq!(code, Some(2), "{said}");
+        assert!(expected.iter().all(|expected| missing.contains(expected)), "{arguments:?}: {said}");
+    }
 }

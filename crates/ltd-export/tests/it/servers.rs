@@ -71,6 +71,11 @@ fn what_is_written_has_the_names_that_the_servers_know() {
                     keys(list, &value.as_object_mut().expect("an object").remove("1").expect("a batch size"));
                     keys(list, &value);
                 }
+                (Server::Vllm, _) => {
+                    let value = file.text.strip_prefix("--speculative-config '").expect("its flag");
+                    let value = value.strip_suffix("'\n").expect("a quoted word");
+                    keys(&names["names"], &serde_json::from_str(value).expect("JSON"));
+                }
                 (Server::SgLang | Server::LlamaCpp, _) => {
                     for (flag, value) in flags(&file.text) {
                         known(&names["names"], &flag);
@@ -85,7 +90,7 @@ fn what_is_written_has_the_names_that_the_servers_know() {
                     let kind = config["decoding_type"].as_str().expect("a name");
                     keys(&names[kind], config);
                 }
-                (Server::Vllm | Server::OpenVino, _) => keys(&names["names"], &json()),
+                (Server::OpenVino, _) => keys(&names["names"], &json()),
             }
         }
     }
@@ -260,12 +265,15 @@ fn the_length_of_a_chain_is_that_of_measured_chains() {
     let (code, printed, said) = bench.ask("vllm", None, &[]);
     assert_eq!((code, printed.as_str()), (Some(2), ""));
     assert!(said.contains("length does not follow from trees"), "{said}");
+    assert!(said.contains("--chains and --chains-latency beside --trace and --latency"), "{said}");
     assert!(said.contains("plain decoding is as fast as what it accepts"), "{said}");
     let (code, printed, said) =
         bench.ask("vllm,llama.cpp,openvino,sglang", Some("chains"), &["--draft", "/a b"]);
     assert_eq!(code, Some(0), "{said}");
     assert!(
-        printed.contains(r#"{"method":"eagle3","model":"/a b","num_speculative_tokens":5}"#),
+        printed.contains(
+            "\n--speculative-config '{\"method\":\"eagle3\",\"model\":\"/a b\",\"num_speculative_tokens\":5}'\n"
+        ),
         "{printed}"
     );
     assert!(printed.contains("--spec-type draft-eagle3 --spec-draft-model '/a b' --spec-draft-n-max 5\n"));
@@ -332,12 +340,67 @@ fn a_package_without_a_static_setting_is_refused_and_so_is_a_place_that_is_taken
         vec!["--package", &bench.package, "--for", "sglang", "--trace", "x"],
         vec!["--run", "x"],
         vec!["--for", "sglang"],
-        vec!["--run", "x", "--for", "sglang", "--stage", "02-depth"],
+        vec!["--package", &bench.package, "--for", "sglang", "--stage", "02-depth"],
         vec!["--run", "x", "--for", "triton"],
     ] {
         let (code, _, said) = program(&arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {said}");
     }
+}
+
+#[test]
+fn a_recording_without_a_position_is_named_with_its_option() {
+    let bench = Bench::new(1.0);
+    for (name, option, chains) in [("chains", "--chains", Some("chains")), ("trees", "--trace", None)] {
+        let folder = bench.at(name);
+        for shard in super::entries(Path::new(&folder)).iter().filter(|name| name.starts_with("shard-")) {
+            std::fs::remove_file(Path::new(&folder).join(shard)).expect("removed");
+        }
+        let (code, printed, said) = bench.ask("sglang", chains, &[]);
+        assert_eq!((code, printed.as_str()), (Some(2), ""));
+        assert!(said.contains(&format!("{option} {folder}: has no position to replay, expected")), "{said}");
+    }
+}
+
+#[test]
+fn a_draft_model_whose_name_steers_a_terminal_must_be_named() {
+    let bench = Bench::new(1.0);
+    let path = Path::new(&bench.package).join("manifest.json");
+    let text = std::fs::read_to_string(&path).expect("a manifest");
+    assert!(text.contains(r#""name": "draft""#), "{text}");
+    std::fs::write(&path, text.replace(r#""name": "draft""#, r#""name": "a\nb""#)).expect("written");
+    let (code, printed, said) = bench.ask("sglang", None, &[]);
+    assert_eq!((code, printed.as_str()), (Some(2), ""));
+    assert!(said.contains(r#"the draft model is "a\nb", whose name has control characters"#), "{said}");
+    let (code, printed, said) = bench.ask("sglang", None, &["--draft", "head"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(printed.starts_with(&format!("# of {}: target with a\\nb, ", bench.package)), "{printed}");
+}
+
+/// Where nothing can be printed, what was written stays, and the error says so.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_written_stays_where_nothing_can_be_printed() {
+    let bench = Bench::new(1.0);
+    let out = bench.at("settings");
+    let (trace, latency) = (bench.at("trees"), bench.at("trees.json"));
+    let run = |out: &[&str]| {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("a full device");
+        let ended = Command::new(env!("CARGO_BIN_EXE_ltd-export"))
+            .args(["--package", &bench.package, "--for", "sglang", "--trace", &trace, "--latency", &latency])
+            .args(out)
+            .stdout(full)
+            .output()
+            .expect("it runs");
+        (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
+    };
+    let (code, said) = run(&["--out", &out]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.starts_with("ltd-export: standard output: "), "{said}");
+    assert!(said.ends_with(&format!("but --out {out} was written and is whole\n")), "{said}");
+    assert_eq!(super::entries(Path::new(&out)), ["settings.json", "sglang.args"]);
+    let (code, said) = run(&[]);
+    assert!(code == Some(1) && !said.contains("--out"), "{said}");
 }
 
 #[test]
@@ -348,7 +411,7 @@ fn a_run_tells_what_its_comparison_found() {
     let (code, _, said) = program(&["--run", &path, "--for", "sglang"]);
     assert_eq!(code, Some(2));
     assert!(said.contains("is not finished, summary.json cannot be read"), "{said}");
-    let summary = r#"{"prompts": 4, "best_constant": {"depth": 2, "size": 5, "copies": null}, "contenders": [],
+    let summary = r#"{"prompts": 4, "stage": "02-depth", "best_constant": {"depth": 2, "size": 5, "copies": null}, "contenders": [],
         "predictions": [{"name": "pair", "opponent": 10, "clairvoyant": 20, "gain": 0.25, "gain_at_live_times": null}],
         "grid": [{"depth": 2, "size": 5, "copies": null, "tokens_per_second": 40, "at_live_times": 50}]}"#;
     std::fs::write(run.join("summary.json"), summary).expect("written");
@@ -361,6 +424,19 @@ fn a_run_tells_what_its_comparison_found() {
         printed.contains("{\"branching_factor\":3,\"tree_depth\":3,\"num_assistant_tokens\":5}\n"),
         "{printed}"
     );
+    // A stage may be named: the run compared the policy of another.
+    std::fs::remove_file(run.join("selected.json")).expect("removed");
+    let (code, _, said) = program(&["--run", &path, "--for", "sglang"]);
+    assert!(code == Some(2) && said.contains("--stage: 01-size, 02-depth"), "{said}");
+    for (stage, expected) in
+        [("02-depth", ", the policy 62.5 (20.0 % lost), "), ("01-size", ", the policy was not compared, ")]
+    {
+        let (code, printed, said) = program(&["--run", &path, "--for", "sglang,sglang", "--stage", stage]);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(printed.contains(expected), "{printed}");
+        assert_eq!(printed.matches("--speculative-algorithm").count(), 1, "{printed}");
+    }
+    std::fs::write(run.join("selected.json"), r#"{"stage": "02-depth"}"#).expect("written");
     // Servers without trees are told why, and nothing is printed of the others.
     let (code, printed, said) = program(&["--run", &path, "--for", "sglang,vllm"]);
     assert_eq!((code, printed.as_str()), (Some(2), ""));

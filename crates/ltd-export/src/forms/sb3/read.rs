@@ -51,8 +51,10 @@ pub(crate) fn read(path: &Path) -> Result<Saved> {
         Problem::Other(problem) => refuse(format!("{POLICY}: {problem}")),
         Problem::Engine(error) => Error::Engine(error),
     })?;
+    let mlp = Mlp::with_activation(&layers, activation);
+    check_spaces(&data, &mlp).map_err(|problem| refuse(format!("{DATA}: {problem}")))?;
     let seed = data.get("seed").and_then(Value::as_u64);
-    Ok(Saved { mlp: Mlp::with_activation(&layers, activation), version, seed })
+    Ok(Saved { mlp, version, seed })
 }
 
 /// An entry that is stored as it is.
@@ -94,6 +96,30 @@ fn activation(data: &Value) -> Result<Activation, String> {
         }
         None => Ok(Activation::Tanh),
     }
+}
+
+/// Fails unless the archive has both spaces. They are pickles, which nothing here reads. Where
+/// their size stands beside them in words, it must be the network's.
+fn check_spaces(data: &Value, mlp: &Mlp) -> Result<(), String> {
+    let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
+    for (name, key, expected) in
+        [("observation_space", "_shape", mlp.inputs()), ("action_space", "n", mlp.outputs())]
+    {
+        let space = match data.get(name) {
+            Some(Value::Object(space)) => space,
+            Some(other) => return Err(format!("{name} is {other}, expected an object")),
+            None => return Err(format!("has no {name}, as those of all policies have")),
+        };
+        let Some(told) = space.get(key) else { continue };
+        let size = match told {
+            Value::Array(sizes) if sizes.len() == 1 => &sizes[0],
+            other => other,
+        };
+        if number(size) != Some(expected as u64) {
+            return Err(format!("{name} has {key} {told}, expected {expected} as its network"));
+        }
+    }
+    Ok(())
 }
 
 enum Problem {
