@@ -43,7 +43,7 @@ impl Ceilings {
     }
 
     /// Fails unless each trace is of what was compared, and of a task and temperature of its own.
-    pub(super) fn check(&self, compared: &Compared, turns: &[Turn]) -> Result<()> {
+    pub(super) fn check(&self, compared: &Compared) -> Result<()> {
         let mut taken: Vec<(usize, usize, &Path)> = Vec::new();
         for (folder, trace) in &self.traces {
             let problem =

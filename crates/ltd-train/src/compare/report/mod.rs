@@ -99,7 +99,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
     for path in &args.results {
         let (header, turns) = read_results(path)?;
         if let Some(ceilings) = &ceilings {
-            ceilings.check(&header.compared, &turns)?;
+            ceilings.check(&header.compared)?;
         }
         let mut report = Report::of(header, &turns);
         if let Some(ceilings) = &ceilings {
