@@ -212,8 +212,8 @@ impl Sequence {
         source
     }
 
-    /// Begins a cycle that copies `chain` tokens, whatever the policy thinks of it; with 0, or where
-    /// nothing was said before, it is a step of plain decoding.
+    /// Begins a cycle that copies `chain` tokens, whatever the policy thinks of it; with 0, or
+    /// where nothing was said before, it is a step of plain decoding.
     pub fn begin_copy(&mut self, chain: usize) -> Result<(), SequenceError> {
         if chain > MAX_SIZE {
             return Err(SequenceError::Chain { chain });
@@ -285,8 +285,8 @@ impl Sequence {
     }
 
     /// The tree of tokens that the target verifies, root first, with no more than `at_most`
-    /// candidates: what the caches have room for. Asked again, it is made anew; what is committed is
-    /// compared with the latest.
+    /// candidates: what the caches have room for. Asked again, it is made anew; what is committed
+    /// is compared with the latest.
     pub fn verification(&mut self, at_most: usize) -> Result<&VerificationTree, SequenceError> {
         let Ok(size) = self.verification_size() else { return Err(self.out_of_turn("verification")) };
         let size = size.min(at_most);

@@ -12,22 +12,27 @@ pub(crate) struct Numbers<'py, T: Element> {
 impl<'py, T: Element> Numbers<'py, T> {
     /// The argument `name`, which must be an array of this type, one row after another.
     pub(crate) fn of(name: &str, object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        // A decision takes a few microseconds: what is wrong is looked at where something is.
+        match object.extract::<PyReadonlyArrayDyn<T>>() {
+            Ok(array) if array.is_c_contiguous() => Ok(Self { array }),
+            _ => Err(Self::problem(name, object)?),
+        }
+    }
+
+    /// What is wrong with an argument.
+    fn problem(name: &str, object: &Bound<'py, PyAny>) -> PyResult<PyErr> {
         let wanted = dtype::<T>(object.py());
-        let expected = format!("a C-contiguous array of {wanted}");
+        let expected = format!("{name}: expected a C-contiguous array of {wanted}");
         let Ok(untyped) = object.cast::<PyUntypedArray>() else {
             let found = object.get_type().name()?;
-            return Err(PyTypeError::new_err(format!("{name}: expected {expected}, found {found}")));
+            return Ok(PyTypeError::new_err(format!("{expected}, found {found}")));
         };
-        if !untyped.dtype().is_equiv_to(&wanted) {
-            let found = untyped.dtype();
-            return Err(PyTypeError::new_err(format!("{name}: expected {expected}, found one of {found}")));
+        let found = untyped.dtype();
+        if !found.is_equiv_to(&wanted) {
+            return Ok(PyTypeError::new_err(format!("{expected}, found one of {found}")));
         }
-        if !untyped.is_c_contiguous() {
-            let problem = format!("{name}: expected {expected}, found one that is not contiguous");
-            return Err(PyValueError::new_err(problem));
-        }
-        let array = object.extract::<PyReadonlyArrayDyn<T>>()?;
-        Ok(Self { array })
+        let how = if untyped.is_c_contiguous() { "misaligned or in use elsewhere" } else { "not contiguous" };
+        Ok(PyValueError::new_err(format!("{expected}, found one that is {how}")))
     }
 
     pub(crate) fn shape(&self) -> &[usize] {
