@@ -195,8 +195,8 @@ LtdStatus ltd_sequence_size(uint64_t sequence, size_t *size);
 
 // The tree of tokens that the target verifies: tokens of its rows, root first, the row of each
 // one's parent, -1 for the root, and its depth, root 0. It has at most `at_most` rows beside the
-// root; asked again in a cycle, it is made anew. An array that is null is left out; `rows` says how many there are, also where there is too
-// little room.
+// root; asked again in a cycle, it is made anew. An array that is null is left out; `rows` says
+// how many there are, also where there is too little room.
 //
 // # Safety
 // `tokens`, `parents` and `depths` are null or point to room for `capacity` numbers, `rows` to
