@@ -14,6 +14,8 @@ pub(crate) struct CopySource {
     inner: Shared<ltd_cycle::CopySource>,
 }
 
+const _: () = assert!(ltd_policy::LONGEST_MATCH == 16, "the default of CopySource");
+
 /// More of the latest tokens than are ever compared.
 const LONGEST_LIMIT: usize = 4096;
 
@@ -34,7 +36,8 @@ pub(crate) struct Occurrence {
 #[pymethods]
 impl CopySource {
     #[new]
-    #[pyo3(signature = (limit=ltd_policy::LONGEST_MATCH))]
+    // Python's tools read the default here: that of a sequence.
+    #[pyo3(signature = (limit=16))]
     fn new(limit: usize) -> PyResult<Self> {
         if !(1..=LONGEST_LIMIT).contains(&limit) {
             let problem = format!("limit: expected 1 to {LONGEST_LIMIT}, found {limit}");
