@@ -638,7 +638,7 @@ fn what_was_possible_is_told_of_recorded_questions() {
         }
     }
 
-    // Of one temperature nothing that was recorded was reached yet: it has no ceiling, the other has.
+    // Of one temperature nothing that was recorded was reached yet: only the other has a ceiling.
     let text_of = std::fs::read_to_string(&results).expect("it is there");
     let mut lines = text_of.lines();
     let mut unfinished = format!("{}\n", lines.next().expect("a header"));
