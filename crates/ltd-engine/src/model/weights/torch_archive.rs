@@ -45,7 +45,7 @@ impl TorchArchive {
         Self::of(Content::File(File::open(path).map_err(Error::io(path))?), path)
     }
 
-    /// [`TorchArchive::open`] of a file whose bytes are known, such as one within an archive;
+    /// `open` of a file whose bytes are known, such as one within an archive;
     /// `path` is for messages.
     ///
     /// # Errors
