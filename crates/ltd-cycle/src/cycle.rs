@@ -59,7 +59,7 @@ pub fn draft<C: Cycle, E>(
 }
 
 /// Whether another level is drafted: one that can be verified, and that the controller wants.
-pub(crate) fn goes_on(
+pub fn goes_on(
     controller: &mut (impl Controller + ?Sized),
     summary: &CycleSummary,
     max_depth: usize,

@@ -2,8 +2,9 @@
 
 use ltd_policy::{Agreement, CycleSummary, DraftSource, MAX_SIZE, PolicyPackage, SourceSummary};
 
-use crate::cycle::goes_on;
-use crate::{Chain, Controller, CycleOutcome, DraftTree, GrowingTree, Learned, Recall, VerificationTree};
+use crate::{
+    Chain, Controller, CycleOutcome, DraftTree, GrowingTree, Learned, Recall, VerificationTree, goes_on,
+};
 
 /// Steers the cycles of one sequence by a package's policy, for a program that runs its own models.
 /// The engine of this project asks the same controller the same questions in the same order.
@@ -11,19 +12,28 @@ use crate::{Chain, Controller, CycleOutcome, DraftTree, GrowingTree, Learned, Re
 /// A cycle begins with the choice of its source. With a tree, levels are added while the policy
 /// wants more. The target then verifies a tree of tokens, and what it accepted is committed.
 ///
-/// ```no_run
-/// use ltd_cycle::Sequence;
+/// ```
+/// use ltd_cycle::{Sequence, VerificationTree};
 /// use ltd_policy::{DraftSource, PolicyPackage};
-/// # fn draft(_: &Sequence) -> (Vec<f32>, Vec<u32>) { todo!() }
-/// # fn verify(_: &ltd_cycle::VerificationTree) -> (Vec<u32>, u32) { todo!() }
 ///
-/// let package = PolicyPackage::load("policies".as_ref())?;
-/// let (prompt, root) = ([3, 1, 4], 1);
-/// let mut sequence = Sequence::new(&package, &prompt, root);
-/// loop {
+/// /// A draft model: the `W` best continuations of each node of the frontier, at first of the root.
+/// fn draft(sequence: &Sequence) -> (Vec<f32>, Vec<u32>) {
+///     let nodes = sequence.growing().map_or(1, |growing| growing.parents().len());
+///     let (log_probs, tokens) = (0..sequence.beam_width() as u32).map(|place| (-1.0 - place as f32, place)).unzip();
+///     let (log_probs, tokens): (Vec<f32>, Vec<u32>) = (log_probs, tokens);
+///     (log_probs.repeat(nodes), tokens.repeat(nodes))
+/// }
+///
+/// /// A target: the draft tokens that it accepts, and its own token after them.
+/// fn verify(tree: &VerificationTree) -> (Vec<u32>, u32) {
+///     (tree.tokens[1..].first().copied().into_iter().collect(), 7)
+/// }
+///
+/// let package = PolicyPackage::load("../../tests/fixtures/policies/pair".as_ref())?;
+/// let mut sequence = Sequence::new(&package, &[3, 1, 4], 1);
+/// while sequence.context_length() < 20 {
 ///     if !matches!(sequence.begin(), DraftSource::Copy { .. }) {
 ///         loop {
-///             // The W best continuations of each node of the frontier; of the root at first.
 ///             let (log_probs, tokens) = draft(&sequence);
 ///             sequence.push_level(&log_probs, &tokens)?;
 ///             if !sequence.continue_drafting()? {
@@ -33,7 +43,6 @@ use crate::{Chain, Controller, CycleOutcome, DraftTree, GrowingTree, Learned, Re
 ///     }
 ///     let (accepted, next) = verify(sequence.verification(usize::MAX)?);
 ///     sequence.commit(&accepted, next);
-/// #   break;
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -121,6 +130,11 @@ pub enum SequenceError {
 
 /// By how much rounding may lift a log-prob above 0.
 const ROUNDING: f32 = 1e-2;
+
+/// Whether a number can be the logarithm of a probability, but for rounding.
+pub fn is_log_prob(number: f32) -> bool {
+    number <= ROUNDING
+}
 
 impl Sequence {
     /// A sequence of this prompt, after which the target said `root`.
@@ -393,7 +407,7 @@ fn check_level(log_probs: &[f32], tokens: &[u32], rows: usize, columns: usize) -
     for (row, of_row) in log_probs.chunks_exact(columns).enumerate() {
         let mut before = ROUNDING;
         for (column, &found) in of_row.iter().enumerate() {
-            let expected = if found.is_nan() || found > ROUNDING {
+            let expected = if !is_log_prob(found) {
                 "a logarithm of a probability"
             } else if found > before {
                 "the best continuations first"

@@ -1,6 +1,6 @@
 //! Decisions about trees that a program keeps itself.
 
-use ltd_cycle::{Controller as _, Learned};
+use ltd_cycle::{Controller as _, Learned, goes_on, is_log_prob};
 use ltd_policy::{CycleSummary, PolicyPackage};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -39,8 +39,7 @@ impl<'py> Tree<'py> {
         }
         let scores = Numbers::of("scores", scores)?;
         scores.expect_shape("scores", &[beam_width + draft_depth * beam_width * beam_width])?;
-        let is_score = |score: &f32| *score <= 0.01;
-        if let Some(at) = scores.as_slice()?.iter().position(|score| !is_score(score)) {
+        if let Some(at) = scores.as_slice()?.iter().position(|&score| !is_log_prob(score)) {
             let found = scores.as_slice()?[at];
             let expected = "a logarithm of a probability";
             return Err(PyValueError::new_err(format!("scores[{at}]: expected {expected}, found {found}")));
@@ -104,8 +103,7 @@ impl Controller {
     ) -> PyResult<bool> {
         let tree = Tree::of(scores, draft_depth, self.beam_width, self.max_depth)?;
         let summary = tree.summary(context_length, frontier)?;
-        let can_go_on = draft_depth < self.max_depth && summary.frontier > 0;
-        Ok(can_go_on && self.learned.lock().continue_drafting(&summary))
+        Ok(goes_on(&mut *self.learned.lock(), &summary, self.max_depth))
     }
 
     /// Candidates to verify.

@@ -21,7 +21,7 @@ impl<T> Shared<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, T> {
-        // What a panic leaves is whole: Python's exception tells of it.
+        // A panic is a fault of ours, which Python was told of as an exception.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
