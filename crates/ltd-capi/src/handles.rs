@@ -1,73 +1,44 @@
 //! What C programs hold in place of pointers: numbers that are never used twice.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// A table of values and the handles that they are known by. A handle is the kind of the value, the
-/// number of a place and how often the place was used: one that was closed, or made up, or is of
+/// The handles that were given out, of all tables: one that was closed, or made up, or is of
 /// another table, names nothing.
-pub(crate) struct Handles<T> {
-    kind: u8,
-    places: RwLock<Vec<Place<T>>>,
-}
+static GIVEN: AtomicU64 = AtomicU64::new(0);
 
-/// Bits of the number of a place; those above it are the kind's.
-const PLACES: u32 = 24;
+/// 2^64 over the golden ratio.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
-struct Place<T> {
-    uses: u32,
-    value: Option<Arc<T>>,
-}
+/// Values and the handles that they are known by.
+pub(crate) struct Handles<T>(RwLock<BTreeMap<u64, Arc<T>>>);
 
 impl<T> Handles<T> {
-    /// An empty table of values of a kind, which no other table has.
-    pub(crate) const fn new(kind: u8) -> Self {
-        Self { kind, places: RwLock::new(Vec::new()) }
+    pub(crate) const fn new() -> Self {
+        Self(RwLock::new(BTreeMap::new()))
     }
 
-    /// A handle for a value.
+    /// A handle for a value; never 0.
     pub(crate) fn open(&self, value: T) -> u64 {
-        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
-        let value = Some(Arc::new(value));
-        // A place whose uses are all counted is left alone.
-        let free = places.iter().position(|place| place.value.is_none() && place.uses < u32::MAX);
-        let at = free.unwrap_or_else(|| {
-            assert!(places.len() < 1 << PLACES, "fewer than {} open handles", 1 << PLACES);
-            places.push(Place { uses: 0, value: None });
-            places.len() - 1
-        });
-        let place = &mut places[at];
-        place.value = value;
-        place.uses += 1;
-        u64::from(place.uses) << 32 | u64::from(self.kind) << PLACES | at as u64
+        // An odd factor gives each number another one; small ones, which are made up most easily,
+        // are spread far apart.
+        let handle = (GIVEN.fetch_add(1, Ordering::Relaxed) + 1).wrapping_mul(SPREAD);
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(handle, Arc::new(value));
+        handle
     }
 
     /// The value of a handle.
     pub(crate) fn get(&self, handle: u64) -> Option<Arc<T>> {
-        let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
-        let place = places.get(self.at(handle)?).filter(|place| place.uses == uses(handle))?;
-        place.value.clone()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&handle).cloned()
     }
 
     /// Takes the value of a handle away; whether there was one.
     pub(crate) fn close(&self, handle: u64) -> bool {
-        let mut places = self.places.write().unwrap_or_else(PoisonError::into_inner);
-        let place = self.at(handle).and_then(|at| places.get_mut(at));
-        let place = place.filter(|place| place.uses == uses(handle));
-        let closed = place.and_then(|place| place.value.take());
-        drop(places);
-        // A large value is freed when nobody waits for the table.
+        let closed = self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
+        // The value is freed here, when nobody waits for the table any more.
         closed.is_some()
     }
-
-    /// The place that a handle of this table names.
-    fn at(&self, handle: u64) -> Option<usize> {
-        let number = handle & u64::from(u32::MAX);
-        (number >> PLACES == u64::from(self.kind)).then_some((number & ((1 << PLACES) - 1)) as usize)
-    }
-}
-
-fn uses(handle: u64) -> u32 {
-    (handle >> 32) as u32
 }
 
 #[cfg(test)]
@@ -76,19 +47,14 @@ mod tests {
 
     #[test]
     fn a_handle_is_never_used_twice() {
-        let handles = Handles::new(1);
-        let (a, b) = (handles.open('a'), handles.open('b'));
+        let (handles, others) = (Handles::new(), Handles::new());
+        let (a, b, other) = (handles.open('a'), handles.open('b'), others.open('c'));
         assert_eq!((handles.get(a).as_deref(), handles.get(b).as_deref()), (Some(&'a'), Some(&'b')));
         assert!(handles.close(a) && !handles.close(a));
-        assert_eq!(handles.get(a), None);
-        let c = handles.open('c');
-        assert!(c != a && c as u32 == a as u32, "the place is used again, with another handle");
-        assert_eq!(handles.get(a), None);
-        let other = Handles::new(2);
-        other.open('d');
-        assert_eq!(other.get(a), None, "a handle of another table");
-        for made_up in [0, 1, 7, u64::MAX, c + (1 << 32)] {
-            assert!(handles.get(made_up).is_none() && !handles.close(made_up));
+        let next = handles.open('d');
+        assert!(![a, b, other].contains(&next));
+        for none in [0, 1, 2, a, other, next + 1, u64::MAX] {
+            assert!(handles.get(none).is_none() && !handles.close(none));
         }
     }
 }

@@ -6,9 +6,7 @@ use std::process::Command;
 use ltd_cycle::{DraftTree, GrownTree};
 use ltd_env::trace::{TRACE_VERSION, TraceHeader, TraceWriter, TracedSequence};
 use ltd_export::servers::{Place, Server, Setting, Trees};
-use ltd_policy::{
-    CopyRule, DecisionCost, LatencyIdentity, LatencyTable, ModelIdentity, SamplingParams, Surface,
-};
+use ltd_policy::{CopyRule, LatencyIdentity, ModelIdentity, SamplingParams};
 use serde_json::Value;
 
 /// What the servers' own code and pages name; each entry says which.
@@ -153,25 +151,8 @@ fn record(folder: &Path, beam_width: usize, first: u32, is_right: Right) {
 }
 
 fn price(path: &Path, beam_width: usize, level_ms: f64) {
-    let surface = |last: usize, ms: f64| Surface::from_fn(&[1, last], &[100], |_, _| ms);
-    let (target, draft) = ("00".to_owned(), "00".to_owned());
-    let identity = LatencyIdentity {
-        target,
-        draft,
-        beam_width,
-        machine: "the machine".to_owned(),
-        ..LatencyIdentity::default()
-    };
-    let table = LatencyTable {
-        version: LatencyTable::VERSION,
-        identity,
-        root: surface(5, 1.0),
-        level: surface(4, level_ms),
-        level_rows: None,
-        verify: surface(9, 20.0),
-        decision: DecisionCost::default(),
-        held_out_error: None,
-    };
+    let mut table = crate::latency_table(level_ms);
+    table.identity = LatencyIdentity { beam_width, machine: "the machine".to_owned(), ..table.identity };
     table.write(path).expect("written");
 }
 

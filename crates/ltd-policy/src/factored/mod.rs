@@ -162,7 +162,7 @@ pub struct FactoredPolicy {
 #[derive(Debug, Clone)]
 struct SourceValues {
     evaluator: Evaluator,
-    outcomes: SourceOutcomes,
+    outcomes: Arc<SourceOutcomes>,
     tokens: Option<Arc<TokenRecord>>,
     stops: Vec<usize>,
     margin: f64,
@@ -231,7 +231,7 @@ impl FactoredPolicy {
     /// The same policy, which decides what to draft from, too.
     #[must_use]
     pub fn with_source(self, source: &FactoredSource) -> Self {
-        let outcomes = source.predictor.actions().clone();
+        let outcomes = Arc::new(source.predictor.actions().clone());
         let values = SourceValues {
             evaluator: Evaluator::new(&source.predictor),
             tokens: source.tokens.clone(),
