@@ -7,6 +7,8 @@
 #include <dlfcn.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
+#include "guarded.h"
+
 #include <array>
 #include <cstddef>
 #include <cstdlib>
@@ -19,18 +21,6 @@
 #include <utility>
 
 namespace {
-
-template <class Work>
-char* guarded(Work work) {
-  try {
-    work();
-    return nullptr;
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception that is no std::exception");
-  }
-}
 
 /// Whose memory a graph takes: `at::MempoolId_t`.
 using Pool = std::pair<unsigned long long, unsigned long long>;
