@@ -202,8 +202,9 @@ fn a_trace_of_a_device_holds_what_one_of_the_cpu_does() {
     let cpu = [&record[..], &[text(&on_cpu), "--set", "engine.devices=[\"cpu\"]"]].concat();
     successful(&mut program("ltd-trace", &cpu));
     let [trace, on_cpu] = [trace, on_cpu].map(|folder| Trace::read(&folder).expect("a trace"));
-    assert_eq!(trace.sequences.len(), 3);
-    for (simulated, expected) in trace.sequences.iter().zip(&on_cpu.sequences) {
+    assert_eq!(trace.len(), 3);
+    for (simulated, expected) in trace.sequences().zip(on_cpu.sequences()) {
+        let [simulated, expected] = [simulated, expected].map(|sequence| sequence.expect("it is read"));
         assert_eq!((simulated.prompt, &simulated.tokens), (expected.prompt, &expected.tokens));
         assert_eq!(simulated.len(), expected.len());
         for position in 0..expected.len() {
@@ -212,7 +213,7 @@ fn a_trace_of_a_device_holds_what_one_of_the_cpu_does() {
                 sequence.position(position).write_scores(0, &mut scores);
                 scores
             };
-            let pairs = scores(simulated).into_iter().zip(scores(expected));
+            let pairs = scores(&simulated).into_iter().zip(scores(&expected));
             // They are kept with eleven bits.
             let far = pairs.filter(|(a, b)| (a - b).abs() > 1e-2 * (1.0 + b.abs())).count();
             assert_eq!(far, 0, "scores at {position} of prompt {}", expected.prompt);

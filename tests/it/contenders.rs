@@ -307,6 +307,72 @@ fn questions_that_do_not_fit_with_an_answer_are_left_out_and_told() {
 }
 
 #[test]
+fn parts_of_a_comparison_are_reported_as_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), |_| ());
+    let questions = folder.path().join("questions.jsonl");
+    let [whole, results, json] =
+        ["whole.jsonl", "parts.jsonl", "report.json"].map(|name| folder.path().join(name));
+    let of = |results: &Path, more: &[&str]| {
+        let compare = ["compare", "--config", text(&config), "--constant", "1,4", "--limit", "7"];
+        let files = ["--questions", text(&questions), "--results", text(results)];
+        let short = ["--set", "evaluation.max_new_tokens=8"];
+        [&compare[..], &short, &files, more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let run_with = |arguments: Vec<String>| {
+        run("ltd-train", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    run_with(of(&whole, &[]));
+    let cases = |results: &Path| -> Vec<Value> {
+        let lines = lines(results);
+        let turns = lines[1..].iter().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        turns.map(|turn| turn["case"].clone()).collect()
+    };
+    let part = |index: usize| folder.path().join(format!("parts-{index}-of-3.jsonl"));
+    for index in 0..3 {
+        run_with(of(&results, &["--shard", &format!("{index}/3")]));
+    }
+    assert_eq!([0, 1, 2].map(|index| cases(&part(index)).len()), [3, 2, 2]);
+    // One was ended after its first question.
+    let kept = lines(&part(0))[..2].join("\n") + "\n";
+    std::fs::write(part(0), kept).expect("written");
+    // A launcher says which part it is.
+    let arguments = of(&results, &[]);
+    let mut again = program("ltd-train", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let output = again.env("RANK", "0").env("WORLD_SIZE", "3").output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && told.contains("asks shard 0 of 3 only, as RANK"), "{told}");
+    assert_eq!(cases(&part(0)), [json!(0), json!(3), json!(6)]);
+
+    let read = |path: &Path| -> Value {
+        serde_json::from_str(&std::fs::read_to_string(path).expect("a report")).expect("JSON")
+    };
+    let report = |files: &[PathBuf]| {
+        let files: Vec<&str> = files.iter().map(|path| text(path)).collect();
+        let told = stdout("ltd-train", &[&["report", "--json", text(&json)], &files[..]].concat());
+        (told, read(&json))
+    };
+    let (_, expected) = report(&[whole]);
+    // Not in their order.
+    let (told, found) = report(&[part(2), part(0), part(1)]);
+    assert!(told.contains("3 processes asked a part of the questions each."), "{told}");
+    assert_eq!(found["questions"], json!(7));
+    let tokens = |report: &Value| {
+        report["parts"][0]["rows"].as_array().map(|rows| {
+            rows.iter().map(|row| [row["name"].clone(), row["acceptance_length"].clone()]).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(tokens(&found), tokens(&expected), "greedily, all that is not time is the same");
+    let (told, found) = report(&[part(2), part(0)]);
+    assert!(told.contains("of them, 1 are not here") && found["questions"] == json!(5), "{told}");
+    let refused = |arguments: &[&str]| refusal_of(&mut program("ltd-train", arguments));
+    let message = refused(&["report", text(&part(0)), text(&part(0))]);
+    assert!(message.contains("holds a part of the comparison that another file holds, too"), "{message}");
+    let lonely = ["compare", "--config", text(&config), "--shard", "1/3"];
+    assert!(refused(&lonely).contains("--shard: needs --results FILE"));
+}
+
+#[test]
 fn results_of_another_comparison_and_damaged_ones_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = config(folder.path(), |_| ());

@@ -146,7 +146,7 @@ fn sampled_answers_depend_on_the_seed_and_not_on_the_trees() {
     let recorded = ["record", "--config", text(&config), "--questions", text(&file), "--limit", "3"];
     stdout("ltd-trace", &[&recorded[..], &warm, &["--out", text(&trace)]].concat());
     let trace = Trace::read(&trace).expect("a trace");
-    for (sequence, answer) in trace.sequences.iter().zip(&outputs(&expected)) {
+    for (sequence, answer) in trace.outlines().zip(&outputs(&expected)) {
         assert_eq!(sequence.seed, 5);
         assert!(sequence.tokens[sequence.prompt_len..].starts_with(answer), "prompt {}", sequence.prompt);
     }

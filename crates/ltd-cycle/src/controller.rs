@@ -69,8 +69,9 @@ impl<'a> Glimpse<'a> {
     }
 }
 
-/// Steers a cycle. Static settings, heuristics and learned policies all implement it.
-pub trait Controller {
+/// Steers a cycle. Static settings, heuristics and learned policies all implement it. They can go
+/// to another thread: recorded cycles are steered on several.
+pub trait Controller: Send {
     /// The largest size that it may choose. Candidates that cannot be among so many are not
     /// expanded; the cycle's outcome is the same.
     fn size_limit(&self) -> usize {

@@ -38,7 +38,7 @@ impl std::ops::AddAssign for CycleTiming {
 }
 
 /// The result of one draft-and-verify cycle.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CycleOutcome {
     /// What it drafted from.
     pub source: DraftSource,

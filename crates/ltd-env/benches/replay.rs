@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ltd_cycle::{DraftTree, GrownTree, Static};
-use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TracedSequence};
+use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, TracedSequence};
 use ltd_env::{
     Costs, Decision, DepthEnv, Env, RandomDepth, ReplayCycles, Reward, RewardMeter, SizeEnv, stream,
 };
@@ -74,7 +74,7 @@ fn trace() -> Trace {
         sequence
     });
     let sequences = sequences.collect();
-    Trace { header, sequences, truncated: Vec::new() }
+    Trace::new(header, sequences)
 }
 
 /// A table of the size that a measurement makes.
@@ -149,6 +149,15 @@ fn steps(criterion: &mut Criterion) {
             bench.iter(|| walk(env.as_mut(), STEPS));
         });
     }
+    // A trace of which nothing stays in memory: each episode's sequence is read and decoded.
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut writer = TraceWriter::open(folder.path(), trace.header.clone()).expect("a trace");
+    writer.merge(&trace, folder.path()).expect("written");
+    let read = Arc::new(Trace::read_within(folder.path(), 0).expect("a trace"));
+    group.bench_function(BenchmarkId::new("depth", "reference, read again"), |bench| {
+        let mut env = depth_env(&read, layouts[0].1);
+        bench.iter(|| walk(env.as_mut(), STEPS));
+    });
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     group.throughput(Throughput::Elements((STEPS * threads) as u64));
     group.bench_function(BenchmarkId::new("depth", format!("reference, {threads} threads")), |bench| {

@@ -4,7 +4,7 @@ use ltd_cycle::Candidates;
 use ltd_policy::calibration::{PLACES, SCORES};
 use ltd_policy::{Agreement, Calibration, LONGEST_MATCH, TokenRecord};
 
-use crate::trace::{Trace, TraceHeader, TracedSequence};
+use crate::trace::{Outline, Trace, TraceHeader, TracedSequence};
 use crate::{Copied, Error, Interrupt, RecordedTree, Result};
 
 /// Observations that what is assumed without any weighs as much as.
@@ -34,7 +34,8 @@ impl Count {
 /// first token, the share of the chains that go on being right.
 ///
 /// # Errors
-/// If the tokens of the candidates were not recorded, or there is a wish to stop.
+/// If the tokens of the candidates were not recorded, the trace can no longer be read, or there is
+/// a wish to stop.
 pub fn calibrate(trace: &Trace, interrupt: &Interrupt) -> Result<Calibration> {
     if !trace.header.has_candidates() {
         return Err(Error::NoCandidates);
@@ -43,8 +44,9 @@ pub fn calibrate(trace: &Trace, interrupt: &Interrupt) -> Result<Calibration> {
     let mut drafted = [Count::default(); SCORES.len()];
     let mut copied = Agreement::ALL.map(|_| [[Count::default(); PLACES]; LONGEST_MATCH]);
     let mut scores = vec![0.0; trace.header.scores_per_position()];
-    for sequence in &trace.sequences {
+    for sequence in trace.sequences() {
         interrupt.check()?;
+        let sequence = &*sequence?;
         count_candidates(sequence, trace.header.beam_width, &mut scores, &mut drafted);
         count_copies(&trace.header, sequence, &mut copied);
     }
@@ -71,7 +73,7 @@ pub fn calibrate(trace: &Trace, interrupt: &Interrupt) -> Result<Calibration> {
 
 /// What a sequence tells of which tokens are safe to copy: at every position where something can be
 /// copied, whether the first token is right.
-pub fn token_record(sequence: &TracedSequence) -> TokenRecord {
+pub fn token_record(sequence: &Outline) -> TokenRecord {
     let mut record = TokenRecord::default();
     for (at, copied) in Copied::along(sequence).into_iter().enumerate() {
         let root = sequence.root(at);

@@ -7,7 +7,7 @@ use ltd_cycle::{CopySource, CycleOutcome, Occurrence, Yields, source_summary};
 use ltd_policy::{DraftSource, LONGEST_MATCH, SourceSummary};
 
 use crate::Costs;
-use crate::trace::{TraceHeader, TracedSequence};
+use crate::trace::{Outline, TraceHeader};
 
 /// What copying comes to at a recorded position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Copied {
 
 impl Copied {
     /// What copying comes to at all positions of a sequence.
-    pub fn along(sequence: &TracedSequence) -> Vec<Self> {
+    pub fn along(sequence: &Outline) -> Vec<Self> {
         let mut source = CopySource::new(LONGEST_MATCH);
         let positions = (0..sequence.len()).map(|at| {
             let root = sequence.root(at);
@@ -34,7 +34,7 @@ impl Copied {
     }
 
     /// What is known before a cycle at the recorded position `at`, as if it were the first one.
-    pub fn summary(&self, sequence: &TracedSequence, at: usize) -> SourceSummary {
+    pub fn summary(&self, sequence: &Outline, at: usize) -> SourceSummary {
         let said = &sequence.tokens[..=sequence.root(at)];
         source_summary(said, self.found, sequence.prompt_len, 1, Yields::default())
     }

@@ -1,9 +1,8 @@
 //! Cycles from a trace and a latency table: the same trees, the same outcomes, and the time they
 //! would take.
 
-use std::cell::OnceCell;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use half::slice::HalfFloatSliceExt;
@@ -32,8 +31,15 @@ pub struct ReplayCycles {
     seed: u64,
     order: Order,
     place: Option<Place>,
-    /// Per sequence, what copying comes to, once that was asked.
-    copied: Vec<OnceCell<Vec<Copied>>>,
+    /// The sequence of the place.
+    visit: Option<Visit>,
+}
+
+/// A sequence, as long as cycles go through it.
+struct Visit {
+    sequence: Arc<TracedSequence>,
+    /// What copying comes to, once that was asked.
+    copied: OnceLock<Vec<Copied>>,
 }
 
 /// Where a sequence stands.
@@ -373,9 +379,8 @@ impl ReplayCycles {
         if trace.header.every != 1 {
             return Err(Error::Gaps { every: trace.header.every });
         }
-        let order = Order::new(trace.sequences.len(), seed);
-        let copied = vec![OnceCell::new(); trace.sequences.len()];
-        Ok(Self { trace, costs, noise: None, seed, order, place: None, copied })
+        let order = Order::new(trace.len(), seed);
+        Ok(Self { trace, costs, noise: None, seed, order, place: None, visit: None })
     }
 
     /// The same cycles, with times that scatter.
@@ -393,7 +398,7 @@ impl ReplayCycles {
         calibration: &Calibration,
     ) -> Result<CycleOutcome> {
         let place = self.place.ok_or(Error::NoEpisode)?;
-        let (tokens, with) = (&self.sequence(place).tokens, (self.copied(place), chain));
+        let (tokens, with) = (&self.sequence().tokens, (self.copied(place), chain));
         self.tree(place).merge(cycle, tokens, &self.costs, place.rows, size, with, calibration)
     }
 
@@ -409,18 +414,29 @@ impl ReplayCycles {
         Ok(outcome)
     }
 
-    fn sequence(&self, place: Place) -> &TracedSequence {
-        &self.trace.sequences[place.sequence]
+    fn visit(&self) -> &Visit {
+        self.visit.as_ref().expect("invariant: a place has its sequence")
+    }
+
+    fn sequence(&self) -> &TracedSequence {
+        &self.visit().sequence
+    }
+
+    /// Goes to a place, which may be in another sequence.
+    fn go(&mut self, place: Place) -> Result<()> {
+        let sequence = self.trace.sequence(place.sequence)?;
+        (self.place, self.visit) = (Some(place), Some(Visit { sequence, copied: OnceLock::new() }));
+        Ok(())
     }
 
     /// Where the next cycle begins.
-    fn next_place(&mut self) -> Place {
+    fn next_place(&mut self) -> Result<Place> {
         loop {
             match self.place {
-                Some(place) if place.position < self.sequence(place).len() => return place,
+                Some(place) if place.position < self.sequence().len() => return Ok(place),
                 _ => {
                     let (sequence, yields) = (self.order.advance(), Yields::default());
-                    self.place = Some(Place { sequence, position: 0, rows: 1, yields });
+                    self.go(Place { sequence, position: 0, rows: 1, yields })?;
                 }
             }
         }
@@ -437,12 +453,12 @@ impl ReplayCycles {
     }
 
     fn copied(&self, place: Place) -> Copied {
-        let copied = self.copied[place.sequence].get_or_init(|| Copied::along(self.sequence(place)));
-        copied[place.position]
+        let Visit { sequence, copied } = self.visit();
+        copied.get_or_init(|| Copied::along(sequence))[place.position]
     }
 
     fn tree(&self, place: Place) -> RecordedTree<'_> {
-        let position = self.sequence(place).position(place.position);
+        let position = self.sequence().position(place.position);
         RecordedTree { header: &self.trace.header, position }
     }
 }
@@ -451,7 +467,7 @@ impl CycleBackend for ReplayCycles {
     type Cycle = ReplayCycle;
 
     fn begin(&mut self, size_limit: usize) -> Result<ReplayCycle> {
-        let place = self.next_place();
+        let place = self.next_place()?;
         Ok(self.tree(place).begin(size_limit))
     }
 
@@ -470,7 +486,7 @@ impl CycleBackend for ReplayCycles {
 
     fn agreement(&mut self, _cycle: &ReplayCycle) -> Result<Option<Agreement>> {
         let place = self.place.ok_or(Error::NoEpisode)?;
-        Ok(self.tree(place).agreement(&self.sequence(place).tokens, self.copied(place)))
+        Ok(self.tree(place).agreement(&self.sequence().tokens, self.copied(place)))
     }
 
     fn merge(
@@ -495,15 +511,15 @@ impl CycleBackend for ReplayCycles {
     }
 
     fn source_summary(&mut self) -> Result<SourceSummary> {
-        let place = self.next_place();
-        let sequence = self.sequence(place);
+        let place = self.next_place()?;
+        let sequence = self.sequence();
         let (root, prompt_len) = (sequence.root(place.position), sequence.prompt_len);
         let said = &sequence.tokens[..=root];
         Ok(source_summary(said, self.copied(place).found, prompt_len, place.rows, place.yields))
     }
 
     fn copy(&mut self, chain: usize) -> Result<CycleOutcome> {
-        let place = self.next_place();
+        let place = self.next_place()?;
         let mut outcome = self.foresee_copy(chain).ok_or(Error::NoEpisode)?;
         if let Some(noise) = &mut self.noise {
             let CycleOutcome { verification_size, context_length, .. } = outcome;
@@ -515,7 +531,7 @@ impl CycleBackend for ReplayCycles {
 
     fn foresee_copy(&self, chain: usize) -> Option<CycleOutcome> {
         let place = self.place?;
-        let sequence = self.sequence(place);
+        let sequence = self.sequence();
         let (root, copied) = (sequence.root(place.position), self.copied(place));
         Some(copied.verify(&self.trace.header, &sequence.tokens, root, &self.costs, chain))
     }
@@ -530,7 +546,7 @@ impl CycleBackend for ReplayCycles {
 
     fn foresee(&self, cycle: &ReplayCycle, size: usize) -> Option<CycleOutcome> {
         let place = self.place?;
-        let tokens = &self.sequence(place).tokens;
+        let tokens = &self.sequence().tokens;
         Some(self.tree(place).verify(cycle, tokens, &self.costs, place.rows, size))
     }
 
@@ -550,7 +566,10 @@ impl CycleBackend for ReplayCycles {
             ))));
         }
         self.order.restore(state.order);
-        self.place = state.place.filter(|place| place.sequence < self.trace.sequences.len());
-        Ok(())
+        (self.place, self.visit) = (None, None);
+        match state.place.filter(|place| place.sequence < self.trace.len()) {
+            Some(place) => self.go(place),
+            None => Ok(()),
+        }
     }
 }

@@ -62,6 +62,9 @@ pub enum Error {
     /// Some of what was measured is of CUDA graphs, and some is not.
     #[error("{0}: what was measured until then is of graphs; set engine.cuda_graphs to \"off\"")]
     HalfGraphs(String),
+    /// What the environment says of this process among others makes no sense.
+    #[error("{0}")]
+    Launcher(String),
     /// The models.
     #[error(transparent)]
     Engine(#[from] ltd_engine::Error),
@@ -93,6 +96,7 @@ impl Error {
             | Self::Prompt { .. }
             | Self::SharedPrompts(_)
             | Self::NoRoom { .. }
+            | Self::Launcher(_)
             | Self::Text(_) => true,
             Self::Policy(error) => error.is_usage(),
             Self::Engine(error) => error.is_usage(),

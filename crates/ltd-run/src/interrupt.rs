@@ -22,7 +22,7 @@ pub fn listen(interrupt: &Interrupt) -> Result<()> {
 pub fn listen_unless(interrupt: &Interrupt, abandoned: impl Fn() -> bool + Send + 'static) -> Result<()> {
     let interrupt = interrupt.clone();
     let set = ctrlc::set_handler(move || {
-        if interrupt.requested() || abandoned() {
+        if interrupt.glance() || abandoned() {
             std::process::exit(i32::from(ltd_console::INTERRUPTED));
         }
         interrupt.request();

@@ -24,6 +24,12 @@ pub enum Error {
     #[cfg(feature = "live")]
     #[error("{0}\nwhat was recorded is kept; the same command goes on")]
     Recording(ltd_env::Error),
+    /// Shards do not hold what they were to.
+    #[error(
+        "{0}\nnothing was written: record these shards again (they go on where they were), or merge with \
+             --allow-gaps"
+    )]
+    Missing(String),
     /// A trace or a replay.
     #[error(transparent)]
     Env(#[from] ltd_env::Error),
@@ -59,7 +65,7 @@ impl Error {
         match self {
             Self::Policy(error) => error.is_usage(),
             Self::Env(error) => error.is_usage(),
-            Self::Output(_) => false,
+            Self::Output(_) | Self::Missing(_) => false,
             #[cfg(feature = "live")]
             Self::Text(_) | Self::Sampling { .. } => true,
             #[cfg(feature = "live")]

@@ -1,38 +1,204 @@
 //! `ltd-trace merge`.
 
-use std::path::PathBuf;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ltd_console::say;
-use ltd_env::trace::{Trace, TraceWriter};
+use ltd_console::{count, note, say};
+use ltd_env::trace::{Outline, RecordingPlan, Shard, ShardPlan, Trace, TraceWriter};
 use ltd_policy::check_output_folder;
 
-use crate::Result;
+use crate::{Error, Result};
+
+/// Continuations that a message names; the rest is counted.
+const MOST_NAMED: usize = 3;
+/// Shards that a message names.
+const MOST_SHARDS: usize = 10;
 
 #[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
-    /// Traces to take sequences from
+    /// Traces to take sequences from, such as the shards of a recording
     #[arg(required = true, value_name = "DIR")]
     pub(crate) traces: Vec<PathBuf>,
     /// Folder of the trace to make or to add to
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// Merge even if continuations are missing that the shards were to hold
+    #[arg(long)]
+    pub(crate) allow_gaps: bool,
+}
+
+/// Prompt and seed.
+type Key = (u32, u64);
+
+/// A trace to take sequences from.
+struct Input {
+    folder: PathBuf,
+    trace: Trace,
+    /// If it is a shard.
+    plan: Option<ShardPlan>,
+    /// What a trace before it holds too.
+    again: Vec<Key>,
+    taken: usize,
+}
+
+impl Input {
+    fn read(folder: &Path) -> Result<Self> {
+        // Each tree is read once: none has to stay in memory.
+        let (trace, plan) = (Trace::read_within(folder, 0)?, ShardPlan::read(folder)?);
+        Ok(Self { folder: folder.to_owned(), trace, plan, again: Vec::new(), taken: 0 })
+    }
+
+    /// Where the trace is to be of the same models, prompts and settings as another.
+    fn check_against(&self, other: &Self) -> Result<()> {
+        match self.trace.header.differences(&other.trace.header).into_iter().next() {
+            Some((field, here, there)) => {
+                let other = other.folder.display();
+                Err(self.wrong(format!("is a trace whose {field} is {here}, that of {other} is {there}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn wrong(&self, problem: String) -> Error {
+        ltd_env::Error::Trace { path: self.folder.clone(), problem }.into()
+    }
 }
 
 pub(crate) fn merge(args: &MergeArgs) -> Result<()> {
     check_output_folder("--out", &args.out)?;
-    let mut writer: Option<TraceWriter> = None;
+    let place = |folder: &Path| folder.canonicalize().ok();
+    if let Some(input) =
+        args.traces.iter().find(|input| place(input).is_some() && place(input) == place(&args.out))
+    {
+        let problem = "is read and cannot be --out, too: choose another folder".to_owned();
+        return Err(ltd_env::Error::Trace { path: input.clone(), problem }.into());
+    }
+    // What is there already counts as one more trace, from which nothing has to be taken.
+    let there = args.out.join("trace.json").exists().then_some(&args.out);
+    let folders = there.into_iter().chain(&args.traces);
+    let mut inputs = folders.map(|folder| Input::read(folder)).collect::<Result<Vec<_>>>()?;
+    inputs[1..].iter().try_for_each(|input| input.check_against(&inputs[0]))?;
+
+    let places = places(&mut inputs)?;
+    if let Some(gaps) = gaps(&inputs, &places) {
+        if !args.allow_gaps {
+            return Err(Error::Missing(gaps));
+        }
+        note!("ltd-trace: warning: {gaps}");
+    }
+    let mut writer = TraceWriter::open(&args.out, inputs[0].trace.header.clone())?;
+    for key in in_order(&inputs) {
+        let (input, number) = places[&key];
+        if !writer.recorded().contains(&key) {
+            let sequence = inputs[input].trace.sequence(number)?;
+            writer.append(&sequence)?;
+            inputs[input].taken += 1;
+        }
+    }
     // What cannot be told is merged nevertheless.
     let mut told = Ok(());
-    for folder in &args.traces {
-        let trace = Trace::read(folder)?;
-        let writer = match &mut writer {
-            Some(writer) => writer,
-            None => writer.insert(TraceWriter::open(&args.out, trace.header.clone())?),
+    for Input { folder, trace, again, taken, .. } in &inputs[usize::from(there.is_some())..] {
+        let (all, noun, sampled) = (trace.len(), trace.header.noun(), trace.header.is_sampled());
+        let known = match again.len() {
+            0 => String::new(),
+            _ => format!("; {} there already: {}", again.len(), named(again, sampled)),
         };
-        let added = writer.merge(&trace, folder)?;
-        let (all, noun) = (trace.sequences.len(), trace.header.noun());
-        told = told.and(say!("{}: {added} of {all} {noun}s taken over", folder.display()));
+        told = told.and(say!("{}: {taken} of {all} {noun}s taken over{known}", folder.display()));
     }
     Ok(told?)
+}
+
+/// In which trace each continuation is, and where: in the first that holds it.
+///
+/// # Errors
+/// If another holds another continuation of the same prompt and seed.
+fn places(inputs: &mut [Input]) -> Result<BTreeMap<Key, (usize, usize)>> {
+    let mut places = BTreeMap::new();
+    for input in 0..inputs.len() {
+        let mut again = Vec::new();
+        let this = &inputs[input];
+        for (number, outline) in this.trace.outlines().enumerate() {
+            let key = outline.key();
+            match places.entry(key) {
+                Entry::Vacant(entry) => _ = entry.insert((input, number)),
+                Entry::Occupied(entry) => {
+                    let &(other, there): &(usize, usize) = entry.get();
+                    if inputs[other].trace.sequence(there)? != this.trace.sequence(number)? {
+                        let (what, other) =
+                            (named(&[key], this.trace.header.is_sampled()), &inputs[other].folder);
+                        let problem = format!("{what} is another recording than in {}", other.display());
+                        return Err(this.wrong(problem));
+                    }
+                    again.push(key);
+                }
+            }
+        }
+        inputs[input].again = again;
+    }
+    Ok(places)
+}
+
+/// All continuations: first those of plans, in the order of a recording that no shards divide,
+/// then the others as they come.
+fn in_order(inputs: &[Input]) -> Vec<Key> {
+    let mut rest: BTreeSet<Key> = keys(inputs).collect();
+    let plans: BTreeSet<_> = inputs.iter().filter_map(|input| Some(&input.plan.as_ref()?.plan)).collect();
+    let planned = plans.into_iter().flat_map(RecordingPlan::continuations);
+    planned.chain(keys(inputs)).filter(|key| rest.remove(key)).collect()
+}
+
+fn keys(inputs: &[Input]) -> impl Iterator<Item = Key> {
+    inputs.iter().flat_map(|input| input.trace.outlines().map(Outline::key))
+}
+
+/// In words, what the plans of the shards have and none of the traces.
+fn gaps(inputs: &[Input], places: &BTreeMap<Key, (usize, usize)>) -> Option<String> {
+    let header = &inputs.first()?.trace.header;
+    let mut missing = BTreeSet::new();
+    let mut lines = Vec::new();
+    // Shards that divide the same recording.
+    let mut groups: BTreeMap<(&RecordingPlan, usize), BTreeMap<usize, &Path>> = BTreeMap::new();
+    for input in inputs {
+        if let Some(ShardPlan { shard, plan }) = &input.plan {
+            groups.entry((plan, shard.count)).or_default().entry(shard.index).or_insert(&input.folder);
+        }
+    }
+    for ((plan, count), folders) in groups {
+        for index in 0..count {
+            let shard = Shard { index, count };
+            let gaps: Vec<Key> = plan.share(shard).filter(|key| !places.contains_key(key)).collect();
+            if gaps.is_empty() {
+                continue;
+            }
+            let who = match folders.get(&index) {
+                Some(folder) => format!("{}: lacks", folder.display()),
+                None => format!("{shard} was not given: that leaves out"),
+            };
+            let (lost, all) = (gaps.len(), plan.share(shard).count());
+            lines.push(format!("  {who} {lost} of {all}: {}", named(&gaps, header.is_sampled())));
+            missing.extend(gaps);
+        }
+    }
+    let more = lines.len().saturating_sub(MOST_SHARDS);
+    lines.truncate(MOST_SHARDS);
+    if more > 0 {
+        lines.push(format!("  and {more} more of the shards"));
+    }
+    let what = count(missing.len(), header.noun());
+    (!missing.is_empty())
+        .then(|| format!("missing of what the shards were to hold: {what}\n{}", lines.join("\n")))
+}
+
+/// In words, the first few of some continuations.
+fn named(keys: &[Key], sampled: bool) -> String {
+    let name = |&(prompt, seed): &Key| {
+        if sampled { format!("{prompt} with seed {seed}") } else { prompt.to_string() }
+    };
+    let mut names: Vec<String> = keys.iter().take(MOST_NAMED).map(name).collect();
+    if keys.len() > MOST_NAMED {
+        names.push("..".to_owned());
+    }
+    format!("prompt{} {}", if keys.len() == 1 { "" } else { "s" }, names.join(", "))
 }

@@ -103,6 +103,20 @@ pub enum Error {
     /// A package could not be written.
     #[error(transparent)]
     Export(#[from] ltd_export::Error),
+    /// One of several processes of a run fails.
+    #[error("rank {rank}: {source}")]
+    OfRank {
+        /// Which.
+        rank: usize,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// Other processes of the run.
+    #[error(transparent)]
+    Distributed(#[from] ltd_distributed::Error),
+    /// Ranks as they were started cannot work together.
+    #[error("{0}")]
+    Ranks(String),
     /// LibTorch refused an operation.
     #[error("LibTorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -114,6 +128,8 @@ impl Error {
         match self {
             Self::Env(error) => matches!(error, ltd_env::Error::Interrupted),
             Self::Run(error) => error.is_interrupt(),
+            Self::Distributed(error) => error.is_interrupt(),
+            Self::OfRank { source, .. } | Self::Unfinished { source, .. } => source.is_interrupt(),
             _ => false,
         }
     }
@@ -137,7 +153,10 @@ impl Error {
             | Self::Checkpoint { .. }
             | Self::Results { .. }
             | Self::Recorded(_)
+            | Self::Ranks(_)
             | Self::Text(_) => true,
+            Self::Distributed(error) => error.is_usage(),
+            Self::OfRank { source, .. } => source.is_usage(),
             Self::Run(error) => error.is_usage(),
             Self::Policy(error) => error.is_usage(),
             Self::Export(error) => error.is_usage(),
@@ -145,5 +164,31 @@ impl Error {
             Self::Env(error) => error.is_usage(),
             _ => false,
         }
+    }
+}
+
+impl ltd_distributed::Ending for Error {
+    fn origin(&self) -> Option<usize> {
+        match self {
+            Self::Distributed(error) => error.origin(),
+            Self::Unfinished { source, .. } => source.origin(),
+            _ => None,
+        }
+    }
+
+    fn reason(&self) -> String {
+        match self {
+            Self::Distributed(error) => error.reason(),
+            Self::Unfinished { source, .. } => source.reason(),
+            other => other.to_string(),
+        }
+    }
+
+    fn interrupted(&self) -> bool {
+        self.is_interrupt()
+    }
+
+    fn usage(&self) -> bool {
+        self.is_usage()
     }
 }

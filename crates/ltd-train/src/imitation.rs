@@ -12,7 +12,7 @@ use rand::seq::SliceRandom;
 use tch::{Kind, Tensor};
 
 use crate::Result;
-use crate::ppo::{Adam, Network};
+use crate::autograd::{Adam, Network};
 use crate::predictor::Walks;
 use ltd_run::config::ImitationStage;
 

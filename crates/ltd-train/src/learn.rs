@@ -2,19 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use ltd_console::{note, print_result, say};
+use ltd_distributed::Launch;
 use ltd_engine::text::{StopToken, TextModel};
 use ltd_policy::json_text;
 use ltd_run::interrupt::listen_unless;
 use ltd_run::prompts::Prompts;
 use ltd_run::{Interrupt, Progress, TrainConfig};
 
-use crate::run::{RunFolder, timestamp};
-use crate::trainer::check_given;
+use crate::run::{Beginning, RunFolder, timestamp};
+use crate::trainer::{Ranks, check_given};
 use crate::{Ending, Error, Result, Trainer};
 
 #[derive(Debug, Args)]
@@ -32,6 +34,13 @@ pub(crate) struct LearnArgs {
     /// Go on with an interrupted run
     #[arg(long, value_name = "RUN", conflicts_with = "config")]
     resume: Option<PathBuf>,
+    /// Go on with the run in --run-dir if it was begun: for launchers that start a command again
+    #[arg(long, requires = "run_dir")]
+    auto_resume: bool,
+    /// Let several ranks of this machine time their cycles on one device, where they disturb each
+    /// other
+    #[arg(long)]
+    share_device: bool,
     /// Check the configuration and print the plan, then stop
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
@@ -51,21 +60,52 @@ pub(crate) fn learn(args: &LearnArgs) -> Result<ExitCode> {
         }
         abandoned
     })?;
-    let mut trainer = args.open(&interrupt)?;
-    begun.store(true, Ordering::Relaxed);
-    let ending = trainer.learn().map_err(|error| unfinished(error, trainer.folder()))?;
-    let folder = trainer.folder().display();
+    let launch = Launch::from_environment()?;
+    // The others are told why this rank goes.
+    begun.store(launch.is_some(), Ordering::Relaxed);
+    let (ranks, config) = args.ranks(launch.as_ref(), &interrupt)?;
+    let group = Rc::clone(&ranks.group);
+    let learned = args.learn(config, ranks, &begun);
+    // Who was interrupted because others are gone says so.
+    let learned = match (learned, group.lost()) {
+        (Ok((Ending::Interrupted { .. }, folder)), Some(lost)) => Err(unfinished(lost.into(), &folder)),
+        (Err(error), Some(lost)) if error.is_interrupt() => Err(lost.into()),
+        (learned, _) => learned,
+    };
+    // The others learn why, if this one fails.
+    let stopped = ltd_env::Error::Interrupted.into();
+    let why = match &learned {
+        Ok((Ending::Interrupted { .. }, _)) => Some(&stopped),
+        Ok((Ending::Finished { .. }, _)) => None,
+        Err(error) => Some(error),
+    };
+    group.leave(why.map(|error| error as _));
+    let (ending, folder) = learned.map_err(|error| match group.size() {
+        1 => error,
+        _ => Error::OfRank { rank: group.rank(), source: Box::new(error) },
+    })?;
+    if group.leads() {
+        tell(&ending, &folder)?;
+    }
     Ok(match ending {
+        Ending::Finished { .. } => ExitCode::SUCCESS,
+        Ending::Interrupted { .. } => ExitCode::from(ltd_console::INTERRUPTED),
+    })
+}
+
+/// Says how a run ended, and what comes next.
+fn tell(ending: &Ending, folder: &Path) -> Result<()> {
+    let folder = folder.display();
+    match ending {
         Ending::Finished { summary } => {
             say!("\n{summary}")?;
             note!("freeze the policies: ltd-export --run {folder} --out policies");
-            ExitCode::SUCCESS
         }
         Ending::Interrupted { place } => {
             note!("interrupted at {place}; go on with: ltd-train --resume {folder}");
-            ExitCode::from(ltd_console::INTERRUPTED)
         }
-    })
+    }
+    Ok(())
 }
 
 /// All that can be checked without loading the models, whose memory bounds the length of prompts.
@@ -90,18 +130,80 @@ fn dry_run(file: &Path, args: &LearnArgs) -> Result<ExitCode> {
 }
 
 impl LearnArgs {
-    /// Begins a run, or goes on with one.
-    fn open(&self, interrupt: &Interrupt) -> Result<Trainer> {
+    /// The processes of the run, this one or those that a launcher started, and the configuration
+    /// of a new run.
+    fn ranks(&self, launch: Option<&Launch>, interrupt: &Interrupt) -> Result<(Ranks, Option<TrainConfig>)> {
         let (interrupt, progress) = (interrupt.clone(), Progress::detect());
+        // The folder of a run that goes on has its configuration.
+        let config = self.config.as_ref().map(|file| Ok(TrainConfig::load(file, &self.overrides)?));
+        let Some(launch) = launch else {
+            return Ok((Ranks::alone(progress, interrupt), config.transpose()?));
+        };
+        let ranks = Ranks::join(launch, config.as_ref(), progress, interrupt);
+        let ranks = match (config, ranks) {
+            (Some(Err(error)), Ok(ranks)) => {
+                ranks.group.leave(Some(&error));
+                Err(error)
+            }
+            (Some(Err(error)), Err(_)) => Err(error),
+            (config, ranks) => ranks.map(|ranks| (ranks, config.and_then(Result::ok))),
+        };
+        ranks.map_err(|error| Error::OfRank { rank: launch.rank, source: Box::new(error) })
+    }
+
+    /// Runs what is to be run, and says in which folder.
+    fn learn(
+        &self,
+        config: Option<TrainConfig>,
+        ranks: Ranks,
+        begun: &AtomicBool,
+    ) -> Result<(Ending, PathBuf)> {
+        let mut trainer = self.open(config, ranks)?;
+        begun.store(true, Ordering::Relaxed);
+        let ending = trainer.learn().map_err(|error| unfinished(error, trainer.folder()))?;
+        Ok((ending, trainer.folder().to_owned()))
+    }
+
+    /// Begins a run, or goes on with one.
+    fn open(&self, config: Option<TrainConfig>, ranks: Ranks) -> Result<Trainer> {
         if let Some(run) = &self.resume {
-            return Trainer::resume(run, progress, interrupt).map_err(|error| unfinished(error, run));
+            return self.go_on(run, ranks);
         }
-        let file = self.config.as_ref().expect("invariant: clap asks for one of both");
-        let config = TrainConfig::load(file, &self.overrides)?;
-        match &self.run_dir {
-            Some(folder) => Trainer::create(config, folder, progress, interrupt),
-            None => Trainer::create_unique(config, &default_folder(file), progress, interrupt),
+        let both = "invariant: clap asks for one of both";
+        let (file, config) = (self.config.as_ref().expect(both), config.expect(both));
+        self.check_devices(&ranks, &config)?;
+        // Where a launcher starts its ranks again, they find the run that the first ones began.
+        let earlier = ranks.earlier_folder()?;
+        let begun = earlier.or_else(|| self.run_dir.clone().filter(|_| self.auto_resume));
+        let begun =
+            || Ok::<_, Error>(begun.as_deref().filter(|folder| RunFolder::is_begun(folder)).map(absolute));
+        if let Some(folder) = ranks.group.from_first("whether the run goes on", begun)? {
+            check_same(&folder, config)?;
+            return self.go_on(&folder, ranks);
         }
+        if !ranks.group.leads() {
+            let unknown = || Ok::<_, Error>(PathBuf::new());
+            let folder = ranks.group.from_first("the run's folder", unknown)?;
+            return Trainer::begin(config, RunFolder::of_other_rank(&folder), ranks);
+        }
+        let run = match &self.run_dir {
+            Some(folder) => RunFolder::reserve(folder)?,
+            None => RunFolder::reserve_unique(&default_folder(file))?,
+        };
+        ranks.group.from_first("the run's folder", || Ok::<_, Error>(absolute(run.path())))?;
+        Trainer::begin(config, run, ranks)
+    }
+
+    fn go_on(&self, run: &Path, ranks: Ranks) -> Result<Trainer> {
+        if ranks.group.size() > 1 {
+            let (_, config) = RunFolder::follow(run)?;
+            self.check_devices(&ranks, &config)?;
+        }
+        Trainer::go_on(run, ranks).map_err(|error| unfinished(error, run))
+    }
+
+    fn check_devices(&self, ranks: &Ranks, config: &TrainConfig) -> Result<()> {
+        if self.share_device { Ok(()) } else { ranks.check_devices(config) }
     }
 }
 
@@ -111,6 +213,18 @@ fn unfinished(error: Error, run: &Path) -> Error {
         return error;
     }
     Error::Unfinished { run: run.to_owned(), source: Box::new(error) }
+}
+
+/// A folder wherever a process works.
+fn absolute(folder: &Path) -> PathBuf {
+    std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned())
+}
+
+/// Fails if the run in a folder cannot go on with a configuration.
+fn check_same(folder: &Path, config: TrainConfig) -> Result<()> {
+    let (run, _) = RunFolder::follow(folder)?;
+    Beginning::read(&run)?.goes_on_with(config, &run)?;
+    Ok(())
 }
 
 fn default_folder(config: &Path) -> PathBuf {

@@ -16,6 +16,7 @@
 //! [`ppo`] learns on any [`ltd_env::Env`]; [`metrics`] names the curves.
 
 mod arguments;
+mod autograd;
 mod classify;
 mod cli;
 mod compare;

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use ltd_distributed::Group;
 use ltd_engine::Static;
 use ltd_env::oracle::{self, Choices, Constant, Copies, CopyConstant, Horizon, Sources};
-use ltd_env::trace::{Trace, TracedSequence};
+use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt, Scatter, calibrate};
 use ltd_policy::{Calibration, LatencyTable};
 
@@ -35,6 +36,9 @@ pub(crate) struct Recorded {
     rules: Vec<CopyConstant>,
 }
 
+/// What is sought on the sequences that are learned from.
+type Found = (Option<Calibration>, Vec<Constant>, Vec<CopyConstant>);
+
 impl Recorded {
     /// Divides the sequences of a trace, which `path` names in errors; see [`Recorded::split`].
     pub(crate) fn new(
@@ -42,13 +46,12 @@ impl Recorded {
         trace: &Trace,
         table: LatencyTable,
         held_out: f64,
+        group: &Group,
         interrupt: &Interrupt,
     ) -> Result<Self> {
         let (train, held_out) = Self::split(path, trace, held_out)?;
         let costs = Costs { model: table.model(), decision: table.decision };
         let table_sha256 = table.sha256();
-        let known = train.header.has_candidates();
-        let calibration = known.then(|| calibrate(&train, interrupt)).transpose()?;
         let train = Arc::new(train);
         let mut recorded = Self {
             train,
@@ -56,36 +59,42 @@ impl Recorded {
             costs,
             table,
             table_sha256,
-            calibration,
+            calibration: None,
             scatter: None,
             constants: Vec::new(),
             rules: Vec::new(),
         };
-        let Self { train, costs, .. } = &recorded;
-        let mut constants = oracle::constants(train, costs, &recorded.choices(), interrupt)?;
+        // Of several ranks one seeks, as all would find the same.
+        let found = group.from_first("the constants of the recordings", || recorded.seek(interrupt))?;
+        (recorded.calibration, recorded.constants, recorded.rules) = found;
+        Ok(recorded)
+    }
+
+    /// How probable candidates are, and the fixed settings, fastest first.
+    fn seek(&self, interrupt: &Interrupt) -> Result<Found> {
+        let Self { train, costs, .. } = self;
+        let known = train.header.has_candidates();
+        let calibration = known.then(|| calibrate(train, interrupt)).transpose()?;
+        let mut constants = oracle::constants(train, costs, &self.choices(), interrupt)?;
         constants.sort_by(|a, b| b.tokens_per_second().total_cmp(&a.tokens_per_second()));
         let copies = Copies::of(train);
         let best = constants[0];
-        let rules = oracle::copy_rules(train, costs, &recorded.choices(), best, &copies, interrupt)?;
-        (recorded.constants, recorded.rules) = (constants, rules);
-        Ok(recorded)
+        let rules = oracle::copy_rules(train, costs, &self.choices(), best, &copies, interrupt)?;
+        Ok((calibration, constants, rules))
     }
 
     /// Holds out every n-th prompt that has positions, at least one, with all its continuations: a
     /// prompt that comes again would else be learned from and held out. Greedily it says the same
     /// each time, and counts once.
     pub(crate) fn split(path: &Path, trace: &Trace, share: f64) -> Result<(Trace, Trace)> {
-        let of = |prompts: Vec<Vec<&TracedSequence>>| {
-            let sequences = prompts.into_iter().flatten().cloned().collect();
-            Trace { sequences, header: trace.header.clone(), truncated: Vec::new() }
-        };
+        let of = |prompts: Vec<Vec<usize>>| trace.part(prompts.into_iter().flatten());
         // By the tokens of the prompt, in the order in which they come first.
-        let (mut places, mut prompts) = (HashMap::new(), Vec::<Vec<&TracedSequence>>::new());
-        for sequence in trace.sequences.iter().filter(|sequence| !sequence.is_empty()) {
+        let (mut places, mut prompts) = (HashMap::new(), Vec::<Vec<usize>>::new());
+        for (number, sequence) in trace.outlines().enumerate().filter(|(_, sequence)| !sequence.is_empty()) {
             let place = *places.entry(&sequence.tokens[..sequence.prompt_len]).or_insert(prompts.len());
             match prompts.get_mut(place) {
-                None => prompts.push(vec![sequence]),
-                Some(known) if trace.header.is_sampled() => known.push(sequence),
+                None => prompts.push(vec![number]),
+                Some(known) if trace.header.is_sampled() => known.push(number),
                 Some(_) => {}
             }
         }
@@ -198,7 +207,7 @@ impl Recorded {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use ltd_env::trace::{TRACE_VERSION, TraceHeader};
+    use ltd_env::trace::{Outline, TRACE_VERSION, TraceHeader, TracedSequence};
     use ltd_policy::{ModelIdentity, SamplingParams};
 
     use super::*;
@@ -243,10 +252,10 @@ pub(crate) mod tests {
                 numbered.flat_map(|(number, &first)| seeds.iter().map(move |&seed| (number, first, seed)));
             let sequences =
                 sequences.map(|(number, first, seed)| sequence(number, first).with_seed(seed)).collect();
-            let trace = Trace { header: header.clone(), sequences, truncated: Vec::new() };
+            let trace = Trace::new(header.clone(), sequences);
             Recorded::split(Path::new("trace"), &trace, 0.5)
         };
-        let keys = |trace: &Trace| trace.sequences.iter().map(TracedSequence::key).collect::<Vec<_>>();
+        let keys = |trace: &Trace| trace.outlines().map(Outline::key).collect::<Vec<_>>();
         let (train, held_out) = split(&[1, 2, 1, 3, 2, 4], &header, &[0]).expect("two parts");
         assert_eq!((keys(&train), keys(&held_out)), (vec![(0, 0), (3, 0)], vec![(1, 0), (5, 0)]));
         // Drawn, a prompt says something else each time, and stays on one side nevertheless.

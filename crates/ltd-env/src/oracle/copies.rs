@@ -3,12 +3,15 @@
 //! A copying cycle drafts nothing. The draft reads later what was copied, in the root expansion of
 //! the next cycle with a tree.
 
+use std::ops::Add;
+
 use ltd_cycle::CopySource;
 use ltd_policy::CopyRule;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use super::{Choices, Constant, Expansions, Sums, outcome};
-use crate::trace::{Trace, TracedSequence};
+use super::{Choices, Constant, Expansions, Levels, Sums, outcome};
+use crate::trace::{Outline, Trace};
 use crate::{Copied, Costs, Interrupt, Result};
 
 /// Matches from which on a rule copies.
@@ -24,7 +27,7 @@ pub struct Copies {
 }
 
 /// A rule of copies, and the depth and size of the cycles between them.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CopyConstant {
     /// When to copy, and how much.
     pub rule: CopyRule,
@@ -35,7 +38,8 @@ pub struct CopyConstant {
 impl Copies {
     /// What the latest earlier occurrence comes to, in prompt and output.
     pub fn of(trace: &Trace) -> Self {
-        Self { sequences: trace.sequences.par_iter().map(Copied::along).collect() }
+        let numbers = (0..trace.len()).into_par_iter();
+        Self { sequences: numbers.map(|number| Copied::along(trace.outline(number))).collect() }
     }
 }
 
@@ -53,11 +57,11 @@ pub fn copy_rules(
     interrupt: &Interrupt,
 ) -> Result<Vec<CopyConstant>> {
     let costs = &costs.without_decisions();
-    let expansions = Expansions::of_sizes(trace, &choices.sizes, interrupt)?;
+    let expansions = Expansions::of(trace, &choices.sizes, interrupt)?;
     let with = |rule, (depth, size)| {
         interrupt.check()?;
         let found = CopyConstant { rule, constant: Constant { depth, size, ..constant } };
-        let sums = found.sums(trace, costs, copies, &expansions[choices.place(size)]);
+        let sums = found.sums(trace, costs, copies, &expansions, choices.place(size));
         Ok(CopyConstant { constant: Constant { sums, ..found.constant }, ..found })
     };
     let rules = MATCHES
@@ -76,16 +80,25 @@ pub fn copy_rules(
 }
 
 impl CopyConstant {
-    fn sums(&self, trace: &Trace, costs: &Costs, copies: &Copies, expansions: &Expansions) -> Sums {
+    /// `place` is that of its size among those of the expansions.
+    fn sums(
+        &self,
+        trace: &Trace,
+        costs: &Costs,
+        copies: &Copies,
+        expansions: &Expansions,
+        place: usize,
+    ) -> Sums {
         let Self { rule, constant: Constant { depth, size, .. } } = *self;
-        let sequences = trace.sequences.par_iter().zip(&copies.sequences).zip(&expansions.sequences);
-        let sums = sequences.map(|((sequence, copied), expanded)| {
+        let sequences = copies.sequences.par_iter().enumerate();
+        let sums = sequences.map(|(number, copied)| {
+            let (sequence, expanded) = (trace.outline(number), expansions.of_sequence(number, place));
             let (mut sums, mut at, mut unread) = (Sums::default(), 0, 1);
             while at < sequence.len() {
                 let here = if copied[at].length() >= rule.match_length {
                     copying(trace, sequence, costs, at, copied[at], rule.chain)
                 } else {
-                    let level_rows = &expanded[at * trace.header.depth..][..depth];
+                    let level_rows = expanded.level_rows(at, depth);
                     outcome(trace, sequence, costs, at, std::mem::take(&mut unread), level_rows, size)
                 };
                 sums = sums + here;
@@ -94,14 +107,14 @@ impl CopyConstant {
             }
             sums
         });
-        sums.reduce(Sums::default, |a, b| a + b)
+        sums.collect::<Vec<_>>().into_iter().fold(Sums::default(), Sums::add)
     }
 }
 
 /// Tokens and time of a cycle that copies; a chain of no tokens is a step of plain decoding.
 fn copying(
     trace: &Trace,
-    sequence: &TracedSequence,
+    sequence: &Outline,
     costs: &Costs,
     at: usize,
     copied: Copied,
@@ -145,7 +158,7 @@ pub fn clairvoyant_source(
     interrupt: &Interrupt,
 ) -> Result<f64> {
     let costs = &costs.without_decisions();
-    let expansions = Expansions::of_sizes(trace, &sources.trees.sizes, interrupt)?;
+    let expansions = Expansions::of(trace, &sources.trees.sizes, interrupt)?;
     super::highest_ratio(trace, interrupt, |number, lambda| {
         best_path(trace, number, &expansions, costs, sources, &copies.sequences[number], horizon, lambda)
     })
@@ -166,14 +179,14 @@ struct Way {
 fn best_path(
     trace: &Trace,
     number: usize,
-    expansions: &[Expansions],
+    expansions: &Expansions,
     costs: &Costs,
     sources: &Sources,
     copied: &[Copied],
     horizon: Horizon,
     lambda: f64,
 ) -> Sums {
-    let sequence = &trace.sequences[number];
+    let sequence = trace.outline(number);
     let n = sequence.len();
     let gain = |way: &Way| {
         let Sums { tokens, seconds } = if horizon == Horizon::Sequence { way.all } else { way.cycle };
@@ -195,11 +208,12 @@ fn best_path(
         let rest = tree.into_iter().chain(*copy).reduce(better);
         Way { cycle, all: cycle + rest.expect("invariant: there is a choice at every position").all }
     };
+    let mut levels = Levels::new(&sources.trees);
     for at in (0..n).rev() {
+        levels.price(sequence, number, expansions, costs, at);
         let trees = sources.trees.pairs().map(|(depth, size)| {
-            let expanded = &expansions[sources.trees.place(size)].sequences[number];
-            let level_rows = &expanded[at * trace.header.depth..][..depth];
-            after(&ahead, at, outcome(trace, sequence, costs, at, 1, level_rows, size))
+            let place = sources.trees.place(size);
+            after(&ahead, at, levels.outcome(trace, sequence, costs, at, depth, place))
         });
         let tree = trees.reduce(better);
         let chains = sources.chains.iter().filter(|&&chain| chain == 0 || copied[at].found.is_some());
@@ -214,21 +228,17 @@ fn best_path(
 /// The share of a trace's tokens that are in a loop: in [`LOOP`] tokens or more that the answer has
 /// said before.
 pub fn loop_share(trace: &Trace) -> f64 {
-    let looping: usize = trace.sequences.iter().map(|sequence| looping(output(sequence)).count()).sum();
+    let looping: usize = trace.outlines().map(|sequence| looping(output(sequence)).count()).sum();
     looping as f64 / trace.positions().max(1) as f64
 }
 
 /// The trace with each answer cut where its first loop begins.
 #[must_use]
 pub fn without_loops(trace: &Trace) -> Trace {
-    let cut = |sequence: &TracedSequence| {
-        let first = looping(output(sequence)).next();
-        first.map_or_else(|| sequence.clone(), |first| sequence.first(first))
-    };
-    Trace { sequences: trace.sequences.iter().map(cut).collect(), ..trace.clone() }
+    trace.cut(|sequence| looping(output(sequence)).next().unwrap_or(sequence.len()))
 }
 
-fn output(sequence: &TracedSequence) -> &[u32] {
+fn output(sequence: &Outline) -> &[u32] {
     &sequence.tokens[sequence.prompt_len..][..sequence.len()]
 }
 

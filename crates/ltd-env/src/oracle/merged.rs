@@ -1,12 +1,13 @@
 //! What merged trees add to a rule of copies.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use ltd_cycle::{Controller, Static};
 use ltd_policy::{Calibration, CopyRule, CycleSummary, DraftSource, LONGEST_MATCH, SourceSummary};
 use rayon::prelude::*;
 
-use super::{Choices, Constant, CopyConstant, Sums, replay};
+use super::{Choices, Constant, CopyConstant, Sums, replay_sequence};
 use crate::trace::Trace;
 use crate::{Costs, Interrupt, Result};
 
@@ -58,19 +59,31 @@ pub fn merged_rule(
         .filter(|&(_, depth, size)| depth <= deepest && size <= largest.max(smallest))
         .collect();
     let trees = Static { depth: copies.constant.depth, size: copies.constant.size };
-    let of = |&(match_length, depth, size): &(usize, usize, usize)| {
-        interrupt.check()?;
-        let rule = CopyRule { match_length, chain };
-        let merged = Static { depth, size };
-        let mut rules = Rules { rule, trees, merged, calibration, now: trees };
-        let stats = replay(trace, costs, &mut rules, &mut |_| ())?;
-        let sums = Sums { tokens: stats.tokens as f64, seconds: stats.timing.total().as_secs_f64() };
-        let copies_from = (match_length < NEVER).then_some(match_length);
-        Ok(MergedConstant { copies_from, chain, merged: Constant { depth, size, sums } })
+    // A sequence is read once for all pairs.
+    let of_sequence = |number| {
+        let sequence = trace.sequence(number)?;
+        let of_pair = |&(match_length, depth, size): &(usize, usize, usize)| {
+            interrupt.check()?;
+            let rule = CopyRule { match_length, chain };
+            let merged = Static { depth, size };
+            let mut rules = Rules { rule, trees, merged, calibration, now: trees };
+            let stats = replay_sequence(&trace.header, &sequence, costs, &mut rules, &mut |_| ())?;
+            Ok((stats.tokens, stats.timing.total()))
+        };
+        pairs.iter().map(of_pair).collect::<Result<Vec<(usize, Duration)>>>()
     };
-    let found: Vec<MergedConstant> = pairs.par_iter().map(of).collect::<Result<_>>()?;
+    let sums = (0..trace.len()).into_par_iter().map(of_sequence);
+    let sums = sums.try_reduce(
+        || vec![Default::default(); pairs.len()],
+        |a, b| Ok(a.into_iter().zip(b).map(|(a, b)| (a.0 + b.0, a.1 + b.1)).collect()),
+    )?;
+    let found = pairs.iter().zip(sums).map(|(&(match_length, depth, size), (tokens, time))| {
+        let sums = Sums { tokens: tokens as f64, seconds: time.as_secs_f64() };
+        let copies_from = (match_length < NEVER).then_some(match_length);
+        MergedConstant { copies_from, chain, merged: Constant { depth, size, sums } }
+    });
     let speed = |found: &MergedConstant| found.merged.tokens_per_second();
-    let best = found.into_iter().max_by(|a, b| speed(a).total_cmp(&speed(b)));
+    let best = found.max_by(|a, b| speed(a).total_cmp(&speed(b)));
     Ok(best.expect("invariant: there is a choice"))
 }
 

@@ -15,13 +15,15 @@ mod copies;
 mod merged;
 
 use std::ops::Add;
+use std::sync::Arc;
 
-use ltd_cycle::{Controller, Cycle, CycleOutcome, CycleStats, Yields, source_summary};
+use ltd_cycle::{Controller, Cycle, CycleOutcome, CycleStats, MAX_DEPTH, Yields, source_summary};
 use ltd_policy::DraftSource;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::replay::RecordedTree;
-use crate::trace::{Trace, TraceHeader, TracedSequence};
+use crate::trace::{Outline, Trace, TraceHeader, TracedSequence};
 use crate::{Copied, Costs, Interrupt, Result};
 
 pub use copies::{
@@ -51,7 +53,7 @@ impl Choices {
 }
 
 /// A constant setting, and what it yields.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Constant {
     /// Draft depth.
     pub depth: usize,
@@ -69,7 +71,7 @@ impl Constant {
 }
 
 /// Tokens, and the time they took.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sums {
     /// Sum of acceptance lengths.
     pub tokens: f64,
@@ -121,15 +123,16 @@ fn constants_within(
     size_limit: impl Fn(usize) -> usize + Sync,
 ) -> Result<Vec<Constant>> {
     let (pairs, costs): (Vec<_>, _) = (choices.pairs().collect(), &costs.without_decisions());
-    let expansions = choices.sizes.par_iter().map(|&size| Expansions::of(trace, size_limit(size), interrupt));
-    let expansions: Vec<Expansions> = expansions.collect::<Result<_>>()?;
+    let limits: Vec<usize> = choices.sizes.iter().map(|&size| size_limit(size)).collect();
+    let expansions = Expansions::of(trace, &limits, interrupt)?;
     let constant = |&(depth, size): &(usize, usize)| {
         interrupt.check()?;
-        let expansions = &expansions[choices.place(size)];
-        let sums = trace.sequences.iter().zip(&expansions.sequences).map(|(sequence, expanded)| {
+        let place = choices.place(size);
+        let sums = trace.outlines().enumerate().map(|(number, sequence)| {
+            let expanded = expansions.of_sequence(number, place);
             let (mut sums, mut at, mut rows) = (Sums::default(), 0, 1);
             while at < sequence.len() {
-                let level_rows = &expanded[at * trace.header.depth..][..depth];
+                let level_rows = expanded.level_rows(at, depth);
                 let outcome = outcome(trace, sequence, costs, at, rows, level_rows, size);
                 sums = sums + outcome;
                 rows = outcome.tokens as usize;
@@ -151,22 +154,28 @@ pub fn best(constants: &[Constant]) -> Constant {
     *constants.iter().max_by(by_speed).expect("invariant: there is a constant")
 }
 
-/// Candidates that the levels of every recorded tree expand where no more than some number is
-/// verified.
+/// Candidates that the levels of every recorded tree expand where no more than some numbers are
+/// verified. All that the oracle needs of the scores, a byte per level, which the trace remembers.
 struct Expansions {
-    /// Per sequence, `[positions, depth]`.
-    sequences: Vec<Vec<usize>>,
+    /// Per sequence and number, `[positions, depth]`.
+    sequences: Vec<Vec<Arc<[u8]>>>,
+    depth: usize,
+}
+
+/// [`Expansions`] of a sequence where no more than one number is verified.
+#[derive(Clone, Copy)]
+struct Expanded<'e> {
+    rows: &'e [u8],
+    depth: usize,
 }
 
 impl Expansions {
-    /// One for each size.
-    fn of_sizes(trace: &Trace, sizes: &[usize], interrupt: &Interrupt) -> Result<Vec<Self>> {
-        sizes.par_iter().map(|&size| Self::of(trace, size, interrupt)).collect()
-    }
-
-    fn of(trace: &Trace, size_limit: usize, interrupt: &Interrupt) -> Result<Self> {
+    fn of(trace: &Trace, size_limits: &[usize], interrupt: &Interrupt) -> Result<Self> {
         let header = &trace.header;
-        let of_sequence = |sequence: &TracedSequence| {
+        // With more than there are, all are the same.
+        let all = header.scores_per_position();
+        let limits: Vec<usize> = size_limits.iter().map(|&limit| limit.min(all)).collect();
+        let of_sequence = |sequence: &TracedSequence, size_limit| {
             interrupt.check()?;
             let mut expanded = Vec::with_capacity(sequence.len() * header.depth);
             for at in 0..sequence.len() {
@@ -175,11 +184,26 @@ impl Expansions {
                 for _ in 0..header.depth {
                     tree.expand(&mut cycle);
                 }
-                expanded.extend_from_slice(cycle.level_rows());
+                // A beam is no wider.
+                expanded.extend(cycle.level_rows().iter().map(|&rows| rows as u8));
             }
-            Ok(expanded)
+            Ok(expanded.into())
         };
-        Ok(Self { sequences: trace.sequences.iter().map(of_sequence).collect::<Result<_>>()? })
+        let sequences = (0..trace.len()).into_par_iter();
+        let sequences = sequences.map(|number| trace.tables(number, &limits, of_sequence));
+        Ok(Self { sequences: sequences.collect::<Result<_>>()?, depth: header.depth })
+    }
+
+    /// Those of a sequence, where the number in `place` is the most.
+    fn of_sequence(&self, number: usize, place: usize) -> Expanded<'_> {
+        Expanded { rows: &self.sequences[number][place], depth: self.depth }
+    }
+}
+
+impl<'e> Expanded<'e> {
+    /// Candidates that the first `depth` levels at a position expand.
+    fn level_rows(self, at: usize, depth: usize) -> &'e [u8] {
+        &self.rows[at * self.depth..][..depth]
     }
 }
 
@@ -187,7 +211,7 @@ impl Expansions {
 /// no policy can be faster on this trace at these costs.
 pub fn clairvoyant(trace: &Trace, costs: &Costs, choices: &Choices, interrupt: &Interrupt) -> Result<f64> {
     let costs = &costs.without_decisions();
-    let expansions = Expansions::of_sizes(trace, &choices.sizes, interrupt)?;
+    let expansions = Expansions::of(trace, &choices.sizes, interrupt)?;
     highest_ratio(trace, interrupt, |number, lambda| {
         best_path(trace, number, &expansions, costs, choices, lambda)
     })
@@ -202,9 +226,11 @@ fn highest_ratio(
 ) -> Result<f64> {
     let mut lambda = 0.0;
     loop {
-        let numbers = (0..trace.sequences.len()).into_par_iter();
+        let numbers = (0..trace.len()).into_par_iter();
         let sums = numbers.map(|number| interrupt.check().map(|()| best(number, lambda)));
-        let found = sums.try_reduce(Sums::default, |a, b| Ok(a + b))?.tokens_per_second();
+        // In order: sums do not depend on the threads.
+        let sums = sums.collect::<Result<Vec<Sums>>>()?;
+        let found = sums.into_iter().fold(Sums::default(), Sums::add).tokens_per_second();
         // There are finitely many ways. Of those that are best within the horizon of the sequence,
         // each is an improvement; else the search ends with the first that is none.
         if found <= lambda * (1.0 + 1e-9) {
@@ -225,21 +251,21 @@ pub fn closed(reached: f64, constant: f64, clairvoyant: f64) -> Option<f64> {
 fn best_path(
     trace: &Trace,
     number: usize,
-    expansions: &[Expansions],
+    expansions: &Expansions,
     costs: &Costs,
     choices: &Choices,
     lambda: f64,
 ) -> Sums {
-    let sequence = &trace.sequences[number];
+    let sequence = trace.outline(number);
     let n = sequence.len();
     // From each position on, as if the draft had to read one row there.
     let mut ahead = vec![Sums::default(); n + 1];
     let gain = |sums: Sums| sums.tokens - lambda * sums.seconds;
+    let mut levels = Levels::new(choices);
     for at in (0..n).rev() {
+        levels.price(sequence, number, expansions, costs, at);
         let best = choices.pairs().map(|(depth, size)| {
-            let expanded = &expansions[choices.place(size)].sequences[number];
-            let level_rows = &expanded[at * trace.header.depth..][..depth];
-            let here = outcome(trace, sequence, costs, at, 1, level_rows, size);
+            let here = levels.outcome(trace, sequence, costs, at, depth, choices.place(size));
             let tokens = here.tokens as usize;
             let next = at + tokens;
             // The next cycle's root expansion reads what this one accepts.
@@ -251,8 +277,64 @@ fn best_path(
     ahead[0]
 }
 
+/// What the levels at a position take, for all depths and sizes that may be chosen there.
+struct Levels<'c> {
+    sizes: &'c [usize],
+    deepest: usize,
+    /// Milliseconds of the first levels, `[sizes, 1 + deepest]`.
+    milliseconds: Vec<f64>,
+}
+
+impl<'c> Levels<'c> {
+    fn new(choices: &'c Choices) -> Self {
+        let deepest = choices.depths.iter().copied().max().unwrap_or(0);
+        Self { sizes: &choices.sizes, deepest, milliseconds: Vec::new() }
+    }
+
+    /// Goes to a position of sequence `number`.
+    fn price(
+        &mut self,
+        sequence: &Outline,
+        number: usize,
+        expansions: &Expansions,
+        costs: &Costs,
+        at: usize,
+    ) {
+        self.milliseconds.clear();
+        for place in 0..self.sizes.len() {
+            let rows = expansions.of_sequence(number, place).level_rows(at, self.deepest);
+            let mut sum = 0.0;
+            self.milliseconds.push(sum);
+            self.milliseconds.extend((1..).zip(rows).map(|(depth, &rows)| {
+                sum += costs.model.level_ms(depth, rows.into(), sequence.root(at));
+                sum
+            }));
+        }
+    }
+
+    /// Tokens and time of a cycle at that position, before which the draft has not read one row.
+    fn outcome(
+        &self,
+        trace: &Trace,
+        sequence: &Outline,
+        costs: &Costs,
+        at: usize,
+        depth: usize,
+        place: usize,
+    ) -> Sums {
+        let context = sequence.root(at);
+        let size = trace.header.verified(self.sizes[place], depth, context);
+        let draft = costs.root_ms(1, context) + self.milliseconds[place * (1 + self.deepest) + depth];
+        let timing = costs.cycle(depth, draft, costs.model.verify_ms(size, context));
+        Sums {
+            tokens: (sequence.accepted(at, depth, size) + 1) as f64,
+            seconds: timing.total().as_secs_f64(),
+        }
+    }
+}
+
 /// What a root expansion of `rows` rows takes beyond one of one row.
-fn further_rows_seconds(sequence: &TracedSequence, costs: &Costs, position: usize, rows: usize) -> f64 {
+fn further_rows_seconds(sequence: &Outline, costs: &Costs, position: usize, rows: usize) -> f64 {
     let context = sequence.prompt_len + position;
     (costs.model.root_ms(rows, context) - costs.model.root_ms(1, context)) * 1e-3
 }
@@ -261,19 +343,19 @@ fn further_rows_seconds(sequence: &TracedSequence, costs: &Costs, position: usiz
 /// the draft had not read.
 fn outcome(
     trace: &Trace,
-    sequence: &TracedSequence,
+    sequence: &Outline,
     costs: &Costs,
     position: usize,
     rows: usize,
-    level_rows: &[usize],
+    level_rows: &[u8],
     size: usize,
 ) -> Sums {
-    let depth = level_rows.len();
-    let traced = sequence.position(position);
-    let context = traced.context_length;
+    let (depth, context) = (level_rows.len(), sequence.root(position));
     let size = trace.header.verified(size, depth, context);
-    let seconds = costs.timing(level_rows, size, context, rows).total().as_secs_f64();
-    Sums { tokens: (traced.accepted(depth, size) + 1) as f64, seconds }
+    let mut expanded = [0; MAX_DEPTH];
+    expanded.iter_mut().zip(level_rows).for_each(|(rows, &known)| *rows = known.into());
+    let seconds = costs.timing(&expanded[..depth], size, context, rows).total().as_secs_f64();
+    Sums { tokens: (sequence.accepted(position, depth, size) + 1) as f64, seconds }
 }
 
 /// Decodes all sequences of a trace under one controller, in order; `visit` sees each cycle.
@@ -288,8 +370,8 @@ pub fn replay(
     visit: &mut dyn FnMut(&CycleOutcome),
 ) -> Result<CycleStats> {
     let mut stats = CycleStats::default();
-    for sequence in &trace.sequences {
-        stats.merge(&replay_sequence(&trace.header, sequence, costs, controller, visit)?);
+    for sequence in trace.sequences() {
+        stats.merge(&replay_sequence(&trace.header, &*sequence?, costs, controller, visit)?);
     }
     Ok(stats)
 }
@@ -300,9 +382,10 @@ pub fn replay(
 pub fn replay_parallel(
     trace: &Trace,
     costs: &Costs,
-    controller: impl Fn(&TracedSequence) -> Box<dyn Controller> + Sync,
+    controller: impl Fn(&Outline) -> Box<dyn Controller> + Sync,
 ) -> Result<Vec<CycleStats>> {
-    let stats = trace.sequences.par_iter().map(|sequence| {
+    let stats = (0..trace.len()).into_par_iter().map(|number| {
+        let sequence = &*trace.sequence(number)?;
         replay_sequence(&trace.header, sequence, costs, controller(sequence).as_mut(), &mut |_| ())
     });
     stats.collect()
@@ -316,15 +399,28 @@ pub fn decide_at_every_position(
     interrupt: &Interrupt,
 ) -> Result<()> {
     let header = &trace.header;
-    for sequence in &trace.sequences {
+    for sequence in trace.sequences() {
         interrupt.check()?;
-        for at in 0..sequence.len() {
-            let tree = RecordedTree { header, position: sequence.position(at) };
-            controller.begin_cycle();
-            let mut cycle = tree.begin_for(controller)?;
-            tree.draft(controller, &mut cycle);
-            controller.verification_size(&cycle.summary());
-        }
+        decide_along(header, &*sequence?, controller)?;
+    }
+    Ok(())
+}
+
+/// [`decide_at_every_position`] of one sequence.
+///
+/// # Errors
+/// If the trace lacks what the controller looks at.
+pub fn decide_along(
+    header: &TraceHeader,
+    sequence: &TracedSequence,
+    controller: &mut dyn Controller,
+) -> Result<()> {
+    for at in 0..sequence.len() {
+        let tree = RecordedTree { header, position: sequence.position(at) };
+        controller.begin_cycle();
+        let mut cycle = tree.begin_for(controller)?;
+        tree.draft(controller, &mut cycle);
+        controller.verification_size(&cycle.summary());
     }
     Ok(())
 }

@@ -10,10 +10,13 @@
 //! training of predictors, but cycles, which need the tree at the position they land on, cannot be
 //! replayed.
 
+mod chunk;
 mod file;
+mod held;
 #[cfg(feature = "live")]
 mod record;
 mod sequence;
+mod shard;
 
 use std::path::PathBuf;
 
@@ -21,10 +24,12 @@ use ltd_cycle::MAX_DEPTH;
 use ltd_policy::{ModelIdentity, Models, SamplingParams, tree_candidates};
 use serde::{Deserialize, Serialize};
 
-pub use file::{Trace, TraceWriter};
+pub use file::TraceWriter;
+pub use held::Trace;
 #[cfg(feature = "live")]
 pub use record::record_sequence;
-pub use sequence::{TracedPosition, TracedSequence};
+pub use sequence::{Outline, TracedPosition, TracedSequence};
+pub use shard::{RecordingPlan, Shard, ShardPlan};
 
 /// Version of the folder's layout; see `docs/trace-format.md`. Version 1, which knew neither gaps
 /// nor optional columns, version 2, without the candidates' tokens, version 3, of greedy
@@ -222,27 +227,41 @@ impl TraceHeader {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_greedy_header_counts_as_older_versions_wrote_it() {
+    /// Of greedy traces whose trees are two candidates.
+    pub(super) fn header() -> TraceHeader {
         let model = ModelIdentity { name: "m".to_owned(), sha256: "0".to_owned() };
-        let header = TraceHeader {
+        TraceHeader {
             version: TRACE_VERSION,
             target: model.clone(),
             draft: model,
-            dtype: "f32".to_owned(),
-            beam_width: 10,
-            depth: 7,
+            dtype: "f32".into(),
+            beam_width: 2,
+            depth: 0,
             every: 1,
             entropies: false,
             hidden: None,
             states: None,
-            token_bytes: 0,
+            token_bytes: 2,
             sampling: SamplingParams::default(),
+            max_new_tokens: 10,
+            capacity: 100,
+            eos: vec![2],
+            questions: "prompts.jsonl".into(),
+            questions_sha256: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_greedy_header_counts_as_older_versions_wrote_it() {
+        let header = TraceHeader {
+            beam_width: 10,
+            depth: 7,
+            token_bytes: 0,
             max_new_tokens: 8,
             capacity: 64,
-            eos: vec![2],
             questions: "q.jsonl".into(),
             questions_sha256: "1".to_owned(),
+            ..header()
         };
         let version_2 = r#"{
   "version": 2,

@@ -1,5 +1,8 @@
 //! One continuation with its trees.
 
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use ltd_cycle::GrownTree;
@@ -7,10 +10,10 @@ use ltd_policy::tree_candidates;
 
 use super::{Columns, TraceHeader};
 
-/// A prompt, a continuation, and the trees at the positions of it where a cycle could begin: at all
-/// of them, or at every so-manieth.
+/// A sequence without its trees: what it says, and what cycles at its positions would accept. It
+/// takes a few per cent of the room that the trees take.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TracedSequence {
+pub struct Outline {
     /// Number of the prompt in its file; also that of the sequence in the random numbers of the
     /// seed.
     pub prompt: u32,
@@ -22,6 +25,20 @@ pub struct TracedSequence {
     pub tokens: Vec<u32>,
     /// Tokens from one recorded position to the next.
     pub(super) every: usize,
+    /// Per position, where its ranks begin; one more at the end.
+    pub(super) starts: Vec<u32>,
+    /// Per position and depth `D`, ranks among the candidates of depth `D` of the first `D + 1`
+    /// nodes of the continuation (fewer if the tree lost it).
+    pub(super) ranks: Vec<u16>,
+    /// Per position, nodes of the continuation in the tree.
+    pub(super) path_lens: Vec<u8>,
+}
+
+/// A prompt, a continuation, and the trees at the positions of it where a cycle could begin: at all
+/// of them, or at every so-manieth. It has the fields and methods of its [`Outline`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct TracedSequence {
+    pub(super) outline: Arc<Outline>,
     pub(super) columns: Columns,
     /// `[positions, columns.scores]`.
     pub(super) scores: Vec<f16>,
@@ -36,13 +53,20 @@ pub struct TracedSequence {
     /// Per position, what each group of candidates follows: 0 for the root, else 1 + the flat index
     /// of the parent; [`ABSENT`] for a group of none. `[positions, columns.parents]`.
     pub(super) parents: Vec<u16>,
-    /// Per position, where its ranks begin; one more at the end.
-    pub(super) starts: Vec<usize>,
-    /// Per position and depth `D`, ranks among the candidates of depth `D` of the first `D + 1`
-    /// nodes of the continuation (fewer if the tree lost it).
-    pub(super) ranks: Vec<u16>,
-    /// Per position, nodes of the continuation in the tree.
-    pub(super) path_lens: Vec<u8>,
+}
+
+impl Deref for TracedSequence {
+    type Target = Outline;
+
+    fn deref(&self) -> &Outline {
+        &self.outline
+    }
+}
+
+impl DerefMut for TracedSequence {
+    fn deref_mut(&mut self) -> &mut Outline {
+        Arc::make_mut(&mut self.outline)
+    }
 }
 
 /// The tree at one position of a [`TracedSequence`].
@@ -69,57 +93,7 @@ pub struct TracedPosition<'s> {
 /// Marks a group without candidates.
 const ABSENT: u16 = u16::MAX;
 
-impl TracedSequence {
-    /// A sequence without positions, of a trace with this header, of seed 0.
-    pub fn new(header: &TraceHeader, prompt: u32, prompt_len: usize, tokens: Vec<u32>) -> Self {
-        Self {
-            prompt,
-            seed: 0,
-            prompt_len,
-            tokens,
-            every: header.every,
-            columns: header.columns(),
-            scores: Vec::new(),
-            entropies: Vec::new(),
-            hidden: Vec::new(),
-            states: Vec::new(),
-            candidate_tokens: Vec::new(),
-            parents: Vec::new(),
-            starts: vec![0],
-            ranks: Vec::new(),
-            path_lens: Vec::new(),
-        }
-    }
-
-    /// Adds the tree of the next position.
-    pub fn push(&mut self, grown: &GrownTree) {
-        let GrownTree { tree, entropies, hidden, states, .. } = grown;
-        let root = self.root(self.len());
-        let continuation = &self.tokens[root + 1..];
-        // The token after the last node of a path must be known too.
-        let path = tree.candidates().along(&continuation[..continuation.len().saturating_sub(1)]);
-        append(&mut self.scores, tree.scores(), self.columns.scores);
-        append(&mut self.entropies, entropies, self.columns.entropies);
-        append(&mut self.hidden, hidden, self.columns.hidden);
-        append(&mut self.states, states, self.columns.states);
-        self.candidate_tokens.extend(padded(tree.tokens().iter().copied(), 0, self.columns.tokens));
-        let parents = tree.group_parents().iter().map(|&parent| u16::try_from(parent).unwrap_or(ABSENT));
-        self.parents.extend(padded(parents, ABSENT, self.columns.parents));
-        self.path_lens.push(path.len() as u8);
-        let (width, scores) = (tree.beam_width(), tree.scores());
-        for depth in 0..=tree.depth() {
-            let drafted = &scores[..tree_candidates(width, depth)];
-            self.ranks.extend(path.iter().take(depth + 1).map(|&node| rank(drafted, node)));
-        }
-        self.starts.push(self.ranks.len());
-    }
-
-    /// The same with another seed of the continuation.
-    #[must_use]
-    pub fn with_seed(self, seed: u64) -> Self {
-        Self { seed, ..self }
-    }
-
+impl Outline {
     /// Which continuation of which prompt it is: a trace has each once.
     pub fn key(&self) -> (u32, u64) {
         (self.prompt, self.seed)
@@ -135,26 +109,6 @@ impl TracedSequence {
         self.path_lens.is_empty()
     }
 
-    /// The sequence with its first positions alone, at most `count`.
-    #[must_use]
-    pub fn first(&self, count: usize) -> Self {
-        let (count, columns) = (count.min(self.len()), self.columns);
-        let Columns { scores, entropies, hidden, states, tokens, parents } = columns;
-        Self {
-            tokens: self.tokens.clone(),
-            scores: self.scores[..count * scores].to_vec(),
-            entropies: self.entropies[..count * entropies].to_vec(),
-            hidden: self.hidden[..count * hidden].to_vec(),
-            states: self.states[..count * states].to_vec(),
-            candidate_tokens: self.candidate_tokens[..count * tokens].to_vec(),
-            parents: self.parents[..count * parents].to_vec(),
-            starts: self.starts[..=count].to_vec(),
-            ranks: self.ranks[..self.starts[count]].to_vec(),
-            path_lens: self.path_lens[..count].to_vec(),
-            ..*self
-        }
-    }
-
     /// Number of the token that is the root of a recorded position: `prompt_len + position`, unless
     /// some are left out.
     pub fn root(&self, position: usize) -> usize {
@@ -165,6 +119,113 @@ impl TracedSequence {
     /// them would be accepted: the token after the last accepted one must be known, too.
     pub fn known(&self, position: usize) -> usize {
         self.tokens.len().saturating_sub(self.root(position) + 2)
+    }
+
+    /// Draft tokens that a cycle of this depth and size would accept at a recorded position.
+    pub fn accepted(&self, position: usize, depth: usize, size: usize) -> usize {
+        accepted(self.ranks_at(position), self.path_lens[position].into(), depth, size)
+    }
+
+    fn ranks_at(&self, position: usize) -> &[u16] {
+        &self.ranks[self.starts[position] as usize..self.starts[position + 1] as usize]
+    }
+
+    /// The same with the first positions alone, at most `count`.
+    #[must_use]
+    pub(super) fn first(&self, count: usize) -> Self {
+        let count = count.min(self.len());
+        Self {
+            tokens: self.tokens.clone(),
+            starts: self.starts[..=count].to_vec(),
+            ranks: self.ranks[..self.starts[count] as usize].to_vec(),
+            path_lens: self.path_lens[..count].to_vec(),
+            ..*self
+        }
+    }
+}
+
+impl TracedSequence {
+    /// A sequence without positions, of a trace with this header, of seed 0.
+    pub fn new(header: &TraceHeader, prompt: u32, prompt_len: usize, tokens: Vec<u32>) -> Self {
+        let outline = Outline {
+            prompt,
+            seed: 0,
+            prompt_len,
+            tokens,
+            every: header.every,
+            starts: vec![0],
+            ranks: Vec::new(),
+            path_lens: Vec::new(),
+        };
+        Self {
+            outline: Arc::new(outline),
+            columns: header.columns(),
+            scores: Vec::new(),
+            entropies: Vec::new(),
+            hidden: Vec::new(),
+            states: Vec::new(),
+            candidate_tokens: Vec::new(),
+            parents: Vec::new(),
+        }
+    }
+
+    /// Adds the tree of the next position.
+    pub fn push(&mut self, grown: &GrownTree) {
+        let GrownTree { tree, entropies, hidden, states, .. } = grown;
+        let outline = Arc::make_mut(&mut self.outline);
+        let root = outline.root(outline.len());
+        let continuation = &outline.tokens[root + 1..];
+        // The token after the last node of a path must be known too.
+        let path = tree.candidates().along(&continuation[..continuation.len().saturating_sub(1)]);
+        outline.path_lens.push(path.len() as u8);
+        let (width, scores) = (tree.beam_width(), tree.scores());
+        for depth in 0..=tree.depth() {
+            let drafted = &scores[..tree_candidates(width, depth)];
+            outline.ranks.extend(path.iter().take(depth + 1).map(|&node| rank(drafted, node)));
+        }
+        outline.starts.push(outline.ranks.len() as u32);
+        append(&mut self.scores, tree.scores(), self.columns.scores);
+        append(&mut self.entropies, entropies, self.columns.entropies);
+        append(&mut self.hidden, hidden, self.columns.hidden);
+        append(&mut self.states, states, self.columns.states);
+        self.candidate_tokens.extend(padded(tree.tokens().iter().copied(), 0, self.columns.tokens));
+        let parents = tree.group_parents().iter().map(|&parent| u16::try_from(parent).unwrap_or(ABSENT));
+        self.parents.extend(padded(parents, ABSENT, self.columns.parents));
+    }
+
+    /// The same with another seed of the continuation.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The sequence with its first positions alone, at most `count`.
+    #[must_use]
+    pub fn first(&self, count: usize) -> Self {
+        self.cut(&Arc::new(self.outline.first(count)))
+    }
+
+    /// The sequence with the first positions alone, those that `outline` has.
+    pub(super) fn cut(&self, outline: &Arc<Outline>) -> Self {
+        let (count, columns) = (outline.len(), self.columns);
+        let Columns { scores, entropies, hidden, states, tokens, parents } = columns;
+        Self {
+            outline: Arc::clone(outline),
+            columns,
+            scores: self.scores[..count * scores].to_vec(),
+            entropies: self.entropies[..count * entropies].to_vec(),
+            hidden: self.hidden[..count * hidden].to_vec(),
+            states: self.states[..count * states].to_vec(),
+            candidate_tokens: self.candidate_tokens[..count * tokens].to_vec(),
+            parents: self.parents[..count * parents].to_vec(),
+        }
+    }
+
+    /// Bytes that it takes beyond its outline.
+    pub(super) fn bytes(&self) -> usize {
+        let halves = [&self.scores, &self.entropies, &self.hidden, &self.states].map(Vec::len);
+        2 * (halves.iter().sum::<usize>() + self.parents.len()) + 4 * self.candidate_tokens.len()
     }
 
     /// The tree of a recorded position.
@@ -178,19 +239,24 @@ impl TracedSequence {
             states: &self.states[position * states..][..states],
             candidate_tokens: &self.candidate_tokens[position * tokens..][..tokens],
             parents: &self.parents[position * parents..][..parents],
-            ranks: &self.ranks[self.starts[position]..self.starts[position + 1]],
+            ranks: self.ranks_at(position),
             path_len: usize::from(self.path_lens[position]),
         }
     }
 }
 
+/// Draft tokens that a cycle of this depth and size would accept, of a path with these ranks.
+fn accepted(ranks: &[u16], path_len: usize, depth: usize, size: usize) -> usize {
+    let first: usize = (0..depth).map(|depth| path_len.min(depth + 1)).sum();
+    let ranks = &ranks[first..][..path_len.min(depth + 1)];
+    // Ranks grow along the path: a parent stands before its children.
+    ranks.partition_point(|&rank| usize::from(rank) < size)
+}
+
 impl TracedPosition<'_> {
     /// Draft tokens that a cycle of this depth and size would accept.
     pub fn accepted(&self, depth: usize, size: usize) -> usize {
-        let first: usize = (0..depth).map(|depth| self.path_len.min(depth + 1)).sum();
-        let ranks = &self.ranks[first..][..self.path_len.min(depth + 1)];
-        // Ranks grow along the path: a parent stands before its children.
-        ranks.partition_point(|&rank| usize::from(rank) < size)
+        accepted(self.ranks, self.path_len, depth, size)
     }
 
     /// The tokens of the candidates and the parents of their groups, as
@@ -245,25 +311,13 @@ mod tests {
     /// A sequence of two prompt tokens, with the tree after them and those that the header has it
     /// hold.
     fn sequence(every: usize, tokens: &[u32], positions: usize) -> TracedSequence {
-        let model = ltd_policy::ModelIdentity { name: String::new(), sha256: String::new() };
         let header = TraceHeader {
-            version: crate::trace::TRACE_VERSION,
-            target: model.clone(),
-            draft: model,
-            dtype: "f32".into(),
-            beam_width: 2,
             depth: 1,
             every,
             entropies: true,
             hidden: Some(3),
             states: Some(2),
-            token_bytes: 2,
-            sampling: ltd_policy::SamplingParams::default(),
-            max_new_tokens: 10,
-            capacity: 100,
-            eos: vec![],
-            questions: "prompts.jsonl".into(),
-            questions_sha256: String::new(),
+            ..crate::trace::tests::header()
         };
         let mut sequence = TracedSequence::new(&header, 0, 2, tokens.to_vec());
         for position in 0..positions {

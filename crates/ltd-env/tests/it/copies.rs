@@ -12,7 +12,7 @@ use ltd_policy::{
 
 use crate::live::{cycles, engine};
 use crate::replay::{DEPTH, compare, costs, replayed};
-use crate::trace::record;
+use crate::trace::{record, whole};
 
 #[test]
 fn the_same_sources_meet_the_same_cycles() {
@@ -108,7 +108,7 @@ fn the_tokens_that_a_copy_begins_with_are_known_and_counted() {
     );
 
     // What the record of a sequence counts, counted from its tokens.
-    for sequence in &trace.sequences {
+    for sequence in &whole(&trace) {
         let mut expected = TokenRecord::default();
         for root in (0..sequence.len()).map(|at| sequence.root(at)) {
             let said = &sequence.tokens[..=root];
@@ -194,7 +194,7 @@ pub(crate) fn decoded_and_replayed(
     controller: &mut dyn Controller,
 ) -> Vec<(CycleOutcome, CycleOutcome)> {
     let mut cycles = Vec::new();
-    for sequence in &trace.sequences {
+    for sequence in &whole(trace) {
         let mut replayed = Vec::new();
         ltd_env::oracle::replay_sequence(&trace.header, sequence, &costs(), controller, &mut |outcome| {
             replayed.push(outcome.clone());

@@ -47,7 +47,8 @@ fn framed(payload: &[u8]) -> Vec<u8> {
 fn read(folder: &Path) {
     let Ok(trace) = Trace::read(folder) else { return };
     let header = &trace.header;
-    for sequence in &trace.sequences {
+    for sequence in trace.sequences() {
+        let Ok(sequence) = sequence else { return };
         for number in 0..sequence.len() {
             let position = sequence.position(number);
             for depth in 0..=header.depth {
@@ -58,8 +59,8 @@ fn read(folder: &Path) {
             position.write_scores(0, &mut scores);
         }
     }
-    trace.identity();
-    if header.every == 1 && trace.sequences.iter().all(|sequence| !sequence.is_empty()) {
+    trace.identity().expect("checksums of its chunks");
+    if header.every == 1 && trace.outlines().all(|sequence| !sequence.is_empty()) {
         let rule = CopyRule { match_length: 1, chain: 4 };
         let trees = Static { depth: 1, size: 6 };
         let mut merging = Copying { rule, merged: Some(Calibration::default()), trees };

@@ -5,6 +5,8 @@ mod copies;
 #[cfg(feature = "live")]
 mod fuzz;
 #[cfg(feature = "live")]
+mod large;
+#[cfg(feature = "live")]
 mod live;
 #[cfg(feature = "live")]
 mod oracle;

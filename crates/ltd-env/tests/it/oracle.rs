@@ -2,13 +2,13 @@
 
 use ltd_cycle::{Controller, Copying, CycleStats, Static, WholeBeam};
 use ltd_env::oracle::{self, Choices, Constant, Copies, Horizon, Sources};
-use ltd_env::trace::Trace;
+use ltd_env::trace::{Trace, TracedSequence};
 use ltd_env::{Copied, Costs, Cycle, Interrupt, RecordedTree, calibrate};
 use ltd_policy::{Agreement, CopyRule, CycleSummary, LONGEST_MATCH, tree_candidates};
 
 use crate::live::engine;
 use crate::replay::costs;
-use crate::trace::record;
+use crate::trace::{record, whole};
 
 #[test]
 fn nothing_beats_foresight_and_constants_are_replays() {
@@ -77,7 +77,7 @@ fn sequences_replay_at_the_same_time_as_they_do_in_order() {
         "a controller that tells states apart: {stats:?}"
     );
     let parts = oracle::replay_parallel(&trace, &costs, |_| Box::new(ByScore)).expect("a replay");
-    assert_eq!(parts.len(), trace.sequences.len());
+    assert_eq!(parts.len(), trace.len());
     assert_eq!(CycleStats::merged(&parts), stats);
 }
 
@@ -115,7 +115,7 @@ fn a_copy_rule_is_a_replay_that_copies() {
     let found = found[0];
     let oracle::CopyConstant { rule, constant } = found;
     let (mut tokens, mut seconds, mut copying) = (0, 0.0, 0);
-    for sequence in &trace.sequences {
+    for sequence in &whole(&trace) {
         let (mut at, mut unread) = (0, 1);
         while at < sequence.len() {
             let (position, context) = (sequence.position(at), sequence.root(at));
@@ -186,7 +186,7 @@ fn foresight_of_the_source_is_above_that_of_trees() {
     let rule = oracle::copy_rules(&trace, &costs, &trees, best, &copies, never).expect("not interrupted")[0];
     assert!(of_all >= rule.constant.tokens_per_second(), "{rule:?}");
     // With chains of no tokens alone it is plain decoding.
-    let plain = trace.sequences.iter().flat_map(|sequence| {
+    let plain = trace.outlines().flat_map(|sequence| {
         (0..sequence.len()).map(|at| costs.model.verify_ms(0, sequence.root(at)) * 1e-3)
     });
     let none = Choices { depths: vec![], sizes: vec![] };
@@ -198,8 +198,8 @@ fn foresight_of_the_source_is_above_that_of_trees() {
 fn answers_are_cut_where_they_begin_to_loop() {
     let engine = engine();
     let folder = tempfile::tempdir().expect("a folder");
-    let mut trace = record(&engine, folder.path(), 48);
-    let sequence = &mut trace.sequences[0];
+    let trace = record(&engine, folder.path(), 48);
+    let mut sequence = (*whole(&trace)[0]).clone();
     let (begin, length) = (sequence.prompt_len, sequence.len());
     assert!(length > 40, "{length}");
     // Nothing twice, then the fifth token and those after it once more.
@@ -209,19 +209,20 @@ fn answers_are_cut_where_they_begin_to_loop() {
     for at in 20..20 + oracle::LOOP + 3 {
         sequence.tokens[begin + at] = sequence.tokens[begin + at - 15];
     }
-    trace.sequences.truncate(1);
+    let of = |sequence: &TracedSequence| Trace::new(trace.header.clone(), vec![sequence.clone()]);
+    let trace = of(&sequence);
     let share = oracle::loop_share(&trace);
     assert!((share - (oracle::LOOP + 3) as f64 / length as f64).abs() < 1e-9, "{share}");
     let cut = oracle::without_loops(&trace);
-    assert_eq!(cut.sequences[0].len(), 20);
-    assert_eq!(cut.sequences[0].position(19).accepted(3, 8), trace.sequences[0].position(19).accepted(3, 8));
+    assert_eq!(cut.outline(0).len(), 20);
+    assert_eq!(whole(&cut)[0].position(19).accepted(3, 8), sequence.position(19).accepted(3, 8));
     assert_eq!(oracle::loop_share(&cut), 0.0);
     // One token less is no loop.
-    trace.sequences[0].tokens[begin + 20 + 15] = 1;
-    trace.sequences[0].tokens[begin + 20 + 16] = 2;
-    trace.sequences[0].tokens[begin + 20 + 17] = 3;
-    trace.sequences[0].tokens[begin + 20 + 18] = 4;
-    assert_eq!(oracle::loop_share(&trace), 0.0);
+    sequence.tokens[begin + 20 + 15] = 1;
+    sequence.tokens[begin + 20 + 16] = 2;
+    sequence.tokens[begin + 20 + 17] = 3;
+    sequence.tokens[begin + 20 + 18] = 4;
+    assert_eq!(oracle::loop_share(&of(&sequence)), 0.0);
 }
 
 /// The best of all sequences of choices, one by one.
@@ -235,7 +236,7 @@ fn brute_force(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
         at: usize,
         rows: usize,
     ) -> Vec<(usize, f64)> {
-        let traced = &trace.sequences[sequence];
+        let traced = trace.sequence(sequence).expect("it is read");
         if at >= traced.len() {
             return vec![(0, 0.0)];
         }
@@ -265,7 +266,7 @@ fn brute_force(trace: &Trace, costs: &Costs, choices: &Choices) -> f64 {
         found
     }
     let mut all = vec![(0usize, 0.0f64)];
-    for sequence in 0..trace.sequences.len() {
+    for sequence in 0..trace.len() {
         let ways = ways(trace, costs, choices, sequence, 0, 1);
         let mut sums: Vec<(usize, f64)> = all
             .iter()
@@ -313,7 +314,7 @@ fn a_calibration_is_the_share_that_is_right_by_what_the_head_thinks() {
     let calibration = calibrate(&trace, &Interrupt::default()).expect("a trace with tokens");
     // Of the first tokens of chains, by agreement and length of the match: all, and those right.
     let mut counts = [[[0.0f64; 2]; LONGEST_MATCH]; 3];
-    for sequence in &trace.sequences {
+    for sequence in &whole(&trace) {
         for (at, copied) in Copied::along(sequence).into_iter().enumerate() {
             let tree = RecordedTree { header: &trace.header, position: sequence.position(at) };
             let Some(found) = copied.found else { continue };

@@ -18,7 +18,7 @@ use ltd_policy::{
 };
 
 use crate::live::{choose, cycles, engine, prompts};
-use crate::trace::{header, record, record_as};
+use crate::trace::{header, record, record_as, whole};
 
 pub(crate) const DEPTH: usize = 12;
 
@@ -179,7 +179,7 @@ fn one_that_looks_sees_the_same_live_and_recorded() {
     };
     let all = Looks { entropies: true, states: true };
     let kinds = [(3, all), (0, all), (DEPTH, Looks::STATES), (2, Looks::ENTROPIES), (DEPTH, all)];
-    for (sequence, (depth, looks)) in trace.sequences.iter().cycle().zip(kinds) {
+    for (sequence, (depth, looks)) in whole(&trace).iter().cycle().zip(kinds) {
         let [mut live, mut recorded] = [looking(depth, looks), looking(depth, looks)];
         let mut session = engine.prefill(&sequence.tokens[..sequence.prompt_len], None).expect("prefill");
         while session.context_length() < sequence.prompt_len + sequence.len() {
@@ -204,7 +204,7 @@ fn one_that_looks_sees_the_same_live_and_recorded() {
     }
     let without = record(&engine, folders[1].path(), 8);
     for (looks, flag) in [(Looks::ENTROPIES, "--entropies"), (Looks::STATES, "--states")] {
-        let (header, sequence) = (&without.header, &without.sequences[0]);
+        let (header, sequence) = (&without.header, &whole(&without)[0]);
         let replayed = replay_sequence(header, sequence, &costs(), &mut looking(1, looks), &mut |_| ());
         assert!(replayed.expect_err("nothing to show").to_string().ends_with(flag));
     }

@@ -11,7 +11,7 @@ use ltd_policy::CopyRule;
 
 use crate::copies::{answer, decoded_and_replayed};
 use crate::live::engine;
-use crate::trace::{header, record_as, record_seeds};
+use crate::trace::{header, record_as, record_seeds, whole};
 
 const SEEDS: [u64; 3] = [1, 2, u64::MAX];
 
@@ -26,7 +26,7 @@ fn sampled(engine: &Engine, max_new_tokens: usize, sampling: SamplingParams) -> 
 
 /// Decodes what was recorded once more, plainly.
 fn assert_plain(engine: &Engine, trace: &Trace) {
-    for sequence in &trace.sequences {
+    for sequence in &whole(trace) {
         let mut plain = answer(engine, trace, sequence);
         while plain.advance(engine, None).expect("a step").is_some() {}
         let output = plain.output();
@@ -61,7 +61,7 @@ fn of_each_seed_the_replayed_cycles_are_the_live_ones() {
     for sampling in settings() {
         let folder = tempfile::tempdir().expect("a folder");
         let trace = record_seeds(&engine, folder.path(), &sampled(&engine, 48, sampling), &SEEDS);
-        assert_eq!((trace.sequences.len(), trace.prompts()), (9, 3));
+        assert_eq!((trace.len(), trace.prompts()), (9, 3));
         assert_eq!((trace.header.sampling, trace.header.noun()), (sampling, "continuation"));
         assert_plain(&engine, &trace);
         for (depth, size) in [(0, 1), (0, 4), (1, 4), (2, 12), (4, 30), (6, 240)] {
@@ -72,7 +72,7 @@ fn of_each_seed_the_replayed_cycles_are_the_live_ones() {
         for mut rule in [rule(1, 5), rule(2, 8), merging] {
             assert!(assert_exact(&engine, &trace, &mut rule) > 0, "no cycle copied");
         }
-        for seeds in trace.sequences.chunk_by(|a, b| a.prompt == b.prompt) {
+        for seeds in whole(&trace).chunk_by(|a, b| a.prompt == b.prompt) {
             let answers: Vec<&[u32]> = seeds.iter().map(|one| &one.tokens[one.prompt_len..]).collect();
             assert_eq!(seeds.iter().map(|one| one.seed).collect::<Vec<_>>(), SEEDS);
             assert!(answers[0] != answers[1] && answers[1] != answers[2], "{sampling}: seeds differ");
@@ -100,7 +100,7 @@ fn replayed_cycles_of_the_default_pair_are_the_live_ones() {
     };
     let sequences = vec![record(1), record(2)];
     assert_ne!(sequences[0].tokens, sequences[1].tokens);
-    let trace = Trace { header, sequences, truncated: Vec::new() };
+    let trace = Trace::new(header, sequences);
     assert_plain(&engine, &trace);
     assert_exact(&engine, &trace, &mut Static { depth: 4, size: 30 });
     assert_exact(&engine, &trace, &mut rule(1, 5));
@@ -119,7 +119,7 @@ fn a_recording_goes_on_per_prompt_and_seed() {
     std::fs::write(&shard, &bytes[..bytes.len() - 7]).expect("cut off");
     // Seeds may come later.
     assert_eq!(record_seeds(&engine, folder, &header, &SEEDS), complete);
-    assert_eq!(Trace::read(folder).expect("it is read").identity(), complete.identity());
+    assert_eq!(Trace::read(folder).expect("it is read"), complete);
 
     let greedy = crate::trace::header(&engine, 12);
     for (other, problem) in [

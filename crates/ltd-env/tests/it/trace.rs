@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ltd_cycle::{DraftTree, GrownTree};
 use ltd_engine::{Copying, Engine, Static, fingerprint};
-use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
+use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, TracedSequence, record_sequence};
 use ltd_env::{Error, Interrupt, ReplayCycles};
 use ltd_policy::{Calibration, CopyRule, SamplingParams, sha256_hex};
 
@@ -32,6 +33,15 @@ pub(crate) fn header(engine: &Engine, max_new_tokens: usize) -> TraceHeader {
         questions: "prompts.jsonl".into(),
         questions_sha256: String::new(),
     }
+}
+
+/// All sequences of a trace.
+pub(crate) fn whole(trace: &Trace) -> Vec<Arc<TracedSequence>> {
+    trace.sequences().collect::<Result<_, _>>().expect("it is read")
+}
+
+fn identity(trace: &Trace) -> String {
+    trace.identity().expect("it is read")
 }
 
 pub(crate) fn record(engine: &Engine, folder: &Path, max_new_tokens: usize) -> Trace {
@@ -89,7 +99,7 @@ fn an_interrupted_recording_goes_on_and_damage_is_named() {
 
     std::fs::write(&shard, &bytes[..bytes.len() - 7]).expect("cut off");
     let cut = Trace::read(folder.path()).expect("what is complete can be read");
-    assert_eq!((cut.sequences.len(), cut.truncated), (complete.sequences.len() - 1, vec![shard.clone()]));
+    assert_eq!((cut.len(), cut.truncated), (complete.len() - 1, vec![shard.clone()]));
     assert_eq!(record(&engine, folder.path(), 8), complete);
     assert_eq!(std::fs::read(&shard).expect("a shard"), bytes);
 
@@ -149,7 +159,7 @@ fn traces_of_older_versions_are_read_and_gone_on_with() {
         // What it lacks, the rest of it lacks, too.
         assert_eq!(record(&engine, folder.path(), 8), complete);
         let read = Trace::read_replayable(folder.path()).expect("it is read");
-        assert_eq!(read.identity(), complete.identity());
+        assert_eq!(identity(&read), identity(&complete));
 
         let error = ltd_env::calibrate(&read, &Interrupt::default()).expect_err("no tokens").to_string();
         assert!(error.contains("lacks the tokens of the candidates"), "{error}");
@@ -171,7 +181,7 @@ fn gaps_and_columns_are_read_back_as_they_were_recorded() {
     let header = TraceHeader { every: 3, states: Some(hidden), ..columns };
     let sparse = record_as(&engine, folders[1].path(), &header);
     assert_eq!(sparse.header, header);
-    for (sparse, full) in sparse.sequences.iter().zip(&full.sequences) {
+    for (sparse, full) in whole(&sparse).iter().zip(&whole(&full)) {
         assert_eq!((&sparse.tokens, sparse.len()), (&full.tokens, full.len().div_ceil(3)));
         for number in 0..sparse.len() {
             let (found, expected) = (sparse.position(number), full.position(number * 3));
@@ -214,21 +224,20 @@ fn the_identity_of_a_trace_is_that_of_its_content() {
         let length = u32::from_le_bytes(prefix[4..8].try_into().expect("four bytes"));
         rest = &chunks[length as usize..];
     }
-    assert_eq!(trace.identity(), sha256_hex(&known));
-    assert_eq!(Trace::read(folders[0].path()).expect("it is read").identity(), trace.identity());
+    assert_eq!(identity(&trace), sha256_hex(&known));
+    assert_eq!(identity(&Trace::read(folders[0].path()).expect("it is read")), identity(&trace));
     // Sequences in another order on disk.
     let mut writer = TraceWriter::open(folders[1].path(), trace.header.clone()).expect("a trace");
-    trace.sequences.iter().rev().for_each(|sequence| writer.append(sequence).expect("written"));
-    assert_eq!(Trace::read(folders[1].path()).expect("it is read").identity(), trace.identity());
+    whole(&trace).iter().rev().for_each(|sequence| writer.append(sequence).expect("written"));
+    assert_eq!(identity(&Trace::read(folders[1].path()).expect("it is read")), identity(&trace));
+    assert_ne!(identity(&trace.part(1..trace.len())), identity(&trace));
+    let mut sequences: Vec<TracedSequence> = whole(&trace).iter().map(|whole| (**whole).clone()).collect();
+    assert_eq!(identity(&Trace::new(trace.header.clone(), sequences.clone())), identity(&trace));
+    sequences[0].tokens[0] ^= 1;
+    assert_ne!(identity(&Trace::new(trace.header.clone(), sequences)), identity(&trace));
     let mut other = trace.clone();
-    other.sequences.pop();
-    assert_ne!(other.identity(), trace.identity());
-    let mut other = trace.clone();
-    other.sequences[0].tokens[0] ^= 1;
-    assert_ne!(other.identity(), trace.identity());
-    let other =
-        Trace { header: TraceHeader { dtype: "bf16".into(), ..trace.header.clone() }, ..trace.clone() };
-    assert_ne!(other.identity(), trace.identity());
+    other.header.dtype = "bf16".into();
+    assert_ne!(identity(&other), identity(&trace));
 }
 
 #[test]
@@ -236,12 +245,36 @@ fn traces_of_disjoint_prompts_merge() {
     let engine = engine();
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a folder"));
     let complete = record(&engine, folders[0].path(), 8);
-    let mut part = complete.clone();
-    part.sequences.truncate(1);
+    let part = complete.part([0]);
     let mut writer = TraceWriter::open(folders[1].path(), complete.header.clone()).expect("a trace");
     assert_eq!(writer.merge(&part, folders[0].path()).expect("merged"), 1);
-    assert_eq!(writer.merge(&complete, folders[0].path()).expect("merged"), complete.sequences.len() - 1);
+    assert_eq!(writer.merge(&complete, folders[0].path()).expect("merged"), complete.len() - 1);
     assert_eq!(Trace::read(folders[1].path()).expect("it is read"), complete);
-    let other = Trace { header: TraceHeader { depth: 3, ..complete.header.clone() }, ..complete };
+    let mut other = complete;
+    other.header.depth = 3;
     assert!(writer.merge(&other, folders[0].path()).is_err());
+}
+
+#[test]
+fn a_file_that_is_full_stays_closed() {
+    let engine = engine();
+    let header = TraceHeader { beam_width: 255, depth: 0, ..header(&engine, 8) };
+    let folder = tempfile::tempdir().expect("a folder");
+    let long = |prompt: u32, positions: usize| {
+        let mut sequence = TracedSequence::new(&header, prompt, 1, vec![7; positions + 2]);
+        for root in 1..=positions {
+            sequence.push(&GrownTree::new(root, DraftTree::new(&[-9.0; 255], vec![8; 255])));
+        }
+        sequence
+    };
+    let open = || TraceWriter::open(folder.path(), header.clone()).expect("a trace");
+    open().append(&long(0, 31_000)).expect("written");
+    let [first, second] = ["shard-00000.bin", "shard-00001.bin"].map(|name| folder.path().join(name));
+    let length = first.metadata().expect("a file").len();
+    assert!(length > 30 << 20, "{length} bytes");
+    // As if killed before the next one was begun.
+    std::fs::remove_file(&second).expect("it was begun");
+    open().append(&long(1, 3)).expect("written");
+    assert_eq!(first.metadata().expect("a file").len(), length);
+    assert!(second.metadata().expect("a file").len() > 0);
 }

@@ -67,7 +67,7 @@ impl Priced {
 
     /// The prompts, with the seed of each continuation.
     fn prompts(&self) -> BTreeSet<(u32, u64, &[u32])> {
-        let sequences = self.trace.sequences.iter();
+        let sequences = self.trace.outlines();
         sequences
             .map(|sequence| (sequence.prompt, sequence.seed, &sequence.tokens[..sequence.prompt_len]))
             .collect()

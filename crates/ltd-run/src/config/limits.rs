@@ -16,6 +16,8 @@ use super::bounds::within;
 pub const COUNTS: RangeInclusive<usize> = 1..=u32::MAX as usize;
 /// Steps of a rollout, and of a gradient step. The least are two: one cannot be standardised.
 pub const ROLLOUTS: RangeInclusive<usize> = 2..=1 << 20;
+/// Environments of a rank.
+pub const ENVIRONMENTS: RangeInclusive<usize> = 1..=1 << 12;
 /// Samples of a gradient step.
 pub const BATCHES: RangeInclusive<usize> = 1..=1 << 20;
 /// Passes over the same samples.

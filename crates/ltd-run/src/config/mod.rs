@@ -218,6 +218,10 @@ pub struct StagesConfig {
     pub candidates: usize,
 }
 
+/// Positions that are held in memory as samples, at most: about 1 GB, and more than was ever
+/// recorded for a policy.
+const MAX_POSITIONS: usize = 50_000;
+
 /// The stage of the factored policy: its predictor learns every outcome of every recorded tree.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -237,6 +241,10 @@ pub struct PredictorStage {
     /// Highest step size of Adam; it falls linearly to 0.
     #[schemars(transform = within(limits::LEARNING_RATES))]
     pub learning_rate: f64,
+    /// Recorded positions to learn from, and to check on, at most, in whole sequences that lie
+    /// evenly over the recordings: each takes some 20 kB of memory.
+    #[schemars(transform = within(limits::COUNTS))]
+    pub max_positions: usize,
     /// Whether to find, by replay, above which size nothing is gained: what could only be verified
     /// with more candidates is not drafted. If not, all of `size.sizes` are there to choose.
     pub find_size_limit: bool,
@@ -254,6 +262,7 @@ impl Default for PredictorStage {
             epochs: 8,
             batch_size: 512,
             learning_rate: 1e-3,
+            max_positions: MAX_POSITIONS,
             find_size_limit: true,
             source: true,
             max_minutes: None,
@@ -274,11 +283,14 @@ pub struct ImitationStage {
     /// Highest step size of Adam; it falls linearly to 0.
     #[schemars(transform = within(limits::LEARNING_RATES))]
     pub learning_rate: f64,
+    /// Recorded positions whose decisions are learned, at most; chosen as the predictor's are.
+    #[schemars(transform = within(limits::COUNTS))]
+    pub max_positions: usize,
 }
 
 impl Default for ImitationStage {
     fn default() -> Self {
-        Self { epochs: 8, batch_size: 256, learning_rate: 1e-3 }
+        Self { epochs: 8, batch_size: 256, learning_rate: 1e-3, max_positions: MAX_POSITIONS }
     }
 }
 

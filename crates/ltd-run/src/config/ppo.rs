@@ -31,13 +31,23 @@ pub enum Advantage {
     Exact,
 }
 
+/// What a configuration of before there were several means.
+fn one() -> usize {
+    1
+}
+
 /// How one policy learns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PpoConfig {
-    /// Steps per rollout.
+    /// Steps per rollout of each rank, all its environments together.
     #[schemars(transform = within(limits::ROLLOUTS))]
     pub n_steps: usize,
+    /// Environments that take them side by side, one per core at best, on recorded cycles; must
+    /// divide `n_steps`. Live cycles have one environment: they are timed.
+    #[serde(default = "one")]
+    #[schemars(transform = within(limits::ENVIRONMENTS))]
+    pub n_envs: usize,
     /// Steps per gradient step; must divide `n_steps`.
     #[schemars(transform = within(limits::ROLLOUTS))]
     pub batch_size: usize,
@@ -92,6 +102,7 @@ impl Default for PpoConfig {
     fn default() -> Self {
         Self {
             n_steps: 128,
+            n_envs: 8,
             batch_size: 32,
             n_epochs: 10,
             gamma: 1.0,
@@ -117,6 +128,11 @@ impl PpoConfig {
     pub fn validate(&self, path: &str, problems: &mut Problems) {
         let at = |field: &str| format!("{path}.{field}");
         problems.check_count(at("n_steps"), self.n_steps, limits::ROLLOUTS);
+        problems.check_count(at("n_envs"), self.n_envs, limits::ENVIRONMENTS);
+        if self.n_envs > 0 && !self.n_steps.is_multiple_of(self.n_envs) {
+            let problem = format!("is {}, which does not divide n_steps = {}", self.n_envs, self.n_steps);
+            problems.add(at("n_envs"), problem);
+        }
         problems.check_count(at("n_epochs"), self.n_epochs, limits::EPOCHS);
         problems.check_count(at("batch_size"), self.batch_size, limits::ROLLOUTS);
         if self.batch_size > 0 && !self.n_steps.is_multiple_of(self.batch_size) {

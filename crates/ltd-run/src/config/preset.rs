@@ -34,6 +34,7 @@ impl Preset {
     pub fn ppo(self, kind: PolicyKind) -> PpoConfig {
         let paper = PpoConfig {
             n_steps: 2048,
+            n_envs: 1,
             batch_size: 256,
             n_epochs: 20,
             gamma: 0.9,

@@ -179,6 +179,7 @@ impl StagesConfig {
                     .add("stages.imitation", "imitates the factored policy: set stages.predictor, or null");
             }
             note_fit("stages.imitation", stage.epochs, stage.batch_size, stage.learning_rate, problems);
+            problems.check_count("stages.imitation.max_positions", stage.max_positions, limits::COUNTS);
         }
         if let Some(stage) = &self.depth {
             problems.check_count("stages.depth.total_timesteps", stage.total_timesteps, limits::COUNTS);
@@ -224,6 +225,7 @@ impl PredictorStage {
         }
         problems.check_net_arch("stages.predictor.net_arch", &self.net_arch);
         note_fit("stages.predictor", self.epochs, self.batch_size, self.learning_rate, problems);
+        problems.check_count("stages.predictor.max_positions", self.max_positions, limits::COUNTS);
     }
 }
 

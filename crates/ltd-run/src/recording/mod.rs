@@ -1,7 +1,9 @@
 //! What replay needs: draft trees recorded once, and the costs of this machine.
 
 mod latency;
+mod shard;
 mod trace;
 
 pub use latency::{describe_latency, measure_latency};
-pub use trace::{Recording, record};
+pub use shard::{Launcher, ShardChoice, launched};
+pub use trace::{Recording, collect, record};

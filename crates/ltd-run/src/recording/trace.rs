@@ -1,14 +1,18 @@
 //! Recording draft trees of prompts.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ltd_console::count;
 use ltd_engine::Engine;
 use ltd_engine::text::Prompt;
-use ltd_env::trace::{TRACE_VERSION, TraceHeader, TraceWriter, record_sequence};
+use ltd_env::trace::{
+    RecordingPlan, Shard, ShardPlan, TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence,
+};
 use ltd_policy::{Models, SamplingParams, sha256_hex};
 
+use super::shard;
 use crate::config::{PromptSet, TrainConfig};
 use crate::{Error, Interrupt, Progress, Result};
 
@@ -19,8 +23,10 @@ pub struct Recording<'a> {
     pub set: &'a PromptSet,
     /// The same as tokens.
     pub prompts: &'a [Prompt],
-    /// Folder of the trace.
+    /// Folder of the trace; with `shard`, that of all shards.
     pub out: &'a Path,
+    /// Only this part is recorded, into a folder of its own.
+    pub shard: Option<Shard>,
     /// Positions whose trees grow at the same time.
     pub batch: usize,
     /// Tokens from one recorded position to the next; only with 1 can cycles be replayed.
@@ -41,13 +47,18 @@ pub struct Recording<'a> {
 }
 
 impl Recording<'_> {
-    /// What is to be recorded, in this order: each prompt's place and the seed. All prompts come
-    /// with the first seed before any comes with the next: a limit of time leaves seeds out, not
-    /// prompts.
-    fn continuations(&self) -> impl ExactSizeIterator<Item = (usize, u64)> {
+    /// What is to be recorded, by all processes together.
+    fn plan(&self) -> RecordingPlan {
         let seeds = if self.sampling.is_greedy() { vec![0] } else { self.seeds.to_vec() };
-        let prompts = self.prompts.len();
-        (0..seeds.len() * prompts).map(move |number| (number % prompts, seeds[number / prompts]))
+        RecordingPlan { skip: self.set.skip as u32, prompts: self.prompts.len() as u32, seeds }
+    }
+
+    /// The folder of the trace.
+    fn folder(&self) -> Result<PathBuf> {
+        if let Some(problem) = shard::neighbour_problem(self.out, self.shard) {
+            return Err(ltd_env::Error::Trace { path: self.out.to_owned(), problem }.into());
+        }
+        Ok(self.shard.map_or_else(|| self.out.to_owned(), |shard| shard.folder(self.out)))
     }
 }
 
@@ -67,16 +78,21 @@ pub fn record(
     progress: Progress,
     interrupt: &Interrupt,
 ) -> Result<()> {
-    let Recording { set, prompts, out, batch, max_time, .. } = *recording;
-    let mut writer = TraceWriter::open(out, header(recording, config, engine, models, eos)?)?;
+    let Recording { set, prompts, batch, max_time, .. } = *recording;
+    let out = recording.folder()?;
+    let mut writer = TraceWriter::open(&out, header(recording, config, engine, models, eos)?)?;
     let header = writer.header().clone();
-    let continuations = recording.continuations();
+    let plan = recording.plan();
+    if let Some(shard) = recording.shard {
+        ShardPlan { shard, plan: plan.clone() }.write(&out)?;
+    }
+    let continuations: Vec<_> = plan.share(recording.shard.unwrap_or(Shard::WHOLE)).collect();
     let (planned, noun) = (continuations.len(), header.noun());
     let mut task = progress.task("record", planned);
     let (started, mut positions) = (Instant::now(), 0);
     let pace = |positions: usize| started.elapsed().as_secs_f64() * 1e3 / positions.max(1) as f64;
-    for (done, (place, seed)) in (1..).zip(continuations) {
-        let (key, ids) = (((set.skip + place) as u32, seed), &prompts[place].ids);
+    for (done, key) in (1..).zip(continuations) {
+        let ids = &prompts[key.0 as usize - set.skip].ids;
         if !writer.recorded().contains(&key) {
             let sequence = match record_sequence(engine, &header, key, ids, batch, interrupt) {
                 Err(ltd_env::Error::Interrupted) => {
@@ -108,6 +124,36 @@ pub fn record(
         count(writer.recorded().len(), noun),
         writer.bytes() as f64 / 1e6
     ));
+    Ok(())
+}
+
+/// Collects what the shards below `shards`, of which there are `count`, have recorded into the
+/// trace in `out`, in the order of a recording that nothing divides.
+///
+/// # Errors
+/// If one of them cannot be read, or the trace cannot be written.
+pub fn collect(shards: &Path, count: usize, out: &Path) -> Result<()> {
+    let folder = |index| Shard { index, count }.folder(shards);
+    // Each tree is read once: none has to stay in memory.
+    let traces = (0..count).map(|index| Trace::read_within(&folder(index), 0));
+    let traces = traces.collect::<Result<Vec<_>, _>>()?;
+    let first = folder(0);
+    let plan = ShardPlan::read(&first)?.ok_or_else(|| {
+        let problem = "is not the shard of a recording".to_owned();
+        ltd_env::Error::Trace { path: first, problem }
+    })?;
+    let recorded: BTreeMap<_, _> = traces
+        .iter()
+        .flat_map(|trace| trace.outlines().enumerate().map(move |(at, outline)| (outline.key(), (trace, at))))
+        .collect();
+    let mut writer = TraceWriter::open(out, traces[0].header.clone())?;
+    // What a limit of time left out is in no shard.
+    for key in plan.plan.continuations() {
+        if let Some((trace, at)) = recorded.get(&key).filter(|_| !writer.recorded().contains(&key)) {
+            let sequence = trace.sequence(*at)?;
+            writer.append(&sequence)?;
+        }
+    }
     Ok(())
 }
 

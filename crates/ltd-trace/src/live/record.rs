@@ -11,7 +11,7 @@ use ltd_policy::{SamplingParams, check_output_folder};
 use ltd_run::config::PromptSet;
 use ltd_run::interrupt::listen;
 use ltd_run::prompts::load_prompts;
-use ltd_run::recording::{self, Recording};
+use ltd_run::recording::{self, Recording, ShardChoice};
 use ltd_run::{Interrupt, Progress, TrainConfig};
 
 use super::within;
@@ -51,9 +51,16 @@ pub(crate) struct RecordArgs {
     pub(crate) states: bool,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// Folder of the trace; an interrupted recording goes on
+    /// Folder of the trace; an interrupted recording goes on. A shard goes to its folder
+    /// `shard-I-of-N`
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// Record a part of the continuations: number I, from 0, of N. `auto`: as the launcher says
+    /// (`RANK` and `WORLD_SIZE`, a Slurm array or step, `JOB_COMPLETION_INDEX` and
+    /// `JOB_COMPLETIONS`), 0/1 without one. `none`: all [default: `auto` where a launcher started
+    /// several processes, with a note; else `none`]
+    #[arg(long, value_name = "I/N|auto|none")]
+    shard: Option<ShardChoice>,
 }
 
 /// How tokens are chosen; what is left out is as the configuration's `sampling` and `seed` have it.
@@ -110,6 +117,9 @@ impl SamplingArgs {
 
 pub(crate) fn record(args: &RecordArgs) -> Result<()> {
     check_output_folder("--out", &args.out)?;
+    let shard = ShardChoice::shard(args.shard, |shard, variables| {
+        note!("ltd-trace: records {shard} only, as {variables} say: --shard none records everything");
+    })?;
     let config = TrainConfig::load(&args.config, &args.overrides)?;
     let (sampling, seeds) = args.sampling.over(config.sampling, config.seed)?;
     let text = TextModel::of(&config.engine)?;
@@ -123,6 +133,7 @@ pub(crate) fn record(args: &RecordArgs) -> Result<()> {
         set: &set,
         prompts: &prompts,
         out: &args.out,
+        shard,
         batch: usize::from(args.batch),
         every: usize::from(args.every),
         entropies: args.entropies,

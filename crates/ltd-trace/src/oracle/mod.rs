@@ -321,7 +321,7 @@ fn report(
         trace: folder.display().to_string(),
         sampling: trace.header.sampling,
         prompts: trace.prompts(),
-        continuations: trace.sequences.len(),
+        continuations: trace.len(),
         positions: trace.positions(),
         clairvoyant,
         clairvoyant_depth: highest(at_sizes.collect())?,

@@ -1,10 +1,12 @@
 //! The command line, on the tiny pair.
 
+mod shards;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use ltd_engine::fingerprint;
-use ltd_env::trace::{Trace, TraceWriter, TracedSequence};
+use ltd_env::trace::{Outline, Trace, TraceWriter};
 use ltd_policy::{DecisionCost, LatencyIdentity, LatencyTable, Surface};
 use serde_json::json;
 
@@ -13,11 +15,19 @@ fn workspace() -> PathBuf {
 }
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ltd-trace"))
-        .args(arguments)
-        .current_dir(workspace())
-        .output()
-        .expect("the program starts")
+    run_in(&[], arguments)
+}
+
+/// With variables of a launcher, and with none of what may have launched the tests.
+fn run_in(environment: &[(&str, &str)], arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ltd-trace"));
+    let launchers =
+        ["RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID", "SLURM_STEP_NUM_TASKS", "JOB_COMPLETION_INDEX"];
+    for variable in launchers {
+        command.env_remove(variable);
+    }
+    command.envs(environment.iter().copied());
+    command.args(arguments).current_dir(workspace()).output().expect("the program starts")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -283,12 +293,12 @@ fn a_second_process_does_not_write_to_a_trace_under_way() {
             "{error}"
         );
     }
-    assert_eq!(Trace::read(Path::new(&shared)).expect("a trace").sequences, expected.sequences);
+    assert_eq!(Trace::read(Path::new(&shared)).expect("a trace"), expected);
     drop(writer);
 
     assert!(record("3", &shared).status.success());
     let trace = Trace::read(Path::new(&shared)).expect("a trace");
-    assert_eq!((trace.sequences.len(), &trace.sequences[..2]), (3, &expected.sequences[..]));
+    assert_eq!((trace.len(), trace.part(0..2)), (3, expected));
 }
 
 #[test]
@@ -301,7 +311,7 @@ fn each_prompt_is_recorded_once_per_seed() {
     let (two, third) = ([&record[..], &["--limit", "2"]].concat(), [&record[..], &["--skip", "2"]].concat());
     let drawn = ["--temperature", "1", "--top-p", "0.9"];
     let read = |folder: &str| Trace::read(Path::new(folder)).expect("a trace");
-    let keys = |folder: &str| read(folder).sequences.iter().map(TracedSequence::key).collect::<Vec<_>>();
+    let keys = |folder: &str| read(folder).outlines().map(Outline::key).collect::<Vec<_>>();
 
     let said = run(&[&two[..], &drawn, &["--seed", "1,2", "--out", &all]].concat());
     assert!(text(&said.stderr).contains("now holds 4 continuations"), "{}", text(&said.stderr));
@@ -316,11 +326,11 @@ fn each_prompt_is_recorded_once_per_seed() {
     assert_eq!(keys(&more), [(2, 2)]);
     let whole = path("whole");
     succeed(&[&record[..], &drawn, &["--seed", "2", "--out", &whole]].concat());
-    assert_eq!(read(&whole).sequences[2], read(&more).sequences[0]);
+    assert_eq!(read(&whole).part([2]), read(&more));
 
     let merged = succeed(&["merge", "--out", &all, &more, &whole]);
     assert!(merged.contains("1 of 1 continuations") && merged.contains("0 of 3 continuations"), "{merged}");
-    assert_eq!(read(&all).sequences.len(), 7);
+    assert_eq!(read(&all).len(), 7);
     table().write(Path::new(&latency)).expect("written");
     let oracle = ["oracle", "--trace", &all, "--latency", &latency];
     let tables = succeed(&oracle);

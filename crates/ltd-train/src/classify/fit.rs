@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 
 use super::samples::Samples;
 use crate::Result;
-use crate::ppo::{Adam, Network};
+use crate::autograd::{Adam, Network};
 
 /// That of the appendix of Learning to Draft (arXiv 2603.01639), which uses `AdamW`.
 const LEARNING_RATE: f64 = 1e-4;

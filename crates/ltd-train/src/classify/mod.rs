@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use self::fit::{Balance, Classifying, Quality, Residual, fit};
 use self::samples::{Labelled, Samples};
 use crate::arguments::count;
-use crate::ppo::Network;
+use crate::autograd::Network;
 use crate::recorded::Recorded;
 use crate::{Error, Result};
 
@@ -51,6 +51,8 @@ fn size() -> clap::builder::RangedU64ValueParser<usize> {
 /// Share of the trace's prompts that are held out: on them epochs are compared and thresholds
 /// chosen.
 const HELD_OUT: f64 = 0.2;
+/// Positions whose tokens are learned from, or checked on, at most: they are held in memory.
+const MAX_POSITIONS: usize = 50_000;
 /// Thresholds that are tried are multiples of `1 / THRESHOLDS`, between 0 and 1.
 const THRESHOLDS: usize = 50;
 
@@ -76,6 +78,7 @@ pub(crate) fn classify(args: &ClassifyArgs) -> Result<()> {
     // Until the file is written there is nothing to save: an interruption ends the program at once.
     let interrupt = &Interrupt::default();
     let (train, held_out) = Recorded::split(&args.trace, &trace, HELD_OUT)?;
+    let [train, held_out] = [train, held_out].map(|trace| trace.at_most(MAX_POSITIONS));
     let [learned, check] = [Labelled::of(&train, interrupt)?, Labelled::of(&held_out, interrupt)?];
     let replay = Replay { trace: &held_out, costs: Costs { model: table.model(), decision: table.decision } };
     let size = args.size;
@@ -121,7 +124,7 @@ pub(crate) fn classify(args: &ClassifyArgs) -> Result<()> {
             Ok((classifier, Hvd::THRESHOLD, reached))
         },
     )?;
-    let origin = Origin { trace: trace.identity(), latency: table.sha256(), size, seed: args.seed };
+    let origin = Origin { trace: trace.identity()?, latency: table.sha256(), size, seed: args.seed };
     let told = [disco.1, c2t.1, spec_dec.1, hvd.1];
     Classifiers::new(&models, origin, disco.0, c2t.0, spec_dec.0, hvd.0).write(&args.out)?;
     let reached = replay.tokens_per_second(&|| Box::new(WholeBeam(whole)))?;

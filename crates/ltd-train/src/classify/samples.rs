@@ -1,9 +1,11 @@
 //! What classifiers learn from: tokens of recorded drafts, and whether the target says them.
 
+use std::sync::Arc;
+
 use ltd_contenders::{C2t, Disco, EAGLE_DEFAULT, Hvd, Newest};
 use ltd_engine::{Controller, Glimpse, Looks};
-use ltd_env::oracle::decide_at_every_position;
-use ltd_env::trace::{Trace, TracedSequence};
+use ltd_env::oracle::decide_along;
+use ltd_env::trace::{Outline, Trace, TraceHeader, TracedSequence};
 use ltd_env::{Copied, Interrupt, RecordedTree};
 use ltd_policy::CycleSummary;
 use rand::seq::SliceRandom;
@@ -75,8 +77,9 @@ impl Labelled {
     /// If there is a wish to stop, or the trace lacks them.
     pub(super) fn of(trace: &Trace, interrupt: &Interrupt) -> Result<Self> {
         let mut noting = Noting {
-            trace,
-            place: None,
+            header: &trace.header,
+            sequence: None,
+            at: 0,
             path: Vec::new(),
             parents: Vec::new(),
             judged: None,
@@ -84,16 +87,21 @@ impl Labelled {
             candidates: Vec::new(),
             labelled: Self::default(),
         };
-        decide_at_every_position(trace, &mut noting, interrupt)?;
+        for sequence in trace.sequences() {
+            interrupt.check()?;
+            let sequence = sequence?;
+            (noting.sequence, noting.at) = (Some(Arc::clone(&sequence)), 0);
+            decide_along(&trace.header, &sequence, &mut noting)?;
+        }
         let mut labelled = noting.labelled;
-        trace.sequences.iter().for_each(|sequence| note_copies(sequence, &mut labelled.hvd));
+        trace.outlines().for_each(|sequence| note_copies(sequence, &mut labelled.hvd));
         Ok(labelled)
     }
 }
 
 /// Notes the copies at all positions of a sequence. What a policy's own cycles yielded lately is
 /// not among their features.
-fn note_copies(sequence: &TracedSequence, samples: &mut Samples) {
+fn note_copies(sequence: &Outline, samples: &mut Samples) {
     for (at, copied) in Copied::along(sequence).into_iter().enumerate() {
         let known = copied.accepted < sequence.known(at) || copied.accepted >= Hvd::ENOUGH;
         if let (Some(features), true) = (Hvd::features(&copied.summary(sequence, at)), known) {
@@ -104,9 +112,11 @@ fn note_copies(sequence: &TracedSequence, samples: &mut Samples) {
 
 /// Drafts whole trees and notes their candidates, position after position.
 struct Noting<'t> {
-    trace: &'t Trace,
-    /// Sequence and position of the tree under way.
-    place: Option<(usize, usize)>,
+    header: &'t TraceHeader,
+    /// The sequence under way.
+    sequence: Option<Arc<TracedSequence>>,
+    /// The position of its next tree.
+    at: usize,
     /// Its candidates that the target says.
     path: Vec<usize>,
     /// What its groups of candidates follow: 0 for the root, else 1 + the candidate.
@@ -121,18 +131,9 @@ struct Noting<'t> {
 }
 
 impl Noting<'_> {
-    /// The place after this one.
-    fn next(&self) -> (usize, usize) {
-        let (mut sequence, mut at) = self.place.map_or((0, 0), |(sequence, at)| (sequence, at + 1));
-        while at == self.trace.sequences[sequence].len() {
-            (sequence, at) = (sequence + 1, 0);
-        }
-        (sequence, at)
-    }
-
     /// Whether the target says all before a candidate.
     fn follows_the_path(&self, candidate: usize) -> bool {
-        let group = candidate / self.trace.header.beam_width;
+        let group = candidate / self.header.beam_width;
         let parent = self.parents[group].checked_sub(1);
         parent.is_none_or(|parent| self.path.contains(&parent))
     }
@@ -140,15 +141,14 @@ impl Noting<'_> {
 
 impl Controller for Noting<'_> {
     fn begin_cycle(&mut self) {
-        let (number, at) = self.next();
-        let sequence = &self.trace.sequences[number];
-        let tree = RecordedTree { header: &self.trace.header, position: sequence.position(at) };
+        let (sequence, at) = (self.sequence.as_ref().expect("invariant: one is under way"), self.at);
+        let tree = RecordedTree { header: self.header, position: sequence.position(at) };
         let path = tree.path(&sequence.tokens);
         self.path = path.expect("invariant: the trace has the candidates' tokens");
         (_, self.parents) = tree.position.candidates().expect("invariant: they are there");
         self.known = sequence.known(at);
         self.judged = None;
-        self.place = Some((number, at));
+        self.at = at + 1;
         self.candidates.clear();
     }
 
@@ -215,7 +215,7 @@ mod tests {
             sequence.push(&GrownTree { entropies, states, ..GrownTree::new(0, tree) });
             sequence
         });
-        let trace = Trace { header, sequences: sequences.to_vec(), truncated: Vec::new() };
+        let trace = Trace::new(header, sequences.to_vec());
         let Labelled { disco, c2t, spec_dec, .. } =
             Labelled::of(&trace, &Interrupt::default()).expect("samples");
         // The best candidates are 7, 1 below it, and 5 below that: accepted as far as the text has

@@ -1,12 +1,11 @@
 //! What a comparison is of: what a file of results begins with.
 
 use ltd_engine::SamplingParams;
-use ltd_policy::sha256_hex;
-use ltd_run::machine::git_revision;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Case, plan};
 use crate::evaluate::StaticEntrant;
+pub(crate) use crate::run::Program;
 
 /// What a file of results begins with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,40 +27,6 @@ pub(crate) struct Header {
     pub(crate) command: Vec<String>,
     /// What is to be known of contenders, in words.
     pub(crate) notes: Vec<String>,
-}
-
-/// A program that measures.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Program {
-    /// Its name and version.
-    #[serde(rename = "program")]
-    pub(crate) name: String,
-    /// Of its sources.
-    pub(crate) git_revision: Option<String>,
-    /// SHA-256 of its file: rules that decide by nothing else are in it.
-    #[serde(default)]
-    pub(crate) binary: Option<String>,
-}
-
-impl Program {
-    /// The one that runs.
-    pub(crate) fn this() -> Self {
-        let file = std::env::current_exe().and_then(std::fs::read);
-        Self {
-            name: format!("ltd-train {}", env!("CARGO_PKG_VERSION")),
-            git_revision: git_revision(),
-            binary: file.ok().map(|bytes| sha256_hex(&bytes)),
-        }
-    }
-}
-
-impl std::fmt::Display for Program {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let unknown = || "unknown".to_owned();
-        let revision = self.git_revision.clone().unwrap_or_else(unknown);
-        let binary = self.binary.as_ref().map_or_else(unknown, |sum| sum.chars().take(12).collect());
-        write!(f, "{} (revision {revision}, binary {binary})", self.name)
-    }
 }
 
 /// What all cycles of a file have in common.
@@ -102,6 +67,19 @@ pub(crate) struct Compared {
     pub(crate) tasks: Vec<TaskEntry>,
     /// Who takes part, plain decoding first.
     pub(crate) contenders: Vec<Entrant>,
+    /// The part of the questions that is in the file, of several processes; null of one.
+    #[serde(default)]
+    pub(crate) shard: Option<Share>,
+}
+
+/// Every `of`-th question of the plan, from number `index` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Share {
+    /// From 0.
+    pub(crate) index: usize,
+    /// How many parts there are.
+    pub(crate) of: usize,
 }
 
 impl Compared {
@@ -114,7 +92,13 @@ impl Compared {
         questions.saturating_mul(self.samplings.len()).saturating_mul(self.repetitions)
     }
 
-    /// Them in the order in which they are decoded.
+    /// Numbers of those in the file, ascending.
+    pub(crate) fn own_cases(&self) -> impl Iterator<Item = usize> + Clone + use<> {
+        let Share { index, of } = self.shard.unwrap_or(Share { index: 0, of: 1 });
+        (index..self.cases()).step_by(of)
+    }
+
+    /// The questions of all parts, in the order in which they are decoded.
     pub(crate) fn plan(&self) -> Vec<Case> {
         let questions: Vec<usize> = self.tasks.iter().map(|task| task.questions).collect();
         plan(&questions, self.samplings.len(), self.repetitions, self.seed)

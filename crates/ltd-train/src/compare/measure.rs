@@ -30,9 +30,9 @@ struct Lane {
 }
 
 impl Questions<'_> {
-    /// Lets all contenders answer all questions, or as many as fit in `limit`, and keeps every
-    /// turn. What is there already is not decoded again. A contender that fails takes no further
-    /// part.
+    /// Lets all contenders answer the questions with the numbers `own`, or as many as fit in
+    /// `limit`, and keeps every turn. What is there already is not decoded again. A contender that
+    /// fails takes no further part.
     ///
     /// # Errors
     /// If plain decoding fails, or there was no cycle at all.
@@ -40,6 +40,7 @@ impl Questions<'_> {
         &self,
         arena: &Arena,
         contenders: Vec<Contender>,
+        own: impl Iterator<Item = usize>,
         limit: Option<Duration>,
         results: &mut Results,
     ) -> Result<()> {
@@ -48,18 +49,20 @@ impl Questions<'_> {
         let questions: Vec<usize> = self.tasks.iter().map(|task| task.conversations.len()).collect();
         let cases = plan(&questions, self.samplings.len(), self.repetitions, self.seed);
         self.check(&cases, results)?;
-        let (mut next, mut answers) = resume(&mut lanes, results, self.text)?;
-        let mut task = arena.progress.task("comparison", cases.len());
-        if next < cases.len() {
+        let own: Vec<usize> = own.collect();
+        let (due, mut answers) = resume(&mut lanes, results, self.text)?;
+        let mut next = own.partition_point(|number| *number < due);
+        let mut task = arena.progress.task("comparison", own.len());
+        if next < own.len() {
             arena.warm_up(&mut racing(&mut lanes), &self.tasks[0].conversations[0].first)?;
         }
         let (start, runs_on, begun) = (Instant::now(), arena.engine.runs_on(), next);
-        while let Some(case) = cases.get(next) {
+        while let Some(&number) = own.get(next) {
             if answers.is_empty() && next >= LEAST_CASES && limit.is_some_and(|limit| start.elapsed() > limit)
             {
                 break;
             }
-            let turn = self.turn(arena, *case, next, &answers, &mut lanes)?;
+            let turn = self.turn(arena, cases[number], number, &answers, &mut lanes)?;
             arena.check_graphs(&runs_on)?;
             if turn.follows == Follows::Turn {
                 answers.push(self.text.decode(turn.said())?);
@@ -68,7 +71,7 @@ impl Questions<'_> {
                 next += 1;
             }
             results.add(turn)?;
-            let done = (next - begun) as f64 / (cases.len() - begun) as f64;
+            let done = (next - begun) as f64 / (own.len() - begun) as f64;
             let by_time = limit.map_or(0.0, |limit| start.elapsed().as_secs_f64() / limit.as_secs_f64());
             task.update(next, done.max(by_time).min(1.0), "questions");
         }
@@ -77,9 +80,9 @@ impl Questions<'_> {
             return Err(Error::NothingMeasured { task: "comparison".to_owned(), prompts: next });
         }
         task.finish(&format!("{} on {}", count(lanes.len(), "contender"), count(next, "question")));
-        if next < cases.len() {
+        if next < own.len() {
             let (all, goes_on) =
-                (cases.len(), if results.are_kept() { ": the same command goes on" } else { "" });
+                (own.len(), if results.are_kept() { ": the same command goes on" } else { "" });
             arena.progress.say(&format!("ended by --max-minutes after {next} of {all} questions{goes_on}"));
         }
         Ok(())
@@ -204,6 +207,7 @@ fn racing(lanes: &mut [Lane]) -> Vec<&mut Contender> {
 
 #[cfg(test)]
 mod tests {
+    use ltd_distributed::Group;
     use ltd_engine::{Controller, DtypeSetting, Engine, EngineConfig, StopRule};
     use ltd_policy::CycleSummary;
     use ltd_run::config::{PromptSet, StaticSetting};
@@ -263,6 +267,7 @@ mod tests {
             costs: None,
             interrupt: &interrupt,
             progress: Progress::Silent,
+            group: &Group::alone(),
         };
         let questions = Questions {
             tasks: &[task],
@@ -279,7 +284,7 @@ mod tests {
             ]
         };
         let mut results = Results::passing();
-        questions.measure(&arena, contenders(1000), None, &mut results).expect("all can");
+        questions.measure(&arena, contenders(1000), 0..3, None, &mut results).expect("all can");
         let cycles = |turn: &Turn| turn.answers[1].cycles();
         let first = cycles(&results.turns[0]);
         assert!(first > 2 && results.turns.iter().all(|turn| turn.failure(1).is_none()));
@@ -291,7 +296,7 @@ mod tests {
 
         // It breaks within the second question.
         let mut results = Results::passing();
-        questions.measure(&arena, contenders(first + 2), None, &mut results).expect("the others can");
+        questions.measure(&arena, contenders(first + 2), 0..3, None, &mut results).expect("the others can");
         let why = "fragile panicked: no cycle is left of those it had";
         let told: Vec<Option<&str>> = results.turns.iter().map(|turn| turn.failure(1)).collect();
         assert_eq!(told, [None, Some(why), Some(why)]);
@@ -303,14 +308,15 @@ mod tests {
 
         // Where it is gone on with, it stays out.
         let last = results.turns.pop().expect("a turn");
-        questions.measure(&arena, contenders(1000), None, &mut results).expect("the others can");
+        questions.measure(&arena, contenders(1000), 0..3, None, &mut results).expect("the others can");
         assert_eq!(results.turns[2].failure(1), Some(why));
         assert_eq!(results.turns[2].said(), last.said());
         // And nothing can be compared without plain decoding.
         let mut broken = contenders(1000);
         broken.swap(0, 1);
         broken[0] = Contender::new("fragile", Box::new(Fragile(1)));
-        let error = questions.measure(&arena, broken, None, &mut Results::passing()).expect_err("it fails");
+        let error =
+            questions.measure(&arena, broken, 0..3, None, &mut Results::passing()).expect_err("it fails");
         assert!(error.to_string().contains("fragile panicked"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! `ltd-train compare`: packages, constants and published rules side by side on live cycles.
 
+mod args;
 mod header;
 mod measure;
 mod plan;
@@ -10,14 +11,11 @@ mod results;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::arguments::count;
-use clap::Args;
 use ltd_console::{note, print_result, say};
+use ltd_distributed::Group;
 use ltd_engine::text::TextModel;
 use ltd_engine::{Engine, Learned, Sampler, SamplingParams, Static, StopRule};
-use ltd_policy::{
-    CopyRule, MAX_SIZE, Models, Policy, PolicyPackage, check_output_file, sha256_hex, write_json,
-};
+use ltd_policy::{Models, Policy, PolicyPackage, check_output_file, sha256_hex, write_json};
 
 use crate::evaluate::{Arena, Contender, FixedSetting, StaticEntrant};
 use crate::{Error, Result};
@@ -31,117 +29,14 @@ use time::format_description::well_known::Rfc3339;
 
 pub(crate) use report::{ReportArgs, report};
 
+pub(crate) use args::CompareArgs;
+use args::share;
 use header::{Compared, Entrant, Header, Program, Role, TaskEntry};
 use measure::Questions;
 use plan::{Task, check_names};
 use published::Published;
-use report::{Places, Report, describe};
+use report::{Report, describe};
 use results::{Results, WENT_ON, read_header};
-
-#[derive(Debug, Args)]
-pub(crate) struct CompareArgs {
-    /// Configuration of a training run: models, dtype, length of answers, prompts of the evaluation
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
-    /// Change a value of the configuration, e.g. `--set engine.dtype=f32`; may be repeated
-    #[arg(long = "set", value_name = "PATH=VALUE")]
-    pub(crate) overrides: Vec<String>,
-    /// Policy package; may be repeated
-    #[arg(long = "policy", value_name = "DIR")]
-    pub(crate) policies: Vec<PathBuf>,
-    /// Constant depth and size; may be repeated [default: the configuration's evaluation.default]
-    #[arg(long = "constant", value_name = "DEPTH,SIZE", value_parser = constant)]
-    pub(crate) constants: Vec<StaticSetting>,
-    /// Constant whose levels expand the whole beam, as EAGLE-3 drafts; may be repeated
-    #[arg(long = "whole-beam", value_name = "DEPTH,SIZE", value_parser = constant)]
-    pub(crate) whole_beams: Vec<StaticSetting>,
-    /// Rule of copies, with the constant trees between them: copy TOKENS where MATCH of the latest
-    /// ones were said before; may be repeated
-    #[arg(long = "copy-rule", value_name = "MATCH,TOKENS,DEPTH,SIZE", value_parser = copy_rule)]
-    pub(crate) copy_rules: Vec<FixedSetting>,
-    /// Published rules by name, separated by commas, or `all` (`ltd-train contenders` lists them)
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    pub(crate) contenders: Vec<String>,
-    /// What published rules keep constant of a tree [default: as published, depth 7 and size 59 or
-    /// 60]
-    #[arg(long, value_name = "DEPTH,SIZE", value_parser = constant, requires = "contenders")]
-    pub(crate) contender_trees: Option<StaticSetting>,
-    /// What rules with a classifier decide by (`ltd-train classify`); without it, `all` leaves them
-    /// out
-    #[arg(long, value_name = "FILE", requires = "contenders")]
-    pub(crate) classifiers: Option<PathBuf>,
-    /// Measured costs (`ltd-trace latency`), for those of them that weigh costs
-    #[arg(long, value_name = "FILE", requires = "contenders")]
-    pub(crate) latency: Option<PathBuf>,
-    /// Compare packages, classifiers and costs of other models too, as an experiment
-    #[arg(long)]
-    pub(crate) any_models: bool,
-    /// Let the policies of packages decide that fall back to a fixed setting
-    #[arg(long)]
-    pub(crate) ignore_fallback: bool,
-    /// A task: questions in FastChat's question.jsonl form, of which all turns are asked; may be
-    /// repeated [default: the configuration's prompts for the evaluation]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) questions: Vec<PathBuf>,
-    /// Questions of each file of `--questions` to pass over
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 0,
-        requires = "questions",
-        allow_negative_numbers = true
-    )]
-    pub(crate) skip: usize,
-    /// Questions of each file of `--questions` to ask [default: all]
-    #[arg(long, value_name = "N", requires = "questions", value_parser = count(), allow_negative_numbers = true)]
-    pub(crate) limit: Option<usize>,
-    /// Temperatures to ask every question at, separated by commas [default: the configuration's]
-    #[arg(long, value_name = "T", value_delimiter = ',', value_parser = temperature, allow_negative_numbers = true)]
-    pub(crate) temperature: Vec<f64>,
-    /// How often to ask every question: above temperature 0 with other random numbers each time
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count(), allow_negative_numbers = true)]
-    pub(crate) repetitions: usize,
-    /// End after this time, at a question's end
-    #[arg(long, value_name = "M", allow_negative_numbers = true)]
-    pub(crate) max_minutes: Option<Minutes>,
-    /// Keep every cycle in a file of JSON lines, turn by turn, and go on with what is there
-    #[arg(long, value_name = "FILE")]
-    pub(crate) results: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) places: Places,
-}
-
-fn constant(text: &str) -> Result<StaticSetting, String> {
-    let parts = text.split_once(',').and_then(|(depth, size)| {
-        Some(StaticSetting { depth: depth.trim().parse().ok()?, size: size.trim().parse().ok()? })
-    });
-    match parts {
-        Some(setting) if (1..=MAX_SIZE).contains(&setting.size) => Ok(setting),
-        Some(StaticSetting { size, .. }) => Err(format!("SIZE is {size}, expected 1..={MAX_SIZE}")),
-        None => Err("expected a depth and a size, such as 3,24".to_owned()),
-    }
-}
-
-fn temperature(text: &str) -> Result<f64, String> {
-    text.trim().parse().map_err(|_| "expected numbers separated by commas, such as 0,1".to_owned())
-}
-
-fn copy_rule(text: &str) -> Result<FixedSetting, String> {
-    let numbers = text.split(',').map(|part| part.trim().parse().ok());
-    let numbers: Option<Vec<usize>> = numbers.collect();
-    let Some(&[match_length, chain, depth, size]) = numbers.as_deref() else {
-        return Err("expected four numbers, such as 2,8,1,4".to_owned());
-    };
-    let rule = CopyRule { match_length, chain };
-    if let Some((field, possible, found)) = rule.problem() {
-        let field = if field == "chain" { "TOKENS" } else { "MATCH" };
-        return Err(format!("{field} is {found}, expected {possible:?}"));
-    }
-    if !(1..=MAX_SIZE).contains(&size) {
-        return Err(format!("SIZE is {size}, expected 1..={MAX_SIZE}"));
-    }
-    Ok(FixedSetting { depth, size, copies: Some(rule) })
-}
 
 /// Prints the published rules.
 pub(crate) fn list_contenders() -> Result<()> {
@@ -151,6 +46,9 @@ pub(crate) fn list_contenders() -> Result<()> {
 /// Lets plain decoding, constants and packages decode the same prompts in turns, and prints how
 /// fast each was.
 pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
+    let mut args = args.clone();
+    let shard = share(&mut args)?;
+    let args = &args;
     check_files(args, &[])?;
     let mut config = TrainConfig::load(&args.config, &args.overrides)?;
     let prompts = [&config.prompts.train, &config.prompts.validation, &config.prompts.evaluation];
@@ -201,6 +99,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     }
     let (interrupt, progress) = (Interrupt::default(), Progress::detect());
     listen(&interrupt)?;
+    let group = Group::alone();
     let arena = Arena {
         engine: &engine,
         stop: StopRule { max_new_tokens: config.evaluation.max_new_tokens, eos: text.eos().to_vec() },
@@ -208,6 +107,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         costs: None,
         interrupt: &interrupt,
         progress,
+        group: &group,
     };
     let questions = Questions {
         tasks: &tasks,
@@ -218,7 +118,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     };
     let begun_at = OffsetDateTime::now_utc().replace_nanosecond(0).ok();
     let header = Header {
-        compared: what_is_compared(&config, &engine, &models, &questions, entrants),
+        compared: Compared { shard, ..what_is_compared(&config, &engine, &models, &questions, entrants) },
         program: Program::this(),
         begun: begun_at.and_then(|now| now.format(&Rfc3339).ok()),
         models: vec![models.target.name.clone(), models.draft.name.clone()],
@@ -226,10 +126,11 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         command: std::env::args().collect(),
         notes: left_out.into_iter().chain(notes(args, &packages)).collect(),
     };
-    let cases = header.compared.cases();
+    let own = header.compared.own_cases();
+    let cases = own.clone().count();
     let (mut results, header) = open_results(args, header, progress)?;
     let limit = args.max_minutes.map(Minutes::duration);
-    let measured = questions.measure(&arena, contenders, limit, &mut results);
+    let measured = questions.measure(&arena, contenders, own, limit, &mut results);
     if let (Err(error), Some(path)) = (&measured, &args.results)
         && error.is_interrupt()
     {
@@ -240,6 +141,11 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     if let Some(warning) = engine.late_warning() {
         note!("ltd-train: warning: {warning}");
     }
+    tell(args, header, &results)
+}
+
+/// Prints the report of what was measured, and writes it where it is asked for.
+fn tell(args: &CompareArgs, header: Header, results: &Results) -> Result<()> {
     let report = Report::of(header, &results.turns);
     // Whichever of both fails, the other one has what was measured.
     let printed = print_result(format_args!("{}", describe(&report)));
@@ -384,6 +290,7 @@ fn what_is_compared(
         capacity: engine.capacity(),
         tasks: tasks.collect(),
         contenders,
+        shard: None,
     }
 }
 

@@ -382,6 +382,9 @@ fn read_first(line: &str) -> Result<Header, String> {
     if tasks.is_empty() || samplings.is_empty() {
         return Err(damaged("expected tasks and samplings".to_owned()));
     }
+    if header.compared.shard.is_some_and(|shard| shard.index >= shard.of) {
+        return Err(damaged("its shard is beyond their number".to_owned()));
+    }
     if header.compared.cases() > MOST_CASES {
         let cases = header.compared.cases();
         return Err(damaged(format!("{cases} questions, expected at most {MOST_CASES}")));
@@ -417,10 +420,11 @@ impl<'h> Reading<'h> {
     /// Adds a turn, or says what is wrong with it after those before.
     fn add(&mut self, turn: Turn) -> Result<(), String> {
         let Compared { contenders, max_depth, capacity, .. } = self.compared;
+        let step = self.compared.shard.map_or(1, |shard| shard.of);
         let expected = match self.turns.last() {
-            None => (0, 0),
+            None => (self.compared.shard.map_or(0, |shard| shard.index), 0),
             Some(Turn { case, number, follows: Follows::Turn, .. }) => (*case, number + 1),
-            Some(Turn { case, .. }) => (case + 1, 0),
+            Some(Turn { case, .. }) => (case + step, 0),
         };
         let planned = self.plan.get(turn.case).filter(|_| (turn.case, turn.number) == expected);
         let Some(planned) = planned else {

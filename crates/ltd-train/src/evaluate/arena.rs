@@ -5,10 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use ltd_console::count;
+use ltd_distributed::Group;
 use ltd_engine::text::Prompt;
 use ltd_engine::{CycleOutcome, Engine, Generation, Sampler, StopRule};
 use ltd_env::{Costs, Interrupt};
 use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
 
 use super::slowdown::Slowdowns;
 use super::{Contender, Measurement, Tally};
@@ -30,10 +32,12 @@ pub(crate) struct Arena<'a> {
     pub(crate) costs: Option<&'a Costs>,
     pub(crate) interrupt: &'a Interrupt,
     pub(crate) progress: Progress,
+    /// Ranks, each of which takes its share of the prompts.
+    pub(crate) group: &'a Group,
 }
 
 /// A contender's answer to one prompt.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Answer {
     pub(crate) outcomes: Vec<CycleOutcome>,
     pub(super) slowdowns: Slowdowns,
@@ -71,7 +75,8 @@ struct Decoding {
 impl Arena<'_> {
     /// Lets all contenders decode all prompts, or as many as fit in `limit` (two at least). An
     /// answer that ends before its first token has no cycle, says nothing of anybody, and is left
-    /// out.
+    /// out. Of several ranks each takes every so-manieth prompt, with all contenders, and all learn
+    /// what came of all.
     ///
     /// # Errors
     /// If there was no cycle at all, or a contender fails.
@@ -82,23 +87,31 @@ impl Arena<'_> {
         prompts: &[Prompt],
         limit: Option<Duration>,
     ) -> Result<Vec<Measurement>> {
-        const LEAST_PROMPTS: usize = 2;
+        let least_prompts = 2usize.div_ceil(self.group.size());
         let mut tally = Tally::new(contenders.iter().map(|contender| contender.name.clone()));
+        let mut answered = Vec::new();
         let mut racing: Vec<&mut Contender> = contenders.iter_mut().collect();
         let mut task = self.progress.task(name, prompts.len());
         self.warm_up(&mut racing, &prompts[0].ids)?;
         let (start, runs_on) = (Instant::now(), self.engine.runs_on());
-        for (index, prompt) in prompts.iter().enumerate() {
-            if tally.measured >= LEAST_PROMPTS && limit.is_some_and(|limit| start.elapsed() > limit) {
+        let share = prompts.iter().enumerate().skip(self.group.rank()).step_by(self.group.size());
+        for (index, prompt) in share {
+            if answered.len() >= least_prompts && limit.is_some_and(|limit| start.elapsed() > limit) {
                 break;
             }
             let sampler = self.sampler.for_sequence(index as u64);
             let answers = self.race(&mut racing, &prompt.ids, &sampler, &self.stop)?;
             self.check_graphs(&runs_on)?;
-            tally.add(index, answers.into_iter().collect::<Result<_>>()?);
+            let answers = answers.into_iter().collect::<Result<Vec<Answer>>>()?;
+            if answers.iter().all(|answer| !answer.outcomes.is_empty()) {
+                answered.push((index, answers));
+            }
             let by_count = (index + 1) as f64 / prompts.len() as f64;
             let by_time = limit.map_or(0.0, |limit| start.elapsed().as_secs_f64() / limit.as_secs_f64());
             task.update(index + 1, by_count.max(by_time).min(1.0), "prompts");
+        }
+        for (index, answers) in exchange(self.group, name, answered)? {
+            tally.add(index, answers);
         }
         if tally.measured == 0 {
             return Err(Error::NothingMeasured { task: name.to_owned(), prompts: prompts.len() });
@@ -205,6 +218,40 @@ impl Arena<'_> {
             answer.outcomes.push(outcome);
         }
         Ok(())
+    }
+}
+
+/// The answers of all ranks, by number of the prompt. They travel in several messages: there may be
+/// many.
+fn exchange(
+    group: &Group,
+    name: &str,
+    mut answered: Vec<(usize, Vec<Answer>)>,
+) -> Result<Vec<(usize, Vec<Answer>)>> {
+    const AT_A_TIME: usize = 64;
+    if group.size() == 1 {
+        return Ok(answered);
+    }
+    let (what, mut all) = (format!("answers of {name}"), Vec::new());
+    loop {
+        let rest = answered.split_off(answered.len().min(AT_A_TIME));
+        let part = (answered, !rest.is_empty());
+        let bytes = serde_json::to_vec(&part).expect("invariant: answers are plain data");
+        answered = rest;
+        let mut more = false;
+        for (rank, bytes) in group.all_gather(&what, bytes)?.iter().enumerate() {
+            type Part = (Vec<(usize, Vec<Answer>)>, bool);
+            let part: Part = serde_json::from_slice(bytes).map_err(|error| {
+                let (what, problem) = (what.clone(), error.to_string());
+                ltd_distributed::Error::Message { rank, what, problem }
+            })?;
+            all.extend(part.0);
+            more |= part.1;
+        }
+        if !more {
+            all.sort_by_key(|(index, _)| *index);
+            return Ok(all);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ mod tally;
 use std::time::Duration;
 
 use ltd_engine::{Controller, CycleStats, Session};
-use ltd_env::trace::{Trace, TracedSequence};
+use ltd_env::trace::Trace;
 use ltd_env::{Costs, oracle};
 
 pub(crate) use arena::{Answer, Arena};
@@ -81,12 +81,16 @@ impl Contender {
         if let Some(controller) = &mut self.controller {
             let controller = controller.as_mut();
             // What continuations of one prompt have in common is no evidence: they are one sample.
-            for prompt in trace.sequences.chunk_by(|one, next| one.prompt == next.prompt) {
-                let mut replay = |sequence: &TracedSequence| {
-                    oracle::replay_sequence(&trace.header, sequence, costs, controller, &mut |_| ())
-                };
-                let parts = prompt.iter().map(&mut replay).collect::<Result<Vec<_>, _>>()?;
-                measurement.prompts.push(CycleStats::merged(&parts));
+            let mut last = None;
+            for sequence in trace.sequences() {
+                let sequence = sequence?;
+                let stats =
+                    oracle::replay_sequence(&trace.header, &sequence, costs, controller, &mut |_| ())?;
+                match measurement.prompts.last_mut() {
+                    Some(prompt) if last == Some(sequence.prompt) => prompt.merge(&stats),
+                    _ => measurement.prompts.push(stats),
+                }
+                last = Some(sequence.prompt);
             }
             // Whatever decides, the text is the target's.
             measurement.same_output = measurement.prompts.len();

@@ -5,15 +5,16 @@ use std::time::Duration;
 use ltd_engine::CycleOutcome;
 use ltd_policy::DraftSource;
 use ltd_run::statistics::quartiles;
+use serde::{Deserialize, Serialize};
 
 /// Time of cycles over what they should have taken.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Slowdowns {
     trees: OfSource,
     copies: OfSource,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct OfSource {
     ratios: Vec<f64>,
     /// What all of them should have taken.

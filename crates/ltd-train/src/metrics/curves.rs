@@ -10,6 +10,13 @@ use super::tags;
 use crate::ppo::{Learner, UpdateStats};
 use crate::predictor::Epoch;
 
+/// How fast a rank took its steps of a rollout.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RankPace {
+    pub(crate) steps: usize,
+    pub(crate) seconds: f64,
+}
+
 /// The curves of one iteration: the rollout's cycles and the update that followed.
 pub(crate) fn rollout_record(
     stage: &str,
@@ -17,18 +24,20 @@ pub(crate) fn rollout_record(
     cycles: &CycleStats,
     update: &UpdateStats,
     lambda: Option<f64>,
+    ranks: &[RankPace],
     elapsed: Duration,
 ) -> Record {
     let timesteps = learner.timesteps();
     let seconds = elapsed.as_secs_f64();
     let mut values = BTreeMap::new();
     let mut set = |tag: &str, value: f64| _ = values.insert(tag.to_owned(), value);
-    if let (Some(reward), Some(len)) = (learner.episodes().mean_reward(), learner.episodes().mean_len()) {
+    if let Some((reward, len)) = learner.episodes() {
         set(tags::EP_REW_MEAN, reward);
         set(tags::EP_LEN_MEAN, len);
     }
     set(tags::FPS, (timesteps as f64 / seconds.max(1e-9)).floor());
-    set(tags::ITERATIONS, (timesteps / learner.config().n_steps) as f64);
+    let steps_per_rollout = learner.config().n_steps * ranks.len().max(1);
+    set(tags::ITERATIONS, (timesteps / steps_per_rollout) as f64);
     set(tags::TIME_ELAPSED, seconds);
     set(tags::TOTAL_TIMESTEPS, timesteps as f64);
     set(tags::APPROX_KL, update.approx_kl);
@@ -48,6 +57,11 @@ pub(crate) fn rollout_record(
     set(tags::GRAD_NORM, update.grad_norm);
     if let Some(lambda) = lambda {
         set(tags::LAMBDA, lambda);
+    }
+    if ranks.len() > 1 {
+        for (rank, pace) in ranks.iter().enumerate() {
+            set(&tags::of_rank(rank), pace.steps as f64 / pace.seconds.max(1e-9));
+        }
     }
     let mut histograms = BTreeMap::new();
     if cycles.cycles > 0 {

@@ -9,15 +9,18 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-pub(crate) use curves::{predictor_record, rollout_record, validation_record};
+pub(crate) use curves::{RankPace, predictor_record, rollout_record, validation_record};
 use events::Events;
 pub(crate) use record::Record;
 
 use crate::run::seconds_since_1970;
 use crate::{Error, Result};
 
-/// The curves of a run.
-pub(crate) struct Metrics {
+/// The curves of a run; of all ranks, the first writes them.
+pub(crate) struct Metrics(Option<Files>);
+
+/// Where they are.
+struct Files {
     path: PathBuf,
     lines: File,
     /// Bytes of the complete lines.
@@ -29,6 +32,11 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    /// Curves that nobody keeps.
+    pub(crate) fn nowhere() -> Self {
+        Self(None)
+    }
+
     /// Goes on with the curves of the run in `folder`, whose lines are in `json_lines`: what stands
     /// there after the first `length` bytes will be written again, and is dropped.
     pub(crate) fn open(json_lines: &Path, length: u64, folder: &Path) -> Result<Self> {
@@ -38,25 +46,35 @@ impl Metrics {
         let (records, length) = read(&lines, length).map_err(io)?;
         lines.set_len(length).map_err(io)?;
         let run = Events::create(folder, &of_stage(records, ""))?;
-        Ok(Self { path: json_lines.to_owned(), lines, length, run, stage: None })
+        Ok(Self(Some(Files { path: json_lines.to_owned(), lines, length, run, stage: None })))
     }
 
     /// Goes on with the curves of a stage, whose events are in `folder`.
     pub(crate) fn begin_stage(&mut self, stage: &str, folder: &Path) -> Result<()> {
+        self.0.as_mut().map_or(Ok(()), |files| files.begin_stage(stage, folder))
+    }
+
+    /// Bytes of the lines so far. A checkpoint notes them: the records in them are those of its
+    /// past.
+    pub(crate) fn length(&self) -> u64 {
+        self.0.as_ref().map_or(0, |files| files.length)
+    }
+
+    /// Writes a record to both places.
+    pub(crate) fn write(&mut self, record: Record) -> Result<()> {
+        self.0.as_mut().map_or(Ok(()), |files| files.write(record))
+    }
+}
+
+impl Files {
+    fn begin_stage(&mut self, stage: &str, folder: &Path) -> Result<()> {
         let read = read(&self.lines, self.length);
         let (records, _) = read.map_err(|source| Error::Io { path: self.path.clone(), source })?;
         self.stage = Some(Events::create(folder, &of_stage(records, stage))?);
         Ok(())
     }
 
-    /// Bytes of the lines so far. A checkpoint notes them: the records in them are those of its
-    /// past.
-    pub(crate) fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// Writes a record to both places.
-    pub(crate) fn write(&mut self, record: Record) -> Result<()> {
+    fn write(&mut self, record: Record) -> Result<()> {
         let record = Record { wall_time: seconds_since_1970(), ..record };
         let line = serde_json::to_string(&record).expect("invariant: a record is plain data") + "\n";
         self.lines

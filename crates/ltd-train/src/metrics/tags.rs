@@ -85,7 +85,12 @@ pub const DRAFT_DEPTHS: &str = "env/draft_depths";
 /// Cycles by verification size.
 pub const VERIFICATION_SIZES: &str = "env/verification_sizes";
 
-/// All tags.
+/// Steps per second of one of several ranks, over its part of the rollout.
+pub fn of_rank(rank: usize) -> String {
+    format!("ranks/{rank}/steps_per_second")
+}
+
+/// All tags, but for those of ranks.
 pub const ALL: [&str; 42] = [
     EP_REW_MEAN,
     EP_LEN_MEAN,

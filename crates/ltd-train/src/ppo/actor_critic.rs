@@ -1,60 +1,44 @@
 //! The two networks of a learner.
 
 use ltd_policy::{Linear, Mlp};
-use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
-
-use super::network::Network;
 use ltd_run::config::NetArch;
+use rand_chacha::ChaCha8Rng;
+use tch::Tensor;
+
+use super::perceptron::Perceptron;
+use crate::autograd::Network;
 
 /// Gains of the orthogonal initialisation of the heads.
 const ACTION_GAIN: f64 = 0.01;
 const VALUE_GAIN: f64 = 1.0;
 
 /// A policy and a value function without shared layers; `ReLU`.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ActorCritic {
-    policy: Network,
-    value: Network,
-}
-
-/// What the networks say of a batch of steps, each `[batch]` but for the first.
-#[derive(Debug)]
-pub struct Evaluation {
-    /// Log-probabilities of all actions, `[batch, n_actions]`.
-    pub action_log_probs: Tensor,
-    /// Value of the observation.
-    pub values: Tensor,
-    /// Log-probability of the action.
-    pub log_probs: Tensor,
-    /// Entropy of the action distribution.
-    pub entropy: Tensor,
+    pub(super) policy: Perceptron,
+    pub(super) value: Perceptron,
 }
 
 impl ActorCritic {
     /// Orthogonal weights and zero biases, drawn from `random`.
     pub fn new(observation_len: usize, n_actions: usize, arch: &NetArch, random: &mut ChaCha8Rng) -> Self {
-        Self {
-            policy: Network::new(observation_len, &arch.pi, n_actions, ACTION_GAIN, random),
-            value: Network::new(observation_len, &arch.vf, 1, VALUE_GAIN, random),
-        }
+        let mut network = |hidden: &[usize], outputs, gain| {
+            Perceptron::new(&Network::new(observation_len, hidden, outputs, gain, random).to_linears())
+        };
+        Self { policy: network(&arch.pi, n_actions, ACTION_GAIN), value: network(&arch.vf, 1, VALUE_GAIN) }
     }
 
-    /// Evaluates `observations` (`[batch, observation]`) and `actions` (`[batch]`, int64).
-    pub fn evaluate(&self, observations: &Tensor, actions: &Tensor) -> Evaluation {
-        let log_probs = self.policy.forward(observations).log_softmax(-1, Kind::Float);
-        let entropy = -(log_probs.exp() * &log_probs).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
-        Evaluation {
-            values: self.values(observations),
-            log_probs: log_probs.gather(1, &actions.unsqueeze(1), false).squeeze_dim(1),
-            entropy,
-            action_log_probs: log_probs,
-        }
+    /// Log-probabilities of all actions at observations (`[rows, observation]`, row-major),
+    /// `[rows, n_actions]`.
+    pub fn log_probs(&self, observations: &[f32]) -> Vec<f32> {
+        let mut logits = self.policy.forward(observations);
+        logits.chunks_exact_mut(self.policy.outputs()).for_each(log_softmax);
+        logits
     }
 
-    /// Values of `[batch, observation]`, `[batch]`.
-    pub fn values(&self, observations: &Tensor) -> Tensor {
-        self.value.forward(observations).squeeze_dim(1)
+    /// Values of observations (`[rows, observation]`, row-major), `[rows]`.
+    pub fn values(&self, observations: &[f32]) -> Vec<f32> {
+        self.value.forward(observations)
     }
 
     /// Takes over the layers of a policy; says what differs if they have another shape.
@@ -62,18 +46,18 @@ impl ActorCritic {
         self.policy.copy_from(layers)
     }
 
-    /// All parameters, policy first.
-    pub fn parameters(&self) -> Vec<Tensor> {
-        let mut parameters = self.policy.parameters();
-        parameters.extend(self.value.parameters());
-        parameters
+    /// All parameters by name, `policy.0.weight` and so on, policy first.
+    pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
+        let mut named = self.policy.named_tensors(|number| parameter("policy", number));
+        named.extend(self.value.named_tensors(|number| parameter("value", number)));
+        named
     }
 
-    /// Parameters by name.
-    pub fn named_parameters(&self) -> Vec<(String, Tensor)> {
-        let mut named = self.policy.named_parameters("policy");
-        named.extend(self.value.named_parameters("value"));
-        named
+    /// Takes over all parameters from tensors of these names; says what differs if they have
+    /// another shape.
+    pub fn load(&mut self, tensors: &[(String, Tensor)]) -> Result<(), String> {
+        self.policy.load(tensors, |number| parameter("policy", number))?;
+        self.value.load(tensors, |number| parameter("value", number))
     }
 
     /// The policy as serving evaluates it.
@@ -82,25 +66,40 @@ impl ActorCritic {
     }
 }
 
+fn parameter(network: &str, number: usize) -> String {
+    format!("{network}.{}.{}", number / 2, ["weight", "bias"][number % 2])
+}
+
+/// Logits become log-probabilities.
+pub(super) fn log_softmax(logits: &mut [f32]) {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f32 = logits.iter().map(|logit| (logit - highest).exp()).sum();
+    let log_sum = sum.ln();
+    for logit in logits {
+        *logit = (*logit - highest) - log_sum;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ltd_env::stream;
 
-    use super::super::network::normal;
     use super::*;
+    use crate::autograd::normal;
 
     #[test]
-    fn the_served_network_gives_the_trained_networks_logits() {
+    fn the_served_network_gives_the_trained_networks_log_probs() {
         let mut random = stream(2, "test");
         let arch = NetArch { pi: vec![16, 8], vf: vec![4] };
         let networks = ActorCritic::new(12, 5, &arch, &mut random);
         let mlp = networks.to_mlp();
         let mut scratch = mlp.scratch();
-        for _ in 0..100 {
-            let observation: Vec<f32> = (0..12).map(|_| normal(&mut random)).collect();
-            let expected = networks.policy.forward(&Tensor::from_slice(&observation).unsqueeze(0)).view(-1);
-            let expected: Vec<f32> = Vec::try_from(expected.detach()).expect("numbers");
-            for (found, expected) in mlp.forward(&observation, &mut scratch).iter().zip(expected) {
+        let observations: Vec<f32> = (0..100 * 12).map(|_| normal(&mut random)).collect();
+        let expected = networks.log_probs(&observations);
+        for (observation, expected) in observations.chunks(12).zip(expected.chunks(5)) {
+            let mut found = mlp.forward(observation, &mut scratch).to_vec();
+            log_softmax(&mut found);
+            for (found, expected) in found.iter().zip(expected) {
                 assert!((found - expected).abs() < 1e-5);
             }
         }

@@ -9,9 +9,9 @@ use ndarray::{Array1, Array2, Axis};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
 
 use super::actor_critic::ActorCritic;
+use super::delivery::Widths;
 use super::gae::advantages_and_returns;
 use super::rollout_buffer::{EveryAction, RolloutBuffer};
 use ltd_run::config::{Advantage, PpoConfig};
@@ -21,7 +21,7 @@ const WINDOW: usize = 100;
 
 /// The step that is due, and the latest finished episodes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Episodes {
+pub(crate) struct Episodes {
     /// Reward of the episode under way.
     reward: f64,
     /// Its steps.
@@ -48,19 +48,9 @@ impl Episodes {
         self.len == 0
     }
 
-    /// Mean reward of the latest episodes, if there are any.
-    pub fn mean_reward(&self) -> Option<f64> {
-        self.mean(|(reward, _)| *reward)
-    }
-
-    /// Mean length of the latest episodes.
-    pub fn mean_len(&self) -> Option<f64> {
-        self.mean(|(_, len)| *len as f64)
-    }
-
-    fn mean(&self, value: impl Fn(&(f64, usize)) -> f64) -> Option<f64> {
-        let count = self.window.len();
-        (count > 0).then(|| self.window.iter().map(value).sum::<f64>() / count as f64)
+    /// Rewards and lengths of the latest episodes.
+    pub(crate) fn latest(&self) -> impl Iterator<Item = (f64, usize)> {
+        self.window.iter().copied()
     }
 }
 
@@ -87,6 +77,19 @@ pub(crate) struct Steps {
 impl Steps {
     pub(crate) fn len(&self) -> usize {
         self.actions.len()
+    }
+
+    /// Whether they are steps of a learner of these widths.
+    pub(crate) fn fit(&self, widths: Widths) -> bool {
+        let Self { actions, rewards, episode_starts, truncations } = self;
+        let is_step = |(step, observation): &(usize, Vec<f32>)| {
+            *step < actions.len() && observation.len() == widths.observation
+        };
+        let is_action = |action: &i64| (0..widths.n_actions as i64).contains(action);
+        actions.len() == rewards.len()
+            && actions.len() == episode_starts.len()
+            && actions.iter().all(is_action)
+            && truncations.iter().all(is_step)
     }
 }
 
@@ -148,13 +151,14 @@ impl Rollout {
         let Steps { actions, mut rewards, episode_starts, truncations } = self.steps;
         let n_steps = actions.len();
         let width = next_observation.len();
-        let rows = |values: &[f32]| Tensor::from_slice(values).view([-1, width as i64]);
-        let evaluation =
-            tch::no_grad(|| networks.evaluate(&rows(&self.observations), &Tensor::from_slice(&actions)));
-        let (values, log_probs) = (host(&evaluation.values), host(&evaluation.log_probs));
+        let (all_log_probs, values) =
+            rayon::join(|| networks.log_probs(&self.observations), || networks.values(&self.observations));
+        let n_actions = all_log_probs.len() / n_steps;
+        let taken = all_log_probs.chunks_exact(n_actions).zip(&actions);
+        let log_probs = taken.map(|(log_probs, &action)| log_probs[action as usize]).collect();
         let (advantages, returns, every_action) = match config.advantage {
             Advantage::Sampled => {
-                let value = |observation| tch::no_grad(|| host(&networks.values(&rows(observation)))[0]);
+                let value = |observation| networks.values(observation)[0];
                 let last_value = value(next_observation);
                 for (step, observation) in &truncations {
                     // A limit is no end: what would have come is part of the reward.
@@ -173,7 +177,7 @@ impl Rollout {
                 (Array1::from_vec(advantages), Array1::from_vec(returns), None)
             }
             Advantage::Exact => {
-                let (returns, every) = exact(host(&evaluation.action_log_probs), self.action_values, n_steps);
+                let (returns, every) = exact(all_log_probs, self.action_values, n_steps);
                 let taken = actions.iter().enumerate().map(|(step, &action)| (step, action as usize));
                 (taken.map(|place| every.advantages[place]).collect(), returns, Some(every))
             }
@@ -189,11 +193,6 @@ impl Rollout {
             every_action,
         }
     }
-}
-
-fn host(tensor: &Tensor) -> Vec<f32> {
-    let flat = tensor.to_kind(Kind::Float).reshape(-1);
-    Vec::try_from(flat).expect("invariant: a vector of f32 on the CPU")
 }
 
 /// What each step is worth under the policy that acted, and each action's advantage over that; from

@@ -4,19 +4,22 @@
 mod actor_critic;
 mod adam;
 mod collect;
+mod collector;
+mod delivery;
 mod gae;
 mod learner;
-mod network;
+mod perceptron;
 mod rollout_buffer;
 mod schedule;
+mod tensors;
 mod update;
 
-pub use actor_critic::{ActorCritic, Evaluation};
+pub use actor_critic::ActorCritic;
 pub use adam::Adam;
-pub use collect::Episodes;
+pub(crate) use collector::CollectorState;
+pub(crate) use delivery::Delivery;
 pub use gae::advantages_and_returns;
 pub use learner::{Learner, Snapshot};
-pub use network::Network;
-pub use rollout_buffer::{EveryAction, Minibatch, RolloutBuffer};
+pub use rollout_buffer::{EveryAction, RolloutBuffer};
 pub use schedule::learning_rate;
-pub use update::{LossTerms, UpdateStats, ppo_loss, update};
+pub use update::{Loss, UpdateStats, ppo_loss, update};

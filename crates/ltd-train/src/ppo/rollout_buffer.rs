@@ -1,9 +1,8 @@
-//! One rollout, and its minibatches.
+//! One rollout.
 
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, Axis, concatenate};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use tch::Tensor;
 
 /// Steps of one rollout with what PPO needs of them; rows are steps.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,31 +25,53 @@ pub struct RolloutBuffer {
 
 /// All actions of some steps.
 #[derive(Debug, Clone, PartialEq)]
-pub struct EveryAction<T = Array2<f32>> {
+pub struct EveryAction {
     /// Log-probability of each action under the networks that acted, `[n_steps, n_actions]`.
-    pub log_probs: T,
+    pub log_probs: Array2<f32>,
     /// Advantage of each action, `[n_steps, n_actions]`.
-    pub advantages: T,
-}
-
-/// Some steps of a rollout as tensors, each `[batch]` (observations `[batch, observation]`).
-#[derive(Debug)]
-pub struct Minibatch {
-    /// Observations.
-    pub observations: Tensor,
-    /// Actions, int64.
-    pub actions: Tensor,
-    /// Log-probabilities of the actions when they were taken.
-    pub log_probs: Tensor,
-    /// Advantages.
-    pub advantages: Tensor,
-    /// Value targets.
-    pub returns: Tensor,
-    /// All actions, each `[batch, n_actions]`, where their outcomes are known.
-    pub every_action: Option<EveryAction<Tensor>>,
+    pub advantages: Array2<f32>,
 }
 
 impl RolloutBuffer {
+    /// The steps of several, one after another.
+    ///
+    /// # Panics
+    /// If there is none, or they are of different widths.
+    pub fn concatenated(parts: &[Self]) -> Self {
+        if let [one] = parts {
+            return one.clone();
+        }
+        let all = "invariant: parts are of one learner";
+        let rows = |table: fn(&Self) -> &Array2<f32>| {
+            concatenate(Axis(0), &parts.iter().map(|part| table(part).view()).collect::<Vec<_>>()).expect(all)
+        };
+        let column = |column: fn(&Self) -> &Array1<f32>| {
+            concatenate(Axis(0), &parts.iter().map(|part| column(part).view()).collect::<Vec<_>>())
+                .expect(all)
+        };
+        let actions: Vec<_> = parts.iter().map(|part| part.actions.view()).collect();
+        let every = parts.iter().map(|part| part.every_action.as_ref()).collect::<Option<Vec<_>>>();
+        let every_action = every.map(|every| {
+            let table = |table: fn(&EveryAction) -> &Array2<f32>| {
+                let parts: Vec<_> = every.iter().map(|part| table(part).view()).collect();
+                concatenate(Axis(0), &parts).expect(all)
+            };
+            EveryAction {
+                log_probs: table(|part| &part.log_probs),
+                advantages: table(|part| &part.advantages),
+            }
+        });
+        Self {
+            observations: rows(|part| &part.observations),
+            actions: concatenate(Axis(0), &actions).expect(all),
+            values: column(|part| &part.values),
+            log_probs: column(|part| &part.log_probs),
+            advantages: column(|part| &part.advantages),
+            returns: column(|part| &part.returns),
+            every_action,
+        }
+    }
+
     /// Steps.
     pub fn len(&self) -> usize {
         self.actions.len()
@@ -68,22 +89,6 @@ impl RolloutBuffer {
         order
     }
 
-    /// All steps as tensors.
-    pub fn tensors(&self) -> Minibatch {
-        let column = |column: &Array1<f32>| Tensor::from_slice(&column.to_vec());
-        Minibatch {
-            observations: matrix(&self.observations),
-            actions: Tensor::from_slice(&self.actions.to_vec()),
-            log_probs: column(&self.log_probs),
-            advantages: column(&self.advantages),
-            returns: column(&self.returns),
-            every_action: self.every_action.as_ref().map(|every| EveryAction {
-                log_probs: matrix(&every.log_probs),
-                advantages: matrix(&every.advantages),
-            }),
-        }
-    }
-
     /// Share of the returns' variance that the values explain: 1 is perfect, 0 as good as a
     /// constant. `NaN` if all returns are equal.
     pub fn explained_variance(&self) -> f64 {
@@ -91,29 +96,4 @@ impl RolloutBuffer {
         let returns = variance(&self.returns);
         if returns == 0.0 { f64::NAN } else { 1.0 - variance(&(&self.returns - &self.values)) / returns }
     }
-}
-
-impl Minibatch {
-    /// The steps `rows` of these.
-    #[must_use]
-    pub fn select(&self, rows: &[usize]) -> Self {
-        let rows = Tensor::from_slice(&rows.iter().map(|&row| row as i64).collect::<Vec<_>>());
-        let pick = |tensor: &Tensor| tensor.index_select(0, &rows);
-        Self {
-            observations: pick(&self.observations),
-            actions: pick(&self.actions),
-            log_probs: pick(&self.log_probs),
-            advantages: pick(&self.advantages),
-            returns: pick(&self.returns),
-            every_action: self.every_action.as_ref().map(|every| EveryAction {
-                log_probs: pick(&every.log_probs),
-                advantages: pick(&every.advantages),
-            }),
-        }
-    }
-}
-
-fn matrix(values: &Array2<f32>) -> Tensor {
-    let (rows, columns) = values.dim();
-    Tensor::from_slice(&values.iter().copied().collect::<Vec<_>>()).view([rows as i64, columns as i64])
 }

@@ -1,28 +1,37 @@
 //! One PPO update: several epochs of minibatches over a rollout.
 
-use rand_chacha::ChaCha8Rng;
-use tch::{Kind, Tensor};
+use std::borrow::Cow;
+use std::ops::Range;
 
-use super::actor_critic::{ActorCritic, Evaluation};
-use super::adam::Adam;
-use super::rollout_buffer::{EveryAction, Minibatch, RolloutBuffer};
 use ltd_run::config::PpoConfig;
+use ndarray::{Array, Dimension};
+use rand_chacha::ChaCha8Rng;
 
-/// The parts of the loss of one minibatch, scalars.
-#[derive(Debug)]
-pub struct LossTerms {
+use super::actor_critic::{ActorCritic, log_softmax};
+use super::adam::Adam;
+use super::perceptron::{Gradient, Perceptron};
+use super::rollout_buffer::RolloutBuffer;
+
+/// The loss of one minibatch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loss {
     /// What is minimised: policy + `ent_coef` * entropy + `vf_coef` * value.
-    pub total: Tensor,
+    pub total: f64,
     /// Clipped surrogate objective, negated.
-    pub policy: Tensor,
+    pub policy: f64,
     /// Mean squared error of the values.
-    pub value: Tensor,
+    pub value: f64,
     /// Mean entropy, negated.
-    pub entropy: Tensor,
+    pub entropy: f64,
     /// Estimate of the KL divergence from the policy that acted, `mean(ratio - 1 - log ratio)`.
     pub approx_kl: f64,
     /// Share of the steps whose ratio left the clip range.
     pub clip_fraction: f64,
+    /// Gradient of `total` with respect to the policy's parameters, in the order of
+    /// [`ActorCritic::named_parameters`].
+    pub policy_gradient: Vec<f32>,
+    /// The same of the value function's.
+    pub value_gradient: Vec<f32>,
 }
 
 /// What an update did, with Stable-Baselines3's meanings.
@@ -50,81 +59,320 @@ pub struct UpdateStats {
     pub epochs: usize,
 }
 
-/// The actions over which the objective is averaged: of each step the one taken, or all of them.
-struct Chosen<'b> {
-    /// Logarithm of the ratio of the probabilities now and when the policy acted; `[batch]`, or
-    /// `[batch, n_actions]`.
-    log_ratio: Tensor,
-    /// The same shape.
-    advantages: &'b Tensor,
-    /// Probabilities when the policy acted, if all actions are there.
-    probabilities: Option<Tensor>,
+/// Sums over the steps of a minibatch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    policy: f64,
+    value: f64,
+    entropy: f64,
+    approx_kl: f64,
+    outside: f64,
 }
 
-impl<'b> Chosen<'b> {
-    fn taken(evaluation: &Evaluation, batch: &'b Minibatch) -> Self {
-        let log_ratio = &evaluation.log_probs - &batch.log_probs;
-        Self { log_ratio, advantages: &batch.advantages, probabilities: None }
+impl std::ops::AddAssign for Sums {
+    fn add_assign(&mut self, other: Self) {
+        self.policy += other.policy;
+        self.value += other.value;
+        self.entropy += other.entropy;
+        self.approx_kl += other.approx_kl;
+        self.outside += other.outside;
     }
+}
 
-    fn all(evaluation: &Evaluation, every: &'b EveryAction<Tensor>) -> Self {
-        let log_ratio = &evaluation.action_log_probs - &every.log_probs;
-        Self { log_ratio, advantages: &every.advantages, probabilities: Some(every.log_probs.exp()) }
+impl Sums {
+    /// Means over `count` steps, without gradients.
+    fn loss(self, config: &PpoConfig, count: usize) -> Loss {
+        let mean = |sum: f64| sum / count as f64;
+        let (policy, value, entropy) = (mean(self.policy), mean(self.value), mean(self.entropy));
+        Loss {
+            total: policy + entropy * config.ent_coef + value * config.vf_coef,
+            policy,
+            value,
+            entropy,
+            approx_kl: mean(self.approx_kl),
+            clip_fraction: mean(self.outside),
+            policy_gradient: Vec::new(),
+            value_gradient: Vec::new(),
+        }
     }
+}
 
-    /// Mean over steps, and over the actions of each as the policy that acted chooses among them:
-    /// what the mean over actions taken estimates.
-    fn mean(&self, values: &Tensor) -> Tensor {
-        match &self.probabilities {
-            None => values.mean(Kind::Float),
-            Some(probabilities) => (values * probabilities)
-                .sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
-                .mean(Kind::Float),
+/// A rollout as it is learned from. The objective is averaged over `width` actions of each step:
+/// the one taken, or all of them. Tables are `[steps, width]`, row-major.
+struct Steps<'b> {
+    config: &'b PpoConfig,
+    buffer: &'b RolloutBuffer,
+    /// `[steps, observation]`.
+    observations: Cow<'b, [f32]>,
+    width: usize,
+    /// Log-probabilities when the policy acted.
+    log_probs: Cow<'b, [f32]>,
+    advantages: Cow<'b, [f32]>,
+    /// What an action counts for in the mean over those of a step: as the policy that acted chooses
+    /// among all of them, which is what the mean over actions taken estimates.
+    weights: Vec<f32>,
+}
+
+/// How advantages are measured: from `mean`, in units of `deviation`.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    mean: f32,
+    deviation: f32,
+}
+
+/// The actions of one step over which the objective is averaged.
+struct Chosen<'s> {
+    /// Which these are of all actions.
+    actions: Range<usize>,
+    log_probs: &'s [f32],
+    advantages: &'s [f32],
+    weights: &'s [f32],
+}
+
+impl<'b> Steps<'b> {
+    fn of(config: &'b PpoConfig, buffer: &'b RolloutBuffer) -> Self {
+        let (log_probs, advantages) = match &buffer.every_action {
+            None => (row_major(&buffer.log_probs), row_major(&buffer.advantages)),
+            Some(every) => (row_major(&every.log_probs), row_major(&every.advantages)),
+        };
+        let every = buffer.every_action.is_some();
+        let weight = |log_prob: &f32| if every { log_prob.exp() } else { 1.0 };
+        Self {
+            config,
+            buffer,
+            observations: row_major(&buffer.observations),
+            width: log_probs.len() / buffer.len(),
+            weights: log_probs.iter().map(weight).collect(),
+            log_probs,
+            advantages,
         }
     }
 
-    /// Advantages in units of their deviation. The mean of all actions' advantages is 0 at every
+    fn chosen(&self, step: usize) -> Chosen<'_> {
+        let first = if self.buffer.every_action.is_some() { 0 } else { self.buffer.actions[step] as usize };
+        let places = step * self.width..(step + 1) * self.width;
+        Chosen {
+            actions: first..first + self.width,
+            log_probs: &self.log_probs[places.clone()],
+            advantages: &self.advantages[places.clone()],
+            weights: &self.weights[places],
+        }
+    }
+
+    /// The scale of a minibatch's advantages. The mean of all actions' advantages is 0 at every
     /// step by definition, and need not be taken off.
-    fn normalised(&self) -> Tensor {
-        let advantages = self.advantages;
-        match self.probabilities {
-            None if advantages.size()[0] > 1 => {
-                (advantages - advantages.mean(Kind::Float)) / (advantages.std(true) + 1e-8)
-            }
-            None => advantages.shallow_clone(),
-            Some(_) => advantages / (self.mean(&advantages.square()).sqrt() + 1e-8),
+    fn scale(&self, rows: &[usize]) -> Scale {
+        let every = self.buffer.every_action.is_some();
+        if !self.config.normalize_advantage || (rows.len() == 1 && !every) {
+            return Scale { mean: 0.0, deviation: 1.0 };
         }
+        let count = rows.len() as f64;
+        let taken = || rows.iter().map(|&step| f64::from(self.buffer.advantages[step]));
+        let mean = if every { 0.0 } else { taken().sum::<f64>() / count };
+        let squares = rows.iter().map(|&step| {
+            let Chosen { advantages, weights, .. } = self.chosen(step);
+            let square = |(&advantage, &weight)| f64::from(weight) * (f64::from(advantage) - mean).powi(2);
+            advantages.iter().zip(weights).map(square).sum::<f64>()
+        });
+        let variance = squares.sum::<f64>() / if every { count } else { count - 1.0 };
+        Scale { mean: mean as f32, deviation: (variance.sqrt() + 1e-8) as f32 }
+    }
+
+    /// Gradient of a minibatch's loss with respect to the policy; returns what the loss sums up,
+    /// and the gradient's squared norm.
+    fn policy_gradient(
+        &self,
+        policy: &Perceptron,
+        gradient: &mut Gradient<Sums>,
+        rows: &[usize],
+    ) -> (Sums, f64) {
+        let (scale, share) = (self.scale(rows), 1.0 / rows.len() as f32);
+        gradient.compute(policy, &self.observations, rows, |steps, logits, delta| {
+            self.policy_terms(scale, share, steps, logits, delta)
+        })
+    }
+
+    /// The same with respect to the value function.
+    fn value_gradient(
+        &self,
+        value: &Perceptron,
+        gradient: &mut Gradient<Sums>,
+        rows: &[usize],
+    ) -> (Sums, f64) {
+        let share = 1.0 / rows.len() as f32;
+        gradient.compute(value, &self.observations, rows, |steps, values, delta| {
+            self.value_terms(share, steps, values, delta)
+        })
+    }
+
+    /// The policy's part of the loss of some steps (arXiv 1707.06347, equations 7 and 9), `share`
+    /// being that of one step in the minibatch. Logits become log-probabilities; `delta` becomes
+    /// the gradient with respect to the logits.
+    fn policy_terms(
+        &self,
+        scale: Scale,
+        share: f32,
+        steps: &[usize],
+        logits: &mut [f32],
+        delta: &mut [f32],
+    ) -> Sums {
+        let n_actions = logits.len() / steps.len();
+        let clip = self.config.clip_range;
+        let (lowest, highest) = ((1.0 - clip) as f32, (1.0 + clip) as f32);
+        let entropy_share = self.config.ent_coef as f32 * share;
+        let mut probabilities = vec![0.0; n_actions];
+        let mut sums = Sums::default();
+        let rows = logits.chunks_exact_mut(n_actions).zip(delta.chunks_exact_mut(n_actions));
+        for (&step, (log_probs, delta)) in steps.iter().zip(rows) {
+            log_softmax(log_probs);
+            // First with respect to the log-probabilities.
+            let mut total = 0.0;
+            let chosen = self.chosen(step);
+            let now = log_probs[chosen.actions.clone()].iter().zip(&mut delta[chosen.actions]);
+            let then = chosen.log_probs.iter().zip(chosen.advantages).zip(chosen.weights);
+            for ((now, delta), ((then, advantage), &weight)) in now.zip(then) {
+                let advantage = (advantage - scale.mean) / scale.deviation;
+                let log_ratio = now - then;
+                let ratio = log_ratio.exp();
+                let (free, clipped) = (advantage * ratio, advantage * ratio.clamp(lowest, highest));
+                // Where the clipped one is less, it is a constant.
+                let constant = free > clipped;
+                if !constant {
+                    *delta = -share * weight * free;
+                    total += *delta;
+                }
+                let weight = f64::from(weight);
+                sums.policy -= weight * f64::from(free.min(clipped));
+                sums.approx_kl += weight * f64::from((ratio - 1.0) - log_ratio);
+                sums.outside += if f64::from((ratio - 1.0).abs()) > clip { weight } else { 0.0 };
+            }
+            let mut entropy = 0.0;
+            for (probability, log_prob) in probabilities.iter_mut().zip(&*log_probs) {
+                *probability = log_prob.exp();
+                entropy -= *probability * log_prob;
+            }
+            sums.entropy -= f64::from(entropy);
+            for ((delta, probability), log_prob) in delta.iter_mut().zip(&probabilities).zip(&*log_probs) {
+                *delta += probability * (entropy_share * (log_prob + entropy) - total);
+            }
+        }
+        sums
+    }
+
+    /// The value function's part, alike.
+    fn value_terms(&self, share: f32, steps: &[usize], values: &[f32], delta: &mut [f32]) -> Sums {
+        let factor = 2.0 * self.config.vf_coef as f32 * share;
+        let mut sums = Sums::default();
+        for ((&step, value), delta) in steps.iter().zip(values).zip(delta) {
+            let error = value - self.buffer.returns[step];
+            *delta = factor * error;
+            sums.value += f64::from(error).powi(2);
+        }
+        sums
     }
 }
 
-/// The loss of PPO (arXiv 1707.06347, equations 7 and 9).
-pub fn ppo_loss(config: &PpoConfig, evaluation: &Evaluation, batch: &Minibatch) -> LossTerms {
-    let chosen = match &batch.every_action {
-        None => Chosen::taken(evaluation, batch),
-        Some(every) => Chosen::all(evaluation, every),
-    };
-    let advantages =
-        if config.normalize_advantage { chosen.normalised() } else { chosen.advantages.shallow_clone() };
-    let log_ratio = &chosen.log_ratio;
-    let ratio = log_ratio.exp();
-    let clip = config.clip_range;
-    let clipped = ratio.clamp(1.0 - clip, 1.0 + clip);
-    let policy = -chosen.mean(&(&advantages * &ratio).minimum(&(&advantages * clipped)));
-    let value = evaluation.values.mse_loss(&batch.returns, tch::Reduction::Mean);
-    let entropy = -evaluation.entropy.mean(Kind::Float);
-    let (approx_kl, clip_fraction) = tch::no_grad(|| {
-        let kl = chosen.mean(&((&ratio - 1.0) - log_ratio)).double_value(&[]);
-        let outside = chosen.mean(&(&ratio - 1.0).abs().gt(clip).to_kind(Kind::Float));
-        (kl, outside.double_value(&[]))
-    });
-    LossTerms {
-        total: &policy + &entropy * config.ent_coef + &value * config.vf_coef,
-        policy,
-        value,
-        entropy,
-        approx_kl,
-        clip_fraction,
+fn row_major<D: Dimension>(table: &Array<f32, D>) -> Cow<'_, [f32]> {
+    table.as_slice().map_or_else(|| table.iter().copied().collect(), Cow::Borrowed)
+}
+
+/// The loss of PPO over the steps `rows` of a rollout (arXiv 1707.06347, equations 7 and 9), and
+/// its gradient.
+pub fn ppo_loss(config: &PpoConfig, networks: &ActorCritic, buffer: &RolloutBuffer, rows: &[usize]) -> Loss {
+    let steps = Steps::of(config, buffer);
+    let (mut policy, mut value) = (Gradient::default(), Gradient::default());
+    let (mut sums, _) = steps.policy_gradient(&networks.policy, &mut policy, rows);
+    sums += steps.value_gradient(&networks.value, &mut value, rows).0;
+    Loss {
+        policy_gradient: policy.values().to_vec(),
+        value_gradient: value.values().to_vec(),
+        ..sums.loss(config, rows.len())
     }
+}
+
+/// Improves the networks on a rollout; `orders` gives the order of its steps in each epoch. Nothing
+/// if `interrupted` says so between two minibatches: then the networks and the optimiser are
+/// somewhere on the way.
+pub fn update(
+    config: &PpoConfig,
+    networks: &mut ActorCritic,
+    adam: &mut Adam,
+    buffer: &RolloutBuffer,
+    learning_rate: f64,
+    mut orders: impl FnMut() -> Vec<usize> + Send,
+    interrupted: &(dyn Fn() -> bool + Sync),
+) -> Option<UpdateStats> {
+    // All of it by a thread of the pool: to hand each minibatch over takes as long as a minibatch.
+    rayon::scope(|_| update_here(config, networks, adam, buffer, learning_rate, &mut orders, interrupted))
+}
+
+fn update_here(
+    config: &PpoConfig,
+    networks: &mut ActorCritic,
+    adam: &mut Adam,
+    buffer: &RolloutBuffer,
+    learning_rate: f64,
+    orders: &mut dyn FnMut() -> Vec<usize>,
+    interrupted: &dyn Fn() -> bool,
+) -> Option<UpdateStats> {
+    let steps = Steps::of(config, buffer);
+    let (mut policy, mut value) = (Gradient::default(), Gradient::default());
+    // The step of the minibatch before: made by the threads that compute the next gradients.
+    let mut due = None;
+    let mut means = Means::default();
+    let mut stats =
+        UpdateStats { learning_rate, explained_variance: buffer.explained_variance(), ..Default::default() };
+    'epochs: for _ in 0..config.n_epochs {
+        stats.epochs += 1;
+        let mut divergences = Vec::new();
+        for rows in orders().chunks(config.batch_size) {
+            if interrupted() {
+                return None;
+            }
+            let step = due.take();
+            let ((mut sums, policy_squares), (value_sums, value_squares)) = rayon::join(
+                || {
+                    adam.policy.step(step, &mut networks.policy, &policy);
+                    steps.policy_gradient(&networks.policy, &mut policy, rows)
+                },
+                || {
+                    adam.value.step(step, &mut networks.value, &value);
+                    steps.value_gradient(&networks.value, &mut value, rows)
+                },
+            );
+            sums += value_sums;
+            let loss = sums.loss(config, rows.len());
+            means.note(&loss);
+            divergences.push(loss.approx_kl);
+            stats.loss = loss.total;
+            stats.approx_kl = divergences.iter().sum::<f64>() / divergences.len() as f64;
+            if config.target_kl.is_some_and(|target| loss.approx_kl > 1.5 * target) {
+                break 'epochs;
+            }
+            let norm = (policy_squares + value_squares).sqrt();
+            means.grad_norm += norm;
+            means.steps += 1;
+            due = Some(adam.next_step(learning_rate, gradient_scale(norm, config.max_grad_norm)));
+        }
+    }
+    adam.policy.step(due, &mut networks.policy, &policy);
+    adam.value.step(due, &mut networks.value, &value);
+    let mean = |sum: f64| sum / means.minibatches as f64;
+    Some(UpdateStats {
+        clip_fraction: mean(means.clip_fraction),
+        entropy_loss: mean(means.entropy_loss),
+        policy_gradient_loss: mean(means.policy_gradient_loss),
+        value_loss: mean(means.value_loss),
+        grad_norm: means.grad_norm / means.steps.max(1) as f64,
+        ..stats
+    })
+}
+
+/// What all gradients are multiplied with so that their common norm is at most `max_norm`.
+fn gradient_scale(norm: f64, max_norm: f64) -> f64 {
+    let scale = max_norm / (norm + 1e-6);
+    // No number stays none.
+    if scale > 1.0 { 1.0 } else { scale }
 }
 
 /// Sums over the minibatches of an update.
@@ -139,85 +387,14 @@ struct Means {
     grad_norm: f64,
 }
 
-/// Improves the networks on a rollout; `orders` gives the order of its steps in each epoch. Nothing
-/// if `interrupted` says so between two minibatches: then the networks and the optimiser are
-/// somewhere on the way.
-pub fn update(
-    config: &PpoConfig,
-    networks: &ActorCritic,
-    adam: &mut Adam,
-    buffer: &RolloutBuffer,
-    learning_rate: f64,
-    mut orders: impl FnMut() -> Vec<usize>,
-    interrupted: &dyn Fn() -> bool,
-) -> Option<UpdateStats> {
-    let parameters = networks.parameters();
-    let steps = buffer.tensors();
-    let mut means = Means::default();
-    let mut stats =
-        UpdateStats { learning_rate, explained_variance: buffer.explained_variance(), ..Default::default() };
-    'epochs: for _ in 0..config.n_epochs {
-        stats.epochs += 1;
-        let mut divergences = Vec::new();
-        for rows in orders().chunks(config.batch_size) {
-            if interrupted() {
-                return None;
-            }
-            let batch = steps.select(rows);
-            let terms = ppo_loss(config, &networks.evaluate(&batch.observations, &batch.actions), &batch);
-            means.note(&terms);
-            divergences.push(terms.approx_kl);
-            stats.loss = terms.total.double_value(&[]);
-            stats.approx_kl = divergences.iter().sum::<f64>() / divergences.len() as f64;
-            if config.target_kl.is_some_and(|target| terms.approx_kl > 1.5 * target) {
-                break 'epochs;
-            }
-            for parameter in &parameters {
-                parameter.shallow_clone().zero_grad();
-            }
-            terms.total.backward();
-            means.grad_norm += clip_grad_norm(&parameters, config.max_grad_norm);
-            means.steps += 1;
-            adam.step(&parameters, learning_rate);
-        }
-    }
-    let mean = |sum: f64| sum / means.minibatches as f64;
-    Some(UpdateStats {
-        clip_fraction: mean(means.clip_fraction),
-        entropy_loss: mean(means.entropy_loss),
-        policy_gradient_loss: mean(means.policy_gradient_loss),
-        value_loss: mean(means.value_loss),
-        grad_norm: means.grad_norm / means.steps.max(1) as f64,
-        ..stats
-    })
-}
-
 impl Means {
-    fn note(&mut self, terms: &LossTerms) {
+    fn note(&mut self, loss: &Loss) {
         self.minibatches += 1;
-        self.clip_fraction += terms.clip_fraction;
-        self.entropy_loss += terms.entropy.double_value(&[]);
-        self.policy_gradient_loss += terms.policy.double_value(&[]);
-        self.value_loss += terms.value.double_value(&[]);
+        self.clip_fraction += loss.clip_fraction;
+        self.entropy_loss += loss.entropy;
+        self.policy_gradient_loss += loss.policy;
+        self.value_loss += loss.value;
     }
-}
-
-/// Scales all gradients so that their common norm is at most `max_norm`; returns the norm before.
-fn clip_grad_norm(parameters: &[Tensor], max_norm: f64) -> f64 {
-    tch::no_grad(|| {
-        let squares: f64 = parameters
-            .iter()
-            .map(|parameter| parameter.grad().square().sum(Kind::Double).double_value(&[]))
-            .sum();
-        let norm = squares.sqrt();
-        let scale = max_norm / (norm + 1e-6);
-        if scale < 1.0 {
-            for parameter in parameters {
-                let _ = parameter.grad().g_mul_scalar_(scale);
-            }
-        }
-        norm
-    })
 }
 
 /// A random order of a rollout's steps per call.

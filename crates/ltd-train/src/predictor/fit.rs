@@ -2,6 +2,7 @@
 
 use ltd_engine::Learned;
 use ltd_env::oracle::Constant;
+use ltd_env::trace::Trace;
 use ltd_policy::{
     DepthActions, FactoredActions, FactoredPolicy, FactoredRule, FactoredSource, FrozenPredictor,
     ObservationLayout, SizeActions, SourceActions, SourceOutcomes,
@@ -67,19 +68,20 @@ pub(crate) fn fit(
     observer: &mut dyn FnMut(&Epoch, usize) -> bool,
 ) -> Result<Fitted> {
     let start = recorded.constants()[0].tokens_per_second();
+    let [train_trace, check_trace] = learned_from(recorded, stage);
     let mut best: Option<Fitted> = None;
     let mut goes_on = true;
     for size in tables {
         let actions = FactoredActions { depth, size: size.clone() };
-        let samples = Samples::of(&recorded.train, layout, &actions, interrupt)?;
-        let held_out = Samples::of(&recorded.held_out, layout, &actions, interrupt)?;
+        let samples = Samples::of(&train_trace, layout, &actions, interrupt)?;
+        let held_out = Samples::of(&check_trace, layout, &actions, interrupt)?;
         let mut observe = |epoch: &Epoch| {
             goes_on = observer(epoch, samples.len());
             goes_on
         };
         let sees = (layout.clone(), actions);
         let predictor = train(&samples, &held_out, sees, stage, seed, interrupt, &mut observe)?;
-        let rule = settle(&predictor, &recorded.table, &recorded.train, start, interrupt)?;
+        let rule = settle(&predictor, &recorded.table, &train_trace, start, interrupt)?;
         let controller = Learned::from(FactoredPolicy::new(&predictor, &recorded.table, rule));
         let measured = recorded.measure(&mut [Contender::new("factored", Box::new(controller))])?.remove(0);
         let rate = |measured: &Measurement| measured.total().tokens_per_second();
@@ -97,6 +99,11 @@ pub(crate) fn fit(
     }
 }
 
+/// The recordings that a predictor learns from, and those that it is checked on.
+fn learned_from(recorded: &Recorded, stage: &PredictorStage) -> [Trace; 2] {
+    [&*recorded.train, &recorded.held_out].map(|trace| trace.at_most(stage.max_positions))
+}
+
 /// The same policy with a choice of what to draft from, if it is faster on the held-out recordings.
 fn with_source(
     trees: Fitted,
@@ -110,7 +117,8 @@ fn with_source(
     let Fitted { predictor, rule, .. } = &trees;
     let places = chains.chains.last().copied().expect("invariant: a table has a chain");
     let outcomes = SourceOutcomes { source: chains.clone(), trees: predictor.actions().clone(), places };
-    let records = Records::of(&recorded.train);
+    let [train_trace, check_trace] = learned_from(recorded, stage);
+    let records = Records::of(&train_trace);
     let ObservationLayout { beam_width, depth_cap, .. } = *predictor.layout();
     // Only merged trees are decided again.
     let layout = if chains.merged.is_some() {
@@ -122,21 +130,14 @@ fn with_source(
         let walks = Walks::through(trace, &recorded.costs, chains, recorded.shape(), seed, interrupt)?;
         walks.samples(&layout, &outcomes, &records, interrupt)
     };
-    let (train_samples, held_out) = (samples(&recorded.train)?, samples(&recorded.held_out)?);
+    let (train_samples, held_out) = (samples(&train_trace)?, samples(&check_trace)?);
     let mut observe = |epoch: &Epoch| observer(epoch, train_samples.len());
     let sees = (layout.clone(), outcomes.clone());
     // A cycle is seen once, not after each depth: fewer samples, smaller steps.
     let stage = &PredictorStage { batch_size: stage.batch_size.min(SOURCE_BATCH), ..stage.clone() };
     let source = train(&train_samples, &held_out, sees, stage, seed, interrupt, &mut observe)?;
-    let (rule, source) = settle_source(
-        predictor,
-        &source,
-        Some(&records),
-        *rule,
-        &recorded.table,
-        &recorded.train,
-        interrupt,
-    )?;
+    let (rule, source) =
+        settle_source(predictor, &source, Some(&records), *rule, &recorded.table, &train_trace, interrupt)?;
     let policy = FactoredPolicy::new(predictor, &recorded.table, rule).with_source(&source);
     let controller = Box::new(Learned::from(policy));
     let measured = recorded.measure(&mut [Contender::new("factored", controller)])?.remove(0);

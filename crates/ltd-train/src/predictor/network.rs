@@ -4,7 +4,7 @@ use ltd_policy::{Linear, Mlp};
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-use crate::ppo::Network;
+use crate::autograd::Network;
 
 /// Predicts expected accepted tokens, `[stops * sizes]`, from an observation; of copies, before
 /// them, log-odds of a chain's places.

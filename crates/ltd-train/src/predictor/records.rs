@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ltd_env::token_record;
-use ltd_env::trace::{Trace, TracedSequence};
+use ltd_env::trace::{Outline, Trace};
 use ltd_policy::TokenRecord;
 use rayon::prelude::*;
 
@@ -45,16 +45,17 @@ impl Records {
     }
 
     /// The record of all prompts but that of a sequence.
-    pub(crate) fn of_others(&self, sequence: &TracedSequence) -> &Arc<TokenRecord> {
+    pub(crate) fn of_others(&self, sequence: &Outline) -> &Arc<TokenRecord> {
         self.of_others.get(&sequence.prompt).unwrap_or(&self.all)
     }
 }
 
 /// What each prompt of a trace tells, with all its continuations.
 fn own(trace: &Trace) -> BTreeMap<u32, TokenRecord> {
-    let records: Vec<TokenRecord> = trace.sequences.par_iter().map(token_record).collect();
+    let numbers = (0..trace.len()).into_par_iter();
+    let records: Vec<TokenRecord> = numbers.map(|number| token_record(trace.outline(number))).collect();
     let mut own = BTreeMap::<u32, TokenRecord>::new();
-    for (sequence, record) in trace.sequences.iter().zip(&records) {
+    for (sequence, record) in trace.outlines().zip(&records) {
         own.entry(sequence.prompt).or_default().merge(record);
     }
     own
@@ -63,7 +64,7 @@ fn own(trace: &Trace) -> BTreeMap<u32, TokenRecord> {
 #[cfg(test)]
 mod tests {
     use ltd_engine::{DraftTree, GrownTree};
-    use ltd_env::trace::TraceHeader;
+    use ltd_env::trace::{TraceHeader, TracedSequence};
 
     use super::*;
     use crate::recorded::tests::header;
@@ -84,7 +85,7 @@ mod tests {
         let header = header();
         let [right, wrong, unknown] =
             [(0, 5), (1, 7), (2, 5)].map(|(prompt, says)| sequence(&header, prompt, says));
-        let trace = Trace { sequences: vec![right.clone(), wrong.clone()], header, truncated: Vec::new() };
+        let trace = Trace::new(header, vec![right.clone(), wrong.clone()]);
         let records = Records::of(&trace);
         let share = |record: &TokenRecord| record.shares(4, 5)[0];
         let all = share(records.all());

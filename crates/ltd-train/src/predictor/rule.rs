@@ -1,7 +1,7 @@
 //! How predicted tokens are weighed against time.
 
 use ltd_engine::{CycleStats, Learned};
-use ltd_env::trace::{Trace, TracedSequence};
+use ltd_env::trace::{Outline, Trace};
 use ltd_env::{Costs, Interrupt, oracle};
 use ltd_policy::factored::NEVER;
 use ltd_policy::{
@@ -84,7 +84,7 @@ pub(crate) fn settle_source(
 fn throughput(
     trace: &Trace,
     costs: &Costs,
-    policy: impl Fn(&TracedSequence) -> FactoredPolicy + Sync,
+    policy: impl Fn(&Outline) -> FactoredPolicy + Sync,
 ) -> Result<f64> {
     let cycles = oracle::replay_parallel(trace, costs, |sequence| Box::new(Learned::from(policy(sequence))))?;
     Ok(CycleStats::merged(&cycles).tokens_per_second())

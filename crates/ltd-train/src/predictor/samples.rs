@@ -33,19 +33,26 @@ impl Samples {
     ) -> Result<Self> {
         let stops: Vec<usize> = actions.stops().collect();
         let sizes = &actions.size.sizes;
-        let places: Vec<(usize, usize)> = (trace.sequences.iter().enumerate())
-            .flat_map(|(sequence, positions)| (0..positions.len()).map(move |position| (sequence, position)))
-            .collect();
+        let positions = trace.positions();
         let (width, outcomes) = (layout.len(), stops.len() * sizes.len());
-        let mut observations = Array2::zeros((places.len() * stops.len(), width));
-        let mut accepted = Array2::zeros((places.len(), outcomes));
-        let rows = observations.as_slice_mut().expect("invariant: a new array is contiguous");
-        let targets = accepted.as_slice_mut().expect("invariant: a new array is contiguous");
-        (rows.par_chunks_mut(width * stops.len()), targets.par_chunks_mut(outcomes), places)
-            .into_par_iter()
-            .try_for_each(|(rows, targets, (sequence, position))| {
+        let mut observations = Array2::zeros((positions * stops.len(), width));
+        let mut accepted = Array2::zeros((positions, outcomes));
+        let mut rows = observations.as_slice_mut().expect("invariant: a new array is contiguous");
+        let mut targets = accepted.as_slice_mut().expect("invariant: a new array is contiguous");
+        // Each sequence has rows and targets of its own.
+        let mut places = Vec::with_capacity(trace.len());
+        for (number, outline) in trace.outlines().enumerate() {
+            let (of_rows, of_targets);
+            (of_rows, rows) = rows.split_at_mut(outline.len() * stops.len() * width);
+            (of_targets, targets) = targets.split_at_mut(outline.len() * outcomes);
+            places.push((number, of_rows, of_targets));
+        }
+        places.into_par_iter().try_for_each(|(number, rows, targets)| {
+            let sequence = trace.sequence(number)?;
+            let rows = rows.chunks_mut(width * stops.len()).zip(targets.chunks_mut(outcomes));
+            for (at, (rows, targets)) in rows.enumerate() {
                 interrupt.check()?;
-                let position = trace.sequences[sequence].position(position);
+                let position = sequence.position(at);
                 let tree = RecordedTree { header: &trace.header, position };
                 let mut cycle = tree.begin(actions.size.largest());
                 for (index, &depth) in stops.iter().enumerate() {
@@ -57,8 +64,9 @@ impl Samples {
                         targets[index * sizes.len() + place] = position.accepted(depth, size) as f32;
                     }
                 }
-                Ok::<_, ltd_env::Error>(())
-            })?;
+            }
+            Ok::<_, ltd_env::Error>(())
+        })?;
         Ok(Self { observations, accepted, places: 0, stops })
     }
 

@@ -1,7 +1,7 @@
 //! What copies and trees come to, by what is known before a cycle.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use ltd_engine::{Controller, Static};
 use ltd_env::trace::Trace;
@@ -48,8 +48,9 @@ impl<'t> Walks<'t> {
     ) -> Result<Self> {
         let mut random = stream(seed, "walks");
         let mut places = Vec::new();
-        for (number, sequence) in trace.sequences.iter().enumerate() {
+        for (number, sequence) in trace.sequences().enumerate() {
             interrupt.check()?;
+            let sequence = &*sequence?;
             for _ in 0..WALKS {
                 let mut walker = Walker { chains, trees, random: &mut random, seen: Vec::new() };
                 oracle::replay_sequence(&trace.header, sequence, costs, &mut walker, &mut |_| ())?;
@@ -70,7 +71,7 @@ impl<'t> Walks<'t> {
     ) -> Result<Samples> {
         let SourceOutcomes { source, trees, places: of_chain } = outcomes;
         let stops: Vec<usize> = trees.stops().collect();
-        let copied: Vec<Vec<Copied>> = self.trace.sequences.iter().map(Copied::along).collect();
+        let copied: Vec<Vec<Copied>> = self.trace.outlines().map(Copied::along).collect();
         let merged = match &source.merged {
             Some(merged) => self.merged(merged, &stops, trees.size.largest(), &copied, interrupt)?,
             None => HashMap::new(),
@@ -78,28 +79,31 @@ impl<'t> Walks<'t> {
         let header = &self.trace.header;
         // Only merged trees are decided again.
         let merging = if source.merged.is_some() { &self.places[..] } else { &[] };
-        let expanded = merging.iter().filter_map(|&(number, summary)| {
-            let sequence = &self.trace.sequences[number];
-            let at = summary.context_length - sequence.prompt_len;
-            let tree = RecordedTree { header, position: sequence.position(at) };
-            let agreement = Some(tree.agreement(&sequence.tokens, copied[number][at])?);
-            Some((number, SourceSummary { agreement, ..summary }))
-        });
-        let places: Vec<_> = self.places.iter().copied().chain(expanded).collect();
+        let mut places = self.places.clone();
+        for of_sequence in merging.chunk_by(|(one, _), (next, _)| one == next) {
+            let number = of_sequence[0].0;
+            let sequence = self.trace.sequence(number)?;
+            places.extend(of_sequence.iter().filter_map(|&(_, summary)| {
+                let at = summary.context_length - sequence.prompt_len;
+                let tree = RecordedTree { header, position: sequence.position(at) };
+                let agreement = Some(tree.agreement(&sequence.tokens, copied[number][at])?);
+                Some((number, SourceSummary { agreement, ..summary }))
+            }));
+        }
         let mut observations = Array2::zeros((places.len(), layout.len()));
         let mut accepted = Array2::zeros((places.len(), ltd_policy::Outputs::output_count(outcomes)));
         for (row, (number, summary)) in places.iter().enumerate() {
             let mut observation = observations.row_mut(row);
             let observation = observation.as_slice_mut().expect("invariant: a row is contiguous");
-            let sequence = &self.trace.sequences[*number];
+            let sequence = self.trace.outline(*number);
             layout.write_sequence_into(&records.of_others(sequence).tell(summary), observation);
             let at = summary.context_length - sequence.prompt_len;
-            let (copied, position) = (copied[*number][at], sequence.position(at));
+            let copied = copied[*number][at];
             let right_tokens = copied.found.map(|_| copied.accepted);
             let of_places = (0..*of_chain).map(|place| right(right_tokens, sequence.known(at), place));
             let pairs =
                 stops.iter().flat_map(|&depth| trees.size.sizes.iter().map(move |&size| (depth, size)));
-            let of_trees = pairs.map(|(depth, size)| position.accepted(depth, size));
+            let of_trees = pairs.map(|(depth, size)| sequence.accepted(at, depth, size));
             let of_merged = merged.get(&(*number, at)).into_iter().flatten().flat_map(|ranks| {
                 let within = |size: &usize| ranks.partition_point(|rank| rank < size);
                 trees.size.sizes.iter().map(within)
@@ -125,19 +129,24 @@ impl<'t> Walks<'t> {
     ) -> Result<Ranks> {
         let Merged { chain, calibration } = merged;
         let header = &self.trace.header;
-        let at = |(number, summary): &(usize, SourceSummary)| {
-            (*number, summary.context_length - self.trace.sequences[*number].prompt_len)
+        let ranks = |places: &[(usize, SourceSummary)]| {
+            let number = places[0].0;
+            let sequence = self.trace.sequence(number)?;
+            let at = |(_, summary): &(usize, SourceSummary)| summary.context_length - sequence.prompt_len;
+            let positions: BTreeSet<usize> = places.iter().map(at).collect();
+            let ranks = |at: usize| {
+                interrupt.check()?;
+                let tree = RecordedTree { header, position: sequence.position(at) };
+                let with = (copied[number][at], *chain);
+                let ranks = tree.merged_ranks(depths, size_limit, &sequence.tokens, with, calibration)?;
+                Ok(((number, at), ranks))
+            };
+            positions.into_iter().map(ranks).collect::<Result<Vec<_>>>()
         };
-        let positions: HashSet<(usize, usize)> = self.places.iter().map(at).collect();
-        let ranks = |(number, at): (usize, usize)| {
-            interrupt.check()?;
-            let sequence = &self.trace.sequences[number];
-            let tree = RecordedTree { header, position: sequence.position(at) };
-            let with = (copied[number][at], *chain);
-            let ranks = tree.merged_ranks(depths, size_limit, &sequence.tokens, with, calibration)?;
-            Ok(((number, at), ranks))
-        };
-        positions.into_par_iter().map(ranks).collect()
+        // Sequence after sequence: each is read once.
+        let of_sequences: Vec<_> = self.places.chunk_by(|(one, _), (next, _)| one == next).collect();
+        let ranks = of_sequences.into_par_iter().map(ranks).collect::<Result<Vec<_>>>()?;
+        Ok(ranks.into_iter().flatten().collect())
     }
 }
 

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::network::Predictor;
 use super::samples::Samples;
 use crate::Result;
-use crate::ppo::Adam;
+use crate::autograd::Adam;
 use ltd_run::config::PredictorStage;
 
 /// Observations kept with the predictor, to check copies of it.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ltd_console::{note, say};
+use ltd_distributed::Group;
 use ltd_engine::Learned;
 use ltd_env::trace::Trace;
 use ltd_policy::{
@@ -71,7 +72,7 @@ pub(crate) fn retarget(args: &RetargetArgs) -> Result<()> {
     // Until the package is written there is nothing to save: an interruption ends the program at
     // once.
     let interrupt = &Interrupt::default();
-    let recorded = Recorded::new(&args.trace, &trace, table, HELD_OUT, interrupt)?;
+    let recorded = Recorded::new(&args.trace, &trace, table, HELD_OUT, &Group::alone(), interrupt)?;
     let mut retargeted = match &package.policy {
         Policy::Factored(factored) => {
             package.retargeted(refit(factored, &recorded, args.seed, Progress::detect())?)?

@@ -31,7 +31,8 @@ pub(crate) struct RunFolder {
     path: PathBuf,
     /// Whether it was not there before, and no run has begun in it: then it goes when this does.
     provisional: bool,
-    _lock: FolderLock,
+    /// Of the rank that writes.
+    _lock: Option<FolderLock>,
 }
 
 impl RunFolder {
@@ -40,6 +41,8 @@ impl RunFolder {
     const PROVENANCE: &'static str = "run.json";
     /// Locked by the process that writes the run.
     const LOCK: &'static str = "run.lock";
+    /// What the first of several ranks writes for the others to see, before the run begins.
+    pub(crate) const PROBE: &'static str = "ranks.probe";
 
     /// The folder of a run that is to begin: it can be made, and holds no run yet.
     pub(crate) fn reserve(path: &Path) -> Result<Self> {
@@ -83,8 +86,10 @@ impl RunFolder {
     pub(crate) fn check_free(path: &Path) -> Result<()> {
         refuse_a_run(path)?;
         let was_locked = path.join(Self::LOCK).is_file();
-        let left =
-            |name: &OsStr| name == Self::LOCK || was_locked && (name == Self::CONFIG || is_unfinished(name));
+        let left = |name: &OsStr| {
+            let of_beginning = name == Self::CONFIG || name == Self::PROBE || is_unfinished(name);
+            name == Self::LOCK || was_locked && of_beginning
+        };
         let mut entries = path.read_dir().into_iter().flatten().flatten();
         if path.is_file() || entries.any(|entry| !left(&entry.file_name())) {
             if was_locked {
@@ -115,7 +120,7 @@ impl RunFolder {
     fn occupy(path: &Path, provisional: bool) -> Result<Self> {
         // The folder belongs to whoever has the lock, and is not ours to remove.
         let lock = lock(path).inspect_err(|_| forget(path))?;
-        let run = Self { _lock: lock, path: path.to_owned(), provisional };
+        let run = Self { _lock: Some(lock), path: path.to_owned(), provisional };
         // Another process may have begun one, and ended, since this was looked at.
         Self::check_free(path)?;
         let cannot = |error| unusable(path, "cannot be written to", error);
@@ -132,29 +137,58 @@ impl RunFolder {
         Ok(())
     }
 
+    /// The folder of a run that another rank begins.
+    pub(crate) fn of_other_rank(path: &Path) -> Self {
+        Self { _lock: None, path: path.to_owned(), provisional: false }
+    }
+
+    /// The folder of a run that was begun, which another rank writes.
+    pub(crate) fn follow(path: &Path) -> Result<(Self, TrainConfig)> {
+        Self::check_begun(path)?;
+        Ok((Self::of_other_rank(path), Self::config(path)?))
+    }
+
+    /// Whether a run was begun in the folder `path`.
+    pub(crate) fn is_begun(path: &Path) -> bool {
+        path.join(Self::PROVENANCE).is_file()
+    }
+
+    fn check_begun(path: &Path) -> Result<()> {
+        let problem = |problem: String| Err(Error::RunFolder { path: path.to_owned(), problem });
+        if !path.is_dir() {
+            return problem("does not exist".to_owned());
+        }
+        if !Self::is_begun(path) {
+            return problem(format!("is not a run: it has no {}", Self::PROVENANCE));
+        }
+        Ok(())
+    }
+
     /// Opens the folder of a run that was begun.
     pub(crate) fn open(path: &Path) -> Result<(Self, TrainConfig)> {
-        if !path.is_dir() {
-            let problem = "does not exist".to_owned();
-            return Err(Error::RunFolder { path: path.to_owned(), problem });
-        }
-        if !path.join(Self::PROVENANCE).is_file() {
-            let problem = format!("is not a run: it has no {}", Self::PROVENANCE);
-            return Err(Error::RunFolder { path: path.to_owned(), problem });
-        }
-        let run = Self { _lock: lock(path)?, path: path.to_owned(), provisional: false };
+        Self::check_begun(path)?;
+        let run = Self { _lock: Some(lock(path)?), path: path.to_owned(), provisional: false };
         remove_unfinished(path)?;
         Ok((run, Self::config(path)?))
     }
 
     /// The configuration that a run began with. One that knows nothing of merged trees never
-    /// merged: the preset's value is for new runs.
+    /// merged, and one that knows nothing of several environments had one: the preset's values are
+    /// for new runs.
     fn config(path: &Path) -> Result<TrainConfig> {
         let path = path.join(Self::CONFIG);
         let text = ltd_policy::read_text(&path).unwrap_or_default();
         let written = serde_json::from_str(&text).unwrap_or(serde_json::Value::Null);
-        let never = written["source"]["merged"].is_null().then(|| "source.merged=null".to_owned());
-        Ok(TrainConfig::load(&path, never.as_slice())?)
+        let mut older = Vec::new();
+        if written["source"]["merged"].is_null() {
+            older.push("source.merged=null".to_owned());
+        }
+        for kind in ["depth", "size", "source"] {
+            if written[kind]["ppo"]["n_steps"].is_u64() && written[kind]["ppo"]["n_envs"].is_null() {
+                older.push(format!("{kind}.ppo.n_envs=1"));
+            }
+        }
+        Ok(TrainConfig::load(&path, &older)?)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -179,6 +213,11 @@ impl RunFolder {
     /// Trees that the run recorded.
     pub(crate) fn trace(&self) -> PathBuf {
         self.path.join("trace")
+    }
+
+    /// The parts of it that so many ranks record.
+    pub(crate) fn shards(&self, ranks: usize) -> PathBuf {
+        self.path.join(format!("trace-of-{ranks}-ranks"))
     }
 
     /// Costs that the run measured.

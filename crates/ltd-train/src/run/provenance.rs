@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use ltd_distributed::Fact;
 use ltd_engine::text::Prompt;
 use ltd_engine::{DtypeChoice, Engine};
 use ltd_policy::{ModelIdentity, Models, sha256_hex, write_json};
-use ltd_run::machine::{Machine, git_revision};
+use ltd_run::machine::{Machine, device_model, git_revision};
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
@@ -41,6 +42,40 @@ pub(crate) struct Provenance {
     pub(crate) seed: u64,
     /// The configuration as it was when the run began.
     pub(crate) config: TrainConfig,
+}
+
+/// A program, to the byte.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Program {
+    /// Its name and version.
+    #[serde(rename = "program")]
+    pub(crate) name: String,
+    /// Of its sources.
+    pub(crate) git_revision: Option<String>,
+    /// SHA-256 of its file: rules that decide by nothing else are in it.
+    #[serde(default)]
+    pub(crate) binary: Option<String>,
+}
+
+impl Program {
+    /// The one that runs.
+    pub(crate) fn this() -> Self {
+        let file = std::env::current_exe().and_then(std::fs::read);
+        Self {
+            name: format!("ltd-train {}", env!("CARGO_PKG_VERSION")),
+            git_revision: git_revision(),
+            binary: file.ok().map(|bytes| sha256_hex(&bytes)),
+        }
+    }
+}
+
+impl std::fmt::Display for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let unknown = || "unknown".to_owned();
+        let revision = self.git_revision.clone().unwrap_or_else(unknown);
+        let binary = self.binary.as_ref().map_or_else(unknown, |sum| sum.chars().take(12).collect());
+        write!(f, "{} (revision {revision}, binary {binary})", self.name)
+    }
 }
 
 /// SHA-256 of each set of prompts, over its token ids.
@@ -100,6 +135,22 @@ impl Provenance {
 
     pub(crate) fn write(&self, path: &Path) -> Result<()> {
         Ok(write_json(path, self)?)
+    }
+
+    /// What must be the same on all ranks of a run.
+    pub(crate) fn facts(&self) -> Vec<Fact> {
+        let PromptHashes { train, validation, evaluation } = &self.prompts;
+        let model = |model: &ModelIdentity| format!("{} (SHA-256 {})", model.name, model.sha256);
+        vec![
+            Fact::new("the target", model(&self.target)),
+            Fact::new("the draft", model(&self.draft)),
+            Fact::new("the tokens of prompts.train", train),
+            Fact::new("the tokens of prompts.validation", validation),
+            Fact::new("the tokens of prompts.evaluation", evaluation),
+            Fact::new("stop tokens", format!("{:?}", self.eos)),
+            Fact::new("the number type", self.dtype.chosen.to_string()),
+            Fact::new("the kind of device", device_model(&self.device)),
+        ]
     }
 
     /// Device and CPU in words.

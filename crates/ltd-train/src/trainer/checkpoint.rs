@@ -1,10 +1,9 @@
 //! Where a run stands, on disk.
 
-use ltd_engine::CycleStats;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::ppo::{Learner, Snapshot};
+use crate::ppo::{CollectorState, Learner, Snapshot};
 use crate::run::{RunFolder, TensorFile};
 use crate::{Error, Result};
 
@@ -36,14 +35,21 @@ pub(super) struct StageState {
     pub(super) candidates: Vec<String>,
     /// Whether only validation is left.
     pub(super) trained: bool,
-    /// State of the environment.
-    pub(super) env: serde_json::Value,
-    /// Cycles of the rollout under way.
-    pub(super) cycles: CycleStats,
+    /// States of the first rank's environments.
+    pub(super) envs: Vec<serde_json::Value>,
+    /// Where the other ranks stand.
+    pub(super) ranks: Vec<RankState>,
     /// Counters of the learner; its tensors are in the same file.
     learner: serde_json::Value,
     #[serde(skip)]
     tensors: Vec<(String, Tensor)>,
+}
+
+/// Where a rank stands that does not learn, after a rollout.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct RankState {
+    pub(super) collectors: Vec<CollectorState>,
+    pub(super) envs: Vec<serde_json::Value>,
 }
 
 impl Checkpoint {
@@ -76,15 +82,15 @@ impl StageState {
     /// The state of a stage with its learner.
     pub(super) fn new(
         learner: &Learner,
-        env: serde_json::Value,
-        cycles: CycleStats,
+        envs: Vec<serde_json::Value>,
+        ranks: Vec<RankState>,
         seconds: f64,
         candidates: Vec<String>,
         trained: bool,
     ) -> Self {
         let Snapshot { tensors, counters } = learner.snapshot();
         let timesteps = learner.timesteps();
-        Self { timesteps, seconds, candidates, trained, env, cycles, learner: counters, tensors }
+        Self { timesteps, seconds, candidates, trained, envs, ranks, learner: counters, tensors }
     }
 
     /// Puts the learner where it was.

@@ -29,7 +29,8 @@ impl Trainer {
     /// The final comparison, as Markdown. A run that has one is not measured again.
     pub(super) fn compare(&mut self) -> Result<String> {
         let path = self.run.summary_md();
-        if path.is_file() {
+        let is_there = || Ok::<_, Error>(path.is_file());
+        if self.group.from_first("whether the comparison is over", is_there)? {
             return std::fs::read_to_string(&path).map_err(|source| Error::Io { path, source });
         }
         let (opponents, grid) = self.opponents()?;
@@ -50,6 +51,9 @@ impl Trainer {
         let limit = self.config.evaluation.max_minutes.map(Minutes::duration);
         let measured =
             self.arena().measure("comparison", &mut contenders, &self.prompts.evaluation, limit)?;
+        if !self.group.leads() {
+            return Ok(String::new());
+        }
         let summary = self.summary(selection, opponents, grid, &measured);
         let text = summary.to_markdown();
         self.write_final_curves(&summary)?;

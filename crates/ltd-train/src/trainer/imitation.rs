@@ -28,8 +28,9 @@ impl Trainer {
         let factored = self.factored()?;
         let mut teacher = Learned::from(FactoredPolicy::of(&factored));
         let (depth, size, seed) = (&self.config.depth, &self.config.size, self.config.seed);
+        let train = recorded.train.at_most(imitation.max_positions);
         let [of_depth, of_size] = examples(
-            &recorded.train,
+            &train,
             &mut teacher,
             (self.config.layout(PolicyKind::Depth), depth.actions),
             (self.config.layout(PolicyKind::Size), self.sizes()?),
@@ -39,15 +40,14 @@ impl Trainer {
         if let Some(source) = &factored.source {
             let chains = &source.predictor.actions().source;
             let (trees, interrupt) = (recorded.shape(), &self.interrupt);
-            let walks = Walks::through(&recorded.train, &recorded.costs, chains, trees, seed, interrupt)?;
+            let walks = Walks::through(&train, &recorded.costs, chains, trees, seed, interrupt)?;
             let layout = self.config.layout(PolicyKind::Source);
-            let records =
-                source.tokens.as_ref().map(|tokens| Records::known(tokens.clone(), &recorded.train));
+            let records = source.tokens.as_ref().map(|tokens| Records::known(tokens.clone(), &train));
             // Of each sequence, one that knows of tokens what others say.
             let mut teachers: HashMap<usize, FactoredPolicy> = HashMap::new();
             let mut teach = |number: usize, summary: &SourceSummary| {
                 let teacher = teachers.entry(number).or_insert_with(|| {
-                    let sequence = &recorded.train.sequences[number];
+                    let sequence = train.outline(number);
                     let tokens = records.as_ref().map(|records| records.of_others(sequence).clone());
                     FactoredPolicy::of(&factored).with_source(&FactoredSource { tokens, ..source.clone() })
                 });

@@ -7,6 +7,7 @@ mod finale;
 mod imitation;
 mod pair;
 mod predictor;
+mod ranks;
 mod recorded;
 mod selection;
 mod stage;
@@ -15,12 +16,14 @@ mod validate;
 use std::path::Path;
 use std::rc::Rc;
 
+use ltd_distributed::Group;
 use ltd_engine::text::TextModel;
 use ltd_engine::{Engine, StopRule};
 use ltd_run::Interrupt;
 
 use checkpoint::Checkpoint;
 pub(crate) use pair::Pair;
+pub(crate) use ranks::Ranks;
 pub(crate) use recorded::check_given;
 
 use crate::Result;
@@ -45,6 +48,8 @@ pub struct Trainer {
     recorded: Option<Recorded>,
     progress: Progress,
     interrupt: Interrupt,
+    /// All processes of the run; each has a trainer.
+    group: Rc<Group>,
     /// Policies as the last finished stage left them.
     pair: Pair,
     checkpoint: Checkpoint,
@@ -75,7 +80,8 @@ impl Trainer {
         progress: Progress,
         interrupt: Interrupt,
     ) -> Result<Self> {
-        Self::begin(config, RunFolder::reserve(folder)?, progress, interrupt)
+        let ranks = Ranks::alone(progress, interrupt);
+        Self::begin(config, RunFolder::reserve(folder)?, ranks)
     }
 
     /// Starts a run in a folder that is called `folder`, with a number after it if there is one
@@ -86,29 +92,46 @@ impl Trainer {
         progress: Progress,
         interrupt: Interrupt,
     ) -> Result<Self> {
-        Self::begin(config, RunFolder::reserve_unique(folder)?, progress, interrupt)
-    }
-
-    fn begin(config: TrainConfig, run: RunFolder, progress: Progress, interrupt: Interrupt) -> Result<Self> {
-        progress.say(&format!("run folder {0}; curves: tensorboard --logdir {0}", run.path().display()));
-        let mut trainer = Self::prepare(config, run, Checkpoint::default(), None, progress, interrupt)?;
-        // Last: an attempt that failed so far leaves no run behind.
-        trainer.run.begin(&trainer.config, &trainer.provenance)?;
-        Ok(trainer)
+        let ranks = Ranks::alone(progress, interrupt);
+        Self::begin(config, RunFolder::reserve_unique(folder)?, ranks)
     }
 
     /// Goes on with a run that was interrupted.
     pub fn resume(folder: &Path, progress: Progress, interrupt: Interrupt) -> Result<Self> {
-        let (run, config) = RunFolder::open(folder)?;
+        Self::go_on(folder, Ranks::alone(progress, interrupt))
+    }
+
+    /// Starts a run in a folder that was reserved for it, with all ranks: the first one has the
+    /// folder, the others follow it.
+    pub(crate) fn begin(config: TrainConfig, run: RunFolder, ranks: Ranks) -> Result<Self> {
+        ranks
+            .progress
+            .say(&format!("run folder {0}; curves: tensorboard --logdir {0}", run.path().display()));
+        ranks.check_shared(run.path())?;
+        let (group, folder) = (Rc::clone(&ranks.group), run.path().to_owned());
+        let mut trainer = Self::prepare(config, run, Checkpoint::default(), None, ranks)?;
+        // Last: an attempt that failed so far leaves no run behind.
+        if group.leads() {
+            trainer.run.begin(&trainer.config, &trainer.provenance)?;
+            ranks::note_folder(&group, &folder)?;
+        }
+        Ok(trainer)
+    }
+
+    /// Goes on with a run that was interrupted, with as many ranks.
+    pub(crate) fn go_on(folder: &Path, ranks: Ranks) -> Result<Self> {
+        let (run, config) = ranks.open(folder)?;
         let beginning = Beginning::read(&run)?;
         let (config, changes) = beginning.goes_on_with(config, &run)?;
         for change in changes {
-            progress.say(&change);
+            ranks.progress.say(&change);
         }
-        let checkpoint = Checkpoint::read(&run)?;
-        let trainer = Self::prepare(config, run, checkpoint, Some(&beginning), progress, interrupt)?;
-        for stage in &trainer.plan[..trainer.checkpoint.finished_stages.min(trainer.plan.len())] {
-            trainer.run.stage(stage).remove_candidates()?;
+        let checkpoint = ranks.group.from_first("the checkpoint", || Checkpoint::read(&run))?;
+        let trainer = Self::prepare(config, run, checkpoint, Some(&beginning), ranks)?;
+        if trainer.group.leads() {
+            for stage in &trainer.plan[..trainer.checkpoint.finished_stages.min(trainer.plan.len())] {
+                trainer.run.stage(stage).remove_candidates()?;
+            }
         }
         Ok(trainer)
     }
@@ -123,9 +146,10 @@ impl Trainer {
         run: RunFolder,
         checkpoint: Checkpoint,
         beginning: Option<&Beginning>,
-        progress: Progress,
-        interrupt: Interrupt,
+        ranks: Ranks,
     ) -> Result<Self> {
+        let config = ranks.on_own_device(config);
+        let Ranks { group, progress, interrupt, .. } = ranks;
         let text = TextModel::of(&config.engine)?;
         let engine = Engine::open(&config.engine, &text)?;
         let prompts = Prompts::load(&config.prompts, &text, &engine)?;
@@ -136,6 +160,7 @@ impl Trainer {
         if let Some(beginning) = beginning {
             beginning.check(&provenance, &config, &run)?;
         }
+        group.agree("models, prompts and machines", &provenance.facts())?;
         progress.say(&format!("{}, dtype {}", provenance.device_text(), engine.dtype()));
         for warning in engine.warnings() {
             progress.say(&format!("warning: {warning}"));
@@ -145,15 +170,19 @@ impl Trainer {
         }
         let plan = config.plan();
         let finished = &plan[..checkpoint.finished_stages.min(plan.len())];
-        let leaves_a_pair = |stage: &&Stage| !matches!(stage.task, StageTask::Predictor(_));
-        let pair = match finished.iter().rev().find(leaves_a_pair) {
+        let pair = match finished.iter().rev().find(|stage| leaves_a_pair(stage)) {
             Some(last) => Pair::load(&run.stage(last))?,
             None => Pair::constant(config.evaluation.default),
         };
         // A finished run goes on with nothing.
         let length = if run.summary_md().is_file() { u64::MAX } else { checkpoint.curves };
-        let curves = Metrics::open(&run.metrics(), length, run.path())?;
+        let curves = if group.leads() {
+            Metrics::open(&run.metrics(), length, run.path())?
+        } else {
+            Metrics::nowhere()
+        };
         Ok(Self {
+            group,
             plan,
             curves,
             run,
@@ -216,12 +245,21 @@ impl Trainer {
             costs: self.recorded.as_ref().map(|recorded| &recorded.costs),
             interrupt: &self.interrupt,
             progress: self.progress,
+            group: &self.group,
         }
     }
 
-    /// Notes on disk where the run stands.
+    /// Notes on disk where the run stands; the first rank does.
     fn write_checkpoint(&mut self) -> Result<()> {
+        if !self.group.leads() {
+            return Ok(());
+        }
         self.checkpoint.curves = self.curves.length();
         self.checkpoint.write(&self.run)
     }
+}
+
+/// Whether a stage leaves a pair of policies.
+fn leaves_a_pair(stage: &Stage) -> bool {
+    !matches!(stage.task, StageTask::Predictor(_))
 }

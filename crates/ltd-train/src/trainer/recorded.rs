@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ltd_env::Scatter;
-use ltd_env::trace::Trace;
+use ltd_env::trace::{Shard, Trace};
 use ltd_policy::{DepthActions, LatencyTable, Models, PolicyKind, SizeActions};
 
 use super::Trainer;
@@ -11,7 +11,7 @@ use crate::recorded::Recorded;
 use crate::{Error, Result};
 use ltd_run::config::{Backend, Counterpart, Minutes, PolicyTask, ReplayConfig, Stage, TrainConfig};
 use ltd_run::prompts::{Prompts, questions, shared};
-use ltd_run::recording::{Recording, measure_latency, record};
+use ltd_run::recording::{Recording, collect, measure_latency, record};
 
 /// Positions whose trees are recorded at the same time.
 const RECORDING_BATCH: usize = 8;
@@ -28,12 +28,16 @@ impl Trainer {
         let models = self.provenance.models(self.engine.beam_width());
         let recorded_here = trace == self.run.trace();
         if recorded_here && !self.checkpoint.recorded {
+            // Several ranks record a part each.
+            let (ranks, shards) = (self.group.size(), self.run.shards(self.group.size()));
+            let shard = (ranks > 1).then_some(Shard { index: self.group.rank(), count: ranks });
             let seeds = (0..replay.seeds as u64).map(|number| self.config.seed.wrapping_add(number));
             let seeds: Vec<u64> = seeds.collect();
             let recording = Recording {
                 set: &self.config.prompts.train,
                 prompts: &self.prompts.train,
-                out: &trace,
+                out: if shard.is_some() { &shards } else { &trace },
+                shard,
                 batch: RECORDING_BATCH,
                 every: 1,
                 entropies: false,
@@ -45,14 +49,24 @@ impl Trainer {
             };
             let (config, progress) = (&self.config, self.progress);
             record(&recording, config, &self.engine, &models, &self.eos, progress, &self.interrupt)?;
+            self.group.barrier("the recording")?;
+            if ranks > 1 && self.group.leads() {
+                collect(&shards, ranks, &trace)?;
+            }
             self.checkpoint.recorded = true;
             self.write_checkpoint()?;
         }
-        if latency == self.run.latency() && !latency.is_file() {
+        let shards = self.run.shards(self.group.size());
+        if self.group.leads() && shards.exists() {
+            std::fs::remove_dir_all(&shards).map_err(|source| Error::Io { path: shards, source })?;
+        }
+        // What is timed on the first rank's device counts for all, which are of one kind.
+        if latency == self.run.latency() && self.group.leads() && !latency.is_file() {
             let (config, engine, progress) = (&self.config, &self.engine, self.progress);
             let table = measure_latency(config, engine, &models, LATENCY_REPEATS, progress, &self.interrupt)?;
             table.write(&latency)?;
         }
+        self.group.barrier("recordings")?;
         let read = read_trace(&trace, &self.config, &models)?;
         let table = read_table(&latency, longest_context(&read), &self.config, &models)?;
         let here = self.engine.conditions(self.config.sampling);
@@ -63,8 +77,9 @@ impl Trainer {
                 "warning: {latency} was measured with {differences}: policies learn for there, and are compared here"
             ));
         }
-        self.note_recordings([read.identity(), table.sha256()], [&trace, &latency])?;
-        let mut recorded = Recorded::new(&trace, &read, table, replay.held_out, &self.interrupt)?;
+        self.note_recordings([read.identity()?, table.sha256()], [&trace, &latency])?;
+        let mut recorded =
+            Recorded::new(&trace, &read, table, replay.held_out, &self.group, &self.interrupt)?;
         recorded.scatter = replay.noise.then(|| Scatter::of(&recorded.table));
         self.progress.say(&format!(
             "recorded  {} positions of {} prompts to learn from, {} of {} held out",
@@ -167,7 +182,7 @@ fn read_table(
 }
 
 fn longest_context(trace: &Trace) -> usize {
-    trace.sequences.iter().map(|sequence| sequence.prompt_len + sequence.len()).max().unwrap_or(0)
+    trace.outlines().map(|sequence| sequence.prompt_len + sequence.len()).max().unwrap_or(0)
 }
 
 /// The tasks that learn from recorded cycles.
@@ -208,8 +223,9 @@ fn sizes(config: &TrainConfig) -> Vec<usize> {
 fn check_apart(trace: &Trace, path: &Path, prompts: &Prompts) -> Result<()> {
     let recorded = || {
         // Each prompt once, however many continuations it has.
-        let prompts = trace.sequences.chunk_by(|one, next| one.prompt == next.prompt);
-        prompts.map(|prompt| (&prompt[0].tokens[..prompt[0].prompt_len], prompt[0].prompt.to_string()))
+        let mut last = None;
+        let prompts = trace.outlines().filter(move |one| last.replace(one.prompt) != Some(one.prompt));
+        prompts.map(|one| (&one.tokens[..one.prompt_len], one.prompt.to_string()))
     };
     for (name, measured) in [("validation", &prompts.validation), ("evaluation", &prompts.evaluation)] {
         if let Some(shared) = shared(recorded(), questions(measured)) {

@@ -107,6 +107,10 @@ impl Trainer {
         let against = measured.pop().expect("invariant: the setting was measured");
         let best = best_of_each_kind(&candidates, &measured);
         let (candidates, measured) = (picked(candidates, &best), picked(measured, &best));
+        if !self.group.leads() {
+            // What ships is the first rank's to say; all of them are compared.
+            return Ok(Selection { candidates, fastest: 0, fallback: None, predictions: Vec::new() });
+        }
         let mut predictions: Vec<Prediction> = match &self.recorded {
             Some(recorded) => {
                 let named = candidates

@@ -1,22 +1,25 @@
 //! One stage: rollouts, updates, snapshots.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use ltd_console::count;
+use ltd_distributed::Traffic;
 use ltd_engine::CycleStats;
-use ltd_env::{Env, Step};
+use ltd_env::Step;
 use ltd_policy::{FrozenPolicy, PolicyKind};
 
-use super::Trainer;
-use super::checkpoint::StageState;
-use crate::metrics::rollout_record;
-use crate::ppo::{Learner, RolloutBuffer};
+use super::checkpoint::{RankState, StageState};
+use super::environment::Envs;
+use super::{Pair, Trainer, leaves_a_pair};
+use crate::metrics::{RankPace, rollout_record};
+use crate::ppo::{Delivery, Learner, RolloutBuffer};
 use crate::run::{StageFolder, TensorFile};
 use crate::{Error, Result};
 use ltd_run::config::{PolicyTask, Stage, StageTask};
 use ltd_run::progress::Task;
 
-/// Time between checkpoints.
+/// Time between checkpoints at most.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Observations kept with a frozen policy, to check copies of it.
 const PROBES: usize = 32;
@@ -30,19 +33,36 @@ impl Trainer {
     pub(super) fn run_stage(&mut self) -> Result<()> {
         let stage = self.plan[self.checkpoint.finished_stages].clone();
         let folder = self.run.stage(&stage);
-        folder.create()?;
-        let trained = self.checkpoint.under_way.as_ref().is_some_and(|state| state.trained);
-        let task = match &stage.task {
-            StageTask::Predictor(predictor) => return self.fit_predictor(&stage, predictor, &folder),
-            StageTask::Imitation(imitation) => return self.imitate(&stage, *imitation, &folder),
-            StageTask::Policy(task) => *task,
-        };
-        if !trained {
-            let mut training = Training::begin(self, &stage, task, &folder)?;
-            training.run()?;
-            training.save(true)?;
+        if self.group.leads() {
+            folder.create()?;
         }
-        self.validate(&stage, task, &folder)
+        let trained = self.checkpoint.under_way.as_ref().is_some_and(|state| state.trained);
+        match &stage.task {
+            // What is quick the first rank does by itself.
+            StageTask::Predictor(predictor) if self.group.leads() => {
+                self.fit_predictor(&stage, predictor, &folder)?;
+            }
+            StageTask::Imitation(imitation) if self.group.leads() => {
+                self.imitate(&stage, *imitation, &folder)?;
+            }
+            StageTask::Predictor(_) | StageTask::Imitation(_) => {}
+            StageTask::Policy(task) => {
+                if !trained {
+                    let mut training = Training::begin(self, &stage, *task, &folder)?;
+                    training.run()?;
+                    if training.trainer.group.leads() {
+                        training.save(true)?;
+                    }
+                    self.follow("the end of training")?;
+                }
+                self.validate(&stage, *task, &folder)?;
+            }
+        }
+        self.follow("the end of a stage")?;
+        if !self.group.leads() && leaves_a_pair(&stage) {
+            self.pair = Pair::load(&folder)?;
+        }
+        Ok(())
     }
 }
 
@@ -53,15 +73,16 @@ struct Training<'t> {
     task: PolicyTask,
     folder: &'t StageFolder,
     learner: Learner,
-    env: Box<dyn Env>,
-    /// Cycles of the rollout under way.
-    cycles: CycleStats,
+    envs: Envs,
+    /// Where the other ranks stood after the last rollout; at the first rank.
+    ranks: Vec<RankState>,
     candidates: Vec<String>,
     /// What `gain` compared with after each rollout of this process, tokens per second.
     lambdas: Vec<f64>,
     /// Time the stage took before this process.
     earlier: Duration,
     started: Instant,
+    checkpoints: Checkpoints,
 }
 
 impl<'t> Training<'t> {
@@ -72,17 +93,44 @@ impl<'t> Training<'t> {
         task: PolicyTask,
         folder: &'t StageFolder,
     ) -> Result<Self> {
-        let mut env = trainer.environment(&stage.name, task)?;
-        let (ppo, seed) = (trainer.ppo(task), trainer.config.seed);
-        let mut learner = Learner::new(env.observation_len(), env.n_actions(), ppo, seed, &stage.name);
-        let (mut cycles, mut candidates, mut earlier) = (CycleStats::default(), Vec::new(), Duration::ZERO);
+        let (ppo, seed, rank) = (trainer.ppo(task), trainer.config.seed, trainer.group.rank());
+        let numbers = rank * ppo.n_envs..(rank + 1) * ppo.n_envs;
+        let mut envs = trainer.environments(&stage.name, task, numbers.clone())?;
+        let (inputs, outputs) = envs.shape();
+        let mut learner = Learner::of_envs(inputs, outputs, ppo, seed, &stage.name, numbers);
+        let (mut ranks, mut candidates, mut earlier) = (Vec::new(), Vec::new(), Duration::ZERO);
         if let Some(state) = &trainer.checkpoint.under_way {
-            state.restore(&mut learner, &trainer.run)?;
-            env.restore(state.env.clone(), learner.pending_observation())?;
-            cycles = state.cycles.clone();
+            let wrong = |problem| Error::Checkpoint { path: trainer.run.checkpoint(), problem };
+            let (before, now) = (state.ranks.len() + 1, trainer.group.size());
+            if before != now {
+                let problem = format!(
+                    "stage {} was begun with {}, now there are {now}: start as many",
+                    stage.name,
+                    count(before, "rank")
+                );
+                return Err(wrong(problem));
+            }
+            let states = match rank.checked_sub(1).map(|other| &state.ranks[other]) {
+                None => {
+                    state.restore(&mut learner, &trainer.run)?;
+                    &state.envs
+                }
+                Some(RankState { collectors, envs }) => {
+                    learner.restore_collectors(collectors.clone()).map_err(wrong)?;
+                    envs
+                }
+            };
+            let (found, expected) = (states.len(), learner.n_envs());
+            if found != expected {
+                return Err(wrong(format!("it has {found} environments, this configuration has {expected}")));
+            }
+            envs.restore(states, &mut learner)?;
+            ranks.clone_from(&state.ranks);
             candidates.clone_from(&state.candidates);
             earlier = Duration::from_secs_f64(state.seconds);
-        } else if let Some(incumbent) = trainer.incumbent(task.kind)? {
+        } else if trainer.group.leads()
+            && let Some(incumbent) = trainer.incumbent(task.kind)?
+        {
             match &incumbent.networks {
                 Some(networks) => learner.start_from(networks),
                 None => learner.start_from_policy(&incumbent.policy.mlp().to_layers()),
@@ -94,9 +142,21 @@ impl<'t> Training<'t> {
             incumbent.policy.save(&folder.candidate_policy(INCUMBENT))?;
             candidates.push(INCUMBENT.to_owned());
         }
-        let started = Instant::now();
-        let lambdas = Vec::new();
-        Ok(Self { trainer, stage, task, folder, learner, env, cycles, candidates, lambdas, earlier, started })
+        let (started, lambdas, checkpoints) = (Instant::now(), Vec::new(), Checkpoints::new());
+        Ok(Self {
+            trainer,
+            stage,
+            task,
+            folder,
+            learner,
+            envs,
+            ranks,
+            candidates,
+            lambdas,
+            earlier,
+            started,
+            checkpoints,
+        })
     }
 
     fn elapsed(&self) -> Duration {
@@ -108,85 +168,204 @@ impl<'t> Training<'t> {
         share(self.stage, self.task, self.learner.timesteps(), self.elapsed())
     }
 
-    /// Learns to the end of the stage. Where it fails because it is interrupted, the checkpoint
-    /// says where it stands.
+    /// Learns to the end of the stage. Where it fails, or is interrupted, the checkpoint says where
+    /// it stands.
     fn run(&mut self) -> Result<()> {
         self.trainer.curves.begin_stage(&self.stage.name, self.folder.path())?;
         let mut task = self.trainer.progress.task(&self.stage.name, self.task.total_timesteps);
-        let mut last_checkpoint = Instant::now();
         let mut progress = self.share();
         let at_start = progress;
-        // At least one rollout: there must be something to keep.
-        while self.learner.in_rollout()
-            || progress < 1.0
-            || self.candidates.iter().all(|candidate| candidate == INCUMBENT)
-        {
-            match self.fill_rollout(&mut task, at_start) {
-                Ok(true) => {}
-                Ok(false) => return self.interrupted(),
-                // What the other policies decide leaves nothing to learn: what there is stays.
-                Err(Error::Env(
-                    error @ (ltd_env::Error::NoTree { .. } | ltd_env::Error::NothingToCopy { .. }),
-                )) if !self.candidates.is_empty() => {
-                    task.finish(&format!("ends after {} steps: {error}", self.learner.timesteps()));
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
-            }
-            progress = self.share();
-            // Where the run goes on if it is interrupted, or what comes of the rollout cannot be
-            // written.
-            let before = self.state(false);
-            let kept = match self.finish_rollout(progress) {
-                Ok(kept) => kept,
-                Err(error) => {
-                    self.trainer.checkpoint.under_way = Some(before);
-                    // On a full disk there may be no room for this either: then the run goes on
-                    // where it was saved last.
-                    let _ = self.trainer.write_checkpoint();
-                    return Err(error);
-                }
+        let (mut ended, mut rollouts, traffic) = (None, 0, self.trainer.group.traffic());
+        loop {
+            // At least one rollout: there must be something to keep.
+            let fresh = self.candidates.iter().all(|candidate| candidate == INCUMBENT);
+            let due = ended.is_none() && (self.learner.in_rollout() || progress < 1.0 || fresh);
+            // Where the run goes on if a rank fails before the next one: before the first one, the
+            // stage begins anew.
+            let before = (!self.ranks.is_empty()).then(|| self.mark());
+            let (deliveries, unlearned) = match self.rollout(due, &mut task, at_start) {
+                Ok(Asked::Over) => break,
+                Ok(Asked::Elsewhere) => continue,
+                Ok(Asked::Here { deliveries, unlearned }) => (deliveries, unlearned),
+                Err(error) => return Err(self.kept(before, error)),
             };
-            if kept || last_checkpoint.elapsed() >= CHECKPOINT_INTERVAL {
-                self.save(false)?;
-                last_checkpoint = Instant::now();
+            let first_ended = deliveries
+                .iter()
+                .enumerate()
+                .find_map(|(rank, delivery)| delivery.ended.as_ref().map(|reason| (rank, reason.clone())));
+            // What the other policies decide leaves nothing to learn: what there is stays.
+            if let Some((rank, reason)) = first_ended {
+                if self.candidates.is_empty() {
+                    let error = ltd_distributed::Error::Failed { rank, reason, usage: false };
+                    return Err(self.kept(before, error.into()));
+                }
+                ended = Some(reason);
+                continue;
+            }
+            rollouts += 1;
+            let steps: usize = deliveries.iter().map(Delivery::steps).sum();
+            progress = share(self.stage, self.task, self.learner.timesteps() + steps, self.elapsed());
+            match self.learn_from(deliveries, progress) {
+                Ok(kept) if kept || self.checkpoints.are_due() => self.save(false)?,
+                Ok(_) => {}
+                Err(error) => return Err(self.kept(before.or(unlearned), error)),
             }
             if progress < 1.0 && self.trainer.interrupt.requested() {
-                return self.interrupted();
+                self.save(false)?;
+                return Err(ltd_env::Error::Interrupted.into());
             }
         }
-        let reward = self.learner.episodes().mean_reward();
-        let reward = reward.map_or("no cycle ended".to_owned(), |reward| format!("mean reward {reward:.3}"));
-        task.finish(&format!("{} steps, {reward}{}", self.learner.timesteps(), settled(&self.lambdas)));
+        if let Some(reason) = ended {
+            task.finish(&format!("ends after {} steps: {reason}", self.learner.timesteps()));
+        } else {
+            let reward = self.learner.episodes();
+            let reward =
+                reward.map_or("no cycle ended".to_owned(), |(reward, _)| format!("mean reward {reward:.3}"));
+            let said = told(self.trainer.group.traffic(), traffic, rollouts);
+            let lambda = settled(&self.lambdas);
+            task.finish(&format!("{} steps, {reward}{lambda}{said}", self.learner.timesteps()));
+        }
         Ok(())
     }
 
-    /// Takes the steps of one rollout, shown as they go; says whether it is full, not if it was
-    /// interrupted.
-    fn fill_rollout(&mut self, task: &mut Task, at_start: f64) -> Result<bool> {
+    /// One rollout of all ranks, if the first one says that it is `due`.
+    fn rollout(&mut self, due: bool, task: &mut Task, at_start: f64) -> Result<Asked> {
+        let group = Rc::clone(&self.trainer.group);
+        let alone = group.size() == 1;
+        if alone && !due {
+            return Ok(Asked::Over);
+        }
+        if !alone && !self.hear(due)? {
+            return Ok(Asked::Over);
+        }
+        let begun = Instant::now();
+        let ended = match self.fill(task, at_start) {
+            Ok(true) => None,
+            Ok(false) => {
+                if alone {
+                    self.save(false)?;
+                }
+                return Err(ltd_env::Error::Interrupted.into());
+            }
+            Err(error @ (ltd_env::Error::NoTree { .. } | ltd_env::Error::NothingToCopy { .. }))
+                if !alone || !self.candidates.is_empty() =>
+            {
+                Some(error.to_string())
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let unlearned = alone.then(|| self.mark());
+        let seconds = begun.elapsed().as_secs_f64();
+        let delivery = match ended {
+            None => {
+                let (reports, envs) = (self.learner.reports(), self.envs.states());
+                Delivery { reports, envs, seconds, lambda: self.envs.lambda(), ended: None }
+            }
+            ended => Delivery { ended, seconds, ..Delivery::default() },
+        };
+        if alone {
+            return Ok(Asked::Here { deliveries: vec![delivery], unlearned });
+        }
+        let what = format!("a rollout of stage {}", self.stage.name);
+        let own = if group.leads() { Vec::new() } else { delivery.to_bytes() };
+        let Some(gathered) = group.gather(&what, own)? else { return Ok(Asked::Elsewhere) };
+        let widths = self.learner.widths();
+        let others = gathered.iter().enumerate().skip(1).map(|(rank, bytes)| {
+            Delivery::from_bytes(bytes, widths).ok_or_else(|| ltd_distributed::Error::Message {
+                rank,
+                what: what.clone(),
+                problem: "it is not a rollout of this stage".to_owned(),
+            })
+        });
+        let deliveries = std::iter::once(Ok(delivery)).chain(others).collect::<Result<Vec<_>, _>>()?;
+        Ok(Asked::Here { deliveries, unlearned })
+    }
+
+    /// What the first rank says before a rollout: whether there is one, and the policy that acts.
+    fn hear(&mut self, due: bool) -> Result<bool> {
+        let group = Rc::clone(&self.trainer.group);
+        let mut layers = self.learner.mlp().to_layers();
+        let what = format!("the policy of stage {}", self.stage.name);
+        let numbers = layers.iter_mut().flat_map(|layer| layer.weight.iter_mut().chain(&mut layer.bias));
+        if group.leads() {
+            let mut bytes = vec![u8::from(due)];
+            bytes.extend(numbers.flat_map(|number| number.to_le_bytes()));
+            group.broadcast(&what, bytes)?;
+            return Ok(due);
+        }
+        let bytes = group.broadcast(&what, Vec::new())?;
+        let (due, policy) = bytes.split_first().unwrap_or((&0, &[]));
+        let (policy, rest) = policy.as_chunks::<4>();
+        let mut filled = 0;
+        for (number, bytes) in numbers.zip(policy) {
+            *number = f32::from_le_bytes(*bytes);
+            filled += 1;
+        }
+        let problem = "it is not a policy of this stage".to_owned();
+        let wrong = ltd_distributed::Error::Message { rank: 0, what, problem };
+        let expected: usize = layers.iter().map(|layer| layer.weight.len() + layer.bias.len()).sum();
+        if filled != expected || policy.len() != expected || !rest.is_empty() {
+            return Err(wrong.into());
+        }
+        self.learner.start_from_policy(&layers).map_err(|_| wrong)?;
+        Ok(*due == 1)
+    }
+
+    /// Takes the steps of this rank's part of a rollout, shown as they go where one environment
+    /// takes them; says whether it is full, not if it was interrupted.
+    fn fill(&mut self, task: &mut Task, at_start: f64) -> ltd_env::Result<bool> {
         let interrupt = self.trainer.interrupt.clone();
         let (stage, policy, earlier, started) = (self.stage, self.task, self.earlier, self.started);
-        let mut timesteps = self.learner.timesteps();
-        let reward = self.learner.episodes().mean_reward();
-        let reward = reward.map_or_else(String::new, |reward| format!("reward {reward:.3}  "));
-        let cycles = &mut self.cycles;
-        let mut observer = |step: &Step| {
-            timesteps += 1;
-            if let Some(outcome) = &step.outcome {
-                cycles.add(outcome);
-            }
+        let ranks = self.trainer.group.size();
+        let before = self.learner.timesteps();
+        let reward = self.learner.episodes();
+        let reward = reward.map_or_else(String::new, |(reward, _)| format!("reward {reward:.3}  "));
+        let mut show = |taken: usize, cycles: &CycleStats| {
+            // Other ranks are about as far.
+            let timesteps = before + taken * ranks;
             let share = share(stage, policy, timesteps, earlier + started.elapsed()).min(1.0);
             let rate = cycles.tokens_per_second();
             let rate = if rate > 0.0 { format!("{rate:.1} tokens/s") } else { String::new() };
-            let message = format!("{reward}{rate}");
-            task.update(timesteps, (share - at_start) / (1.0 - at_start), &message);
+            task.update(timesteps, (share - at_start) / (1.0 - at_start), &format!("{reward}{rate}"));
         };
-        Ok(self.learner.fill_rollout(self.env.as_mut(), &mut observer, &|| interrupt.requested())?)
+        let mut cycles = self.learner.cycles();
+        match &mut self.envs {
+            Envs::One(env) => {
+                let mut taken = 0;
+                let mut observer = |step: &Step| {
+                    taken += 1;
+                    if let Some(outcome) = &step.outcome {
+                        cycles.add(outcome);
+                    }
+                    show(taken, &cycles);
+                };
+                self.learner.fill_rollout(env.as_mut(), &mut observer, &|| interrupt.requested())
+            }
+            Envs::Several(envs) => {
+                let filled = self.learner.fill_rollouts(envs, &|| interrupt.requested())?;
+                show(self.learner.timesteps() - before, &self.learner.cycles());
+                Ok(filled)
+            }
+        }
     }
 
     /// Learns from a full rollout, and notes what comes of it; says whether a snapshot was kept.
-    fn finish_rollout(&mut self, progress: f64) -> Result<bool> {
-        let buffer = self.learner.finish_rollout();
+    fn learn_from(&mut self, deliveries: Vec<Delivery>, progress: f64) -> Result<bool> {
+        let paces: Vec<RankPace> = deliveries
+            .iter()
+            .map(|delivery| RankPace { steps: delivery.steps(), seconds: delivery.seconds })
+            .collect();
+        let lambdas: Option<Vec<f64>> = deliveries.iter().map(|delivery| delivery.lambda).collect();
+        let lambda = lambdas.map(|lambdas| lambdas.iter().sum::<f64>() / lambdas.len() as f64);
+        let cycles = deliveries.iter().flat_map(|delivery| &delivery.reports).map(|report| &report.cycles);
+        let cycles = CycleStats::merged(cycles);
+        let states = deliveries.iter().skip(1).map(|delivery| RankState {
+            collectors: delivery.reports.iter().map(|report| report.state.clone()).collect(),
+            envs: delivery.envs.clone(),
+        });
+        self.ranks = states.collect();
+        let reports = deliveries.into_iter().flat_map(|delivery| delivery.reports).collect();
+        let buffer = self.learner.finish_reports(reports);
         let interrupt = &self.trainer.interrupt;
         let update = self.learner.update(&buffer, progress.min(1.0), &|| interrupt.requested());
         let update = update.ok_or(ltd_env::Error::Interrupted)?;
@@ -194,11 +373,9 @@ impl<'t> Training<'t> {
             let (stage, timesteps) = (self.stage.name.clone(), self.learner.timesteps());
             return Err(Error::Diverged { stage, timesteps });
         }
-        let cycles = std::mem::take(&mut self.cycles);
-        let lambda = self.env.lambda();
         self.lambdas.extend(lambda);
         let record =
-            rollout_record(&self.stage.name, &self.learner, &cycles, &update, lambda, self.elapsed());
+            rollout_record(&self.stage.name, &self.learner, &cycles, &update, lambda, &paces, self.elapsed());
         self.trainer.curves.write(record)?;
         self.keep_candidate(progress, &buffer)
     }
@@ -225,21 +402,73 @@ impl<'t> Training<'t> {
 
     /// Where the stage stands.
     fn state(&self, trained: bool) -> StageState {
-        let (env, seconds) = (self.env.state(), self.elapsed().as_secs_f64());
-        let (cycles, candidates) = (self.cycles.clone(), self.candidates.clone());
-        StageState::new(&self.learner, env, cycles, seconds, candidates, trained)
+        let (envs, seconds) = (self.envs.states(), self.elapsed().as_secs_f64());
+        let (ranks, candidates) = (self.ranks.clone(), self.candidates.clone());
+        StageState::new(&self.learner, envs, ranks, seconds, candidates, trained)
     }
 
-    /// Saves what there is, and ends.
-    fn interrupted(&mut self) -> Result<()> {
-        self.save(false)?;
-        Err(ltd_env::Error::Interrupted.into())
+    /// The same for the case that something fails: quickly made, as there is one per rollout.
+    fn mark(&self) -> Mark {
+        Mark { learner: Box::new(self.learner.clone()), envs: self.envs.states(), ranks: self.ranks.clone() }
+    }
+
+    /// Has the run go on from `before` when it does, if that is known, and gives the error on.
+    fn kept(&mut self, before: Option<Mark>, error: Error) -> Error {
+        if let Some(Mark { learner, envs, ranks }) = before {
+            let (seconds, candidates) = (self.elapsed().as_secs_f64(), self.candidates.clone());
+            let before = StageState::new(&learner, envs, ranks, seconds, candidates, false);
+            self.trainer.checkpoint.under_way = Some(before);
+            // On a full disk there may be no room for this: then the run goes on where it was saved
+            // last.
+            let _ = self.trainer.write_checkpoint();
+        }
+        error
     }
 
     /// Writes the run's checkpoint.
     fn save(&mut self, trained: bool) -> Result<()> {
         self.trainer.checkpoint.under_way = Some(self.state(trained));
-        self.trainer.write_checkpoint()
+        let begun = Instant::now();
+        self.trainer.write_checkpoint()?;
+        self.checkpoints = Checkpoints { last: Instant::now(), cost: begun.elapsed() };
+        Ok(())
+    }
+}
+
+/// Where a stage stood.
+struct Mark {
+    learner: Box<Learner>,
+    envs: Vec<serde_json::Value>,
+    ranks: Vec<RankState>,
+}
+
+/// What comes of asking for a rollout.
+enum Asked {
+    /// The first rank says that the stage is over.
+    Over,
+    /// It was sent to the first rank.
+    Elsewhere,
+    /// All ranks' parts; of a rank alone also where it stands, with what it has not learned from.
+    Here { deliveries: Vec<Delivery>, unlearned: Option<Mark> },
+}
+
+/// When checkpoints are written.
+struct Checkpoints {
+    last: Instant,
+    /// How long the last one took.
+    cost: Duration,
+}
+
+impl Checkpoints {
+    /// Share of the time that they may take.
+    const SHARE: f64 = 0.02;
+
+    fn new() -> Self {
+        Self { last: Instant::now(), cost: CHECKPOINT_INTERVAL }
+    }
+
+    fn are_due(&self) -> bool {
+        self.last.elapsed() >= CHECKPOINT_INTERVAL.min(self.cost.div_f64(Self::SHARE))
     }
 }
 
@@ -247,6 +476,17 @@ fn share(stage: &Stage, task: PolicyTask, timesteps: usize, elapsed: Duration) -
     let by_steps = timesteps as f64 / task.total_timesteps as f64;
     let by_time = stage.max_time.map_or(0.0, |limit| elapsed.as_secs_f64() / limit.as_secs_f64());
     by_steps.max(by_time)
+}
+
+/// What ranks said to each other in each rollout, if there are several.
+fn told(now: Traffic, before: Traffic, rollouts: u64) -> String {
+    let messages = now.sent + now.received - before.sent - before.received;
+    let bytes = now.bytes_sent + now.bytes_received - before.bytes_sent - before.bytes_received;
+    if messages == 0 || rollouts == 0 {
+        return String::new();
+    }
+    let kilobytes = bytes as f64 / 1e3 / rollouts as f64;
+    format!(", {} messages per rollout at rank 0, {kilobytes:.1} kB in all", messages / rollouts)
 }
 
 /// Where lambda stands, and how far it moved at last: it is found by iteration.

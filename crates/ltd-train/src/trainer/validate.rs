@@ -16,6 +16,11 @@ use ltd_run::statistics::interval;
 impl Trainer {
     /// Measures the snapshots of a stage and keeps the fastest.
     pub(super) fn validate(&mut self, stage: &Stage, task: PolicyTask, folder: &StageFolder) -> Result<()> {
+        // Recordings are replayed by the first rank alone, which then removes the snapshots.
+        let is_replayed = self.recorded.is_some() && task.backend == Backend::Replay;
+        if is_replayed && !self.group.leads() {
+            return Ok(());
+        }
         let state = self.checkpoint.under_way.as_ref().expect("invariant: a trained stage is under way");
         let (names, timesteps) = (state.candidates.clone(), state.timesteps);
         let learned_with = self.pair.against(task.counterpart);
@@ -33,6 +38,9 @@ impl Trainer {
             let prompts = &self.prompts.validation;
             self.arena().measure(&name, &mut contenders, prompts, limit)?
         };
+        if !self.group.leads() {
+            return Ok(());
+        }
         let best = fastest(&measured);
         let total = measured[best].total();
         self.progress.say(&format!(

@@ -2,10 +2,9 @@
 
 use ltd_env::stream;
 use ltd_run::config::{Advantage, NetArch, PpoConfig};
-use ltd_train::ppo::{ActorCritic, EveryAction, LossTerms, RolloutBuffer, ppo_loss};
+use ltd_train::ppo::{ActorCritic, EveryAction, Loss, RolloutBuffer, ppo_loss};
 use ndarray::{Array1, Array2, Axis};
 use rand::Rng;
-use tch::{Kind, Tensor};
 
 const STATES: usize = 5;
 const ACTIONS: usize = 4;
@@ -14,14 +13,16 @@ const DRAWS: usize = 8_000;
 
 fn networks(name: &str) -> ActorCritic {
     let arch = NetArch { pi: vec![16], vf: vec![4] };
-    let networks = ActorCritic::new(STATES, ACTIONS, &arch, &mut stream(3, name));
+    let mut networks = ActorCritic::new(STATES, ACTIONS, &arch, &mut stream(3, name));
     // A fresh action head is nearly uniform: here policies must differ, and ratios leave the clip
     // range.
-    for (name, mut parameter) in networks.named_parameters() {
+    let mut tensors = networks.named_parameters();
+    for (name, parameter) in &mut tensors {
         if name == "policy.1.weight" {
-            tch::no_grad(|| _ = parameter.g_mul_scalar_(40.0));
+            *parameter = &*parameter * 40.0;
         }
     }
+    networks.load(&tensors).expect("the same shapes");
     networks
 }
 
@@ -29,10 +30,8 @@ fn networks(name: &str) -> ActorCritic {
 fn rollout(networks: &ActorCritic) -> RolloutBuffer {
     let mut random = stream(4, "draws");
     let action_values = Array2::from_shape_fn((STATES, ACTIONS), |_| random.random_range(-1.0..1.0f32));
-    let states = Tensor::eye(STATES as i64, (Kind::Float, tch::Device::Cpu));
-    let any = Tensor::zeros([STATES as i64], (Kind::Int64, tch::Device::Cpu));
-    let log_probs = networks.evaluate(&states, &any).action_log_probs.detach().reshape(-1);
-    let log_probs = Vec::<f32>::try_from(log_probs).expect("numbers");
+    let states: Vec<f32> = Array2::eye(STATES).iter().copied().collect();
+    let log_probs = networks.log_probs(&states);
     let log_probs = Array2::from_shape_vec((STATES, ACTIONS), log_probs).expect("shape");
     let values = (log_probs.mapv(f32::exp) * &action_values).sum_axis(Axis(1));
     let advantages = action_values - values.insert_axis(Axis(1));
@@ -65,23 +64,15 @@ fn rollout(networks: &ActorCritic) -> RolloutBuffer {
     }
 }
 
-/// The loss, and the gradient of its policy part, `[parameters]`.
-fn loss_and_gradient(
-    config: &PpoConfig,
-    networks: &ActorCritic,
-    buffer: &RolloutBuffer,
-) -> (LossTerms, Tensor) {
-    let batch = buffer.tensors();
-    let terms = ppo_loss(config, &networks.evaluate(&batch.observations, &batch.actions), &batch);
-    let named = networks.named_parameters();
-    let policy: Vec<&Tensor> =
-        named.iter().filter(|(name, _)| name.starts_with("policy")).map(|(_, tensor)| tensor).collect();
-    for parameter in &policy {
-        (*parameter).shallow_clone().zero_grad();
-    }
-    terms.policy.backward();
-    let gradients: Vec<Tensor> = policy.iter().map(|parameter| parameter.grad().reshape(-1).copy()).collect();
-    (terms, Tensor::cat(&gradients, 0))
+/// The loss of all steps, and the gradient of its policy part alone.
+fn loss_of_policy(config: &PpoConfig, networks: &ActorCritic, buffer: &RolloutBuffer) -> Loss {
+    let config = PpoConfig { ent_coef: 0.0, ..config.clone() };
+    ppo_loss(&config, networks, buffer, &(0..buffer.len()).collect::<Vec<_>>())
+}
+
+/// The length of the difference of two vectors.
+fn distance(one: &[f32], other: &[f32]) -> f64 {
+    one.iter().zip(other).map(|(one, other)| f64::from(one - other).powi(2)).sum::<f64>().sqrt()
 }
 
 #[test]
@@ -93,19 +84,17 @@ fn what_is_sampled_approaches_what_is_exact() {
         let config = PpoConfig { normalize_advantage, advantage: Advantage::Exact, ..PpoConfig::default() };
         // At the policy that acted, and at another one, where ratios are clipped.
         for (now, clips) in [(&acted, false), (&networks("moved"), true)] {
-            let (exact, exact_gradient) = loss_and_gradient(&config, now, &exact);
-            let (sampled, gradient) = loss_and_gradient(&config, now, &sampled);
-            let value = |tensor: &Tensor| tensor.double_value(&[]);
+            let [exact, sampled] = [&exact, &sampled].map(|buffer| loss_of_policy(&config, now, buffer));
             assert_eq!(exact.clip_fraction > 0.1, clips, "{}", exact.clip_fraction);
             for (name, exact, sampled) in [
-                ("policy loss", value(&exact.policy), value(&sampled.policy)),
+                ("policy loss", exact.policy, sampled.policy),
                 ("KL", exact.approx_kl, sampled.approx_kl),
                 ("clip fraction", exact.clip_fraction, sampled.clip_fraction),
             ] {
                 assert!((exact - sampled).abs() < 0.02, "{name}: exact {exact}, sampled {sampled}");
             }
-            let norm = |tensor: &Tensor| value(&tensor.square().sum(Kind::Double).sqrt());
-            let error = norm(&(&gradient - &exact_gradient)) / norm(&exact_gradient);
+            let (exact, sampled) = (exact.policy_gradient, sampled.policy_gradient);
+            let error = distance(&sampled, &exact) / distance(&exact, &vec![0.0; exact.len()]);
             assert!(error < 0.05, "gradients differ by {error}");
         }
     }
@@ -123,7 +112,7 @@ fn all_actions_advantages_are_measured_in_units_of_their_deviation() {
             .map(|every| EveryAction { advantages: every.advantages * 100.0, ..every }),
         ..buffer.clone()
     };
-    let [(_, one), (_, other)] =
-        [&buffer, &scaled].map(|buffer| loss_and_gradient(&config, &networks, buffer));
-    assert!((one - other).abs().max().double_value(&[]) < 1e-5, "the unit of the reward does not matter");
+    let [one, other] =
+        [&buffer, &scaled].map(|buffer| loss_of_policy(&config, &networks, buffer).policy_gradient);
+    assert!(distance(&one, &other) < 1e-5, "the unit of the reward does not matter");
 }

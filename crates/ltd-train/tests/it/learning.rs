@@ -1,6 +1,7 @@
 //! PPO learns, repeats itself exactly, and goes on where it was saved.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ltd_env::{Decision, Env};
 use ltd_policy::argmax;
@@ -121,12 +122,10 @@ fn interrupt_anywhere<E: Env>(environment: &dyn Fn() -> E, config: &PpoConfig) {
         }
         let (snapshot, state) = (first.snapshot(), env.state());
         if minibatches > 0 {
-            let (buffer, asked) = (first.finish_rollout(), Cell::new(0));
+            let (buffer, asked) = (first.finish_rollout(), AtomicUsize::new(0));
             let progress = first.timesteps() as f64 / total as f64;
-            let stopped = first.update(&buffer, progress, &|| {
-                asked.set(asked.get() + 1);
-                asked.get() > minibatches
-            });
+            let stopped =
+                first.update(&buffer, progress, &|| asked.fetch_add(1, Ordering::Relaxed) >= minibatches);
             assert!(stopped.is_none());
         }
 

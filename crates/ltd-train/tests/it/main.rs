@@ -2,8 +2,10 @@
 
 mod environments;
 mod exact;
+mod gradients;
 mod learning;
 mod models;
+mod ranks;
 mod replay;
 mod run;
 mod sb3;

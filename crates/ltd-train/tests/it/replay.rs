@@ -6,7 +6,7 @@ use ltd_engine::text::{TextModel, load_questions};
 use ltd_engine::{Controller, Engine, Learned, fingerprint};
 use ltd_env::Costs;
 use ltd_env::oracle::{decide_at_every_position, replay_sequence};
-use ltd_env::trace::{TRACE_VERSION, Trace, TraceHeader, TraceWriter, TracedSequence, record_sequence};
+use ltd_env::trace::{Outline, TRACE_VERSION, Trace, TraceHeader, TraceWriter, record_sequence};
 use ltd_policy::{
     Actions, ChoiceEntry, CycleSummary, DecisionCost, DraftSource, GridPoint, LatencyIdentity, LatencyTable,
     Manifest, Policy, PolicyEntry, SourceChoice, SourceSummary, Surface, sha256_hex,
@@ -23,7 +23,7 @@ fn parse(value: &Value) -> TrainConfig {
 }
 
 /// Records the first `count` questions.
-fn record(folder: &Path, value: &Value, count: usize) {
+pub(crate) fn record(folder: &Path, value: &Value, count: usize) {
     record_with(folder, value, count, true);
 }
 
@@ -65,7 +65,7 @@ fn record_with(folder: &Path, value: &Value, count: usize, tokens: bool) {
 }
 
 /// A table of a machine whose verification costs so much per candidate.
-fn table(value: &Value, largest: usize, ms_per_candidate: f64) -> LatencyTable {
+pub(crate) fn table(value: &Value, largest: usize, ms_per_candidate: f64) -> LatencyTable {
     let contexts = [4, 128];
     let config = parse(value);
     let identity = LatencyIdentity {
@@ -95,7 +95,7 @@ fn write_table(folder: &Path, value: &Value, root_ms: f64) {
     table.write(&folder.join("latency.json")).expect("written");
 }
 
-fn replayed(folder: &Path) -> Value {
+pub(crate) fn replayed(folder: &Path) -> Value {
     let mut value = config(folder);
     value["reward"] = json!("gain");
     value["replay"] = json!({ "trace": folder.join("trace"), "latency": folder.join("latency.json") });
@@ -168,7 +168,7 @@ fn a_run_records_and_trains_both_kinds_of_policies() {
         panic!("interrupted")
     };
     let trace = Trace::read(&run.join("trace")).expect("a trace");
-    assert_eq!(trace.sequences.len(), 8);
+    assert_eq!(trace.len(), 8);
     let table = LatencyTable::read(&latency).expect("a table");
 
     let stage = run.join("stages/01-predictor");
@@ -321,8 +321,9 @@ fn a_source_is_learned_where_copies_gain_and_imitated() {
     let costs = Costs { model: table.model(), decision: table.decision };
     let [teacher, pupil] = [&teacher, &pupil].map(Learned::of_policy);
     let mut both = Both { teacher, pupil, sources: Vec::new() };
-    for sequence in &trace.sequences {
-        replay_sequence(&trace.header, sequence, &costs, &mut both, &mut |_| ()).expect("a replay");
+    for sequence in trace.sequences() {
+        let sequence = sequence.expect("it is read");
+        replay_sequence(&trace.header, &sequence, &costs, &mut both, &mut |_| ()).expect("a replay");
     }
     let same = both.sources.iter().filter(|[teacher, pupil]| teacher == pupil).count();
     assert!(same * 10 > both.sources.len() * 8, "{same} of {} sources are the same", both.sources.len());
@@ -501,7 +502,7 @@ fn a_run_above_temperature_0_learns_from_recordings_of_several_seeds() {
         panic!("interrupted")
     };
     let trace = Trace::read(&run.join("trace")).expect("a trace");
-    let keys: Vec<(u32, u64)> = trace.sequences.iter().map(TracedSequence::key).collect();
+    let keys: Vec<(u32, u64)> = trace.outlines().map(Outline::key).collect();
     assert_eq!(keys, (0..8).flat_map(|prompt| [(prompt, 5), (prompt, 6)]).collect::<Vec<_>>());
     assert_eq!(trace.header.sampling, parse(&value).sampling);
     for stage in ["01-predictor", "02-size", "03-depth"] {

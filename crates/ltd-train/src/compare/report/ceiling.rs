@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ltd_env::oracle::{self, Choices, Copies, Horizon, Sources};
-use ltd_env::trace::{Trace, TracedSequence};
+use ltd_env::trace::Trace;
 use ltd_env::{Costs, Interrupt};
 use ltd_policy::LatencyTable;
 use serde::Serialize;
@@ -96,11 +96,9 @@ impl Ceilings {
         sampling: usize,
         part: &Part,
     ) -> Result<Option<Ceiling>> {
-        let recorded = self.traces.iter().map(|(_, trace)| {
-            let sequences = answers(trace, compared, turns, task, sampling);
-            Trace { sequences, header: trace.header.clone(), truncated: Vec::new() }
-        });
-        let Some(trace) = recorded.into_iter().find(|trace| !trace.sequences.is_empty()) else {
+        let mut recorded =
+            self.traces.iter().map(|(_, trace)| answers(trace, compared, turns, task, sampling));
+        let Some(trace) = recorded.find(|trace| !trace.is_empty()) else {
             return Ok(None);
         };
         let costs = Costs { model: self.table.model(), decision: self.table.decision };
@@ -121,7 +119,7 @@ impl Ceilings {
         let (copies, sources) = (Copies::of(&trace), Sources { trees, chains });
         let foresight =
             oracle::clairvoyant_source(&trace, &costs, &sources, &copies, Horizon::Sequence, interrupt)?;
-        Ok(Some(Ceiling { answers: trace.sequences.len(), over_static: foresight / rate(&measured) }))
+        Ok(Some(Ceiling { answers: trace.len(), over_static: foresight / rate(&measured) }))
     }
 }
 
@@ -144,7 +142,7 @@ fn is_of(trace: &Trace, compared: &Compared, task: usize, sampling: usize) -> bo
     let sampling = &compared.samplings[sampling];
     let repetitions = 0..compared.repetitions as u64;
     let mut seeds = repetitions.map(|repetition| compared.seed.wrapping_add(repetition));
-    let mut answers = trace.sequences.iter().filter(|sequence| !sequence.is_empty());
+    let mut answers = trace.outlines().filter(|sequence| !sequence.is_empty());
     compared.tasks[task].file_sha256 == trace.header.questions_sha256
         && trace.header.sampling.is_as(sampling)
         && (sampling.is_greedy() || seeds.any(|seed| answers.clone().any(|answer| answer.seed == seed)))
@@ -152,18 +150,13 @@ fn is_of(trace: &Trace, compared: &Compared, task: usize, sampling: usize) -> bo
 }
 
 /// Recorded answers to the questions of a task at a temperature that were measured.
-fn answers(
-    trace: &Trace,
-    compared: &Compared,
-    turns: &[Turn],
-    task: usize,
-    sampling: usize,
-) -> Vec<TracedSequence> {
+fn answers(trace: &Trace, compared: &Compared, turns: &[Turn], task: usize, sampling: usize) -> Trace {
     if !is_of(trace, compared, task, sampling) {
-        return Vec::new();
+        return trace.part([]);
     }
     let greedy = compared.samplings[sampling].is_greedy();
-    let measured = |sequence: &&TracedSequence| {
+    let measured = |number: &usize| {
+        let sequence = trace.outline(*number);
         !sequence.is_empty()
             && turns.iter().any(|turn| {
                 (turn.task, turn.sampling, turn.number) == (task, sampling, 0)
@@ -171,8 +164,7 @@ fn answers(
                     && (greedy || sequence.seed == compared.seed.wrapping_add(turn.repetition as u64))
             })
     };
-    let answers = trace.sequences.iter().filter(measured);
-    answers.map(|sequence| sequence.first(compared.max_new_tokens)).collect()
+    trace.part((0..trace.len()).filter(measured)).cut(|_| compared.max_new_tokens)
 }
 
 #[cfg(test)]

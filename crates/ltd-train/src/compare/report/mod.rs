@@ -19,7 +19,7 @@ use ltd_policy::{check_output_file, check_output_folder, write_atomically, write
 use ltd_run::statistics::quartiles;
 use serde::Serialize;
 
-use super::header::Header;
+use super::header::{Header, Share};
 use super::results::{Turn, read_results};
 use crate::{Error, Result};
 use ceiling::Ceilings;
@@ -31,8 +31,8 @@ pub(super) use words::describe;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// What `compare --results` kept, whole or not; several are reported one after another, and
-    /// side by side
+    /// What `compare --results` kept, whole or not; parts of one comparison (`--shard`) are put
+    /// together, several comparisons are reported one after another, and side by side
     #[arg(value_name = "FILE", required = true)]
     pub(crate) results: Vec<PathBuf>,
     /// Recordings of the questions (`ltd-trace record`), to tell what was possible; may be repeated
@@ -50,7 +50,7 @@ pub(crate) struct ReportArgs {
 }
 
 /// Where reports go besides the screen.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Places {
     /// Write the whole report of one comparison with its figures into a folder: report.html, which
     /// a browser shows, and report.md
@@ -89,15 +89,17 @@ impl Places {
 pub(crate) fn report(args: &ReportArgs) -> Result<()> {
     let read = args.results.iter().chain(&args.latency).map(PathBuf::as_path);
     args.places.check(&read.collect::<Vec<_>>())?;
-    if args.places.out.is_some() && args.results.len() > 1 {
-        let problem = "--out takes one file of results; several are printed side by side".to_owned();
-        return Err(Error::Recorded(problem));
-    }
     let ceilings = args.latency.as_ref().map(|latency| Ceilings::read(&args.traces, latency)).transpose()?;
     let runs: Vec<Run> = args.runs.iter().map(|folder| Run::read(folder)).collect::<Result<_>>()?;
     let mut reports = Vec::new();
-    for path in &args.results {
-        let (header, turns) = read_results(path)?;
+    let comparisons = whole(&args.results)?;
+    if args.places.out.is_some() && comparisons.len() > 1 {
+        let problem = "--out takes one file of results, or the parts of one comparison; several comparisons are printed \
+                       side by side".to_owned();
+        return Err(Error::Recorded(problem));
+    }
+    let paths: Vec<PathBuf> = comparisons.iter().map(|comparison| comparison.path.clone()).collect();
+    for Comparison { path, header, turns } in comparisons {
         if let Some(ceilings) = &ceilings {
             ceilings.check(&header.compared)?;
         }
@@ -115,13 +117,13 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
         }
         reports.push(report);
     }
-    let texts = args.results.iter().zip(&reports).map(|(path, report)| {
+    let texts = paths.iter().zip(&reports).map(|(path, report)| {
         let title = if reports.len() > 1 { format!("{}:\n\n", path.display()) } else { String::new() };
         title + &describe(report)
     });
     let mut texts: Vec<String> = texts.collect();
     if reports.len() > 1 {
-        texts.push(side_by_side(&args.results, &reports));
+        texts.push(side_by_side(&paths, &reports));
     }
     let printed = print_result(format_args!("{}", texts.join("\n")));
     match (&args.places.json, &reports[..]) {
@@ -130,6 +132,59 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
         (None, _) => (),
     }
     Ok(printed?)
+}
+
+/// A comparison as it was kept: in one file, or in those of several processes.
+struct Comparison {
+    /// The first of them.
+    path: PathBuf,
+    header: Header,
+    turns: Vec<Turn>,
+}
+
+/// Reads files of results, and puts the parts of one comparison together.
+fn whole(paths: &[PathBuf]) -> Result<Vec<Comparison>> {
+    let mut comparisons: Vec<(Comparison, Vec<Share>)> = Vec::new();
+    for path in paths {
+        let (mut header, turns) = read_results(path)?;
+        let share = header.compared.shard.take();
+        let of_parts = |(known, shares): &&mut (Comparison, Vec<Share>)| {
+            let same = share.is_some_and(|share| shares.first().is_some_and(|first| first.of == share.of));
+            same && known.header.compared == header.compared
+        };
+        match comparisons.iter_mut().find(of_parts) {
+            Some((_, shares)) if share.is_some_and(|share| shares.contains(&share)) => {
+                let problem = "holds a part of the comparison that another file holds, too".to_owned();
+                return Err(Error::Results { path: path.clone(), problem });
+            }
+            Some((known, shares)) => {
+                known.turns.extend(turns);
+                shares.extend(share);
+            }
+            None => {
+                let comparison = Comparison { path: path.clone(), header, turns };
+                comparisons.push((comparison, share.into_iter().collect()));
+            }
+        }
+    }
+    let put_together = comparisons.into_iter().map(|(mut comparison, mut shares)| {
+        if let Some(Share { of, .. }) = shares.first().copied() {
+            comparison.turns.sort_by_key(|turn| (turn.case, turn.number));
+            shares.sort_by_key(|share| share.index);
+            let missing = (0..of).filter(|index| shares.iter().all(|share| share.index != *index));
+            let missing: Vec<String> = missing.map(|index| index.to_string()).collect();
+            let lacks = match &missing[..] {
+                [] => String::new(),
+                missing => format!("; of them, {} are not here", missing.join(", ")),
+            };
+            comparison
+                .header
+                .notes
+                .push(format!("{of} processes asked a part of the questions each{lacks}."));
+        }
+        comparison
+    });
+    Ok(put_together.collect())
 }
 
 /// What was compared and how, for programs.

@@ -10,14 +10,14 @@ const HIDDEN_GAIN: f64 = std::f64::consts::SQRT_2;
 
 /// Linear layers with `ReLU` between them.
 #[derive(Debug)]
-pub struct Network {
+pub(crate) struct Network {
     layers: Vec<(Tensor, Tensor)>,
 }
 
 impl Network {
     /// Orthogonal weights and zero biases, drawn from `random`; `head_gain` scales the last layer's
     /// weights.
-    pub fn new(
+    pub(crate) fn new(
         inputs: usize,
         hidden: &[usize],
         outputs: usize,
@@ -37,7 +37,7 @@ impl Network {
     }
 
     /// Outputs of `[batch, inputs]`.
-    pub fn forward(&self, inputs: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, inputs: &Tensor) -> Tensor {
         let mut x = inputs.shallow_clone();
         for (index, (weight, bias)) in self.layers.iter().enumerate() {
             x = x.linear(weight, Some(bias));
@@ -49,51 +49,22 @@ impl Network {
     }
 
     /// All parameters, layer by layer, weight first.
-    pub fn parameters(&self) -> Vec<Tensor> {
+    pub(crate) fn parameters(&self) -> Vec<Tensor> {
         let both = |(weight, bias): &(Tensor, Tensor)| [weight.shallow_clone(), bias.shallow_clone()];
         self.layers.iter().flat_map(both).collect()
-    }
-
-    /// Parameters by name, `{prefix}.0.weight` and so on.
-    pub fn named_parameters(&self, prefix: &str) -> Vec<(String, Tensor)> {
-        let named = self.layers.iter().enumerate().flat_map(|(index, (weight, bias))| {
-            [
-                (format!("{prefix}.{index}.weight"), weight.shallow_clone()),
-                (format!("{prefix}.{index}.bias"), bias.shallow_clone()),
-            ]
-        });
-        named.collect()
     }
 
     /// Replaces the biases of the last layer.
     ///
     /// # Panics
     /// If there are not as many as outputs.
-    pub fn set_output_bias(&mut self, bias: &[f32]) {
+    pub(crate) fn set_output_bias(&mut self, bias: &[f32]) {
         let (_, last) = self.layers.last_mut().expect("invariant: a network has a layer");
         tch::no_grad(|| last.copy_(&Tensor::from_slice(bias)));
     }
 
-    /// Takes over the weights of layers of the same shape; says what differs if they have another.
-    pub fn copy_from(&mut self, layers: &[Linear]) -> Result<(), String> {
-        let shape = |layers: &[Linear]| -> Vec<[usize; 2]> {
-            layers.iter().map(|layer| [layer.bias.len(), layer.inputs]).collect()
-        };
-        let (found, expected) = (shape(layers), shape(&self.to_linears()));
-        if found != expected {
-            return Err(format!("has layers of shape {found:?}, expected {expected:?}"));
-        }
-        tch::no_grad(|| {
-            for ((weight, bias), layer) in self.layers.iter_mut().zip(layers) {
-                weight.copy_(&Tensor::from_slice(&layer.weight).view_as(weight));
-                bias.copy_(&Tensor::from_slice(&layer.bias));
-            }
-        });
-        Ok(())
-    }
-
     /// The layers as serving evaluates them.
-    pub fn to_linears(&self) -> Vec<Linear> {
+    pub(crate) fn to_linears(&self) -> Vec<Linear> {
         self.layers.iter().map(|(weight, bias)| linear(weight, bias)).collect()
     }
 }
@@ -119,7 +90,7 @@ fn orthogonal(rows: usize, columns: usize, gain: f64, random: &mut ChaCha8Rng) -
 }
 
 /// A standard normal number (Box-Muller).
-pub(super) fn normal(random: &mut ChaCha8Rng) -> f32 {
+pub(crate) fn normal(random: &mut ChaCha8Rng) -> f32 {
     let (u, v): (f64, f64) = (1.0 - random.random::<f64>(), random.random());
     ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
 }
