@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kills programs at random moments, fills their disk, and lets them go on: the result is that of an undisturbed run.
 
-    kill_and_fill.py [--kills N] [--full N] [--seed S] [--programs FOLDER]
+    kill_and_fill.py [--kills N] [--full N] [--rank-kills N] [--seed S] [--programs FOLDER]
 
 Training (recorded and live stages), recording and export of the tiny pair. What is compared, byte for byte, depends
 on nothing but the seed: rewards are acceptance lengths, or come from a latency table that is made up. After each kill
@@ -113,7 +113,7 @@ class Torture:
         self.questions = write_questions(folder, 4)
         latency = folder / "latency.json"
         latency.write_text(json.dumps(latency_table()))
-        recorded = self.config(
+        self.recorded = recorded = self.config(
             "recorded",
             {
                 "reward": "gain",
@@ -308,6 +308,44 @@ class Torture:
         shutil.rmtree(disk)
         return f"after {moment:.1f} s" if code != 0 else None
 
+    def kill_ranks(self, kills: int, ranks: int) -> None:
+        """Kills ranks of a run under torchrun, which starts all of them again until the run is over."""
+        program = str(self.programs.resolve() / "ltd-train")
+        torchrun = [str(ROOT / "scripts/head/python-without-cuda"), "-m", "torch.distributed.run", "--no-python"]
+        torchrun += [f"--nproc-per-node={ranks}", f"--max-restarts={kills}", "--standalone", "--monitor-interval=0.1"]
+
+        def start(place: Path) -> subprocess.Popen:
+            place.parent.mkdir(parents=True)
+            command = [*torchrun, program, "--config", str(self.recorded), "--share-device", "--run-dir", str(place)]
+            pipe = subprocess.PIPE
+            return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=pipe, text=True)
+
+        place, begun = self.new_place(), time.monotonic()
+        code, errors = self.wait(start(place))
+        seconds = time.monotonic() - begun
+        expect(code == 0, f"{ranks} ranks, undisturbed: exit code {code}: {errors}")
+        expected = run_result(place, frozenset())
+        print(f"{ranks} ranks: {seconds:.1f} s undisturbed", flush=True)
+        done = 0
+        while done < kills:
+            place, before = self.new_place(), done
+            process = start(place)
+            while done < kills and process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(self.random.uniform(0, seconds))
+                victims = children(process.pid, program)
+                if victims:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(self.random.choice(victims), signal.SIGKILL)
+                        done += 1
+            code, errors = self.wait(process)
+            expect(code == 0, f"{ranks} ranks: exit code {code}: {errors}")
+            expect("panicked" not in errors, f"{ranks} ranks: {errors}")
+            check_whole(place, finished=True)
+            compare(expected, run_result(place, frozenset()), f"{ranks} ranks")
+            shutil.rmtree(place.parent)
+            print(f"{done} of {kills} kills: {ranks} ranks after {done - before} of them", flush=True)
+
     def check_full(self, subject: Subject, place: Path, code: int, errors: str) -> None:
         expect(code in (0, 1), f"{subject.name} on a full disk: exit code {code}: {errors}")
         expect("panicked" not in errors, f"{subject.name} on a full disk: {errors}")
@@ -316,6 +354,18 @@ class Torture:
             if (place / "run.json").exists():
                 expect(f"go on with: ltd-train --resume {place}" in errors, f"{subject.name}: no advice: {errors}")
             check_whole(place, finished=False)
+
+
+def children(parent: int, program: str) -> list[int]:
+    """Processes below another that run a program."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # After the name, which may have any signs, in parentheses.
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent and os.readlink(path / "exe") == program:
+                found.append(int(path.name))
+    return sorted(found)
 
 
 def can_mount(folder: Path) -> bool:
@@ -385,7 +435,9 @@ def run_result(place: Path, timed: set[str] | frozenset[str]) -> dict:
 
 def curve_point(record: dict, timed: set[str] | frozenset[str]) -> dict:
     unknown = TIMED | TIMED_FINALLY | timed
-    values = {tag: None if tag in unknown else value for tag, value in record["values"].items()}
+    values = {
+        tag: None if tag in unknown or tag.startswith("ranks/") else value for tag, value in record["values"].items()
+    }
     return {
         "stage": record["stage"],
         "timesteps": record["timesteps"],
@@ -446,6 +498,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--kills", type=int, default=50, help="processes to kill (default %(default)s)")
     parser.add_argument("--full", type=int, default=20, help="disks to fill (default %(default)s)")
+    parser.add_argument("--rank-kills", type=int, default=20, help="ranks to kill under torchrun (default %(default)s)")
+    parser.add_argument("--ranks", type=int, default=2, help="ranks of such a run (default %(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="of the moments (default: a new one)")
     parser.add_argument("--programs", type=Path, default=ROOT / "target/release", help="folder of the programs")
     options = parser.parse_args()
@@ -454,9 +508,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ltd-torture-") as folder:
         torture = Torture(options.programs.resolve(), Path(folder), seed)
         try:
-            torture.prepare()
-            torture.kill(options.kills)
-            torture.fill(options.full)
+            if options.kills or options.full:
+                torture.prepare()
+                torture.kill(options.kills)
+                torture.fill(options.full)
+            if options.rank_kills:
+                torture.kill_ranks(options.rank_kills, options.ranks)
         except Failure as failure:
             print(f"kill_and_fill: {failure} (--seed {seed})", file=sys.stderr)
             return 1

@@ -22,7 +22,7 @@ def write_questions(folder: Path, times: int = 1) -> Path:
 def write_config(folder: Path, name: str, questions: Path, changes: dict) -> Path:
     """A configuration whose `changes` replace whole entries."""
     prompts = {"train": {"take": 6}, "validation": {"skip": 6, "take": 2}, "evaluation": {"skip": 8, "take": 2}}
-    ppo = {"n_steps": 64, "n_epochs": 4, "net_arch": {"pi": [32], "vf": [32]}}
+    ppo = {"n_steps": 64, "n_envs": 1, "n_epochs": 4, "net_arch": {"pi": [32], "vf": [32]}}
     config = {
         "engine": {
             "target": str(PAIR / "target"),
