@@ -45,6 +45,7 @@ struct Input {
 
 impl Input {
     fn read(folder: &Path) -> Result<Self> {
+        check_not_above(folder)?;
         // Each tree is read once: none has to stay in memory.
         let (trace, plan) = (Trace::read_within(folder, 0)?, ShardPlan::read(folder)?);
         Ok(Self { folder: folder.to_owned(), trace, plan, again: Vec::new(), taken: 0 })
@@ -64,6 +65,17 @@ impl Input {
     fn wrong(&self, problem: String) -> Error {
         ltd_env::Error::Trace { path: self.folder.clone(), problem }.into()
     }
+}
+
+/// Refuses the folder in which the folders of traces are.
+fn check_not_above(folder: &Path) -> Result<()> {
+    let is_trace = |folder: &Path| folder.join("trace.json").exists();
+    let inside = || std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    if is_trace(folder) || !inside().any(|folder| is_trace(&folder)) {
+        return Ok(());
+    }
+    let problem = format!("is no trace, but has traces in it: give these, {}/*", folder.display());
+    Err(ltd_env::Error::Trace { path: folder.to_owned(), problem }.into())
 }
 
 pub(crate) fn merge(args: &MergeArgs) -> Result<()> {

@@ -81,6 +81,12 @@ fn shards_merge_to_the_same_bytes_whatever_their_number() {
     let known = "0 of 3 continuations taken over; 3 there already: prompts 0 with seed 2, 1 with seed 9, \
                  2 with seed 2\n";
     assert!(said.contains("6 of 6 continuations taken over\n") && said.contains(known), "{said}");
+    // The folder that the shards are in.
+    let above = recorder.path("of-2");
+    refuse(
+        &["merge", "--out", &merged, &above],
+        &format!("{above}: is no trace, but has traces in it: give these, {above}/*"),
+    );
     // What is there already is not missing.
     let done = merge(&merged, &all[1..2], &[]);
     let said = text(&done.stdout);

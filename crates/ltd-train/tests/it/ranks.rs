@@ -102,6 +102,9 @@ fn ranks_learn_the_same_each_time_and_a_killed_group_goes_on() {
         let spoken = outputs[1..].iter().any(|output| !output.stdout.is_empty());
         assert!(!spoken, "one rank speaks for all: {:?}", errors(&outputs));
     };
+    let mut plan = arguments("plan");
+    plan.push("--dry-run".to_owned());
+    run(2, &plan.iter().map(String::as_str).collect::<Vec<_>>());
     // Without a launcher there is one rank.
     let alone = Command::new(env!("CARGO_BIN_EXE_ltd-train")).args(arguments("alone")).output();
     assert!(alone.expect("it runs").status.success());
@@ -197,7 +200,12 @@ fn a_dead_rank_is_noticed_by_those_who_are_busy() {
         let path = folder.path().join(format!("without-{victim}")).display().to_string();
         let arguments = ["--config", &config, "--share-device", "--run-dir", &path];
         let mut ranks = start(3, |_, command| _ = command.args(arguments).env("LTD_TIMEOUT", "5"));
-        std::thread::sleep(Duration::from_secs(6));
+        let begun = Instant::now();
+        while !Path::new(&path).exists() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "they do not begin");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        std::thread::sleep(Duration::from_secs(4));
         let begun = Instant::now();
         ranks[victim].kill().expect("it is there");
         let outputs = ends(ranks);
