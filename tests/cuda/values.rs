@@ -144,17 +144,20 @@ pub(crate) fn config_on(devices: &[&str], folder: &Path, change: impl FnOnce(&mu
     })
 }
 
-/// Begins a run and presses Ctrl-C while it records.
-fn interrupted(mut begin: Command, run: &Path) {
-    let mut child = begin.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+/// Begins a run with some ranks, and presses Ctrl-C in the first while it records.
+fn interrupted(begin: Vec<Command>, trace: &Path) {
+    let start = |mut rank: Command| rank.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut ranks: Vec<_> = begin.into_iter().map(|rank| start(rank).expect("it starts")).collect();
     let deadline = Instant::now() + Duration::from_secs(120);
-    while !run.join("trace/shard-00000.bin").exists() {
-        assert!(Instant::now() < deadline && child.try_wait().expect("a state").is_none(), "{begin:?}");
+    while !trace.join("shard-00000.bin").exists() {
+        assert!(Instant::now() < deadline && ranks[0].try_wait().expect("a state").is_none(), "{trace:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
-    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    let killed = Command::new("kill").args(["-INT", &ranks[0].id().to_string()]).status();
     assert!(killed.expect("kill runs").success());
-    assert_eq!(child.wait().expect("it ends").code(), Some(130), "{begin:?}");
+    for mut rank in ranks {
+        assert_eq!(rank.wait().expect("it ends").code(), Some(130), "{trace:?}");
+    }
 }
 
 /// All kinds of stages, interrupted and gone on with; what comes out decodes on devices and on a
@@ -177,7 +180,7 @@ fn a_run_on_a_device_ends_with_a_package_that_decodes() {
     });
     let run = folder.path().join("run");
     let begin = ["--config", text(&config), "--run-dir", text(&run)];
-    interrupted(rehearsal(devices(2), "ltd-train", &begin), &run);
+    interrupted(vec![rehearsal(devices(2), "ltd-train", &begin)], &run.join("trace"));
     let output = successful(&mut rehearsal(devices(2), "ltd-train", &["--resume", text(&run)]));
     let report = String::from_utf8_lossy(&output.stdout);
     assert!(report.contains("| pair "), "{report}");
@@ -222,6 +225,45 @@ fn a_trace_of_a_device_holds_what_one_of_the_cpu_does() {
 }
 
 /// The message of `ltd-decode`, which must refuse a pair on a device.
+/// Each rank of a machine has a device of its own, and all have one configuration: that of the run,
+/// with which it goes on.
+#[test]
+fn ranks_have_a_device_each_and_go_on_with_their_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let table = folder.path().join("latency.json");
+    machine(1.0).write(&table).expect("written");
+    let config = config(folder.path(), |config| {
+        config["engine"]["device"] = json!("cuda");
+        config["engine"]["threads"] = json!(1);
+        config["replay"] = json!({ "held_out": 0.3, "latency": table });
+        config["stages"] = json!({ "size": { "total_timesteps": 128 }, "depth": null, "rounds": 0 });
+    });
+    let run = folder.path().join("run");
+    let ranks = || -> Vec<Command> {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = listener.local_addr().expect("an address").port().to_string();
+        let arguments = ["--config", text(&config), "--run-dir", text(&run), "--auto-resume"];
+        let rank = |rank: usize| {
+            let mut command = rehearsal(devices(2), "ltd-train", &arguments);
+            let place = [("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port), ("WORLD_SIZE", "2")];
+            command.envs(place).env("RANK", rank.to_string());
+            command
+        };
+        [0, 1].map(rank).into()
+    };
+    interrupted(ranks(), &run.join("trace-of-2-ranks/shard-0-of-2"));
+    let file = std::fs::read_to_string(run.join("config.json")).expect("the configuration");
+    let kept: Value = serde_json::from_str(&file).expect("JSON");
+    assert_eq!(kept["engine"]["device"], json!("cuda"), "a rank's own device is not the run's");
+    let start = |mut rank: Command| rank.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let ranks: Vec<_> = ranks().into_iter().map(|rank| start(rank).expect("it starts")).collect();
+    for rank in ranks {
+        // What they say fits into a pipe.
+        let output = rank.wait_with_output().expect("it ends");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 fn refusal(machine: Machine, device: &str, pair: Pair) -> String {
     let arguments = decoding(pair, "f32", device, &["--mode", "ar"]);
     refusal_of(&mut rehearsal(machine, "ltd-decode", &arguments))

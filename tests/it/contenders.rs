@@ -365,7 +365,41 @@ fn parts_of_a_comparison_are_reported_as_one() {
     assert_eq!(tokens(&found), tokens(&expected), "greedily, all that is not time is the same");
     let (told, found) = report(&[part(2), part(0)]);
     assert!(told.contains("of them, 1 are not here") && found["questions"] == json!(5), "{told}");
+    // One that has not answered anything yet is as good as not here.
+    let begun = part(1).with_file_name("begun.jsonl");
+    std::fs::write(&begun, lines(&part(1))[0].clone() + "\n").expect("written");
+    let (told, _) = report(&[begun.clone(), part(2), part(0)]);
+    assert!(told.contains("of them, 1 are not here"), "{told}");
+    // More processes than questions.
+    for index in [0, 7] {
+        run_with(of(&results, &["--shard", &format!("{index}/9")]));
+    }
+    let of_nine = |index: usize| folder.path().join(format!("parts-{index}-of-9.jsonl"));
+    let (told, found) = report(&[of_nine(7), of_nine(0)]);
+    assert!(told.contains("of them, 1, 2, 3, 4, 5, 6, 8 are not here"), "{told}");
+    assert_eq!(found["questions"], json!(1));
+    // Another program measured a part.
+    let other = lines(&part(1)).join("\n").replace("\"program\":\"ltd-train ", "\"program\":\"another ");
+    std::fs::write(&begun, other + "\n").expect("written");
+    let (told, _) = report(&[part(0), begun.clone(), part(2)]);
+    assert!(told.contains("Part 1 was measured by another "), "{told}");
     let refused = |arguments: &[&str]| refusal_of(&mut program("ltd-train", arguments));
+    let message = refused(&["report", text(&of_nine(7))]);
+    assert!(message.contains("nothing is measured yet"), "{message}");
+    for (more, expected) in [
+        (&["--contenders", "eagle-auto"][..], "eagle-auto cannot take part with --shard"),
+        (&["--set", "engine.dtype=auto"], "engine.dtype: is auto, which each part would measure"),
+    ] {
+        let arguments = of(&results, &[&["--shard", "1/3"], more].concat());
+        let message = refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(message.contains(expected), "{message}");
+    }
+    // Processes of one machine would time their cycles on one processor.
+    let arguments = of(&results, &["--shard", "auto"]);
+    let mut shared = program("ltd-train", &arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let of_machine = [("RANK", "0"), ("WORLD_SIZE", "3"), ("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "3")];
+    let message = refusal_of(shared.envs(of_machine));
+    assert!(message.contains("engine.device: cpu would be shared by several ranks"), "{message}");
     let message = refused(&["report", text(&part(0)), text(&part(0))]);
     assert!(message.contains("holds a part of the comparison that another file holds, too"), "{message}");
     let lonely = ["compare", "--config", text(&config), "--shard", "1/3"];

@@ -39,7 +39,7 @@ pub struct Work {
     /// A number that grows as long as the work gets on.
     pub progress: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Called, from another thread, when the group is lost: the work should end.
-    pub on_loss: Box<dyn Fn() + Send>,
+    pub on_loss: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Work {
@@ -105,7 +105,9 @@ impl Group {
         };
         let joined = joined.and_then(|()| {
             let (places, lost) = (link.places.clone(), link.lost.clone());
-            let mut vigil = Vigil::new(launch, places.clone(), silence, of_store, lost, on_loss);
+            let guarded = of_store.clone();
+            let mut vigil = Vigil::new(launch, places.clone(), silence, of_store, lost, on_loss.into());
+            vigil.guard(guarded.clone()).map_err(|error| guarded(error.to_string()))?;
             let progress = link.progress.clone();
             let watch = Watch {
                 beat: places.beat(rank),
@@ -194,7 +196,9 @@ impl Group {
     /// As [`Group::broadcast`].
     pub fn all_gather(&self, what: &str, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
         let gathered = self.gather(what, bytes)?;
-        self.from_first(what, || Ok(gathered.unwrap_or_default()))
+        // Each by itself: together they may be more than a message holds.
+        let gathered = gathered.unwrap_or_else(|| vec![Vec::new(); self.size]);
+        gathered.into_iter().map(|bytes| self.broadcast(what, bytes)).collect()
     }
 
     /// Comes back when all ranks have come here.
@@ -298,7 +302,10 @@ impl Group {
             };
             let until = Instant::now() + FAREWELL;
             for rank in (1..self.size).filter(|rank| Some(*rank) != dead) {
-                let rest = until.saturating_duration_since(Instant::now()).min(FAREWELL);
+                let rest = until.saturating_duration_since(Instant::now());
+                if rest.is_zero() {
+                    break;
+                }
                 let _ = link.client.ask(Ask::Await(link.places.gone(rank), rest));
             }
         } else {
@@ -310,6 +317,7 @@ impl Group {
 impl Drop for Group {
     /// The others may still read what this rank said last.
     fn drop(&mut self) {
-        self.leave(None);
+        let panicked = Error::Failed { rank: self.rank, reason: "it panicked".to_owned(), usage: false };
+        self.leave(std::thread::panicking().then_some(&panicked as _));
     }
 }

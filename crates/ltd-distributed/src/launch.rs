@@ -1,8 +1,12 @@
 //! What a launcher tells a process of its rank.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::Path;
+use std::io::{ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rand::RngCore;
 
 use crate::{Error, Result};
 
@@ -10,6 +14,8 @@ use crate::{Error, Result};
 const LEAST_SECRET: usize = 16;
 /// How long ranks wait for each other where nothing else is said: that of c10d.
 const TIMEOUT: Duration = Duration::from_secs(1800);
+/// Signs of life come every second or two.
+const LEAST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who a process is among the ranks of a run, and where they meet; what `torchrun` puts into the
 /// environment (<https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables>).
@@ -33,7 +39,8 @@ pub struct Launch {
     pub run_id: String,
     /// How often the launcher started the ranks again (`TORCHELASTIC_RESTART_COUNT`).
     pub restarts: usize,
-    /// What is in the file that `LTD_SECRET_FILE` names; nothing without one.
+    /// What is in the file that `LTD_SECRET_FILE` names. Without one, what this user's processes on
+    /// this machine share if the launcher serves the store, which others can reach; else nothing.
     pub secret: Vec<u8>,
     /// How long ranks wait for each other (`LTD_TIMEOUT`, in seconds).
     pub timeout: Duration,
@@ -100,6 +107,8 @@ impl Launch {
                 format!("is {local_rank}, must be below LOCAL_WORLD_SIZE, which is {local_world_size}");
             return Err(wrong("LOCAL_RANK", problem));
         }
+        let served =
+            get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|flag| flag.eq_ignore_ascii_case("true"));
         let secret = match get("LTD_SECRET_FILE").filter(|path| !path.is_empty()) {
             Some(path) => read_secret(Path::new(&path))?,
             None if local_world_size < world_size => {
@@ -109,10 +118,14 @@ impl Launch {
                 );
                 return Err(wrong("LTD_SECRET_FILE", problem));
             }
+            None if served => secret_of_machine()?,
             None => Vec::new(),
         };
         let timeout = match number("LTD_TIMEOUT")? {
-            Some(0) => return Err(wrong("LTD_TIMEOUT", "is 0, must be at least 1 second".to_owned())),
+            Some(seconds) if (seconds as u64) < LEAST_TIMEOUT.as_secs() => {
+                let least = LEAST_TIMEOUT.as_secs();
+                return Err(wrong("LTD_TIMEOUT", format!("is {seconds}, must be at least {least} seconds")));
+            }
             Some(seconds) => Duration::from_secs(seconds as u64),
             None => TIMEOUT,
         };
@@ -123,7 +136,7 @@ impl Launch {
             local_world_size,
             host,
             port,
-            served: get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|flag| flag.eq_ignore_ascii_case("true")),
+            served,
             run_id: get("TORCHELASTIC_RUN_ID").unwrap_or_default(),
             restarts: number("TORCHELASTIC_RESTART_COUNT")?.unwrap_or(0),
             secret,
@@ -159,7 +172,7 @@ impl Launch {
         }
         let cannot = |error: std::io::Error| {
             let problem = match error.kind() {
-                std::io::ErrorKind::AddrInUse => {
+                ErrorKind::AddrInUse => {
                     "is in use: another run meets there, or one that just ended; choose another".to_owned()
                 }
                 _ => format!("cannot be listened at: {error}"),
@@ -170,16 +183,14 @@ impl Launch {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port));
             return listener.map(Some).map_err(cannot);
         }
-        let resolved = (self.host.as_str(), self.port).to_socket_addrs();
-        let mut addresses: Vec<SocketAddr> =
-            resolved.map_err(|error| wrong("MASTER_ADDR", format!("`{}`: {error}", self.host)))?.collect();
-        // Of a name that stands for this machine elsewhere, as a service's does.
-        addresses.push((IpAddr::V4(Ipv4Addr::UNSPECIFIED), self.port).into());
+        // At all of its addresses: a machine's own name often stands for its loopback device, and
+        // that of a service for an address that it does not have.
+        let everywhere = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
         let mut last = None;
-        for address in addresses {
-            match TcpListener::bind(address) {
+        for address in everywhere {
+            match TcpListener::bind((address, self.port)) {
                 Ok(listener) => return Ok(Some(listener)),
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(cannot(error)),
+                Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(cannot(error)),
                 Err(error) => last = Some(error),
             }
         }
@@ -189,6 +200,34 @@ impl Launch {
 
 fn wrong(variable: &'static str, problem: String) -> Error {
     Error::Environment { variable, problem }
+}
+
+/// The secret of this user's processes on this machine. The first one that asks makes it.
+fn secret_of_machine() -> Result<Vec<u8>> {
+    let folder = std::env::temp_dir();
+    let find = || -> std::io::Result<PathBuf> {
+        // Nobody else can read it from its beginning on.
+        let mut own = tempfile::NamedTempFile::new_in(&folder)?;
+        let mut secret = [0; 32];
+        rand::rng().fill_bytes(&mut secret);
+        secret.iter().try_for_each(|byte| write!(own, "{byte:02x}"))?;
+        let user = own.as_file().metadata()?.uid();
+        let path = folder.join(format!("ltd-secret-{user}"));
+        match own.persist_noclobber(&path) {
+            Err(error) if error.error.kind() != ErrorKind::AlreadyExists => return Err(error.error),
+            _ => {}
+        }
+        let found = std::fs::symlink_metadata(&path)?;
+        if !found.is_file() || found.uid() != user || found.mode() & 0o077 != 0 {
+            return Err(std::io::Error::other(format!("{} is not this user's alone", path.display())));
+        }
+        Ok(path)
+    };
+    let path = find().map_err(|error| {
+        let folder = folder.display();
+        wrong("LTD_SECRET_FILE", format!("is not set, and no secret can be kept in {folder}: {error}"))
+    })?;
+    read_secret(&path)
 }
 
 fn read_secret(path: &Path) -> Result<Vec<u8>> {
@@ -235,8 +274,27 @@ mod tests {
         let launched = read(&torchrun).expect("an environment").expect("ranks");
         assert_eq!((launched.local_rank, launched.restarts, launched.served), (0, 3, true));
         assert_eq!(launched.timeout, Duration::from_secs(60));
+        // Others reach the launcher's store.
+        let again = read(&torchrun).expect("an environment").expect("ranks");
+        assert!(launched.secret.len() >= LEAST_SECRET && launched.secret == again.secret);
         assert_eq!(read(&[("RANK", "-"), ("WORLD_SIZE", "-")]).expect("nothing"), None);
         assert_eq!(read(&[("RANK", "0"), ("WORLD_SIZE", "1")]).expect("one rank"), None);
+    }
+
+    #[test]
+    fn ranks_of_other_machines_reach_the_store_and_nobody_without_a_secret_does() {
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = free.local_addr().expect("an address").port();
+        drop(free);
+        let mut launch = Launch { rank: 0, port, ..read(&[]).expect("an environment").expect("ranks") };
+        let address = |launch: &Launch| {
+            let listener = launch.listener().expect("a free port").expect("rank 0 serves");
+            listener.local_addr().expect("an address").ip()
+        };
+        assert_eq!(address(&launch), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        // Though its name stands for the loopback device.
+        launch.secret = b"a secret of many bytes".to_vec();
+        assert!(address(&launch).is_unspecified());
     }
 
     #[test]
@@ -254,7 +312,7 @@ mod tests {
             (&[("LOCAL_WORLD_SIZE", "2")], "LTD_SECRET_FILE: is not set: only 2 of 4 ranks are on this"),
             (&[("LTD_SECRET_FILE", "/nowhere")], "LTD_SECRET_FILE: /nowhere: No such file"),
             (&[("LTD_SECRET_FILE", "/dev/null")], "LTD_SECRET_FILE: /dev/null: has 0 bytes, a secret has"),
-            (&[("LTD_TIMEOUT", "0")], "LTD_TIMEOUT: is 0, must be at least 1 second"),
+            (&[("LTD_TIMEOUT", "4")], "LTD_TIMEOUT: is 4, must be at least 5 seconds"),
         ] {
             let error = read(changes).expect_err("nonsense");
             assert!(error.is_usage());

@@ -141,6 +141,12 @@ impl Link {
                 return Err(error);
             }
             self.check_ended(rank)?;
+            // Who left in peace has said all that it had to say.
+            let gone = self.peek(self.places.gone(rank))?.is_some();
+            if gone && self.peek(key.to_owned())?.is_none() {
+                let reason = format!("it has ended, and others wait ({what})");
+                return Err(Error::Failed { rank, reason, usage: false });
+            }
             if (self.stop)() {
                 return Err(Error::Stopped);
             }

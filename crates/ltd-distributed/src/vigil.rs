@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::client::Look;
+use crate::client::{BEAT, Look};
 use crate::ending::Farewell;
 use crate::seal::Seal;
 use crate::{Error, Launch};
@@ -121,7 +121,9 @@ pub(crate) struct Vigil {
     silence: Duration,
     of_store: Box<dyn Fn(String) -> Error + Send>,
     lost: Lost,
-    on_loss: Box<dyn Fn() + Send>,
+    on_loss: Arc<dyn Fn() + Send + Sync>,
+    /// How often it has looked.
+    looks: Arc<AtomicU64>,
 }
 
 impl Vigil {
@@ -131,15 +133,43 @@ impl Vigil {
         silence: Duration,
         of_store: impl Fn(String) -> Error + Send + 'static,
         lost: Lost,
-        on_loss: impl Fn() + Send + 'static,
+        on_loss: Arc<dyn Fn() + Send + Sync>,
     ) -> Self {
         let watched = if launch.rank == 0 { 1..launch.world_size } else { 0..1 };
         let watched = watched.map(|rank| (rank, Changing::new())).collect();
-        Self { places, watched, silence, of_store: Box::new(of_store), lost, on_loss: Box::new(on_loss) }
+        let (of_store, looks) = (Box::new(of_store), Arc::default());
+        Self { places, watched, silence, of_store, lost, on_loss, looks }
+    }
+
+    /// Has another thread notice if this one looks no more: where the store's machine is gone, a
+    /// call into it may never come back.
+    pub(crate) fn guard(
+        &self,
+        of_store: impl FnOnce(String) -> Error + Send + 'static,
+    ) -> std::io::Result<()> {
+        let looks = Arc::downgrade(&self.looks);
+        let (lost, on_loss) = (self.lost.clone(), Arc::clone(&self.on_loss));
+        let patience = self.silence + BEAT * 2;
+        let guard = move || {
+            let mut last = Changing::new();
+            // As long as anybody is to look.
+            while let Some(looks) = looks.upgrade() {
+                last.note(Some(looks.load(Ordering::Relaxed)));
+                if last.unchanged_for() > patience {
+                    lost.set(of_store(format!("no answer for {} s", patience.as_secs())));
+                    on_loss();
+                    return;
+                }
+                drop(looks);
+                std::thread::sleep(BEAT);
+            }
+        };
+        std::thread::Builder::new().name("ranks guard".to_owned()).spawn(guard).map(drop)
     }
 
     /// Looks at all of them once.
     pub(crate) fn look(&mut self, get: &mut Look) {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         if self.lost.get().is_some() {
             return;
         }

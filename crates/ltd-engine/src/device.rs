@@ -44,6 +44,16 @@ impl std::fmt::Display for Dtype {
     }
 }
 
+impl From<Dtype> for DtypeSetting {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::F16 => Self::F16,
+        }
+    }
+}
+
 impl std::str::FromStr for DtypeSetting {
     type Err = String;
 

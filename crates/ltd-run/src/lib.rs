@@ -25,6 +25,7 @@
 pub mod config;
 mod error;
 pub mod interrupt;
+pub mod local_rank;
 pub mod machine;
 pub mod progress;
 pub mod prompts;

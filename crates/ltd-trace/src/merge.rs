@@ -44,11 +44,19 @@ struct Input {
 }
 
 impl Input {
-    fn read(folder: &Path) -> Result<Self> {
+    /// That of a folder; nothing of a shard's that was killed before it recorded anything.
+    fn read(folder: &Path) -> Result<Option<Self>> {
+        let named = shard_of_name(folder).is_some();
+        if named && folder.is_dir() && !folder.join("trace.json").exists() {
+            return Ok(None);
+        }
         check_not_above(folder)?;
         // Each tree is read once: none has to stay in memory.
         let (trace, plan) = (Trace::read_within(folder, 0)?, ShardPlan::read(folder)?);
-        Ok(Self { folder: folder.to_owned(), trace, plan, again: Vec::new(), taken: 0 })
+        if named && plan.is_none() && trace.len() == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self { folder: folder.to_owned(), trace, plan, again: Vec::new(), taken: 0 }))
     }
 
     /// Where the trace is to be of the same models, prompts and settings as another.
@@ -65,6 +73,11 @@ impl Input {
     fn wrong(&self, problem: String) -> Error {
         ltd_env::Error::Trace { path: self.folder.clone(), problem }.into()
     }
+}
+
+/// The shard for which a folder is named.
+fn shard_of_name(folder: &Path) -> Option<Shard> {
+    Shard::of_folder_name(folder.file_name()?.to_str()?)
 }
 
 /// Refuses the folder in which the folders of traces are.
@@ -90,11 +103,21 @@ pub(crate) fn merge(args: &MergeArgs) -> Result<()> {
     // What is there already counts as one more trace, from which nothing has to be taken.
     let there = args.out.join("trace.json").exists().then_some(&args.out);
     let folders = there.into_iter().chain(&args.traces);
-    let mut inputs = folders.map(|folder| Input::read(folder)).collect::<Result<Vec<_>>>()?;
+    let (mut inputs, mut not_begun) = (Vec::new(), Vec::new());
+    for folder in folders {
+        match Input::read(folder)? {
+            Some(input) => inputs.push(input),
+            None => not_begun.push(folder.as_path()),
+        }
+    }
+    if let (true, Some(first)) = (inputs.is_empty(), not_begun.first()) {
+        let problem = "holds nothing yet: its recording was ended as it began".to_owned();
+        return Err(ltd_env::Error::Trace { path: (*first).to_owned(), problem }.into());
+    }
     inputs[1..].iter().try_for_each(|input| input.check_against(&inputs[0]))?;
 
     let places = places(&mut inputs)?;
-    if let Some(gaps) = gaps(&inputs, &places) {
+    if let Some(gaps) = gaps(&inputs, &not_begun, &places) {
         if !args.allow_gaps {
             return Err(Error::Missing(gaps));
         }
@@ -166,10 +189,9 @@ fn keys(inputs: &[Input]) -> impl Iterator<Item = Key> {
 }
 
 /// In words, what the plans of the shards have and none of the traces.
-fn gaps(inputs: &[Input], places: &BTreeMap<Key, (usize, usize)>) -> Option<String> {
+fn gaps(inputs: &[Input], not_begun: &[&Path], places: &BTreeMap<Key, (usize, usize)>) -> Option<String> {
     let header = &inputs.first()?.trace.header;
-    let mut missing = BTreeSet::new();
-    let mut lines = Vec::new();
+    let (mut missing, mut lines) = (0, Vec::new());
     // Shards that divide the same recording.
     let mut groups: BTreeMap<(&RecordingPlan, usize), BTreeMap<usize, &Path>> = BTreeMap::new();
     for input in inputs {
@@ -177,20 +199,31 @@ fn gaps(inputs: &[Input], places: &BTreeMap<Key, (usize, usize)>) -> Option<Stri
             groups.entry((plan, shard.count)).or_default().entry(shard.index).or_insert(&input.folder);
         }
     }
-    for ((plan, count), folders) in groups {
-        for index in 0..count {
-            let shard = Shard { index, count };
-            let gaps: Vec<Key> = plan.share(shard).filter(|key| !places.contains_key(key)).collect();
-            if gaps.is_empty() {
-                continue;
+    for ((plan, count), mut folders) in groups {
+        for folder in not_begun {
+            if let Some(shard) = shard_of_name(folder).filter(|shard| shard.count == count) {
+                folders.entry(shard.index).or_insert(folder);
             }
+        }
+        // Of each shard how many, and the first of them.
+        let mut lacking: BTreeMap<usize, (usize, Vec<Key>)> = BTreeMap::new();
+        let gaps = plan.continuations().enumerate().filter(|(_, key)| !places.contains_key(key));
+        for (number, key) in gaps {
+            let (lost, first) = lacking.entry(number % count).or_default();
+            *lost += 1;
+            if first.len() <= MOST_NAMED {
+                first.push(key);
+            }
+        }
+        for (index, (lost, first)) in lacking {
+            let shard = Shard { index, count };
             let who = match folders.get(&index) {
                 Some(folder) => format!("{}: lacks", folder.display()),
                 None => format!("{shard} was not given: that leaves out"),
             };
-            let (lost, all) = (gaps.len(), plan.share(shard).count());
-            lines.push(format!("  {who} {lost} of {all}: {}", named(&gaps, header.is_sampled())));
-            missing.extend(gaps);
+            let all = plan.share_len(shard);
+            lines.push(format!("  {who} {lost} of {all}: {}", named(&first, header.is_sampled())));
+            missing += lost;
         }
     }
     let more = lines.len().saturating_sub(MOST_SHARDS);
@@ -198,9 +231,8 @@ fn gaps(inputs: &[Input], places: &BTreeMap<Key, (usize, usize)>) -> Option<Stri
     if more > 0 {
         lines.push(format!("  and {more} more of the shards"));
     }
-    let what = count(missing.len(), header.noun());
-    (!missing.is_empty())
-        .then(|| format!("missing of what the shards were to hold: {what}\n{}", lines.join("\n")))
+    let what = count(missing, header.noun());
+    (missing > 0).then(|| format!("missing of what the shards were to hold: {what}\n{}", lines.join("\n")))
 }
 
 /// In words, the first few of some continuations.

@@ -34,6 +34,7 @@ pub(crate) struct Recorded {
     constants: Vec<Constant>,
     /// The same of rules of copies, with the trees that suit the fastest of them.
     rules: Vec<CopyConstant>,
+    interrupt: Interrupt,
 }
 
 /// What is sought on the sequences that are learned from.
@@ -63,6 +64,7 @@ impl Recorded {
             scatter: None,
             constants: Vec::new(),
             rules: Vec::new(),
+            interrupt: interrupt.clone(),
         };
         // Of several ranks one seeks, as all would find the same.
         let found = group.from_first("the constants of the recordings", || recorded.seek(interrupt))?;
@@ -120,7 +122,10 @@ impl Recorded {
 
     /// Replays contenders on the held-out sequences.
     pub(crate) fn measure(&self, contenders: &mut [Contender]) -> Result<Vec<Measurement>> {
-        contenders.iter_mut().map(|contender| contender.replay(&self.held_out, &self.costs)).collect()
+        let replayed = contenders
+            .iter_mut()
+            .map(|contender| contender.replay(&self.held_out, &self.costs, &self.interrupt));
+        replayed.collect()
     }
 
     /// Every constant that the table has costs for, on the sequences that are learned from, fastest
@@ -172,7 +177,7 @@ impl Recorded {
         interrupt: &Interrupt,
     ) -> Result<Vec<Prediction>> {
         let decided = self.costs.without_decisions();
-        let opponent = Contender::fixed("", fixed).replay(&self.held_out, &decided)?;
+        let opponent = Contender::fixed("", fixed).replay(&self.held_out, &decided, interrupt)?;
         let opponent = opponent.total().tokens_per_second();
         let trees = self.choices();
         let mut chains: Vec<usize> = [&[0], &trees.sizes[..], chains].concat();

@@ -1,6 +1,7 @@
 //! Groups of a few ranks, and what becomes of those that do not behave.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -298,6 +299,105 @@ fn a_busy_rank_learns_that_another_failed() {
         let error = end.expect_err("rank 2 failed").to_string();
         assert_eq!(error, "rank 2 failed: no room left", "{rank}");
     }
+}
+
+#[test]
+fn a_rank_that_panics_is_named_at_once() {
+    for panics in [0, 1] {
+        let begun = Instant::now();
+        let ends = ranks(2, |rank, port| {
+            let work = || {
+                let group = Group::join(&launch(rank, 2, port), &facts(), Work::unstoppable())?;
+                assert!(rank != panics, "an invariant that does not hold");
+                let end = group.barrier("a rollout");
+                group.leave(end.as_ref().err().map(|error| error as _));
+                end
+            };
+            std::panic::catch_unwind(work).unwrap_or(Ok(()))
+        });
+        let error = ends[1 - panics].as_ref().expect_err("the other one panicked").to_string();
+        assert_eq!(error, format!("rank {panics} failed: it panicked"));
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn a_rank_that_has_ended_is_not_waited_for() {
+    let ends = ranks(2, |rank, port| {
+        let group = Group::join(&launch(rank, 2, port), &facts(), Work::unstoppable())?;
+        if rank == 1 {
+            // What it said before it left counts.
+            group.gather("a word", vec![1])?;
+            return Ok(());
+        }
+        group.gather("a word", Vec::new())?;
+        group.barrier("a rollout")
+    });
+    let error = ends[0].as_ref().expect_err("nobody is there").to_string();
+    assert_eq!(error, "rank 1 failed: it has ended, and others wait (a rollout)");
+}
+
+/// Passes on what is said to `port`, until `frozen`: then nothing comes through any more.
+fn proxy(port: u16, frozen: &Arc<AtomicBool>) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let at = listener.local_addr().expect("an address").port();
+    let frozen = Arc::clone(frozen);
+    std::thread::spawn(move || {
+        for near in listener.incoming() {
+            let near = near.expect("a connection");
+            let far = TcpStream::connect(("127.0.0.1", port)).expect("the store");
+            let ends = [&near, &far].map(|end| end.try_clone().expect("a socket"));
+            let [near_too, far_too] = ends;
+            for (mut from, mut to) in [(near, far), (far_too, near_too)] {
+                let frozen = Arc::clone(&frozen);
+                std::thread::spawn(move || {
+                    let mut bytes = [0; 4096];
+                    while let Ok(count @ 1..) = from.read(&mut bytes) {
+                        while frozen.load(Ordering::Relaxed) {
+                            std::thread::sleep(Duration::from_millis(50));
+                        }
+                        if to.write_all(&bytes[..count]).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        }
+    });
+    at
+}
+
+#[test]
+fn a_busy_rank_notices_that_the_store_is_cut_off() {
+    let frozen = Arc::new(AtomicBool::new(false));
+    let ends = ranks(2, |rank, port| {
+        let port = if rank == 0 {
+            port
+        } else {
+            // The store has to be there first.
+            std::thread::sleep(Duration::from_millis(500));
+            proxy(port, &frozen)
+        };
+        let told = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&told);
+        let work =
+            Work { on_loss: Box::new(move || flag.store(true, Ordering::Relaxed)), ..Work::unstoppable() };
+        let launch = Launch { timeout: Duration::from_secs(5), ..launch(rank, 2, port) };
+        let group = Group::join(&launch, &facts(), work)?;
+        if rank == 1 {
+            frozen.store(true, Ordering::Relaxed);
+        }
+        let begun = Instant::now();
+        while !told.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let lost = group.lost().map_or(Ok(()), Err);
+        frozen.store(false, Ordering::Relaxed);
+        lost
+    });
+    let messages: Vec<String> = ends.into_iter().map(|end| end.expect_err("cut off").to_string()).collect();
+    assert_eq!(messages[0], "rank 1 is dead or stopped: no sign of life for 5 s");
+    assert!(messages[1].ends_with("is gone or cannot be reached: no answer for 7 s"), "{messages:?}");
 }
 
 #[test]

@@ -93,6 +93,9 @@ pub(super) fn read_shard(
         let mut numbers = Bytes(numbers);
         let (Some(length), Some(checksum)) = (numbers.u32(), numbers.u32()) else { return Ok(Some(at)) };
         if read(&mut payload, length as usize)? < length as usize {
+            if holds_a_chunk(&payload) {
+                return Err(damaged(path, at, "is not as long as it says: others follow"));
+            }
             return Ok(Some(at));
         }
         if crc32fast::hash(&payload) != checksum {
@@ -104,6 +107,16 @@ pub(super) fn read_shard(
         at += (PREFIX + payload.len()) as u64;
     }
     Ok(None)
+}
+
+/// Whether a whole chunk lies somewhere in these bytes.
+fn holds_a_chunk(bytes: &[u8]) -> bool {
+    let starts = bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
+    starts.into_iter().any(|(start, _)| {
+        let mut rest = Bytes(&bytes[start + MAGIC.len()..]);
+        let (Some(length), Some(checksum)) = (rest.u32(), rest.u32()) else { return false };
+        rest.take(length as usize).is_some_and(|payload| crc32fast::hash(payload) == checksum)
+    })
 }
 
 /// A chunk with this payload.

@@ -67,6 +67,10 @@ impl TraceWriter {
             if let Some(end) =
                 read_shard(path, &header, &mut |outline, _| _ = recorded.insert(outline.key()))?
             {
+                if existing.last() != Some(path) {
+                    let problem = format!("is cut off at byte {end}, and others follow");
+                    return Err(Error::Trace { path: path.clone(), problem });
+                }
                 let file = OpenOptions::new().write(true).open(path).map_err(Error::io(path))?;
                 file.set_len(end).map_err(Error::io(path))?;
             }
@@ -100,6 +104,10 @@ impl TraceWriter {
     }
 
     fn append_payload(&mut self, key: (u32, u64), payload: &[u8]) -> Result<()> {
+        if u32::try_from(payload.len()).is_err() {
+            let problem = format!("a sequence of {} bytes is longer than a chunk can be", payload.len());
+            return Err(Error::Trace { path: self.folder.clone(), problem });
+        }
         let chunk = chunk(payload);
         let path = shard_path(&self.folder, self.shard);
         let write = |file: &mut File| -> std::io::Result<u64> {

@@ -12,6 +12,8 @@ use crate::{Error, Result};
 /// Beside the header in the folder of a shard.
 const PLAN_FILE: &str = "shard.json";
 const PLAN_VERSION: u32 = 1;
+/// Most continuations of a recording: what a damaged plan asks for must be looked for in seconds.
+const MOST_CONTINUATIONS: usize = 100_000_000;
 
 /// A part of a recording: every `count`-th continuation of the plan, from the one numbered `index`.
 /// Neighbours in a file of prompts are often of a kind, so parts are alike.
@@ -26,6 +28,8 @@ pub struct Shard {
 impl Shard {
     /// The whole as one part.
     pub const WHOLE: Self = Self { index: 0, count: 1 };
+    /// Most parts that anything is divided into.
+    pub const MOST: usize = 1_000_000;
 
     /// Its folder below that of the recording: parts of no two processes, and of no two numbers of
     /// processes, share one.
@@ -68,6 +72,12 @@ impl RecordingPlan {
     /// Those of a part.
     pub fn share(&self, shard: Shard) -> impl Iterator<Item = (u32, u64)> + '_ {
         self.continuations().skip(shard.index).step_by(shard.count)
+    }
+
+    /// How many a part has.
+    pub fn share_len(&self, shard: Shard) -> usize {
+        let all = self.seeds.len().saturating_mul(self.prompts as usize);
+        all.saturating_sub(shard.index).div_ceil(shard.count)
     }
 }
 
@@ -125,6 +135,13 @@ impl ShardPlan {
         if index >= count {
             return Err(wrong(format!("shard: is {index}, must be below {count}, the value of of")));
         }
+        if count > Shard::MOST {
+            return Err(wrong(format!("of: is {count}, must be at most {}", Shard::MOST)));
+        }
+        if seeds.len().saturating_mul(prompts as usize) > MOST_CONTINUATIONS {
+            let (seeds, most) = (seeds.len(), MOST_CONTINUATIONS);
+            return Err(wrong(format!("{prompts} prompts with {seeds} seeds are more than {most}")));
+        }
         if skip.checked_add(prompts).is_none() {
             return Err(wrong(format!("prompts: {prompts} from {skip} on are more than a trace can number")));
         }
@@ -147,6 +164,8 @@ mod tests {
             let sizes = shares.iter().map(Vec::len);
             let (least, most) = (sizes.clone().min(), sizes.max());
             assert!(most.zip(least).is_some_and(|(most, least)| most - least <= 1));
+            let shares_of = |index| plan.share_len(Shard { index, count });
+            assert!((0..count).map(shares_of).eq(shares.iter().map(Vec::len)), "{count}");
             let dealt = (0..all.len()).map(|number| shares[number % count][number / count]);
             assert!(dealt.eq(all.iter().copied()), "{count}");
         }
@@ -168,6 +187,12 @@ mod tests {
             ("\"shard\":2", "\"shard\":3", "shard: is 3, must be below 3"),
             ("\"skip\":5", "\"skip\":4294967295", "more than a trace can number"),
             ("\"skip\":5", "\"skip\":-5", "is not the plan of a shard"),
+            (
+                "\"of\":3",
+                "\"of\":18446744073709551615",
+                "of: is 18446744073709551615, must be at most 1000000",
+            ),
+            ("\"prompts\":7", "\"prompts\":4000000000", "4000000000 prompts with 2 seeds are more than"),
         ] {
             std::fs::write(&path, written.replace(from, to)).expect("written");
             let refused = ShardPlan::read(folder.path()).expect_err(message).to_string();

@@ -115,6 +115,20 @@ fn an_interrupted_recording_goes_on_and_damage_is_named() {
     error("does not begin as one should");
     std::fs::write(&shard, [&bytes[..], &bytes[..]].concat()).expect("twice");
     error("was recorded twice");
+    // A chunk that says it is longer than the file would take those behind it along.
+    let mut longer = bytes.clone();
+    longer[7] |= 0x40;
+    std::fs::write(&shard, &longer).expect("a flipped bit");
+    error("the chunk at byte 0 is not as long as it says: others follow");
+    assert!(TraceWriter::open(folder.path(), complete.header.clone()).is_err());
+    assert_eq!(std::fs::read(&shard).expect("a shard"), longer, "nothing is removed");
+    // Nor is anything of a file before the last.
+    std::fs::write(&shard, &bytes[..bytes.len() - 7]).expect("cut off");
+    let next = folder.path().join("shard-00001.bin");
+    std::fs::write(&next, []).expect("another file");
+    let refused = TraceWriter::open(folder.path(), complete.header.clone()).err().expect("others follow");
+    assert!(refused.to_string().contains("is cut off at byte"), "{refused}");
+    std::fs::remove_file(&next).expect("removed");
     std::fs::write(&shard, &bytes).expect("as it was");
 
     let other = TraceHeader { beam_width: 4, ..header(&engine, 8) };

@@ -30,6 +30,17 @@ pub struct Launcher {
 /// # Errors
 /// If what is set makes no sense, or half of it is missing.
 pub fn launched(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Launcher>> {
+    let launcher = find(variable)?;
+    if let Some(Launcher { variables, shard: Shard { count, .. } }) = &launcher
+        && *count > Shard::MOST
+    {
+        let expected = format!("at most {}", Shard::MOST);
+        return Err(wrong(variables, &format!("of {count} processes"), &expected));
+    }
+    Ok(launcher)
+}
+
+fn find(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Launcher>> {
     let read = Variables(variable);
     let ranks = read.pair("RANK", "WORLD_SIZE", "")?;
     if let Some(launcher) = several("RANK and WORLD_SIZE", ranks) {
@@ -38,8 +49,8 @@ pub fn launched(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Laun
     let (array, step) = (read.array()?, read.step()?);
     let slurm = match (array, step) {
         (Some(array), Some(step)) if array.count > 1 && step.count > 1 => {
-            let index = array.index * step.count + step.index;
-            let shard = Shard { index, count: array.count * step.count };
+            let index = array.index.saturating_mul(step.count).saturating_add(step.index);
+            let shard = Shard { index, count: array.count.saturating_mul(step.count) };
             several("SLURM_ARRAY_TASK_ID and SLURM_PROCID", Some(shard))
         }
         _ => several("SLURM_ARRAY_TASK_ID", array).or_else(|| several("SLURM_PROCID", step)),
@@ -106,7 +117,7 @@ impl Variables<'_> {
             let expected = format!("0 or 1: the array has to be a whole one ({again})");
             return Err(wrong("SLURM_ARRAY_TASK_MIN", &least.to_string(), &expected));
         }
-        let whole = most.checked_sub(least).map(|range| range / step + 1);
+        let whole = most.checked_sub(least).map(|range| (range / step).saturating_add(1));
         if whole != Some(count) {
             let found = format!("{count} with tasks {least} to {most}, step {step}");
             let expected = format!("an array without gaps ({again})");
@@ -156,6 +167,7 @@ impl FromStr for ShardChoice {
         let parts =
             text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
         match parts {
+            Some((_, count)) if count > Shard::MOST => Err(format!("expected at most {} parts", Shard::MOST)),
             Some((index, count)) if index < count => Ok(Self::This(Shard { index, count })),
             Some((_, count)) if count > 0 => {
                 Err(format!("expected a number from 0 to {} before the /", count - 1))
@@ -268,6 +280,7 @@ mod tests {
                 "SLURM_ARRAY_TASK_ID=0 SLURM_ARRAY_TASK_MIN=0 SLURM_ARRAY_TASK_MAX=9 SLURM_ARRAY_TASK_COUNT=2".into(),
                 "SLURM_ARRAY_TASK_COUNT: is 2 with tasks 0 to 9, step 1, expected an array without gaps",
             ),
+            ("RANK=0 WORLD_SIZE=100000000000".into(), "RANK and WORLD_SIZE: is of 100000000000 processes, expected at most 1000000"),
             ("SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=2".into(), "SLURM_PROCID: is 2, expected a number below 2"),
         ] {
             let error = launch(&environment).expect_err(message);

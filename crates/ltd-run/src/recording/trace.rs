@@ -131,8 +131,8 @@ pub fn record(
 /// trace in `out`, in the order of a recording that nothing divides.
 ///
 /// # Errors
-/// If one of them cannot be read, or the trace cannot be written.
-pub fn collect(shards: &Path, count: usize, out: &Path) -> Result<()> {
+/// If one of them cannot be read, the trace cannot be written, or there is a wish to stop.
+pub fn collect(shards: &Path, count: usize, out: &Path, interrupt: &Interrupt) -> Result<()> {
     let folder = |index| Shard { index, count }.folder(shards);
     // Each tree is read once: none has to stay in memory.
     let traces = (0..count).map(|index| Trace::read_within(&folder(index), 0));
@@ -150,6 +150,7 @@ pub fn collect(shards: &Path, count: usize, out: &Path) -> Result<()> {
     // What a limit of time left out is in no shard.
     for key in plan.plan.continuations() {
         if let Some((trace, at)) = recorded.get(&key).filter(|_| !writer.recorded().contains(&key)) {
+            interrupt.check()?;
             let sequence = trace.sequence(*at)?;
             writer.append(&sequence)?;
         }

@@ -10,6 +10,7 @@ use ltd_engine::text::TextModel;
 use ltd_policy::{SamplingParams, check_output_folder};
 use ltd_run::config::PromptSet;
 use ltd_run::interrupt::listen;
+use ltd_run::local_rank::{local_rank, on_own_device};
 use ltd_run::prompts::load_prompts;
 use ltd_run::recording::{self, Recording, ShardChoice};
 use ltd_run::{Interrupt, Progress, TrainConfig};
@@ -120,7 +121,10 @@ pub(crate) fn record(args: &RecordArgs) -> Result<()> {
     let shard = ShardChoice::shard(args.shard, |shard, variables| {
         note!("ltd-trace: records {shard} only, as {variables} say: --shard none records everything");
     })?;
-    let config = TrainConfig::load(&args.config, &args.overrides)?;
+    let mut config = TrainConfig::load(&args.config, &args.overrides)?;
+    if shard.is_some() {
+        config.engine = on_own_device(config.engine, local_rank()?);
+    }
     let (sampling, seeds) = args.sampling.over(config.sampling, config.seed)?;
     let text = TextModel::of(&config.engine)?;
     let engine = Engine::open(&config.engine, &text)?;

@@ -129,6 +129,18 @@ fn a_shard_that_was_killed_goes_on_and_what_is_missing_is_named() {
     assert!(done.status.success() && text(&done.stderr).contains("warning: missing of "));
     assert_eq!(Trace::read(Path::new(&gaps)).expect("a trace").len(), 5);
 
+    // As a process leaves it that is killed as it begins: before the header, and behind it.
+    for kept in [&["trace.lock"][..], &["trace.lock", "trace.json", "shard-00000.bin"]] {
+        std::fs::remove_dir_all(&shards[1]).expect("removed");
+        std::fs::create_dir(&shards[1]).expect("made");
+        for name in kept {
+            let bytes = if *name == "trace.json" { &complete[*name][..] } else { &[] };
+            std::fs::write(format!("{}/{name}", shards[1]), bytes).expect("written");
+        }
+        refused(&shards, &format!("  {}: lacks 3 of 3: prompts ", shards[1]));
+        let output = merge(&merged, &shards[1..], &[]);
+        assert!(text(&output.stderr).contains("holds nothing yet"), "{}", text(&output.stderr));
+    }
     recorder.shard(&out, 1, 2);
     assert!(files(&shards[1]) == complete, "it goes on as if nothing had happened");
     assert!(merge(&merged, &shards, &[]).status.success());

@@ -90,6 +90,10 @@ pub(crate) struct CompareArgs {
     /// `none`]
     #[arg(long, value_name = "I/N|auto|none")]
     pub(crate) shard: Option<ShardChoice>,
+    /// Let several processes of this machine time their cycles on one device, where they disturb
+    /// each other
+    #[arg(long)]
+    pub(crate) share_device: bool,
     #[command(flatten)]
     pub(crate) places: Places,
 }

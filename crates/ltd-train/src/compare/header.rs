@@ -86,6 +86,15 @@ impl Compared {
     /// Version of the form.
     pub(crate) const VERSION: u32 = 2;
 
+    /// The same wherever the models are, if `own` is the card of one of several processes: parts of
+    /// a comparison are on different ones.
+    pub(super) fn on_any_card(mut self, own: Option<&str>) -> Self {
+        if let Some(graphs) = own.and_then(|own| self.device.strip_prefix(own)) {
+            self.device = format!("cuda{graphs}");
+        }
+        self
+    }
+
     /// Questions to ask, those of all tasks as often as they are asked.
     pub(crate) fn cases(&self) -> usize {
         let questions: usize = self.tasks.iter().map(|task| task.questions).sum();

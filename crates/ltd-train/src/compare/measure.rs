@@ -35,7 +35,7 @@ impl Questions<'_> {
     /// fails takes no further part.
     ///
     /// # Errors
-    /// If plain decoding fails, or there was no cycle at all.
+    /// If plain decoding fails, or there was no cycle at all though there are questions.
     pub(super) fn measure(
         &self,
         arena: &Arena,
@@ -50,6 +50,9 @@ impl Questions<'_> {
         let cases = plan(&questions, self.samplings.len(), self.repetitions, self.seed);
         self.check(&cases, results)?;
         let own: Vec<usize> = own.collect();
+        if own.is_empty() {
+            return Ok(());
+        }
         let (due, mut answers) = resume(&mut lanes, results, self.text)?;
         let mut next = own.partition_point(|number| *number < due);
         let mut task = arena.progress.task("comparison", own.len());

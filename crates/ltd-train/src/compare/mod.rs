@@ -14,13 +14,15 @@ use std::path::{Path, PathBuf};
 use ltd_console::{note, print_result, say};
 use ltd_distributed::Group;
 use ltd_engine::text::TextModel;
-use ltd_engine::{Engine, Learned, Sampler, SamplingParams, Static, StopRule};
+use ltd_engine::{DtypeSetting, Engine, Learned, Sampler, SamplingParams, Static, StopRule};
 use ltd_policy::{Models, Policy, PolicyPackage, check_output_file, sha256_hex, write_json};
 
 use crate::evaluate::{Arena, Contender, FixedSetting, StaticEntrant};
+use crate::trainer::check_devices;
 use crate::{Error, Result};
 use ltd_run::config::{Minutes, PromptSet, StaticSetting};
 use ltd_run::interrupt::listen;
+use ltd_run::local_rank::{local_rank, on_own_device};
 use ltd_run::machine::{Machine, device_model};
 use ltd_run::prompts::{Prompts, questions, shared};
 use ltd_run::{Interrupt, Progress, TrainConfig};
@@ -55,8 +57,11 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     check_files(args, &prompts)?;
     let begun = args.results.as_ref().map(|path| read_header(path)).transpose()?.flatten();
     let trees = args.contender_trees.map(|StaticSetting { depth, size }| Static { depth, size });
-    let published =
+    let mut published =
         Published::find(&args.contenders, args.latency.as_deref(), args.classifiers.as_deref(), trees)?;
+    if shard.is_some() {
+        published.leave_out_measuring(&args.contenders)?;
+    }
     let packages = read_packages(&args.policies)?;
     if let Some((first, others)) = packages.split_first()
         && others.iter().all(|other| other.manifest.dtype == first.manifest.dtype)
@@ -65,6 +70,10 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
         config.engine.dtype =
             dtype.map_err(|problem| Error::Recorded(format!("{}: {problem}", args.policies[0].display())))?;
     }
+    let own_card = match shard {
+        Some(_) => on_a_part(args, &mut config)?,
+        None => None,
+    };
     let text = TextModel::of(&config.engine)?;
     let engine = Engine::open(&config.engine, &text)?;
     for warning in engine.warnings() {
@@ -118,7 +127,8 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     };
     let begun_at = OffsetDateTime::now_utc().replace_nanosecond(0).ok();
     let header = Header {
-        compared: Compared { shard, ..what_is_compared(&config, &engine, &models, &questions, entrants) },
+        compared: Compared { shard, ..what_is_compared(&config, &engine, &models, &questions, entrants) }
+            .on_any_card(own_card.as_deref()),
         program: Program::this(),
         begun: begun_at.and_then(|now| now.format(&Rfc3339).ok()),
         models: vec![models.target.name.clone(), models.draft.name.clone()],
@@ -141,7 +151,28 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     if let Some(warning) = engine.late_warning() {
         note!("ltd-train: warning: {warning}");
     }
+    if cases == 0 {
+        note!("ltd-train: no question is left for this part");
+        return Ok(());
+    }
     tell(args, header, &results)
+}
+
+/// Readies the configuration for a part of the questions: on the card of this process, which is
+/// returned, if each has its own.
+fn on_a_part(args: &CompareArgs, config: &mut TrainConfig) -> Result<Option<String>> {
+    if config.engine.dtype == DtypeSetting::Auto && config.engine.device == "cpu" {
+        let problem = "engine.dtype: is auto, which each part would measure for itself: name it with --shard";
+        return Err(Error::Recorded(problem.to_owned()));
+    }
+    let local_rank = local_rank()?;
+    if !args.share_device {
+        check_devices(&config.engine, local_rank)?;
+    }
+    let own = on_own_device(config.engine.clone(), local_rank);
+    let card = (own.device != config.engine.device).then(|| own.device.clone());
+    config.engine = own;
+    Ok(card)
 }
 
 /// Prints the report of what was measured, and writes it where it is asked for.

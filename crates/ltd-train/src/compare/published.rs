@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ltd_console::note;
 use ltd_contenders::{ALL, Classifiers, EAGLE_DEFAULT, Entry, Fixed, Given, Needs, eagle_auto, fixed};
 use ltd_engine::{Engine, Static, WholeBeam};
 use ltd_policy::{LatencyTable, Models, sha256_hex};
@@ -73,6 +74,23 @@ impl Published {
             return Err(Error::Recorded(format!("{OPTION}: {} {problem}", entry.name)));
         }
         Ok(Self { names: found, costs, classifiers, trees })
+    }
+
+    /// Leaves out what measures first: parts of a comparison might find different things. `all` of
+    /// what was `asked` is all others then.
+    pub(crate) fn leave_out_measuring(&mut self, asked: &[String]) -> Result<()> {
+        let problem = "each part would measure its size for itself";
+        if asked.iter().any(|name| name == EAGLE_AUTO) {
+            return Err(Error::Recorded(format!(
+                "{OPTION}: {EAGLE_AUTO} cannot take part with --shard: {problem}"
+            )));
+        }
+        let all = self.names.len();
+        self.names.retain(|name| *name != EAGLE_AUTO);
+        if self.names.len() < all {
+            note!("ltd-train: warning: {EAGLE_AUTO} is left out: {problem}");
+        }
+        Ok(())
     }
 
     /// Fails, naming both sides, unless classifiers are of these models.

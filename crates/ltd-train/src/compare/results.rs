@@ -12,6 +12,8 @@ use ltd_engine::{CycleOutcome, CycleTiming};
 use ltd_policy::DraftSource;
 use serde::{Deserialize, Serialize};
 
+use ltd_env::trace::Shard;
+
 use super::header::{Compared, Entrant, Header, Program, Role, difference};
 use super::plan::Case;
 use crate::evaluate::Answer;
@@ -382,7 +384,7 @@ fn read_first(line: &str) -> Result<Header, String> {
     if tasks.is_empty() || samplings.is_empty() {
         return Err(damaged("expected tasks and samplings".to_owned()));
     }
-    if header.compared.shard.is_some_and(|shard| shard.index >= shard.of) {
+    if header.compared.shard.is_some_and(|shard| shard.index >= shard.of || shard.of > Shard::MOST) {
         return Err(damaged("its shard is beyond their number".to_owned()));
     }
     if header.compared.cases() > MOST_CASES {
@@ -424,7 +426,7 @@ impl<'h> Reading<'h> {
         let expected = match self.turns.last() {
             None => (self.compared.shard.map_or(0, |shard| shard.index), 0),
             Some(Turn { case, number, follows: Follows::Turn, .. }) => (*case, number + 1),
-            Some(Turn { case, .. }) => (case + step, 0),
+            Some(Turn { case, .. }) => (case.saturating_add(step), 0),
         };
         let planned = self.plan.get(turn.case).filter(|_| (turn.case, turn.number) == expected);
         let Some(planned) = planned else {
@@ -487,14 +489,18 @@ pub(crate) fn read_header(path: &Path) -> Result<Option<Header>> {
     Ok(Contents::read(path)?.map(|contents| contents.header))
 }
 
-/// A file's header and what was measured, at least one turn.
+/// A file's header, what was measured, and the program that measured last.
 ///
 /// # Errors
-/// If it cannot be read, or is damaged before its last line.
-pub(crate) fn read_results(path: &Path) -> Result<(Header, Vec<Turn>)> {
-    let contents = Contents::read(path)?.filter(|contents| !contents.turns.is_empty());
-    let nothing = || Error::Results { path: path.to_owned(), problem: NOTHING_YET.to_owned() };
-    contents.map(|contents| (contents.header, contents.turns)).ok_or_else(nothing)
+/// If it cannot be read, has no header, or is damaged before its last line.
+pub(crate) fn read_results(path: &Path) -> Result<(Header, Vec<Turn>, Program)> {
+    let contents = Contents::read(path)?.ok_or_else(|| nothing_yet(path))?;
+    Ok((contents.header, contents.turns, contents.last))
+}
+
+/// What is wrong with a file in which there is nothing to report.
+pub(crate) fn nothing_yet(path: &Path) -> Error {
+    Error::Results { path: path.to_owned(), problem: NOTHING_YET.to_owned() }
 }
 
 /// All of a line, and on the disk when this returns.

@@ -226,27 +226,37 @@ impl Arena<'_> {
 fn exchange(
     group: &Group,
     name: &str,
-    mut answered: Vec<(usize, Vec<Answer>)>,
+    answered: Vec<(usize, Vec<Answer>)>,
 ) -> Result<Vec<(usize, Vec<Answer>)>> {
-    const AT_A_TIME: usize = 64;
+    /// Bytes of a message, if one prompt's answers are not more.
+    const AT_A_TIME: usize = 4 << 20;
     if group.size() == 1 {
         return Ok(answered);
     }
     let (what, mut all) = (format!("answers of {name}"), Vec::new());
+    let lines = answered.into_iter().map(|answer| {
+        let mut line = serde_json::to_vec(&answer).expect("invariant: answers are plain data");
+        line.push(b'\n');
+        line
+    });
+    let mut lines = lines.peekable();
     loop {
-        let rest = answered.split_off(answered.len().min(AT_A_TIME));
-        let part = (answered, !rest.is_empty());
-        let bytes = serde_json::to_vec(&part).expect("invariant: answers are plain data");
-        answered = rest;
+        let mut part = lines.next().unwrap_or_default();
+        while let Some(line) = lines.next_if(|line| part.len() + line.len() <= AT_A_TIME) {
+            part.extend(line);
+        }
+        // Behind the lines, whether there are more of them.
+        part.push(u8::from(lines.peek().is_some()));
         let mut more = false;
-        for (rank, bytes) in group.all_gather(&what, bytes)?.iter().enumerate() {
-            type Part = (Vec<(usize, Vec<Answer>)>, bool);
-            let part: Part = serde_json::from_slice(bytes).map_err(|error| {
-                let (what, problem) = (what.clone(), error.to_string());
-                ltd_distributed::Error::Message { rank, what, problem }
-            })?;
-            all.extend(part.0);
-            more |= part.1;
+        for (rank, part) in group.all_gather(&what, part)?.iter().enumerate() {
+            let (flag, lines) = part.split_last().unwrap_or((&0, &[]));
+            more |= *flag == 1;
+            for answer in serde_json::Deserializer::from_slice(lines).into_iter() {
+                all.push(answer.map_err(|error| {
+                    let (what, problem) = (what.clone(), error.to_string());
+                    ltd_distributed::Error::Message { rank, what, problem }
+                })?);
+            }
         }
         if !more {
             all.sort_by_key(|(index, _)| *index);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ltd_engine::{Controller, CycleStats, Session};
 use ltd_env::trace::Trace;
-use ltd_env::{Costs, oracle};
+use ltd_env::{Costs, Interrupt, oracle};
 
 pub(crate) use arena::{Answer, Arena};
 
@@ -76,13 +76,22 @@ impl Contender {
     }
 
     /// Steers recorded cycles in place of live ones.
-    pub(crate) fn replay(&mut self, trace: &Trace, costs: &Costs) -> Result<Measurement> {
+    ///
+    /// # Errors
+    /// If the trace cannot be read, or there is a wish to stop.
+    pub(crate) fn replay(
+        &mut self,
+        trace: &Trace,
+        costs: &Costs,
+        interrupt: &Interrupt,
+    ) -> Result<Measurement> {
         let mut measurement = Measurement { name: self.name.clone(), ..Measurement::default() };
         if let Some(controller) = &mut self.controller {
             let controller = controller.as_mut();
             // What continuations of one prompt have in common is no evidence: they are one sample.
             let mut last = None;
             for sequence in trace.sequences() {
+                interrupt.check()?;
                 let sequence = sequence?;
                 let stats =
                     oracle::replay_sequence(&trace.header, &sequence, costs, controller, &mut |_| ())?;

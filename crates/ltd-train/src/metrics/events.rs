@@ -2,6 +2,7 @@
 //! and `summary.proto`, of which only the fields that are written stand here).
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,11 @@ use crate::{Error, Result};
 
 /// How TensorBoard knows its files.
 const PREFIX: &str = "events.out.tfevents.";
+/// Whether a file of this name has the events of a run.
+pub(crate) fn is_events_file(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
+}
+
 /// Where the first event says which form the file has.
 const VERSION: &str = "brain.Event:2";
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use curves::{RankPace, predictor_record, rollout_record, validation_record};
 use events::Events;
+pub(crate) use events::is_events_file;
 pub(crate) use record::Record;
 
 use crate::run::seconds_since_1970;

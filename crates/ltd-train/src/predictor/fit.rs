@@ -118,7 +118,8 @@ fn with_source(
     let places = chains.chains.last().copied().expect("invariant: a table has a chain");
     let outcomes = SourceOutcomes { source: chains.clone(), trees: predictor.actions().clone(), places };
     let [train_trace, check_trace] = learned_from(recorded, stage);
-    let records = Records::of(&train_trace);
+    // Of all that is said, which is in memory anyway.
+    let records = Records::of(&recorded.train);
     let ObservationLayout { beam_width, depth_cap, .. } = *predictor.layout();
     // Only merged trees are decided again.
     let layout = if chains.merged.is_some() {

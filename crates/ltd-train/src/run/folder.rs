@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ltd_policy::{FolderLock, PolicyKind, is_full, is_unfinished, remove_unfinished, write_json};
 
+use crate::metrics::is_events_file;
 use crate::run::Provenance;
 use crate::{Error, Result};
 use ltd_run::config::{Stage, TrainConfig};
@@ -39,6 +40,7 @@ impl RunFolder {
     const CONFIG: &'static str = "config.json";
     /// Written last when a run begins: what makes a folder a run.
     const PROVENANCE: &'static str = "run.json";
+    const METRICS: &'static str = "metrics.jsonl";
     /// Locked by the process that writes the run.
     const LOCK: &'static str = "run.lock";
     /// What the first of several ranks writes for the others to see, before the run begins.
@@ -87,7 +89,9 @@ impl RunFolder {
         refuse_a_run(path)?;
         let was_locked = path.join(Self::LOCK).is_file();
         let left = |name: &OsStr| {
-            let of_beginning = name == Self::CONFIG || name == Self::PROBE || is_unfinished(name);
+            let of_beginning = [Self::CONFIG, Self::PROBE, Self::METRICS].iter().any(|known| name == *known)
+                || is_events_file(name)
+                || is_unfinished(name);
             name == Self::LOCK || was_locked && of_beginning
         };
         let mut entries = path.read_dir().into_iter().flatten().flatten();
@@ -207,7 +211,7 @@ impl RunFolder {
 
     /// Every record of every curve, one JSON object per line.
     pub(crate) fn metrics(&self) -> PathBuf {
-        self.path.join("metrics.jsonl")
+        self.path.join(Self::METRICS)
     }
 
     /// Trees that the run recorded.

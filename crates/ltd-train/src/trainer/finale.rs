@@ -1,6 +1,7 @@
 //! After all stages: which policy is fastest, which fixed setting is its strongest opponent, and
 //! how all compare.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use ltd_env::oracle::Constant;
@@ -51,14 +52,17 @@ impl Trainer {
         let limit = self.config.evaluation.max_minutes.map(Minutes::duration);
         let measured =
             self.arena().measure("comparison", &mut contenders, &self.prompts.evaluation, limit)?;
-        if !self.group.leads() {
-            return Ok(String::new());
-        }
-        let summary = self.summary(selection, opponents, grid, &measured);
-        let text = summary.to_markdown();
-        self.write_final_curves(&summary)?;
-        write_json(&self.run.summary_json(), &summary)?;
-        write_atomically(&path, text.as_bytes())?;
+        let group = Rc::clone(&self.group);
+        let text = group.from_first("the comparison", || {
+            let summary = self.summary(selection, opponents, grid, &measured);
+            let text = summary.to_markdown();
+            self.write_final_curves(&summary)?;
+            write_json(&self.run.summary_json(), &summary)?;
+            write_atomically(&path, text.as_bytes())?;
+            Ok::<_, Error>(text)
+        })?;
+        // The store is there until everybody has read this.
+        group.barrier("the end of the run")?;
         Ok(text)
     }
 

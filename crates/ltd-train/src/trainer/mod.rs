@@ -23,7 +23,7 @@ use ltd_run::Interrupt;
 
 use checkpoint::Checkpoint;
 pub(crate) use pair::Pair;
-pub(crate) use ranks::Ranks;
+pub(crate) use ranks::{Ranks, check_devices};
 pub(crate) use recorded::check_given;
 
 use crate::Result;
@@ -110,11 +110,11 @@ impl Trainer {
         ranks.check_shared(run.path())?;
         let (group, folder) = (Rc::clone(&ranks.group), run.path().to_owned());
         let mut trainer = Self::prepare(config, run, Checkpoint::default(), None, ranks)?;
-        // Last: an attempt that failed so far leaves no run behind.
-        if group.leads() {
+        // Last: an attempt that failed so far leaves no run behind. Nobody writes before it.
+        group.from_first("the beginning of the run", || {
             trainer.run.begin(&trainer.config, &trainer.provenance)?;
-            ranks::note_folder(&group, &folder)?;
-        }
+            ranks::note_folder(&group, &folder)
+        })?;
         Ok(trainer)
     }
 
@@ -148,10 +148,9 @@ impl Trainer {
         beginning: Option<&Beginning>,
         ranks: Ranks,
     ) -> Result<Self> {
-        let config = ranks.on_own_device(config);
-        let Ranks { group, progress, interrupt, .. } = ranks;
         let text = TextModel::of(&config.engine)?;
-        let engine = Engine::open(&config.engine, &text)?;
+        let engine = ranks.open_engine(&config, &text)?;
+        let Ranks { group, progress, interrupt, .. } = ranks;
         let prompts = Prompts::load(&config.prompts, &text, &engine)?;
         for warning in prompts.warnings() {
             progress.say(&format!("warning: {warning}"));

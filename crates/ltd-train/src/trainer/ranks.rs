@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use ltd_distributed::{Fact, Group, Launch, Work};
-use ltd_engine::Devices;
+use ltd_engine::text::TextModel;
+use ltd_engine::{Devices, DtypeSetting, Engine, EngineConfig};
 use ltd_policy::write_atomically;
 use ltd_run::config::TrainConfig;
+use ltd_run::local_rank::{has_own_device, on_own_device};
 use ltd_run::{Interrupt, Progress};
 use serde_json::Value;
 
@@ -95,26 +97,28 @@ impl Ranks {
 
     /// Fails if ranks of this machine would time their cycles on one device.
     pub(crate) fn check_devices(&self, config: &TrainConfig) -> Result<()> {
-        if self.local_rank.is_none() || is_own_device(config) {
-            return Ok(());
-        }
-        let device = if config.engine.devices == Devices::default() {
-            format!("engine.device: {}", config.engine.device)
-        } else {
-            "engine.devices".to_owned()
-        };
-        Err(Error::Ranks(format!(
-            "{device} would be shared by several ranks of this machine, which disturb each other's times: \
-             start one rank per device (`cuda` gives each its own), or allow it with --share-device"
-        )))
+        check_devices(&config.engine, self.local_rank)
     }
 
-    /// The configuration with the device of this rank.
-    pub(super) fn on_own_device(&self, mut config: TrainConfig) -> TrainConfig {
-        if let Some(rank) = self.local_rank.filter(|_| is_own_device(&config)) {
-            config.engine.device = format!("cuda:{rank}");
+    /// Loads the models on the device of this rank. The run's configuration stays that of all
+    /// ranks.
+    pub(super) fn open_engine(&self, config: &TrainConfig, text: &TextModel) -> Result<Engine> {
+        let own = on_own_device(config.engine.clone(), self.local_rank);
+        // What is measured where ranks disturb each other may differ: the first one's choice
+        // counts.
+        if own.dtype != DtypeSetting::Auto || own.device != "cpu" {
+            return Ok(Engine::open(&own, text)?);
         }
-        config
+        let mut engine = None;
+        let measured = || -> Result<DtypeSetting> {
+            let opened = engine.insert(Engine::open(&own, text)?);
+            Ok(opened.dtype().chosen.into())
+        };
+        let chosen = self.group.from_first("the number type", measured)?;
+        match engine {
+            Some(engine) => Ok(engine),
+            None => Ok(Engine::open(&EngineConfig { dtype: chosen, ..own }, text)?),
+        }
     }
 
     /// The folder of a run that was begun, and its configuration.
@@ -123,17 +127,28 @@ impl Ranks {
     }
 }
 
+/// Fails if processes of this machine would time their cycles on one device.
+pub(crate) fn check_devices(engine: &EngineConfig, local_rank: Option<usize>) -> Result<()> {
+    if local_rank.is_none() || has_own_device(engine) {
+        return Ok(());
+    }
+    let device = if engine.devices == Devices::default() {
+        format!("engine.device: {}", engine.device)
+    } else {
+        "engine.devices".to_owned()
+    };
+    Err(Error::Ranks(format!(
+        "{device} would be shared by several ranks of this machine, which disturb each other's times: \
+         start one rank per device (`cuda` gives each its own), or allow it with --share-device"
+    )))
+}
+
 /// Under which name ranks find their run again.
 const RUN_FOLDER: &str = "run-folder";
 
 /// Notes the folder of a run that was begun, for ranks that are started again.
 pub(super) fn note_folder(group: &Group, folder: &Path) -> Result<()> {
     Ok(group.remember(RUN_FOLDER, folder.to_string_lossy().as_bytes())?)
-}
-
-/// Whether each rank of a machine has a device of its own.
-fn is_own_device(config: &TrainConfig) -> bool {
-    config.engine.device == "cuda" && config.engine.devices == Devices::default()
 }
 
 /// All values of a configuration by their paths.

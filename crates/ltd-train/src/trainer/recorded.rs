@@ -51,7 +51,7 @@ impl Trainer {
             record(&recording, config, &self.engine, &models, &self.eos, progress, &self.interrupt)?;
             self.group.barrier("the recording")?;
             if ranks > 1 && self.group.leads() {
-                collect(&shards, ranks, &trace)?;
+                collect(&shards, ranks, &trace, &self.interrupt)?;
             }
             self.checkpoint.recorded = true;
             self.write_checkpoint()?;

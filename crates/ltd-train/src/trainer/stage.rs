@@ -463,8 +463,9 @@ impl Checkpoints {
     /// Share of the time that they may take.
     const SHARE: f64 = 0.02;
 
+    /// The first one is due at once: it tells what they cost.
     fn new() -> Self {
-        Self { last: Instant::now(), cost: CHECKPOINT_INTERVAL }
+        Self { last: Instant::now(), cost: Duration::ZERO }
     }
 
     fn are_due(&self) -> bool {

@@ -123,7 +123,7 @@ fn ranks_learn_the_same_each_time_and_a_killed_group_goes_on() {
     assert!(!curves.contains("ranks/2/"));
     for (kill, victim) in [(400, 0), (900, 1), (1500, 0), (2200, 1)] {
         let name = format!("killed {victim} after {kill}");
-        let mut ranks = start(2, |_, command| _ = command.args(arguments(&name)).env("LTD_TIMEOUT", "4"));
+        let mut ranks = start(2, |_, command| _ = command.args(arguments(&name)).env("LTD_TIMEOUT", "5"));
         std::thread::sleep(Duration::from_millis(kill));
         ranks[victim].kill().expect("it is there, or has ended");
         let outputs = ends(ranks);

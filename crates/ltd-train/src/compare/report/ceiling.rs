@@ -108,10 +108,9 @@ impl Ceilings {
             return Ok(None);
         };
         // As foresight, it decides in no time.
-        let replayed =
-            Contender::unchanging(best.name.clone(), setting).replay(&trace, &costs.without_decisions());
-        let measured: Measurement = replayed?;
         let interrupt = &Interrupt::default();
+        let mut best_static = Contender::unchanging(best.name.clone(), setting);
+        let measured: Measurement = best_static.replay(&trace, &costs.without_decisions(), interrupt)?;
         let deepest = self.table.level.counts().last().copied().unwrap_or(0).min(trace.header.depth);
         let trees = Choices { depths: (0..=deepest).collect(), sizes: self.table.verify.counts() };
         // A chain of no tokens is plain decoding.

@@ -10,6 +10,7 @@ mod runs;
 mod side_by_side;
 mod words;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -20,7 +21,7 @@ use ltd_run::statistics::quartiles;
 use serde::Serialize;
 
 use super::header::{Header, Share};
-use super::results::{Turn, read_results};
+use super::results::{Turn, nothing_yet, read_results};
 use crate::{Error, Result};
 use ceiling::Ceilings;
 use part::{Part, Ratio};
@@ -99,7 +100,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<()> {
         return Err(Error::Recorded(problem));
     }
     let paths: Vec<PathBuf> = comparisons.iter().map(|comparison| comparison.path.clone()).collect();
-    for Comparison { path, header, turns } in comparisons {
+    for Comparison { path, header, turns, .. } in comparisons {
         if let Some(ceilings) = &ceilings {
             ceilings.check(&header.compared)?;
         }
@@ -140,42 +141,73 @@ struct Comparison {
     path: PathBuf,
     header: Header,
     turns: Vec<Turn>,
+    /// How many these are to be, of a comparison in parts.
+    of: Option<usize>,
 }
 
+/// Parts that a note names.
+const MOST_NAMED: usize = 10;
+
 /// Reads files of results, and puts the parts of one comparison together.
+///
+/// # Errors
+/// If a file cannot be read, or nothing is measured in it, or in all parts together.
 fn whole(paths: &[PathBuf]) -> Result<Vec<Comparison>> {
     let mut comparisons: Vec<(Comparison, Vec<Share>)> = Vec::new();
     for path in paths {
-        let (mut header, turns) = read_results(path)?;
+        let (mut header, turns, last) = read_results(path)?;
+        let is_begun = !turns.is_empty() || header.compared.own_cases().next().is_none();
         let share = header.compared.shard.take();
-        let of_parts = |(known, shares): &&mut (Comparison, Vec<Share>)| {
-            let same = share.is_some_and(|share| shares.first().is_some_and(|first| first.of == share.of));
-            same && known.header.compared == header.compared
+        if share.is_none() && turns.is_empty() {
+            return Err(nothing_yet(path));
+        }
+        // Who has nothing yet is missing.
+        let shares = share.filter(|_| is_begun);
+        let of = share.map(|share| share.of);
+        let of_parts = |(known, _): &&mut (Comparison, Vec<Share>)| {
+            of.is_some() && known.of == of && known.header.compared == header.compared
         };
         match comparisons.iter_mut().find(of_parts) {
             Some((_, shares)) if share.is_some_and(|share| shares.contains(&share)) => {
                 let problem = "holds a part of the comparison that another file holds, too".to_owned();
                 return Err(Error::Results { path: path.clone(), problem });
             }
-            Some((known, shares)) => {
+            Some((known, known_shares)) => {
                 known.turns.extend(turns);
-                shares.extend(share);
+                known_shares.extend(shares);
+                let known = &mut known.header;
+                let part = share.map_or(0, |share| share.index);
+                if last != known.program {
+                    known.notes.push(format!(
+                        "Part {part} was measured by {last}, the first one here by {}.",
+                        known.program
+                    ));
+                }
+                for note in header.notes {
+                    if !known.notes.contains(&note) {
+                        known.notes.push(format!("Part {part}: {note}"));
+                    }
+                }
             }
             None => {
-                let comparison = Comparison { path: path.clone(), header, turns };
-                comparisons.push((comparison, share.into_iter().collect()));
+                let comparison = Comparison { path: path.clone(), header, turns, of };
+                comparisons.push((comparison, shares.into_iter().collect()));
             }
         }
     }
-    let put_together = comparisons.into_iter().map(|(mut comparison, mut shares)| {
-        if let Some(Share { of, .. }) = shares.first().copied() {
+    if let Some((nothing, _)) = comparisons.iter().find(|(comparison, _)| comparison.turns.is_empty()) {
+        return Err(nothing_yet(&nothing.path));
+    }
+    let put_together = comparisons.into_iter().map(|(mut comparison, shares)| {
+        if let Some(of) = comparison.of {
             comparison.turns.sort_by_key(|turn| (turn.case, turn.number));
-            shares.sort_by_key(|share| share.index);
-            let missing = (0..of).filter(|index| shares.iter().all(|share| share.index != *index));
-            let missing: Vec<String> = missing.map(|index| index.to_string()).collect();
-            let lacks = match &missing[..] {
-                [] => String::new(),
-                missing => format!("; of them, {} are not here", missing.join(", ")),
+            let here: BTreeSet<usize> = shares.iter().map(|share| share.index).collect();
+            let mut missing = (0..of).filter(|index| !here.contains(index)).map(|index| index.to_string());
+            let named: Vec<String> = missing.by_ref().take(MOST_NAMED).collect();
+            let lacks = match (&named[..], missing.count()) {
+                ([], _) => String::new(),
+                (named, 0) => format!("; of them, {} are not here", named.join(", ")),
+                (named, more) => format!("; of them, {} and {more} more are not here", named.join(", ")),
             };
             comparison
                 .header
