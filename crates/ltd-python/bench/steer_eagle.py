@@ -202,7 +202,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--eagle", type=Path, required=True, help="a checkout of SafeAILab/EAGLE")
     parser.add_argument("--target", type=Path, default=ROOT / "models/smollm2-135m-instruct")
-    parser.add_argument("--draft", type=Path, default=ROOT / "assets/eagle3-smollm2-135m")
+    parser.add_argument("--draft", type=Path, default=ROOT / "tests/fixtures/eagle3-smollm2-135m")
     parser.add_argument("--policy", type=Path, nargs="+", default=[POLICIES / "pair", POLICIES / "factored"])
     parser.add_argument("--constants", type=pair_of_numbers, nargs="*", default=[(1, 4), (1, 8)], help="DEPTH,SIZE")
     parser.add_argument("--questions", type=Path, nargs="+", help="JSONL with turns; some of EAGLE's own by default")

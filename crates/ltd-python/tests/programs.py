@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-TARGET, DRAFT = "models/smollm2-135m-instruct", "assets/eagle3-smollm2-135m"
+# The pair that the policies were trained for.
+TARGET, DRAFT = "models/smollm2-135m-instruct", "tests/fixtures/eagle3-smollm2-135m"
 POLICIES = ROOT / "tests/fixtures/policies"
 
 

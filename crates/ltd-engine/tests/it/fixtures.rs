@@ -36,6 +36,11 @@ pub(crate) fn default_config() -> EngineConfig {
     EngineConfig { dtype: DtypeSetting::F32, max_length: Some(1024), ..EngineConfig::new(target, draft) }
 }
 
+/// The same with the head that its golden files are of.
+pub(crate) fn golden_config() -> EngineConfig {
+    EngineConfig { draft: workspace().join("tests/fixtures/eagle3-smollm2-135m"), ..default_config() }
+}
+
 /// The engine in f32, and in bf16 where its output does not depend on how it is decoded there
 /// either.
 #[expect(clippy::print_stdout, reason = "says what a processor leaves out")]

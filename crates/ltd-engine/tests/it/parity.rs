@@ -3,7 +3,7 @@
 
 use ltd_engine::{Engine, EngineConfig, Session, Static, VerifiedTree, WholeBeam};
 
-use crate::fixtures::{Golden, default_config, load, tiny_config};
+use crate::fixtures::{Golden, golden_config, load, tiny_config};
 
 /// Scores are sums of up to 13 f32 log-probs over vocabularies of up to 8192, computed by other
 /// kernels.
@@ -110,8 +110,8 @@ fn unusual_settings_of_the_tiny_pair_equal_the_reference() {
 }
 
 #[test]
-fn the_default_pair_equals_the_reference() {
+fn a_pair_of_full_size_equals_the_reference() {
     for name in ["smollm2-alpaca-5", "smollm2-gsm8k-0"] {
-        check(&Golden::read(name), default_config());
+        check(&Golden::read(name), golden_config());
     }
 }
