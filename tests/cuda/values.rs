@@ -150,13 +150,17 @@ fn interrupted(begin: Vec<Command>, trace: &Path) {
     let mut ranks: Vec<_> = begin.into_iter().map(|rank| start(rank).expect("it starts")).collect();
     let deadline = Instant::now() + Duration::from_secs(120);
     while !trace.join("shard-00000.bin").exists() {
-        assert!(Instant::now() < deadline && ranks[0].try_wait().expect("a state").is_none(), "{trace:?}");
+        assert!(
+            Instant::now() < deadline && ranks[0].try_wait().expect("a state").is_none(),
+            "{}",
+            trace.display()
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     let killed = Command::new("kill").args(["-INT", &ranks[0].id().to_string()]).status();
     assert!(killed.expect("kill runs").success());
     for mut rank in ranks {
-        assert_eq!(rank.wait().expect("it ends").code(), Some(130), "{trace:?}");
+        assert_eq!(rank.wait().expect("it ends").code(), Some(130), "{}", trace.display());
     }
 }
 

@@ -53,7 +53,7 @@ impl Input {
         check_not_above(folder)?;
         // Each tree is read once: none has to stay in memory.
         let (trace, plan) = (Trace::read_within(folder, 0)?, ShardPlan::read(folder)?);
-        if named && plan.is_none() && trace.len() == 0 {
+        if named && plan.is_none() && trace.is_empty() {
             return Ok(None);
         }
         Ok(Some(Self { folder: folder.to_owned(), trace, plan, again: Vec::new(), taken: 0 }))

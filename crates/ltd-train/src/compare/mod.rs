@@ -85,15 +85,7 @@ pub(crate) fn compare(args: &CompareArgs) -> Result<()> {
     if !args.any_models {
         published.check(&models)?;
     }
-    if let (Some(table), Some(path)) = (published.costs(), &args.latency) {
-        if !args.any_models {
-            table.identity.models().check(path, "the configuration", &models)?;
-        }
-        let differences = table.identity.conditions().differences(&engine.conditions(samplings[0]));
-        if !differences.is_empty() {
-            note!("ltd-train: warning: --latency was measured with {}", differences.join(", "));
-        }
-    }
+    check_costs(args, &published, &engine, &models, samplings[0])?;
     let (tasks, left_out) = tasks(args, &config, &text, &engine)?;
 
     let constants =
@@ -232,6 +224,25 @@ fn check_packages(
         if let Some(warning) = samplings.iter().find_map(warning) {
             note!("ltd-train: warning: {}: {warning}", folder.display());
         }
+    }
+    Ok(())
+}
+
+/// Fails unless the table of costs is of these models. What else it was measured with is told.
+fn check_costs(
+    args: &CompareArgs,
+    published: &Published,
+    engine: &Engine,
+    models: &Models,
+    sampling: SamplingParams,
+) -> Result<()> {
+    let (Some(table), Some(path)) = (published.costs(), &args.latency) else { return Ok(()) };
+    if !args.any_models {
+        table.identity.models().check(path, "the configuration", models)?;
+    }
+    let differences = table.identity.conditions().differences(&engine.conditions(sampling));
+    if !differences.is_empty() {
+        note!("ltd-train: warning: --latency was measured with {}", differences.join(", "));
     }
     Ok(())
 }
