@@ -228,7 +228,6 @@ fn a_trace_of_a_device_holds_what_one_of_the_cpu_does() {
     }
 }
 
-/// The message of `ltd-decode`, which must refuse a pair on a device.
 /// Each rank of a machine has a device of its own, and all have one configuration: that of the run,
 /// with which it goes on.
 #[test]
@@ -268,6 +267,45 @@ fn ranks_have_a_device_each_and_go_on_with_their_run() {
     }
 }
 
+/// Recordings and comparisons that a launcher shares out on one machine, too.
+#[test]
+fn parts_have_a_device_each() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = config(folder.path(), |config| {
+        config["engine"]["device"] = json!("cuda");
+        config["engine"]["threads"] = json!(1);
+    });
+    let [questions, results, json] =
+        ["questions.jsonl", "results.jsonl", "report.json"].map(|name| folder.path().join(name));
+    let part = |rank: usize, found: usize, name: &str, arguments: &[&str]| {
+        let mut command = rehearsal(devices(found), name, arguments);
+        let sizes = ["WORLD_SIZE", "LOCAL_WORLD_SIZE"].map(|name| (name, "2"));
+        command.envs(sizes).env("RANK", rank.to_string()).env("LOCAL_RANK", rank.to_string());
+        command
+    };
+    let compare = ["compare", "--config", text(&config), "--constant", "1,4", "--limit", "4", "--questions"];
+    let compare = [&compare[..], &[text(&questions), "--results", text(&results)]].concat();
+    for rank in [0, 1] {
+        successful(&mut part(rank, 2, "ltd-train", &compare));
+    }
+    // On different cards, and one comparison.
+    let parts = [0, 1].map(|rank| folder.path().join(format!("results-{rank}-of-2.jsonl")));
+    let report = ["report", "--json", text(&json), text(&parts[0]), text(&parts[1])];
+    successful(&mut program("ltd-train", &report));
+    let report: Value =
+        serde_json::from_str(&std::fs::read_to_string(&json).expect("a report")).expect("JSON");
+    assert_eq!(report["questions"], json!(4), "{report}");
+    // The second card is missed where there is one.
+    let out = folder.path().join("trace");
+    let record = ["record", "--config", text(&config), "--questions", text(&questions), "--out", text(&out)];
+    successful(&mut part(0, 1, "ltd-trace", &record));
+    for (name, arguments) in [("ltd-trace", &record[..]), ("ltd-train", &compare)] {
+        let message = refusal_of(&mut part(1, 1, name, arguments));
+        assert!(message.contains("cuda:1"), "{message}");
+    }
+}
+
+/// The message of `ltd-decode`, which must refuse a pair on a device.
 fn refusal(machine: Machine, device: &str, pair: Pair) -> String {
     let arguments = decoding(pair, "f32", device, &["--mode", "ar"]);
     refusal_of(&mut rehearsal(machine, "ltd-decode", &arguments))

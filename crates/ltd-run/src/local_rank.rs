@@ -3,7 +3,8 @@
 
 use ltd_engine::{Devices, EngineConfig};
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::recording::Variables;
 
 /// The number of this process among several of its machine, from 0: `LOCAL_RANK` of
 /// `LOCAL_WORLD_SIZE`, as torchrun sets them. None without them, and of one process.
@@ -11,26 +12,12 @@ use crate::{Error, Result};
 /// # Errors
 /// If they make no sense.
 pub fn local_rank() -> Result<Option<usize>> {
-    of(|name| std::env::var(name).ok())
+    of(&|name| std::env::var(name).ok())
 }
 
-fn of(variable: impl Fn(&'static str) -> Option<String>) -> Result<Option<usize>> {
-    let number = |name: &'static str| -> Result<Option<usize>> {
-        let parse = |text: String| {
-            let wrong = || Error::Launcher(format!("{name}: is {text:?}, expected a whole number"));
-            text.trim().parse().map_err(|_| wrong())
-        };
-        variable(name).map(parse).transpose()
-    };
-    let (Some(rank), Some(size)) = (number("LOCAL_RANK")?, number("LOCAL_WORLD_SIZE")?) else {
-        return Ok(None);
-    };
-    if rank >= size {
-        let problem =
-            format!("LOCAL_RANK: is {rank}, expected a number below {size}, the value of LOCAL_WORLD_SIZE");
-        return Err(Error::Launcher(problem));
-    }
-    Ok((size > 1).then_some(rank))
+fn of(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<usize>> {
+    let place = Variables(variable).pair("LOCAL_RANK", "LOCAL_WORLD_SIZE", "")?;
+    Ok(place.filter(|place| place.count > 1).map(|place| place.index))
 }
 
 /// Whether each process of a machine has a device of its own: `cuda` is the card of its number.
@@ -55,12 +42,16 @@ mod tests {
         for (rank, size, expected) in [
             (None, None, Ok(None)),
             (Some("0"), Some("1"), Ok(None)),
-            (Some("3"), None, Ok(None)),
+            (
+                Some("3"),
+                None,
+                Err("LOCAL_WORLD_SIZE: is not set, expected a number, since LOCAL_RANK is set"),
+            ),
             (Some("3"), Some("4"), Ok(Some(3))),
             (Some("4"), Some("4"), Err("LOCAL_RANK: is 4, expected a number below 4")),
             (Some("a"), Some("4"), Err("LOCAL_RANK: is \"a\", expected a whole number")),
         ] {
-            let found = of(|name| if name == "LOCAL_RANK" { rank } else { size }.map(str::to_owned));
+            let found = of(&|name| if name == "LOCAL_RANK" { rank } else { size }.map(str::to_owned));
             match (found, expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{rank:?} of {size:?}"),
                 (Err(found), Err(expected)) => assert!(found.to_string().contains(expected), "{found}"),

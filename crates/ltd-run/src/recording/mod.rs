@@ -5,5 +5,6 @@ mod shard;
 mod trace;
 
 pub use latency::{describe_latency, measure_latency};
+pub(crate) use shard::Variables;
 pub use shard::{Launcher, ShardChoice, launched};
 pub use trace::{Recording, collect, record};

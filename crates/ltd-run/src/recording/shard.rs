@@ -68,7 +68,7 @@ fn several(variables: &'static str, shard: Option<Shard>) -> Option<Launcher> {
 }
 
 /// The variables of an environment.
-struct Variables<'v>(&'v dyn Fn(&str) -> Option<String>);
+pub(crate) struct Variables<'v>(pub(crate) &'v dyn Fn(&str) -> Option<String>);
 
 impl Variables<'_> {
     fn number(&self, name: &str) -> Result<Option<usize>> {
@@ -84,7 +84,7 @@ impl Variables<'_> {
     }
 
     /// A number from 0, and how many there are.
-    fn pair(&self, index_name: &str, count_name: &str, hint: &str) -> Result<Option<Shard>> {
+    pub(crate) fn pair(&self, index_name: &str, count_name: &str, hint: &str) -> Result<Option<Shard>> {
         let Some(index) = self.number(index_name)? else {
             // A number of processes is also what some set who start none.
             return match self.number(count_name)? {

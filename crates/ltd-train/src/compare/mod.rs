@@ -5,6 +5,7 @@ mod header;
 mod measure;
 mod plan;
 mod published;
+mod reading;
 mod report;
 mod results;
 
@@ -37,8 +38,9 @@ use header::{Compared, Entrant, Header, Program, Role, TaskEntry};
 use measure::Questions;
 use plan::{Task, check_names};
 use published::Published;
+use reading::read_header;
 use report::{Report, describe};
-use results::{Results, WENT_ON, read_header};
+use results::{Results, WENT_ON};
 
 /// Prints the published rules.
 pub(crate) fn list_contenders() -> Result<()> {

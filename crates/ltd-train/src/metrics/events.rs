@@ -15,13 +15,13 @@ use crate::{Error, Result};
 
 /// How TensorBoard knows its files.
 const PREFIX: &str = "events.out.tfevents.";
+/// Where the first event says which form the file has.
+const VERSION: &str = "brain.Event:2";
+
 /// Whether a file of this name has the events of a run.
 pub(crate) fn is_events_file(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(PREFIX.as_bytes())
 }
-
-/// Where the first event says which form the file has.
-const VERSION: &str = "brain.Event:2";
 
 /// The event file of a folder, which TensorBoard shows as one run.
 pub(super) struct Events {

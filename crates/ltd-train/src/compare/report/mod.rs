@@ -21,7 +21,8 @@ use ltd_run::statistics::quartiles;
 use serde::Serialize;
 
 use super::header::{Header, Share};
-use super::results::{Turn, nothing_yet, read_results};
+use super::reading::{nothing_yet, read_results};
+use super::results::Turn;
 use crate::{Error, Result};
 use ceiling::Ceilings;
 use part::{Part, Ratio};
